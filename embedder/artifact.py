@@ -1,0 +1,122 @@
+"""Artifacts on disk: finding one by name or path, and checking its files against its manifest."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedder import hub
+from embedder.errors import ArtifactError, InputError, ModelNotFoundError
+from embedder.manifest import MANIFEST_NAME, File, Manifest, read_manifest
+
+# The name under which most people know a model leaves its organisation out.
+_DEFAULT_ORGANISATION = "sentence-transformers/"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A directory that holds an exported model, and its manifest."""
+
+    directory: Path
+    manifest: Manifest
+
+    def path(self, file: File) -> Path:
+        """Where `file` lies."""
+        return self.directory / file.name
+
+
+def open_artifact(model: str | os.PathLike[str]) -> Artifact:
+    """Find the artifact `model` and check that its files are there, in their full size.
+
+    `model` is the path of a directory; or the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id
+    of a Hub repository that holds an artifact, fetched into the Hub's cache when it is first asked for.
+
+    Raises:
+        InputError: `model` is not a name or a path.
+        ModelNotFoundError: there is no such artifact.
+        ArtifactError: there is, but its manifest is damaged or a file is missing or truncated.
+    """
+    if not isinstance(model, str | os.PathLike) or str(model) in ("", ".") or "\0" in str(model):
+        raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
+    directory = _locate(os.fspath(model))
+    artifact = Artifact(directory, read_manifest(directory))
+    for file in artifact.manifest.files:
+        _check_size(artifact.path(file), file.size)
+    return artifact
+
+
+def check_digest(artifact: Artifact, file: File) -> None:
+    """Raise ArtifactError unless `file` has the SHA-256 that the manifest gives it."""
+    path = artifact.path(file)
+    try:
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}") from error
+    if digest != file.sha256:
+        raise ArtifactError(
+            f"{path} has been altered or damaged: its sha256 is {digest}, the manifest says {file.sha256}. "
+            "Export or copy the model again"
+        )
+
+
+@contextmanager
+def checking_digest(artifact: Artifact, file: File) -> Iterator[None]:
+    """Check `file` in a thread while the body runs; its ArtifactError takes precedence over an error of the body.
+
+    Reading the weights takes as long as loading them, so doing both at once halves the wait for the first vector.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        check = pool.submit(check_digest, artifact, file)
+        try:
+            yield
+        finally:
+            check.result()
+
+
+def _locate(model: str) -> Path:
+    name = model.removeprefix(_DEFAULT_ORGANISATION)
+    shelf = Path(os.environ.get("EMBEDDER_ARTIFACTS", "artifacts"))
+    for directory in (Path(model).expanduser(), shelf / name):
+        if (directory / MANIFEST_NAME).is_file():
+            return directory
+    if Path(model).expanduser().is_dir():
+        raise ModelNotFoundError(
+            f"{model!r} is a directory without {MANIFEST_NAME}, so not an exported model. If it is a checkpoint, "
+            f"export it first: embedder-export {model} --output {shelf / Path(model).resolve().name}"
+        )
+    if hub.is_repository_id(name):
+        return _fetch(name)
+    raise ModelNotFoundError(
+        f"no exported model {model!r}: neither {model!r} nor {str(shelf / name)!r} holds {MANIFEST_NAME}. "
+        f"Export it first: make export MODEL={name}, or: embedder-export {name} --output {shelf / name}. "
+        "EMBEDDER_ARTIFACTS names another directory to look in"
+    )
+
+
+def _fetch(repository: str) -> Path:
+    # The manifest first: it names the few files to fetch, and a repository without one has gigabytes of others.
+    directory = hub.fetch(repository, [MANIFEST_NAME])
+    if not (directory / MANIFEST_NAME).is_file():
+        shelf_name = repository.rpartition("/")[2]
+        raise ModelNotFoundError(
+            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so no exported model. Export it first: "
+            f"make export MODEL={repository}, then use it as {shelf_name!r}"
+        )
+    names = [file.name for file in read_manifest(directory).files]
+    return hub.fetch(repository, [MANIFEST_NAME, *names], revision=directory.name)
+
+
+def _check_size(path: Path, size: int) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise ArtifactError(f"{path} is missing: export or copy the model again") from error
+    if found != size:
+        raise ArtifactError(
+            f"{path} has {found:,} bytes, the manifest says {size:,}: it was truncated or replaced. "
+            "Export or copy the model again"
+        )

@@ -1,0 +1,146 @@
+"""The command line, `embedder`."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+import embedder
+from embedder import records
+from embedder.artifact import check_digest, open_artifact
+from embedder.encoder import DEFAULT_MODEL, Embedder
+from embedder.errors import EmbedderError
+from embedder.manifest import Graph, Manifest
+from embedder.session import PROVIDERS
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 for an error that the message explains, 2 for wrong usage."""
+    options = _parser().parse_args(arguments)
+    try:
+        options.run(options)
+        return 0
+    except EmbedderError as error:
+        print(f"embedder: error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader has gone, as in `| head`; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        print(f"embedder: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="embedder", description="Sentence embeddings without PyTorch.")
+    parser.add_argument("--version", action="version", version=f"embedder {embedder.__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    encode = commands.add_parser("encode", help="turn texts into vectors", description=_ENCODE)
+    encode.add_argument("input", nargs="?", default=records.STDIO, metavar="INPUT", help="a file; default: stdin")
+    encode.add_argument("-o", "--output", default=records.STDIO, metavar="FILE", help="a file; default: stdout")
+    encode.add_argument("--input-format", choices=records.INPUT_KINDS, help="default: by the file's name, else lines")
+    encode.add_argument("--column", default="text", help="where a JSONL or CSV record has its text; default: text")
+    encode.add_argument("--output-format", choices=records.WRITERS, help="default: by the file's name; stdout: jsonl")
+    encode.add_argument("--prompt", help="put this before each text")
+    encode.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt of this name before each text")
+    encode.add_argument("--batch-size", type=int, metavar="N", help="most texts in one call of the model")
+    encode.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions")
+    encode.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
+    encode.set_defaults(run=_encode)
+
+    similarity = commands.add_parser("similarity", help="how near two texts are, by the model's own function")
+    similarity.add_argument("a", metavar="A", help="a text")
+    similarity.add_argument("b", metavar="B", help="another")
+    similarity.set_defaults(run=_similarity)
+
+    for command in (encode, similarity):
+        command.add_argument("-m", "--model", default=DEFAULT_MODEL, help="path or name; default: %(default)s")
+        command.add_argument("--provider", metavar="NAME", help=f"{' or '.join(PROVIDERS)}; default: a GPU if it can")
+
+    info = commands.add_parser("info", help="what an artifact is, how it was made, and whether its files are whole")
+    info.add_argument("artifact", metavar="ARTIFACT", help="path or name of a model")
+    info.set_defaults(run=_info)
+    return parser
+
+
+_ENCODE = """Turn texts into vectors, in the order of the input. An empty line is a text too. JSONL output repeats each
+record with its vector under "embedding"; .npy output is one float32 array of shape (n, dimension)."""
+
+
+def _encode(options: argparse.Namespace) -> None:
+    kind = options.output_format or records.output_kind(options.output)
+    model = Embedder(options.model, provider=options.provider)
+    source = records.read_records(
+        options.input, options.input_format or records.input_kind(options.input), options.column
+    )
+    waiting: list[records.Record] = []
+
+    def texts() -> Iterator[str]:
+        for record in source:
+            waiting.append(record)
+            yield record[options.column]
+
+    vectors = model.encode_iter(
+        texts(),
+        prompt=options.prompt,
+        prompt_name=options.prompt_name,
+        batch_size=options.batch_size,
+        truncate_dim=options.truncate_dim,
+        normalize_embeddings=options.normalize,
+        show_progress_bar=sys.stderr.isatty(),
+    )
+
+    def embedded() -> Iterator[tuple[list[records.Record], NDArray[np.float32]]]:
+        for block in vectors:
+            yield waiting[: len(block)], block
+            del waiting[: len(block)]
+
+    with records.open_output(options.output) as stream:
+        records.WRITERS[kind](stream, embedded(), options.truncate_dim or model.dimension)
+
+
+def _similarity(options: argparse.Namespace) -> None:
+    model = Embedder(options.model, provider=options.provider)
+    a, b = model.encode([options.a, options.b])
+    print(f"{model.similarity(a, b).item():.4f}")
+
+
+def _info(options: argparse.Namespace) -> None:
+    artifact = open_artifact(options.artifact)
+    for label, value in _described(artifact.manifest):
+        print(f"{label:<16}{value}")
+    for file in artifact.manifest.files:
+        check_digest(artifact, file)
+    print(f"{'files':<16}{len(artifact.manifest.files)} in {artifact.directory}, all with the right sha256")
+
+
+def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    source, head, parity = manifest.source, manifest.head, manifest.parity
+    yield "model", source.model + (f" at {source.revision}" if source.revision else "")
+    yield "weights", f"sha256 {source.weights_sha256}"
+    yield "dimension", str(manifest.dimension)
+    yield "max_seq_length", f"{manifest.tokenizer.max_seq_length} tokens"
+    yield "similarity", manifest.similarity
+    yield "head", f"{head.pooling} pooling{', normalised' if head.normalize else ''}"
+    for name, prompt in manifest.prompts.items():
+        default = " (default)" if name == manifest.default_prompt_name else ""
+        yield "prompt", f"{name}{default}: {prompt!r}"
+    for graph in manifest.graphs:
+        yield "graph", _described_graph(graph)
+    if parity is not None:
+        yield "parity", f"with {parity.reference}, over {parity.sentences} sentences:"
+        yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_abs_difference:.1e}"
+    yield "made by", ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())
+
+
+def _described_graph(graph: Graph) -> str:
+    megabytes = (graph.file.size + graph.weights.size) / 1e6
+    timed = ", ".join(f"{candidate.name} {candidate.milliseconds:.1f} ms" for candidate in graph.candidates)
+    return f"{graph.precision}, {megabytes:.1f} MB, form: {graph.form} (timed at export: {timed})"

@@ -1,0 +1,289 @@
+"""The public class: texts in, vectors out.
+
+prompt → tokenise → sort by length → batches of a token budget → onnxruntime → back into the caller's order.
+One path for one text and for a million: they go through it in windows, so memory stays bounded.
+"""
+
+import os
+import re
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Set, Sized
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypedDict, Unpack
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedder import similarity
+from embedder.artifact import check_digest, checking_digest, open_artifact
+from embedder.batching import pad, plan_batches, windows
+from embedder.errors import InputError
+from embedder.session import Session
+from embedder.tokenizer import TextTokenizer
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
+
+# As in sentence-transformers: the first of these prompts that the model has.
+_QUERY_PROMPTS = ("query",)
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class EncodeOptions(TypedDict, total=False):
+    """The options of `encode` and its siblings; their names and meanings are those of sentence-transformers.
+
+    prompt_name: the model's prompt to put before each text; see `Embedder.prompts`. By default the model's default.
+    prompt: the prompt itself; takes precedence over `prompt_name`.
+    batch_size: most texts in one call of the model. Batches are filled by tokens, so this is only a ceiling.
+    show_progress_bar: show progress on stderr.
+    normalize_embeddings: scale each vector to length 1, after truncation.
+    truncate_dim: keep the first so many dimensions.
+    """
+
+    prompt_name: str | None
+    prompt: str | None
+    batch_size: int | None
+    show_progress_bar: bool | None
+    normalize_embeddings: bool
+    truncate_dim: int | None
+
+
+class Embedder:
+    """A model, loaded. Safe to call from many threads at once."""
+
+    def __init__(self, model: str | os.PathLike[str] = DEFAULT_MODEL, *, provider: str | None = None) -> None:
+        """Load an exported model.
+
+        Args:
+            model: the path of an artifact; the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id of
+                a Hub repository that holds one.
+            provider: "cpu" or "cuda"; None takes a GPU where onnxruntime has one, else the CPU.
+
+        Raises:
+            ModelNotFoundError: there is no such artifact; the message says how to export it.
+            ArtifactError: a file is missing, truncated, altered, or of a format this version does not read.
+            ProviderError: the provider is unknown or not available.
+            DependencyError: onnxruntime is not installed.
+        """
+        artifact = open_artifact(model)
+        self.manifest = artifact.manifest
+        settings, graph = self.manifest.tokenizer, self.manifest.graphs[0]
+        self._graph = graph
+        with checking_digest(artifact, graph.weights):
+            # What is small is checked before it is parsed; only the weights are worth a thread.
+            check_digest(artifact, graph.file)
+            check_digest(artifact, settings.file)
+            self._session = Session(artifact.path(graph.file), graph.output, provider)
+            self._tokenizer = TextTokenizer(artifact.path(settings.file), settings.max_seq_length)
+
+    def __repr__(self) -> str:
+        return (
+            f"Embedder({self.manifest.source.model!r}, dimension={self.dimension}, "
+            f"max_seq_length={self.max_seq_length}, graph={self._graph.precision!r}, "
+            f"provider={self._session.provider!r})"
+        )
+
+    @property
+    def dimension(self) -> int:
+        """Length of a vector."""
+        return self.manifest.dimension
+
+    @property
+    def max_seq_length(self) -> int:
+        """Most tokens of a text, special tokens included, that the model sees; the rest is cut off."""
+        return self.manifest.tokenizer.max_seq_length
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """The model's prompts by name; "query" and "document" are always there, empty where the model has none."""
+        return {"query": "", "document": ""} | self.manifest.prompts
+
+    def encode(
+        self,
+        texts: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = False,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> NDArray[np.float32]:
+        """The embeddings of `texts`; `EncodeOptions` describes the options.
+
+        Returns:
+            float32: (dim,) for one string, (n, dim) in the caller's order for n of them, (0, dim) for none.
+
+        Raises:
+            InputError: a text is not a string, or holds a lone surrogate (the message says which); or an option
+                is out of range. Nothing has been encoded then.
+        """
+        checked = _checked_list(texts)
+        blocks = self.encode_iter(
+            checked,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+        )
+        embeddings = np.empty((len(checked), truncate_dim or self.dimension), np.float32)
+        done = 0
+        for block in blocks:
+            embeddings[done : done + len(block)] = block
+            done += len(block)
+        return embeddings[0] if isinstance(texts, str) else embeddings
+
+    def encode_iter(
+        self,
+        texts: Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = False,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+    ) -> Iterator[NDArray[np.float32]]:
+        """The embeddings of a stream of texts, in bounded memory: at most some thousand texts are held at once.
+
+        Yields:
+            float32 arrays (k, dim), k varying, which laid end to end are the embeddings in the order of `texts`.
+
+        Raises:
+            InputError: as `encode`; for an option at once, for a text when its turn comes.
+        """
+        if isinstance(texts, str):
+            raise InputError("encode_iter takes an iterable of strings; for one string call encode")
+        _check_count("batch_size", batch_size, None)
+        _check_count("truncate_dim", truncate_dim, self.dimension)
+        prefix = self._resolve_prompt(prompt_name, prompt)
+        stream = _checked_texts(texts)
+
+        def blocks() -> Iterator[NDArray[np.float32]]:
+            with _progress_bar(texts) if show_progress_bar else nullcontext() as bar:
+                for window in windows(stream):
+                    block = self._encode_window([prefix + text for text in window], batch_size, bar)
+                    block = block[:, :truncate_dim]
+                    yield similarity.normalize(block) if normalize_embeddings else block
+
+        return blocks()
+
+    def encode_query(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
+        """As `encode`, with the model's prompt for queries where no prompt is given."""
+        return self.encode(texts, **self._with_prompt(options, _QUERY_PROMPTS))
+
+    def encode_document(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
+        """As `encode`, with the model's prompt for documents where no prompt is given."""
+        return self.encode(texts, **self._with_prompt(options, _DOCUMENT_PROMPTS))
+
+    def similarity(self, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
+        """Every vector of `a` (n, dim) against every one of `b` (m, dim), by the model's own function.
+
+        Returns:
+            float32 of shape (n, m); higher is nearer (distances are negated). A single vector counts as one row.
+
+        Raises:
+            InputError: the shapes do not fit.
+        """
+        return similarity.similarity(self.manifest.similarity, a, b)
+
+    def tokenize(self, texts: str | Iterable[str]) -> dict[str, NDArray[np.int64]]:
+        """What the model is given for `texts`: `input_ids` and `attention_mask`, int64 of shape (n, longest).
+
+        Raises:
+            InputError: a text is not a string.
+        """
+        input_ids, attention_mask = self._pad(self._tokenizer(_checked_list(texts)))
+        return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+    def _encode_window(self, texts: list[str], batch_size: int | None, bar: Any) -> NDArray[np.float32]:
+        token_ids = self._tokenizer(texts)
+        embeddings = np.empty((len(texts), self.dimension), np.float32)
+        lengths = [len(ids) for ids in token_ids]
+        for rows in plan_batches(lengths, self._session.token_budget, batch_size):
+            embeddings[rows] = self._session.run(*self._pad([token_ids[row] for row in rows]))
+            if bar is not None:
+                bar.update(len(rows))
+        return embeddings
+
+    def _pad(self, token_ids: list[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        return pad(token_ids, self.manifest.tokenizer.pad_id, self.manifest.tokenizer.padding_side)
+
+    def _with_prompt(self, options: EncodeOptions, names: tuple[str, ...]) -> EncodeOptions:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
+        return options
+
+    def _resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
+        if prompt is None:
+            name = prompt_name if prompt_name is not None else self.manifest.default_prompt_name
+            prompt = "" if name is None else self.prompts.get(name)
+            if prompt is None:
+                raise InputError(f"unknown prompt_name {name!r}: the model has {', '.join(map(repr, self.prompts))}")
+        if not isinstance(prompt, str) or _SURROGATE.search(prompt):
+            raise InputError(f"prompt should be a string of valid Unicode, not {prompt!r:.80}")
+        return prompt
+
+
+_loaded: dict[tuple[str, str | None], Embedder] = {}
+_loading = threading.Lock()
+
+
+def encode(
+    texts: str | Iterable[str],
+    model: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    provider: str | None = None,
+    **options: Unpack[EncodeOptions],
+) -> NDArray[np.float32]:
+    """Encode `texts` by `model`, which is loaded at the first call and kept for the next ones.
+
+    As `Embedder(model, provider=provider).encode(texts, **options)`, with the same result and errors.
+    """
+    key = (str(model), provider)
+    if key not in _loaded:
+        with _loading:
+            if key not in _loaded:  # another thread may have been first
+                _loaded[key] = Embedder(model, provider=provider)
+    return _loaded[key].encode(texts, **options)
+
+
+def _checked_list(texts: str | Iterable[str]) -> list[str]:
+    return list(_checked_texts([texts] if isinstance(texts, str) else texts))
+
+
+def _checked_texts(texts: Iterable[str]) -> Iterator[str]:
+    # Iterating bytes gives numbers, a mapping its keys, a set no order: none can be meant.
+    if isinstance(texts, bytes | bytearray | Mapping | Set) or not isinstance(texts, Iterable):
+        raise InputError(f"texts should be a string or an iterable of strings, not {type(texts).__name__}")
+    return (_checked_text(index, text) for index, text in enumerate(texts))
+
+
+def _checked_text(index: int, text: object) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"texts[{index}] should be a string, not {type(text).__name__}: {text!r:.80}")
+    if not text.isascii() and (found := _SURROGATE.search(text)):
+        raise InputError(
+            f"texts[{index}] is not valid Unicode: it holds the lone surrogate U+{ord(found[0]):04X} at character "
+            f'{found.start()}. text.encode("utf-8", "replace").decode() replaces it'
+        )
+    return text
+
+
+def _check_count(name: str, value: object, most: int | None) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if value is None or (whole and value >= 1 and (most is None or value <= most)):  # type: ignore[operator]
+        return
+    upper = f" and at most {most}" if most else ""
+    raise InputError(f"{name} should be a whole number, at least 1{upper}, not {value!r}")
+
+
+def _progress_bar(texts: Iterable[str]) -> AbstractContextManager[Any]:
+    from tqdm import tqdm
+
+    total = len(texts) if isinstance(texts, Sized) else None
+    bar: AbstractContextManager[Any] = tqdm(total=total, unit="text", desc="Encoding")
+    return bar

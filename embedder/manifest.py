@@ -1,0 +1,218 @@
+"""The manifest, `embedder.json`: the one thing that the export and the runtime must agree on.
+
+The dataclasses below are the format. The export builds them and calls `write_manifest`; the runtime gets them
+back, checked field by field, from `read_manifest`.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+from embedder.errors import ArtifactError, FormatError
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "embedder.json"
+
+PRECISIONS = ("fp32", "fp16", "int8")
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+GRAPH_INPUTS = ("input_ids", "attention_mask")
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise ValueError(problem)
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the artifact: its name in the directory, its size in bytes, its SHA-256 in hexadecimal."""
+
+    name: str
+    size: int
+    sha256: str
+
+    def __post_init__(self) -> None:
+        # A manifest may come from a stranger: it must not reach outside its own directory.
+        plain = self.name not in ("", ".", "..") and "\0" not in self.name
+        plain = plain and PurePosixPath(self.name).name == self.name == PureWindowsPath(self.name).name
+        _require(plain, f"name: {self.name!r} is not a plain file name")
+        _require(self.size >= 0, f"size: {self.size} is negative")
+        _require(len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef"), "sha256: not a digest")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The checkpoint that the artifact was made from: Hub id or directory name, commit, digest of its weights."""
+
+    model: str
+    revision: str | None
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """The tokenizer's file, and the limits and padding that the runtime sets on it."""
+
+    file: File
+    max_seq_length: int
+    pad_id: int
+    padding_side: str
+
+    def __post_init__(self) -> None:
+        _require(self.max_seq_length >= 1, f"max_seq_length: {self.max_seq_length} is below 1")
+        _require(self.pad_id >= 0, f"pad_id: {self.pad_id} is negative")
+        _require(self.padding_side in ("left", "right"), f"padding_side: {self.padding_side!r} is not left or right")
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands between the token vectors and the embedding; baked into the graph, named here for people."""
+
+    pooling: str
+    normalize: bool
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A form of the graph that the export timed: geometric mean over its shapes, in milliseconds a call."""
+
+    name: str
+    milliseconds: float
+
+
+@dataclass(frozen=True)
+class Graph:
+    """An ONNX graph, its weights beside it, and what the export measured before it chose this form."""
+
+    precision: str
+    file: File
+    weights: File
+    inputs: tuple[str, ...]
+    output: str
+    form: str
+    candidates: tuple[Candidate, ...]
+
+    def __post_init__(self) -> None:
+        _require(self.precision in PRECISIONS, f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        _require(self.inputs == GRAPH_INPUTS, f"inputs: {list(self.inputs)} is not {list(GRAPH_INPUTS)}")
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How near the artifact's vectors are to those of the reference, over the export's sentences."""
+
+    reference: str
+    sentences: int
+    min_cosine: float
+    max_abs_difference: float
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that a program must know to serve the artifact, and a person to trust it."""
+
+    format_version: int
+    source: Source
+    dimension: int
+    similarity: str
+    tokenizer: Tokenizer
+    head: Head
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    graphs: tuple[Graph, ...]
+    parity: Parity | None
+    tools: dict[str, str]
+
+    def __post_init__(self) -> None:
+        _require(self.dimension >= 1, f"dimension: {self.dimension} is below 1")
+        _require(
+            self.similarity in SIMILARITIES, f"similarity: {self.similarity!r} is none of {', '.join(SIMILARITIES)}"
+        )
+        _require(len(self.graphs) >= 1, "graphs: empty")
+        _require(
+            self.default_prompt_name is None or self.default_prompt_name in self.prompts,
+            f"default_prompt_name: {self.default_prompt_name!r} is not among the prompts",
+        )
+
+    @property
+    def files(self) -> tuple[File, ...]:
+        """Every file of the artifact but the manifest itself."""
+        return (self.tokenizer.file, *(file for graph in self.graphs for file in (graph.file, graph.weights)))
+
+
+def write_manifest(manifest: Manifest, directory: Path) -> None:
+    """Write `manifest` as `directory`/embedder.json."""
+    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Read and check `directory`/embedder.json.
+
+    Raises:
+        FormatError: the format version is another than `FORMAT_VERSION`.
+        ArtifactError: the file cannot be read, is not JSON, or a field is missing, unknown or out of range.
+    """
+    path = directory / MANIFEST_NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} cannot be read ({error}): export or copy the model again") from error
+    _check_format_version(path, content)
+    try:
+        return _decode(Manifest, content, "")  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise ArtifactError(f"{path} is not a valid manifest: {error}. Export or copy the model again") from error
+
+
+def _check_format_version(path: Path, content: object) -> None:
+    version = content.get("format_version") if isinstance(content, Mapping) else None
+    if version == FORMAT_VERSION:
+        return
+    if isinstance(version, int) and version > FORMAT_VERSION:
+        advice = "upgrade embedder, or export the model again with this version"
+    else:
+        advice = "export the model again"
+    raise FormatError(f"{path} has format version {version!r}; this embedder reads version {FORMAT_VERSION}: {advice}")
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """Parsed JSON as `kind`, a dataclass or a field's type; ValueError names the place, as in `graphs[0].file`."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        return None if value is None else _decode(arguments[0], value, where)
+    if is_dataclass(kind):
+        return _decode_dataclass(kind, value, where)
+    if origin is tuple:
+        items = _expect(list, value, where)
+        return tuple(_decode(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(items))
+    if origin is dict:
+        pairs = _expect(dict, value, where)
+        return {key: _decode(arguments[1], item, f"{where}[{key!r}]") for key, item in pairs.items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    return _expect(kind, value, where)
+
+
+def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
+    given = _expect(dict, value, where)
+    known = {field.name: field.type for field in fields(kind)}
+    prefix = f"{where}." if where else ""
+    for name in known.keys() - given.keys():
+        raise ValueError(f"{prefix}{name} is missing")
+    for name in given.keys() - known.keys():
+        raise ValueError(f"{prefix}{name} is unknown")
+    decoded = {name: _decode(kind_, given[name], prefix + name) for name, kind_ in known.items()}
+    try:
+        return kind(**decoded)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from error
+
+
+def _expect(kind: type, value: Any, where: str) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"{where or 'the whole'} should be a {kind.__name__}, not {value!r:.80}")
+    return value

@@ -1,0 +1,88 @@
+"""Running a graph; the only file that knows onnxruntime."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder.errors import ArtifactError, DependencyError, ProviderError
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider: onnxruntime's name, the extra that installs it, and padded tokens a call does best with.
+
+    The CPU's budget was measured (its caches hold the activations); a GPU wants far more work a call.
+    """
+
+    name: str
+    extra: str
+    token_budget: int
+
+
+PROVIDERS = {
+    "cpu": Provider("CPUExecutionProvider", "cpu", 512),
+    "cuda": Provider("CUDAExecutionProvider", "gpu", 16384),
+}
+
+_ERRORS_ONLY = 3
+
+
+class Session:
+    """A graph loaded into onnxruntime. Safe to call from many threads."""
+
+    def __init__(self, graph: Path, output: str, provider: str | None) -> None:
+        """Load `graph` on `provider`, one of `PROVIDERS`; None takes a GPU where there is one, else the CPU.
+
+        Raises:
+            DependencyError: onnxruntime is not installed.
+            ProviderError: the provider is unknown, or not to be had here.
+            ArtifactError: onnxruntime cannot load the graph.
+        """
+        if provider is not None and provider not in PROVIDERS:
+            raise ProviderError(f"unknown provider {provider!r}: choose from {', '.join(map(repr, PROVIDERS))}")
+        onnxruntime = _import_onnxruntime()
+        self.provider = _choose_provider(onnxruntime, provider)
+        self._output = output
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        try:
+            self._session = onnxruntime.InferenceSession(str(graph), options, providers=[PROVIDERS[self.provider].name])
+        except Exception as error:  # onnxruntime's errors share no base but Exception
+            raise ArtifactError(f"onnxruntime cannot load {graph}: {error}. Export or copy the model again") from error
+        # Where CUDA is built in but does not start, onnxruntime goes on with the CPU and says so only in its log.
+        if PROVIDERS[self.provider].name not in self._session.get_providers():
+            if provider is not None:
+                raise ProviderError(f"provider {provider!r} did not start: check the NVIDIA driver and CUDA libraries")
+            self.provider = "cpu"
+        self.token_budget = PROVIDERS[self.provider].token_budget
+
+    def run(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The embeddings, float32 of shape (batch, dimension), of token ids of shape (batch, length)."""
+        (embeddings,) = self._session.run([self._output], {"input_ids": input_ids, "attention_mask": attention_mask})
+        return embeddings  # type: ignore[no-any-return]
+
+
+def _import_onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DependencyError(
+            'onnxruntime is not installed. Run: pip install "embedder[cpu]", or, for an NVIDIA GPU: '
+            'pip install "embedder[gpu]" (one of them, not both)'
+        ) from error
+    return onnxruntime
+
+
+def _choose_provider(onnxruntime: Any, wanted: str | None) -> str:
+    available = onnxruntime.get_available_providers()
+    if wanted is None:
+        return "cuda" if PROVIDERS["cuda"].name in available else "cpu"
+    if PROVIDERS[wanted].name not in available:
+        raise ProviderError(
+            f"provider {wanted!r} is not in the onnxruntime installed here (it has {', '.join(available)}). "
+            f'Run: pip uninstall onnxruntime && pip install "embedder[{PROVIDERS[wanted].extra}]"'
+        )
+    return wanted

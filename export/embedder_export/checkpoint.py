@@ -1,0 +1,133 @@
+"""First stage: what a sentence-transformers checkpoint says of itself, read from its own files.
+
+Nothing in a checkpoint is ever executed, and what cannot be honoured is refused by name.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedder import hub
+from embedder.errors import ModelNotFoundError
+from embedder.manifest import SIMILARITIES, Head
+
+from embedder_export.errors import CheckpointError
+
+# What the stages read; a Hub repository also holds the same weights in several other formats.
+_HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+_DEFAULT_ORGANISATION = "sentence-transformers"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's directory, where it came from, and its settings."""
+
+    directory: Path
+    name: str
+    revision: str | None
+    weights_sha256: str
+    head: Head
+    max_seq_length: int | None
+    lowercase: bool
+    similarity: str
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+
+
+def read_checkpoint(model: str) -> Checkpoint:
+    """Find and read `model`: a local directory, `org/name` on the Hub, or `name` for sentence-transformers/name.
+
+    Raises:
+        ModelNotFoundError: there is no such directory or repository.
+        CheckpointError: a file is missing or damaged, or has something that the export cannot honour.
+    """
+    directory, name, revision = _locate(model)
+    modules = _read_modules(directory)
+    transformer = _read_json(directory / modules[0]["path"] / "sentence_bert_config.json")
+    config = _read_json(directory / "config_sentence_transformers.json", default={})
+    if config.get("truncate_dim") is not None:
+        raise CheckpointError(f"{name} truncates its embeddings (truncate_dim), which is not supported")
+    prompts = {key: prompt for key, prompt in (config.get("prompts") or {}).items() if prompt}
+    default_prompt_name = config.get("default_prompt_name")
+    similarity = config.get("similarity_fn_name") or "cosine"
+    if similarity not in SIMILARITIES:
+        raise CheckpointError(f"{name} has the unknown similarity function {similarity!r}")
+    return Checkpoint(
+        directory=directory,
+        name=name,
+        revision=revision,
+        weights_sha256=_weights_digest(directory),
+        head=Head(pooling=_read_pooling(directory / modules[1]["path"]), normalize=len(modules) == 3),
+        max_seq_length=transformer.get("max_seq_length"),
+        lowercase=bool(transformer.get("do_lower_case")),
+        similarity=similarity,
+        prompts=prompts,
+        default_prompt_name=default_prompt_name if default_prompt_name in prompts else None,
+    )
+
+
+def _locate(model: str) -> tuple[Path, str, str | None]:
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path, path.resolve().name, None
+    repository = model if "/" in model else f"{_DEFAULT_ORGANISATION}/{model}"
+    if not hub.is_repository_id(repository):
+        raise ModelNotFoundError(f"{model!r} is neither a directory nor the name of a Hub repository")
+    directory = hub.fetch(repository, _HUB_PATTERNS)
+    return directory, repository.removeprefix(f"{_DEFAULT_ORGANISATION}/"), directory.name
+
+
+def _read_modules(directory: Path) -> list[dict[str, str]]:
+    """The entries of modules.json: a Transformer, a Pooling and perhaps a Normalize, in that order."""
+    modules = _read_json(directory / "modules.json")
+    kinds = []
+    for module in modules:
+        # `sentence_transformers.models.Pooling`, or, since 5.0, `sentence_transformers.….pooling.Pooling`
+        package, _, kind = module["type"].rpartition(".")
+        kinds.append(kind if package.split(".")[0] == "sentence_transformers" else module["type"])
+    for kind in kinds:
+        if kind not in ("Transformer", "Pooling", "Normalize"):
+            raise CheckpointError(f"{directory.name} has the module {kind!r}, which is not supported")
+    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+        raise CheckpointError(f"{directory.name} has the modules {', '.join(kinds)}, an order that is not supported")
+    return modules  # type: ignore[no-any-return]
+
+
+def _read_pooling(directory: Path) -> str:
+    config = _read_json(directory / "config.json")
+    if "pooling_mode" in config:
+        modes = config["pooling_mode"]
+        modes = [modes] if isinstance(modes, str) else modes
+    else:
+        flags = [name for name, value in config.items() if name.startswith("pooling_mode_") and value]
+        modes = [name.removeprefix("pooling_mode_").removesuffix("_tokens") for name in flags] or ["mean"]
+    if modes != ["mean"]:
+        raise CheckpointError(f"the pooling {'+'.join(modes)} is not supported; mean is")
+    if config.get("include_prompt", True) is False:
+        raise CheckpointError("pooling without the prompt's tokens (include_prompt: false) is not supported")
+    return "mean"
+
+
+def _weights_digest(directory: Path) -> str:
+    """SHA-256 of the weights; of a checkpoint in several files, that of their digests in the order of their names."""
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{directory} has no .safetensors file")
+    digests = []
+    for file in files:
+        with file.open("rb") as stream:
+            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def _read_json(path: Path, default: Any = None) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if default is not None:
+            return default
+        raise CheckpointError(f"{path} is missing: is this a sentence-transformers checkpoint?") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error

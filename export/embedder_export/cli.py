@@ -1,0 +1,68 @@
+"""The command line, `embedder-export`."""
+
+import argparse
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from embedder.errors import EmbedderError
+
+from embedder_export import __version__
+
+_DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph with pooling and
+normalisation baked in, its tokenizer and a manifest. The export ends by comparing its vectors with those of
+sentence-transformers on some 250 sentences, and fails, writing nothing, unless every cosine is at least 0.99999 and
+no number differs by more than 1e-4."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 for an error that the message explains, 2 for wrong usage."""
+    parser = argparse.ArgumentParser(prog="embedder-export", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"embedder-export {__version__}")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a local directory; org/name on the Hub; or a name, which means sentence-transformers/NAME",
+    )
+    parser.add_argument(
+        "--output", required=True, type=Path, metavar="DIR", help="where to write; an artifact there is replaced"
+    )
+    options = parser.parse_args(arguments)
+    report = _reporter()
+    try:
+        report("loading torch, transformers and optimum")
+        _quieten_libraries()
+        from embedder_export.pipeline import export
+
+        manifest = export(options.model, options.output, report)
+    except EmbedderError as error:
+        print(f"embedder-export: error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    parity = manifest.parity
+    assert parity is not None
+    report(
+        f"{options.output}: smallest cosine {parity.min_cosine:.8f}, largest difference "
+        f"{parity.max_abs_difference:.1e}, over {parity.sentences} sentences"
+    )
+    return 0
+
+
+def _reporter() -> Callable[[str], None]:
+    start = time.monotonic()
+
+    def report(line: str) -> None:
+        print(f"[{time.monotonic() - start:5.1f} s] {line}", file=sys.stderr, flush=True)
+
+    return report
+
+
+def _quieten_libraries() -> None:
+    """Leave stderr to our own lines: the libraries' advice is for people who call them."""
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")

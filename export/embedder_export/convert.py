@@ -1,0 +1,102 @@
+"""Second stage: the transformer as an ONNX graph, by optimum; and its tokenizer, as sentence-transformers uses it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+import torch
+from embedder.manifest import GRAPH_INPUTS
+from optimum.exporters.onnx import onnx_export_from_model
+from optimum.exporters.tasks import TasksManager
+from transformers import AutoModel, AutoTokenizer
+
+from embedder_export.checkpoint import Checkpoint
+from embedder_export.errors import CheckpointError
+
+_TASK = "feature-extraction"
+
+
+@dataclass(frozen=True)
+class BodyShape:
+    """What the later stages must know of the transformer."""
+
+    hidden_size: int
+    attention_heads: int
+
+
+@dataclass(frozen=True)
+class ConvertedTokenizer:
+    """A tokenizer.json without limit or padding of its own, and the settings that the manifest carries."""
+
+    json: str
+    max_seq_length: int
+    pad_id: int
+    padding_side: str
+
+
+def convert_body(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, BodyShape]:
+    """Trace the transformer of `checkpoint` in float32, with batch and sequence axes dynamic, to its token vectors.
+
+    Eager attention, because that is the form whose pattern onnxruntime's fusions know.
+    """
+    try:
+        model = AutoModel.from_pretrained(checkpoint.directory, attn_implementation="eager", dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"transformers cannot load {checkpoint.name}: {error}") from error
+    with TemporaryDirectory() as scratch:
+        onnx_export_from_model(
+            model.eval(),
+            Path(scratch),
+            task=_TASK,
+            do_validation=False,  # `verify` does, end to end
+            custom_onnx_configs={"model": _config_without_token_types(model)},
+            library_name="transformers",
+        )
+        graph = onnx.load(Path(scratch) / "model.onnx")
+    inputs = {value.name for value in graph.graph.input}
+    if inputs != set(GRAPH_INPUTS):
+        raise CheckpointError(f"{checkpoint.name} needs the inputs {sorted(inputs)}, which are not supported")
+    return graph, BodyShape(model.config.hidden_size, model.config.num_attention_heads)
+
+
+def convert_tokenizer(checkpoint: Checkpoint) -> ConvertedTokenizer:
+    """The tokenizer as sentence-transformers sets it up: with tokenizer_config.json and `do_lower_case` applied."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory)
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"{checkpoint.name} has no fast tokenizer")
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    if checkpoint.lowercase:
+        backend.normalizer = Sequence([Lowercase(), *filter(None, [backend.normalizer])])
+    return ConvertedTokenizer(
+        json=json.dumps(json.loads(backend.to_str()), ensure_ascii=False),
+        max_seq_length=checkpoint.max_seq_length or _own_limit(checkpoint, tokenizer),
+        pad_id=tokenizer.pad_token_id or 0,
+        padding_side=tokenizer.padding_side,
+    )
+
+
+def _config_without_token_types(model: Any) -> Any:
+    """Optimum's description of the inputs, less token_type_ids: a single text has but zeros there, the default."""
+    constructor = TasksManager.get_exporter_config_constructor(
+        "onnx", model=model, task=_TASK, library_name="transformers"
+    )
+    config_class = constructor.func
+
+    class WithoutTokenTypes(config_class):  # type: ignore[misc, valid-type]
+        @property
+        def inputs(self) -> dict[str, dict[int, str]]:
+            return {name: axes for name, axes in super().inputs.items() if name != "token_type_ids"}
+
+    return WithoutTokenTypes(model.config, *constructor.args, **constructor.keywords)
+
+
+def _own_limit(checkpoint: Checkpoint, tokenizer: Any) -> int:
+    config = json.loads((checkpoint.directory / "config.json").read_text(encoding="utf-8"))
+    return int(min(tokenizer.model_max_length, config.get("max_position_embeddings", tokenizer.model_max_length)))
