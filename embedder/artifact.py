@@ -1,10 +1,6 @@
-"""Artifacts on disk: finding one by name or path, and checking its files against its manifest."""
+"""Artifacts on disk: finding one by name or path, and checking that its files are whole."""
 
-import hashlib
 import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,35 +42,6 @@ def open_artifact(model: str | os.PathLike[str]) -> Artifact:
     for file in artifact.manifest.files:
         _check_size(artifact.path(file), file.size)
     return artifact
-
-
-def check_digest(artifact: Artifact, file: File) -> None:
-    """Raise ArtifactError unless `file` has the SHA-256 that the manifest gives it."""
-    path = artifact.path(file)
-    try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error}") from error
-    if digest != file.sha256:
-        raise ArtifactError(
-            f"{path} has been altered or damaged: its sha256 is {digest}, the manifest says {file.sha256}. "
-            "Export or copy the model again"
-        )
-
-
-@contextmanager
-def checking_digest(artifact: Artifact, file: File) -> Iterator[None]:
-    """Check `file` in a thread while the body runs; its ArtifactError takes precedence over an error of the body.
-
-    Reading the weights takes as long as loading them, so doing both at once halves the wait for the first vector.
-    """
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        check = pool.submit(check_digest, artifact, file)
-        try:
-            yield
-        finally:
-            check.result()
 
 
 def _locate(model: str) -> Path:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 import embedder
 from embedder import records
-from embedder.artifact import check_digest, open_artifact
+from embedder.artifact import open_artifact
+from embedder.digests import check_digest
 from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.errors import EmbedderError
 from embedder.manifest import Graph, Manifest
@@ -117,7 +118,7 @@ def _info(options: argparse.Namespace) -> None:
     for label, value in _described(artifact.manifest):
         print(f"{label:<16}{value}")
     for file in artifact.manifest.files:
-        check_digest(artifact, file)
+        check_digest(artifact.path(file), file.sha256)
     print(f"{'files':<16}{len(artifact.manifest.files)} in {artifact.directory}, all with the right sha256")
 
 

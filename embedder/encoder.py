@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder import similarity
-from embedder.artifact import check_digest, checking_digest, open_artifact
+from embedder.artifact import open_artifact
 from embedder.batching import pad, plan_batches, windows
+from embedder.digests import check_digest, check_digest_once
 from embedder.errors import InputError
 from embedder.session import Session
 from embedder.tokenizer import TextTokenizer
@@ -70,12 +71,11 @@ class Embedder:
         self.manifest = artifact.manifest
         settings, graph = self.manifest.tokenizer, self.manifest.graphs[0]
         self._graph = graph
-        with checking_digest(artifact, graph.weights):
-            # What is small is checked before it is parsed; only the weights are worth a thread.
-            check_digest(artifact, graph.file)
-            check_digest(artifact, settings.file)
-            self._session = Session(artifact.path(graph.file), graph.output, provider)
-            self._tokenizer = TextTokenizer(artifact.path(settings.file), settings.max_seq_length)
+        check_digest(artifact.path(graph.file), graph.file.sha256)
+        check_digest(artifact.path(settings.file), settings.file.sha256)
+        check_digest_once(artifact.path(graph.weights), graph.weights.sha256)
+        self._session = Session(artifact.path(graph.file), graph.output, provider)
+        self._tokenizer = TextTokenizer(artifact.path(settings.file), settings.max_seq_length)
 
     def __repr__(self) -> str:
         return (
