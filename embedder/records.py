@@ -30,13 +30,12 @@ def read_records(path: str, kind: str, column: str) -> Iterator[Record]:
         InputError: a line is not UTF-8, not of `kind`, or without that string; the message names it.
         OSError: the file cannot be read.
     """
+    name = "stdin" if path == STDIO else path
     with _open_input(path) as stream:
-        for number, record in _READERS[kind](_decoded_lines(stream, path), path, column):
-            text = record.get(column)
-            if not isinstance(text, str):
-                problem = f"has no column {column!r}" if column not in record or text is None else "is not a string"
-                found = "" if text is None else f" in column {column!r}: {text!r:.60}"
-                raise InputError(f"{path}, line {number}: {problem}{found}")
+        for number, record in _READERS[kind](_decoded_lines(stream, name), name, column):
+            if not isinstance(record.get(column), str):
+                found = f"not a string but {record[column]!r:.60}" if column in record else "missing"
+                raise InputError(f"{name}, line {number}: the column {column!r} is {found}")
             yield record
 
 
@@ -124,41 +123,41 @@ def _open_input(path: str) -> Iterator[IO[bytes]]:
         yield stream
 
 
-def _decoded_lines(stream: IO[bytes], path: str) -> Iterator[str]:
+def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
     """Lines end at a line feed alone, as text may hold the other characters that Python would split at."""
     for number, line in enumerate(stream, 1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}, line {number} is not UTF-8: {error.reason} at byte {error.start}") from error
+            raise InputError(f"{name}, line {number} is not UTF-8: {error.reason} at byte {error.start}") from error
 
 
-def _read_lines(lines: Iterator[str], path: str, column: str) -> Iterator[tuple[int, Record]]:
+def _read_lines(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, Record]]:
     for number, line in enumerate(lines, 1):
         yield number, {column: line.removesuffix("\n").removesuffix("\r")}
 
 
-def _read_jsonl(lines: Iterator[str], path: str, column: str) -> Iterator[tuple[int, Record]]:
+def _read_jsonl(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, Record]]:
     for number, line in enumerate(lines, 1):
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number} is not JSON: {error}") from error
+            raise InputError(f"{name}, line {number} is not JSON: {error}") from error
         if not isinstance(record, dict):
-            raise InputError(f"{path}, line {number} should be a JSON object, not {record!r:.60}")
+            raise InputError(f"{name}, line {number} should be a JSON object, not {record!r:.60}")
         yield number, record
 
 
-def _read_csv(lines: Iterator[str], path: str, column: str) -> Iterator[tuple[int, Record]]:
+def _read_csv(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, Record]]:
     csv.field_size_limit(2**31 - 1)  # the default refuses texts past 128 kB
     reader = csv.DictReader(lines, strict=True)
     try:
         for record in reader:
             if None in record:
-                raise InputError(f"{path}, line {reader.line_num} has more fields than the header")
+                raise InputError(f"{name}, line {reader.line_num} has more fields than the header")
             yield reader.line_num, record
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num} is not CSV: {error}") from error
+        raise InputError(f"{name}, line {reader.line_num + 1} is not CSV: {error}") from error
 
 
 _READERS: dict[str, Callable[[Iterator[str], str, str], Iterator[tuple[int, Record]]]] = {

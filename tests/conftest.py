@@ -1,0 +1,65 @@
+"""What several tests share: a tiny artifact made on the spot, the real one where it has been exported, and data."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import write_tiny_artifact
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path_factory):
+    """No test reads or writes the user's cache of verified files."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def make_artifact(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a tiny artifact, with any fields of its manifest replaced, and returns its directory."""
+
+    def make(name: str = "tiny", **fields: object) -> Path:
+        return write_tiny_artifact(tmp_path / name, **fields)
+
+    return make
+
+
+@pytest.fixture
+def tiny(make_artifact: Callable[..., Path]) -> Path:
+    return make_artifact()
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The artifact of the real all-MiniLM-L6-v2."""
+    return _needed(ROOT / "artifacts/all-MiniLM-L6-v2", "make export MODEL=all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def minilm_checkpoint() -> Path:
+    """The checkpoint of the real all-MiniLM-L6-v2."""
+    return _needed(ROOT / "checkpoints/all-MiniLM-L6-v2", "make export MODEL=all-MiniLM-L6-v2")
+
+
+@pytest.fixture(scope="session")
+def lean_bin() -> Path:
+    """Where the commands of the lean environment lie: the runtime, installed, and nothing else."""
+    return _needed(ROOT / ".venv/lean/bin", "make demo")
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Real data for measuring, which lies beside the checkout where there is any."""
+    directory = Path(os.environ.get("EMBEDDER_TEST_DATA", ROOT / "../shared/data"))
+    if not directory.is_dir():
+        pytest.skip("the evaluation data is not here (EMBEDDER_TEST_DATA names its directory)")
+    return directory
+
+
+def _needed(path: Path, command: str) -> Path:
+    if not path.exists():
+        pytest.skip(f"{path.relative_to(ROOT)} is not here: {command}")
+    return path

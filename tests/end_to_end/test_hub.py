@@ -1,0 +1,98 @@
+"""Models from a hub: a small server that speaks the Hub's protocol, asked by processes of their own.
+
+In both environments, whose versions of huggingface_hub are built on different HTTP libraries.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.hub_server import COMMIT, serve
+
+
+@pytest.fixture(params=["lean", "export"])
+def python(request):
+    if request.param == "export":
+        return Path(sys.executable)
+    return request.getfixturevalue("lean_bin") / "python"
+
+
+@pytest.fixture
+def ask(python, tmp_path):
+    def run(hub, model):
+        environment = dict(
+            os.environ,
+            HF_ENDPOINT=hub.endpoint,
+            HF_HOME=str(tmp_path / "hf"),
+            HF_HUB_DISABLE_PROGRESS_BARS="1",
+            HF_HUB_DISABLE_TELEMETRY="1",
+            NO_PROXY="127.0.0.1",
+        )
+        command = [python, "-m", "embedder", "encode", "--model", model]
+        return subprocess.run(command, input="cat", env=environment, cwd=tmp_path, capture_output=True, text=True)
+
+    return run
+
+
+def test_artifact_is_fetched_once_and_serves_offline(tiny, ask):
+    (tiny / "README.md").write_text("not needed")
+    with serve({"org/tiny": tiny}) as hub:
+        first = ask(hub, "org/tiny")
+        assert first.returncode == 0, first.stderr
+        assert '"embedding": [' in first.stdout
+        assert sorted(hub.taken) == ["embedder.json", "model.onnx", "model.onnx.data", "tokenizer.json"]
+        hub.taken.clear()
+        assert ask(hub, "org/tiny").stdout == first.stdout
+        assert hub.taken == []
+    offline = ask(hub, "org/tiny")
+    assert (offline.returncode, offline.stdout) == (0, first.stdout)
+
+
+def test_repository_that_holds_no_artifact(tmp_path, ask):
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "pytorch_model.bin").write_bytes(b"gigabytes")
+    with serve({"org/checkpoint": tmp_path / "repository"}) as hub:
+        answer = ask(hub, "org/checkpoint")
+    assert answer.returncode == 1
+    assert "holds no embedder.json" in answer.stderr
+    assert "make export MODEL=org/checkpoint, then use it as 'checkpoint'" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert hub.taken == []
+
+
+def test_repository_that_is_not_there(ask):
+    with serve({}) as hub:
+        answer = ask(hub, "org/nobody")
+    assert answer.returncode == 1
+    assert "the Hub has no repository 'org/nobody'" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_hub_that_cannot_be_reached(ask):
+    with serve({}) as hub:
+        pass
+    answer = ask(hub, "org/tiny")
+    assert answer.returncode == 1
+    assert "'org/tiny' could not be fetched from the Hub" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_damage_on_the_way_is_found(tiny, ask):
+    content = bytearray((tiny / "model.onnx.data").read_bytes())
+    content[-1] ^= 1
+    (tiny / "model.onnx.data").write_bytes(content)
+    with serve({"org/tiny": tiny}) as hub:
+        answer = ask(hub, "org/tiny")
+    assert answer.returncode == 1
+    assert "model.onnx.data has been altered or damaged" in answer.stderr
+
+
+def test_directory_is_named_after_the_commit(tiny, python, tmp_path):
+    code = "from embedder import hub; print(hub.fetch('org/tiny', ['embedder.json']).name)"
+    with serve({"org/tiny": tiny}) as hub:
+        environment = dict(os.environ, HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "hf"))
+        answer = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == COMMIT

@@ -1,0 +1,97 @@
+"""A model hub on this machine: the few answers of the Hugging Face Hub that huggingface_hub asks for."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@dataclass
+class Hub:
+    """Where it listens, what it serves (repository to directory), and the paths of the files that were taken."""
+
+    endpoint: str
+    repositories: dict[str, Path]
+    taken: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
+    hub = Hub("", repositories)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_HEAD(self):
+            self.answer(with_body=False)
+
+        def do_GET(self):
+            self.answer(with_body=True)
+
+        def answer(self, with_body):
+            path = unquote(urlsplit(self.path).path).strip("/")
+            if path.startswith("api/models/"):
+                self.answer_api(path.removeprefix("api/models/"))
+                return
+            repository, _, rest = path.partition("/resolve/")
+            if repository not in hub.repositories:
+                self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
+                return
+            file = hub.repositories[repository] / rest.partition("/")[2]
+            if not file.is_file():
+                self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+                return
+            content = file.read_bytes()
+            if with_body:
+                hub.taken.append(file.name)
+            etag = hashlib.sha1(content).hexdigest()
+            self.send(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}, with_body)
+
+        def answer_api(self, path):
+            repository = "/".join(path.split("/")[:2])
+            if repository not in hub.repositories:
+                self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+                return
+            root = hub.repositories[repository]
+            files = [file for file in sorted(root.rglob("*")) if file.is_file()]
+            names = [file.relative_to(root).as_posix() for file in files]
+            if path.split("/")[2:3] == ["tree"]:
+                tree = [
+                    {"type": "file", "path": name, "size": file.stat().st_size, "oid": COMMIT}
+                    for name, file in zip(names, files, strict=True)
+                ]
+                self.send(200, json.dumps(tree).encode(), {})
+                return
+            siblings = [{"rfilename": name} for name in names]
+            info = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings, "tags": []}
+            self.send(200, json.dumps(info).encode(), {})
+
+        def send(self, status, content, headers, with_body=True):
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            if with_body and self.command == "GET":
+                self.wfile.write(content)
+
+        def log_message(self, *arguments):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub.endpoint = f"http://127.0.0.1:{server.server_port}"
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

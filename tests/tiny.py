@@ -1,0 +1,107 @@
+"""A model small enough to be made in each test: an embedding table, mean pooling, a WordPiece vocabulary of 35."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from embedder_export.graphs import save_graph
+from embedder_export.head import add_head
+from onnx import TensorProto, helper, numpy_helper
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+
+from embedder.manifest import FORMAT_VERSION, File, Graph, Head, Manifest, Parity, Source, read_manifest, write_manifest
+from embedder.manifest import Tokenizer as TokenizerSettings
+
+WORDS = (
+    "[PAD] [UNK] [CLS] [SEP] a b c d e f the cat dog sat on mat query document : ! , . ##s ##ing 1 2 3 é 字 "
+    "long short word words more less"
+)
+VOCABULARY = {word: index for index, word in enumerate(WORDS.split())}
+DIMENSION = 8
+TABLE = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSION)).astype(np.float32)
+
+
+def tiny_tokenizer() -> Tokenizer:
+    tokenizer = Tokenizer(models.WordPiece(VOCABULARY, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = [("[CLS]", VOCABULARY["[CLS]"]), ("[SEP]", VOCABULARY["[SEP]"])]
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
+    tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
+    return tokenizer
+
+
+def tiny_body() -> onnx.ModelProto:
+    """A graph from token ids to rows of TABLE."""
+    axes = ["batch_size", "sequence_length"]
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["table", "input_ids"], ["tokens"])],
+        "tiny",
+        [helper.make_tensor_value_info(name, TensorProto.INT64, axes) for name in ("input_ids", "attention_mask")],
+        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, [*axes, DIMENSION])],
+        [numpy_helper.from_array(TABLE, "table")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def write_tiny_artifact(directory: Path, *, normalize: bool = True, max_seq_length: int = 16, **fields) -> Path:
+    head = Head("mean", normalize)
+    save_graph(add_head(tiny_body(), head, DIMENSION), directory)
+    tokenizer = tiny_tokenizer()
+    # As many real ones do, it comes with a limit and a padding that are not the model's.
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=4)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        source=Source("tiny", None, "0" * 64),
+        dimension=DIMENSION,
+        similarity="cosine",
+        tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0, "right"),
+        head=head,
+        prompts={},
+        default_prompt_name=None,
+        graphs=(
+            Graph(
+                precision="fp32",
+                file=described(directory / "model.onnx"),
+                weights=described(directory / "model.onnx.data"),
+                inputs=("input_ids", "attention_mask"),
+                output="embedding",
+                form="traced",
+                candidates=(),
+            ),
+        ),
+        parity=Parity("nothing", 0, 1.0, 0.0),
+        tools={},
+    )
+    write_manifest(replace(manifest, **fields), directory)
+    return directory
+
+
+def redescribe(directory: Path) -> None:
+    """Bring the manifest up to date with files that a test has changed."""
+    manifest = read_manifest(directory)
+    (graph,) = manifest.graphs
+    graph = replace(graph, file=described(directory / "model.onnx"), weights=described(directory / "model.onnx.data"))
+    tokenizer = replace(manifest.tokenizer, file=described(directory / "tokenizer.json"))
+    write_manifest(replace(manifest, graphs=(graph,), tokenizer=tokenizer), directory)
+
+
+def described(path: Path) -> File:
+    content = path.read_bytes()
+    return File(path.name, len(content), hashlib.sha256(content).hexdigest())
+
+
+def expected(ids: list[int], *, normalize: bool = True) -> np.ndarray:
+    """What the tiny model gives for token ids, by the formula."""
+    mean = TABLE[ids].mean(axis=0)
+    return mean / np.linalg.norm(mean) if normalize else mean
+
+
+def ids_of(text: str, limit: int = 16) -> list[int]:
+    tokenizer = tiny_tokenizer()
+    tokenizer.enable_truncation(limit)
+    return tokenizer.encode(text).ids

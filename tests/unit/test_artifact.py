@@ -1,0 +1,135 @@
+import os
+
+import numpy as np
+import pytest
+
+import embedder
+from embedder import digests
+from embedder.errors import ArtifactError, InputError, ModelNotFoundError
+from tests.tiny import redescribe
+
+
+def test_unknown_name_says_how_to_export(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelNotFoundError, match=r"make export MODEL=all-MiniLM-L12-v2.*EMBEDDER_ARTIFACTS"):
+        embedder.Embedder("all-MiniLM-L12-v2")
+
+
+def test_unknown_path(tmp_path):
+    with pytest.raises(ModelNotFoundError, match="no exported model"):
+        embedder.Embedder(tmp_path / "no" / "such" / "place")
+
+
+def test_directory_that_is_no_artifact(tmp_path):
+    with pytest.raises(ModelNotFoundError, match=r"without embedder\.json.*embedder-export"):
+        embedder.Embedder(tmp_path)
+
+
+@pytest.mark.parametrize("model", ["", ".", None, 3, "a\0b", b"x", ["a"]])
+def test_not_a_name(model):
+    with pytest.raises(InputError, match="model should be the name or the path"):
+        embedder.Embedder(model)
+
+
+@pytest.mark.parametrize("name", ["tiny", "sentence-transformers/tiny"])
+def test_found_by_name_on_the_shelf(monkeypatch, tiny, name):
+    monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(tiny.parent))
+    assert embedder.Embedder(name).dimension == 8
+
+
+def test_found_by_name_in_artifacts(monkeypatch, make_artifact, tmp_path):
+    (tmp_path / "artifacts").mkdir()
+    make_artifact("artifacts/mine")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("EMBEDDER_ARTIFACTS", raising=False)
+    assert embedder.Embedder("mine").dimension == 8
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
+def test_missing_file_is_named(tiny, name):
+    (tiny / name).unlink()
+    with pytest.raises(ArtifactError, match=f"{name} is missing: export or copy the model again"):
+        embedder.Embedder(tiny)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
+def test_truncated_file_is_named(tiny, name):
+    content = (tiny / name).read_bytes()
+    (tiny / name).write_bytes(content[:-10])
+    message = rf"{name} has {len(content) - 10:,} bytes, the manifest says {len(content):,}: it was truncated"
+    with pytest.raises(ArtifactError, match=message):
+        embedder.Embedder(tiny)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
+def test_altered_file_is_named(tiny, name):
+    flip_a_bit(tiny / name)
+    with pytest.raises(ArtifactError, match=f"{name} has been altered or damaged: its sha256 is"):
+        embedder.Embedder(tiny)
+
+
+def test_right_digest_but_not_a_graph(tiny):
+    (tiny / "model.onnx").write_bytes(b"not a graph")
+    redescribe(tiny)
+    with pytest.raises(ArtifactError, match=r"onnxruntime cannot load .*model\.onnx"):
+        embedder.Embedder(tiny)
+
+
+def test_right_digest_but_not_a_tokenizer(tiny):
+    (tiny / "tokenizer.json").write_bytes(b"{}")
+    redescribe(tiny)
+    with pytest.raises(ArtifactError, match=r"tokenizer\.json is not a tokenizer"):
+        embedder.Embedder(tiny)
+
+
+def test_weights_found_whole_are_not_read_again(tiny, monkeypatch):
+    reads = []
+    check = digests.check_digest
+    monkeypatch.setattr(digests, "check_digest", lambda path, digest: reads.append(path) or check(path, digest))
+    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    embedder.Embedder(tiny)
+    embedder.Embedder(tiny)
+    assert reads == [tiny / "model.onnx.data"]
+
+
+def test_weights_that_changed_since_are_read_again(tiny, monkeypatch):
+    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    embedder.Embedder(tiny)
+    weights = tiny / "model.onnx.data"
+    before = weights.stat()
+    flip_a_bit(weights)
+    # Even where its size and modification time are set back, the change time tells.
+    while weights.stat().st_ctime_ns == before.st_ctime_ns:
+        os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ArtifactError, match="altered or damaged"):
+        embedder.Embedder(tiny)
+
+
+def test_weights_just_written_are_not_remembered(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    embedder.Embedder(tiny)
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tiny, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    assert embedder.Embedder(tiny).encode("a").shape == (8,)
+
+
+def test_an_artifact_can_be_read_only(tiny):
+    for path in tiny.iterdir():
+        path.chmod(0o444)
+    tiny.chmod(0o555)
+    try:
+        assert np.isfinite(embedder.Embedder(tiny).encode("a")).all()
+    finally:
+        tiny.chmod(0o755)

@@ -1,0 +1,233 @@
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count, islice
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import embedder
+from embedder.encoder import Embedder
+from embedder.errors import InputError
+from tests.tiny import DIMENSION, expected, ids_of
+
+TEXTS = ["the cat sat on the mat", "a", "", "dogs !", "   ", "字 é", "long " * 100, "cat"]
+
+
+@pytest.fixture
+def model(tiny):
+    return Embedder(tiny)
+
+
+def test_vectors_are_those_of_the_formula_in_the_callers_order(model):
+    vectors = model.encode(TEXTS)
+    assert vectors.shape == (len(TEXTS), DIMENSION)
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, [expected(ids_of(text)) for text in TEXTS], atol=1e-6)
+
+
+def test_one_string_none_and_other_iterables(model):
+    assert model.encode("cat").shape == (DIMENSION,)
+    assert model.encode([]).shape == (0, DIMENSION)
+    assert model.encode([], truncate_dim=3).shape == (0, 3)
+    assert model.encode([]).dtype == np.float32
+    for texts in (("cat", "a"), np.array(["cat", "a"]), iter(["cat", "a"])):
+        np.testing.assert_array_equal(model.encode(texts), model.encode(["cat", "a"]))
+
+
+@given(st.permutations(TEXTS), st.none() | st.integers(1, 9))
+def test_same_vector_alone_or_in_any_batch(tiny_model, texts, batch_size):
+    together = tiny_model.encode(texts, batch_size=batch_size)
+    alone = np.stack([tiny_model.encode(text) for text in texts])
+    assert np.abs(together - alone).max() <= 1e-6
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory):
+    from tests.tiny import write_tiny_artifact
+
+    return Embedder(write_tiny_artifact(tmp_path_factory.mktemp("model") / "tiny"))
+
+
+@given(st.text() | st.text(st.characters(exclude_categories=()), max_size=5))
+def test_any_string_gives_a_vector_or_an_error_that_names_it(tiny_model, text):
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in text):
+        with pytest.raises(InputError, match=r"texts\[0\] is not valid Unicode"):
+            tiny_model.encode(text)
+    else:
+        assert np.isfinite(tiny_model.encode(text)).all()
+
+
+@pytest.mark.parametrize(
+    ("bad", "kind"), [(None, "NoneType"), (3, "int"), (b"x", "bytes"), (float("nan"), "float"), (["a"], "list")]
+)
+def test_text_that_is_no_string_is_named(model, bad, kind):
+    with pytest.raises(InputError, match=rf"texts\[2\] should be a string, not {kind}"):
+        model.encode(["a", "b", bad, "c"])
+    with pytest.raises(ValueError, match=r"texts\[2\]"):
+        model.encode(["a", "b", bad, "c"])
+
+
+@pytest.mark.parametrize("bad", [None, 3, b"abc", {"a": "b"}, {"a"}, object()])
+def test_texts_that_are_no_texts(model, bad):
+    for call in (model.encode, model.encode_iter, model.encode_query, model.encode_document, model.tokenize):
+        with pytest.raises(InputError, match=f"texts should be .* not {type(bad).__name__}"):
+            call(bad)
+
+
+def test_lone_surrogate_is_named(model):
+    with pytest.raises(InputError, match=r"texts\[1\] .* lone surrogate U\+D83D at character 2"):
+        model.encode(["a", "ok\ud83d"])
+
+
+def test_prompts(make_artifact):
+    prompts = {"query": "query : ", "passage": "document : ", "b": "b "}
+    model = Embedder(make_artifact(prompts=prompts, default_prompt_name="b"))
+    assert model.prompts == {"query": "query : ", "document": "", "passage": "document : ", "b": "b "}
+    for vector, text in [
+        (model.encode("cat"), "b cat"),
+        (model.encode("cat", prompt_name="query"), "query : cat"),
+        (model.encode("cat", prompt="a "), "a cat"),
+        (model.encode("cat", prompt="a ", prompt_name="query"), "a cat"),
+        (model.encode("cat", prompt=""), "cat"),
+        (model.encode_query("cat"), "query : cat"),
+        (model.encode_query("cat", prompt_name="b"), "b cat"),
+        (model.encode_query("cat", prompt="a "), "a cat"),
+        (model.encode_document("cat"), "cat"),
+        (model.encode_document(["cat"])[0], "cat"),
+        (next(model.encode_iter(["cat"], prompt_name="query"))[0], "query : cat"),
+    ]:
+        np.testing.assert_allclose(vector, expected(ids_of(text)), atol=1e-6)
+
+
+def test_document_prompts_in_their_order(make_artifact):
+    # sentence-transformers looks for document, passage and corpus; and always has an empty document.
+    model = Embedder(make_artifact(prompts={"document": "a ", "passage": "b ", "corpus": "c "}))
+    np.testing.assert_allclose(model.encode_document("cat"), expected(ids_of("a cat")), atol=1e-6)
+
+
+def test_options(model):
+    whole = model.encode(TEXTS)
+    np.testing.assert_array_equal(model.encode(TEXTS, truncate_dim=3), whole[:, :3])
+    short = model.encode(TEXTS, truncate_dim=3, normalize_embeddings=True)
+    np.testing.assert_allclose(np.linalg.norm(short, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(short, whole[:, :3] / np.linalg.norm(whole[:, :3], axis=1, keepdims=True), atol=1e-6)
+
+
+def test_normalize_embeddings_of_a_model_that_does_not(make_artifact):
+    model = Embedder(make_artifact(normalize=False))
+    np.testing.assert_allclose(model.encode("cat"), expected(ids_of("cat"), normalize=False), atol=1e-6)
+    np.testing.assert_allclose(model.encode("cat", normalize_embeddings=True), expected(ids_of("cat")), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size should be a whole number, at least 1, not 0"),
+        ({"batch_size": 2.5}, "batch_size .* not 2.5"),
+        ({"batch_size": True}, "batch_size .* not True"),
+        ({"batch_size": "8"}, "batch_size .* not '8'"),
+        ({"truncate_dim": 0}, "truncate_dim should be a whole number, at least 1 and at most 8, not 0"),
+        ({"truncate_dim": 9}, "truncate_dim .* not 9"),
+        ({"prompt_name": "nobody"}, "unknown prompt_name 'nobody': the model has 'query', 'document'"),
+        ({"prompt": 3}, "prompt should be a string .* not 3"),
+        ({"prompt": "\ud800"}, "prompt should be a string of valid Unicode"),
+    ],
+)
+def test_bad_option_is_named(model, options, message):
+    for call in (model.encode, model.encode_iter, model.encode_query):
+        with pytest.raises(InputError, match=message):
+            call(["a"], **options)
+
+
+def test_unknown_option_is_refused(model):
+    with pytest.raises(TypeError, match="colour"):
+        model.encode_query("a", colour="red")
+
+
+def test_encode_iter_streams_an_endless_input(model):
+    taken = []
+    numbers = (taken.append(number) or "cat dog"[: number % 8] for number in count())
+    blocks = list(islice(model.encode_iter(numbers), 3))
+    assert len(taken) == 3 * 1024
+    np.testing.assert_allclose(np.concatenate(blocks)[7], expected(ids_of("cat dog")), atol=1e-6)
+
+
+def test_encode_iter_is_encode_in_pieces(model):
+    texts = TEXTS * 200
+    np.testing.assert_allclose(np.concatenate(list(model.encode_iter(texts))), model.encode(texts), atol=1e-6)
+
+
+def test_encode_iter_refuses_one_string(model):
+    with pytest.raises(InputError, match="for one string call encode"):
+        model.encode_iter("cat")
+
+
+def test_encode_iter_gives_what_came_before_a_bad_text(model):
+    stream = model.encode_iter(["a"] * 1024 + [None])
+    assert next(stream).shape == (1024, DIMENSION)
+    with pytest.raises(InputError, match=r"texts\[1024\]"):
+        next(stream)
+
+
+def test_progress_is_shown_when_asked(model, capsys):
+    model.encode(TEXTS)
+    assert capsys.readouterr().err == ""
+    model.encode(TEXTS, show_progress_bar=True)
+    assert "8/8" in capsys.readouterr().err
+
+
+def test_many_threads_at_once(model):
+    expected_vectors = {text: model.encode(text) for text in TEXTS}
+    barrier = threading.Barrier(8)
+
+    def work(seed):
+        barrier.wait()
+        order = np.random.default_rng(seed).permutation(TEXTS * 20).tolist()
+        return order, model.encode(order)
+
+    with ThreadPoolExecutor(8) as pool:
+        for order, vectors in pool.map(work, range(8)):
+            np.testing.assert_allclose(vectors, np.stack([expected_vectors[text] for text in order]), atol=1e-6)
+
+
+def test_module_encode_keeps_the_model(tiny, monkeypatch):
+    from embedder import encoder
+
+    loads = []
+    monkeypatch.setattr(encoder, "_loaded", {})
+    monkeypatch.setattr(encoder, "Embedder", lambda *a, **k: loads.append(a) or Embedder(*a, **k))
+    with ThreadPoolExecutor(4) as pool:
+        vectors = list(pool.map(lambda _: embedder.encode("cat", model=tiny, normalize_embeddings=True), range(8)))
+    np.testing.assert_allclose(vectors, [expected(ids_of("cat"))] * 8, atol=1e-6)
+    assert len(loads) == 1
+
+
+def test_properties_and_repr(model):
+    assert model.dimension == DIMENSION
+    assert model.max_seq_length == 16
+    assert repr(model) == "Embedder('tiny', dimension=8, max_seq_length=16, graph='fp32', provider='cpu')"
+
+
+def test_tokenize_gives_what_the_graph_is_given(model):
+    features = model.tokenize(["cat", "the cat sat"])
+    assert features["input_ids"].tolist() == [[*ids_of("cat"), 0, 0], ids_of("the cat sat")]
+    assert features["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
+    assert model.tokenize("cat")["input_ids"].tolist() == [ids_of("cat")]
+
+
+def test_similarity_is_the_models_own(make_artifact):
+    a, b = [[3.0, 4.0]], [[4.0, 3.0], [0.0, 0.0]]
+    for function, values in {
+        "cosine": [0.96, 0.0],
+        "dot": [24.0, 0.0],
+        "euclidean": [-np.sqrt(2), -5.0],
+        "manhattan": [-2.0, -7.0],
+    }.items():
+        model = Embedder(make_artifact(function, similarity=function))
+        np.testing.assert_allclose(model.similarity(a, b), [values], atol=1e-6)
+        np.testing.assert_allclose(model.similarity(a[0], b[0]), [values[:1]], atol=1e-6)
+        assert model.similarity(np.zeros((0, 2)), b).shape == (0, 2)
+        with pytest.raises(InputError, match=r"not \(1, 2\) and \(3,\)"):
+            model.similarity(a, [1.0, 2.0, 3.0])

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedder.tokenizer import TextTokenizer
+from tests.tiny import ids_of, tiny_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    baked = tiny_tokenizer()
+    baked.enable_truncation(4)
+    baked.enable_padding(length=4)
+    baked.save(str(path))
+    return TextTokenizer(path, 16)
+
+
+def test_limit_and_padding_baked_into_the_file_are_overridden(tokenizer):
+    long, short = tokenizer(["a " * 100, "a"])
+    assert len(long) == 16
+    assert short.tolist() == ids_of("a") == [2, 4, 3]
+    assert long.dtype == np.int32
+
+
+WORDS = st.sampled_from(["cat", "dogs", "a", "!", "字", "é", "e\u0301", "x" * 300, "\u200b", "\t", "\n", "[SEP]", "\0"])
+SPACES = st.sampled_from([" ", "  ", "\n", " " * 300, "\u00a0", ""])
+
+
+@given(st.lists(st.tuples(WORDS, SPACES), max_size=400))
+def test_long_texts_are_clipped_without_changing_their_tokens(tokenizer, pieces):
+    text = "".join(word + space for word, space in pieces)
+    assert tokenizer([text])[0].tolist() == ids_of(text)
+
+
+@pytest.mark.parametrize(
+    "text", [" " * 10_000 + "cat", "x" * 100_000, "字" * 50_000, "cat" + "\u00a0dog" * 9999, "\n" * 9999]
+)
+def test_long_texts_without_a_place_to_clip(tokenizer, text):
+    assert tokenizer([text])[0].tolist() == ids_of(text)
+
+
+def test_huge_text_costs_no_more_than_its_start(tokenizer):
+    read = []
+
+    class Spy:
+        def __getattr__(self, name):
+            function = getattr(inner, name)
+
+            def call(texts):
+                read.append(len(texts) if isinstance(texts, str) else max(map(len, texts)))
+                return function(texts)
+
+            return call
+
+    inner = tokenizer._tokenizer
+    tokenizer._tokenizer = Spy()
+    try:
+        tokenizer(["the cat sat on the mat " * 1_000_000])
+    finally:
+        tokenizer._tokenizer = inner
+    assert max(read) < 1000
