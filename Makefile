@@ -10,6 +10,7 @@ MODEL ?= all-MiniLM-L6-v2
 
 LEAN := .venv/lean
 EXPORT := .venv/export
+PEER := .venv/sentence-transformers
 NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 REFERENCE := all-MiniLM-L6-v2
 
@@ -30,8 +31,8 @@ test: $(LEAN)/.ready $(EXPORT)/.ready-test artifacts/$(REFERENCE)/embedder.json
 	$(EXPORT)/bin/mypy
 	$(EXPORT)/bin/python -m pytest
 
-bench: $(LEAN)/.ready artifacts/$(REFERENCE)/embedder.json
-	$(LEAN)/bin/python benchmarks/cold_start.py
+bench: $(LEAN)/.ready $(PEER)/.ready artifacts/$(REFERENCE)/embedder.json
+	$(LEAN)/bin/python benchmarks/compare.py
 
 clean:
 	rm -rf .venv artifacts checkpoints
@@ -59,4 +60,10 @@ $(EXPORT)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES)
 $(EXPORT)/.ready-test: $(EXPORT)/.ready
 	@echo "==> adding the test tools to $(EXPORT)"
 	$(EXPORT)/bin/python -m pip install ".[cpu,dev]"
+	@touch $@
+
+$(PEER)/.ready:
+	@echo "==> installing sentence-transformers in $(PEER), to be measured"
+	$(PYTHON) -m venv $(PEER)
+	$(PEER)/bin/python -m pip install torch==2.13.0 sentence-transformers==5.7.0
 	@touch $@

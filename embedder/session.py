@@ -48,6 +48,8 @@ class Session:
         self._output = output
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
+        # A plan of memory is kept for each shape of input, and few shapes come twice: it costs more than it saves.
+        options.enable_mem_pattern = False
         try:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=[PROVIDERS[self.provider].name])
         except Exception as error:  # onnxruntime's errors share no base but Exception

@@ -102,12 +102,17 @@ def _read_pooling(directory: Path) -> str:
         modes = [modes] if isinstance(modes, str) else modes
     else:
         flags = [name for name, value in config.items() if name.startswith("pooling_mode_") and value]
-        modes = [name.removeprefix("pooling_mode_").removesuffix("_tokens") for name in flags] or ["mean"]
+        modes = [_old_mode(name) for name in flags] or ["mean"]
     if modes != ["mean"]:
         raise CheckpointError(f"the pooling {'+'.join(modes)} is not supported; mean is")
     if config.get("include_prompt", True) is False:
         raise CheckpointError("pooling without the prompt's tokens (include_prompt: false) is not supported")
     return "mean"
+
+
+def _old_mode(flag: str) -> str:
+    """`pooling_mode_mean_tokens` is mean, `pooling_mode_cls_token` cls."""
+    return flag.removeprefix("pooling_mode_").removesuffix("s").removesuffix("_token")
 
 
 def _weights_digest(directory: Path) -> str:

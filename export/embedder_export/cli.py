@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -63,6 +62,5 @@ def _reporter() -> Callable[[str], None]:
 
 def _quieten_libraries() -> None:
     """Leave stderr to our own lines: the libraries' advice is for people who call them."""
-    warnings.simplefilter("ignore")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")

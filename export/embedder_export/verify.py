@@ -44,8 +44,9 @@ def compare(ours: np.ndarray, theirs: np.ndarray, sentences: list[str], referenc
     if ours.shape != theirs.shape:
         raise ParityError(f"the artifact's embeddings have the shape {ours.shape}, those of {reference} {theirs.shape}")
     difference = np.abs(ours - theirs).max(axis=1)
-    norms = np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1)
-    cosine = np.einsum("ij,ij->i", ours, theirs, dtype=np.float64) / norms
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        cosine = (ours * theirs).sum(axis=1) / (np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1))
     # Written so that NaN fails too.
     if not (cosine.min() >= MIN_COSINE and difference.max() <= MAX_ABS_DIFFERENCE):
         worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))

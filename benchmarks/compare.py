@@ -1,0 +1,121 @@
+"""embedder against sentence-transformers on this machine, in one run; writes benchmarks/results/comparison.md.
+
+Usage: python benchmarks/compare.py (by `make bench`, which makes the two environments and the artifact)
+
+Each measurement is a process of its own, and the two programs take turns, so that a machine that slows down slows
+both. The table gives medians.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benchmarks/results/comparison.md"
+NAME = "all-MiniLM-L6-v2"
+# program: its environment, and the model in the form that it takes
+PROGRAMS = {
+    "embedder": (ROOT / ".venv/lean", ROOT / "artifacts" / NAME),
+    "sentence-transformers": (ROOT / ".venv/sentence-transformers", ROOT / "checkpoints" / NAME),
+}
+COLD_ROUNDS = 9
+ENCODE_ROUNDS = 3
+
+
+def main():
+    texts = parity_texts()
+    mixed, mixed_source = mixed_texts()
+    cold = rounds(COLD_ROUNDS, "cold")
+    with tempfile.TemporaryDirectory() as scratch:
+        vectors = {program: Path(scratch) / f"{program}.npy" for program in PROGRAMS}
+        rounds(1, "encode", Path(scratch), texts, vectors)
+        ours, theirs = (np.load(vectors[program]).astype(np.float64) for program in PROGRAMS)
+        speed = rounds(ENCODE_ROUNDS, "encode", Path(scratch), mixed, vectors)
+    cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+
+    def row(label, digits, values):
+        return f"| {label} | " + " | ".join(f"{value:,.{digits}f}" for value in values) + " |"
+
+    table = [
+        f"| {NAME}, fp32, CPU | " + " | ".join(PROGRAMS) + " |",
+        "|---|---:|---:|",
+        row("cold start: new process, import to first vector (s)", 2, [medians(cold, p, "seconds") for p in PROGRAMS]),
+        row("peak memory at the first vector (MB)", 0, [medians(cold, p, "peak_mb") for p in PROGRAMS]),
+        row(f"{len(mixed):,} mixed texts (texts/s)", 0, [medians(speed, p, "texts_per_second") for p in PROGRAMS]),
+        row("peak memory over these texts (MB)", 0, [medians(speed, p, "peak_mb") for p in PROGRAMS]),
+        row("installed environment (MB)", 0, [size_mb(environment) for environment, _ in PROGRAMS.values()]),
+        row("model on disk (MB)", 0, [size_mb(model) for _, model in PROGRAMS.values()]),
+    ]
+    notes = (
+        f"Parity over {len(texts)} texts: smallest cosine {cosine.min():.7f}, largest difference of a number "
+        f"{np.abs(ours - theirs).max():.1e}. Medians of {COLD_ROUNDS} cold starts and {ENCODE_ROUNDS} bulk runs, "
+        f"taking turns, on {machine()}. Mixed texts: {mixed_source}. Versions: {versions()}."
+    )
+    RESULT.write_text("\n".join([*table, "", notes, ""]), encoding="utf-8")
+    print(RESULT.read_text(encoding="utf-8"))
+
+
+def rounds(count, task, scratch=None, texts=None, vectors=None):
+    """The results of `count` turns, as {program: [result, ...]}."""
+    results = {program: [] for program in PROGRAMS}
+    if texts is not None:
+        (scratch / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
+    for number in range(count):
+        for program, (environment, model) in PROGRAMS.items():
+            print(f"{task} {number + 1}/{count}: {program}", flush=True)
+            files = [] if texts is None else [scratch / "texts.json", vectors[program]]
+            command = [environment / "bin/python", ROOT / "benchmarks/worker.py", program, model, task, *files]
+            answer = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+            results[program].append(json.loads(answer.stdout.splitlines()[-1]))
+    return results
+
+
+def medians(results, program, figure):
+    return median(result[figure] for result in results[program])
+
+
+def parity_texts():
+    path = ROOT / "export/embedder_export/parity_sentences.txt"
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def mixed_texts(count=1000):
+    """Texts of very different lengths: real ones where there are any beside the checkout, else our own."""
+    data = Path(os.environ.get("EMBEDDER_TEST_DATA", ROOT / "../shared/data")) / "text_mixed_en.jsonl"
+    if data.exists():
+        lines = data.read_text(encoding="utf-8").removesuffix("\n").split("\n")[:count]
+        return [json.loads(line)["text"] for line in lines], "short requests to long abstracts, English"
+    own = parity_texts() + (ROOT / "examples/collection.txt").read_text(encoding="utf-8").splitlines()
+    return (own * (count // len(own) + 1))[:count], "this project's own sentences and passages, repeated"
+
+
+def size_mb(directory):
+    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file() and not file.is_symlink()) / 1e6
+
+
+def machine():
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        name = next((line.split(": ")[1] for line in cpuinfo.read_text().splitlines() if "model name" in line), name)
+    return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def versions():
+    found = []
+    for environment, _ in PROGRAMS.values():
+        command = [environment / "bin/python", "-m", "pip", "list", "--format", "json"]
+        packages = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        wanted = ("embedder", "onnxruntime", "tokenizers", "sentence-transformers", "torch", "transformers")
+        found += [f"{p['name']} {p['version']}" for p in packages if p["name"] in wanted]
+    return ", ".join(dict.fromkeys(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,88 @@
+"""Small random checkpoints in the layouts that sentence-transformers' repositories have."""
+
+import json
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertModel, BertTokenizerFast
+
+CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'-éß中文字日本語"
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+VOCABULARY = [*SPECIAL, *CHARACTERS, *(f"##{character}" for character in CHARACTERS)]
+
+OLD_TYPES = "sentence_transformers.models."
+NEW_TYPES = {
+    "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
+    "Pooling": "sentence_transformers.sentence_transformer.modules.pooling.Pooling",
+    "Normalize": "sentence_transformers.sentence_transformer.modules.normalize.Normalize",
+}
+OLD_POOLING = {
+    "word_embedding_dimension": 32,
+    "pooling_mode_cls_token": False,
+    "pooling_mode_mean_tokens": True,
+    "pooling_mode_max_tokens": False,
+    "pooling_mode_mean_sqrt_len_tokens": False,
+}
+NEW_POOLING = {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": True}
+
+
+def write_checkpoint(
+    directory: Path,
+    *,
+    modules: tuple[str, ...] = ("Transformer", "Pooling", "Normalize"),
+    types: dict[str, str] | None = None,
+    pooling: dict[str, object] = OLD_POOLING,
+    transformer: dict[str, object] | None = None,
+    config: dict[str, object] | None = None,
+    lowercase: bool = True,
+    seed: int = 0,
+) -> Path:
+    """A BERT of two layers, width 32, with a vocabulary of letters."""
+    directory.mkdir(parents=True)
+    torch.manual_seed(seed)
+    shape = BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    BertModel(shape).save_pretrained(directory)
+    _tokenizer(lowercase).save_pretrained(directory)
+    types = types or {}
+    entries = [
+        {
+            "idx": index,
+            "name": str(index),
+            "path": f"{index}_{kind}" if index else "",
+            "type": types.get(kind, OLD_TYPES + kind),
+        }
+        for index, kind in enumerate(modules)
+    ]
+    write_json(directory / "modules.json", entries)
+    write_json(directory / "1_Pooling/config.json", pooling)
+    write_json(directory / "sentence_bert_config.json", transformer or {"max_seq_length": 32, "do_lower_case": False})
+    if config is not None:
+        write_json(directory / "config_sentence_transformers.json", config)
+    return directory
+
+
+def write_json(path: Path, content: object) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def _tokenizer(lowercase: bool) -> BertTokenizerFast:
+    tokenizer = Tokenizer(models.WordPiece({word: index for index, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8)
+    return BertTokenizerFast(
+        tokenizer_object=tokenizer, do_lower_case=lowercase, strip_accents=False, model_max_length=48
+    )

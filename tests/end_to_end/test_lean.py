@@ -1,0 +1,52 @@
+"""The runtime as a user installs it: what comes with it, what it imports and when, how large it is."""
+
+import json
+import subprocess
+
+import pytest
+
+HEAVY = {"torch", "transformers", "optimum", "onnx", "scipy", "sentence-transformers", "sentence_transformers"}
+
+
+@pytest.fixture(scope="module")
+def lean(lean_bin):
+    def run(code, *arguments):
+        command = [lean_bin / "python", "-I", "-c", code, *map(str, arguments)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    return run
+
+
+def test_nothing_heavy_is_installed(lean, lean_bin, capsys):
+    code = "import importlib.metadata as m, json; print(json.dumps([d.metadata['Name'] for d in m.distributions()]))"
+    names = {name.lower() for name in json.loads(lean(code))}
+    assert {"embedder", "onnxruntime", "tokenizers", "numpy"} <= names
+    assert not HEAVY & names
+    files = [file for file in (lean_bin.parent / "lib").rglob("*") if file.is_file() and not file.is_symlink()]
+    megabytes = sum(file.stat().st_size for file in files) / 1e6
+    with capsys.disabled():
+        print(f"\nthe lean environment: {megabytes:.0f} MB in {len(names)} distributions: {', '.join(sorted(names))}")
+    assert megabytes < 400
+
+
+def test_importing_loads_neither_onnxruntime_nor_the_hub(lean):
+    code = "import sys, embedder; print(*sys.modules)"
+    loaded = set(lean(code).split())
+    assert "embedder.encoder" in loaded
+    assert not {"onnxruntime", "huggingface_hub", "tokenizers", "tqdm"} & loaded
+
+
+def test_encoding_loads_nothing_heavy_and_no_hub(lean, tiny):
+    code = "import sys, embedder; embedder.encode(['cat'], model=sys.argv[1]); print(*sys.modules)"
+    loaded = set(lean(code, tiny).split())
+    assert {"onnxruntime", "tokenizers"} <= loaded
+    assert not (HEAVY | {"huggingface_hub", "tqdm"}) & loaded
+
+
+def test_installed_is_the_code_of_this_checkout(lean, request):
+    code = "import embedder, pathlib; print(pathlib.Path(embedder.__file__).parent)"
+    installed = request.config.rootpath.__class__(lean(code).strip())
+    source = request.config.rootpath / "embedder"
+    for file in source.glob("*.py"):
+        assert (installed / file.name).read_text() == file.read_text(), f"{file.name} differs: make test installs it"
+    assert (installed / "py.typed").exists()

@@ -1,0 +1,235 @@
+"""The export from end to end, on small random checkpoints: the vectors are those of sentence-transformers."""
+
+import json
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from embedder_export import pipeline
+from embedder_export.cli import main
+from embedder_export.errors import CheckpointError, OutputError, ParityError
+from embedder_export.pipeline import export
+
+import embedder
+from embedder.errors import ModelNotFoundError
+from tests.checkpoints import NEW_POOLING, NEW_TYPES, OLD_POOLING, write_checkpoint, write_json
+
+TEXTS = ["Hello, World!", "", "a" * 300, "ÉCOLE ß", "日本語 text", "one two three four five six seven eight nine"]
+
+
+def ignore(line):
+    pass
+
+
+def reference(checkpoint, texts, **options):
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+    return model.encode(texts, show_progress_bar=False, **options)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"types": NEW_TYPES, "pooling": NEW_POOLING, "seed": 1},
+        {"pooling": NEW_POOLING | {"pooling_mode": ["mean"]}, "seed": 2},
+        {"modules": ("Transformer", "Pooling"), "seed": 3},
+        {"transformer": {"max_seq_length": None, "do_lower_case": False}, "seed": 4},
+        {"transformer": {"max_seq_length": 12, "do_lower_case": True}, "lowercase": False, "seed": 5},
+        {"lowercase": False, "seed": 6},
+    ],
+)
+def test_same_vectors_as_sentence_transformers(tmp_path, layout):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", **layout)
+    manifest = export(str(checkpoint), tmp_path / "artifact", ignore)
+    model = embedder.Embedder(tmp_path / "artifact")
+    assert manifest == model.manifest
+    assert np.abs(model.encode(TEXTS) - reference(checkpoint, TEXTS)).max() < 1e-5
+    assert manifest.parity.min_cosine >= 0.99999
+    assert manifest.parity.max_abs_difference <= 1e-4
+    assert manifest.parity.sentences >= 200
+    assert manifest.parity.reference.startswith("sentence-transformers 5.")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    prompts = {"query": "find: ", "document": ""}
+    config = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot"}
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small", config=config)
+
+
+@pytest.fixture(scope="module")
+def artifact(checkpoint, tmp_path_factory):
+    output = tmp_path_factory.mktemp("artifacts") / "small"
+    export(str(checkpoint), output, ignore)
+    return output
+
+
+def test_settings_of_the_checkpoint_are_in_the_manifest(checkpoint, artifact):
+    model = embedder.Embedder(artifact)
+    manifest = model.manifest
+    assert (manifest.source.model, manifest.source.revision) == ("small", None)
+    assert (manifest.dimension, manifest.tokenizer.max_seq_length, manifest.tokenizer.pad_id) == (32, 32, 0)
+    assert (manifest.similarity, manifest.prompts, manifest.default_prompt_name) == (
+        "dot",
+        {"query": "find: "},
+        "query",
+    )
+    assert (manifest.head.pooling, manifest.head.normalize) == ("mean", True)
+    assert [candidate.name for candidate in manifest.graphs[0].candidates] == ["traced", "attention", "full"]
+    for options in (
+        {},
+        {"prompt": "x "},
+        {"prompt_name": "document"},
+        {"truncate_dim": 7, "normalize_embeddings": True},
+    ):
+        difference = model.encode(TEXTS, **options) - reference(checkpoint, TEXTS, **options)
+        assert np.abs(difference).max() < 1e-5
+
+
+def test_same_vector_alone_or_in_any_batch(artifact):
+    model = embedder.Embedder(artifact)
+    together = model.encode(TEXTS)
+    assert max(np.abs(model.encode(text) - row).max() for text, row in zip(TEXTS, together, strict=True)) <= 1e-6
+
+
+def test_files_are_readable_by_others_and_weights_lie_outside_the_graph(artifact):
+    assert sorted(path.name for path in artifact.iterdir()) == [
+        "embedder.json",
+        "model.onnx",
+        "model.onnx.data",
+        "tokenizer.json",
+    ]
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in artifact.iterdir())
+    assert artifact.stat().st_mode & 0o555 == 0o555
+
+
+def test_no_trace_of_this_machine_in_the_artifact(artifact, checkpoint):
+    for path in artifact.iterdir():
+        assert str(checkpoint.parent).encode() not in path.read_bytes()
+
+
+def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, tmp_path):
+    output = tmp_path / "artifact"
+    shutil.copytree(artifact, output)
+    (output / "stale").write_text("of an earlier export")
+    export(str(checkpoint), output, ignore)
+    assert not (output / "stale").exists()
+
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="exists and is not an artifact"):
+        export(str(checkpoint), precious, ignore)
+    assert (precious / "thesis.txt").read_text() == "years of work"
+
+
+def test_output_that_cannot_be_written(checkpoint, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        export(str(checkpoint), tmp_path / "file" / "artifact", ignore)
+
+
+def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_path, monkeypatch):
+    def fall_short(*arguments):
+        raise ParityError("short")
+
+    monkeypatch.setattr(pipeline, "verify", fall_short)
+    output = tmp_path / "artifact"
+    with pytest.raises(ParityError):
+        export(str(checkpoint), output, ignore)
+    assert list(tmp_path.iterdir()) == []
+    shutil.copytree(artifact, output)
+    with pytest.raises(ParityError):
+        export(str(checkpoint), output, ignore)
+    assert embedder.Embedder(output).dimension == 32
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modules": ("Transformer", "Pooling", "LSTM")}, "has the module 'LSTM', which is not supported"),
+        ({"modules": ("Transformer", "Normalize", "Pooling")}, "an order that is not supported"),
+        ({"modules": ("Transformer",)}, "has the modules Transformer, an order"),
+        ({"types": {"Pooling": "evil.code.Pooling"}}, r"has the module 'evil\.code\.Pooling'"),
+        ({"pooling": OLD_POOLING | {"pooling_mode_cls_token": True}}, r"the pooling cls\+mean is not supported"),
+        ({"pooling": NEW_POOLING | {"pooling_mode": "lasttoken"}}, "the pooling lasttoken is not supported"),
+        ({"pooling": NEW_POOLING | {"include_prompt": False}}, "without the prompt's tokens"),
+        ({"config": {"truncate_dim": 8}}, r"truncates its embeddings \(truncate_dim\)"),
+        ({"config": {"similarity_fn_name": "near"}}, "unknown similarity function 'near'"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", **change)
+    with pytest.raises(CheckpointError, match=message):
+        export(str(checkpoint), tmp_path / "artifact", ignore)
+    assert not (tmp_path / "artifact").exists()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: (d / "modules.json").unlink(), r"modules\.json is missing: is this a sentence-transformers"),
+        (lambda d: (d / "modules.json").write_text("{"), r"modules\.json cannot be read"),
+        (lambda d: (d / "1_Pooling/config.json").unlink(), r"config\.json is missing"),
+        (lambda d: (d / "model.safetensors").unlink(), r"has no \.safetensors file"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"x" * 100), "transformers cannot load"),
+        (lambda d: write_json(d / "config.json", {"model_type": "novel"}), "transformers cannot load|cannot be read"),
+    ],
+)
+def test_damaged_checkpoint(tmp_path, damage, message):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    damage(checkpoint)
+    with pytest.raises(CheckpointError, match=message):
+        export(str(checkpoint), tmp_path / "artifact", ignore)
+
+
+def test_code_in_a_checkpoint_is_not_run(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    (checkpoint / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: pass")
+    config = json.loads((checkpoint / "config.json").read_text())
+    write_json(checkpoint / "config.json", config | {"auto_map": {"AutoModel": "evil.Model"}})
+    export(str(checkpoint), tmp_path / "artifact", ignore)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("model", ["no such name", "/no/such/directory", "a/b/c"])
+def test_neither_directory_nor_name(tmp_path, model):
+    with pytest.raises(ModelNotFoundError, match="neither a directory nor the name of a Hub repository"):
+        export(model, tmp_path / "artifact", ignore)
+
+
+def test_command_line(checkpoint, tmp_path, capsys):
+    assert main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
+    err = capsys.readouterr().err
+    for stage in ["reading the checkpoint", "converting", "fusing", "writing the graph", "comparing with", "cosine"]:
+        assert stage in err
+    assert embedder.Embedder(tmp_path / "artifact").dimension == 32
+
+
+def test_command_line_error_has_no_traceback(tmp_path, capsys):
+    assert main([str(tmp_path), "--output", str(tmp_path / "artifact")]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("embedder-export: error: ")
+    assert "modules.json is missing" in last
+
+
+def test_from_the_hub(checkpoint, tmp_path):
+    import os
+    import subprocess
+
+    from tests.hub_server import COMMIT, serve
+
+    (checkpoint / "pytorch_model.bin").write_bytes(b"the same weights again")
+    with serve({"org/small": checkpoint, "sentence-transformers/smaller": checkpoint}) as hub:
+        environment = dict(os.environ, HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "hf"))
+        for model, name in [("org/small", "org/small"), ("smaller", "smaller")]:
+            command = [sys.executable, "-m", "embedder_export", model, "--output", tmp_path / "artifact"]
+            subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True)
+            source = embedder.Embedder(tmp_path / "artifact").manifest.source
+            assert (source.model, source.revision) == (name, COMMIT)
+    assert "model.safetensors" in hub.taken
+    assert "pytorch_model.bin" not in hub.taken

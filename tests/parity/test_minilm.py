@@ -1,0 +1,106 @@
+"""The real all-MiniLM-L6-v2, exported, against its checkpoint in sentence-transformers."""
+
+import csv
+
+import numpy as np
+import pytest
+from embedder_export.verify import parity_sentences
+
+import embedder
+
+# The first numbers of the vector of "This is an example sentence", as sentence-transformers computes them.
+EXAMPLE = "This is an example sentence"
+EXAMPLE_VECTOR = [0.0676569, 0.0634959, 0.0487131, 0.0793049, 0.0374480]
+
+OPTIONS = [
+    {},
+    {"prompt": "query: "},
+    {"truncate_dim": 64},
+    {"truncate_dim": 64, "normalize_embeddings": True},
+    {"normalize_embeddings": True, "batch_size": 3},
+]
+
+
+@pytest.fixture(scope="module")
+def model(minilm):
+    return embedder.Embedder(minilm, provider="cpu")
+
+
+@pytest.fixture(scope="module")
+def reference(minilm_checkpoint):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(minilm_checkpoint), device="cpu", local_files_only=True)
+
+
+def test_known_numbers(model):
+    vector = model.encode(EXAMPLE)
+    np.testing.assert_allclose(vector[: len(EXAMPLE_VECTOR)], EXAMPLE_VECTOR, atol=1e-5)
+    assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_same_vectors_as_sentence_transformers(model, reference, options):
+    sentences = parity_sentences()
+    ours = model.encode(sentences, **options)
+    theirs = reference.encode(sentences, show_progress_bar=False, **options)
+    cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosine.min() >= 0.99999
+    assert np.abs(ours - theirs).max() <= 1e-5
+
+
+def test_same_tokens_as_sentence_transformers(model, reference):
+    for sentence in parity_sentences():
+        ours = model.tokenize(sentence)["input_ids"][0]
+        assert ours.tolist() == reference.preprocess([sentence])["input_ids"][0].tolist()
+
+
+def test_same_vector_alone_or_in_any_batch(model):
+    sentences = parity_sentences()[::4]
+    alone = np.stack([model.encode(sentence) for sentence in sentences])
+    generator = np.random.default_rng(0)
+    for batch_size in (None, 1, 7, 64):
+        order = generator.permutation(len(sentences))
+        together = model.encode([sentences[index] for index in order], batch_size=batch_size)
+        assert np.abs(together - alone[order]).max() <= 1e-6
+
+
+def test_limit_is_the_models_256_tokens_not_the_files_128(model):
+    assert model.max_seq_length == 256
+    assert model.tokenize("word " * 1000)["input_ids"].shape == (1, 256)
+    assert model.tokenize("word")["input_ids"].shape == (1, 3)
+    words = "word " * 200
+    assert np.abs(model.encode(words + "banana") - model.encode(words)).max() > 1e-3
+
+
+def test_settings(model, reference):
+    assert model.dimension == reference.get_embedding_dimension() == 384
+    assert model.max_seq_length == reference.max_seq_length
+    assert model.prompts == reference.prompts
+    a, b = model.encode(["a cat", "a dog", "tax law"]), model.encode(["a kitten"])
+    np.testing.assert_allclose(model.similarity(a, b), reference.similarity(a, b).numpy(), atol=1e-6)
+
+
+def test_sts_scores_are_those_of_sentence_transformers(model, reference, data):
+    with (data / "sts/stsb-en-dev.tsv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))[:500]
+    names = [name for name in rows[0] if name.startswith("sentence")]
+    score = next(name for name in rows[0] if "score" in name)
+    gold = np.array([float(row[score]) for row in rows])
+    correlations = []
+    for encode in (model.encode, lambda texts: reference.encode(texts, show_progress_bar=False)):
+        a, b = (encode([row[name] for row in rows]) for name in names)
+        correlations.append(spearman((a * b).sum(axis=1), gold))
+    assert correlations[0] == pytest.approx(correlations[1], abs=1e-4)
+    assert correlations[0] > 0.8
+
+
+def spearman(a, b):
+    return np.corrcoef(ranks(a), ranks(b))[0, 1]
+
+
+def ranks(values):
+    """Ranks with ties at their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[inverse]
