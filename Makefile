@@ -32,7 +32,7 @@ test: $(LEAN)/.ready $(EXPORT)/.ready-test artifacts/$(REFERENCE)/embedder.json
 	$(EXPORT)/bin/python -m pytest
 
 bench: $(LEAN)/.ready $(PEER)/.ready artifacts/$(REFERENCE)/embedder.json
-	$(LEAN)/bin/python benchmarks/compare.py
+	$(LEAN)/bin/python benchmarks/compare.py $(BENCH_OPTIONS)
 
 clean:
 	rm -rf .venv artifacts checkpoints

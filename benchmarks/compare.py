@@ -1,11 +1,12 @@
-"""embedder against sentence-transformers on this machine, in one run; writes benchmarks/results/comparison.md.
+"""embedder against sentence-transformers on this machine, in one run; writes a table.
 
-Usage: python benchmarks/compare.py (by `make bench`, which makes the two environments and the artifact)
+Usage: `make bench`, which makes the two environments and the artifact, then runs this.
 
 Each measurement is a process of its own, and the two programs take turns, so that a machine that slows down slows
 both. The table gives medians.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -17,26 +18,30 @@ from statistics import median
 import numpy as np
 
 ROOT = Path(__file__).parents[1]
-RESULT = ROOT / "benchmarks/results/comparison.md"
 NAME = "all-MiniLM-L6-v2"
 # program: its environment, and the model in the form that it takes
 PROGRAMS = {
     "embedder": (ROOT / ".venv/lean", ROOT / "artifacts" / NAME),
     "sentence-transformers": (ROOT / ".venv/sentence-transformers", ROOT / "checkpoints" / NAME),
 }
-COLD_ROUNDS = 9
-ENCODE_ROUNDS = 3
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/comparison.md")
+    parser.add_argument("--cold-rounds", type=int, default=9)
+    parser.add_argument("--bulk-rounds", type=int, default=3)
+    parser.add_argument("--bulk-texts", type=int, default=1000)
+    options = parser.parse_args()
+
     texts = parity_texts()
-    mixed, mixed_source = mixed_texts()
-    cold = rounds(COLD_ROUNDS, "cold")
+    mixed, mixed_source = mixed_texts(options.bulk_texts)
+    cold = rounds(options.cold_rounds, "cold")
     with tempfile.TemporaryDirectory() as scratch:
         vectors = {program: Path(scratch) / f"{program}.npy" for program in PROGRAMS}
         rounds(1, "encode", Path(scratch), texts, vectors)
         ours, theirs = (np.load(vectors[program]).astype(np.float64) for program in PROGRAMS)
-        speed = rounds(ENCODE_ROUNDS, "encode", Path(scratch), mixed, vectors)
+        speed = rounds(options.bulk_rounds, "encode", Path(scratch), mixed, vectors)
     cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
 
     def row(label, digits, values):
@@ -54,11 +59,12 @@ def main():
     ]
     notes = (
         f"Parity over {len(texts)} texts: smallest cosine {cosine.min():.7f}, largest difference of a number "
-        f"{np.abs(ours - theirs).max():.1e}. Medians of {COLD_ROUNDS} cold starts and {ENCODE_ROUNDS} bulk runs, "
-        f"taking turns, on {machine()}. Mixed texts: {mixed_source}. Versions: {versions()}."
+        f"{np.abs(ours - theirs).max():.1e}. Medians of {options.cold_rounds} cold starts and {options.bulk_rounds} "
+        f"bulk runs, taking turns, on {machine()}. Mixed texts: {mixed_source}. Versions: {versions()}."
     )
-    RESULT.write_text("\n".join([*table, "", notes, ""]), encoding="utf-8")
-    print(RESULT.read_text(encoding="utf-8"))
+    result = "\n".join([*table, "", notes, ""])
+    options.output.write_text(result, encoding="utf-8")
+    print(result)
 
 
 def rounds(count, task, scratch=None, texts=None, vectors=None):
@@ -85,7 +91,7 @@ def parity_texts():
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 
-def mixed_texts(count=1000):
+def mixed_texts(count):
     """Texts of very different lengths: real ones where there are any beside the checkout, else our own."""
     data = Path(os.environ.get("EMBEDDER_TEST_DATA", ROOT / "../shared/data")) / "text_mixed_en.jsonl"
     if data.exists():

@@ -13,7 +13,7 @@ from embedder import Embedder
 
 COLLECTION = Path(__file__).with_name("collection.txt")
 QUESTIONS = [
-    "why does bread go hard",
+    "who invented electronic mail",
     "crying while chopping vegetables",
     "legs hurt two days after the gym",
     "upper part of my heater stays chilly",

@@ -1,0 +1,92 @@
+"""The README is true: its commands run, its output is what they print, its table is the benchmark's."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+# What runs this test, and what the Makefile does word for word to make the environments that this test uses.
+DONE_BY_MAKE = {"make test", 'pip install ".[cpu]"', "pip install ./export"}
+# So that the benchmark takes seconds and leaves the results alone.
+SHORTENED = {
+    "make bench": ["make", "bench", "BENCH_OPTIONS=--cold-rounds 1 --bulk-rounds 1 --bulk-texts 32 --output {}"]
+}
+
+
+def console():
+    """Each command of the README with the output that it shows, if any."""
+    for language, block in BLOCKS:
+        if language == "console":
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, _, output = part.partition("\n")
+                yield command, output
+
+
+@pytest.fixture
+def environment(lean_bin, tmp_path):
+    return dict(os.environ, PATH=os.pathsep.join([str(lean_bin), str(Path(sys.executable).parent), os.environ["PATH"]]))
+
+
+@pytest.fixture
+def checkout(minilm, minilm_checkpoint, tmp_path):
+    """A place with what the commands read, so that what they write does not land in the checkout."""
+    for name in ("examples", "artifacts"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("command", "output"), list(console()), ids=lambda value: value.splitlines()[0] if value else ""
+)
+def test_command(command, output, environment, checkout, tmp_path):
+    if command in DONE_BY_MAKE:
+        assert command == "make test" or command.replace("pip", "-m pip") in (ROOT / "Makefile").read_text()
+        return
+    words = [word.format(tmp_path / "table.md") for word in SHORTENED[command]] if command in SHORTENED else command
+    answer = subprocess.run(
+        words,
+        shell=isinstance(words, str),
+        cwd=ROOT if command.startswith("make ") else checkout,
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert "Traceback" not in answer.stderr
+    if output:
+        assert answer.stdout == output
+
+
+def test_python_example(environment, checkout):
+    languages = [language for language, _ in BLOCKS]
+    at = languages.index("python")
+    (_, code), (language, output) = BLOCKS[at : at + 2]
+    assert language == "text"
+    answer = subprocess.run(
+        ["python", "-c", code], cwd=checkout, env=environment, check=True, capture_output=True, text=True
+    )
+    assert answer.stdout == output
+
+
+def test_every_block_is_covered():
+    assert {language for language, _ in BLOCKS} == {"console", "python", "text"}
+    assert {"make demo", "make test"} <= {command for command, _ in console()}
+
+
+def test_table_is_the_benchmarks():
+    shown = README.split("<!-- comparison -->")[1].split("<!-- /comparison -->")[0]
+    assert shown.strip() == (ROOT / "benchmarks/results/comparison.md").read_text(encoding="utf-8").strip()
+
+
+def test_links_lead_somewhere():
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (ROOT / link).exists(), link
