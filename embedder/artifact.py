@@ -45,12 +45,13 @@ def open_artifact(model: str | os.PathLike[str]) -> Artifact:
 
 
 def _locate(model: str) -> Path:
+    # os.path, as pathlib raises on names that are too long, or of users who do not exist, where there is just no file.
     name = model.removeprefix(_DEFAULT_ORGANISATION)
     shelf = Path(os.environ.get("EMBEDDER_ARTIFACTS", "artifacts"))
-    for directory in (Path(model).expanduser(), shelf / name):
-        if (directory / MANIFEST_NAME).is_file():
+    for directory in (Path(os.path.expanduser(model)), shelf / name):
+        if os.path.isfile(directory / MANIFEST_NAME):
             return directory
-    if Path(model).expanduser().is_dir():
+    if os.path.isdir(os.path.expanduser(model)):
         raise ModelNotFoundError(
             f"{model!r} is a directory without {MANIFEST_NAME}, so not an exported model. If it is a checkpoint, "
             f"export it first: embedder-export {model} --output {shelf / Path(model).resolve().name}"

@@ -46,7 +46,7 @@ def plan_batches(lengths: Sequence[int], token_budget: int, batch_size: int | No
 
 def pad(sequences: Sequence[NDArray[np.int32]], pad_id: int, side: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Input ids and attention mask, both int64 of shape (len(sequences), longest), padded on `side`."""
-    longest = max(len(sequence) for sequence in sequences)
+    longest = max((len(sequence) for sequence in sequences), default=0)
     input_ids = np.full((len(sequences), longest), pad_id, np.int64)
     attention_mask = np.zeros_like(input_ids)
     for row, sequence in enumerate(sequences):

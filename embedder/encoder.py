@@ -51,7 +51,11 @@ class EncodeOptions(TypedDict, total=False):
 
 
 class Embedder:
-    """A model, loaded. Safe to call from many threads at once."""
+    """A model, loaded. Safe to call from many threads at once.
+
+    Attributes:
+        manifest: what the artifact says of itself: its source, settings, files, and measured parity.
+    """
 
     def __init__(self, model: str | os.PathLike[str] = DEFAULT_MODEL, *, provider: str | None = None) -> None:
         """Load an exported model.

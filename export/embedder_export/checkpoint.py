@@ -5,6 +5,7 @@ Nothing in a checkpoint is ever executed, and what cannot be honoured is refused
 
 import hashlib
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def read_checkpoint(model: str) -> Checkpoint:
     config = _read_json(directory / "config_sentence_transformers.json", default={})
     if config.get("truncate_dim") is not None:
         raise CheckpointError(f"{name} truncates its embeddings (truncate_dim), which is not supported")
-    prompts = {key: prompt for key, prompt in (config.get("prompts") or {}).items() if prompt}
+    prompts = {key: prompt for key, prompt in (config.get("prompts") or {}).items() if prompt is not None}
     default_prompt_name = config.get("default_prompt_name")
     similarity = config.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
@@ -69,8 +70,8 @@ def read_checkpoint(model: str) -> Checkpoint:
 
 
 def _locate(model: str) -> tuple[Path, str, str | None]:
-    path = Path(model).expanduser()
-    if path.is_dir():
+    if os.path.isdir(os.path.expanduser(model)):
+        path = Path(model).expanduser()
         return path, path.resolve().name, None
     repository = model if "/" in model else f"{_DEFAULT_ORGANISATION}/{model}"
     if not hub.is_repository_id(repository):

@@ -44,20 +44,15 @@ def convert_body(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, BodyShape]:
     Eager attention, because that is the form whose pattern onnxruntime's fusions know.
     """
     try:
-        model = AutoModel.from_pretrained(checkpoint.directory, attn_implementation="eager", dtype=torch.float32)
+        model = AutoModel.from_pretrained(
+            checkpoint.directory, attn_implementation="eager", dtype=torch.float32, trust_remote_code=False
+        )
     except Exception as error:  # it raises whatever the damaged file led to
         raise CheckpointError(f"transformers cannot load {checkpoint.name}: {error}") from error
-    with TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of much that may go wrong; `verify` sees whether it did
-        onnx_export_from_model(
-            model.eval(),
-            Path(scratch),
-            task=_TASK,
-            do_validation=False,
-            custom_onnx_configs={"model": _config_without_token_types(model)},
-            library_name="transformers",
-        )
-        graph = onnx.load(Path(scratch) / "model.onnx")
+    try:
+        graph = _traced(model.eval())
+    except Exception as error:  # as above, from several libraries
+        raise CheckpointError(f"optimum cannot convert {checkpoint.name}: {error}") from error
     inputs = {value.name for value in graph.graph.input}
     if inputs != set(GRAPH_INPUTS):
         raise CheckpointError(f"{checkpoint.name} needs the inputs {sorted(inputs)}, which are not supported")
@@ -68,7 +63,10 @@ def convert_tokenizer(checkpoint: Checkpoint) -> ConvertedTokenizer:
     """The tokenizer as sentence-transformers sets it up: with tokenizer_config.json and `do_lower_case` applied."""
     from tokenizers.normalizers import Lowercase, Sequence
 
-    tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, trust_remote_code=False)
+    except Exception as error:  # as above
+        raise CheckpointError(f"transformers cannot load the tokenizer of {checkpoint.name}: {error}") from error
     if not tokenizer.is_fast:
         raise CheckpointError(f"{checkpoint.name} has no fast tokenizer")
     backend = tokenizer.backend_tokenizer
@@ -82,6 +80,20 @@ def convert_tokenizer(checkpoint: Checkpoint) -> ConvertedTokenizer:
         pad_id=tokenizer.pad_token_id or 0,
         padding_side=tokenizer.padding_side,
     )
+
+
+def _traced(model: Any) -> onnx.ModelProto:
+    with TemporaryDirectory() as scratch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of much that may go wrong; `verify` sees whether it did
+        onnx_export_from_model(
+            model,
+            Path(scratch),
+            task=_TASK,
+            do_validation=False,
+            custom_onnx_configs={"model": _config_without_token_types(model)},
+            library_name="transformers",
+        )
+        return onnx.load(Path(scratch) / "model.onnx")
 
 
 def _config_without_token_types(model: Any) -> Any:

@@ -38,6 +38,7 @@ def staged(output: Path) -> Iterator[Path]:
     Raises:
         OutputError: `output` exists and is not an artifact, so it is not ours to replace; or cannot be written.
     """
+    output = output.resolve()
     if output.exists() and not (output / MANIFEST_NAME).is_file() and not _is_empty_directory(output):
         raise OutputError(f"{output} exists and is not an artifact: remove it, or choose another --output")
     try:
@@ -49,10 +50,12 @@ def staged(output: Path) -> Iterator[Path]:
         yield stage
         stage.chmod(0o777 & ~_umask())
         if output.exists():
-            shutil.rmtree(output)
+            # Swapped by name, so that there is no moment without a whole artifact but the one between two renames.
+            output.rename(stage.with_name(f"{stage.name}-old"))
         stage.rename(output)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
+        shutil.rmtree(stage.with_name(f"{stage.name}-old"), ignore_errors=True)
 
 
 def write_artifact(

@@ -18,6 +18,9 @@ from tests.checkpoints import NEW_POOLING, NEW_TYPES, OLD_POOLING, write_checkpo
 TEXTS = ["Hello, World!", "", "a" * 300, "ÉCOLE ß", "日本語 text", "one two three four five six seven eight nine"]
 
 
+PROMPTS = {"query": "find: ", "passage": ""}
+
+
 def ignore(line):
     pass
 
@@ -55,8 +58,7 @@ def test_same_vectors_as_sentence_transformers(tmp_path, layout):
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    prompts = {"query": "find: ", "document": ""}
-    config = {"prompts": prompts, "default_prompt_name": "query", "similarity_fn_name": "dot"}
+    config = {"prompts": PROMPTS, "default_prompt_name": "query", "similarity_fn_name": "dot"}
     return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small", config=config)
 
 
@@ -74,7 +76,7 @@ def test_settings_of_the_checkpoint_are_in_the_manifest(checkpoint, artifact):
     assert (manifest.dimension, manifest.tokenizer.max_seq_length, manifest.tokenizer.pad_id) == (32, 32, 0)
     assert (manifest.similarity, manifest.prompts, manifest.default_prompt_name) == (
         "dot",
-        {"query": "find: "},
+        PROMPTS,
         "query",
     )
     assert (manifest.head.pooling, manifest.head.normalize) == ("mean", True)
@@ -83,6 +85,7 @@ def test_settings_of_the_checkpoint_are_in_the_manifest(checkpoint, artifact):
         {},
         {"prompt": "x "},
         {"prompt_name": "document"},
+        {"prompt_name": "passage"},
         {"truncate_dim": 7, "normalize_embeddings": True},
     ):
         difference = model.encode(TEXTS, **options) - reference(checkpoint, TEXTS, **options)

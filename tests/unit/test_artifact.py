@@ -20,6 +20,12 @@ def test_unknown_path(tmp_path):
         embedder.Embedder(tmp_path / "no" / "such" / "place")
 
 
+@pytest.mark.parametrize("model", ["x" * 5000, "~nobody-of-that-name", "a/b/c", "../tiny", "/"])
+def test_odd_names_are_just_not_found(model):
+    with pytest.raises(ModelNotFoundError):
+        embedder.Embedder(model)
+
+
 def test_directory_that_is_no_artifact(tmp_path):
     with pytest.raises(ModelNotFoundError, match=r"without embedder\.json.*embedder-export"):
         embedder.Embedder(tmp_path)

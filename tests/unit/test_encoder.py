@@ -215,6 +215,7 @@ def test_tokenize_gives_what_the_graph_is_given(model):
     assert features["input_ids"].tolist() == [[*ids_of("cat"), 0, 0], ids_of("the cat sat")]
     assert features["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert model.tokenize("cat")["input_ids"].tolist() == [ids_of("cat")]
+    assert model.tokenize([])["input_ids"].shape == (0, 0)
 
 
 def test_similarity_is_the_models_own(make_artifact):

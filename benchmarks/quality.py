@@ -1,0 +1,73 @@
+"""What the vectors are worth: two standard scores, measured through the runtime.
+
+Usage: .venv/lean/bin/python benchmarks/quality.py [MODEL]
+
+STS Benchmark dev (Spearman x 100) and SciFact (nDCG@10 x 100, over every claim that is judged), on the data that
+EMBEDDER_TEST_DATA names. SciFact takes some minutes.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from embedder import Embedder
+
+DATA = Path(os.environ.get("EMBEDDER_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
+
+
+def main(name):
+    model = Embedder(name)
+    print(f"{model}")
+    print(f"STS Benchmark dev, Spearman x 100:  {sts(model):.2f}", flush=True)
+    print(f"SciFact, nDCG@10 x 100:            {scifact(model):.2f}")
+
+
+def sts(model):
+    rows = [line.split("\t") for line in lines(DATA / "sts/stsb-en-dev.tsv")][1:]
+    scores, first, second = zip(*rows, strict=True)
+    similarity = (model.encode(first, normalize_embeddings=True) * model.encode(second, normalize_embeddings=True)).sum(
+        1
+    )
+    return 100 * np.corrcoef(ranks(similarity), ranks(np.array(scores, float)))[0, 1]
+
+
+def scifact(model):
+    directory = DATA / "retrieval/scifact"
+    corpus = [json.loads(line) for line in lines(directory / "corpus.jsonl")]
+    queries = {query["_id"]: query["text"] for query in map(json.loads, lines(directory / "queries.jsonl"))}
+    relevant = {}
+    for line in lines(directory / "qrels.tsv")[1:]:
+        query, document, score = line.split("\t")
+        if int(score) > 0:
+            relevant.setdefault(query, {})[document] = int(score)
+    texts = [f"{document['title']} {document['text']}".strip() for document in corpus]
+    vectors = model.encode_document(texts, show_progress_bar=sys.stderr.isatty())
+    scores = model.similarity(model.encode_query([queries[query] for query in relevant]), vectors)
+    gains = []
+    for query, row in zip(relevant, scores, strict=True):
+        found = [relevant[query].get(corpus[index]["_id"], 0) for index in np.argsort(-row, kind="stable")[:10]]
+        gains.append(dcg(found) / dcg(sorted(relevant[query].values(), reverse=True)[:10]))
+    return 100 * np.mean(gains)
+
+
+def dcg(gains):
+    return sum(gain / np.log2(rank + 1) for rank, gain in enumerate(gains, 1))
+
+
+def ranks(values):
+    """Ranks with ties at their mean."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = counts.cumsum()
+    return (last - (counts - 1) / 2)[inverse]
+
+
+def lines(path):
+    # Not splitlines: some texts hold other characters that it would split at.
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:] or ["all-MiniLM-L6-v2"])
