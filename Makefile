@@ -2,6 +2,7 @@
 # make export  export MODEL (a name, org/name, or a local directory) to artifacts/
 # make test    lint, type-check and test everything
 # make bench   measure against sentence-transformers; writes benchmarks/results/
+# make clean   remove all of that
 #
 # Two environments, as the two programs are: .venv/lean has the runtime, .venv/export the export (and the tests).
 
@@ -15,9 +16,12 @@ NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 REFERENCE := all-MiniLM-L6-v2
 
 RUNTIME_SOURCES := pyproject.toml $(wildcard embedder/*.py)
-EXPORT_SOURCES := export/pyproject.toml $(wildcard export/embedder_export/*)
+EXPORT_SOURCES := export/pyproject.toml $(wildcard export/embedder_export/*.py export/embedder_export/*.txt)
 
-.PHONY: demo export test bench clean
+.PHONY: help demo export test bench clean
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: $(LEAN)/.ready artifacts/$(REFERENCE)/embedder.json
 	$(LEAN)/bin/python examples/semantic_search.py

@@ -46,33 +46,41 @@ def open_artifact(model: str | os.PathLike[str]) -> Artifact:
 
 def _locate(model: str) -> Path:
     # os.path, as pathlib raises on names that are too long, or of users who do not exist, where there is just no file.
-    name = model.removeprefix(_DEFAULT_ORGANISATION)
-    shelf = Path(os.environ.get("EMBEDDER_ARTIFACTS", "artifacts"))
-    for directory in (Path(os.path.expanduser(model)), shelf / name):
-        if os.path.isfile(directory / MANIFEST_NAME):
-            return directory
-    if os.path.isdir(os.path.expanduser(model)):
+    path = os.path.expanduser(model)
+    if os.path.isfile(os.path.join(path, MANIFEST_NAME)):
+        return Path(path)
+    if os.path.isdir(path):
         raise ModelNotFoundError(
             f"{model!r} is a directory without {MANIFEST_NAME}, so not an exported model. If it is a checkpoint, "
-            f"export it first: embedder-export {model} --output {shelf / Path(model).resolve().name}"
+            f"export it first: embedder-export {model} --output DIRECTORY"
         )
+    name = model.removeprefix(_DEFAULT_ORGANISATION)
+    artifacts = Path(os.environ.get("EMBEDDER_ARTIFACTS", "artifacts"))
+    exported = artifacts / name.rpartition("/")[2]
+    if os.path.isfile(exported / MANIFEST_NAME) and ("/" not in name or _is_from(exported, name)):
+        return exported
     if hub.is_repository_id(name):
         return _fetch(name)
+    if os.sep in name:
+        raise ModelNotFoundError(f"no exported model at {model!r}: there is no {MANIFEST_NAME} there")
     raise ModelNotFoundError(
-        f"no exported model {model!r}: neither {model!r} nor {str(shelf / name)!r} holds {MANIFEST_NAME}. "
-        f"Export it first: make export MODEL={name}, or: embedder-export {name} --output {shelf / name}. "
-        "EMBEDDER_ARTIFACTS names another directory to look in"
+        f"no exported model {model!r} in {str(artifacts)!r} (EMBEDDER_ARTIFACTS names another directory to look in). "
+        f"Export it, in a clone of embedder: make export MODEL={name}; or: embedder-export {name} --output {exported}"
     )
+
+
+def _is_from(exported: Path, repository: str) -> bool:
+    """Whether it was `repository` that was exported there, rather than another organisation's model of that name."""
+    return read_manifest(exported).source.model == repository
 
 
 def _fetch(repository: str) -> Path:
     # The manifest first: it names the few files to fetch, and a repository without one has gigabytes of others.
     directory = hub.fetch(repository, [MANIFEST_NAME])
     if not (directory / MANIFEST_NAME).is_file():
-        shelf_name = repository.rpartition("/")[2]
         raise ModelNotFoundError(
-            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so no exported model. Export it first: "
-            f"make export MODEL={repository}, then use it as {shelf_name!r}"
+            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so no exported model. Export it, in a clone "
+            f"of embedder: make export MODEL={repository}; or: embedder-export {repository} --output DIRECTORY"
         )
     names = [file.name for file in read_manifest(directory).files]
     return hub.fetch(repository, [MANIFEST_NAME, *names], revision=directory.name)

@@ -32,21 +32,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        print(f"embedder: error: {error.filename}: {error.strerror}", file=sys.stderr)
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"embedder: error: {place}{error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="embedder", description="Sentence embeddings without PyTorch.")
+    parser = argparse.ArgumentParser(prog="embedder", description=_DESCRIPTION, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"embedder {embedder.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", help="turn texts into vectors", description=_ENCODE)
+    encode = commands.add_parser("encode", help="turn texts into vectors", description=_ENCODE, allow_abbrev=False)
     encode.add_argument("input", nargs="?", default=records.STDIO, metavar="INPUT", help="a file; default: stdin")
     encode.add_argument("-o", "--output", default=records.STDIO, metavar="FILE", help="a file; default: stdout")
-    encode.add_argument("--input-format", choices=records.INPUT_KINDS, help="default: by the file's name, else lines")
+    encode.add_argument("--input-format", choices=records.INPUT_KINDS, help="default: by the file's name; stdin: lines")
     encode.add_argument("--column", default="text", help="where a JSONL or CSV record has its text; default: text")
     encode.add_argument("--output-format", choices=records.WRITERS, help="default: by the file's name; stdout: jsonl")
     encode.add_argument("--prompt", help="put this before each text")
@@ -71,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+_DESCRIPTION = "Sentence embeddings without PyTorch."
 _ENCODE = """Turn texts into vectors, in the order of the input. An empty line is a text too. JSONL output repeats each
 record with its vector under "embedding"; .npy output is one float32 array of shape (n, dimension)."""
 

@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Set, Sized
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -224,9 +224,9 @@ class Embedder:
     def _resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         if prompt is None:
             name = prompt_name if prompt_name is not None else self.manifest.default_prompt_name
-            prompt = "" if name is None else self.prompts.get(name)
-            if prompt is None:
+            if name is not None and name not in list(self.prompts):
                 raise InputError(f"unknown prompt_name {name!r}: the model has {', '.join(map(repr, self.prompts))}")
+            prompt = "" if name is None else self.prompts[name]
         if not isinstance(prompt, str) or _SURROGATE.search(prompt):
             raise InputError(f"prompt should be a string of valid Unicode, not {prompt!r:.80}")
         return prompt
@@ -261,9 +261,11 @@ def _checked_list(texts: str | Iterable[str]) -> list[str]:
 
 def _checked_texts(texts: Iterable[str]) -> Iterator[str]:
     # Iterating bytes gives numbers, a mapping its keys, a set no order: none can be meant.
-    if isinstance(texts, bytes | bytearray | Mapping | Set) or not isinstance(texts, Iterable):
-        raise InputError(f"texts should be a string or an iterable of strings, not {type(texts).__name__}")
-    return (_checked_text(index, text) for index, text in enumerate(texts))
+    if not isinstance(texts, bytes | bytearray | Mapping | Set):
+        with suppress(TypeError):  # what is not iterable
+            iterator = iter(texts)
+            return (_checked_text(index, text) for index, text in enumerate(iterator))
+    raise InputError(f"texts should be a string or an iterable of strings, not {type(texts).__name__}")
 
 
 def _checked_text(index: int, text: object) -> str:

@@ -22,6 +22,8 @@ Embedded = Iterable[tuple[list[Record], NDArray[np.float32]]]
 
 STDIO = "-"
 
+_KINDS_BY_ENDING = {"": "lines", ".txt": "lines", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+
 
 def read_records(path: str, kind: str, column: str) -> Iterator[Record]:
     """The records of `path` ("-": standard input), each with a string under `column`.
@@ -40,8 +42,11 @@ def read_records(path: str, kind: str, column: str) -> Iterator[Record]:
 
 
 def input_kind(path: str) -> str:
-    """The kind of an input file by the ending of its name; lines where it says nothing."""
-    return {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}.get(Path(path).suffix.lower(), "lines")
+    """The kind of an input file by the ending of its name; lines where it has none."""
+    ending = Path(path).suffix.lower()
+    if ending not in _KINDS_BY_ENDING:
+        raise InputError(f"what is in {path!r}? Say --input-format {', '.join(INPUT_KINDS[:-1])} or {INPUT_KINDS[-1]}")
+    return _KINDS_BY_ENDING[ending]
 
 
 def output_kind(path: str) -> str:

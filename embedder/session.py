@@ -1,5 +1,6 @@
 """Running a graph; the only file that knows onnxruntime."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,19 @@ from embedder.errors import ArtifactError, DependencyError, ProviderError
 
 @dataclass(frozen=True)
 class Provider:
-    """An execution provider: onnxruntime's name, the extra that installs it, and padded tokens a call does best with.
+    """An execution provider: onnxruntime's name, the package that has it, and padded tokens a call does best with.
 
     The CPU's budget was measured (its caches hold the activations); a GPU wants far more work a call.
     """
 
     name: str
-    extra: str
+    package: str
     token_budget: int
 
 
 PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider", "cpu", 512),
-    "cuda": Provider("CUDAExecutionProvider", "gpu", 16384),
+    "cpu": Provider("CPUExecutionProvider", "onnxruntime", 512),
+    "cuda": Provider("CUDAExecutionProvider", "onnxruntime-gpu", 16384),
 }
 
 _ERRORS_ONLY = 3
@@ -41,7 +42,7 @@ class Session:
             ProviderError: the provider is unknown, or not to be had here.
             ArtifactError: onnxruntime cannot load the graph.
         """
-        if provider is not None and provider not in PROVIDERS:
+        if provider is not None and (not isinstance(provider, str) or provider not in PROVIDERS):
             raise ProviderError(f"unknown provider {provider!r}: choose from {', '.join(map(repr, PROVIDERS))}")
         onnxruntime = _import_onnxruntime()
         self.provider = _choose_provider(onnxruntime, provider)
@@ -68,12 +69,15 @@ class Session:
 
 
 def _import_onnxruntime() -> Any:
+    # Since 1.32 it reports to its maker unless told not to before it starts: an identifier and a database in the
+    # user's cache, and an uploader in the process. Whoever wants that sets the variable to 0.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:
         raise DependencyError(
-            'onnxruntime is not installed. Run: pip install "embedder[cpu]", or, for an NVIDIA GPU: '
-            'pip install "embedder[gpu]" (one of them, not both)'
+            "onnxruntime is not installed. Run: pip install onnxruntime (what the extra embedder[cpu] brings), or, for "
+            "an NVIDIA GPU: pip install onnxruntime-gpu (embedder[gpu]); one of them, not both"
         ) from error
     return onnxruntime
 
@@ -85,6 +89,6 @@ def _choose_provider(onnxruntime: Any, wanted: str | None) -> str:
     if PROVIDERS[wanted].name not in available:
         raise ProviderError(
             f"provider {wanted!r} is not in the onnxruntime installed here (it has {', '.join(available)}). "
-            f'Run: pip uninstall onnxruntime && pip install "embedder[{PROVIDERS[wanted].extra}]"'
+            f"Run: pip uninstall onnxruntime; pip install {PROVIDERS[wanted].package}"
         )
     return wanted

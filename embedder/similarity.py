@@ -52,9 +52,12 @@ def similarity(function: str, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]
     A single vector (dim,) counts as one row. The distances, euclidean and manhattan, are negated.
 
     Raises:
-        InputError: an argument is not one or two-dimensional, or the two differ in dim.
+        InputError: an argument is not one or two-dimensional or not of numbers, or the two differ in dim.
     """
-    rows_a, rows_b = (np.atleast_2d(np.asarray(x, np.float32)) for x in (a, b))
+    try:
+        rows_a, rows_b = (np.atleast_2d(np.asarray(x, np.float32)) for x in (a, b))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"embeddings should be numbers: {error}") from error
     if rows_a.ndim != 2 or rows_b.ndim != 2 or rows_a.shape[1] != rows_b.shape[1]:
         raise InputError(f"embeddings should be (n, dim) and (m, dim), not {np.shape(a)} and {np.shape(b)}")
     return _FUNCTIONS[function](rows_a, rows_b)

@@ -36,6 +36,7 @@ def write_checkpoint(
     transformer: dict[str, object] | None = None,
     config: dict[str, object] | None = None,
     lowercase: bool = True,
+    folder: str = "",
     seed: int = 0,
 ) -> Path:
     """A BERT of two layers, width 32, with a vocabulary of letters."""
@@ -49,21 +50,22 @@ def write_checkpoint(
         intermediate_size=64,
         max_position_embeddings=64,
     )
-    BertModel(shape).save_pretrained(directory)
-    _tokenizer(lowercase).save_pretrained(directory)
+    body = directory / folder
+    BertModel(shape).save_pretrained(body)
+    _tokenizer(lowercase).save_pretrained(body)
     types = types or {}
     entries = [
         {
             "idx": index,
             "name": str(index),
-            "path": f"{index}_{kind}" if index else "",
+            "path": f"{index}_{kind}" if index else folder,
             "type": types.get(kind, OLD_TYPES + kind),
         }
         for index, kind in enumerate(modules)
     ]
     write_json(directory / "modules.json", entries)
     write_json(directory / "1_Pooling/config.json", pooling)
-    write_json(directory / "sentence_bert_config.json", transformer or {"max_seq_length": 32, "do_lower_case": False})
+    write_json(body / "sentence_bert_config.json", transformer or {"max_seq_length": 32, "do_lower_case": False})
     if config is not None:
         write_json(directory / "config_sentence_transformers.json", config)
     return directory

@@ -5,10 +5,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.tiny import write_tiny_artifact
 
 ROOT = Path(__file__).parents[1]
+
+# No test may depend on how fast the machine is today, and CI is to give the same answer twice.
+settings.register_profile(
+    "project", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+settings.load_profile("project")
 
 
 @pytest.fixture(autouse=True)

@@ -23,9 +23,10 @@ _DEFAULT_ORGANISATION = "sentence-transformers"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's directory, where it came from, and its settings."""
+    """A checkpoint's directory, that of the transformer in it, where it came from, and its settings."""
 
     directory: Path
+    transformer: Path
     name: str
     revision: str | None
     weights_sha256: str
@@ -46,7 +47,8 @@ def read_checkpoint(model: str) -> Checkpoint:
     """
     directory, name, revision = _locate(model)
     modules = _read_modules(directory)
-    transformer = _read_json(directory / modules[0]["path"] / "sentence_bert_config.json")
+    transformer = directory / modules[0]["path"]
+    limits = _read_json(transformer / "sentence_bert_config.json")
     config = _read_json(directory / "config_sentence_transformers.json", default={})
     if config.get("truncate_dim") is not None:
         raise CheckpointError(f"{name} truncates its embeddings (truncate_dim), which is not supported")
@@ -57,12 +59,13 @@ def read_checkpoint(model: str) -> Checkpoint:
         raise CheckpointError(f"{name} has the unknown similarity function {similarity!r}")
     return Checkpoint(
         directory=directory,
+        transformer=transformer,
         name=name,
         revision=revision,
-        weights_sha256=_weights_digest(directory),
+        weights_sha256=_weights_digest(transformer),
         head=Head(pooling=_read_pooling(directory / modules[1]["path"]), normalize=len(modules) == 3),
-        max_seq_length=transformer.get("max_seq_length"),
-        lowercase=bool(transformer.get("do_lower_case")),
+        max_seq_length=limits.get("max_seq_length"),
+        lowercase=bool(limits.get("do_lower_case")),
         similarity=similarity,
         prompts=prompts,
         default_prompt_name=default_prompt_name if default_prompt_name in prompts else None,
@@ -84,6 +87,8 @@ def _read_modules(directory: Path) -> list[dict[str, str]]:
     """The entries of modules.json: a Transformer, a Pooling and perhaps a Normalize, in that order."""
     modules = _read_json(directory / "modules.json")
     kinds = []
+    if not isinstance(modules, list) or not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in modules):
+        raise CheckpointError(f"{directory / 'modules.json'} is not a list of modules, each with a type and a path")
     for module in modules:
         # `sentence_transformers.models.Pooling`, or, since 5.0, `sentence_transformers.….pooling.Pooling`
         package, _, kind = module["type"].rpartition(".")

@@ -10,6 +10,7 @@ from pathlib import Path
 from embedder.errors import EmbedderError
 
 from embedder_export import __version__
+from embedder_export.checkpoint import read_checkpoint
 
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph with pooling and
 normalisation baked in, its tokenizer and a manifest. The export ends by comparing its vectors with those of
@@ -32,11 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     report = _reporter()
     try:
-        report("loading torch, transformers and optimum")
+        report(f"reading the checkpoint {options.model}")
         _quieten_libraries()
+        checkpoint = read_checkpoint(options.model)
+        report("loading torch, transformers and optimum")
         from embedder_export.pipeline import export
 
-        manifest = export(options.model, options.output, report)
+        manifest = export(checkpoint, options.output, report)
     except EmbedderError as error:
         print(f"embedder-export: error: {error}", file=sys.stderr)
         return 1
@@ -61,6 +64,7 @@ def _reporter() -> Callable[[str], None]:
 
 
 def _quieten_libraries() -> None:
-    """Leave stderr to our own lines: the libraries' advice is for people who call them."""
+    """Leave stderr to our own lines: the libraries' advice is for people who call them. And onnxruntime its reports."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")

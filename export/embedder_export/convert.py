@@ -45,7 +45,7 @@ def convert_body(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, BodyShape]:
     """
     try:
         model = AutoModel.from_pretrained(
-            checkpoint.directory, attn_implementation="eager", dtype=torch.float32, trust_remote_code=False
+            checkpoint.transformer, attn_implementation="eager", dtype=torch.float32, trust_remote_code=False
         )
     except Exception as error:  # it raises whatever the damaged file led to
         raise CheckpointError(f"transformers cannot load {checkpoint.name}: {error}") from error
@@ -64,7 +64,7 @@ def convert_tokenizer(checkpoint: Checkpoint) -> ConvertedTokenizer:
     from tokenizers.normalizers import Lowercase, Sequence
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(checkpoint.directory, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint.transformer, trust_remote_code=False)
     except Exception as error:  # as above
         raise CheckpointError(f"transformers cannot load the tokenizer of {checkpoint.name}: {error}") from error
     if not tokenizer.is_fast:
@@ -76,7 +76,7 @@ def convert_tokenizer(checkpoint: Checkpoint) -> ConvertedTokenizer:
         backend.normalizer = Sequence([Lowercase(), *filter(None, [backend.normalizer])])
     return ConvertedTokenizer(
         json=json.dumps(json.loads(backend.to_str()), ensure_ascii=False),
-        max_seq_length=checkpoint.max_seq_length or _own_limit(checkpoint, tokenizer),
+        max_seq_length=checkpoint.max_seq_length or _tokenizer_limit(checkpoint, tokenizer),
         pad_id=tokenizer.pad_token_id or 0,
         padding_side=tokenizer.padding_side,
     )
@@ -97,7 +97,7 @@ def _traced(model: Any) -> onnx.ModelProto:
 
 
 def _config_without_token_types(model: Any) -> Any:
-    """Optimum's description of the inputs, less token_type_ids: a single text has but zeros there, the default."""
+    """Optimum's description of the inputs, less token_type_ids: for a single text all zero, which is the default."""
     constructor = TasksManager.get_exporter_config_constructor(
         "onnx", model=model, task=_TASK, library_name="transformers"
     )
@@ -111,6 +111,6 @@ def _config_without_token_types(model: Any) -> Any:
     return WithoutTokenTypes(model.config, *constructor.args, **constructor.keywords)
 
 
-def _own_limit(checkpoint: Checkpoint, tokenizer: Any) -> int:
-    config = json.loads((checkpoint.directory / "config.json").read_text(encoding="utf-8"))
+def _tokenizer_limit(checkpoint: Checkpoint, tokenizer: Any) -> int:
+    config = json.loads((checkpoint.transformer / "config.json").read_text(encoding="utf-8"))
     return int(min(tokenizer.model_max_length, config.get("max_position_embeddings", tokenizer.model_max_length)))

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 
 from embedder.manifest import Manifest, write_manifest
 
-from embedder_export.checkpoint import read_checkpoint
+from embedder_export.checkpoint import Checkpoint
 from embedder_export.choose import choose_form
 from embedder_export.convert import convert_body, convert_tokenizer
 from embedder_export.fuse import fused_forms
@@ -16,20 +16,17 @@ from embedder_export.verify import verify
 from embedder_export.write import staged, write_artifact
 
 
-def export(model: str, output: Path, report: Callable[[str], None]) -> Manifest:
-    """Export `model` (see `read_checkpoint`) to the directory `output`; `report` is told of each stage.
+def export(checkpoint: Checkpoint, output: Path, report: Callable[[str], None]) -> Manifest:
+    """Export `checkpoint` to the directory `output`; `report` is told of each stage.
 
     `output` changes only when everything, parity included, has passed.
 
     Raises:
-        EmbedderError: its subclasses in `embedder_export.errors`, or ModelNotFoundError.
+        EmbedderError: its subclasses in `embedder_export.errors`.
     """
     with staged(output) as stage:
-        report(f"reading the checkpoint {model}")
-        checkpoint = read_checkpoint(model)
-        tokenizer = convert_tokenizer(checkpoint)
-
         report("converting the transformer to ONNX")
+        tokenizer = convert_tokenizer(checkpoint)
         body, shape = convert_body(checkpoint)
 
         report("fusing, and timing the forms of the graph")

@@ -58,7 +58,7 @@ def test_repository_that_holds_no_artifact(tmp_path, ask):
         answer = ask(hub, "org/checkpoint")
     assert answer.returncode == 1
     assert "holds no embedder.json" in answer.stderr
-    assert "make export MODEL=org/checkpoint, then use it as 'checkpoint'" in answer.stderr
+    assert "make export MODEL=org/checkpoint; or: embedder-export org/checkpoint" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert hub.taken == []
 

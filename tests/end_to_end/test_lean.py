@@ -43,6 +43,13 @@ def test_encoding_loads_nothing_heavy_and_no_hub(lean, tiny):
     assert not (HEAVY | {"huggingface_hub", "tqdm"}) & loaded
 
 
+def test_nothing_is_reported_to_anybody(lean, tiny, tmp_path):
+    """onnxruntime would leave an identifier and a queue of events in the cache, unless it is told not to."""
+    code = "import os, sys; os.environ['XDG_CACHE_HOME'] = os.environ['HOME'] = sys.argv[2]; import embedder"
+    lean(f"{code}; embedder.encode('cat', model=sys.argv[1])", tiny, tmp_path / "cache")
+    assert not list(tmp_path.glob("cache/[!e]*"))
+
+
 def test_installed_is_the_code_of_this_checkout(lean, request):
     code = "import embedder, pathlib; print(pathlib.Path(embedder.__file__).parent)"
     installed = request.config.rootpath.__class__(lean(code).strip())

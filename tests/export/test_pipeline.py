@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 from embedder_export import pipeline
+from embedder_export.checkpoint import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
-from embedder_export.pipeline import export
 
 import embedder
 from embedder.errors import ModelNotFoundError
@@ -21,8 +21,8 @@ TEXTS = ["Hello, World!", "", "a" * 300, "ÉCOLE ß", "日本語 text", "one two
 PROMPTS = {"query": "find: ", "passage": ""}
 
 
-def ignore(line):
-    pass
+def export(model, output):
+    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None)
 
 
 def reference(checkpoint, texts, **options):
@@ -42,11 +42,12 @@ def reference(checkpoint, texts, **options):
         {"transformer": {"max_seq_length": None, "do_lower_case": False}, "seed": 4},
         {"transformer": {"max_seq_length": 12, "do_lower_case": True}, "lowercase": False, "seed": 5},
         {"lowercase": False, "seed": 6},
+        {"folder": "0_Transformer", "seed": 7},
     ],
 )
 def test_same_vectors_as_sentence_transformers(tmp_path, layout):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", **layout)
-    manifest = export(str(checkpoint), tmp_path / "artifact", ignore)
+    manifest = export(checkpoint, tmp_path / "artifact")
     model = embedder.Embedder(tmp_path / "artifact")
     assert manifest == model.manifest
     assert np.abs(model.encode(TEXTS) - reference(checkpoint, TEXTS)).max() < 1e-5
@@ -65,7 +66,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def artifact(checkpoint, tmp_path_factory):
     output = tmp_path_factory.mktemp("artifacts") / "small"
-    export(str(checkpoint), output, ignore)
+    export(checkpoint, output)
     return output
 
 
@@ -118,21 +119,21 @@ def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, 
     output = tmp_path / "artifact"
     shutil.copytree(artifact, output)
     (output / "stale").write_text("of an earlier export")
-    export(str(checkpoint), output, ignore)
+    export(checkpoint, output)
     assert not (output / "stale").exists()
 
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "thesis.txt").write_text("years of work")
     with pytest.raises(OutputError, match="exists and is not an artifact"):
-        export(str(checkpoint), precious, ignore)
+        export(checkpoint, precious)
     assert (precious / "thesis.txt").read_text() == "years of work"
 
 
 def test_output_that_cannot_be_written(checkpoint, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
-        export(str(checkpoint), tmp_path / "file" / "artifact", ignore)
+        export(checkpoint, tmp_path / "file" / "artifact")
 
 
 def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_path, monkeypatch):
@@ -142,11 +143,11 @@ def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_pa
     monkeypatch.setattr(pipeline, "verify", fall_short)
     output = tmp_path / "artifact"
     with pytest.raises(ParityError):
-        export(str(checkpoint), output, ignore)
+        export(checkpoint, output)
     assert list(tmp_path.iterdir()) == []
     shutil.copytree(artifact, output)
     with pytest.raises(ParityError):
-        export(str(checkpoint), output, ignore)
+        export(checkpoint, output)
     assert embedder.Embedder(output).dimension == 32
     assert list(tmp_path.iterdir()) == [output]
 
@@ -168,7 +169,7 @@ def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_pa
 def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", **change)
     with pytest.raises(CheckpointError, match=message):
-        export(str(checkpoint), tmp_path / "artifact", ignore)
+        export(checkpoint, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
 
 
@@ -177,6 +178,8 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
     [
         (lambda d: (d / "modules.json").unlink(), r"modules\.json is missing: is this a sentence-transformers"),
         (lambda d: (d / "modules.json").write_text("{"), r"modules\.json cannot be read"),
+        (lambda d: write_json(d / "modules.json", [{"path": ""}]), r"modules\.json is not a list of modules"),
+        (lambda d: (d / "tokenizer.json").write_text("{"), "transformers cannot load the tokenizer"),
         (lambda d: (d / "1_Pooling/config.json").unlink(), r"config\.json is missing"),
         (lambda d: (d / "model.safetensors").unlink(), r"has no \.safetensors file"),
         (lambda d: (d / "model.safetensors").write_bytes(b"x" * 100), "transformers cannot load"),
@@ -187,7 +190,7 @@ def test_damaged_checkpoint(tmp_path, damage, message):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     damage(checkpoint)
     with pytest.raises(CheckpointError, match=message):
-        export(str(checkpoint), tmp_path / "artifact", ignore)
+        export(checkpoint, tmp_path / "artifact")
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
@@ -195,14 +198,14 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     (checkpoint / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: pass")
     config = json.loads((checkpoint / "config.json").read_text())
     write_json(checkpoint / "config.json", config | {"auto_map": {"AutoModel": "evil.Model"}})
-    export(str(checkpoint), tmp_path / "artifact", ignore)
+    export(checkpoint, tmp_path / "artifact")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("model", ["no such name", "/no/such/directory", "a/b/c"])
 def test_neither_directory_nor_name(tmp_path, model):
     with pytest.raises(ModelNotFoundError, match="neither a directory nor the name of a Hub repository"):
-        export(model, tmp_path / "artifact", ignore)
+        export(model, tmp_path / "artifact")
 
 
 def test_command_line(checkpoint, tmp_path, capsys):

@@ -4,23 +4,24 @@ import numpy as np
 import pytest
 
 import embedder
-from embedder import digests
+from embedder import digests, hub
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
+from embedder.manifest import Source
 from tests.tiny import redescribe
 
 
 def test_unknown_name_says_how_to_export(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelNotFoundError, match=r"make export MODEL=all-MiniLM-L12-v2.*EMBEDDER_ARTIFACTS"):
+    with pytest.raises(ModelNotFoundError, match=r"EMBEDDER_ARTIFACTS.*make export MODEL=all-MiniLM-L12-v2"):
         embedder.Embedder("all-MiniLM-L12-v2")
 
 
 def test_unknown_path(tmp_path):
-    with pytest.raises(ModelNotFoundError, match="no exported model"):
+    with pytest.raises(ModelNotFoundError, match=r"no exported model at '.*/no/such/place'"):
         embedder.Embedder(tmp_path / "no" / "such" / "place")
 
 
-@pytest.mark.parametrize("model", ["x" * 5000, "~nobody-of-that-name", "a/b/c", "../tiny", "/"])
+@pytest.mark.parametrize("model", ["x" * 5000, "~nobody-of-that-name", "a/b/c", "./tiny", "/"])
 def test_odd_names_are_just_not_found(model):
     with pytest.raises(ModelNotFoundError):
         embedder.Embedder(model)
@@ -38,9 +39,20 @@ def test_not_a_name(model):
 
 
 @pytest.mark.parametrize("name", ["tiny", "sentence-transformers/tiny"])
-def test_found_by_name_on_the_shelf(monkeypatch, tiny, name):
+def test_found_by_name_where_the_variable_says(monkeypatch, tiny, name):
     monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(tiny.parent))
     assert embedder.Embedder(name).dimension == 8
+
+
+def test_found_by_repository_if_it_was_exported_from_there(monkeypatch, make_artifact, tmp_path):
+    monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(tmp_path))
+    make_artifact("mine", source=Source("org/mine", "c0ffee", "0" * 64))
+    fetched = []
+    monkeypatch.setattr(hub, "fetch", lambda repository, patterns: fetched.append(repository) or tmp_path)
+    assert embedder.Embedder("org/mine").manifest.source.model == "org/mine"
+    with pytest.raises(ModelNotFoundError, match="the Hub repository 'other/mine' holds no"):
+        embedder.Embedder("other/mine")
+    assert fetched == ["other/mine"]
 
 
 def test_found_by_name_in_artifacts(monkeypatch, make_artifact, tmp_path):

@@ -143,6 +143,8 @@ def test_options_reach_the_model(encode, tiny):
         (["--prompt-name", "x"], b"a", "unknown prompt_name 'x'"),
         (["--provider", "tpu"], b"a", "unknown provider 'tpu'"),
         (["--output", "vectors"], b"a", "what to write to 'vectors'?"),
+        (["table.tsv"], b"", "what is in 'table.tsv'? Say --input-format lines, jsonl or csv"),
+        (["--output", "/dev/full", "--output-format", "npy"], b"a", "error: No space left on device"),
         (["no/such/file"], b"", "no/such/file: No such file or directory"),
         (["--output", "no/such/place.npy"], b"", "No such file or directory"),
         (["--model", "nobody"], b"a", "make export MODEL=nobody"),
@@ -217,7 +219,10 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"embedder {embedder.__version__}\n"
 
 
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["similarity", "one"], ["encode", "--batch-size", "many"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["dance"], ["similarity", "one"], ["encode", "--batch-size", "many"], ["encode", "--truncate", "4"]],
+)
 def test_wrong_usage(arguments, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)

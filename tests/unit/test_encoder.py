@@ -69,7 +69,7 @@ def test_text_that_is_no_string_is_named(model, bad, kind):
         model.encode(["a", "b", bad, "c"])
 
 
-@pytest.mark.parametrize("bad", [None, 3, b"abc", {"a": "b"}, {"a"}, object()])
+@pytest.mark.parametrize("bad", [None, 3, b"abc", {"a": "b"}, {"a"}, object(), np.array("a")])
 def test_texts_that_are_no_texts(model, bad):
     for call in (model.encode, model.encode_iter, model.encode_query, model.encode_document, model.tokenize):
         with pytest.raises(InputError, match=f"texts should be .* not {type(bad).__name__}"):
@@ -131,6 +131,7 @@ def test_normalize_embeddings_of_a_model_that_does_not(make_artifact):
         ({"truncate_dim": 0}, "truncate_dim should be a whole number, at least 1 and at most 8, not 0"),
         ({"truncate_dim": 9}, "truncate_dim .* not 9"),
         ({"prompt_name": "nobody"}, "unknown prompt_name 'nobody': the model has 'query', 'document'"),
+        ({"prompt_name": ["query"]}, r"unknown prompt_name \['query'\]"),
         ({"prompt": 3}, "prompt should be a string .* not 3"),
         ({"prompt": "\ud800"}, "prompt should be a string of valid Unicode"),
     ],
@@ -232,3 +233,5 @@ def test_similarity_is_the_models_own(make_artifact):
         assert model.similarity(np.zeros((0, 2)), b).shape == (0, 2)
         with pytest.raises(InputError, match=r"not \(1, 2\) and \(3,\)"):
             model.similarity(a, [1.0, 2.0, 3.0])
+        with pytest.raises(InputError, match="embeddings should be numbers"):
+            model.similarity("a text", "another")

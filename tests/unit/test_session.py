@@ -9,13 +9,15 @@ from embedder.errors import DependencyError, ProviderError
 def test_unknown_provider(tiny):
     with pytest.raises(ProviderError, match="unknown provider 'tpu': choose from 'cpu', 'cuda'"):
         Embedder(tiny, provider="tpu")
+    with pytest.raises(ProviderError, match=r"unknown provider \['cpu'\]"):
+        Embedder(tiny, provider=["cpu"])
 
 
 def test_provider_that_is_not_installed(tiny, monkeypatch):
     import onnxruntime
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ProviderError, match=r"'cuda' is not in the onnxruntime .* pip install \"embedder\[gpu\]\""):
+    with pytest.raises(ProviderError, match=r"'cuda' is not in the onnxruntime .* pip install onnxruntime-gpu"):
         Embedder(tiny, provider="cuda")
 
 
@@ -44,7 +46,9 @@ def test_cpu_by_name(tiny):
 
 def test_onnxruntime_not_installed(tiny, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(DependencyError, match=r'pip install "embedder\[cpu\]".*"embedder\[gpu\]"'):
+    with pytest.raises(
+        DependencyError, match=r"pip install onnxruntime .*embedder\[cpu\].*pip install onnxruntime-gpu"
+    ):
         Embedder(tiny)
     with pytest.raises(ImportError, match="onnxruntime is not installed"):
         Embedder(tiny)
