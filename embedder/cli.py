@@ -1,6 +1,8 @@
 """The command line, `embedder`."""
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +15,7 @@ from embedder import records
 from embedder.artifact import open_artifact
 from embedder.digests import check_digest
 from embedder.encoder import DEFAULT_MODEL, Embedder
-from embedder.errors import EmbedderError
+from embedder.errors import EmbedderError, InputError
 from embedder.manifest import Graph, Manifest
 from embedder.session import PROVIDERS
 
@@ -23,20 +25,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return 0
     except EmbedderError as error:
-        print(f"embedder: error: {error}", file=sys.stderr)
-        return 1
-    except BrokenPipeError:
-        # The reader has gone, as in `| head`; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _failed(str(error))
+    except BrokenPipeError:  # the reader has gone, as in `| head`
+        _drop_output()
         return 1
     except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        print(f"embedder: error: {place}{error.strerror}", file=sys.stderr)
-        return 1
+        _drop_output()
+        return _failed(f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
     except KeyboardInterrupt:
         return 130
+
+
+def _failed(message: str) -> int:
+    if sys.stderr is not None:
+        print(f"embedder: error: {message}", file=sys.stderr)
+    return 1
+
+
+def _drop_output() -> None:
+    """Keep Python from failing once more, over what could not be written, when it flushes at exit."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,6 +92,8 @@ record with its vector under "embedding"; .npy output is one float32 array of sh
 
 def _encode(options: argparse.Namespace) -> None:
     kind = options.output_format or records.output_kind(options.output)
+    if kind == "jsonl" and options.column == "embedding":
+        raise InputError("--column embedding: JSONL output has the vectors there. Rename the column")
     model = Embedder(options.model, provider=options.provider)
     source = records.read_records(
         options.input, options.input_format or records.input_kind(options.input), options.column
@@ -97,7 +112,7 @@ def _encode(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         truncate_dim=options.truncate_dim,
         normalize_embeddings=options.normalize,
-        show_progress_bar=sys.stderr.isatty(),
+        show_progress_bar=sys.stderr is not None and sys.stderr.isatty(),
     )
 
     def embedded() -> Iterator[tuple[list[records.Record], NDArray[np.float32]]]:
@@ -117,6 +132,8 @@ def _similarity(options: argparse.Namespace) -> None:
 
 def _info(options: argparse.Namespace) -> None:
     artifact = open_artifact(options.artifact)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have the letters of a prompt or a path
+        sys.stdout.reconfigure(errors="backslashreplace")
     for label, value in _described(artifact.manifest):
         print(f"{label:<16}{value}")
     for file in artifact.manifest.files:

@@ -36,12 +36,12 @@ def check_digest_once(path: Path, sha256: str) -> None:
     state = path.stat()
     mark = f"{sha256} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
     with _cache_is_optional():
-        if _memory(path).read_text() == mark:
+        if _record(path).read_bytes() == mark.encode():
             return
     check_digest(path, sha256)
     if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _SETTLED_NS:
         with _cache_is_optional():
-            _write_atomically(_memory(path), mark)
+            _write_atomically(_record(path), mark)
 
 
 def _cache_is_optional() -> contextlib.suppress:
@@ -49,8 +49,10 @@ def _cache_is_optional() -> contextlib.suppress:
     return contextlib.suppress(OSError, RuntimeError)
 
 
-def _memory(path: Path) -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+def _record(path: Path) -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not cache.is_absolute():  # unset, or to be ignored by the XDG Base Directory Specification
+        cache = Path.home() / ".cache"
     return cache / "embedder" / "verified" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
 
 

@@ -78,7 +78,7 @@ class Embedder:
         check_digest(artifact.path(graph.file), graph.file.sha256)
         check_digest(artifact.path(settings.file), settings.file.sha256)
         check_digest_once(artifact.path(graph.weights), graph.weights.sha256)
-        self._session = Session(artifact.path(graph.file), graph.output, provider)
+        self._session = Session(artifact.path(graph.file), graph.output, self.dimension, provider)
         self._tokenizer = TextTokenizer(artifact.path(settings.file), settings.max_seq_length)
 
     def __repr__(self) -> str:
@@ -170,7 +170,7 @@ class Embedder:
             with _progress_bar(texts) if show_progress_bar else nullcontext() as bar:
                 for window in windows(stream):
                     block = self._encode_window([prefix + text for text in window], batch_size, bar)
-                    block = block[:, :truncate_dim]
+                    block = np.ascontiguousarray(block[:, :truncate_dim])
                     yield similarity.normalize(block) if normalize_embeddings else block
 
         return blocks()
@@ -232,7 +232,7 @@ class Embedder:
         return prompt
 
 
-_loaded: dict[tuple[str, str | None], Embedder] = {}
+_loaded: dict[tuple[str | None, ...], Embedder] = {}
 _loading = threading.Lock()
 
 
@@ -247,7 +247,8 @@ def encode(
 
     As `Embedder(model, provider=provider).encode(texts, **options)`, with the same result and errors.
     """
-    key = (str(model), provider)
+    # What a name or a relative path means depends on both.
+    key = (str(model), provider, os.getcwd(), os.environ.get("EMBEDDER_ARTIFACTS"))
     if key not in _loaded:
         with _loading:
             if key not in _loaded:  # another thread may have been first

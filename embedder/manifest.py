@@ -62,8 +62,8 @@ class Tokenizer:
     padding_side: str
 
     def __post_init__(self) -> None:
-        _require(self.max_seq_length >= 1, f"max_seq_length: {self.max_seq_length} is below 1")
-        _require(self.pad_id >= 0, f"pad_id: {self.pad_id} is negative")
+        _require(0 < self.max_seq_length < 2**31, f"max_seq_length: {self.max_seq_length} is not from 1 to 2**31 - 1")
+        _require(0 <= self.pad_id < 2**31, f"pad_id: {self.pad_id} is not from 0 to 2**31 - 1")
         _require(self.padding_side in ("left", "right"), f"padding_side: {self.padding_side!r} is not left or right")
 
 
@@ -97,6 +97,8 @@ class Graph:
 
     def __post_init__(self) -> None:
         _require(self.precision in PRECISIONS, f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
+        # So it is the file that onnxruntime will map whose digest is checked.
+        _require(self.weights.name == f"{self.file.name}.data", f"weights: {self.weights.name!r} is not the graph's")
         _require(self.inputs == GRAPH_INPUTS, f"inputs: {list(self.inputs)} is not {list(GRAPH_INPUTS)}")
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -61,22 +62,40 @@ def output_kind(path: str) -> str:
 def open_output(path: str) -> Iterator[IO[bytes]]:
     """A file, or standard output, to write to; a file appears under its name only once it is whole."""
     if path == STDIO:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    target = os.path.realpath(path)
-    if os.path.exists(target) and not os.path.isfile(target):  # a pipe or a device cannot be replaced
-        with open(target, "wb") as stream:
+        stdout = _opened(sys.stdout, "stdout")
+        yield stdout
+        stdout.flush()
+    elif os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device cannot be replaced
+        with open(path, "wb") as stream:
             yield stream
-        return
-    partial = f"{target}.partial"
-    with open(partial, "wb") as stream:
+    else:
+        target = os.path.realpath(path)
+        with _replacing(target) as stream:
+            yield stream
+
+
+@contextmanager
+def _replacing(target: str) -> Iterator[IO[bytes]]:
+    # A name of its own, as two processes may write to one target; the last to finish wins, with a whole file.
+    directory, name = os.path.split(target)
+    partial = os.path.join(directory, f".{name}.{secrets.token_hex(4)}")
+    with open(partial, "xb") as stream:
         try:
             yield stream
+            stream.flush()
+            if os.path.exists(target):
+                shutil.copymode(target, partial)
+            os.replace(partial, target)
         except BaseException:
             os.unlink(partial)
             raise
-    os.replace(partial, target)
+
+
+def _opened(stream: Any, name: str) -> Any:
+    """The bytes of a standard stream, which Python leaves out where the caller has closed it."""
+    if stream is None:
+        raise InputError(f"{name} is closed")
+    return stream.buffer
 
 
 def write_jsonl(stream: IO[bytes], embedded: Embedded, dimension: int) -> None:
@@ -93,7 +112,8 @@ def write_jsonl(stream: IO[bytes], embedded: Embedded, dimension: int) -> None:
 
 def write_npy(stream: IO[bytes], embedded: Embedded, dimension: int) -> None:
     """One float32 array of shape (n, dimension) in NumPy's format."""
-    if not stream.seekable():
+    # What others write to too, as `>>` does, cannot be gone back to either, though it may say that it can.
+    if stream is getattr(sys.stdout, "buffer", None) or not stream.seekable():
         with tempfile.TemporaryFile() as file:
             write_npy(file, embedded, dimension)
             file.seek(0)
@@ -122,7 +142,7 @@ WRITERS: dict[str, Callable[[IO[bytes], Embedded, int], None]] = {"jsonl": write
 @contextmanager
 def _open_input(path: str) -> Iterator[IO[bytes]]:
     if path == STDIO:
-        yield sys.stdin.buffer
+        yield _opened(sys.stdin, "stdin")
         return
     with open(path, "rb") as stream:
         yield stream

@@ -34,13 +34,15 @@ _ERRORS_ONLY = 3
 class Session:
     """A graph loaded into onnxruntime. Safe to call from many threads."""
 
-    def __init__(self, graph: Path, output: str, provider: str | None) -> None:
-        """Load `graph` on `provider`, one of `PROVIDERS`; None takes a GPU where there is one, else the CPU.
+    def __init__(self, graph: Path, output: str, dimension: int, provider: str | None) -> None:
+        """Load `graph`, of which `output` has rows of length `dimension`.
+
+        `provider` is one of `PROVIDERS`; None takes a GPU where there is one, else the CPU.
 
         Raises:
             DependencyError: onnxruntime is not installed.
             ProviderError: the provider is unknown, or not to be had here.
-            ArtifactError: onnxruntime cannot load the graph.
+            ArtifactError: onnxruntime cannot load the graph, or it has another output.
         """
         if provider is not None and (not isinstance(provider, str) or provider not in PROVIDERS):
             raise ProviderError(f"unknown provider {provider!r}: choose from {', '.join(map(repr, PROVIDERS))}")
@@ -61,10 +63,25 @@ class Session:
                 raise ProviderError(f"provider {provider!r} did not start: check the NVIDIA driver and CUDA libraries")
             self.provider = "cpu"
         self.token_budget = PROVIDERS[self.provider].token_budget
+        found = {value.name: value.shape[-1] for value in self._session.get_outputs()}
+        if found.get(output) != dimension:
+            raise ArtifactError(
+                f"{graph} has the outputs {found}, the manifest says {output!r} of length {dimension}: "
+                "export or copy the model again"
+            )
 
     def run(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The embeddings, float32 of shape (batch, dimension), of token ids of shape (batch, length)."""
-        (embeddings,) = self._session.run([self._output], {"input_ids": input_ids, "attention_mask": attention_mask})
+        """The embeddings, float32 of shape (batch, dimension), of token ids of shape (batch, length).
+
+        Raises:
+            ArtifactError: onnxruntime fails on them, as it does on ids or lengths that the graph has no place for.
+        """
+        try:
+            (embeddings,) = self._session.run(
+                [self._output], {"input_ids": input_ids, "attention_mask": attention_mask}
+            )
+        except Exception as error:  # as above
+            raise ArtifactError(f"onnxruntime failed on token ids of shape {input_ids.shape}: {error}") from error
         return embeddings  # type: ignore[no-any-return]
 
 

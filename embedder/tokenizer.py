@@ -12,6 +12,8 @@ TokenIds = NDArray[np.int32]
 
 # A first guess at how much of a long text the first tokens cover; `_clip` checks it and takes more where need be.
 _CHARACTERS_PER_TOKEN = 16
+# In characters; none in use comes near.
+_LONGEST_ADDED_TOKEN = 256
 
 
 class TextTokenizer:
@@ -28,6 +30,12 @@ class TextTokenizer:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
             raise ArtifactError(f"{path} is not a tokenizer: {error}. Export or copy the model again") from error
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        if max_seq_length <= special:
+            raise ArtifactError(
+                f"{path} adds {special} special tokens to each text, and max_seq_length is {max_seq_length}: no room "
+                "for the text. Export the model again"
+            )
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(max_seq_length)
         self._max_seq_length = max_seq_length
@@ -39,14 +47,24 @@ class TextTokenizer:
         return [np.array(encoding.ids, np.int32) for encoding in self._tokenizer.encode_batch_fast(clipped)]
 
     def _clip(self, text: str) -> str:
-        """The start of `text` that already fills the limit: tokenising 10 MB to keep 256 tokens takes gigabytes.
-
-        Tokenizers look no further than a word, so what stands behind a space cannot change the tokens before it.
-        """
+        """The start of `text` that has its first tokens: tokenising 10 MB to keep 256 tokens takes gigabytes."""
         end = self._max_seq_length * _CHARACTERS_PER_TOKEN
         while end < len(text):
-            start = text[: max(text.rfind(" ", 0, end), 0)].rstrip()
-            if start and len(self._tokenizer.encode(start).ids) == self._max_seq_length:
-                return start
-            end *= 2
+            if self._is_settled(text[:end]):
+                return text[:end]
+            end *= 4
         return text
+
+    def _is_settled(self, start: str) -> bool:
+        """Whether nothing that follows `start` can change its first tokens, as many as the model takes.
+
+        Tokenizers split a text at added tokens, then into words, and each word by itself into tokens. So what follows
+        can change the last word, or all that it completes an added token with; what stands before that is settled.
+        """
+        encoding = self._tokenizer.encode(start)
+        words = [word for word in encoding.word_ids if word is not None]
+        cut_off = [word for rest in encoding.overflowing[-1:] for word in rest.word_ids if word is not None]
+        if not words or not cut_off or cut_off[-1] == words[-1]:
+            return False
+        settled: int = max(end for _, end in encoding.offsets)
+        return settled <= len(start) - _LONGEST_ADDED_TOKEN

@@ -48,12 +48,11 @@ def read_checkpoint(model: str) -> Checkpoint:
     directory, name, revision = _locate(model)
     modules = _read_modules(directory)
     transformer = directory / modules[0]["path"]
-    limits = _read_json(transformer / "sentence_bert_config.json")
-    config = _read_json(directory / "config_sentence_transformers.json", default={})
+    limits = _read_json(transformer / "sentence_bert_config.json", dict)
+    config = _read_json(directory / "config_sentence_transformers.json", dict, default={})
     if config.get("truncate_dim") is not None:
         raise CheckpointError(f"{name} truncates its embeddings (truncate_dim), which is not supported")
-    prompts = {key: prompt for key, prompt in (config.get("prompts") or {}).items() if prompt is not None}
-    default_prompt_name = config.get("default_prompt_name")
+    prompts = _checked_prompts(name, config)
     similarity = config.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
         raise CheckpointError(f"{name} has the unknown similarity function {similarity!r}")
@@ -64,12 +63,30 @@ def read_checkpoint(model: str) -> Checkpoint:
         revision=revision,
         weights_sha256=_weights_digest(transformer),
         head=Head(pooling=_read_pooling(directory / modules[1]["path"]), normalize=len(modules) == 3),
-        max_seq_length=limits.get("max_seq_length"),
+        max_seq_length=_checked_limit(name, transformer, limits),
         lowercase=bool(limits.get("do_lower_case")),
         similarity=similarity,
         prompts=prompts,
-        default_prompt_name=default_prompt_name if default_prompt_name in prompts else None,
+        default_prompt_name=config.get("default_prompt_name"),
     )
+
+
+def _checked_prompts(name: str, config: dict[str, Any]) -> dict[str, str]:
+    prompts = config.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
+        raise CheckpointError(f"{name} has prompts that are not strings by name: {prompts!r:.80}")
+    default = config.get("default_prompt_name")
+    if default is not None and default not in prompts:
+        raise CheckpointError(f"{name} has the default prompt {default!r}, which is not among its prompts")
+    return {key: prompt for key, prompt in prompts.items() if prompt is not None}
+
+
+def _checked_limit(name: str, transformer: Path, limits: dict[str, Any]) -> int | None:
+    limit = limits.get("max_seq_length")
+    positions = _read_json(transformer / "config.json", dict).get("max_position_embeddings")
+    if limit is not None and (type(limit) is not int or limit < 1 or (positions is not None and limit > positions)):
+        raise CheckpointError(f"{name} has the max_seq_length {limit!r}, and {positions} positions")
+    return limit
 
 
 def _locate(model: str) -> tuple[Path, str, str | None]:
@@ -85,9 +102,9 @@ def _locate(model: str) -> tuple[Path, str, str | None]:
 
 def _read_modules(directory: Path) -> list[dict[str, str]]:
     """The entries of modules.json: a Transformer, a Pooling and perhaps a Normalize, in that order."""
-    modules = _read_json(directory / "modules.json")
+    modules = _read_json(directory / "modules.json", list)
     kinds = []
-    if not isinstance(modules, list) or not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in modules):
+    if not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in modules):
         raise CheckpointError(f"{directory / 'modules.json'} is not a list of modules, each with a type and a path")
     for module in modules:
         # `sentence_transformers.models.Pooling`, or, since 5.0, `sentence_transformers.….pooling.Pooling`
@@ -102,7 +119,7 @@ def _read_modules(directory: Path) -> list[dict[str, str]]:
 
 
 def _read_pooling(directory: Path) -> str:
-    config = _read_json(directory / "config.json")
+    config = _read_json(directory / "config.json", dict)
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
         modes = [modes] if isinstance(modes, str) else modes
@@ -133,12 +150,15 @@ def _weights_digest(directory: Path) -> str:
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def _read_json(path: Path, default: Any = None) -> Any:
+def _read_json(path: Path, kind: type, default: Any = None) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         if default is not None:
             return default
         raise CheckpointError(f"{path} is missing: is this a sentence-transformers checkpoint?") from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, kind):
+        raise CheckpointError(f"{path} should hold a JSON {kind.__name__}, not {content!r:.80}")
+    return content

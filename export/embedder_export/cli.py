@@ -43,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except EmbedderError as error:
         print(f"embedder-export: error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        print(f"embedder-export: error: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     parity = manifest.parity

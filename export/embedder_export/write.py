@@ -1,13 +1,12 @@
 """Sixth stage: the artifact's files, and their place on disk."""
 
 import hashlib
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import mkdtemp
 
 from embedder.manifest import (
     FORMAT_VERSION,
@@ -28,6 +27,7 @@ from embedder_export.errors import OutputError
 from embedder_export.graphs import weights_of
 from embedder_export.head import OUTPUT
 
+_OUR_NAMES = (MANIFEST_NAME, "tokenizer.json")
 _TOOLS = ("onnx", "onnxruntime", "optimum-onnx", "transformers", "torch", "tokenizers")
 
 
@@ -36,26 +36,48 @@ def staged(output: Path) -> Iterator[Path]:
     """A new directory beside `output`, that takes its place when the body ends without an error.
 
     Raises:
-        OutputError: `output` exists and is not an artifact, so it is not ours to replace; or cannot be written.
+        OutputError: `output` exists and holds anything but an artifact, so it is not ours to replace; or cannot be
+            written.
     """
     output = output.resolve()
-    if output.exists() and not (output / MANIFEST_NAME).is_file() and not _is_empty_directory(output):
-        raise OutputError(f"{output} exists and is not an artifact: remove it, or choose another --output")
+    stage = output.with_name(f".{output.name}-{secrets.token_hex(4)}")
+    _check_ours(output)
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        stage = Path(mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+        stage.mkdir(parents=True)
     except OSError as error:
         raise OutputError(f"{output} cannot be written: {error.strerror}") from error
     try:
         yield stage
-        stage.chmod(0o777 & ~_umask())
-        if output.exists():
-            # Swapped by name, so that there is no moment without a whole artifact but the one between two renames.
-            output.rename(stage.with_name(f"{stage.name}-old"))
-        stage.rename(output)
+        _check_ours(output)
+        _replace_directory(output, stage)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-        shutil.rmtree(stage.with_name(f"{stage.name}-old"), ignore_errors=True)
+
+
+def _replace_directory(output: Path, stage: Path) -> None:
+    old = stage.with_name(f"{stage.name}-old")
+    try:
+        if output.exists():
+            output.rename(old)
+        stage.rename(output)
+    except OSError as error:
+        if old.exists() and not output.exists():
+            old.rename(output)
+        raise OutputError(f"{output} cannot be replaced, and is as it was: {error.strerror}") from error
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_ours(output: Path) -> None:
+    """Raise OutputError if `output` exists and holds anything that an export does not write."""
+    if not output.exists():
+        return
+    names = [path.name for path in output.iterdir()] if output.is_dir() else [output.name]
+    others = [name for name in names if name not in _OUR_NAMES and not name.endswith((".onnx", ".onnx.data"))]
+    if others:
+        raise OutputError(
+            f"{output} exists and holds {others[0]!r}, which is no part of an artifact: remove it, or choose another "
+            "--output"
+        )
 
 
 def write_artifact(
@@ -68,7 +90,7 @@ def write_artifact(
         Path(shutil.move(path, directory / path.name)) for path in (choice.graph, weights_of(choice.graph))
     )
     for path in (graph_path, weights_path):
-        path.chmod(0o666 & ~_umask())  # onnx makes its files private to their owner
+        path.chmod(tokenizer_path.stat().st_mode)  # onnx makes its files private to their owner
     graph = Graph(
         precision="fp32",
         file=_described(graph_path),
@@ -98,13 +120,3 @@ def write_artifact(
 def _described(path: Path) -> File:
     with path.open("rb") as stream:
         return File(path.name, path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
-
-
-def _is_empty_directory(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

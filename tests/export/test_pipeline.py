@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from embedder_export import pipeline
 from embedder_export.checkpoint import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
+from embedder_export.write import staged
 
 import embedder
 from embedder.errors import ModelNotFoundError
@@ -118,16 +120,47 @@ def test_no_trace_of_this_machine_in_the_artifact(artifact, checkpoint):
 def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, tmp_path):
     output = tmp_path / "artifact"
     shutil.copytree(artifact, output)
-    (output / "stale").write_text("of an earlier export")
+    (output / "model.int8.onnx").write_text("of an earlier export")
     export(checkpoint, output)
-    assert not (output / "stale").exists()
+    assert not (output / "model.int8.onnx").exists()
+    assert list(tmp_path.iterdir()) == [output]
 
-    precious = tmp_path / "precious"
-    precious.mkdir()
-    (precious / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match="exists and is not an artifact"):
-        export(checkpoint, precious)
-    assert (precious / "thesis.txt").read_text() == "years of work"
+    (output / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match=r"holds 'thesis\.txt', which is no part of an artifact"):
+        export(checkpoint, output)
+    with pytest.raises(OutputError, match=r"holds 'thesis\.txt'"):
+        export(checkpoint, output / "thesis.txt")
+    assert (output / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_appears_during_the_export_is_kept(tmp_path):
+    precious = tmp_path / "artifact" / "thesis.txt"
+
+    def write_during_export():
+        with staged(precious.parent):
+            precious.parent.mkdir()
+            precious.write_text("years of work")
+
+    with pytest.raises(OutputError, match=r"holds 'thesis\.txt'"):
+        write_during_export()
+    assert list(tmp_path.rglob("*")) == [precious.parent, precious]
+
+
+def test_old_artifact_survives_a_swap_that_fails(artifact, tmp_path, monkeypatch):
+    output = tmp_path / "artifact"
+    shutil.copytree(artifact, output)
+    rename = Path.rename
+
+    def fail(path, target):
+        if Path(target) == output and not path.name.endswith("-old"):
+            raise OSError(5, "Input/output error")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OutputError, match="cannot be replaced, and is as it was: Input/output error"), staged(output):
+        pass
+    assert embedder.Embedder(output).dimension == 32
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_output_that_cannot_be_written(checkpoint, tmp_path):
@@ -162,6 +195,12 @@ def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_pa
         ({"pooling": OLD_POOLING | {"pooling_mode_cls_token": True}}, r"the pooling cls\+mean is not supported"),
         ({"pooling": NEW_POOLING | {"pooling_mode": "lasttoken"}}, "the pooling lasttoken is not supported"),
         ({"pooling": NEW_POOLING | {"include_prompt": False}}, "without the prompt's tokens"),
+        ({"config": {"prompts": ["query"]}}, "prompts that are not strings by name"),
+        ({"config": {"prompts": {"query": 3}}}, "prompts that are not strings by name"),
+        ({"config": {"default_prompt_name": "query"}}, "the default prompt 'query', which is not among"),
+        ({"config": ["query"]}, "should hold a JSON dict, not"),
+        ({"transformer": {"max_seq_length": 65}}, "the max_seq_length 65, and 64 positions"),
+        ({"transformer": {"max_seq_length": "32"}}, "the max_seq_length '32'"),
         ({"config": {"truncate_dim": 8}}, r"truncates its embeddings \(truncate_dim\)"),
         ({"config": {"similarity_fn_name": "near"}}, "unknown similarity function 'near'"),
     ],

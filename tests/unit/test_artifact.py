@@ -1,4 +1,5 @@
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import pytest
 import embedder
 from embedder import digests, hub
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
-from embedder.manifest import Source
+from embedder.manifest import Source, read_manifest, write_manifest
 from tests.tiny import redescribe
 
 
@@ -106,6 +107,34 @@ def test_right_digest_but_not_a_tokenizer(tiny):
         embedder.Embedder(tiny)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"dimension": 9}, r"has the outputs {'embedding': 8}, the manifest says 'embedding' of length 9"),
+        ({"output": "vectors"}, r"has the outputs {'embedding': 8}, the manifest says 'vectors' of length 8"),
+        ({"max_seq_length": 2}, "adds 2 special tokens to each text, and max_seq_length is 2: no room"),
+    ],
+)
+def test_manifest_of_another_model(tiny, change, message):
+    manifest = read_manifest(tiny)
+    if "max_seq_length" in change:
+        manifest = replace(manifest, tokenizer=replace(manifest.tokenizer, **change))
+    elif "output" in change:
+        manifest = replace(manifest, graphs=(replace(manifest.graphs[0], **change),))
+    else:
+        manifest = replace(manifest, **change)
+    write_manifest(manifest, tiny)
+    with pytest.raises(ArtifactError, match=message):
+        embedder.Embedder(tiny)
+
+
+def test_padding_that_the_graph_has_no_place_for(tiny):
+    manifest = read_manifest(tiny)
+    write_manifest(replace(manifest, tokenizer=replace(manifest.tokenizer, pad_id=99)), tiny)
+    with pytest.raises(ArtifactError, match=r"onnxruntime failed on token ids of shape \(2, 4\)"):
+        embedder.Embedder(tiny).encode(["a", "a a"])
+
+
 def test_weights_found_whole_are_not_read_again(tiny, monkeypatch):
     reads = []
     check = digests.check_digest
@@ -134,6 +163,16 @@ def test_weights_just_written_are_not_remembered(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     embedder.Embedder(tiny)
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_damaged_cache_is_done_without(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    embedder.Embedder(tiny)
+    (entry,) = (tmp_path / "cache").rglob("verified/*")
+    entry.write_bytes(b"\xff")
+    assert embedder.Embedder(tiny).dimension == 8
+    assert entry.read_bytes() != b"\xff"
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tiny, monkeypatch, tmp_path):

@@ -1,6 +1,9 @@
 import io
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 import embedder
 from embedder.cli import main
-from embedder.records import write_npy
+from embedder.records import open_output, write_npy
 from tests.tiny import expected, ids_of
 
 TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
@@ -143,6 +146,7 @@ def test_options_reach_the_model(encode, tiny):
         (["--prompt-name", "x"], b"a", "unknown prompt_name 'x'"),
         (["--provider", "tpu"], b"a", "unknown provider 'tpu'"),
         (["--output", "vectors"], b"a", "what to write to 'vectors'?"),
+        (["--column", "embedding"], b"a", "JSONL output has the vectors there"),
         (["table.tsv"], b"", "what is in 'table.tsv'? Say --input-format lines, jsonl or csv"),
         (["--output", "/dev/full", "--output-format", "npy"], b"a", "error: No space left on device"),
         (["no/such/file"], b"", "no/such/file: No such file or directory"),
@@ -164,7 +168,46 @@ def test_output_appears_only_when_whole(encode, tmp_path):
     output.write_text("of an earlier run")
     assert encode("--output", output, stdin=b"a\n" * 1024 + b"\xff")[0] == 1
     assert output.read_text() == "of an earlier run"
-    assert [path.name for path in tmp_path.glob("out*")] == ["out.jsonl"]
+    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out.jsonl"]
+
+
+def test_output_keeps_its_mode_and_two_may_write_at_once(tmp_path):
+    path = tmp_path / "out"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    with open_output(str(path)) as one, open_output(str(path)) as two:
+        one.write(b"1" * 9999)
+        two.write(b"2" * 9999)
+    assert path.read_bytes() == b"1" * 9999
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "stderr"),
+    [
+        ("{embedder} encode -m {model} --output-format npy < in.txt >> out.npy", 0, ""),
+        ("{embedder} encode -m {model} --output-format npy --output /dev/stdout in.txt | cat > out.npy", 0, ""),
+        ("{embedder} encode -m {model} in.txt | head -c 1 > out.txt", 0, ""),
+        ("{embedder} info {model} > /dev/full", 1, "embedder: error: No space left on device\n"),
+        ("{embedder} similarity -m {model} a b > /dev/full", 1, "embedder: error: No space left on device\n"),
+        ("{embedder} encode -m {model} in.txt > /dev/full", 1, "embedder: error: No space left on device\n"),
+        ("{embedder} encode -m {model} in.txt >&-", 1, "embedder: error: stdout is closed\n"),
+        ("{embedder} encode -m {model} <&-", 1, "embedder: error: stdin is closed\n"),
+        ("{embedder} encode -m {model} --output out.npy in.txt 2>&-", 0, ""),
+        ("PYTHONIOENCODING=ascii {embedder} info {model}", 0, ""),
+    ],
+)
+def test_in_a_shell(make_artifact, tmp_path, shell, status, stderr):
+    directory = make_artifact("字", prompts={"query": "é: "})
+    (tmp_path / "in.txt").write_text("a\ncat\n")
+    command = shell.format(embedder=f"{sys.executable} -m embedder", model=directory)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment["PYTHONPATH"] = str(Path(embedder.__file__).parents[1])
+    answer = subprocess.run(command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (status, stderr)
+    if "out.npy" in command:
+        assert np.load(tmp_path / "out.npy").shape == (2, 8)
 
 
 def test_output_to_a_device(encode):

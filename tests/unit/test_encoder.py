@@ -205,6 +205,15 @@ def test_module_encode_keeps_the_model(tiny, monkeypatch):
     assert len(loads) == 1
 
 
+def test_module_encode_takes_a_name_as_it_is_meant_where_it_is_called(make_artifact, tmp_path, monkeypatch):
+    for directory, normalize in (("one", True), ("two", False)):
+        (tmp_path / directory).mkdir()
+        make_artifact(f"{directory}/model", normalize=normalize)
+        monkeypatch.chdir(tmp_path / directory)
+        vector = embedder.encode("cat", model="model")
+        np.testing.assert_allclose(vector, expected(ids_of("cat"), normalize=normalize), atol=1e-6)
+
+
 def test_properties_and_repr(model):
     assert model.dimension == DIMENSION
     assert model.max_seq_length == 16

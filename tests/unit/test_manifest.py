@@ -64,8 +64,13 @@ def test_missing_format_version(tiny):
         (lambda m: m["graphs"][0]["weights"].update(sha256="Z" * 64), r"graphs\[0\].weights.sha256: not a digest"),
         (lambda m: m["graphs"][0].update(precision="fp8"), r"graphs\[0\].precision: 'fp8' is none of"),
         (lambda m: m["graphs"][0].update(inputs=["pixels"]), r"graphs\[0\].inputs: \['pixels'\] is not"),
-        (lambda m: m["tokenizer"].update(max_seq_length=0), "tokenizer.max_seq_length: 0 is below 1"),
-        (lambda m: m["tokenizer"].update(pad_id=-1), "tokenizer.pad_id: -1 is negative"),
+        (lambda m: m["tokenizer"].update(max_seq_length=0), "tokenizer.max_seq_length: 0 is not from 1"),
+        (lambda m: m["tokenizer"].update(max_seq_length=2**70), "tokenizer.max_seq_length: 1180591620717411303424"),
+        (lambda m: m["tokenizer"].update(pad_id=-1), "tokenizer.pad_id: -1 is not from 0"),
+        (
+            lambda m: m["graphs"][0].update(weights=m["tokenizer"]["file"]),
+            r"weights: 'tokenizer\.json' is not the graph's",
+        ),
         (lambda m: m["tokenizer"].update(padding_side="top"), "tokenizer.padding_side: 'top'"),
     ],
 )
