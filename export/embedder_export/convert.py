@@ -18,6 +18,7 @@ from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError
 
 _TASK = "feature-extraction"
+_MOST_TOKENS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -113,4 +114,7 @@ def _config_without_token_types(model: Any) -> Any:
 
 def _tokenizer_limit(checkpoint: Checkpoint, tokenizer: Any) -> int:
     config = json.loads((checkpoint.transformer / "config.json").read_text(encoding="utf-8"))
-    return int(min(tokenizer.model_max_length, config.get("max_position_embeddings", tokenizer.model_max_length)))
+    limit = min(tokenizer.model_max_length, config.get("max_position_embeddings", tokenizer.model_max_length))
+    if limit > _MOST_TOKENS:  # transformers' stand-in for "none given"
+        raise CheckpointError(f"{checkpoint.name} says nowhere how long a text may be")
+    return int(limit)

@@ -210,6 +210,12 @@ def test_in_a_shell(make_artifact, tmp_path, shell, status, stderr):
         assert np.load(tmp_path / "out.npy").shape == (2, 8)
 
 
+def test_progress_is_shown_to_a_person(encode, monkeypatch):
+    assert encode(stdin=b"a\n" * 30)[2] == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert "Encoding: 30text" in encode(stdin=b"a\n" * 30)[2]
+
+
 def test_output_to_a_device(encode):
     assert encode("--output", "/dev/null", "--output-format", "npy", stdin=b"a")[0] == 0
 
