@@ -2,7 +2,7 @@
 # make export  export MODEL (a name, org/name, or a local directory) to artifacts/
 # make test    lint, type-check and test everything
 # make bench   measure against sentence-transformers; writes benchmarks/results/
-# make clean   remove all of that
+# make clean   remove the environments, checkpoints and artifacts
 #
 # Two environments, as the two programs are: .venv/lean has the runtime, .venv/export the export (and the tests).
 
@@ -17,6 +17,9 @@ REFERENCE := all-MiniLM-L6-v2
 
 RUNTIME_SOURCES := pyproject.toml $(wildcard embedder/*.py)
 EXPORT_SOURCES := export/pyproject.toml $(wildcard export/embedder_export/*.py export/embedder_export/*.txt)
+
+# Two installations at once into one environment would break it.
+.NOTPARALLEL:
 
 .PHONY: help demo export test bench clean
 
@@ -56,7 +59,7 @@ $(LEAN)/.ready: $(RUNTIME_SOURCES)
 	@touch $@
 
 $(EXPORT)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES)
-	@echo "==> installing the export in $(EXPORT): torch and more, a gigabyte"
+	@echo "==> installing the export in $(EXPORT): torch and more, one to several gigabytes"
 	$(PYTHON) -m venv $(EXPORT)
 	$(EXPORT)/bin/python -m pip install ./export
 	@touch $@

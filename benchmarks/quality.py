@@ -31,7 +31,7 @@ def sts(model):
     similarity = (model.encode(first, normalize_embeddings=True) * model.encode(second, normalize_embeddings=True)).sum(
         1
     )
-    return 100 * np.corrcoef(ranks(similarity), ranks(np.array(scores, float)))[0, 1]
+    return 100 * spearman(similarity, np.array(scores, float))
 
 
 def scifact(model):
@@ -55,6 +55,10 @@ def scifact(model):
 
 def dcg(gains):
     return sum(gain / np.log2(rank + 1) for rank, gain in enumerate(gains, 1))
+
+
+def spearman(a, b):
+    return np.corrcoef(ranks(a), ranks(b))[0, 1]
 
 
 def ranks(values):

@@ -8,9 +8,6 @@ from embedder import hub
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 from embedder.manifest import MANIFEST_NAME, File, Manifest, read_manifest
 
-# The name under which most people know a model leaves its organisation out.
-_DEFAULT_ORGANISATION = "sentence-transformers/"
-
 
 @dataclass(frozen=True)
 class Artifact:
@@ -54,10 +51,10 @@ def _locate(model: str) -> Path:
             f"{model!r} is a directory without {MANIFEST_NAME}, so not an exported model. If it is a checkpoint, "
             f"export it first: embedder-export {model} --output DIRECTORY"
         )
-    name = model.removeprefix(_DEFAULT_ORGANISATION)
+    name = model.removeprefix(hub.DEFAULT_ORGANISATION)
     artifacts = Path(os.environ.get("EMBEDDER_ARTIFACTS", "artifacts"))
     exported = artifacts / name.rpartition("/")[2]
-    if os.path.isfile(exported / MANIFEST_NAME) and ("/" not in name or _is_from(exported, name)):
+    if os.path.isfile(exported / MANIFEST_NAME) and ("/" not in model or _is_from(exported, name)):
         return exported
     if hub.is_repository_id(name):
         return _fetch(name)
@@ -69,9 +66,9 @@ def _locate(model: str) -> Path:
     )
 
 
-def _is_from(exported: Path, repository: str) -> bool:
-    """Whether it was `repository` that was exported there, rather than another organisation's model of that name."""
-    return read_manifest(exported).source.model == repository
+def _is_from(exported: Path, name: str) -> bool:
+    """Whether it was `name` that was exported there, rather than another organisation's model of that name."""
+    return read_manifest(exported).source.model == name
 
 
 def _fetch(repository: str) -> Path:

@@ -17,11 +17,16 @@ from embedder.errors import ArtifactError
 _SETTLED_NS = 2_000_000_000
 
 
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def check_digest(path: Path, sha256: str) -> None:
     """Read `path`, and raise ArtifactError unless it has that SHA-256."""
     try:
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256_of(path)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
     if digest != sha256:

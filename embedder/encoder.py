@@ -8,7 +8,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Set, Sized
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -23,10 +23,6 @@ from embedder.session import Session
 from embedder.tokenizer import TextTokenizer
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
-
-# As in sentence-transformers: the first of these prompts that the model has.
-_QUERY_PROMPTS = ("query",)
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -177,11 +173,11 @@ class Embedder:
 
     def encode_query(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
         """As `encode`, with the model's prompt for queries where no prompt is given."""
-        return self.encode(texts, **self._with_prompt(options, _QUERY_PROMPTS))
+        return self.encode(texts, **self._with_prompt(options, "query"))
 
     def encode_document(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
         """As `encode`, with the model's prompt for documents where no prompt is given."""
-        return self.encode(texts, **self._with_prompt(options, _DOCUMENT_PROMPTS))
+        return self.encode(texts, **self._with_prompt(options, "document"))
 
     def similarity(self, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
         """Every vector of `a` (n, dim) against every one of `b` (m, dim), by the model's own function.
@@ -216,9 +212,10 @@ class Embedder:
     def _pad(self, token_ids: list[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         return pad(token_ids, self.manifest.tokenizer.pad_id, self.manifest.tokenizer.padding_side)
 
-    def _with_prompt(self, options: EncodeOptions, names: tuple[str, ...]) -> EncodeOptions:
+    @staticmethod
+    def _with_prompt(options: EncodeOptions, name: str) -> EncodeOptions:
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
+            options["prompt_name"] = name
         return options
 
     def _resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
@@ -247,8 +244,9 @@ def encode(
 
     As `Embedder(model, provider=provider).encode(texts, **options)`, with the same result and errors.
     """
-    # What a name or a relative path means depends on both.
-    key = (str(model), provider, os.getcwd(), os.environ.get("EMBEDDER_ARTIFACTS"))
+    # What a name or a relative path means depends on where one is.
+    here = None if os.path.isabs(str(model)) else os.getcwd()
+    key = (str(model), repr(provider), here, os.environ.get("EMBEDDER_ARTIFACTS"))
     if key not in _loaded:
         with _loading:
             if key not in _loaded:  # another thread may have been first
@@ -262,11 +260,13 @@ def _checked_list(texts: str | Iterable[str]) -> list[str]:
 
 def _checked_texts(texts: Iterable[str]) -> Iterator[str]:
     # Iterating bytes gives numbers, a mapping its keys, a set no order: none can be meant.
-    if not isinstance(texts, bytes | bytearray | Mapping | Set):
-        with suppress(TypeError):  # what is not iterable
-            iterator = iter(texts)
-            return (_checked_text(index, text) for index, text in enumerate(iterator))
-    raise InputError(f"texts should be a string or an iterable of strings, not {type(texts).__name__}")
+    try:
+        iterator = None if isinstance(texts, bytes | bytearray | Mapping | Set) else iter(texts)
+    except TypeError:
+        iterator = None
+    if iterator is None:
+        raise InputError(f"texts should be a string or an iterable of strings, not {type(texts).__name__}")
+    return (_checked_text(index, text) for index, text in enumerate(iterator))
 
 
 def _checked_text(index: int, text: object) -> str:

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from embedder.errors import ModelNotFoundError
 
+# A name without an organisation is one of this organisation's models.
+DEFAULT_ORGANISATION = "sentence-transformers/"
+
 _REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 

@@ -97,7 +97,7 @@ class Graph:
 
     def __post_init__(self) -> None:
         _require(self.precision in PRECISIONS, f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
-        # So it is the file that onnxruntime will map whose digest is checked.
+        # The graph itself names its weights' file, which the runtime cannot read there: this is what the export writes.
         _require(self.weights.name == f"{self.file.name}.data", f"weights: {self.weights.name!r} is not the graph's")
         _require(self.inputs == GRAPH_INPUTS, f"inputs: {list(self.inputs)} is not {list(GRAPH_INPUTS)}")
 

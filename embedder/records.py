@@ -70,6 +70,8 @@ def open_output(path: str) -> Iterator[IO[bytes]]:
             yield stream
     else:
         target = os.path.realpath(path)
+        if not os.path.isdir(os.path.dirname(target)):
+            raise InputError(f"{path} cannot be written: {os.path.dirname(target)} is not a directory")
         with _replacing(target) as stream:
             yield stream
 
@@ -112,7 +114,7 @@ def write_jsonl(stream: IO[bytes], embedded: Embedded, dimension: int) -> None:
 
 def write_npy(stream: IO[bytes], embedded: Embedded, dimension: int) -> None:
     """One float32 array of shape (n, dimension) in NumPy's format."""
-    # What others write to too, as `>>` does, cannot be gone back to either, though it may say that it can.
+    # Standard output may be shared, or appended to by `>>`: going back in it is unsafe though it may say that it can.
     if stream is getattr(sys.stdout, "buffer", None) or not stream.seekable():
         with tempfile.TemporaryFile() as file:
             write_npy(file, embedded, dimension)

@@ -63,7 +63,7 @@ class Session:
                 raise ProviderError(f"provider {provider!r} did not start: check the NVIDIA driver and CUDA libraries")
             self.provider = "cpu"
         self.token_budget = PROVIDERS[self.provider].token_budget
-        found = {value.name: value.shape[-1] for value in self._session.get_outputs()}
+        found = {value.name: value.shape[-1] if value.shape else None for value in self._session.get_outputs()}
         if found.get(output) != dimension:
             raise ArtifactError(
                 f"{graph} has the outputs {found}, the manifest says {output!r} of length {dimension}: "

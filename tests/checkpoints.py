@@ -37,6 +37,7 @@ def write_checkpoint(
     config: dict[str, object] | None = None,
     lowercase: bool = True,
     folder: str = "",
+    limits_name: str = "sentence_bert_config.json",
     seed: int = 0,
 ) -> Path:
     """A BERT of two layers, width 32, with a vocabulary of letters."""
@@ -65,7 +66,7 @@ def write_checkpoint(
     ]
     write_json(directory / "modules.json", entries)
     write_json(directory / "1_Pooling/config.json", pooling)
-    write_json(body / "sentence_bert_config.json", transformer or {"max_seq_length": 32, "do_lower_case": False})
+    write_json(body / limits_name, transformer or {"max_seq_length": 32, "do_lower_case": False})
     if config is not None:
         write_json(directory / "config_sentence_transformers.json", config)
     return directory

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from urllib.parse import unquote, urlsplit
 
+GATED = "org/gated"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -41,6 +42,9 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
                 self.answer_api(path.removeprefix("api/models/"))
                 return
             repository, _, rest = path.partition("/resolve/")
+            if repository == GATED:
+                self.send(403, b"", {"X-Error-Code": "GatedRepo"})
+                return
             if repository not in hub.repositories:
                 self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
                 return
@@ -56,6 +60,9 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
 
         def answer_api(self, path):
             repository = "/".join(path.split("/")[:2])
+            if repository == GATED:
+                self.send(403, b"{}", {"X-Error-Code": "GatedRepo"})
+                return
             if repository not in hub.repositories:
                 self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
                 return

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from embedder import hub
+from embedder.digests import sha256_of
 from embedder.errors import ModelNotFoundError
 from embedder.manifest import SIMILARITIES, Head
 
@@ -18,7 +19,6 @@ from embedder_export.errors import CheckpointError
 
 # What the stages read; a Hub repository also holds the same weights in several other formats.
 _HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
-_DEFAULT_ORGANISATION = "sentence-transformers"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,9 @@ def read_checkpoint(model: str) -> Checkpoint:
     directory, name, revision = _locate(model)
     modules = _read_modules(directory)
     transformer = directory / modules[0]["path"]
-    limits = _read_json(transformer / "sentence_bert_config.json", dict)
+    # sentence_bert_config.json, or the same by the name of another architecture.
+    limits_path = min(transformer.glob("sentence_*_config.json"), default=transformer / "sentence_bert_config.json")
+    limits = _read_json(limits_path, dict, default={})
     config = _read_json(directory / "config_sentence_transformers.json", dict, default={})
     if config.get("truncate_dim") is not None:
         raise CheckpointError(f"{name} truncates its embeddings (truncate_dim), which is not supported")
@@ -84,8 +86,11 @@ def _checked_prompts(name: str, config: dict[str, Any]) -> dict[str, str]:
 def _checked_limit(name: str, transformer: Path, limits: dict[str, Any]) -> int | None:
     limit = limits.get("max_seq_length")
     positions = _read_json(transformer / "config.json", dict).get("max_position_embeddings")
-    if limit is not None and (type(limit) is not int or limit < 1 or (positions is not None and limit > positions)):
-        raise CheckpointError(f"{name} has the max_seq_length {limit!r}, and {positions} positions")
+    for number in (limit, positions):
+        if number is not None and (type(number) is not int or number < 1):
+            raise CheckpointError(f"{name} has {number!r} as max_seq_length or max_position_embeddings")
+    if limit is not None and positions is not None and limit > positions:
+        raise CheckpointError(f"{name} has a max_seq_length of {limit}, but only {positions} positions")
     return limit
 
 
@@ -93,18 +98,20 @@ def _locate(model: str) -> tuple[Path, str, str | None]:
     if os.path.isdir(os.path.expanduser(model)):
         path = Path(model).expanduser()
         return path, path.resolve().name, None
-    repository = model if "/" in model else f"{_DEFAULT_ORGANISATION}/{model}"
+    repository = model if "/" in model else hub.DEFAULT_ORGANISATION + model
     if not hub.is_repository_id(repository):
         raise ModelNotFoundError(f"{model!r} is neither a directory nor the name of a Hub repository")
     directory = hub.fetch(repository, _HUB_PATTERNS)
-    return directory, repository.removeprefix(f"{_DEFAULT_ORGANISATION}/"), directory.name
+    return directory, repository.removeprefix(hub.DEFAULT_ORGANISATION), directory.name
 
 
 def _read_modules(directory: Path) -> list[dict[str, str]]:
     """The entries of modules.json: a Transformer, a Pooling and perhaps a Normalize, in that order."""
     modules = _read_json(directory / "modules.json", list)
     kinds = []
-    if not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in modules):
+    if not all(
+        isinstance(m, dict) and isinstance(m.get("type"), str) and isinstance(m.get("path"), str) for m in modules
+    ):
         raise CheckpointError(f"{directory / 'modules.json'} is not a list of modules, each with a type and a path")
     for module in modules:
         # `sentence_transformers.models.Pooling`, or, since 5.0, `sentence_transformers.….pooling.Pooling`
@@ -122,12 +129,12 @@ def _read_pooling(directory: Path) -> str:
     config = _read_json(directory / "config.json", dict)
     if "pooling_mode" in config:
         modes = config["pooling_mode"]
-        modes = [modes] if isinstance(modes, str) else modes
+        modes = modes if isinstance(modes, list) else [modes]
     else:
         flags = [name for name, value in config.items() if name.startswith("pooling_mode_") and value]
         modes = [_old_mode(name) for name in flags] or ["mean"]
     if modes != ["mean"]:
-        raise CheckpointError(f"the pooling {'+'.join(modes)} is not supported; mean is")
+        raise CheckpointError(f"the pooling {'+'.join(map(str, modes))} is not supported; mean is")
     if config.get("include_prompt", True) is False:
         raise CheckpointError("pooling without the prompt's tokens (include_prompt: false) is not supported")
     return "mean"
@@ -143,10 +150,7 @@ def _weights_digest(directory: Path) -> str:
     files = sorted(directory.glob("*.safetensors"))
     if not files:
         raise CheckpointError(f"{directory} has no .safetensors file")
-    digests = []
-    for file in files:
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    digests = [sha256_of(file) for file in files]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 

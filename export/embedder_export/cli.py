@@ -67,7 +67,7 @@ def _reporter() -> Callable[[str], None]:
 
 
 def _quieten_libraries() -> None:
-    """Leave stderr to our own lines: the libraries' advice is for people who call them. And onnxruntime its reports."""
+    """Silence the libraries' advice, which is for people who call them, and onnxruntime's telemetry."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")

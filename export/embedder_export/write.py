@@ -1,6 +1,5 @@
 """Sixth stage: the artifact's files, and their place on disk."""
 
-import hashlib
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
+from embedder.digests import sha256_of
 from embedder.manifest import (
     FORMAT_VERSION,
     GRAPH_INPUTS,
@@ -118,5 +118,4 @@ def write_artifact(
 
 
 def _described(path: Path) -> File:
-    with path.open("rb") as stream:
-        return File(path.name, path.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest())
+    return File(path.name, path.stat().st_size, sha256_of(path))

@@ -71,6 +71,14 @@ def test_repository_that_is_not_there(ask):
     assert "Traceback" not in answer.stderr
 
 
+def test_repository_that_is_gated(ask):
+    with serve({}) as hub:
+        answer = ask(hub, "org/gated")
+    assert answer.returncode == 1
+    assert "the Hub repository 'org/gated' is gated: accept its terms" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_hub_that_cannot_be_reached(ask):
     with serve({}) as hub:
         pass

@@ -4,10 +4,11 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from embedder_export import pipeline
+from embedder_export import convert, pipeline
 from embedder_export.checkpoint import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
@@ -16,6 +17,7 @@ from embedder_export.write import staged
 import embedder
 from embedder.errors import ModelNotFoundError
 from tests.checkpoints import NEW_POOLING, NEW_TYPES, OLD_POOLING, write_checkpoint, write_json
+from tests.tiny import tiny_body
 
 TEXTS = ["Hello, World!", "", "a" * 300, "ÉCOLE ß", "日本語 text", "one two three four five six seven eight nine"]
 
@@ -45,6 +47,7 @@ def reference(checkpoint, texts, **options):
         {"transformer": {"max_seq_length": 12, "do_lower_case": True}, "lowercase": False, "seed": 5},
         {"lowercase": False, "seed": 6},
         {"folder": "0_Transformer", "seed": 7},
+        {"limits_name": "sentence_roberta_config.json", "transformer": {"max_seq_length": 10}, "seed": 8},
     ],
 )
 def test_same_vectors_as_sentence_transformers(tmp_path, layout):
@@ -194,13 +197,14 @@ def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_pa
         ({"types": {"Pooling": "evil.code.Pooling"}}, r"has the module 'evil\.code\.Pooling'"),
         ({"pooling": OLD_POOLING | {"pooling_mode_cls_token": True}}, r"the pooling cls\+mean is not supported"),
         ({"pooling": NEW_POOLING | {"pooling_mode": "lasttoken"}}, "the pooling lasttoken is not supported"),
+        ({"pooling": NEW_POOLING | {"pooling_mode": None}}, "the pooling None is not supported"),
         ({"pooling": NEW_POOLING | {"include_prompt": False}}, "without the prompt's tokens"),
         ({"config": {"prompts": ["query"]}}, "prompts that are not strings by name"),
         ({"config": {"prompts": {"query": 3}}}, "prompts that are not strings by name"),
         ({"config": {"default_prompt_name": "query"}}, "the default prompt 'query', which is not among"),
         ({"config": ["query"]}, "should hold a JSON dict, not"),
-        ({"transformer": {"max_seq_length": 65}}, "the max_seq_length 65, and 64 positions"),
-        ({"transformer": {"max_seq_length": "32"}}, "the max_seq_length '32'"),
+        ({"transformer": {"max_seq_length": 65}}, "a max_seq_length of 65, but only 64 positions"),
+        ({"transformer": {"max_seq_length": "32"}}, "has '32' as max_seq_length"),
         ({"config": {"truncate_dim": 8}}, r"truncates its embeddings \(truncate_dim\)"),
         ({"config": {"similarity_fn_name": "near"}}, "unknown similarity function 'near'"),
     ],
@@ -217,7 +221,10 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
     [
         (lambda d: (d / "modules.json").unlink(), r"modules\.json is missing: is this a sentence-transformers"),
         (lambda d: (d / "modules.json").write_text("{"), r"modules\.json cannot be read"),
-        (lambda d: write_json(d / "modules.json", [{"path": ""}]), r"modules\.json is not a list of modules"),
+        (
+            lambda d: write_json(d / "modules.json", [{"path": "", "type": 3}]),
+            r"modules\.json is not a list of modules",
+        ),
         (lambda d: (d / "tokenizer.json").write_text("{"), "transformers cannot load the tokenizer"),
         (lambda d: (d / "1_Pooling/config.json").unlink(), r"config\.json is missing"),
         (lambda d: (d / "model.safetensors").unlink(), r"has no \.safetensors file"),
@@ -228,6 +235,47 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
 def test_damaged_checkpoint(tmp_path, damage, message):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     damage(checkpoint)
+    with pytest.raises(CheckpointError, match=message):
+        export(checkpoint, tmp_path / "artifact")
+
+
+def test_checkpoint_without_a_limit_takes_the_tokenizers(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    (checkpoint / "sentence_bert_config.json").unlink()
+    manifest = export(checkpoint, tmp_path / "artifact")
+    assert manifest.tokenizer.max_seq_length == 48
+    write_json(checkpoint / "tokenizer_config.json", {"tokenizer_class": "BertTokenizerFast"})
+    config = json.loads((checkpoint / "config.json").read_text())
+    del config["max_position_embeddings"]
+    write_json(checkpoint / "config.json", config)
+    with pytest.raises(CheckpointError, match="says nowhere how long a text may be"):
+        convert.convert_tokenizer(read_checkpoint(str(checkpoint)))
+
+
+def fail(*arguments, **options):
+    raise KeyError("pixels")
+
+
+def body_that_needs_pixels(model):
+    body = tiny_body()
+    body.graph.input[0].name = "pixels"
+    return body
+
+
+@pytest.mark.parametrize(
+    ("name", "stand_in", "message"),
+    [
+        (
+            "AutoTokenizer",
+            SimpleNamespace(from_pretrained=lambda *a, **k: SimpleNamespace(is_fast=False)),
+            "no fast token",
+        ),
+        ("onnx_export_from_model", fail, r"optimum cannot convert small: .*pixels"),
+        ("_traced", body_that_needs_pixels, r"small needs the inputs \['attention_mask', 'pixels'\]"),
+    ],
+)
+def test_checkpoint_that_the_libraries_cannot_do(checkpoint, tmp_path, monkeypatch, name, stand_in, message):
+    monkeypatch.setattr(convert, name, stand_in)
     with pytest.raises(CheckpointError, match=message):
         export(checkpoint, tmp_path / "artifact")
 

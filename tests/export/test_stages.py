@@ -69,7 +69,8 @@ def test_the_fastest_form_is_kept(tmp_path, monkeypatch):
 
 def test_a_form_with_other_embeddings_is_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "_seconds", lambda session, feed: 0.01)
-    choice = choose.choose_form({"traced": form(extra_nodes=9), "wrong": form(scale=1.01)}, 16, tmp_path)
+    forms = {"traced": form(extra_nodes=9), "wrong": form(scale=1.01), "nan": form(scale=np.nan)}
+    choice = choose.choose_form(forms, 16, tmp_path)
     assert choice.form == "traced"
     assert [candidate.name for candidate in choice.candidates] == ["traced"]
 

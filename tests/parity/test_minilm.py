@@ -7,6 +7,7 @@ import pytest
 from embedder_export.verify import parity_sentences
 
 import embedder
+from benchmarks.quality import spearman
 
 # The first numbers of the vector of "This is an example sentence", as sentence-transformers computes them.
 EXAMPLE = "This is an example sentence"
@@ -93,14 +94,3 @@ def test_sts_scores_are_those_of_sentence_transformers(model, reference, data):
         correlations.append(spearman((a * b).sum(axis=1), gold))
     assert correlations[0] == pytest.approx(correlations[1], abs=1e-4)
     assert correlations[0] > 0.8
-
-
-def spearman(a, b):
-    return np.corrcoef(ranks(a), ranks(b))[0, 1]
-
-
-def ranks(values):
-    """Ranks with ties at their mean."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return (last - (counts - 1) / 2)[inverse]

@@ -48,6 +48,8 @@ def test_found_by_name_where_the_variable_says(monkeypatch, tiny, name):
 def test_found_by_repository_if_it_was_exported_from_there(monkeypatch, make_artifact, tmp_path):
     monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(tmp_path))
     make_artifact("mine", source=Source("org/mine", "c0ffee", "0" * 64))
+    with pytest.raises(ModelNotFoundError, match="no exported model 'sentence-transformers/mine'"):
+        embedder.Embedder("sentence-transformers/mine")
     fetched = []
     monkeypatch.setattr(hub, "fetch", lambda repository, patterns: fetched.append(repository) or tmp_path)
     assert embedder.Embedder("org/mine").manifest.source.model == "org/mine"

@@ -150,7 +150,7 @@ def test_options_reach_the_model(encode, tiny):
         (["table.tsv"], b"", "what is in 'table.tsv'? Say --input-format lines, jsonl or csv"),
         (["--output", "/dev/full", "--output-format", "npy"], b"a", "error: No space left on device"),
         (["no/such/file"], b"", "no/such/file: No such file or directory"),
-        (["--output", "no/such/place.npy"], b"", "No such file or directory"),
+        (["--output", "no/such/place.npy"], b"", "no/such is not a directory"),
         (["--model", "nobody"], b"a", "make export MODEL=nobody"),
     ],
 )

@@ -101,8 +101,8 @@ def test_prompts(make_artifact):
         np.testing.assert_allclose(vector, expected(ids_of(text)), atol=1e-6)
 
 
-def test_document_prompts_in_their_order(make_artifact):
-    # sentence-transformers looks for document, passage and corpus; and always has an empty document.
+def test_document_prompt(make_artifact):
+    # sentence-transformers would go on to passage and corpus, but always has a document, if an empty one.
     model = Embedder(make_artifact(prompts={"document": "a ", "passage": "b ", "corpus": "c "}))
     np.testing.assert_allclose(model.encode_document("cat"), expected(ids_of("a cat")), atol=1e-6)
 

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from embedder import Embedder, session
+from embedder import Embedder, encode, session
 from embedder.errors import DependencyError, ProviderError
 
 
@@ -11,6 +11,8 @@ def test_unknown_provider(tiny):
         Embedder(tiny, provider="tpu")
     with pytest.raises(ProviderError, match=r"unknown provider \['cpu'\]"):
         Embedder(tiny, provider=["cpu"])
+    with pytest.raises(ProviderError, match=r"unknown provider \['cpu'\]"):
+        encode("a", model=tiny, provider=["cpu"])
 
 
 def test_provider_that_is_not_installed(tiny, monkeypatch):
