@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from quality import DATA, lines
 
 ROOT = Path(__file__).parents[1]
 NAME = "all-MiniLM-L6-v2"
@@ -36,12 +37,11 @@ def main():
 
     texts = parity_texts()
     mixed, mixed_source = mixed_texts(options.bulk_texts)
-    cold = rounds(options.cold_rounds, "cold")
+    cold = rounds(options.cold_rounds, "cold", dict.fromkeys(PROGRAMS, ()))
     with tempfile.TemporaryDirectory() as scratch:
-        vectors = {program: Path(scratch) / f"{program}.npy" for program in PROGRAMS}
-        rounds(1, "encode", Path(scratch), texts, vectors)
-        ours, theirs = (np.load(vectors[program]).astype(np.float64) for program in PROGRAMS)
-        speed = rounds(options.bulk_rounds, "encode", Path(scratch), mixed, vectors)
+        encode_rounds(1, texts, Path(scratch))
+        ours, theirs = (np.load(Path(scratch) / f"{program}.npy").astype(np.float64) for program in PROGRAMS)
+        speed = encode_rounds(options.bulk_rounds, mixed, Path(scratch))
     cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
 
     def row(label, digits, values):
@@ -67,19 +67,24 @@ def main():
     print(result)
 
 
-def rounds(count, task, scratch=None, texts=None, vectors=None):
-    """The results of `count` turns, as {program: [result, ...]}."""
+def rounds(count, task, arguments):
+    """The results of `count` turns of the worker's `task`, as {program: [result, ...]}."""
     results = {program: [] for program in PROGRAMS}
-    if texts is not None:
-        (scratch / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     for number in range(count):
         for program, (environment, model) in PROGRAMS.items():
             print(f"{task} {number + 1}/{count}: {program}", flush=True)
-            files = [] if texts is None else [scratch / "texts.json", vectors[program]]
-            command = [environment / "bin/python", ROOT / "benchmarks/worker.py", program, model, task, *files]
-            answer = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True)
+            worker = [environment / "bin/python", ROOT / "benchmarks/worker.py", program, model, task]
+            command = list(map(str, [*worker, *arguments[program]]))
+            answer = subprocess.run(command, check=True, capture_output=True, text=True)
             results[program].append(json.loads(answer.stdout.splitlines()[-1]))
     return results
+
+
+def encode_rounds(count, texts, scratch):
+    """As `rounds`, of encoding `texts`; leaves the vectors as `scratch`/PROGRAM.npy."""
+    path = scratch / "texts.json"
+    path.write_text(json.dumps(texts), encoding="utf-8")
+    return rounds(count, "encode", {program: [path, scratch / f"{program}.npy"] for program in PROGRAMS})
 
 
 def medians(results, program, figure):
@@ -87,17 +92,15 @@ def medians(results, program, figure):
 
 
 def parity_texts():
-    path = ROOT / "export/embedder_export/parity_sentences.txt"
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return lines(ROOT / "export/embedder_export/parity_sentences.txt")
 
 
 def mixed_texts(count):
     """Texts of very different lengths: real ones where there are any beside the checkout, else our own."""
-    data = Path(os.environ.get("EMBEDDER_TEST_DATA", ROOT / "../shared/data")) / "text_mixed_en.jsonl"
-    if data.exists():
-        lines = data.read_text(encoding="utf-8").removesuffix("\n").split("\n")[:count]
-        return [json.loads(line)["text"] for line in lines], "short requests to long abstracts, English"
-    own = parity_texts() + (ROOT / "examples/collection.txt").read_text(encoding="utf-8").splitlines()
+    real = DATA / "text_mixed_en.jsonl"
+    if real.exists():
+        return [json.loads(line)["text"] for line in lines(real)[:count]], "short requests to long abstracts, English"
+    own = parity_texts() + lines(ROOT / "examples/collection.txt")
     return (own * (count // len(own) + 1))[:count], "this project's own sentences and passages, repeated"
 
 

@@ -28,10 +28,8 @@ def main(name):
 def sts(model):
     rows = [line.split("\t") for line in lines(DATA / "sts/stsb-en-dev.tsv")][1:]
     scores, first, second = zip(*rows, strict=True)
-    similarity = (model.encode(first, normalize_embeddings=True) * model.encode(second, normalize_embeddings=True)).sum(
-        1
-    )
-    return 100 * spearman(similarity, np.array(scores, float))
+    a, b = (model.encode(texts, normalize_embeddings=True) for texts in (first, second))
+    return 100 * spearman((a * b).sum(axis=1), np.array(scores, float))
 
 
 def scifact(model):

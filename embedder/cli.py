@@ -1,7 +1,6 @@
 """The command line, `embedder`."""
 
 import argparse
-import contextlib
 import io
 import os
 import sys
@@ -47,9 +46,13 @@ def _failed(message: str) -> int:
 
 
 def _drop_output() -> None:
-    """Keep Python from failing once more, over what could not be written, when it flushes at exit."""
-    with contextlib.suppress(AttributeError, OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Keep Python from failing once more, over what standard output does not take, when it flushes at exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:

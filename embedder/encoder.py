@@ -221,7 +221,7 @@ class Embedder:
     def _resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
         if prompt is None:
             name = prompt_name if prompt_name is not None else self.manifest.default_prompt_name
-            if name is not None and name not in list(self.prompts):
+            if name is not None and name not in list(self.prompts):  # a list, as not all that is given can be hashed
                 raise InputError(f"unknown prompt_name {name!r}: the model has {', '.join(map(repr, self.prompts))}")
             prompt = "" if name is None else self.prompts[name]
         if not isinstance(prompt, str) or _SURROGATE.search(prompt):

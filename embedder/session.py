@@ -10,6 +10,10 @@ from numpy.typing import NDArray
 
 from embedder.errors import ArtifactError, DependencyError, ProviderError
 
+# Since 1.32 onnxruntime reports to its maker unless told not to before it is imported, by us or by the export: an
+# identifier and a database in the user's cache, and an uploader in the process. Whoever wants that sets this to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 
 @dataclass(frozen=True)
 class Provider:
@@ -86,9 +90,6 @@ class Session:
 
 
 def _import_onnxruntime() -> Any:
-    # Since 1.32 it reports to its maker unless told not to before it starts: an identifier and a database in the
-    # user's cache, and an uploader in the process. Whoever wants that sets the variable to 0.
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from benchmarks.quality import DATA
 from tests.tiny import write_tiny_artifact
 
 ROOT = Path(__file__).parents[1]
@@ -60,10 +61,9 @@ def lean_bin() -> Path:
 @pytest.fixture(scope="session")
 def data() -> Path:
     """Real data for measuring, which lies beside the checkout where there is any."""
-    directory = Path(os.environ.get("EMBEDDER_TEST_DATA", ROOT / "../shared/data"))
-    if not directory.is_dir():
+    if not DATA.is_dir():
         pytest.skip("the evaluation data is not here (EMBEDDER_TEST_DATA names its directory)")
-    return directory
+    return DATA
 
 
 def _needed(path: Path, command: str) -> Path:

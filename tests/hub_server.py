@@ -30,63 +30,61 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_HEAD(self):
-            self.answer(with_body=False)
-
         def do_GET(self):
-            self.answer(with_body=True)
-
-        def answer(self, with_body):
             path = unquote(urlsplit(self.path).path).strip("/")
             if path.startswith("api/models/"):
                 self.answer_api(path.removeprefix("api/models/"))
+            else:
+                self.answer_file(*path.partition("/resolve/")[::2])
+
+        def do_HEAD(self):
+            self.do_GET()
+
+        def answer_file(self, repository, revision_and_name):
+            if self.refuse(repository):
                 return
-            repository, _, rest = path.partition("/resolve/")
-            if repository == GATED:
-                self.send(403, b"", {"X-Error-Code": "GatedRepo"})
-                return
-            if repository not in hub.repositories:
-                self.send(404, b"", {"X-Error-Code": "RepoNotFound"})
-                return
-            file = hub.repositories[repository] / rest.partition("/")[2]
+            file = hub.repositories[repository] / revision_and_name.partition("/")[2]
             if not file.is_file():
                 self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
                 return
             content = file.read_bytes()
-            if with_body:
+            if self.command == "GET":
                 hub.taken.append(file.name)
-            etag = hashlib.sha1(content).hexdigest()
-            self.send(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"'}, with_body)
+            self.send(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
 
         def answer_api(self, path):
             repository = "/".join(path.split("/")[:2])
-            if repository == GATED:
-                self.send(403, b"{}", {"X-Error-Code": "GatedRepo"})
-                return
-            if repository not in hub.repositories:
-                self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            if self.refuse(repository):
                 return
             root = hub.repositories[repository]
             files = [file for file in sorted(root.rglob("*")) if file.is_file()]
             names = [file.relative_to(root).as_posix() for file in files]
             if path.split("/")[2:3] == ["tree"]:
-                tree = [
+                answer = [
                     {"type": "file", "path": name, "size": file.stat().st_size, "oid": COMMIT}
                     for name, file in zip(names, files, strict=True)
                 ]
-                self.send(200, json.dumps(tree).encode(), {})
-                return
-            siblings = [{"rfilename": name} for name in names]
-            info = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings, "tags": []}
-            self.send(200, json.dumps(info).encode(), {})
+            else:
+                siblings = [{"rfilename": name} for name in names]
+                answer = {"id": repository, "modelId": repository, "sha": COMMIT, "siblings": siblings, "tags": []}
+            self.send(200, json.dumps(answer).encode(), {})
 
-        def send(self, status, content, headers, with_body=True):
+        def refuse(self, repository):
+            if repository == GATED:
+                self.send(403, b"{}", {"X-Error-Code": "GatedRepo"})
+            elif repository not in hub.repositories:
+                self.send(404, b"{}", {"X-Error-Code": "RepoNotFound"})
+            else:
+                return False
+            return True
+
+        def send(self, status, content, headers):
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
-            if with_body and self.command == "GET":
+            if self.command == "GET":
                 self.wfile.write(content)
 
         def log_message(self, *arguments):

@@ -90,6 +90,12 @@ def redescribe(directory: Path) -> None:
     write_manifest(replace(manifest, graphs=(graph,), tokenizer=tokenizer), directory)
 
 
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
 def described(path: Path) -> File:
     content = path.read_bytes()
     return File(path.name, len(content), hashlib.sha256(content).hexdigest())

@@ -32,6 +32,7 @@ class Checkpoint:
     weights_sha256: str
     head: Head
     max_seq_length: int | None
+    positions: int | None
     lowercase: bool
     similarity: str
     prompts: dict[str, str]
@@ -55,6 +56,7 @@ def read_checkpoint(model: str) -> Checkpoint:
     if config.get("truncate_dim") is not None:
         raise CheckpointError(f"{name} truncates its embeddings (truncate_dim), which is not supported")
     prompts = _checked_prompts(name, config)
+    positions = _read_json(transformer / "config.json", dict).get("max_position_embeddings")
     similarity = config.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
         raise CheckpointError(f"{name} has the unknown similarity function {similarity!r}")
@@ -65,7 +67,8 @@ def read_checkpoint(model: str) -> Checkpoint:
         revision=revision,
         weights_sha256=_weights_digest(transformer),
         head=Head(pooling=_read_pooling(directory / modules[1]["path"]), normalize=len(modules) == 3),
-        max_seq_length=_checked_limit(name, transformer, limits),
+        max_seq_length=_checked_limit(name, limits.get("max_seq_length"), positions),
+        positions=positions,
         lowercase=bool(limits.get("do_lower_case")),
         similarity=similarity,
         prompts=prompts,
@@ -83,21 +86,19 @@ def _checked_prompts(name: str, config: dict[str, Any]) -> dict[str, str]:
     return {key: prompt for key, prompt in prompts.items() if prompt is not None}
 
 
-def _checked_limit(name: str, transformer: Path, limits: dict[str, Any]) -> int | None:
-    limit = limits.get("max_seq_length")
-    positions = _read_json(transformer / "config.json", dict).get("max_position_embeddings")
+def _checked_limit(name: str, limit: Any, positions: Any) -> int | None:
     for number in (limit, positions):
         if number is not None and (type(number) is not int or number < 1):
             raise CheckpointError(f"{name} has {number!r} as max_seq_length or max_position_embeddings")
     if limit is not None and positions is not None and limit > positions:
         raise CheckpointError(f"{name} has a max_seq_length of {limit}, but only {positions} positions")
-    return limit
+    return limit  # type: ignore[no-any-return]
 
 
 def _locate(model: str) -> tuple[Path, str, str | None]:
-    if os.path.isdir(os.path.expanduser(model)):
-        path = Path(model).expanduser()
-        return path, path.resolve().name, None
+    path = os.path.expanduser(model)
+    if os.path.isdir(path):
+        return Path(path), Path(path).resolve().name, None
     repository = model if "/" in model else hub.DEFAULT_ORGANISATION + model
     if not hub.is_repository_id(repository):
         raise ModelNotFoundError(f"{model!r} is neither a directory nor the name of a Hub repository")
@@ -108,11 +109,11 @@ def _locate(model: str) -> tuple[Path, str, str | None]:
 def _read_modules(directory: Path) -> list[dict[str, str]]:
     """The entries of modules.json: a Transformer, a Pooling and perhaps a Normalize, in that order."""
     modules = _read_json(directory / "modules.json", list)
-    kinds = []
     if not all(
         isinstance(m, dict) and isinstance(m.get("type"), str) and isinstance(m.get("path"), str) for m in modules
     ):
         raise CheckpointError(f"{directory / 'modules.json'} is not a list of modules, each with a type and a path")
+    kinds = []
     for module in modules:
         # `sentence_transformers.models.Pooling`, or, since 5.0, `sentence_transformers.….pooling.Pooling`
         package, _, kind = module["type"].rpartition(".")

@@ -67,7 +67,6 @@ def _reporter() -> Callable[[str], None]:
 
 
 def _quieten_libraries() -> None:
-    """Silence the libraries' advice, which is for people who call them, and onnxruntime's telemetry."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    """Silence the libraries' advice, which is for people who call them."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "0" if sys.stderr.isatty() else "1")

@@ -1,6 +1,5 @@
 """Second stage: the transformer as an ONNX graph, by optimum; and its tokenizer, as sentence-transformers uses it."""
 
-import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +75,7 @@ def convert_tokenizer(checkpoint: Checkpoint) -> ConvertedTokenizer:
     if checkpoint.lowercase:
         backend.normalizer = Sequence([Lowercase(), *filter(None, [backend.normalizer])])
     return ConvertedTokenizer(
-        json=json.dumps(json.loads(backend.to_str()), ensure_ascii=False),
+        json=backend.to_str(),
         max_seq_length=checkpoint.max_seq_length or _tokenizer_limit(checkpoint, tokenizer),
         pad_id=tokenizer.pad_token_id or 0,
         padding_side=tokenizer.padding_side,
@@ -113,8 +112,7 @@ def _config_without_token_types(model: Any) -> Any:
 
 
 def _tokenizer_limit(checkpoint: Checkpoint, tokenizer: Any) -> int:
-    config = json.loads((checkpoint.transformer / "config.json").read_text(encoding="utf-8"))
-    limit = min(tokenizer.model_max_length, config.get("max_position_embeddings", tokenizer.model_max_length))
+    limit = min(tokenizer.model_max_length, checkpoint.positions or tokenizer.model_max_length)
     if limit > _MOST_TOKENS:  # transformers' stand-in for "none given"
         raise CheckpointError(f"{checkpoint.name} says nowhere how long a text may be")
     return int(limit)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.hub_server import COMMIT, serve
+from tests.hub_server import COMMIT, GATED, serve
+from tests.tiny import flip_a_bit
 
 
 @pytest.fixture(params=["lean", "export"])
@@ -37,6 +38,12 @@ def ask(python, tmp_path):
     return run
 
 
+def assert_error(answer, message):
+    assert answer.returncode == 1
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
 def test_artifact_is_fetched_once_and_serves_offline(tiny, ask):
     (tiny / "README.md").write_text("not needed")
     with serve({"org/tiny": tiny}) as hub:
@@ -56,46 +63,35 @@ def test_repository_that_holds_no_artifact(tmp_path, ask):
     (tmp_path / "repository" / "pytorch_model.bin").write_bytes(b"gigabytes")
     with serve({"org/checkpoint": tmp_path / "repository"}) as hub:
         answer = ask(hub, "org/checkpoint")
-    assert answer.returncode == 1
-    assert "holds no embedder.json" in answer.stderr
+    assert_error(answer, "holds no embedder.json")
     assert "make export MODEL=org/checkpoint; or: embedder-export org/checkpoint" in answer.stderr
-    assert "Traceback" not in answer.stderr
     assert hub.taken == []
 
 
 def test_repository_that_is_not_there(ask):
     with serve({}) as hub:
         answer = ask(hub, "org/nobody")
-    assert answer.returncode == 1
-    assert "the Hub has no repository 'org/nobody'" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    assert_error(answer, "the Hub has no repository 'org/nobody'")
 
 
 def test_repository_that_is_gated(ask):
     with serve({}) as hub:
-        answer = ask(hub, "org/gated")
-    assert answer.returncode == 1
-    assert "the Hub repository 'org/gated' is gated: accept its terms" in answer.stderr
-    assert "Traceback" not in answer.stderr
+        answer = ask(hub, GATED)
+    assert_error(answer, "the Hub repository 'org/gated' is gated: accept its terms")
 
 
 def test_hub_that_cannot_be_reached(ask):
     with serve({}) as hub:
         pass
     answer = ask(hub, "org/tiny")
-    assert answer.returncode == 1
-    assert "'org/tiny' could not be fetched from the Hub" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    assert_error(answer, "'org/tiny' could not be fetched from the Hub")
 
 
 def test_damage_on_the_way_is_found(tiny, ask):
-    content = bytearray((tiny / "model.onnx.data").read_bytes())
-    content[-1] ^= 1
-    (tiny / "model.onnx.data").write_bytes(content)
+    flip_a_bit(tiny / "model.onnx.data")
     with serve({"org/tiny": tiny}) as hub:
         answer = ask(hub, "org/tiny")
-    assert answer.returncode == 1
-    assert "model.onnx.data has been altered or damaged" in answer.stderr
+    assert_error(answer, "model.onnx.data has been altered or damaged")
 
 
 def test_directory_is_named_after_the_commit(tiny, python, tmp_path):

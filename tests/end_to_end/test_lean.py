@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -50,10 +51,10 @@ def test_nothing_is_reported_to_anybody(lean, tiny, tmp_path):
     assert not list(tmp_path.glob("cache/[!e]*"))
 
 
-def test_installed_is_the_code_of_this_checkout(lean, request):
+def test_installed_is_the_code_of_this_checkout(lean):
     code = "import embedder, pathlib; print(pathlib.Path(embedder.__file__).parent)"
-    installed = request.config.rootpath.__class__(lean(code).strip())
-    source = request.config.rootpath / "embedder"
+    installed = Path(lean(code).strip())
+    source = Path(__file__).parents[2] / "embedder"
     for file in source.glob("*.py"):
         assert (installed / file.name).read_text() == file.read_text(), f"{file.name} differs: make test installs it"
     assert (installed / "py.typed").exists()

@@ -289,7 +289,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("model", ["no such name", "/no/such/directory", "a/b/c"])
+@pytest.mark.parametrize("model", ["", "no such name", "/no/such/directory", "a/b/c"])
 def test_neither_directory_nor_name(tmp_path, model):
     with pytest.raises(ModelNotFoundError, match="neither a directory nor the name of a Hub repository"):
         export(model, tmp_path / "artifact")

@@ -8,7 +8,7 @@ import embedder
 from embedder import digests, hub
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 from embedder.manifest import Source, read_manifest, write_manifest
-from tests.tiny import redescribe
+from tests.tiny import flip_a_bit, redescribe
 
 
 def test_unknown_name_says_how_to_export(monkeypatch, tmp_path):
@@ -80,12 +80,6 @@ def test_truncated_file_is_named(tiny, name):
     message = rf"{name} has {len(content) - 10:,} bytes, the manifest says {len(content):,}: it was truncated"
     with pytest.raises(ArtifactError, match=message):
         embedder.Embedder(tiny)
-
-
-def flip_a_bit(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])

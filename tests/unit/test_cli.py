@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import embedder
 from embedder.cli import main
 from embedder.records import open_output, write_npy
-from tests.tiny import expected, ids_of
+from tests.tiny import expected, flip_a_bit, ids_of, write_tiny_artifact
 
 TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
 
@@ -220,6 +220,16 @@ def test_output_to_a_device(encode):
     assert encode("--output", "/dev/null", "--output-format", "npy", stdin=b"a")[0] == 0
 
 
+def test_an_error_leaves_standard_output_alone(tiny, tmp_path):
+    code = "import sys; from embedder.cli import main; main(sys.argv[1:]); print('still here')"
+    command = [sys.executable, "-c", code, "encode", "-m", str(tiny), "no-such-file"]
+    answer = subprocess.run(command, cwd=Path(embedder.__file__).parents[1], capture_output=True, text=True, check=True)
+    assert (answer.stdout, answer.stderr) == (
+        "still here\n",
+        "embedder: error: no-such-file: No such file or directory\n",
+    )
+
+
 def test_damaged_artifact_has_no_traceback(encode, tiny):
     (tiny / "model.onnx").write_bytes(b"")
     status, _, err = encode(stdin=b"a")
@@ -254,9 +264,7 @@ def test_info(make_artifact, capsys):
 
 
 def test_info_reads_every_file(tiny, capsys):
-    content = bytearray((tiny / "model.onnx.data").read_bytes())
-    content[0] ^= 1
-    (tiny / "model.onnx.data").write_bytes(content)
+    flip_a_bit(tiny / "model.onnx.data")
     assert main(["info", str(tiny)]) == 1
     assert "has been altered" in capsys.readouterr().err
 
@@ -299,6 +307,4 @@ def test_every_line_is_a_text_in_its_place(tiny_path, texts):
 
 @pytest.fixture(scope="module")
 def tiny_path(tmp_path_factory):
-    from tests.tiny import write_tiny_artifact
-
     return write_tiny_artifact(tmp_path_factory.mktemp("cli") / "tiny")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import embedder
 from embedder.encoder import Embedder
 from embedder.errors import InputError
-from tests.tiny import DIMENSION, expected, ids_of
+from tests.tiny import DIMENSION, expected, ids_of, write_tiny_artifact
 
 TEXTS = ["the cat sat on the mat", "a", "", "dogs !", "   ", "字 é", "long " * 100, "cat"]
 
@@ -45,8 +45,6 @@ def test_same_vector_alone_or_in_any_batch(tiny_model, texts, batch_size):
 
 @pytest.fixture(scope="module")
 def tiny_model(tmp_path_factory):
-    from tests.tiny import write_tiny_artifact
-
     return Embedder(write_tiny_artifact(tmp_path_factory.mktemp("model") / "tiny"))
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from embedder.errors import ArtifactError, FormatError
 from embedder.manifest import FORMAT_VERSION, File, read_manifest, write_manifest
+from tests.tiny import write_tiny_artifact
 
 
 def edit(directory, change):
@@ -102,8 +103,6 @@ JSON = st.recursive(
 
 @given(draw=st.data())
 def test_any_damage_is_an_embedder_error_or_a_manifest(draw, tmp_path_factory):
-    from tests.tiny import write_tiny_artifact
-
     directory = tmp_path_factory.mktemp("damaged") / "tiny"
     write_tiny_artifact(directory)
 
