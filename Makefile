@@ -2,6 +2,8 @@
 # make export  export MODEL (a name, org/name, or a local directory) to artifacts/
 # make test    lint, type-check and test everything
 # make bench   measure against sentence-transformers; writes benchmarks/results/
+# make parity  compare every family of models with sentence-transformers, small; writes benchmarks/results/
+# make parity-full  the same at the models' true sizes: gigabytes, and the better part of an hour
 # make clean   remove the environments, checkpoints and artifacts
 #
 # Two environments, as the two programs are: .venv/lean has the runtime, .venv/export the export (and the tests).
@@ -21,7 +23,7 @@ EXPORT_SOURCES := export/pyproject.toml $(wildcard export/embedder_export/*.py e
 # Two installations at once into one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export test bench clean
+.PHONY: help demo export test bench parity parity-full clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -40,6 +42,12 @@ test: $(LEAN)/.ready $(EXPORT)/.ready-test artifacts/$(REFERENCE)/embedder.json
 
 bench: $(LEAN)/.ready $(PEER)/.ready artifacts/$(REFERENCE)/embedder.json
 	$(LEAN)/bin/python benchmarks/compare.py $(BENCH_OPTIONS)
+
+parity: $(EXPORT)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
+	PYTHONPATH=. $(EXPORT)/bin/python benchmarks/parity.py $(PARITY_OPTIONS)
+
+parity-full: $(EXPORT)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
+	PYTHONPATH=. $(EXPORT)/bin/python benchmarks/parity.py --full $(PARITY_OPTIONS)
 
 clean:
 	rm -rf .venv artifacts checkpoints

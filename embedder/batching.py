@@ -44,13 +44,15 @@ def plan_batches(lengths: Sequence[int], token_budget: int, batch_size: int | No
         start += count
 
 
-def pad(sequences: Sequence[NDArray[np.int32]], pad_id: int, side: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Input ids and attention mask, both int64 of shape (len(sequences), longest), padded on `side`."""
-    longest = max((len(sequence) for sequence in sequences), default=0)
+def pad(sequences: Sequence[NDArray[np.int32]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Input ids and attention mask, both int64 of shape (len(sequences), longest), padded on the right.
+
+    A row without a token gets one that is masked, as a graph cannot do with none.
+    """
+    longest = max((max(1, len(sequence)) for sequence in sequences), default=0)
     input_ids = np.full((len(sequences), longest), pad_id, np.int64)
     attention_mask = np.zeros_like(input_ids)
     for row, sequence in enumerate(sequences):
-        used = slice(0, len(sequence)) if side == "right" else slice(longest - len(sequence), longest)
-        input_ids[row, used] = sequence
-        attention_mask[row, used] = 1
+        input_ids[row, : len(sequence)] = sequence
+        attention_mask[row, : len(sequence)] = 1
     return input_ids, attention_mask

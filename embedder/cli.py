@@ -151,7 +151,8 @@ def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
     yield "dimension", str(manifest.dimension)
     yield "max_seq_length", f"{manifest.tokenizer.max_seq_length} tokens"
     yield "similarity", manifest.similarity
-    yield "head", f"{head.pooling} pooling{', normalised' if head.normalize else ''}"
+    pooling = "+".join(head.pooling) + ("" if head.include_prompt else ", without the prompt")
+    yield "head", ", ".join([f"{pooling} pooling", *head.layers])
     for name, prompt in manifest.prompts.items():
         default = " (default)" if name == manifest.default_prompt_name else ""
         yield "prompt", f"{name}{default}: {prompt!r}"

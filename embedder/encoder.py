@@ -19,6 +19,7 @@ from embedder.artifact import open_artifact
 from embedder.batching import pad, plan_batches, windows
 from embedder.digests import check_digest, check_digest_once
 from embedder.errors import InputError
+from embedder.manifest import POOLING_MASK
 from embedder.session import Session
 from embedder.tokenizer import TextTokenizer
 
@@ -160,12 +161,13 @@ class Embedder:
         _check_count("batch_size", batch_size, None)
         _check_count("truncate_dim", truncate_dim, self.dimension)
         prefix = self._resolve_prompt(prompt_name, prompt)
+        unpooled = 0 if self.manifest.head.include_prompt else self._tokenizer.prompt_length(prefix)
         stream = _checked_texts(texts)
 
         def blocks() -> Iterator[NDArray[np.float32]]:
             with _progress_bar(texts) if show_progress_bar else nullcontext() as bar:
                 for window in windows(stream):
-                    block = self._encode_window([prefix + text for text in window], batch_size, bar)
+                    block = self._encode_window([prefix + text for text in window], unpooled, batch_size, bar)
                     block = np.ascontiguousarray(block[:, :truncate_dim])
                     yield similarity.normalize(block) if normalize_embeddings else block
 
@@ -196,21 +198,27 @@ class Embedder:
         Raises:
             InputError: a text is not a string.
         """
-        input_ids, attention_mask = self._pad(self._tokenizer(_checked_list(texts)))
+        input_ids, attention_mask = pad(self._tokenizer(_checked_list(texts)), self.manifest.tokenizer.pad_id)
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
-    def _encode_window(self, texts: list[str], batch_size: int | None, bar: Any) -> NDArray[np.float32]:
+    def _encode_window(self, texts: list[str], unpooled: int, batch_size: int | None, bar: Any) -> NDArray[np.float32]:
         token_ids = self._tokenizer(texts)
         embeddings = np.empty((len(texts), self.dimension), np.float32)
         lengths = [len(ids) for ids in token_ids]
         for rows in plan_batches(lengths, self._session.token_budget, batch_size):
-            embeddings[rows] = self._session.run(*self._pad([token_ids[row] for row in rows]))
+            embeddings[rows] = self._session.run(self._inputs([token_ids[row] for row in rows], unpooled))
             if bar is not None:
                 bar.update(len(rows))
         return embeddings
 
-    def _pad(self, token_ids: list[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        return pad(token_ids, self.manifest.tokenizer.pad_id, self.manifest.tokenizer.padding_side)
+    def _inputs(self, token_ids: list[NDArray[np.int32]], unpooled: int) -> dict[str, NDArray[np.int64]]:
+        """What the graph takes; the first `unpooled` tokens of each text are left out of its pooling."""
+        input_ids, attention_mask = pad(token_ids, self.manifest.tokenizer.pad_id)
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if POOLING_MASK in self._graph.inputs:
+            inputs[POOLING_MASK] = attention_mask.copy()
+            inputs[POOLING_MASK][:, :unpooled] = 0
+        return inputs
 
     @staticmethod
     def _with_prompt(options: EncodeOptions, name: str) -> EncodeOptions:

@@ -13,12 +13,14 @@ from typing import Any, get_args, get_origin
 
 from embedder.errors import ArtifactError, FormatError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "embedder.json"
 
 PRECISIONS = ("fp32", "fp16", "int8")
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 GRAPH_INPUTS = ("input_ids", "attention_mask")
+# Of a model that leaves its prompt out of the pooling: the attention mask less the prompt's tokens.
+POOLING_MASK = "pooling_mask"
 
 
 def _require(condition: bool, problem: str) -> None:
@@ -54,25 +56,33 @@ class Source:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """The tokenizer's file, and the limits and padding that the runtime sets on it."""
+    """The tokenizer's file, and the limit and padding that the runtime sets on it.
+
+    Padding is always on the right, whatever the checkpoint's tokenizer does: then each token has the position that it
+    has where its text stands alone, so that a vector does not depend on the batch. The mask hides the rest.
+    """
 
     file: File
     max_seq_length: int
     pad_id: int
-    padding_side: str
 
     def __post_init__(self) -> None:
         _require(0 < self.max_seq_length < 2**31, f"max_seq_length: {self.max_seq_length} is not from 1 to 2**31 - 1")
         _require(0 <= self.pad_id < 2**31, f"pad_id: {self.pad_id} is not from 0 to 2**31 - 1")
-        _require(self.padding_side in ("left", "right"), f"padding_side: {self.padding_side!r} is not left or right")
 
 
 @dataclass(frozen=True)
 class Head:
-    """What stands between the token vectors and the embedding; baked into the graph, named here for people."""
+    """What stands between the token vectors and the embedding; baked into the graph, named here for people.
 
-    pooling: str
-    normalize: bool
+    pooling: the modes, by sentence-transformers' names; of several, the results are laid end to end.
+    include_prompt: whether the prompt's tokens are pooled too.
+    layers: what follows in its order, such as "dense(768, 512, tanh)" or "normalize".
+    """
+
+    pooling: tuple[str, ...]
+    include_prompt: bool
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,7 +109,8 @@ class Graph:
         _require(self.precision in PRECISIONS, f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
         # The graph itself names its weights' file, which the runtime cannot read there: this is what the export writes.
         _require(self.weights.name == f"{self.file.name}.data", f"weights: {self.weights.name!r} is not the graph's")
-        _require(self.inputs == GRAPH_INPUTS, f"inputs: {list(self.inputs)} is not {list(GRAPH_INPUTS)}")
+        known = self.inputs in (GRAPH_INPUTS, (*GRAPH_INPUTS, POOLING_MASK))
+        _require(known, f"inputs: {list(self.inputs)} is not {list(GRAPH_INPUTS)}, with or without {POOLING_MASK!r}")
 
 
 @dataclass(frozen=True)
@@ -134,6 +145,11 @@ class Manifest:
             self.similarity in SIMILARITIES, f"similarity: {self.similarity!r} is none of {', '.join(SIMILARITIES)}"
         )
         _require(len(self.graphs) >= 1, "graphs: empty")
+        for graph in self.graphs:
+            masked = POOLING_MASK in graph.inputs
+            _require(
+                masked != self.head.include_prompt, f"head.include_prompt: contradicts inputs {list(graph.inputs)}"
+            )
         _require(
             self.default_prompt_name is None or self.default_prompt_name in self.prompts,
             f"default_prompt_name: {self.default_prompt_name!r} is not among the prompts",

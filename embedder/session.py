@@ -1,6 +1,7 @@
 """Running a graph; the only file that knows onnxruntime."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,18 +75,17 @@ class Session:
                 "export or copy the model again"
             )
 
-    def run(self, input_ids: NDArray[np.int64], attention_mask: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The embeddings, float32 of shape (batch, dimension), of token ids of shape (batch, length).
+    def run(self, inputs: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+        """The embeddings, float32 of shape (batch, dimension), of the graph's `inputs`, each (batch, length).
 
         Raises:
             ArtifactError: onnxruntime fails on them, as it does on ids or lengths that the graph has no place for.
         """
         try:
-            (embeddings,) = self._session.run(
-                [self._output], {"input_ids": input_ids, "attention_mask": attention_mask}
-            )
+            (embeddings,) = self._session.run([self._output], dict(inputs))
         except Exception as error:  # as above
-            raise ArtifactError(f"onnxruntime failed on token ids of shape {input_ids.shape}: {error}") from error
+            shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
+            raise ArtifactError(f"onnxruntime failed on {shapes}: {error}") from error
         return embeddings  # type: ignore[no-any-return]
 
 

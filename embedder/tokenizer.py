@@ -46,6 +46,17 @@ class TextTokenizer:
         clipped = [text if len(text) <= long else self._clip(text) for text in texts]
         return [np.array(encoding.ids, np.int32) for encoding in self._tokenizer.encode_batch_fast(clipped)]
 
+    def prompt_length(self, prompt: str) -> int:
+        """How many tokens at the start of a text are those of `prompt`, as sentence-transformers counts them.
+
+        That is the prompt's tokens where it stands alone, less a special token at their end (such as [SEP]).
+        """
+        if not prompt:
+            return 0
+        (token_ids,) = self([prompt])
+        special = {token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special}
+        return len(token_ids) - (len(token_ids) > 0 and int(token_ids[-1]) in special)
+
     def _clip(self, text: str) -> str:
         """The start of `text` that has its first tokens: tokenising 10 MB to keep 256 tokens takes gigabytes."""
         end = self._max_seq_length * _CHARACTERS_PER_TOKEN

@@ -4,13 +4,11 @@ import json
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, BertTokenizerFast
 
-CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'-éß中文字日本語"
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-VOCABULARY = [*SPECIAL, *CHARACTERS, *(f"##{character}" for character in CHARACTERS)]
+from tests.vocabularies import wordpiece
 
+VOCABULARY_SIZE = wordpiece().get_vocab_size()
 OLD_TYPES = "sentence_transformers.models."
 NEW_TYPES = {
     "Transformer": "sentence_transformers.base.modules.transformer.Transformer",
@@ -23,6 +21,11 @@ OLD_POOLING = {
     "pooling_mode_mean_tokens": True,
     "pooling_mode_max_tokens": False,
     "pooling_mode_mean_sqrt_len_tokens": False,
+}
+NEW_TRANSFORMER = {
+    "transformer_task": "feature-extraction",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "module_output_name": "token_embeddings",
 }
 NEW_POOLING = {"embedding_dimension": 32, "pooling_mode": "mean", "include_prompt": True}
 
@@ -44,7 +47,7 @@ def write_checkpoint(
     directory.mkdir(parents=True)
     torch.manual_seed(seed)
     shape = BertConfig(
-        vocab_size=len(VOCABULARY),
+        vocab_size=VOCABULARY_SIZE,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -78,12 +81,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def _tokenizer(lowercase: bool) -> BertTokenizerFast:
-    tokenizer = Tokenizer(models.WordPiece({word: index for index, word in enumerate(VOCABULARY)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
+    tokenizer = wordpiece(lowercase=lowercase)
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=8)
     return BertTokenizerFast(

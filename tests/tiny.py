@@ -8,10 +8,22 @@ import numpy as np
 import onnx
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
+from embedder_export.layers import Normalize, Pooling, describe
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from embedder.manifest import FORMAT_VERSION, File, Graph, Head, Manifest, Parity, Source, read_manifest, write_manifest
+from embedder.manifest import (
+    FORMAT_VERSION,
+    GRAPH_INPUTS,
+    POOLING_MASK,
+    File,
+    Graph,
+    Manifest,
+    Parity,
+    Source,
+    read_manifest,
+    write_manifest,
+)
 from embedder.manifest import Tokenizer as TokenizerSettings
 
 WORDS = (
@@ -46,9 +58,13 @@ def tiny_body() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def write_tiny_artifact(directory: Path, *, normalize: bool = True, max_seq_length: int = 16, **fields) -> Path:
-    head = Head("mean", normalize)
-    save_graph(add_head(tiny_body(), head, DIMENSION), directory)
+def write_tiny_artifact(
+    directory: Path, *, normalize: bool = True, include_prompt: bool = True, max_seq_length: int = 16, **fields
+) -> Path:
+    layers = (Pooling(("mean",), include_prompt), *([Normalize()] if normalize else []))
+    graph = tiny_body()
+    add_head(graph, layers, DIMENSION)
+    save_graph(graph, directory)
     tokenizer = tiny_tokenizer()
     # As many real ones do, it comes with a limit and a padding that are not the model's.
     tokenizer.enable_truncation(4)
@@ -59,8 +75,8 @@ def write_tiny_artifact(directory: Path, *, normalize: bool = True, max_seq_leng
         source=Source("tiny", None, "0" * 64),
         dimension=DIMENSION,
         similarity="cosine",
-        tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0, "right"),
-        head=head,
+        tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0),
+        head=describe(layers),
         prompts={},
         default_prompt_name=None,
         graphs=(
@@ -68,7 +84,7 @@ def write_tiny_artifact(directory: Path, *, normalize: bool = True, max_seq_leng
                 precision="fp32",
                 file=described(directory / "model.onnx"),
                 weights=described(directory / "model.onnx.data"),
-                inputs=("input_ids", "attention_mask"),
+                inputs=GRAPH_INPUTS if include_prompt else (*GRAPH_INPUTS, POOLING_MASK),
                 output="embedding",
                 form="traced",
                 candidates=(),

@@ -3,22 +3,57 @@
 Nothing in a checkpoint is ever executed, and what cannot be honoured is refused by name.
 """
 
-import hashlib
-import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedder import hub
-from embedder.digests import sha256_of
 from embedder.errors import ModelNotFoundError
-from embedder.manifest import SIMILARITIES, Head
+from embedder.manifest import SIMILARITIES
 
 from embedder_export.errors import CheckpointError
+from embedder_export.files import digest_weights, read_json
+from embedder_export.layers import Layer, Pooling, Truncate, read_layers
 
-# What the stages read; a Hub repository also holds the same weights in several other formats.
+# What every checkpoint needs of a Hub repository, which also holds the same weights in several other formats; torch's
+# own is fetched only for the directories that have no other.
 _HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
+_TORCH_WEIGHTS = "pytorch_model*.bin"
+
+# A module's type: `sentence_transformers.models.Pooling`, or, since 5.0, `sentence_transformers.….pooling.Pooling`.
+_PACKAGE = "sentence_transformers"
+
+# The transformer's settings, by the names that sentence-transformers has given the file, in the order it tries them.
+_SETTINGS_FILES = tuple(
+    f"sentence_{architecture}_config.json"
+    for architecture in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# Each setting with what it may be. Arguments for transformers may not be anything: among them are paths, and
+# `weights_only`, which decides whether loading runs code.
+_SETTINGS: dict[str, Callable[[Any], bool]] = {
+    "max_seq_length": lambda value: value is None or (type(value) is int and value >= 1),
+    "do_lower_case": lambda value: value is None or isinstance(value, bool),
+    "transformer_task": lambda value: value == "feature-extraction",
+    "modality_config": lambda value: isinstance(value, dict) and "message" not in value and _is_text(value.get("text")),
+    "module_output_name": lambda value: value == "token_embeddings",
+    "unpad_inputs": lambda value: value is None or isinstance(value, bool),
+} | dict.fromkeys(
+    (
+        "model_args",
+        "model_kwargs",
+        "tokenizer_args",
+        "processor_kwargs",
+        "config_args",
+        "config_kwargs",
+        "processing_kwargs",
+        "tokenizer_name_or_path",
+    ),
+    lambda value: not value,
+)
+# What config.json may say of how attention is computed: anything else is code to be fetched.
+_ATTENTION = (None, "eager", "sdpa", "flash_attention_2")
 
 
 @dataclass(frozen=True)
@@ -30,9 +65,8 @@ class Checkpoint:
     name: str
     revision: str | None
     weights_sha256: str
-    head: Head
+    layers: tuple[Layer, ...]
     max_seq_length: int | None
-    positions: int | None
     lowercase: bool
     similarity: str
     prompts: dict[str, str]
@@ -47,52 +81,80 @@ def read_checkpoint(model: str) -> Checkpoint:
         CheckpointError: a file is missing or damaged, or has something that the export cannot honour.
     """
     directory, name, revision = _locate(model)
+    try:
+        return _read(directory, name, revision)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name}: {error}") from error
+
+
+def _read(directory: Path, name: str, revision: str | None) -> Checkpoint:
     modules = _read_modules(directory)
-    transformer = directory / modules[0]["path"]
-    # sentence_bert_config.json, or the same by the name of another architecture.
-    limits_path = min(transformer.glob("sentence_*_config.json"), default=transformer / "sentence_bert_config.json")
-    limits = _read_json(limits_path, dict, default={})
-    config = _read_json(directory / "config_sentence_transformers.json", dict, default={})
-    if config.get("truncate_dim") is not None:
-        raise CheckpointError(f"{name} truncates its embeddings (truncate_dim), which is not supported")
-    prompts = _checked_prompts(name, config)
-    positions = _read_json(transformer / "config.json", dict).get("max_position_embeddings")
+    if modules is None:
+        return _read_bare(directory, name, revision)
+    transformer = modules[0][1]
+    settings = _read_settings(transformer)
+    _check_transformer(transformer)
+    config = read_json(directory / "config_sentence_transformers.json", dict, default={})
+    if config.get("model_type", "SentenceTransformer") != "SentenceTransformer":
+        raise CheckpointError(f"the checkpoint is a {config['model_type']}, not a SentenceTransformer")
+    layers = read_layers(modules[1:])
+    dimension = config.get("truncate_dim")
+    if dimension is not None:
+        if type(dimension) is not int or dimension < 1:
+            raise CheckpointError(f"the checkpoint has {dimension!r} as truncate_dim")
+        layers = (*layers, Truncate(dimension))
     similarity = config.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
-        raise CheckpointError(f"{name} has the unknown similarity function {similarity!r}")
+        raise CheckpointError(f"the checkpoint has the unknown similarity function {similarity!r}")
     return Checkpoint(
         directory=directory,
         transformer=transformer,
         name=name,
         revision=revision,
-        weights_sha256=_weights_digest(transformer),
-        head=Head(pooling=_read_pooling(directory / modules[1]["path"]), normalize=len(modules) == 3),
-        max_seq_length=_checked_limit(name, limits.get("max_seq_length"), positions),
-        positions=positions,
-        lowercase=bool(limits.get("do_lower_case")),
+        weights_sha256=digest_weights(transformer),
+        layers=layers,
+        max_seq_length=settings.get("max_seq_length"),
+        lowercase=bool(settings.get("do_lower_case")),
         similarity=similarity,
-        prompts=prompts,
+        prompts=_checked_prompts(config),
         default_prompt_name=config.get("default_prompt_name"),
     )
 
 
-def _checked_prompts(name: str, config: dict[str, Any]) -> dict[str, str]:
+def _read_bare(directory: Path, name: str, revision: str | None) -> Checkpoint:
+    """A repository of transformers, without modules.json: as sentence-transformers does, its token vectors are pooled.
+
+    By their mean; by the last token where it was made as a causal language model.
+    """
+    config = read_json(directory / "config.json", dict)
+    _check_transformer(directory)
+    if read_json(directory / "tokenizer_config.json", dict, default={}).get("chat_template") is not None:
+        raise CheckpointError("the checkpoint has a chat template and no modules.json, which is not supported")
+    architecture = str((config.get("architectures") or [""])[0])
+    causal = architecture.endswith("ForCausalLM") and config.get("is_causal", True)
+    return Checkpoint(
+        directory=directory,
+        transformer=directory,
+        name=name,
+        revision=revision,
+        weights_sha256=digest_weights(directory),
+        layers=(Pooling(("lasttoken" if causal else "mean",), include_prompt=True),),
+        max_seq_length=None,
+        lowercase=False,
+        similarity="cosine",
+        prompts={},
+        default_prompt_name=None,
+    )
+
+
+def _checked_prompts(config: dict[str, Any]) -> dict[str, str]:
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
-        raise CheckpointError(f"{name} has prompts that are not strings by name: {prompts!r:.80}")
+        raise CheckpointError(f"the checkpoint has prompts that are not strings by name: {prompts!r:.80}")
     default = config.get("default_prompt_name")
     if default is not None and default not in prompts:
-        raise CheckpointError(f"{name} has the default prompt {default!r}, which is not among its prompts")
+        raise CheckpointError(f"the checkpoint has the default prompt {default!r}, which is not among its prompts")
     return {key: prompt for key, prompt in prompts.items() if prompt is not None}
-
-
-def _checked_limit(name: str, limit: Any, positions: Any) -> int | None:
-    for number in (limit, positions):
-        if number is not None and (type(number) is not int or number < 1):
-            raise CheckpointError(f"{name} has {number!r} as max_seq_length or max_position_embeddings")
-    if limit is not None and positions is not None and limit > positions:
-        raise CheckpointError(f"{name} has a max_seq_length of {limit}, but only {positions} positions")
-    return limit  # type: ignore[no-any-return]
 
 
 def _locate(model: str) -> tuple[Path, str, str | None]:
@@ -103,67 +165,68 @@ def _locate(model: str) -> tuple[Path, str, str | None]:
     if not hub.is_repository_id(repository):
         raise ModelNotFoundError(f"{model!r} is neither a directory nor the name of a Hub repository")
     directory = hub.fetch(repository, _HUB_PATTERNS)
+    without = [path for path in _weighed(directory) if not any((directory / path).glob("*.safetensors"))]
+    if without:
+        names = [str(path / _TORCH_WEIGHTS) for path in without]
+        directory = hub.fetch(repository, [*_HUB_PATTERNS, *names], revision=directory.name)
     return directory, repository.removeprefix(hub.DEFAULT_ORGANISATION), directory.name
 
 
-def _read_modules(directory: Path) -> list[dict[str, str]]:
-    """The entries of modules.json: a Transformer, a Pooling and perhaps a Normalize, in that order."""
-    modules = _read_json(directory / "modules.json", list)
-    if not all(
-        isinstance(m, dict) and isinstance(m.get("type"), str) and isinstance(m.get("path"), str) for m in modules
-    ):
-        raise CheckpointError(f"{directory / 'modules.json'} is not a list of modules, each with a type and a path")
-    kinds = []
-    for module in modules:
-        # `sentence_transformers.models.Pooling`, or, since 5.0, `sentence_transformers.….pooling.Pooling`
-        package, _, kind = module["type"].rpartition(".")
-        kinds.append(kind if package.split(".")[0] == "sentence_transformers" else module["type"])
-    for kind in kinds:
-        if kind not in ("Transformer", "Pooling", "Normalize"):
-            raise CheckpointError(f"{directory.name} has the module {kind!r}, which is not supported")
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
-        raise CheckpointError(f"{directory.name} has the modules {', '.join(kinds)}, an order that is not supported")
-    return modules  # type: ignore[no-any-return]
+def _weighed(directory: Path) -> list[PurePosixPath]:
+    """The directories of a checkpoint that should hold weights, as their paths in it."""
+    modules = _read_modules(directory) or [("Transformer", directory)]
+    return [
+        PurePosixPath(path.relative_to(directory).as_posix())
+        for kind, path in modules
+        if kind not in ("Pooling", "Normalize", "Dropout")
+    ]
 
 
-def _read_pooling(directory: Path) -> str:
-    config = _read_json(directory / "config.json", dict)
-    if "pooling_mode" in config:
-        modes = config["pooling_mode"]
-        modes = modes if isinstance(modes, list) else [modes]
-    else:
-        flags = [name for name, value in config.items() if name.startswith("pooling_mode_") and value]
-        modes = [_old_mode(name) for name in flags] or ["mean"]
-    if modes != ["mean"]:
-        raise CheckpointError(f"the pooling {'+'.join(map(str, modes))} is not supported; mean is")
-    if config.get("include_prompt", True) is False:
-        raise CheckpointError("pooling without the prompt's tokens (include_prompt: false) is not supported")
-    return "mean"
+def _read_modules(directory: Path) -> list[tuple[str, Path]] | None:
+    """The modules of modules.json, a transformer first: the name of each one's class, and its directory."""
+    path = directory / "modules.json"
+    if not path.exists():
+        return None
+    entries = read_json(path, list)
+    modules = []
+    for entry in entries:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
+            raise CheckpointError(f"{path} is not a list of modules, each with a type and a path")
+        package, _, kind = entry["type"].rpartition(".")
+        folder = PurePosixPath(entry["path"])
+        if folder.is_absolute() or ".." in folder.parts:
+            raise CheckpointError(f"{path} leads out of the checkpoint, to {entry['path']!r}")
+        modules.append((kind if package.split(".")[0] == _PACKAGE else entry["type"], directory / folder))
+    if not modules or modules[0][0] != "Transformer":
+        first = repr(modules[0][0]) if modules else "none"
+        raise CheckpointError(f"the first module should be a Transformer, and is {first}: it is not supported")
+    return modules
 
 
-def _old_mode(flag: str) -> str:
-    """`pooling_mode_mean_tokens` is mean, `pooling_mode_cls_token` cls."""
-    return flag.removeprefix("pooling_mode_").removesuffix("s").removesuffix("_token")
+def _read_settings(transformer: Path) -> dict[str, Any]:
+    for name in _SETTINGS_FILES:
+        path = transformer / name
+        settings = read_json(path, dict, default={})
+        if not settings:
+            continue
+        for key, value in settings.items():
+            if key not in _SETTINGS or not _SETTINGS[key](value):
+                raise CheckpointError(f"{path} has {value!r:.80} as {key}, which is not supported")
+        return settings
+    return {}
 
 
-def _weights_digest(directory: Path) -> str:
-    """SHA-256 of the weights; of a checkpoint in several files, that of their digests in the order of their names."""
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise CheckpointError(f"{directory} has no .safetensors file")
-    digests = [sha256_of(file) for file in files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+def _is_text(modality: Any) -> bool:
+    if not isinstance(modality, dict):
+        return False
+    output = modality.get("method_output_name")
+    return modality.get("method") == "forward" and output in ("last_hidden_state", ["last_hidden_state"])
 
 
-def _read_json(path: Path, kind: type, default: Any = None) -> Any:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        if default is not None:
-            return default
-        raise CheckpointError(f"{path} is missing: is this a sentence-transformers checkpoint?") from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    if not isinstance(content, kind):
-        raise CheckpointError(f"{path} should hold a JSON {kind.__name__}, not {content!r:.80}")
-    return content
+def _check_transformer(transformer: Path) -> None:
+    if (transformer / "adapter_config.json").exists():
+        raise CheckpointError(f"{transformer} holds an adapter (adapter_config.json), which is not supported")
+    config = read_json(transformer / "config.json", dict)
+    for key in ("attn_implementation", "_attn_implementation"):
+        if config.get(key) not in _ATTENTION:
+            raise CheckpointError(f"{transformer / 'config.json'} has {config[key]!r:.80} as {key}")

@@ -8,13 +8,17 @@ from statistics import geometric_mean
 import numpy as np
 import onnx
 import onnxruntime
-from embedder.manifest import Candidate
+from embedder.manifest import GRAPH_INPUTS, POOLING_MASK, Candidate
+from tokenizers import Tokenizer
 
-from embedder_export.graphs import save_graph
+from embedder_export.convert import ConvertedTokenizer
 
 # (texts, tokens): one short query, and batches of about the size that the runtime makes.
 _SHAPES = ((1, 16), (16, 32), (2, 256))
-_ROUNDS = 7
+# As many rounds as the time allows, in seconds for each shape: a model that takes long a call is disturbed by less.
+_ROUNDS = range(2, 8)
+_SECONDS = 4
+# Of a vector's length.
 _TOLERANCE = 1e-4
 # Timings nearer than this are a draw; then the graph with fewest nodes is kept, as it loads soonest and smallest.
 _DRAW = 1.05
@@ -29,29 +33,36 @@ class Choice:
     candidates: tuple[Candidate, ...]
 
 
-def choose_form(forms: dict[str, onnx.ModelProto], max_length: int, scratch: Path) -> Choice:
-    """Write `forms`, of which "traced" is the reference, under `scratch`, and choose the fastest."""
-    nodes = {form: len(graph.graph.node) for form, graph in forms.items()}
-    paths = {form: save_graph(graph, scratch / form) for form, graph in forms.items()}
-    timed = _time(paths, [(texts, min(tokens, max_length)) for texts, tokens in _SHAPES])
+def choose_form(forms: dict[str, Path], tokenizer: ConvertedTokenizer, texts: list[str]) -> Choice:
+    """The fastest of `forms`, of which "traced" is the reference, on tokens of `texts`."""
+    nodes = {form: len(onnx.load(path, load_external_data=False).graph.node) for form, path in forms.items()}
+    backend = Tokenizer.from_str(tokenizer.json)
+    token_ids = backend.encode(" ".join(texts), add_special_tokens=False).ids or [tokenizer.pad_id]
+    timed = _time(forms, token_ids, [(rows, min(tokens, tokenizer.max_seq_length)) for rows, tokens in _SHAPES])
     limit = _DRAW * min(candidate.milliseconds for candidate in timed)
     form = min((candidate.name for candidate in timed if candidate.milliseconds <= limit), key=nodes.__getitem__)
-    return Choice(paths[form], form, tuple(timed))
+    return Choice(forms[form], form, tuple(timed))
 
 
-def _time(paths: dict[str, Path], shapes: list[tuple[int, int]]) -> list[Candidate]:
+def _time(paths: dict[str, Path], token_ids: list[int], shapes: list[tuple[int, int]]) -> list[Candidate]:
     """Time the graphs in turn, so that a machine that slows down slows them all; drop those that differ from traced."""
     generator = np.random.default_rng(0)
     sessions = {form: _session(path) for form, path in paths.items()}
     seconds: dict[str, list[float]] = {form: [] for form in sessions}
-    for texts, tokens in shapes:
-        feed = _random_feed(generator, texts, tokens)
+    for shape in shapes:
+        feed = _feed(generator, token_ids, *shape)
+        feed = {value.name: feed[value.name] for value in sessions["traced"].get_inputs()}
         expected = sessions["traced"].run(None, feed)[0]
+        tolerance = _TOLERANCE * np.linalg.norm(expected, axis=1).max()
         for form in list(seconds):
             # Written so that NaN fails too.
-            if not np.abs(sessions[form].run(None, feed)[0] - expected).max() <= _TOLERANCE:
+            if not np.abs(sessions[form].run(None, feed)[0] - expected).max() <= tolerance:
                 del seconds[form]
-        rounds = [{form: _seconds(sessions[form], feed) for form in seconds} for _ in range(_ROUNDS)]
+        rounds: list[dict[str, float]] = []
+        while len(rounds) < _ROUNDS.start or (
+            len(rounds) < _ROUNDS.stop and sum(sum(times.values()) for times in rounds) < _SECONDS
+        ):
+            rounds.append({form: _seconds(sessions[form], feed) for form in seconds})
         for form in seconds:
             # The least, because other work on the machine only ever adds.
             seconds[form].append(min(times[form] for times in rounds))
@@ -70,8 +81,8 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _random_feed(generator: np.random.Generator, texts: int, tokens: int) -> dict[str, np.ndarray]:
-    # Any ids do for timing; small ones exist in every vocabulary. Some rows are padded, as real batches are.
-    input_ids = generator.integers(5, 30, (texts, tokens))
-    lengths = generator.integers(tokens // 2, tokens, (texts, 1), endpoint=True)
-    return {"input_ids": input_ids, "attention_mask": (np.arange(tokens) < lengths).astype(np.int64)}
+def _feed(generator: np.random.Generator, token_ids: list[int], rows: int, tokens: int) -> dict[str, np.ndarray]:
+    # Some rows are padded, as those of real batches are.
+    lengths = generator.integers((tokens + 1) // 2, tokens, (rows, 1), endpoint=True)
+    mask = (np.arange(tokens) < lengths).astype(np.int64)
+    return {GRAPH_INPUTS[0]: np.resize(token_ids, (rows, tokens)), GRAPH_INPUTS[1]: mask, POOLING_MASK: mask}

@@ -1,31 +1,55 @@
 """Second stage: the transformer as an ONNX graph, by optimum; and its tokenizer, as sentence-transformers uses it."""
 
+import gc
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import onnx
 import torch
 from embedder.manifest import GRAPH_INPUTS
-from optimum.exporters.onnx import onnx_export_from_model
+from optimum.exporters.onnx import export
+from optimum.exporters.onnx.config import TextEncoderOnnxConfig
 from optimum.exporters.tasks import TasksManager
-from transformers import AutoModel, AutoTokenizer
+from optimum.utils import NormalizedTextConfig
+from tokenizers.normalizers import Lowercase, Normalizer, Sequence
+from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError
+from embedder_export.graphs import save_graph
 
 _TASK = "feature-extraction"
+_TOKEN_VECTORS = "last_hidden_state"
+_AXES = {0: "batch_size", 1: "sequence_length"}
+# A checkpoint need not say how long a text may be; transformers then has an enormous number. Where not even positions
+# are counted, texts are cut here, for attention takes memory by the square of their length.
 _MOST_TOKENS = 1_000_000
+_UNLIMITED = 8192
 
 
 @dataclass(frozen=True)
-class BodyShape:
-    """What the later stages must know of the transformer."""
+class Body:
+    """The transformer as a graph, and what the later stages must know of it.
 
+    positions: what its configuration has as max_position_embeddings, if anything.
+    places: rows of its table of positions that a text can use, if it has one.
+    """
+
+    graph: Path
     hidden_size: int
     attention_heads: int
+    positions: int | None
+    places: int | None
 
 
 @dataclass(frozen=True)
@@ -35,84 +59,131 @@ class ConvertedTokenizer:
     json: str
     max_seq_length: int
     pad_id: int
-    padding_side: str
 
 
-def convert_body(checkpoint: Checkpoint) -> tuple[onnx.ModelProto, BodyShape]:
-    """Trace the transformer of `checkpoint` in float32, with batch and sequence axes dynamic, to its token vectors.
+def convert_body(checkpoint: Checkpoint, directory: Path) -> Body:
+    """Trace the transformer of `checkpoint` in float32 to its token vectors, and write the graph to a new `directory`.
 
+    Batch and sequence axes are dynamic. Of an encoder and decoder it takes the encoder, as sentence-transformers does.
     Eager attention, because that is the form whose pattern onnxruntime's fusions know.
     """
-    try:
-        model = AutoModel.from_pretrained(
-            checkpoint.transformer, attn_implementation="eager", dtype=torch.float32, trust_remote_code=False
-        )
-    except Exception as error:  # it raises whatever the damaged file led to
-        raise CheckpointError(f"transformers cannot load {checkpoint.name}: {error}") from error
-    try:
-        graph = _traced(model.eval())
-    except Exception as error:  # as above, from several libraries
-        raise CheckpointError(f"optimum cannot convert {checkpoint.name}: {error}") from error
-    inputs = {value.name for value in graph.graph.input}
-    if inputs != set(GRAPH_INPUTS):
-        raise CheckpointError(f"{checkpoint.name} needs the inputs {sorted(inputs)}, which are not supported")
-    return graph, BodyShape(model.config.hidden_size, model.config.num_attention_heads)
+    model = _load(checkpoint)
+    config = model.config
+    with TemporaryDirectory(dir=directory.parent) as scratch:
+        traced = Path(scratch) / "model.onnx"
+        try:
+            _trace(model, traced)
+            hidden_size = config.hidden_size
+        except Exception as error:  # from several libraries
+            raise CheckpointError(f"optimum cannot convert {checkpoint.name}: {error}") from error
+        places = _places(model)
+        del model
+        gc.collect()
+        graph = onnx.load(traced, load_external_data=False)
+        inputs = {value.name for value in graph.graph.input}
+        if inputs != set(GRAPH_INPUTS):
+            raise CheckpointError(f"{checkpoint.name} needs the inputs {sorted(inputs)}, which are not supported")
+        path = save_graph(graph, directory, source=traced.parent)
+    positions = getattr(config, "max_position_embeddings", None)
+    # XLNet's -1 means that there is no such number.
+    return Body(
+        path, hidden_size, getattr(config, "num_attention_heads", 0), None if positions == -1 else positions, places
+    )
 
 
-def convert_tokenizer(checkpoint: Checkpoint) -> ConvertedTokenizer:
+def convert_tokenizer(checkpoint: Checkpoint, body: Body) -> ConvertedTokenizer:
     """The tokenizer as sentence-transformers sets it up: with tokenizer_config.json and `do_lower_case` applied."""
-    from tokenizers.normalizers import Lowercase, Sequence
-
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.transformer, trust_remote_code=False)
-    except Exception as error:  # as above
+    except Exception as error:  # it raises whatever the damaged file led to
         raise CheckpointError(f"transformers cannot load the tokenizer of {checkpoint.name}: {error}") from error
     if not tokenizer.is_fast:
         raise CheckpointError(f"{checkpoint.name} has no fast tokenizer")
+    if tokenizer.truncation_side != "right":
+        raise CheckpointError(f"{checkpoint.name} cuts long texts at their start, which is not supported")
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()
     backend.no_padding()
-    if checkpoint.lowercase:
-        backend.normalizer = Sequence([Lowercase(), *filter(None, [backend.normalizer])])
-    return ConvertedTokenizer(
-        json=backend.to_str(),
-        max_seq_length=checkpoint.max_seq_length or _tokenizer_limit(checkpoint, tokenizer),
-        pad_id=tokenizer.pad_token_id or 0,
-        padding_side=tokenizer.padding_side,
-    )
-
-
-def _traced(model: Any) -> onnx.ModelProto:
-    with TemporaryDirectory() as scratch, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of much that may go wrong; `verify` sees whether it did
-        onnx_export_from_model(
-            model,
-            Path(scratch),
-            task=_TASK,
-            do_validation=False,
-            custom_onnx_configs={"model": _config_without_token_types(model)},
-            library_name="transformers",
+    if "token_type_ids" in tokenizer.model_input_names and any(backend.encode("two words").type_ids):
+        raise CheckpointError(
+            f"{checkpoint.name} has a tokenizer with other token types than 0, which is not supported"
         )
-        return onnx.load(Path(scratch) / "model.onnx")
+    if checkpoint.lowercase:
+        backend.normalizer = _with_lowercase(backend.normalizer)
+    return ConvertedTokenizer(backend.to_str(), _limit(checkpoint, body, tokenizer), tokenizer.pad_token_id or 0)
 
 
-def _config_without_token_types(model: Any) -> Any:
-    """Optimum's description of the inputs, less token_type_ids: for a single text all zero, which is the default."""
-    constructor = TasksManager.get_exporter_config_constructor(
-        "onnx", model=model, task=_TASK, library_name="transformers"
-    )
-    config_class = constructor.func
+def _load(checkpoint: Checkpoint) -> PreTrainedModel:
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.transformer, trust_remote_code=False)
+        kind = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+        model, loading = kind.from_pretrained(
+            checkpoint.transformer,
+            config=config,
+            attn_implementation="eager",
+            dtype=torch.float32,
+            trust_remote_code=False,
+            weights_only=True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # it raises whatever the damaged file led to
+        raise CheckpointError(f"transformers cannot load {checkpoint.name}: {error}") from error
+    # What is missing transformers makes up at random. Token vectors have no use for a pooler.
+    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    if missing:
+        raise CheckpointError(f"the weights of {checkpoint.name} lack {', '.join(missing[:3])} ({len(missing)} in all)")
+    return model.eval()
 
-    class WithoutTokenTypes(config_class):  # type: ignore[misc, valid-type]
-        @property
-        def inputs(self) -> dict[str, dict[int, str]]:
-            return {name: axes for name, axes in super().inputs.items() if name != "token_type_ids"}
 
-    return WithoutTokenTypes(model.config, *constructor.args, **constructor.keywords)
+def _trace(model: PreTrainedModel, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of much that may go wrong; `verify` sees whether it did
+        export(model, _onnx_config(model), path)
 
 
-def _tokenizer_limit(checkpoint: Checkpoint, tokenizer: Any) -> int:
-    limit = min(tokenizer.model_max_length, checkpoint.positions or tokenizer.model_max_length)
-    if limit > _MOST_TOKENS:  # transformers' stand-in for "none given"
-        raise CheckpointError(f"{checkpoint.name} says nowhere how long a text may be")
-    return int(limit)
+def _onnx_config(model: PreTrainedModel) -> TextEncoderOnnxConfig:
+    """Optimum's description of the model, but of token ids and a mask to token vectors, whatever else it can do.
+
+    Without token_type_ids: of a single text they are all zero, which is the default.
+    """
+    try:
+        known = TasksManager.get_exporter_config_constructor(
+            "onnx", model=model, task=_TASK, library_name="transformers"
+        ).func
+    except (KeyError, ValueError):  # optimum does not know the architecture; tracing may do all the same
+        known = TextEncoderOnnxConfig
+    base = known if issubclass(known, TextEncoderOnnxConfig) else TextEncoderOnnxConfig
+
+    class TokenVectors(base):  # type: ignore[misc, valid-type]
+        NORMALIZED_CONFIG_CLASS = getattr(base, "NORMALIZED_CONFIG_CLASS", None) or NormalizedTextConfig
+        inputs = dict.fromkeys(GRAPH_INPUTS, _AXES)
+        outputs = {_TOKEN_VECTORS: _AXES}  # noqa: RUF012
+
+    return TokenVectors(model.config, task=_TASK)
+
+
+def _places(model: PreTrainedModel) -> int | None:
+    for module in model.modules():
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, torch.nn.Embedding):
+            # RoBERTa and its kin number the positions from the padding's id on.
+            padding = getattr(module, "padding_idx", None)
+            return table.num_embeddings - (padding + 1 if isinstance(padding, int) else 0)
+    return None
+
+
+def _with_lowercase(normalizer: Normalizer | None) -> Normalizer:
+    """`normalizer` after lower-casing, unless it does that itself."""
+    steps = list(normalizer) if isinstance(normalizer, Sequence) else [] if normalizer is None else [normalizer]
+    if any(isinstance(step, Lowercase) for step in steps):
+        return normalizer
+    return Sequence([Lowercase(), *steps])
+
+
+def _limit(checkpoint: Checkpoint, body: Body, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The most tokens of a text: the checkpoint's own, else the tokenizer's; never more than there are places for."""
+    limit = checkpoint.max_seq_length
+    if limit is None:
+        limit = min(tokenizer.model_max_length, body.positions or tokenizer.model_max_length)
+        limit = int(limit) if limit <= _MOST_TOKENS else _UNLIMITED
+    return limit if body.places is None else min(limit, body.places)

@@ -5,37 +5,62 @@ Fusing everything is not fastest on every machine and model, so this stage offer
 """
 
 import logging
+from collections.abc import Iterator
 
 import onnx
+from onnx.external_data_helper import uses_external_data
 from onnxruntime.transformers.fusion_options import FusionOptions
 from onnxruntime.transformers.optimizer import optimize_model
 
-from embedder_export.convert import BodyShape
+from embedder_export.convert import Body
+from embedder_export.graphs import load_tensor, tensor_bytes
 
 _OWN_DOMAIN = "com.microsoft"
+# Fusing copies the graph as a protobuf message, of which the limit is 2 GB.
+_MOST_BYTES = 1_500_000_000
 
 
-def fused_forms(body: onnx.ModelProto, shape: BodyShape) -> dict[str, onnx.ModelProto]:
-    """`body` itself as "traced"; with its attention fused; and with everything fused that onnxruntime can."""
-    return {"traced": body} | {form: _fused(body, shape, options) for form, options in _fusions().items()}
+def fused_forms(body: Body) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """The graph of `body` itself, as "traced"; with its attention fused; and with everything fused but the embeddings.
+
+    The fusions compute with the weights, so these are in memory then, all but tables of embeddings; a graph with more
+    than fits has no fused form.
+    """
+    yield "traced", onnx.load(body.graph, load_external_data=False)
+    for form, options in _fusions().items():
+        graph = _load_for_fusing(body)
+        if graph is not None:
+            yield form, _fused(graph, body, options)
 
 
 def _fusions() -> dict[str, FusionOptions]:
-    attention = FusionOptions("bert")
+    attention, full = FusionOptions("bert"), FusionOptions("bert")
     attention.use_multi_head_attention = True
-    attention.enable_embed_layer_norm = False
     attention.enable_skip_layer_norm = False
     attention.enable_bias_skip_layer_norm = False
-    return {"attention": attention, "full": FusionOptions("bert")}
+    for options in (attention, full):
+        options.enable_embed_layer_norm = False  # it gains nothing, and reads the tables of embeddings
+    return {"attention": attention, "full": full}
 
 
-def _fused(body: onnx.ModelProto, shape: BodyShape, options: FusionOptions) -> onnx.ModelProto:
+def _load_for_fusing(body: Body) -> onnx.ModelProto | None:
+    graph = onnx.load(body.graph, load_external_data=False)
+    tables = {node.input[0] for node in graph.graph.node if node.op_type == "Gather"}
+    wanted = [tensor for tensor in graph.graph.initializer if uses_external_data(tensor) and tensor.name not in tables]
+    if sum(map(tensor_bytes, wanted)) > _MOST_BYTES:
+        return None
+    for tensor in wanted:
+        load_tensor(tensor, body.graph.parent)
+    return graph
+
+
+def _fused(graph: onnx.ModelProto, body: Body, options: FusionOptions) -> onnx.ModelProto:
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
     fused = optimize_model(
-        _copy(body),
+        graph,
         model_type="bert",  # the pattern's name: it covers the BERT family's descendants too
-        num_heads=shape.attention_heads,
-        hidden_size=shape.hidden_size,
+        num_heads=body.attention_heads,
+        hidden_size=body.hidden_size,
         optimization_options=options,
         opt_level=0,
     ).model
@@ -43,9 +68,3 @@ def _fused(body: onnx.ModelProto, shape: BodyShape, options: FusionOptions) -> o
     if all(opset.domain != _OWN_DOMAIN for opset in fused.opset_import):
         fused.opset_import.append(onnx.helper.make_opsetid(_OWN_DOMAIN, 1))
     return fused
-
-
-def _copy(graph: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(graph)
-    return copy

@@ -10,7 +10,7 @@ from embedder.manifest import Parity
 from sentence_transformers import SentenceTransformer
 
 from embedder_export.checkpoint import Checkpoint
-from embedder_export.errors import ParityError
+from embedder_export.errors import CheckpointError, ParityError
 
 MIN_COSINE = 0.99999
 MAX_ABS_DIFFERENCE = 1e-4
@@ -18,6 +18,7 @@ MAX_ABS_DIFFERENCE = 1e-4
 # What a line of a text file cannot hold, and what people send all the same.
 _BLANK = ("", " ", "\n", "\t \n", "\u0085")
 _ODD = (*_BLANK, "two\nlines", "\ufeffmark", "a\0b", "\x7f", "word " * 2000, "x" * 5000, "字" * 1000)
+_PROMPT = "Represent the sentence, on whatever it is, for retrieving others: "
 
 
 def parity_sentences() -> list[str]:
@@ -27,26 +28,42 @@ def parity_sentences() -> list[str]:
 
 
 def verify(artifact: Path, checkpoint: Checkpoint) -> Parity:
-    """Compare the two on `parity_sentences`.
+    """Compare the two on `parity_sentences`; where the model leaves its prompt out of the pooling, under a prompt too.
 
     Raises:
         ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_ABS_DIFFERENCE`.
+        CheckpointError: sentence-transformers itself fails on the checkpoint.
     """
+    model = Embedder(artifact, provider="cpu")
+    prompts = [None] if model.manifest.head.include_prompt else [None, _PROMPT]
     sentences = parity_sentences()
-    ours = Embedder(artifact, provider="cpu").encode(sentences)
+    ours = np.concatenate([model.encode(sentences, prompt=prompt) for prompt in prompts])
+    try:
+        reference = _reference(checkpoint, model.max_seq_length)
+        theirs = np.concatenate(
+            [reference.encode(sentences, prompt=prompt, batch_size=8, show_progress_bar=False) for prompt in prompts]
+        )
+    except Exception as error:  # it raises whatever the checkpoint led to
+        raise CheckpointError(f"sentence-transformers fails on {checkpoint.name}: {error}") from error
+    name = f"sentence-transformers {version('sentence-transformers')}"
+    return compare(ours, theirs, sentences * len(prompts), name)
+
+
+def _reference(checkpoint: Checkpoint, max_seq_length: int) -> SentenceTransformer:
     reference = SentenceTransformer(str(checkpoint.directory), device="cpu", local_files_only=True)
-    theirs = reference.encode(sentences, show_progress_bar=False)
-    return compare(ours, theirs, sentences, f"sentence-transformers {version('sentence-transformers')}")
+    # Padded on the left, its vectors depend on their batch-mates wherever positions are counted from the padding's
+    # start. Padded on the right each is what it is alone.
+    reference.tokenizer.padding_side = "right"
+    # It fails where its limit is past the table of positions.
+    reference.max_seq_length = min(reference.max_seq_length, max_seq_length)
+    return reference
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray, sentences: list[str], reference: str) -> Parity:
     """The parity of `ours` with `theirs`, both float32 (n, dim); raises ParityError as `verify` does."""
     if ours.shape != theirs.shape:
         raise ParityError(f"the artifact's embeddings have the shape {ours.shape}, those of {reference} {theirs.shape}")
-    difference = np.abs(ours - theirs).max(axis=1)
-    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        cosine = (ours * theirs).sum(axis=1) / (np.linalg.norm(ours, axis=1) * np.linalg.norm(theirs, axis=1))
+    cosine, difference = measure(ours, theirs)
     # Written so that NaN fails too.
     if not (cosine.min() >= MIN_COSINE and difference.max() <= MAX_ABS_DIFFERENCE):
         worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
@@ -55,3 +72,18 @@ def compare(ours: np.ndarray, theirs: np.ndarray, sentences: list[str], referenc
             f"difference {difference.max():.2e} (at most {MAX_ABS_DIFFERENCE}); worst on {sentences[worst]!r:.80}"
         )
     return Parity(reference, len(sentences), min(float(cosine.min()), 1.0), float(difference.max()))
+
+
+def measure(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each row of `ours` and `theirs`: their cosine, and their largest difference in one number.
+
+    The difference is a share of the length of the row of `theirs`: of unit vectors it is the difference itself.
+    """
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    lengths = np.linalg.norm(theirs, axis=1)
+    with np.errstate(invalid="ignore"):
+        # A vector may be zero, where both must be: a difference from it is taken as it is.
+        difference = np.abs(ours - theirs).max(axis=1) / np.where(lengths > 0, lengths, 1)
+        cosine = (ours * theirs).sum(axis=1) / (np.linalg.norm(ours, axis=1) * lengths)
+    cosine[(lengths == 0) & (difference == 0)] = 1
+    return cosine, difference

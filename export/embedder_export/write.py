@@ -12,6 +12,7 @@ from embedder.manifest import (
     FORMAT_VERSION,
     GRAPH_INPUTS,
     MANIFEST_NAME,
+    POOLING_MASK,
     File,
     Graph,
     Manifest,
@@ -26,6 +27,7 @@ from embedder_export.convert import ConvertedTokenizer
 from embedder_export.errors import OutputError
 from embedder_export.graphs import weights_of
 from embedder_export.head import OUTPUT
+from embedder_export.layers import describe
 
 _OUR_NAMES = (MANIFEST_NAME, "tokenizer.json")
 _TOOLS = ("onnx", "onnxruntime", "optimum-onnx", "transformers", "torch", "tokenizers")
@@ -89,13 +91,12 @@ def write_artifact(
     graph_path, weights_path = (
         Path(shutil.move(path, directory / path.name)) for path in (choice.graph, weights_of(choice.graph))
     )
-    for path in (graph_path, weights_path):
-        path.chmod(tokenizer_path.stat().st_mode)  # onnx makes its files private to their owner
+    head = describe(checkpoint.layers)
     graph = Graph(
         precision="fp32",
         file=_described(graph_path),
         weights=_described(weights_path),
-        inputs=GRAPH_INPUTS,
+        inputs=GRAPH_INPUTS if head.include_prompt else (*GRAPH_INPUTS, POOLING_MASK),
         output=OUTPUT,
         form=choice.form,
         candidates=choice.candidates,
@@ -105,10 +106,8 @@ def write_artifact(
         source=Source(checkpoint.name, checkpoint.revision, checkpoint.weights_sha256),
         dimension=dimension,
         similarity=checkpoint.similarity,
-        tokenizer=Tokenizer(
-            _described(tokenizer_path), tokenizer.max_seq_length, tokenizer.pad_id, tokenizer.padding_side
-        ),
-        head=checkpoint.head,
+        tokenizer=Tokenizer(_described(tokenizer_path), tokenizer.max_seq_length, tokenizer.pad_id),
+        head=head,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
         graphs=(graph,),

@@ -7,16 +7,20 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+import torch
 from embedder_export import convert, pipeline
 from embedder_export.checkpoint import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
 from embedder_export.write import staged
+from safetensors.torch import load_file, save_file
 
 import embedder
 from embedder.errors import ModelNotFoundError
-from tests.checkpoints import NEW_POOLING, NEW_TYPES, OLD_POOLING, write_checkpoint, write_json
+from embedder.manifest import Head
+from tests.checkpoints import NEW_POOLING, NEW_TRANSFORMER, NEW_TYPES, OLD_POOLING, write_checkpoint, write_json
 from tests.tiny import tiny_body
 
 TEXTS = ["Hello, World!", "", "a" * 300, "ÉCOLE ß", "日本語 text", "one two three four five six seven eight nine"]
@@ -48,6 +52,10 @@ def reference(checkpoint, texts, **options):
         {"lowercase": False, "seed": 6},
         {"folder": "0_Transformer", "seed": 7},
         {"limits_name": "sentence_roberta_config.json", "transformer": {"max_seq_length": 10}, "seed": 8},
+        {"types": NEW_TYPES, "pooling": NEW_POOLING, "transformer": NEW_TRANSFORMER, "seed": 9},
+        {"pooling": OLD_POOLING | {"pooling_mode_cls_token": True, "pooling_mode_max_tokens": True}, "seed": 10},
+        {"pooling": NEW_POOLING | {"pooling_mode": ["lasttoken", "weightedmean"]}, "seed": 11},
+        {"modules": ("Transformer", "Pooling", "Dropout", "Normalize"), "seed": 12},
     ],
 )
 def test_same_vectors_as_sentence_transformers(tmp_path, layout):
@@ -85,7 +93,7 @@ def test_settings_of_the_checkpoint_are_in_the_manifest(checkpoint, artifact):
         PROMPTS,
         "query",
     )
-    assert (manifest.head.pooling, manifest.head.normalize) == ("mean", True)
+    assert manifest.head == Head(("mean",), True, ("normalize",))
     assert [candidate.name for candidate in manifest.graphs[0].candidates] == ["traced", "attention", "full"]
     for options in (
         {},
@@ -191,21 +199,29 @@ def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_pa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"modules": ("Transformer", "Pooling", "LSTM")}, "has the module 'LSTM', which is not supported"),
-        ({"modules": ("Transformer", "Normalize", "Pooling")}, "an order that is not supported"),
-        ({"modules": ("Transformer",)}, "has the modules Transformer, an order"),
-        ({"types": {"Pooling": "evil.code.Pooling"}}, r"has the module 'evil\.code\.Pooling'"),
-        ({"pooling": OLD_POOLING | {"pooling_mode_cls_token": True}}, r"the pooling cls\+mean is not supported"),
-        ({"pooling": NEW_POOLING | {"pooling_mode": "lasttoken"}}, "the pooling lasttoken is not supported"),
-        ({"pooling": NEW_POOLING | {"pooling_mode": None}}, "the pooling None is not supported"),
-        ({"pooling": NEW_POOLING | {"include_prompt": False}}, "without the prompt's tokens"),
+        ({"modules": ("Transformer", "Pooling", "LSTM")}, "checkpoint: the module 'LSTM' is not supported"),
+        ({"modules": ("Transformer",)}, "0 Pooling modules"),
+        ({"modules": ("CLIPModel", "Pooling")}, "first module should be a Transformer, and is 'CLIPModel'"),
+        ({"modules": ()}, "first module should be a Transformer, and is none"),
+        ({"types": {"Pooling": "evil.code.Pooling"}}, r"the module 'evil\.code\.Pooling' is not supported"),
+        ({"types": {"Transformer": "evil.Transformer"}}, r"should be a Transformer, and is 'evil\.Transformer'"),
+        ({"types": {"Pooling": "sentence_transformers.evil.Pooling"}}, "sentence-transformers fails on checkpoint"),
+        ({"folder": "../elsewhere"}, r"leads out of the checkpoint, to '\.\./elsewhere'"),
         ({"config": {"prompts": ["query"]}}, "prompts that are not strings by name"),
         ({"config": {"prompts": {"query": 3}}}, "prompts that are not strings by name"),
         ({"config": {"default_prompt_name": "query"}}, "the default prompt 'query', which is not among"),
         ({"config": ["query"]}, "should hold a JSON dict, not"),
-        ({"transformer": {"max_seq_length": 65}}, "a max_seq_length of 65, but only 64 positions"),
-        ({"transformer": {"max_seq_length": "32"}}, "has '32' as max_seq_length"),
-        ({"config": {"truncate_dim": 8}}, r"truncates its embeddings \(truncate_dim\)"),
+        ({"transformer": {"max_seq_length": "32"}}, r"sentence_bert_config\.json has '32' as max_seq_length"),
+        ({"transformer": {"max_seq_length": 0}}, "has 0 as max_seq_length"),
+        ({"transformer": {"do_lower_case": "yes"}}, "has 'yes' as do_lower_case"),
+        ({"transformer": {"model_args": {"weights_only": False}}}, r"has \{'weights_only': False\} as model_args"),
+        ({"transformer": {"tokenizer_name_or_path": "org/other"}}, "has 'org/other' as tokenizer_name_or_path"),
+        ({"transformer": {"transformer_task": "fill-mask"}}, "has 'fill-mask' as transformer_task"),
+        ({"transformer": {"modality_config": {"message": {}}}}, "as modality_config"),
+        ({"transformer": {"modality_config": {"text": 3}}}, "as modality_config"),
+        ({"transformer": {"color": "red"}}, "has 'red' as color, which is not supported"),
+        ({"config": {"truncate_dim": "8"}}, "has '8' as truncate_dim"),
+        ({"config": {"model_type": "SparseEncoder"}}, "is a SparseEncoder, not a SentenceTransformer"),
         ({"config": {"similarity_fn_name": "near"}}, "unknown similarity function 'near'"),
     ],
 )
@@ -219,7 +235,7 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda d: (d / "modules.json").unlink(), r"modules\.json is missing: is this a sentence-transformers"),
+        (lambda d: (d / "config.json").unlink(), r"config\.json is missing: is this a sentence-transformers"),
         (lambda d: (d / "modules.json").write_text("{"), r"modules\.json cannot be read"),
         (
             lambda d: write_json(d / "modules.json", [{"path": "", "type": 3}]),
@@ -229,6 +245,21 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
         (lambda d: (d / "1_Pooling/config.json").unlink(), r"config\.json is missing"),
         (lambda d: (d / "model.safetensors").unlink(), r"has no \.safetensors file"),
         (lambda d: (d / "model.safetensors").write_bytes(b"x" * 100), "transformers cannot load"),
+        (
+            lambda d: change_weights(d, lambda w: w.pop("embeddings.LayerNorm.weight")),
+            "lack embeddings.LayerNorm.weight",
+        ),
+        (
+            lambda d: change_weights(d, lambda w: w.update({"embeddings.LayerNorm.weight": torch.ones(31)})),
+            "transformers cannot load",
+        ),
+        (lambda d: write_json(d / "adapter_config.json", {}), r"holds an adapter \(adapter_config\.json\)"),
+        (
+            lambda d: edit_json(d / "config.json", attn_implementation="org/kernel"),
+            "'org/kernel' as attn_implementation",
+        ),
+        (lambda d: edit_json(d / "tokenizer_config.json", truncation_side="left"), "cuts long texts at their start"),
+        (lambda d: edit_json(d / "tokenizer_config.json", pad_token=None), "sentence-transformers fails on checkpoint"),
         (lambda d: write_json(d / "config.json", {"model_type": "novel"}), "transformers cannot load|cannot be read"),
     ],
 )
@@ -237,29 +268,91 @@ def test_damaged_checkpoint(tmp_path, damage, message):
     damage(checkpoint)
     with pytest.raises(CheckpointError, match=message):
         export(checkpoint, tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
 
 
-def test_checkpoint_without_a_limit_takes_the_tokenizers(tmp_path):
+def edit_json(path, **changes):
+    write_json(path, json.loads(path.read_text()) | changes)
+
+
+def change_weights(directory, change):
+    weights = load_file(directory / "model.safetensors")
+    change(weights)
+    save_file(weights, directory / "model.safetensors", {"format": "pt"})
+
+
+def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
+
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
-    (checkpoint / "sentence_bert_config.json").unlink()
+    (checkpoint / "model.safetensors").unlink()
+    torch.save({"embeddings.word_embeddings.weight": Evil()}, checkpoint / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="transformers cannot load checkpoint"):
+        export(checkpoint, tmp_path / "artifact")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "changes", "expected"),
+    [
+        (None, {}, 48),
+        (None, {"model_max_length": 100}, 64),
+        (None, {"model_max_length": None}, 64),
+        (40, {}, 40),
+        (60, {}, 60),
+        (65, {}, 64),
+    ],
+)
+def test_limit(tmp_path, limit, changes, expected):
+    """The checkpoint's own before the tokenizer's; never more than the 64 positions that there are."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", transformer={"max_seq_length": limit})
+    edit_json(checkpoint / "tokenizer_config.json", **changes)
+    assert export(checkpoint, tmp_path / "artifact").tokenizer.max_seq_length == expected
+
+
+def test_repository_of_transformers_alone(tmp_path):
+    """No modules.json: mean pooling, and what only sentence-transformers' own files say does not hold."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"prompts": {"query": "find: "}})
+    (checkpoint / "modules.json").unlink()
     manifest = export(checkpoint, tmp_path / "artifact")
+    assert (manifest.head, manifest.prompts) == (Head(("mean",), True, ()), {})
     assert manifest.tokenizer.max_seq_length == 48
-    write_json(checkpoint / "tokenizer_config.json", {"tokenizer_class": "BertTokenizerFast"})
-    config = json.loads((checkpoint / "config.json").read_text())
-    del config["max_position_embeddings"]
-    write_json(checkpoint / "config.json", config)
-    with pytest.raises(CheckpointError, match="says nowhere how long a text may be"):
-        convert.convert_tokenizer(read_checkpoint(str(checkpoint)))
+    model = embedder.Embedder(tmp_path / "artifact")
+    assert np.abs(model.encode(TEXTS) - reference(checkpoint, TEXTS)).max() < 1e-5
+    edit_json(checkpoint / "tokenizer_config.json", chat_template="{{ messages }}")
+    with pytest.raises(CheckpointError, match="chat template"):
+        read_checkpoint(str(checkpoint))
+
+
+def test_truncated_dimensions(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"truncate_dim": 8})
+    manifest = export(checkpoint, tmp_path / "artifact")
+    assert (manifest.dimension, manifest.head.layers) == (8, ("normalize", "truncate(8)"))
+    options = {"normalize_embeddings": True}
+    ours = embedder.Embedder(tmp_path / "artifact").encode(TEXTS, **options)
+    assert np.abs(ours - reference(checkpoint, TEXTS, **options)).max() < 1e-5
+
+
+def test_left_padding(tmp_path):
+    """Of a BERT padded on the left sentence-transformers' vectors depend on the batch: the ones alone are ours."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    edit_json(checkpoint / "tokenizer_config.json", padding_side="left")
+    export(checkpoint, tmp_path / "artifact")
+    alone = np.concatenate([reference(checkpoint, [text]) for text in TEXTS])
+    assert np.abs(alone - reference(checkpoint, TEXTS)).max() > 1e-3
+    assert np.abs(alone - embedder.Embedder(tmp_path / "artifact").encode(TEXTS)).max() < 1e-5
 
 
 def fail(*arguments, **options):
     raise KeyError("pixels")
 
 
-def body_that_needs_pixels(model):
+def trace_body_that_needs_pixels(model, path):
     body = tiny_body()
     body.graph.input[0].name = "pixels"
-    return body
+    onnx.save(body, path)
 
 
 @pytest.mark.parametrize(
@@ -270,8 +363,8 @@ def body_that_needs_pixels(model):
             SimpleNamespace(from_pretrained=lambda *a, **k: SimpleNamespace(is_fast=False)),
             "no fast token",
         ),
-        ("onnx_export_from_model", fail, r"optimum cannot convert small: .*pixels"),
-        ("_traced", body_that_needs_pixels, r"small needs the inputs \['attention_mask', 'pixels'\]"),
+        ("_trace", fail, r"optimum cannot convert small: .*pixels"),
+        ("_trace", trace_body_that_needs_pixels, r"small needs the inputs \['attention_mask', 'pixels'\]"),
     ],
 )
 def test_checkpoint_that_the_libraries_cannot_do(checkpoint, tmp_path, monkeypatch, name, stand_in, message):
@@ -307,7 +400,7 @@ def test_command_line_error_has_no_traceback(tmp_path, capsys):
     assert main([str(tmp_path), "--output", str(tmp_path / "artifact")]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("embedder-export: error: ")
-    assert "modules.json is missing" in last
+    assert "config.json is missing" in last
 
 
 def test_from_the_hub(checkpoint, tmp_path):
@@ -317,12 +410,17 @@ def test_from_the_hub(checkpoint, tmp_path):
     from tests.hub_server import COMMIT, serve
 
     (checkpoint / "pytorch_model.bin").write_bytes(b"the same weights again")
-    with serve({"org/small": checkpoint, "sentence-transformers/smaller": checkpoint}) as hub:
+    pickled = Path(shutil.copytree(checkpoint, tmp_path / "pickled"))
+    (pickled / "model.safetensors").unlink()
+    torch.save(load_file(checkpoint / "model.safetensors"), pickled / "pytorch_model.bin")
+    with serve({"org/small": checkpoint, "sentence-transformers/smaller": checkpoint, "org/old": pickled}) as hub:
         environment = dict(os.environ, HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "hf"))
         for model, name in [("org/small", "org/small"), ("smaller", "smaller")]:
             command = [sys.executable, "-m", "embedder_export", model, "--output", tmp_path / "artifact"]
             subprocess.run(command, env=environment, cwd=tmp_path, check=True, capture_output=True)
             source = embedder.Embedder(tmp_path / "artifact").manifest.source
             assert (source.model, source.revision) == (name, COMMIT)
-    assert "model.safetensors" in hub.taken
-    assert "pytorch_model.bin" not in hub.taken
+        assert "model.safetensors" in hub.taken
+        assert "pytorch_model.bin" not in hub.taken
+        subprocess.run([*command[:3], "org/old", *command[4:]], env=environment, cwd=tmp_path, check=True)
+        assert "pytorch_model.bin" in hub.taken

@@ -5,33 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from embedder_export import choose
+from embedder_export.convert import ConvertedTokenizer
 from embedder_export.errors import ParityError
 from embedder_export.graphs import save_graph, weights_of
 from embedder_export.head import add_head
+from embedder_export.layers import Pooling
 from embedder_export.verify import compare, parity_sentences
 
-from embedder.manifest import Head
-from tests.tiny import DIMENSION, TABLE, tiny_body
-
-
-def run(graph, directory, ids, mask):
-    path = save_graph(graph, directory)
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return session.run(["embedding"], {"input_ids": ids, "attention_mask": mask})[0]
-
-
-@pytest.mark.parametrize("normalize", [True, False])
-def test_head_is_the_formula(tmp_path, normalize):
-    ids = np.array([[4, 5, 6, 7], [8, 9, 1, 1], [3, 3, 3, 3]])
-    mask = np.array([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
-    embeddings = run(add_head(tiny_body(), Head("mean", normalize), DIMENSION), tmp_path / "graph", ids, mask)
-    mean = np.stack([TABLE[[4, 5, 6, 7]].mean(0), TABLE[[8, 9]].mean(0), np.zeros(DIMENSION)])
-    norms = np.linalg.norm(mean, axis=1, keepdims=True)
-    np.testing.assert_allclose(embeddings, mean / np.maximum(norms, 1e-12) if normalize else mean, atol=1e-6)
-    assert embeddings.dtype == np.float32
+from tests.tiny import DIMENSION, TABLE, tiny_body, tiny_tokenizer
 
 
 def test_weights_lie_beside_the_graph(tmp_path):
@@ -40,20 +23,48 @@ def test_weights_lie_beside_the_graph(tmp_path):
     assert len(path.read_bytes()) < 1000
 
 
-def form(scale=1.0, extra_nodes=0):
+def test_weights_move_from_file_to_file_and_back(tmp_path):
+    graph = tiny_body()
+    second = np.arange(1000, dtype=np.float32)
+    graph.graph.initializer.append(onnx.numpy_helper.from_array(second, "second"))
+    first = save_graph(graph, tmp_path / "first")
+    added = onnx.load(first, load_external_data=False)
+    del added.graph.initializer[0]
+    added.graph.initializer.append(onnx.numpy_helper.from_array(TABLE, "added"))
+    path = save_graph(added, tmp_path / "second", source=first.parent)
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
+    np.testing.assert_array_equal(tensors["second"], second)
+    np.testing.assert_array_equal(tensors["added"], TABLE)
+    assert weights_of(path).stat().st_size < second.nbytes + TABLE.nbytes + 64  # the table that was dropped is gone
+
+
+def test_weights_that_end_too_soon(tmp_path):
+    path = save_graph(tiny_body(), tmp_path / "graph")
+    weights_of(path).write_bytes(b"short")
+    with pytest.raises(EOFError, match="ends before its last tensor"):
+        save_graph(onnx.load(path, load_external_data=False), tmp_path / "copy", source=path.parent)
+
+
+def form(directory, scale=1.0, extra_nodes=0):
     """The tiny graph, with its table scaled, and some nodes that do nothing."""
     body = tiny_body()
     body.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(TABLE * np.float32(scale), "table"))
-    graph = add_head(body, Head("mean", False), DIMENSION)
+    add_head(body, (Pooling(("mean",), True),), DIMENSION)
     for index in range(extra_nodes):
-        graph.graph.node.append(onnx.helper.make_node("Identity", ["embedding"], [f"nothing{index}"]))
-    return graph
+        body.graph.node.append(onnx.helper.make_node("Identity", ["embedding"], [f"nothing{index}"]))
+    return save_graph(body, directory)
+
+
+def chosen(forms):
+    tokenizer = ConvertedTokenizer(tiny_tokenizer().to_str(), 16, 0)
+    return choose.choose_form(forms, tokenizer, ["the cat sat on the mat"])
 
 
 def test_a_draw_goes_to_the_smallest_graph(tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "_seconds", lambda session, feed: 0.01)
-    choice = choose.choose_form({"traced": form(extra_nodes=2), "full": form(extra_nodes=1)}, 16, tmp_path)
-    assert (choice.form, choice.graph) == ("full", tmp_path / "full" / "model.onnx")
+    full = form(tmp_path / "full", extra_nodes=1)
+    choice = chosen({"traced": form(tmp_path / "traced", extra_nodes=2), "full": full})
+    assert (choice.form, choice.graph) == ("full", full)
     assert [(candidate.name, candidate.milliseconds) for candidate in choice.candidates] == [
         ("traced", 10),
         ("full", 10),
@@ -63,14 +74,18 @@ def test_a_draw_goes_to_the_smallest_graph(tmp_path, monkeypatch):
 def test_the_fastest_form_is_kept(tmp_path, monkeypatch):
     seconds = iter([0.010, 0.020] * 1000)
     monkeypatch.setattr(choose, "_seconds", lambda session, feed: next(seconds))
-    choice = choose.choose_form({"traced": form(extra_nodes=9), "full": form()}, 16, tmp_path)
+    choice = chosen({"traced": form(tmp_path / "traced", extra_nodes=9), "full": form(tmp_path / "full")})
     assert choice.form == "traced"
 
 
 def test_a_form_with_other_embeddings_is_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(choose, "_seconds", lambda session, feed: 0.01)
-    forms = {"traced": form(extra_nodes=9), "wrong": form(scale=1.01), "nan": form(scale=np.nan)}
-    choice = choose.choose_form(forms, 16, tmp_path)
+    forms = {
+        "traced": form(tmp_path / "traced", extra_nodes=9),
+        "wrong": form(tmp_path / "wrong", scale=1.01),
+        "nan": form(tmp_path / "nan", scale=np.nan),
+    }
+    choice = chosen(forms)
     assert choice.form == "traced"
     assert [candidate.name for candidate in choice.candidates] == ["traced"]
 
@@ -103,6 +118,19 @@ def test_parity_that_falls_short_names_the_sentence(value):
     other[1, 3] = value
     with pytest.raises(ParityError, match=r"parity with the reference fell short.*worst on 'b'"):
         compare(other, GOOD, ["a", "b", "c"], "the reference")
+
+
+def test_parity_of_long_vectors_is_relative():
+    other = 1000 * GOOD
+    other[1, 3] = 0.05
+    assert compare(other, 1000 * GOOD, ["a", "b", "c"], "the reference").max_abs_difference == pytest.approx(5e-5)
+
+
+def test_zero_vectors_are_alike():
+    zero = GOOD * np.array([[1], [0], [1]], np.float32)
+    assert compare(zero, zero, ["a", "b", "c"], "the reference").min_cosine == 1
+    with pytest.raises(ParityError):
+        compare(GOOD, zero, ["a", "b", "c"], "the reference")
 
 
 def test_parity_of_other_shapes():

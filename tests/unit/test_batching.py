@@ -39,12 +39,14 @@ def test_windows_read_no_further_than_they_must():
     assert len(taken) == 1024
 
 
-def test_padding_goes_on_the_named_side():
-    sequences = [np.array([5, 6, 7], np.int32), np.array([8], np.int32)]
-    ids, mask = pad(sequences, 1, "right")
+def test_padding_goes_on_the_right():
+    ids, mask = pad([np.array([5, 6, 7], np.int32), np.array([8], np.int32)], 1)
     assert ids.tolist() == [[5, 6, 7], [8, 1, 1]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert ids.dtype == mask.dtype == np.int64
-    ids, mask = pad(sequences, 1, "left")
-    assert ids.tolist() == [[5, 6, 7], [1, 1, 8]]
-    assert mask.tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_a_row_without_tokens_has_a_masked_one():
+    ids, mask = pad([np.array([], np.int32)], 1)
+    assert (ids.tolist(), mask.tolist()) == ([[1]], [[0]])
+    assert pad([], 1)[0].shape == (0, 0)

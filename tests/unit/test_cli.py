@@ -254,7 +254,7 @@ def test_info(make_artifact, capsys):
         "model           tiny\n",
         "dimension       8\n",
         "max_seq_length  16 tokens\n",
-        "head            mean pooling, normalised\n",
+        "head            mean pooling, normalize\n",
         "query (default): 'query : '",
         "with sentence-transformers 5.7.0, over 252 sentences",
         "smallest cosine 0.99999990, largest difference 3.1e-07",

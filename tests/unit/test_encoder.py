@@ -99,6 +99,22 @@ def test_prompts(make_artifact):
         np.testing.assert_allclose(vector, expected(ids_of(text)), atol=1e-6)
 
 
+@pytest.mark.parametrize("texts", [["cat"], ["the cat sat on the mat", "", "a"], ["long " * 100, "dogs !"]])
+def test_prompt_left_out_of_the_pooling(make_artifact, texts):
+    model = Embedder(make_artifact(include_prompt=False, prompts={"query": "query : "}, default_prompt_name="query"))
+    # [CLS] query : are left out; the [SEP] of the prompt alone is not there in the text.
+    pooled = [expected(ids_of("query : " + text)[3:]) for text in texts]
+    np.testing.assert_allclose(model.encode(texts), pooled, atol=1e-6)
+    np.testing.assert_allclose(model.encode(texts, prompt="query : "), pooled, atol=1e-6)
+    np.testing.assert_allclose(model.encode(texts, prompt=""), [expected(ids_of(text)) for text in texts], atol=1e-6)
+
+
+def test_prompt_that_leaves_nothing_to_pool(make_artifact):
+    model = Embedder(make_artifact(include_prompt=False))
+    # Of the text only the final [SEP] is left.
+    np.testing.assert_allclose(model.encode("cat", prompt="long " * 100), expected(ids_of("")[-1:]), atol=1e-6)
+
+
 def test_document_prompt(make_artifact):
     # sentence-transformers would go on to passage and corpus, but always has a document, if an empty one.
     model = Embedder(make_artifact(prompts={"document": "a ", "passage": "b ", "corpus": "c "}))

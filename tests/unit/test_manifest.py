@@ -29,11 +29,11 @@ def test_what_is_written_is_read_back(tiny, tmp_path):
 
 def test_newer_format_says_to_upgrade(tiny):
     edit(tiny, lambda content: content.update(format_version=FORMAT_VERSION + 1, surprise=True))
-    with pytest.raises(FormatError, match=r"format version 2; this embedder reads version 1: upgrade embedder"):
+    with pytest.raises(FormatError, match=r"format version 3; this embedder reads version 2: upgrade embedder"):
         read_manifest(tiny)
 
 
-@pytest.mark.parametrize("version", [0, None, "1", -3])
+@pytest.mark.parametrize("version", [0, 1, None, "2", -3])
 def test_other_formats_say_to_export_again(tiny, version):
     edit(tiny, lambda content: content.update(format_version=version))
     with pytest.raises(FormatError, match="export the model again"):
@@ -72,7 +72,8 @@ def test_missing_format_version(tiny):
             lambda m: m["graphs"][0].update(weights=m["tokenizer"]["file"]),
             r"weights: 'tokenizer\.json' is not the graph's",
         ),
-        (lambda m: m["tokenizer"].update(padding_side="top"), "tokenizer.padding_side: 'top'"),
+        (lambda m: m["graphs"][0]["inputs"].append("pooling_mask"), "head.include_prompt: contradicts inputs"),
+        (lambda m: m["head"].update(include_prompt=False), "head.include_prompt: contradicts inputs"),
     ],
 )
 def test_bad_field_is_named(tiny, change, message):

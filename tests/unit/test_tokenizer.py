@@ -24,6 +24,12 @@ def test_limit_and_padding_baked_into_the_file_are_overridden(tokenizer):
     assert long.dtype == np.int32
 
 
+def test_prompt_length(tokenizer):
+    assert tokenizer.prompt_length("") == 0
+    assert tokenizer.prompt_length("query : ") == 3  # [CLS] query :
+    assert tokenizer.prompt_length("a " * 100) == 15
+
+
 WORDS = st.sampled_from(["cat", "dogs", "a", "!", "字", "é", "e\u0301", "x" * 300, "\u200b", "\t", "\n", "[SEP]", "\0"])
 SPACES = st.sampled_from([" ", "  ", "\n", " " * 300, "\u00a0", ""])
 

@@ -1,0 +1,43 @@
+"""Small tokenizers of each kind, for where the real ones are not: their vocabulary is little more than letters."""
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+
+CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'-éß中文字日本語"
+BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def wordpiece(
+    special: list[str] = BERT_SPECIAL, template: str = "[CLS] $A [SEP]", *, lowercase: bool = True
+) -> Tokenizer:
+    words = [*special, *CHARACTERS, *(f"##{character}" for character in CHARACTERS)]
+    tokenizer = Tokenizer(models.WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return _finished(tokenizer, special, template)
+
+
+def unigram(special: list[str], template: str = "[CLS] $A [SEP]") -> Tokenizer:
+    pieces = [*((token, 0.0) for token in special), ("▁", -2.0), ("▁the", -3.0), ("er", -3.0)]
+    pieces += [(character, -5.0 - at / 100) for at, character in enumerate(CHARACTERS)]
+    unknown = next(at for at, token in enumerate(special) if "unk" in token)
+    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=unknown))
+    tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    return _finished(tokenizer, special, template)
+
+
+def byte_level_bpe() -> Tokenizer:
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    words = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "the"]
+    merges = [("t", "h"), ("th", "e")]
+    tokenizer = Tokenizer(models.BPE({word: at for at, word in enumerate(words)}, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _finished(tokenizer, special, "<s> $A </s>")
+
+
+def _finished(tokenizer: Tokenizer, special: list[str], template: str) -> Tokenizer:
+    ids = [(token, tokenizer.token_to_id(token)) for token in special if token in template.split()]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=ids)
+    return tokenizer
