@@ -12,12 +12,14 @@ from embedder.manifest import GRAPH_INPUTS, POOLING_MASK, Candidate
 from tokenizers import Tokenizer
 
 from embedder_export.convert import ConvertedTokenizer
+from embedder_export.errors import CheckpointError
 
 # (texts, tokens): one short query, and batches of about the size that the runtime makes.
 _SHAPES = ((1, 16), (16, 32), (2, 256))
 # As many rounds as the time allows, in seconds for each shape: a model that takes long a call is disturbed by less.
 _ROUNDS = range(2, 8)
 _SECONDS = 4
+_FATAL_ONLY = 4
 # Of a vector's length.
 _TOLERANCE = 1e-4
 # Timings nearer than this are a draw; then the graph with fewest nodes is kept, as it loads soonest and smallest.
@@ -34,7 +36,11 @@ class Choice:
 
 
 def choose_form(forms: dict[str, Path], tokenizer: ConvertedTokenizer, texts: list[str]) -> Choice:
-    """The fastest of `forms`, of which "traced" is the reference, on tokens of `texts`."""
+    """The fastest of `forms`, of which "traced" is the reference, on tokens of `texts`.
+
+    Raises:
+        CheckpointError: onnxruntime fails on the traced form. A fused one that fails is left out.
+    """
     nodes = {form: len(onnx.load(path, load_external_data=False).graph.node) for form, path in forms.items()}
     backend = Tokenizer.from_str(tokenizer.json)
     token_ids = backend.encode(" ".join(texts), add_special_tokens=False).ids or [tokenizer.pad_id]
@@ -47,17 +53,18 @@ def choose_form(forms: dict[str, Path], tokenizer: ConvertedTokenizer, texts: li
 def _time(paths: dict[str, Path], token_ids: list[int], shapes: list[tuple[int, int]]) -> list[Candidate]:
     """Time the graphs in turn, so that a machine that slows down slows them all; drop those that differ from traced."""
     generator = np.random.default_rng(0)
-    sessions = {form: _session(path) for form, path in paths.items()}
+    sessions = {form: session for form, path in paths.items() if (session := _session(path)) is not None}
+    if "traced" not in sessions:
+        raise CheckpointError("onnxruntime cannot load the graph that optimum made of the checkpoint")
     seconds: dict[str, list[float]] = {form: [] for form in sessions}
     for shape in shapes:
         feed = _feed(generator, token_ids, *shape)
         feed = {value.name: feed[value.name] for value in sessions["traced"].get_inputs()}
-        expected = sessions["traced"].run(None, feed)[0]
-        tolerance = _TOLERANCE * np.linalg.norm(expected, axis=1).max()
-        for form in list(seconds):
-            # Written so that NaN fails too.
-            if not np.abs(sessions[form].run(None, feed)[0] - expected).max() <= tolerance:
-                del seconds[form]
+        try:
+            expected = sessions["traced"].run(None, feed)[0]
+        except Exception as error:  # onnxruntime's errors share no base but Exception
+            raise CheckpointError(f"onnxruntime cannot run the graph that optimum made: {error}") from error
+        seconds = {form: times for form, times in seconds.items() if _agrees(sessions[form], feed, expected)}
         rounds: list[dict[str, float]] = []
         while len(rounds) < _ROUNDS.start or (
             len(rounds) < _ROUNDS.stop and sum(sum(times.values()) for times in rounds) < _SECONDS
@@ -69,16 +76,29 @@ def _time(paths: dict[str, Path], token_ids: list[int], shapes: list[tuple[int, 
     return [Candidate(form, round(1000 * geometric_mean(values), 3)) for form, values in seconds.items()]
 
 
+def _agrees(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray], expected: np.ndarray) -> bool:
+    try:
+        found = session.run(None, feed)[0]
+    except Exception:  # as above: a fusion that onnxruntime has no kernel for
+        return False
+    # Written so that NaN is no agreement.
+    return bool(np.abs(found - expected).max() <= _TOLERANCE * np.linalg.norm(expected, axis=1).max())
+
+
 def _seconds(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray]) -> float:
     start = time.perf_counter()
     session.run(None, feed)
     return time.perf_counter() - start
 
 
-def _session(path: Path) -> onnxruntime.InferenceSession:
+def _session(path: Path) -> onnxruntime.InferenceSession | None:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1  # the threads of several sessions would disturb each other's timing
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    options.log_severity_level = _FATAL_ONLY
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception:  # as above
+        return None
 
 
 def _feed(generator: np.random.Generator, token_ids: list[int], rows: int, tokens: int) -> dict[str, np.ndarray]:

@@ -8,6 +8,7 @@ import onnx
 from embedder.manifest import GRAPH_INPUTS, POOLING_MASK
 from onnx import TensorProto, helper, numpy_helper
 
+from embedder_export.errors import CheckpointError
 from embedder_export.layers import TOKENS, Dense, Layer, LayerNorm, Normalize, Pooling, Truncate
 
 OUTPUT = "embedding"
@@ -28,10 +29,15 @@ _OPERATORS = {
 
 
 def add_head(body: onnx.ModelProto, layers: tuple[Layer, ...], hidden_size: int) -> int:
-    """Change `body` to have one output, `embedding`, float32 of shape (batch, dimension); returns the dimension."""
+    """Change `body` to have one output, `embedding`, float32 of shape (batch, dimension); returns the dimension.
+
+    Raises:
+        CheckpointError: a layer is made for vectors of another length than the layer before it gives.
+    """
     graph = body.graph
     tokens, vectors, dimension = graph.output[0].name, "", hidden_size
     for layer in layers:
+        _check_width(layer, dimension)
         if isinstance(layer, Pooling):
             vectors = _pool(graph, tokens, layer)
             dimension *= len(layer.modes)
@@ -52,6 +58,14 @@ def add_head(body: onnx.ModelProto, layers: tuple[Layer, ...], hidden_size: int)
     del graph.output[:]
     graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch_size", dimension]))
     return dimension
+
+
+def _check_width(layer: Layer, dimension: int) -> None:
+    if isinstance(layer, Dense | LayerNorm) and layer.weight.shape[-1] != dimension:
+        raise CheckpointError(
+            f"the checkpoint's {type(layer).__name__} takes vectors of {layer.weight.shape[-1]} numbers, and is given "
+            f"ones of {dimension}"
+        )
 
 
 def _pool(graph: onnx.GraphProto, tokens: str, pooling: Pooling) -> str:

@@ -287,6 +287,12 @@ def test_dense_of_tokens_after_the_pooling(dense):
         read(dense)
 
 
+def test_layer_for_vectors_of_another_length(tmp_path):
+    layers = (Pooling(("mean", "cls"), True), Dense(WEIGHT, BIAS, "Tanh", SENTENCE))
+    with pytest.raises(CheckpointError, match="Dense takes vectors of 8 numbers, and is given ones of 16"):
+        add_head(tiny_body(), layers, DIMENSION)
+
+
 def test_layer_norm_and_dropout(tmp_path):
     write_json(tmp_path / "1/config.json", {"word_embedding_dimension": 2})
     write_json(tmp_path / "2/config.json", {"dimension": 2})

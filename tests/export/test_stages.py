@@ -8,7 +8,7 @@ import onnx
 import pytest
 from embedder_export import choose
 from embedder_export.convert import ConvertedTokenizer
-from embedder_export.errors import ParityError
+from embedder_export.errors import CheckpointError, ParityError
 from embedder_export.graphs import save_graph, weights_of
 from embedder_export.head import add_head
 from embedder_export.layers import Pooling
@@ -88,6 +88,30 @@ def test_a_form_with_other_embeddings_is_dropped(tmp_path, monkeypatch):
     choice = chosen(forms)
     assert choice.form == "traced"
     assert [candidate.name for candidate in choice.candidates] == ["traced"]
+
+
+def test_a_form_that_onnxruntime_cannot_do_is_dropped(tmp_path):
+    broken = form(tmp_path / "broken")
+    graph = onnx.load(broken, load_external_data=False)
+    graph.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(graph, broken)
+    wrong = form(tmp_path / "wrong")
+    graph = onnx.load(wrong, load_external_data=False)
+    graph.graph.node[0].attribute.append(onnx.helper.make_attribute("axis", 1))
+    onnx.save(graph, wrong)
+    traced = form(tmp_path / "traced", extra_nodes=9)
+    choice = chosen({"traced": traced, "broken": broken, "wrong": wrong})
+    assert [candidate.name for candidate in choice.candidates] == ["traced"]
+    with pytest.raises(CheckpointError, match="cannot load the graph that optimum made"):
+        chosen({"traced": broken})
+
+
+def test_token_ids_that_the_graph_has_no_row_for(tmp_path):
+    body = tiny_body()
+    body.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(TABLE[:5], "table"))
+    add_head(body, (Pooling(("mean",), True),), DIMENSION)
+    with pytest.raises(CheckpointError, match=r"cannot run the graph that optimum made: .*out of data bounds"):
+        chosen({"traced": save_graph(body, tmp_path / "traced")})
 
 
 def test_parity_sentences_are_many_and_varied():
