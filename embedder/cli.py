@@ -160,7 +160,7 @@ def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "graph", _described_graph(graph)
     if parity is not None:
         yield "parity", f"with {parity.reference}, over {parity.sentences} sentences:"
-        yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_abs_difference:.1e}"
+        yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"
     yield "made by", ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())
 
 

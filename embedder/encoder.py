@@ -19,7 +19,7 @@ from embedder.artifact import open_artifact
 from embedder.batching import pad, plan_batches, windows
 from embedder.digests import check_digest, check_digest_once
 from embedder.errors import InputError
-from embedder.manifest import POOLING_MASK
+from embedder.manifest import DEFAULT_PROMPTS, POOLING_MASK
 from embedder.session import Session
 from embedder.tokenizer import TextTokenizer
 
@@ -98,7 +98,7 @@ class Embedder:
     @property
     def prompts(self) -> dict[str, str]:
         """The model's prompts by name; "query" and "document" are always there, empty where the model has none."""
-        return {"query": "", "document": ""} | self.manifest.prompts
+        return DEFAULT_PROMPTS | self.manifest.prompts
 
     def encode(
         self,
@@ -161,7 +161,9 @@ class Embedder:
         _check_count("batch_size", batch_size, None)
         _check_count("truncate_dim", truncate_dim, self.dimension)
         prefix = self._resolve_prompt(prompt_name, prompt)
-        unpooled = 0 if self.manifest.head.include_prompt else self._tokenizer.prompt_length(prefix)
+        unpooled = 0
+        if not self.manifest.head.include_prompt:
+            unpooled = self._tokenizer.prompt_length(prefix, self.manifest.tokenizer.special_ids)
         stream = _checked_texts(texts)
 
         def blocks() -> Iterator[NDArray[np.float32]]:

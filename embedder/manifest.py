@@ -18,6 +18,8 @@ MANIFEST_NAME = "embedder.json"
 
 PRECISIONS = ("fp32", "fp16", "int8")
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+# Every model has these prompts; a checkpoint may say what they are.
+DEFAULT_PROMPTS = {"query": "", "document": ""}
 GRAPH_INPUTS = ("input_ids", "attention_mask")
 # Of a model that leaves its prompt out of the pooling: the attention mask less the prompt's tokens.
 POOLING_MASK = "pooling_mask"
@@ -60,11 +62,14 @@ class Tokenizer:
 
     Padding is always on the right, whatever the checkpoint's tokenizer does: then each token has the position that it
     has where its text stands alone, so that a vector does not depend on the batch. The mask hides the rest.
+
+    special_ids: those of [SEP] and its like, which at a prompt's end do not count as the prompt's.
     """
 
     file: File
     max_seq_length: int
     pad_id: int
+    special_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
         _require(0 < self.max_seq_length < 2**31, f"max_seq_length: {self.max_seq_length} is not from 1 to 2**31 - 1")
@@ -115,12 +120,15 @@ class Graph:
 
 @dataclass(frozen=True)
 class Parity:
-    """How near the artifact's vectors are to those of the reference, over the export's sentences."""
+    """How near the artifact's vectors are to those of the reference, over the export's sentences.
+
+    max_difference: the largest of two numbers in the same place, as a share of the reference vector's length.
+    """
 
     reference: str
     sentences: int
     min_cosine: float
-    max_abs_difference: float
+    max_difference: float
 
 
 @dataclass(frozen=True)
@@ -151,7 +159,7 @@ class Manifest:
                 masked != self.head.include_prompt, f"head.include_prompt: contradicts inputs {list(graph.inputs)}"
             )
         _require(
-            self.default_prompt_name is None or self.default_prompt_name in self.prompts,
+            self.default_prompt_name in (None, *DEFAULT_PROMPTS, *self.prompts),
             f"default_prompt_name: {self.default_prompt_name!r} is not among the prompts",
         )
 

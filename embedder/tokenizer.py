@@ -1,6 +1,6 @@
 """Texts to token ids; the only file that knows the tokenizers library."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,21 +41,28 @@ class TextTokenizer:
         self._max_seq_length = max_seq_length
 
     def __call__(self, texts: Sequence[str]) -> list[TokenIds]:
-        """The token ids of each text, special tokens included, cut at the model's limit, not padded."""
-        long = self._max_seq_length * _CHARACTERS_PER_TOKEN
-        clipped = [text if len(text) <= long else self._clip(text) for text in texts]
-        return [np.array(encoding.ids, np.int32) for encoding in self._tokenizer.encode_batch_fast(clipped)]
+        """The token ids of each text, special tokens included, cut at the model's limit, not padded.
 
-    def prompt_length(self, prompt: str) -> int:
+        Raises:
+            ArtifactError: the tokenizer is damaged in a way that shows only in use, such as a missing [UNK].
+        """
+        long = self._max_seq_length * _CHARACTERS_PER_TOKEN
+        try:
+            clipped = [text if len(text) <= long else self._clip(text) for text in texts]
+            encodings = self._tokenizer.encode_batch_fast(clipped)
+        except Exception as error:  # as above
+            raise ArtifactError(f"the model's tokenizer failed: {error}. Export or copy the model again") from error
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
+
+    def prompt_length(self, prompt: str, special_ids: Collection[int]) -> int:
         """How many tokens at the start of a text are those of `prompt`, as sentence-transformers counts them.
 
-        That is the prompt's tokens where it stands alone, less a special token at their end (such as [SEP]).
+        That is the prompt's tokens where it stands alone, less one of `special_ids` at their end (such as [SEP]).
         """
         if not prompt:
             return 0
         (token_ids,) = self([prompt])
-        special = {token for token, added in self._tokenizer.get_added_tokens_decoder().items() if added.special}
-        return len(token_ids) - (len(token_ids) > 0 and int(token_ids[-1]) in special)
+        return len(token_ids) - (len(token_ids) > 0 and int(token_ids[-1]) in special_ids)
 
     def _clip(self, text: str) -> str:
         """The start of `text` that has its first tokens: tokenising 10 MB to keep 256 tokens takes gigabytes."""

@@ -1,6 +1,7 @@
 """Small random checkpoints in the layouts that sentence-transformers' repositories have."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -44,7 +45,6 @@ def write_checkpoint(
     seed: int = 0,
 ) -> Path:
     """A BERT of two layers, width 32, with a vocabulary of letters."""
-    directory.mkdir(parents=True)
     torch.manual_seed(seed)
     shape = BertConfig(
         vocab_size=VOCABULARY_SIZE,
@@ -54,20 +54,11 @@ def write_checkpoint(
         intermediate_size=64,
         max_position_embeddings=64,
     )
+    directory.mkdir(parents=True)
     body = directory / folder
     BertModel(shape).save_pretrained(body)
     _tokenizer(lowercase).save_pretrained(body)
-    types = types or {}
-    entries = [
-        {
-            "idx": index,
-            "name": str(index),
-            "path": f"{index}_{kind}" if index else folder,
-            "type": types.get(kind, OLD_TYPES + kind),
-        }
-        for index, kind in enumerate(modules)
-    ]
-    write_json(directory / "modules.json", entries)
+    write_modules(directory, modules, types=types, folder=folder)
     write_json(directory / "1_Pooling/config.json", pooling)
     write_json(body / limits_name, transformer or {"max_seq_length": 32, "do_lower_case": False})
     if config is not None:
@@ -75,9 +66,30 @@ def write_checkpoint(
     return directory
 
 
+def write_modules(
+    directory: Path, kinds: Sequence[str], *, types: dict[str, str] | None = None, folder: str = ""
+) -> None:
+    """modules.json; a module's folder is its number and kind, but for the transformer's."""
+    types = types or {}
+    entries = [
+        {
+            "idx": at,
+            "name": str(at),
+            "path": f"{at}_{kind}" if at else folder,
+            "type": types.get(kind, OLD_TYPES + kind),
+        }
+        for at, kind in enumerate(kinds)
+    ]
+    write_json(directory / "modules.json", entries)
+
+
 def write_json(path: Path, content: object) -> None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def edit_json(path: Path, **changes: object) -> None:
+    write_json(path, json.loads(path.read_text(encoding="utf-8")) | changes)
 
 
 def _tokenizer(lowercase: bool) -> BertTokenizerFast:

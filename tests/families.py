@@ -38,7 +38,7 @@ from transformers import (
 
 from benchmarks.quality import DATA
 from tests import vocabularies
-from tests.checkpoints import OLD_TYPES, write_json
+from tests.checkpoints import write_json, write_modules
 
 TOKENIZERS = DATA / "tokenizers"
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -58,31 +58,31 @@ class Family:
 def bert(directory: Path, full: bool) -> Path:
     tokenizer = _uncased(BertTokenizerFast)
     config = BertConfig(vocab_size=len(tokenizer), **(MINILM if full else SMALL))
-    return _write(directory, BertModel(config), tokenizer, 128, ["mean"], normalize=True)
+    return _write(directory, BertModel(config), tokenizer, 128, "mean", normalize=True)
 
 
 def mpnet(directory: Path, full: bool) -> Path:
-    return _write(directory, *_mpnet(full), 384, ["mean"], normalize=True)
+    return _write(directory, *_mpnet(full), 384, "mean", normalize=True)
 
 
 def mpnet_unnormalised(directory: Path, full: bool) -> Path:
-    return _write(directory, *_mpnet(full), 512, ["mean"])
+    return _write(directory, *_mpnet(full), 512, "mean")
 
 
 def mpnet_cls_dot(directory: Path, full: bool) -> Path:
-    return _write(directory, *_mpnet(full), 512, ["cls"], config={"similarity_fn_name": "dot"})
+    return _write(directory, *_mpnet(full), 512, "cls", config={"similarity_fn_name": "dot"})
 
 
 def bert_dot(directory: Path, full: bool) -> Path:
     tokenizer = _uncased(BertTokenizerFast)
     config = BertConfig(vocab_size=len(tokenizer), **({} if full else SMALL))
-    return _write(directory, BertModel(config), tokenizer, 512, ["mean"], config={"similarity_fn_name": "dot"})
+    return _write(directory, BertModel(config), tokenizer, 512, "mean", config={"similarity_fn_name": "dot"})
 
 
 def distilbert_cls_dot(directory: Path, full: bool) -> Path:
     tokenizer = _uncased(DistilBertTokenizerFast)
     body = _distilbert(tokenizer, full)
-    return _write(directory, body, tokenizer, 512, ["cls"], config={"similarity_fn_name": "dot"})
+    return _write(directory, body, tokenizer, 512, "cls", config={"similarity_fn_name": "dot"})
 
 
 def roberta(directory: Path, full: bool) -> Path:
@@ -93,7 +93,7 @@ def roberta(directory: Path, full: bool) -> Path:
         tokenizer = RobertaTokenizerFast(tokenizer_object=vocabularies.byte_level_bpe())
     shape = {"num_hidden_layers": 6, "type_vocab_size": 1, "layer_norm_eps": 1e-5} if full else SMALL
     config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=514, **shape)
-    return _write(directory, RobertaModel(config), tokenizer, 512, ["mean"], normalize=True)
+    return _write(directory, RobertaModel(config), tokenizer, 512, "mean", normalize=True)
 
 
 def multilingual_minilm(directory: Path, full: bool) -> Path:
@@ -101,7 +101,7 @@ def multilingual_minilm(directory: Path, full: bool) -> Path:
     tokenizer = _unigram()
     size = 250_037 if full else len(tokenizer)
     config = BertConfig(vocab_size=size, pad_token_id=0, **(MINILM if full else SMALL))
-    return _write(directory, BertModel(config), tokenizer, 128, ["mean"])
+    return _write(directory, BertModel(config), tokenizer, 128, "mean")
 
 
 def multilingual_mpnet(directory: Path, full: bool) -> Path:
@@ -112,13 +112,13 @@ def multilingual_mpnet(directory: Path, full: bool) -> Path:
         type_vocab_size=1,
         **({"layer_norm_eps": 1e-5} if full else SMALL),
     )
-    return _write(directory, XLMRobertaModel(config), tokenizer, 128, ["mean"])
+    return _write(directory, XLMRobertaModel(config), tokenizer, 128, "mean")
 
 
 def distiluse(directory: Path, full: bool) -> Path:
     tokenizer = _multilingual_cased(DistilBertTokenizerFast)
     body = _distilbert(tokenizer, full)
-    return _write(directory, body, tokenizer, 128, ["mean"], dense=_dense(body, 512 if full else 24, True, TANH))
+    return _write(directory, body, tokenizer, 128, "mean", dense=_dense(body, 512 if full else 24, True, TANH))
 
 
 def albert(directory: Path, full: bool) -> Path:
@@ -128,7 +128,7 @@ def albert(directory: Path, full: bool) -> Path:
         tokenizer = AlbertTokenizerFast(tokenizer_object=vocabularies.unigram(["<pad>", "<unk>", "[CLS]", "[SEP]"]))
     shape = {"hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 3072}
     config = AlbertConfig(vocab_size=len(tokenizer), embedding_size=128 if full else 16, **(shape if full else SMALL))
-    return _write(directory, AlbertModel(config), tokenizer, 100, ["mean"])
+    return _write(directory, AlbertModel(config), tokenizer, 100, "mean")
 
 
 def labse(directory: Path, full: bool) -> Path:
@@ -140,35 +140,35 @@ def labse(directory: Path, full: bool) -> Path:
         tokenizer = _multilingual_cased(BertTokenizerFast)
     config = BertConfig(vocab_size=501_153 if full else len(tokenizer), **({} if full else SMALL))
     dense = _dense(config, config.hidden_size, True, TANH)
-    return _write(directory, BertModel(config), tokenizer, 256, ["cls"], dense=dense, normalize=True)
+    return _write(directory, BertModel(config), tokenizer, 256, "cls", dense=dense, normalize=True)
 
 
 def clip_multilingual(directory: Path, full: bool) -> Path:
     tokenizer = _multilingual_cased(DistilBertTokenizerFast)
     body = _distilbert(tokenizer, full)
-    return _write(directory, body, tokenizer, 128, ["mean"], dense=_dense(body, 512 if full else 24, False, IDENTITY))
+    return _write(directory, body, tokenizer, 128, "mean", dense=_dense(body, 512 if full else 24, False, IDENTITY))
 
 
-def instructor(directory: Path, full: bool, **shape: int) -> Path:
+def instructor(directory: Path, full: bool) -> Path:
     if TOKENIZERS.is_dir():
         tokenizer = T5TokenizerFast.from_pretrained(TOKENIZERS / "t5-small")
     else:
         tokenizer = T5TokenizerFast(tokenizer_object=vocabularies.unigram(["<pad>", "</s>", "<unk>"], "$A </s>"))
     base = {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
-    # As in the larger T5s, the heads together are not as wide as the model.
-    small = {"d_model": 32, "d_ff": 64, "num_layers": 2, "num_heads": 4, "d_kv": 12}
-    config = T5Config(vocab_size=32_128 if full else len(tokenizer), **(shape or (base if full else small)))
+    # As in some T5s, the heads together are not as wide as the model, nor does their number divide its width.
+    small = {"d_model": 32, "d_ff": 64, "num_layers": 2, "num_heads": 3, "d_kv": 12}
+    config = T5Config(vocab_size=32_128 if full else len(tokenizer), **(base if full else small))
     body = T5EncoderModel(config)
     dense = _dense(body, 768 if full else 24, False, IDENTITY)
     return _write(
-        directory, body, tokenizer, 512, ["mean"], dense=dense, normalize=True, include_prompt=False, pickled=True
+        directory, body, tokenizer, 512, "mean", dense=dense, normalize=True, include_prompt=False, pickled=True
     )
 
 
 def specter(directory: Path, full: bool) -> Path:
     tokenizer = _uncased(BertTokenizerFast)
     config = BertConfig(vocab_size=31_090 if full else len(tokenizer), **({} if full else SMALL))
-    return _write(directory, BertModel(config), tokenizer, 512, ["cls"], pickled=True)
+    return _write(directory, BertModel(config), tokenizer, 512, "cls", pickled=True)
 
 
 FAMILIES = [
@@ -236,7 +236,7 @@ def _write(
     body: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     max_seq_length: int,
-    pooling: list[str],
+    pooling: str,
     *,
     dense: dict[str, Any] | None = None,
     normalize: bool = False,
@@ -252,14 +252,11 @@ def _write(
     body.save_pretrained(directory, safe_serialization=not pickled)
     tokenizer.save_pretrained(directory)
     kinds = ["Transformer", "Pooling", *(["Dense"] if dense else []), *(["Normalize"] if normalize else [])]
-    entries = [
-        {"idx": at, "name": str(at), "path": f"{at}_{kind}" if at else "", "type": OLD_TYPES + kind}
-        for at, kind in enumerate(kinds)
-    ]
-    write_json(directory / "modules.json", entries)
-    flags = {"cls": "cls_token", "mean": "mean_tokens", "max": "max_tokens", "mean_sqrt_len": "mean_sqrt_len_tokens"}
-    settings = {f"pooling_mode_{flag}": mode in pooling for mode, flag in flags.items()}
-    settings |= {"word_embedding_dimension": body.config.hidden_size}
+    write_modules(directory, kinds)
+    settings: dict[str, object] = {"word_embedding_dimension": body.config.hidden_size}
+    settings |= {
+        f"pooling_mode_{mode}": mode.startswith(pooling) for mode in ("cls_token", "mean_tokens", "max_tokens")
+    }
     write_json(directory / "1_Pooling/config.json", settings | ({} if include_prompt else {"include_prompt": False}))
     if dense:
         write_json(directory / "2_Dense/config.json", dense)

@@ -43,13 +43,14 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
         def answer_file(self, repository, revision_and_name):
             if self.refuse(repository):
                 return
-            file = hub.repositories[repository] / revision_and_name.partition("/")[2]
+            name = revision_and_name.partition("/")[2]
+            file = hub.repositories[repository] / name
             if not file.is_file():
                 self.send(404, b"", {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
                 return
             content = file.read_bytes()
             if self.command == "GET":
-                hub.taken.append(file.name)
+                hub.taken.append(name)
             self.send(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
 
         def answer_api(self, path):

@@ -31,6 +31,7 @@ WORDS = (
     "long short word words more less"
 )
 VOCABULARY = {word: index for index, word in enumerate(WORDS.split())}
+SPECIAL_IDS = (0, 1, 2, 3)
 DIMENSION = 8
 TABLE = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSION)).astype(np.float32)
 
@@ -75,7 +76,7 @@ def write_tiny_artifact(
         source=Source("tiny", None, "0" * 64),
         dimension=DIMENSION,
         similarity="cosine",
-        tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0),
+        tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0, SPECIAL_IDS),
         head=describe(layers),
         prompts={},
         default_prompt_name=None,

@@ -4,23 +4,23 @@ Nothing in a checkpoint is ever executed, and what cannot be honoured is refused
 """
 
 import os
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedder import hub
 from embedder.errors import ModelNotFoundError
-from embedder.manifest import SIMILARITIES
+from embedder.manifest import DEFAULT_PROMPTS, SIMILARITIES
 
 from embedder_export.errors import CheckpointError
-from embedder_export.files import digest_weights, read_json
-from embedder_export.layers import Layer, Pooling, Truncate, read_layers
+from embedder_export.files import SAFETENSORS, TORCH_WEIGHTS, digest_weights, read_json
+from embedder_export.layers import WEIGHTLESS, Layer, Pooling, Truncate, read_layers
 
 # What every checkpoint needs of a Hub repository, which also holds the same weights in several other formats; torch's
 # own is fetched only for the directories that have no other.
-_HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.safetensors")
-_TORCH_WEIGHTS = "pytorch_model*.bin"
+_HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", SAFETENSORS, f"*/{SAFETENSORS}")
 
 # A module's type: `sentence_transformers.models.Pooling`, or, since 5.0, `sentence_transformers.….pooling.Pooling`.
 _PACKAGE = "sentence_transformers"
@@ -52,25 +52,29 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
     ),
     lambda value: not value,
 )
-# What config.json may say of how attention is computed: anything else is code to be fetched.
-_ATTENTION = (None, "eager", "sdpa", "flash_attention_2")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+# What config.json may say of how attention is computed: any other name is of code that transformers would fetch.
+_ATTENTION = ("eager", "sdpa")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's directory, that of the transformer in it, where it came from, and its settings."""
+    """A checkpoint's directory, that of the transformer in it, where it came from, and its settings.
+
+    repository: its id on the Hub and its commit, if it came from there.
+    """
 
     directory: Path
     transformer: Path
     name: str
-    revision: str | None
+    repository: tuple[str, str] | None
     weights_sha256: str
     layers: tuple[Layer, ...]
-    max_seq_length: int | None
-    lowercase: bool
-    similarity: str
-    prompts: dict[str, str]
-    default_prompt_name: str | None
+    max_seq_length: int | None = None
+    lowercase: bool = False
+    similarity: str = "cosine"
+    prompts: dict[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
 
 
 def read_checkpoint(model: str) -> Checkpoint:
@@ -80,20 +84,22 @@ def read_checkpoint(model: str) -> Checkpoint:
         ModelNotFoundError: there is no such directory or repository.
         CheckpointError: a file is missing or damaged, or has something that the export cannot honour.
     """
-    directory, name, revision = _locate(model)
+    directory, name, repository = _locate(model)
     try:
-        return _read(directory, name, revision)
+        modules = _read_modules(directory)
+        if modules is None:
+            return _read_bare(directory, name, repository)
+        return _read(directory, name, repository, modules)
     except CheckpointError as error:
         raise CheckpointError(f"{name}: {error}") from error
 
 
-def _read(directory: Path, name: str, revision: str | None) -> Checkpoint:
-    modules = _read_modules(directory)
-    if modules is None:
-        return _read_bare(directory, name, revision)
+def _read(
+    directory: Path, name: str, repository: tuple[str, str] | None, modules: list[tuple[str, Path]]
+) -> Checkpoint:
     transformer = modules[0][1]
     settings = _read_settings(transformer)
-    _check_transformer(transformer)
+    _check_transformer(directory, transformer)
     config = read_json(directory / "config_sentence_transformers.json", dict, default={})
     if config.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         raise CheckpointError(f"the checkpoint is a {config['model_type']}, not a SentenceTransformer")
@@ -101,18 +107,18 @@ def _read(directory: Path, name: str, revision: str | None) -> Checkpoint:
     dimension = config.get("truncate_dim")
     if dimension is not None:
         if type(dimension) is not int or dimension < 1:
-            raise CheckpointError(f"the checkpoint has {dimension!r} as truncate_dim")
+            raise CheckpointError(f"the checkpoint has {dimension!r:.80} as truncate_dim")
         layers = (*layers, Truncate(dimension))
     similarity = config.get("similarity_fn_name") or "cosine"
     if similarity not in SIMILARITIES:
-        raise CheckpointError(f"the checkpoint has the unknown similarity function {similarity!r}")
+        raise CheckpointError(f"the checkpoint has the unknown similarity function {similarity!r:.80}")
     return Checkpoint(
-        directory=directory,
-        transformer=transformer,
-        name=name,
-        revision=revision,
-        weights_sha256=digest_weights(transformer),
-        layers=layers,
+        directory,
+        transformer,
+        name,
+        repository,
+        digest_weights([path for kind, path in modules if kind not in WEIGHTLESS]),
+        layers,
         max_seq_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case")),
         similarity=similarity,
@@ -121,43 +127,36 @@ def _read(directory: Path, name: str, revision: str | None) -> Checkpoint:
     )
 
 
-def _read_bare(directory: Path, name: str, revision: str | None) -> Checkpoint:
+def _read_bare(directory: Path, name: str, repository: tuple[str, str] | None) -> Checkpoint:
     """A repository of transformers, without modules.json: as sentence-transformers does, its token vectors are pooled.
 
     By their mean; by the last token where it was made as a causal language model.
     """
     config = read_json(directory / "config.json", dict)
-    _check_transformer(directory)
-    if read_json(directory / "tokenizer_config.json", dict, default={}).get("chat_template") is not None:
+    _check_transformer(directory, directory)
+    tokenizer = read_json(directory / "tokenizer_config.json", dict, default={})
+    if tokenizer.get("chat_template") is not None or any(directory.rglob("*.jinja")):
         raise CheckpointError("the checkpoint has a chat template and no modules.json, which is not supported")
-    architecture = str((config.get("architectures") or [""])[0])
+    architectures = config.get("architectures")
+    architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     causal = architecture.endswith("ForCausalLM") and config.get("is_causal", True)
-    return Checkpoint(
-        directory=directory,
-        transformer=directory,
-        name=name,
-        revision=revision,
-        weights_sha256=digest_weights(directory),
-        layers=(Pooling(("lasttoken" if causal else "mean",), include_prompt=True),),
-        max_seq_length=None,
-        lowercase=False,
-        similarity="cosine",
-        prompts={},
-        default_prompt_name=None,
-    )
+    pooling = Pooling(("lasttoken" if causal else "mean",), include_prompt=True)
+    return Checkpoint(directory, directory, name, repository, digest_weights([directory]), (pooling,))
 
 
 def _checked_prompts(config: dict[str, Any]) -> dict[str, str]:
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise CheckpointError(f"the checkpoint has prompts that are not strings by name: {prompts!r:.80}")
+    if any(_SURROGATE.search(text or "") for text in (*prompts, *prompts.values())):
+        raise CheckpointError(f"the checkpoint has prompts that are not valid Unicode: {prompts!r:.80}")
     default = config.get("default_prompt_name")
-    if default is not None and default not in prompts:
-        raise CheckpointError(f"the checkpoint has the default prompt {default!r}, which is not among its prompts")
-    return {key: prompt for key, prompt in prompts.items() if prompt is not None}
+    if default not in (None, *DEFAULT_PROMPTS, *prompts):
+        raise CheckpointError(f"the checkpoint has the default prompt {default!r:.80}, which is not among its prompts")
+    return {key: prompt or "" for key, prompt in prompts.items()}
 
 
-def _locate(model: str) -> tuple[Path, str, str | None]:
+def _locate(model: str) -> tuple[Path, str, tuple[str, str] | None]:
     path = os.path.expanduser(model)
     if os.path.isdir(path):
         return Path(path), Path(path).resolve().name, None
@@ -165,42 +164,36 @@ def _locate(model: str) -> tuple[Path, str, str | None]:
     if not hub.is_repository_id(repository):
         raise ModelNotFoundError(f"{model!r} is neither a directory nor the name of a Hub repository")
     directory = hub.fetch(repository, _HUB_PATTERNS)
-    without = [path for path in _weighed(directory) if not any((directory / path).glob("*.safetensors"))]
-    if without:
-        names = [str(path / _TORCH_WEIGHTS) for path in without]
-        directory = hub.fetch(repository, [*_HUB_PATTERNS, *names], revision=directory.name)
-    return directory, repository.removeprefix(hub.DEFAULT_ORGANISATION), directory.name
-
-
-def _weighed(directory: Path) -> list[PurePosixPath]:
-    """The directories of a checkpoint that should hold weights, as their paths in it."""
     modules = _read_modules(directory) or [("Transformer", directory)]
-    return [
-        PurePosixPath(path.relative_to(directory).as_posix())
-        for kind, path in modules
-        if kind not in ("Pooling", "Normalize", "Dropout")
-    ]
+    weighed = [path.relative_to(directory) for kind, path in modules if kind not in WEIGHTLESS]
+    without = [(path / TORCH_WEIGHTS).as_posix() for path in weighed if not any((directory / path).glob(SAFETENSORS))]
+    if without:
+        directory = hub.fetch(repository, [*_HUB_PATTERNS, *without], revision=directory.name)
+    return directory, repository.removeprefix(hub.DEFAULT_ORGANISATION), (repository, directory.name)
 
 
 def _read_modules(directory: Path) -> list[tuple[str, Path]] | None:
     """The modules of modules.json, a transformer first: the name of each one's class, and its directory."""
     path = directory / "modules.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    entries = read_json(path, list)
-    modules = []
-    for entry in entries:
-        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
-            raise CheckpointError(f"{path} is not a list of modules, each with a type and a path")
-        package, _, kind = entry["type"].rpartition(".")
-        folder = PurePosixPath(entry["path"])
-        if folder.is_absolute() or ".." in folder.parts:
-            raise CheckpointError(f"{path} leads out of the checkpoint, to {entry['path']!r}")
-        modules.append((kind if package.split(".")[0] == _PACKAGE else entry["type"], directory / folder))
+    modules = [_read_module(path, entry) for entry in read_json(path, list)]
     if not modules or modules[0][0] != "Transformer":
         first = repr(modules[0][0]) if modules else "none"
         raise CheckpointError(f"the first module should be a Transformer, and is {first}: it is not supported")
     return modules
+
+
+def _read_module(path: Path, entry: Any) -> tuple[str, Path]:
+    if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
+        raise CheckpointError(f"{path} is not a list of modules, each with a type and a path")
+    package, _, kind = entry["type"].rpartition(".")
+    if package.split(".")[0] != _PACKAGE:
+        raise CheckpointError(f"the module {entry['type']!r:.80} is not supported")
+    folder = PurePosixPath(entry["path"])
+    if folder.is_absolute() or ".." in folder.parts or "\0" in entry["path"]:
+        raise CheckpointError(f"{path} leads out of the checkpoint, to {entry['path']!r:.80}")
+    return kind, path.parent / folder
 
 
 def _read_settings(transformer: Path) -> dict[str, Any]:
@@ -223,10 +216,21 @@ def _is_text(modality: Any) -> bool:
     return modality.get("method") == "forward" and output in ("last_hidden_state", ["last_hidden_state"])
 
 
-def _check_transformer(transformer: Path) -> None:
-    if (transformer / "adapter_config.json").exists():
-        raise CheckpointError(f"{transformer} holds an adapter (adapter_config.json), which is not supported")
+def _check_transformer(directory: Path, transformer: Path) -> None:
+    """Raise CheckpointError if the files that transformers reads would lead it to others."""
+    for place in (directory, transformer):
+        if (place / "adapter_config.json").exists():
+            raise CheckpointError(f"{place} holds an adapter (adapter_config.json), which is not supported")
     config = read_json(transformer / "config.json", dict)
-    for key in ("attn_implementation", "_attn_implementation"):
-        if config.get(key) not in _ATTENTION:
-            raise CheckpointError(f"{transformer / 'config.json'} has {config[key]!r:.80} as {key}")
+    for key, value in config.items():
+        if "attn_implementation" in key and isinstance(value, str) and value not in _ATTENTION:
+            raise CheckpointError(f"{transformer / 'config.json'} has {value!r:.80} as {key}")
+    path = transformer / "tokenizer_config.json"
+    for key, value in read_json(path, dict, default={}).items():
+        # Old checkpoints name files of the machine that they were made on; what is not there does no harm.
+        if key.endswith("_file") and isinstance(value, str) and _is_outside(transformer, value):
+            raise CheckpointError(f"{path} has {value!r:.80} as {key}, a file outside of the checkpoint")
+
+
+def _is_outside(directory: Path, name: str) -> bool:
+    return os.path.exists(name) and not os.path.abspath(name).startswith(os.path.abspath(directory) + os.sep)

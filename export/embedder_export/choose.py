@@ -42,8 +42,11 @@ def choose_form(forms: dict[str, Path], tokenizer: ConvertedTokenizer, texts: li
         CheckpointError: onnxruntime fails on the traced form. A fused one that fails is left out.
     """
     nodes = {form: len(onnx.load(path, load_external_data=False).graph.node) for form, path in forms.items()}
-    backend = Tokenizer.from_str(tokenizer.json)
-    token_ids = backend.encode(" ".join(texts), add_special_tokens=False).ids or [tokenizer.pad_id]
+    try:
+        encoding = Tokenizer.from_str(tokenizer.json).encode(" ".join(texts), add_special_tokens=False)
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"the checkpoint's tokenizer fails: {error}") from error
+    token_ids = encoding.ids or [tokenizer.pad_id]
     timed = _time(forms, token_ids, [(rows, min(tokens, tokenizer.max_seq_length)) for rows, tokens in _SHAPES])
     limit = _DRAW * min(candidate.milliseconds for candidate in timed)
     form = min((candidate.name for candidate in timed if candidate.milliseconds <= limit), key=nodes.__getitem__)

@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError
@@ -59,6 +60,7 @@ class ConvertedTokenizer:
     json: str
     max_seq_length: int
     pad_id: int
+    special_ids: tuple[int, ...]
 
 
 def convert_body(checkpoint: Checkpoint, directory: Path) -> Body:
@@ -85,35 +87,44 @@ def convert_body(checkpoint: Checkpoint, directory: Path) -> Body:
             raise CheckpointError(f"{checkpoint.name} needs the inputs {sorted(inputs)}, which are not supported")
         path = save_graph(graph, directory, source=traced.parent)
     positions = getattr(config, "max_position_embeddings", None)
-    # XLNet's -1 means that there is no such number.
-    return Body(
-        path, hidden_size, getattr(config, "num_attention_heads", 0), None if positions == -1 else positions, places
-    )
+    if positions == -1:  # XLNet's way to say that there is no such number
+        positions = None
+    return Body(path, hidden_size, getattr(config, "num_attention_heads", 0), positions, places)
 
 
 def convert_tokenizer(checkpoint: Checkpoint, body: Body) -> ConvertedTokenizer:
     """The tokenizer as sentence-transformers sets it up: with tokenizer_config.json and `do_lower_case` applied."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint.transformer, trust_remote_code=False)
-    except Exception as error:  # it raises whatever the damaged file led to
-        raise CheckpointError(f"transformers cannot load the tokenizer of {checkpoint.name}: {error}") from error
+        _check_tokenizer(tokenizer)
+        backend = tokenizer.backend_tokenizer
+        backend.no_truncation()
+        backend.no_padding()
+        if checkpoint.lowercase:
+            backend.normalizer = _with_lowercase(backend.normalizer)
+        limit = _limit(checkpoint, body, tokenizer)
+        special = backend.num_special_tokens_to_add(is_pair=False)
+        if limit <= special:
+            raise CheckpointError(f"at most {limit} tokens leave no place for a text beside {special} special tokens")
+        special_ids = tuple(sorted(tokenizer.all_special_ids))
+        return ConvertedTokenizer(backend.to_str(), limit, tokenizer.pad_token_id or 0, special_ids)
+    except Exception as error:  # the libraries raise whatever the damaged file led to
+        raise CheckpointError(f"the tokenizer of {checkpoint.name} cannot be used: {error}") from error
+
+
+def _check_tokenizer(tokenizer: PreTrainedTokenizerBase) -> None:
     if not tokenizer.is_fast:
-        raise CheckpointError(f"{checkpoint.name} has no fast tokenizer")
+        raise CheckpointError("it is not a fast one, and transformers cannot make one of it")
     if tokenizer.truncation_side != "right":
-        raise CheckpointError(f"{checkpoint.name} cuts long texts at their start, which is not supported")
-    backend = tokenizer.backend_tokenizer
-    backend.no_truncation()
-    backend.no_padding()
-    if "token_type_ids" in tokenizer.model_input_names and any(backend.encode("two words").type_ids):
-        raise CheckpointError(
-            f"{checkpoint.name} has a tokenizer with other token types than 0, which is not supported"
-        )
-    if checkpoint.lowercase:
-        backend.normalizer = _with_lowercase(backend.normalizer)
-    return ConvertedTokenizer(backend.to_str(), _limit(checkpoint, body, tokenizer), tokenizer.pad_token_id or 0)
+        raise CheckpointError("it cuts long texts at their start, which is not supported")
+    if tokenizer.split_special_tokens:
+        raise CheckpointError("it splits special tokens (split_special_tokens), which is not supported")
+    if "token_type_ids" in tokenizer.model_input_names and any(tokenizer("two words")["token_type_ids"]):
+        raise CheckpointError("it gives other token types than 0, which is not supported")
 
 
 def _load(checkpoint: Checkpoint) -> PreTrainedModel:
+    transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(checkpoint.transformer, trust_remote_code=False)
         kind = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
@@ -185,5 +196,7 @@ def _limit(checkpoint: Checkpoint, body: Body, tokenizer: PreTrainedTokenizerBas
     limit = checkpoint.max_seq_length
     if limit is None:
         limit = min(tokenizer.model_max_length, body.positions or tokenizer.model_max_length)
-        limit = int(limit) if limit <= _MOST_TOKENS else _UNLIMITED
+    limit = int(limit) if limit <= _MOST_TOKENS else _UNLIMITED
+    if limit < 1:
+        raise CheckpointError(f"a text can have no more than {limit} tokens")
     return limit if body.places is None else min(limit, body.places)

@@ -2,13 +2,17 @@
 
 import hashlib
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from embedder.digests import sha256_of
 
 from embedder_export.errors import CheckpointError
+
+# In the order of preference, as files and, for the Hub, as patterns of them and their parts.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+SAFETENSORS, TORCH_WEIGHTS = "model*.safetensors", "pytorch_model*.bin"
 
 
 def read_json(path: Path, kind: type, default: Any = None) -> Any:
@@ -20,7 +24,7 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        if default is not None:
+        if default is not None and not path.is_symlink():  # one that leads nowhere is damage, not absence
             return default
         raise CheckpointError(f"{path} is missing: is this a sentence-transformers checkpoint?") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -31,20 +35,30 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
 
 
 def find_weights(directory: Path) -> list[Path]:
-    """The files of weights in `directory`: safetensors where there are any, else torch's own.
+    """The files of weights in `directory`, as transformers finds them; large ones are in parts that an index names.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are none, or the index is damaged or leads out of the directory.
     """
-    files = sorted(directory.glob("*.safetensors")) or sorted(directory.glob("pytorch_model*.bin"))
-    if not files:
-        raise CheckpointError(f"{directory} has no .safetensors file, and no pytorch_model.bin either")
-    return files
+    for name in _WEIGHTS:
+        if (directory / name).exists():
+            return [directory / name]
+        index = directory / f"{name}.index.json"
+        if index.exists():
+            parts = read_json(index, dict).get("weight_map")
+            if not isinstance(parts, dict) or not all(_is_plain(part) for part in parts.values()):
+                raise CheckpointError(f"{index} does not map tensors to files beside it")
+            return [directory / part for part in sorted(set(parts.values()))]
+    raise CheckpointError(f"{directory} has none of {', '.join(_WEIGHTS)}, whole or in parts")
 
 
-def digest_weights(directory: Path) -> str:
-    """SHA-256 of the weights; of weights in several files, that of their digests in the order of their names."""
-    digests = [sha256_of(file) for file in find_weights(directory)]
+def _is_plain(name: object) -> bool:
+    return isinstance(name, str) and name != "" and PurePosixPath(name).name == name
+
+
+def digest_weights(directories: list[Path]) -> str:
+    """SHA-256 of the weights in `directories`; of several files, that of their digests in this order."""
+    digests = [sha256_of(file) for directory in directories for file in find_weights(directory)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
@@ -57,16 +71,20 @@ def read_weights(directory: Path, shapes: dict[str, tuple[int, ...]]) -> dict[st
     import torch
     from safetensors.torch import load_file
 
-    path = find_weights(directory)[0]
+    path = next((directory / name for name in _WEIGHTS if (directory / name).exists()), None)
+    if path is None:
+        raise CheckpointError(f"{directory} has none of {', '.join(_WEIGHTS)}")
     try:
         tensors = (
             load_file(path)
             if path.suffix == ".safetensors"
             else torch.load(path, map_location="cpu", weights_only=True)
         )
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        arrays = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
     except Exception as error:  # both libraries raise whatever the damage led to
-        raise CheckpointError(f"{path} cannot be read as plain weights: {error}") from error
+        kind = type(error).__name__
+        raise CheckpointError(f"{path} cannot be read as plain weights: {kind}: {error}") from error
+    found = {name: array.shape for name, array in arrays.items()}
     if found != shapes:
         raise CheckpointError(f"{path} holds the tensors {found}, not {shapes}")
-    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    return arrays

@@ -180,6 +180,8 @@ def _size(path: Path, config: dict[str, Any], name: str) -> int:
     return size
 
 
+# Modules that have no file of weights.
+WEIGHTLESS = ("Pooling", "Normalize", "Dropout")
 _READERS: dict[str, Callable[[Path], Layer | None]] = {
     "Pooling": _read_pooling,
     "Dense": _read_dense,

@@ -14,6 +14,7 @@ from embedder_export.convert import convert_body, convert_tokenizer
 from embedder_export.fuse import fused_forms
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
+from embedder_export.reference import settle_prompt
 from embedder_export.verify import parity_sentences, verify
 from embedder_export.write import staged, write_artifact
 
@@ -28,6 +29,7 @@ def export(checkpoint: Checkpoint, output: Path, report: Callable[[str], None]) 
     """
     with staged(output) as stage:
         with TemporaryDirectory(dir=stage) as scratch:
+            checkpoint = settle_prompt(checkpoint)
             report("converting the transformer to ONNX")
             body = convert_body(checkpoint, Path(scratch) / "body")
             tokenizer = convert_tokenizer(checkpoint, body)

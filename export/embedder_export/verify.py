@@ -7,18 +7,20 @@ from pathlib import Path
 import numpy as np
 from embedder import Embedder
 from embedder.manifest import Parity
-from sentence_transformers import SentenceTransformer
 
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, ParityError
+from embedder_export.reference import load_reference
 
 MIN_COSINE = 0.99999
-MAX_ABS_DIFFERENCE = 1e-4
+MAX_DIFFERENCE = 1e-4
 
 # What a line of a text file cannot hold, and what people send all the same.
 _BLANK = ("", " ", "\n", "\t \n", "\u0085")
-_ODD = (*_BLANK, "two\nlines", "\ufeffmark", "a\0b", "\x7f", "word " * 2000, "x" * 5000, "字" * 1000)
-_PROMPT = "Represent the sentence, on whatever it is, for retrieving others: "
+_SPECIAL = "<s> of </s> [CLS] special [SEP] [MASK] tokens <mask> <unk> [UNK] <extra_id_0>"
+_ODD = (*_BLANK, _SPECIAL, "two\nlines", "\ufeffmark", "a\0b", "\x7f", "word " * 2000, "x" * 5000, "字" * 1000)
+# The long one may fill all that a text has place for; the short one ends in what no vocabulary has.
+_PROMPTS = ("Represent the sentence, on whatever it is, for retrieving others: ", "a \U000f0000")
 
 
 def parity_sentences() -> list[str]:
@@ -31,32 +33,29 @@ def verify(artifact: Path, checkpoint: Checkpoint) -> Parity:
     """Compare the two on `parity_sentences`; where the model leaves its prompt out of the pooling, under a prompt too.
 
     Raises:
-        ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_ABS_DIFFERENCE`.
+        ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_DIFFERENCE`.
         CheckpointError: sentence-transformers itself fails on the checkpoint.
     """
     model = Embedder(artifact, provider="cpu")
-    prompts = [None] if model.manifest.head.include_prompt else [None, _PROMPT]
     # Where a blank text has no token, not even a special one, sentence-transformers fails on it or gives what the
     # padding gives.
     sentences = [text for text in parity_sentences() if model.tokenize(text)["attention_mask"].any()]
-    try:
-        reference = _reference(checkpoint, model.max_seq_length)
-        theirs = [reference.encode(sentences, prompt=p, batch_size=8, show_progress_bar=False) for p in prompts]
-    except Exception as error:  # it raises whatever the checkpoint led to
-        raise CheckpointError(f"sentence-transformers fails on {checkpoint.name}: {error}") from error
-    ours = [model.encode(sentences, prompt=prompt) for prompt in prompts]
-    name = f"sentence-transformers {version('sentence-transformers')}"
-    return compare(np.concatenate(ours), np.concatenate(theirs), sentences * len(prompts), name)
-
-
-def _reference(checkpoint: Checkpoint, max_seq_length: int) -> SentenceTransformer:
-    reference = SentenceTransformer(str(checkpoint.directory), device="cpu", local_files_only=True)
+    tasks: list[tuple[str | None, list[str]]] = [(None, sentences)]
+    if not model.manifest.head.include_prompt:
+        tasks += [(prompt, sentences[::3]) for prompt in _PROMPTS]
+    reference = load_reference(checkpoint)
     # Padded on the left, its vectors depend on their batch-mates wherever positions are counted from the padding's
     # start. Padded on the right each is what it is alone.
     reference.tokenizer.padding_side = "right"
     # It fails where its limit is past the table of positions.
-    reference.max_seq_length = min(reference.max_seq_length, max_seq_length)
-    return reference
+    reference.max_seq_length = min(reference.max_seq_length, model.max_seq_length)
+    try:
+        theirs = [reference.encode(texts, prompt=p, batch_size=8, show_progress_bar=False) for p, texts in tasks]
+    except Exception as error:  # it raises whatever the checkpoint led to
+        raise CheckpointError(f"sentence-transformers fails on {checkpoint.name}: {error}") from error
+    ours = [model.encode(texts, prompt=prompt) for prompt, texts in tasks]
+    name = f"sentence-transformers {version('sentence-transformers')}"
+    return compare(np.concatenate(ours), np.concatenate(theirs), [text for _, texts in tasks for text in texts], name)
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray, sentences: list[str], reference: str) -> Parity:
@@ -65,11 +64,11 @@ def compare(ours: np.ndarray, theirs: np.ndarray, sentences: list[str], referenc
         raise ParityError(f"the artifact's embeddings have the shape {ours.shape}, those of {reference} {theirs.shape}")
     cosine, difference = measure(ours, theirs)
     # Written so that NaN fails too.
-    if not (cosine.min() >= MIN_COSINE and difference.max() <= MAX_ABS_DIFFERENCE):
+    if not (cosine.min() >= MIN_COSINE and difference.max() <= MAX_DIFFERENCE):
         worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
         raise ParityError(
             f"parity with {reference} fell short: smallest cosine {cosine.min():.8f} (at least {MIN_COSINE}), largest "
-            f"difference {difference.max():.2e} (at most {MAX_ABS_DIFFERENCE}); worst on {sentences[worst]!r:.80}"
+            f"difference {difference.max():.2e} (at most {MAX_DIFFERENCE}); worst on {sentences[worst]!r:.80}"
         )
     return Parity(reference, len(sentences), min(float(cosine.min()), 1.0), float(difference.max()))
 

@@ -3,7 +3,7 @@
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -41,9 +41,13 @@ def staged(output: Path) -> Iterator[Path]:
         OutputError: `output` exists and holds anything but an artifact, so it is not ours to replace; or cannot be
             written.
     """
-    output = output.resolve()
-    stage = output.with_name(f".{output.name}-{secrets.token_hex(4)}")
+    try:
+        output = output.resolve()
+        stage = output.with_name(f".embedder-export-{secrets.token_hex(4)}")
+    except (RuntimeError, ValueError) as error:  # a loop of links; no name, as / has none
+        raise OutputError(f"{output} cannot be written: {error}") from error
     _check_ours(output)
+    new_parents = [parent for parent in output.parents if not parent.exists()]
     try:
         stage.mkdir(parents=True)
     except OSError as error:
@@ -52,8 +56,12 @@ def staged(output: Path) -> Iterator[Path]:
         yield stage
         _check_ours(output)
         _replace_directory(output, stage)
-    finally:
+    except BaseException:
         shutil.rmtree(stage, ignore_errors=True)
+        with suppress(OSError):  # somebody else may have put something there meanwhile
+            for parent in new_parents:
+                parent.rmdir()
+        raise
 
 
 def _replace_directory(output: Path, stage: Path) -> None:
@@ -103,10 +111,12 @@ def write_artifact(
     )
     return Manifest(
         format_version=FORMAT_VERSION,
-        source=Source(checkpoint.name, checkpoint.revision, checkpoint.weights_sha256),
+        source=Source(checkpoint.name, checkpoint.repository and checkpoint.repository[1], checkpoint.weights_sha256),
         dimension=dimension,
         similarity=checkpoint.similarity,
-        tokenizer=Tokenizer(_described(tokenizer_path), tokenizer.max_seq_length, tokenizer.pad_id),
+        tokenizer=Tokenizer(
+            _described(tokenizer_path), tokenizer.max_seq_length, tokenizer.pad_id, tokenizer.special_ids
+        ),
         head=head,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
+from embedder.errors import ArtifactError
 from embedder.tokenizer import TextTokenizer
-from tests.tiny import ids_of, tiny_tokenizer
+from tests.tiny import SPECIAL_IDS, ids_of, tiny_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +27,17 @@ def test_limit_and_padding_baked_into_the_file_are_overridden(tokenizer):
 
 
 def test_prompt_length(tokenizer):
-    assert tokenizer.prompt_length("") == 0
-    assert tokenizer.prompt_length("query : ") == 3  # [CLS] query :
-    assert tokenizer.prompt_length("a " * 100) == 15
+    assert tokenizer.prompt_length("", SPECIAL_IDS) == 0
+    assert tokenizer.prompt_length("query : ", SPECIAL_IDS) == 3  # [CLS] query :
+    assert tokenizer.prompt_length("query : ", ()) == 4
+    assert tokenizer.prompt_length("a " * 100, SPECIAL_IDS) == 15
+
+
+def test_tokenizer_that_fails_in_use(tmp_path):
+    broken = Tokenizer(models.WordPiece({"a": 0}, unk_token="[UNK]"))
+    broken.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(ArtifactError, match=r"tokenizer failed: .*UNK"):
+        TextTokenizer(tmp_path / "tokenizer.json", 16)(["b"])
 
 
 WORDS = st.sampled_from(["cat", "dogs", "a", "!", "字", "é", "e\u0301", "x" * 300, "\u200b", "\t", "\n", "[SEP]", "\0"])

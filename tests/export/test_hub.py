@@ -1,0 +1,83 @@
+"""The export of checkpoints from a model hub, which a local server stands in for."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import embedder
+from tests import families
+from tests.checkpoints import write_checkpoint, write_json
+from tests.hub_server import COMMIT, serve
+
+
+@pytest.fixture
+def export(tmp_path):
+    def run(hub, model, *, check=True):
+        """Export by the command line, as an installed program, and load the result; without `check`, what it said."""
+        environment = dict(os.environ, HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "hf"))
+        output = tmp_path / "artifact"
+        command = [sys.executable, "-m", "embedder_export", model, "--output", output]
+        answer = subprocess.run(command, env=environment, cwd=tmp_path, check=check, capture_output=True, text=True)
+        return embedder.Embedder(output) if check else answer.stderr
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("model", "repository"),
+    [("org/small", "org/small"), ("small", "sentence-transformers/small"), ("sentence-transformers/small", None)],
+)
+def test_names(tmp_path, export, model, repository):
+    checkpoint = write_checkpoint(tmp_path / "served/small")
+    (checkpoint / "pytorch_model.bin").write_bytes(b"the same weights again")
+    with serve({repository or model: checkpoint}) as hub:
+        source = export(hub, model).manifest.source
+    assert (source.model, source.revision) == (model.removeprefix("sentence-transformers/"), COMMIT)
+    assert "model.safetensors" in hub.taken
+    assert "pytorch_model.bin" not in hub.taken
+
+
+def test_weights_in_torchs_format_are_fetched_where_there_are_no_others(tmp_path, export):
+    checkpoint = families.seeded(families.Family("dense", families.distiluse), tmp_path / "served/dense")
+    assert (checkpoint / "2_Dense/pytorch_model.bin").exists()
+    (checkpoint / "pytorch_model.bin").write_bytes(b"the same weights again")
+    with serve({"org/dense": checkpoint}) as hub:
+        assert export(hub, "org/dense").manifest.head.layers == ("dense(32, 24, tanh)",)
+        assert [name for name in hub.taken if name.endswith(".bin")] == ["2_Dense/pytorch_model.bin"]
+
+        torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / "pytorch_model.bin")
+        (checkpoint / "model.safetensors").unlink()
+    with serve({"org/pickled": checkpoint}) as hub:
+        assert export(hub, "org/pickled").dimension == 24
+        assert "pytorch_model.bin" in hub.taken
+
+
+def test_prompt_that_sentence_transformers_leaves_out_by_the_models_name(tmp_path, export):
+    """The files of INSTRUCTOR's repositories do not say that the prompt is not pooled; sentence-transformers knows."""
+    from sentence_transformers import SentenceTransformer
+
+    checkpoint = families.seeded(families.Family("instructor", families.instructor), tmp_path / "served/instructor")
+    settings = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
+    write_json(checkpoint / "1_Pooling/config.json", settings)
+    with serve({"hkunlp/instructor-base": checkpoint, "org/another": checkpoint}) as hub:
+        model = export(hub, "hkunlp/instructor-base")
+        assert not model.manifest.head.include_prompt
+        assert export(hub, "org/another").manifest.head.include_prompt
+    reference = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+    reference.set_pooling_include_prompt(False)
+    texts, options = ["a title", "another, longer title", ""], {"prompt": "Represent the Science title: "}
+    assert np.abs(model.encode(texts, **options) - reference.encode(texts, **options)).max() < 1e-5
+
+
+def test_chat_template(tmp_path, export):
+    checkpoint = write_checkpoint(tmp_path / "served/chat")
+    (checkpoint / "modules.json").unlink()
+    Path(checkpoint / "chat_template.jinja").write_text("{{ messages }}")
+    with serve({"org/chat": checkpoint}) as hub:
+        assert "chat template and no modules.json" in export(hub, "org/chat", check=False)
