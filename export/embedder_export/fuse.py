@@ -33,7 +33,7 @@ def fused_forms(body: Body) -> Iterator[tuple[str, onnx.ModelProto]]:
             continue
         try:
             fused = _fused(graph, body, options)
-        except Exception:  # the optimizer asserts what holds for BERT, such as heads that divide the width
+        except Exception:  # the optimizer asserts what holds for BERT
             continue
         yield form, fused
 
@@ -61,11 +61,13 @@ def _load_for_fusing(body: Body) -> onnx.ModelProto | None:
 
 def _fused(graph: onnx.ModelProto, body: Body, options: FusionOptions) -> onnx.ModelProto:
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
+    # It insists that the heads divide the width, as they need not in a T5; with zeros it finds out by itself.
+    known = body.attention_heads > 0 and body.hidden_size % body.attention_heads == 0
     fused = optimize_model(
         graph,
         model_type="bert",  # the pattern's name: it covers the BERT family's descendants too
-        num_heads=body.attention_heads,
-        hidden_size=body.hidden_size,
+        num_heads=body.attention_heads if known else 0,
+        hidden_size=body.hidden_size if known else 0,
         optimization_options=options,
         opt_level=0,
     ).model
