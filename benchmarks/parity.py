@@ -72,7 +72,7 @@ def main():
 
 
 def measured(family, scratch, full, texts):
-    checkpoint = seeded(family, scratch / family.name, full=full)
+    checkpoint = seeded(family.make, scratch / family.name, full=full)
     artifact = scratch / "artifact"
     command = [sys.executable, "-m", "embedder_export", str(checkpoint), "--output", str(artifact)]
     export_seconds, export_peak = timed(command)

@@ -9,6 +9,7 @@ from transformers import BertConfig, BertModel, BertTokenizerFast
 
 from tests.vocabularies import wordpiece
 
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 VOCABULARY_SIZE = wordpiece().get_vocab_size()
 OLD_TYPES = "sentence_transformers.models."
 NEW_TYPES = {
@@ -46,14 +47,7 @@ def write_checkpoint(
 ) -> Path:
     """A BERT of two layers, width 32, with a vocabulary of letters."""
     torch.manual_seed(seed)
-    shape = BertConfig(
-        vocab_size=VOCABULARY_SIZE,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
+    shape = BertConfig(vocab_size=VOCABULARY_SIZE, max_position_embeddings=64, **SMALL)
     directory.mkdir(parents=True)
     body = directory / folder
     BertModel(shape).save_pretrained(body)

@@ -38,10 +38,9 @@ from transformers import (
 
 from benchmarks.quality import DATA
 from tests import vocabularies
-from tests.checkpoints import write_json, write_modules
+from tests.checkpoints import SMALL, write_json, write_modules
 
 TOKENIZERS = DATA / "tokenizers"
-SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 MINILM = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 1536}
 IDENTITY, TANH = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Tanh"
 
@@ -268,7 +267,7 @@ def _write(
     return directory
 
 
-def seeded(family: Family, directory: Path, *, full: bool = False) -> Path:
-    """Make `family`'s checkpoint; the same one each time."""
+def seeded(make: Callable[[Path, bool], Path], directory: Path, *, full: bool = False) -> Path:
+    """The checkpoint that `make` makes; the same one each time."""
     torch.manual_seed(0)
-    return family.make(directory, full)
+    return make(directory, full)

@@ -4,6 +4,7 @@ The weights of a large model must never be all in memory, nor in one protobuf me
 stages work on graphs of which the tensors are references into such a file, and take in only what they must see.
 """
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -78,10 +79,7 @@ def _copy(data: IO[bytes], stream: IO[bytes], size: int) -> None:
 
 def tensor_bytes(tensor: TensorProto) -> int:
     """The size of the data of `tensor`, wherever it lies."""
-    count = 1
-    for dimension in tensor.dims:
-        count *= dimension
-    return count * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def _constants(graph: onnx.GraphProto) -> Iterator[TensorProto]:

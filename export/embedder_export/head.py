@@ -71,18 +71,12 @@ def _check_width(layer: Layer, dimension: int) -> None:
 def _pool(graph: onnx.GraphProto, tokens: str, pooling: Pooling) -> str:
     name = GRAPH_INPUTS[1]
     if not pooling.include_prompt:
+        (mask_input,) = (value for value in graph.input if value.name == name)
         name = POOLING_MASK
-        graph.input.append(
-            helper.make_tensor_value_info(name, TensorProto.INT64, [axis.dim_param for axis in _mask_axes(graph)])
-        )
+        graph.input.add(name=name, type=mask_input.type)
     mask = _node(graph, "Cast", [name], to=TensorProto.FLOAT)
     pooled = [_POOLINGS[mode](graph, tokens, mask) for mode in pooling.modes]
     return pooled[0] if len(pooled) == 1 else _node(graph, "Concat", pooled, axis=1)
-
-
-def _mask_axes(graph: onnx.GraphProto) -> list[onnx.TensorShapeProto.Dimension]:
-    (mask,) = (value for value in graph.input if value.name == GRAPH_INPUTS[1])
-    return list(mask.type.tensor_type.shape.dim)
 
 
 def _cls(graph: onnx.GraphProto, tokens: str, mask: str) -> str:

@@ -12,8 +12,7 @@ from embedder.manifest import Head
 from embedder_export.errors import CheckpointError
 from embedder_export.files import read_json, read_weights
 
-# By the names of sentence-transformers; in its order, which is that of the results of several old flags.
-POOLING_MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+# The old flags to the modes; in the order of sentence-transformers, which is that of the results of several.
 _OLD_FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -22,6 +21,7 @@ _OLD_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+POOLING_MODES = tuple(_OLD_FLAGS.values())
 _TORCH_ACTIVATION = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
 ACTIVATIONS = (
     "Identity",

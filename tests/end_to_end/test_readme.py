@@ -50,7 +50,7 @@ def environment(lean_bin, tmp_path):
 def instructor(tmp_path_factory):
     """A small one in the place of the one from the Hub."""
     directory = tmp_path_factory.mktemp("instructor")
-    checkpoint = families.seeded(families.Family("instructor", families.instructor), directory / "checkpoint")
+    checkpoint = families.seeded(families.instructor, directory / "checkpoint")
     pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None)
     return directory / "artifact"
 

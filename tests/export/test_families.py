@@ -26,7 +26,7 @@ PROMPTS = ["Represent the Science title: ", "query: ", "日本語 ", "x " * 200]
 @pytest.fixture(scope="module", params=families.FAMILIES, ids=lambda family: family.name)
 def pair(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("family")
-    checkpoint = families.seeded(request.param, directory / request.param.name)
+    checkpoint = families.seeded(request.param.make, directory / request.param.name)
     pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None)
     reference = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
     return embedder.Embedder(directory / "artifact", provider="cpu"), reference
@@ -81,13 +81,13 @@ def assert_same(ours, theirs):
 )
 def test_without_the_real_tokenizers(make, tmp_path, monkeypatch):
     monkeypatch.setattr(families, "TOKENIZERS", tmp_path / "nowhere")
-    checkpoint = families.seeded(families.Family("small", make), tmp_path / "small")
+    checkpoint = families.seeded(make, tmp_path / "small")
     assert pipeline.export(read_checkpoint(str(checkpoint)), tmp_path / "artifact", lambda line: None).parity
 
 
 @pytest.mark.skipif(not families.TOKENIZERS.is_dir(), reason="the real tokenizers are not here")
 def test_tokenizer_in_sentencepieces_own_format(tmp_path):
-    checkpoint = families.seeded(families.Family("albert", families.albert), tmp_path / "albert")
+    checkpoint = families.seeded(families.albert, tmp_path / "albert")
     (checkpoint / "tokenizer.json").unlink()
     assert (checkpoint / "spiece.model").exists()
     assert pipeline.export(read_checkpoint(str(checkpoint)), tmp_path / "artifact", lambda line: None).parity

@@ -44,7 +44,7 @@ def test_names(tmp_path, export, model, repository):
 
 
 def test_weights_in_torchs_format_are_fetched_where_there_are_no_others(tmp_path, export):
-    checkpoint = families.seeded(families.Family("dense", families.distiluse), tmp_path / "served/dense")
+    checkpoint = families.seeded(families.distiluse, tmp_path / "served/dense")
     assert (checkpoint / "2_Dense/pytorch_model.bin").exists()
     (checkpoint / "pytorch_model.bin").write_bytes(b"the same weights again")
     with serve({"org/dense": checkpoint}) as hub:
@@ -62,7 +62,7 @@ def test_prompt_that_sentence_transformers_leaves_out_by_the_models_name(tmp_pat
     """The files of INSTRUCTOR's repositories do not say that the prompt is not pooled; sentence-transformers knows."""
     from sentence_transformers import SentenceTransformer
 
-    checkpoint = families.seeded(families.Family("instructor", families.instructor), tmp_path / "served/instructor")
+    checkpoint = families.seeded(families.instructor, tmp_path / "served/instructor")
     settings = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": True}
     write_json(checkpoint / "1_Pooling/config.json", settings)
     with serve({"hkunlp/instructor-base": checkpoint, "org/another": checkpoint}) as hub:

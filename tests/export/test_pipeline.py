@@ -21,6 +21,7 @@ from tests.checkpoints import (
     NEW_TRANSFORMER,
     NEW_TYPES,
     OLD_POOLING,
+    SMALL,
     VOCABULARY_SIZE,
     edit_json,
     write_checkpoint,
@@ -313,7 +314,7 @@ def test_form_that_the_fusions_do_not_know(tmp_path, monkeypatch):
 
 def test_no_limit_anywhere(tmp_path):
     """A T5 counts no positions, so that sentence-transformers takes texts of any length; here there is an end."""
-    checkpoint = families.seeded(families.Family("t5", families.instructor), tmp_path / "t5")
+    checkpoint = families.seeded(families.instructor, tmp_path / "t5")
     write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": None})
     edit_json(checkpoint / "tokenizer_config.json", model_max_length=None)
     body = convert.Body(checkpoint, 32, 4, None, None)
@@ -323,15 +324,7 @@ def test_no_limit_anywhere(tmp_path):
 def test_causal_language_model_alone_is_pooled_by_its_last_token(tmp_path):
     checkpoint = tmp_path / "causal"
     tokenizer = write_checkpoint(tmp_path / "bert")
-    shape = Qwen2Config(
-        vocab_size=VOCABULARY_SIZE,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
+    shape = Qwen2Config(vocab_size=VOCABULARY_SIZE, num_key_value_heads=2, max_position_embeddings=64, **SMALL)
     torch.manual_seed(0)
     Qwen2ForCausalLM(shape).save_pretrained(checkpoint)
     for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -195,7 +195,7 @@ def test_adapter_at_the_root_of_a_checkpoint_with_folders(tmp_path):
 
 
 def test_weights_of_every_module_count_in_the_digest(tmp_path):
-    checkpoint = families.seeded(families.Family("dense", families.distiluse), tmp_path / "dense")
+    checkpoint = families.seeded(families.distiluse, tmp_path / "dense")
     digest = read_checkpoint(str(checkpoint)).weights_sha256
     state = torch.load(checkpoint / "2_Dense/pytorch_model.bin")
     state["linear.bias"][0] += 1
