@@ -1,27 +1,31 @@
 # make demo    export all-MiniLM-L6-v2 and search a small collection with it
-# make export  export MODEL (a name, org/name, or a local directory) to artifacts/
+# make export  export MODEL (a name, org/name, or a local directory) to artifacts/; with TORCH=1 by way of torch
 # make test    lint, type-check and test everything
 # make bench   measure against sentence-transformers; writes benchmarks/results/
 # make parity  compare every family of models with sentence-transformers, small; writes benchmarks/results/
 # make parity-full  the same at the models' true sizes: gigabytes, and the better part of an hour
 # make clean   remove the environments, checkpoints and artifacts
 #
-# Two environments, as the two programs are: .venv/lean has the runtime, .venv/export the export (and the tests).
+# .venv/lean has the runtime, .venv/export the export, .venv/torch the export with the extra [torch] (and the tests).
 
 PYTHON ?= python3
 MODEL ?= all-MiniLM-L6-v2
 
 LEAN := .venv/lean
 EXPORT := .venv/export
+WITH_TORCH := .venv/torch
 PEER := .venv/sentence-transformers
 NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 REFERENCE := all-MiniLM-L6-v2
 
-RUNTIME_SOURCES := pyproject.toml $(wildcard embedder/*.py)
-EXPORT_SOURCES := export/pyproject.toml $(wildcard export/embedder_export/*.py export/embedder_export/*.txt)
+# Where `make export` runs.
+EXPORTER := $(if $(TORCH),$(WITH_TORCH),$(EXPORT))
 
-# Two installations at once into one environment would break it.
-.NOTPARALLEL:
+RUNTIME_SOURCES := pyproject.toml $(wildcard embedder/*.py)
+EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -name '*.py' -o -name '*.txt')
+
+# The environments are installed side by side.
+MAKEFLAGS += --jobs=2
 
 .PHONY: help demo export test bench parity parity-full clean
 
@@ -31,23 +35,23 @@ help:
 demo: $(LEAN)/.ready artifacts/$(REFERENCE)/embedder.json
 	$(LEAN)/bin/python examples/semantic_search.py
 
-export: $(EXPORT)/.ready $(if $(filter $(REFERENCE),$(MODEL)),checkpoints/$(REFERENCE)/model.safetensors)
-	$(EXPORT)/bin/embedder-export $(if $(filter $(REFERENCE),$(MODEL)),checkpoints/$(REFERENCE),$(MODEL)) --output artifacts/$(NAME)
+export: $(EXPORTER)/.ready $(if $(filter $(REFERENCE),$(MODEL)),checkpoints/$(REFERENCE)/model.safetensors)
+	$(EXPORTER)/bin/embedder-export $(if $(filter $(REFERENCE),$(MODEL)),checkpoints/$(REFERENCE),$(MODEL)) --output artifacts/$(NAME)
 
-test: $(LEAN)/.ready $(EXPORT)/.ready-test artifacts/$(REFERENCE)/embedder.json
-	$(EXPORT)/bin/ruff check .
-	$(EXPORT)/bin/ruff format --check .
-	$(EXPORT)/bin/mypy
-	$(EXPORT)/bin/python -m pytest
+test: $(LEAN)/.ready $(WITH_TORCH)/.ready-test artifacts/$(REFERENCE)/embedder.json
+	$(WITH_TORCH)/bin/ruff check .
+	$(WITH_TORCH)/bin/ruff format --check .
+	$(WITH_TORCH)/bin/mypy
+	$(WITH_TORCH)/bin/python -m pytest
 
 bench: $(LEAN)/.ready $(PEER)/.ready artifacts/$(REFERENCE)/embedder.json
 	$(LEAN)/bin/python benchmarks/compare.py $(BENCH_OPTIONS)
 
-parity: $(EXPORT)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
-	PYTHONPATH=. $(EXPORT)/bin/python benchmarks/parity.py $(PARITY_OPTIONS)
+parity: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
+	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/parity.py $(PARITY_OPTIONS)
 
-parity-full: $(EXPORT)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
-	PYTHONPATH=. $(EXPORT)/bin/python benchmarks/parity.py --full $(PARITY_OPTIONS)
+parity-full: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
+	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/parity.py --full $(PARITY_OPTIONS)
 
 clean:
 	rm -rf .venv artifacts checkpoints
@@ -67,14 +71,20 @@ $(LEAN)/.ready: $(RUNTIME_SOURCES)
 	@touch $@
 
 $(EXPORT)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES)
-	@echo "==> installing the export in $(EXPORT): torch and more, one to several gigabytes"
+	@echo "==> installing the export in $(EXPORT)"
 	$(PYTHON) -m venv $(EXPORT)
 	$(EXPORT)/bin/python -m pip install ./export
 	@touch $@
 
-$(EXPORT)/.ready-test: $(EXPORT)/.ready
-	@echo "==> adding the test tools to $(EXPORT)"
-	$(EXPORT)/bin/python -m pip install ".[cpu,dev]"
+$(WITH_TORCH)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES)
+	@echo "==> installing the export with torch in $(WITH_TORCH): one to several gigabytes"
+	$(PYTHON) -m venv $(WITH_TORCH)
+	$(WITH_TORCH)/bin/python -m pip install "./export[torch]"
+	@touch $@
+
+$(WITH_TORCH)/.ready-test: $(WITH_TORCH)/.ready
+	@echo "==> adding the test tools to $(WITH_TORCH)"
+	$(WITH_TORCH)/bin/python -m pip install ".[cpu,dev]"
 	@touch $@
 
 $(PEER)/.ready:

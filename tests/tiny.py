@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx_ir as ir
+from embedder_export.body import TOKEN_VECTORS, new_graph, new_model
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
 from embedder_export.layers import Normalize, Pooling, describe
-from onnx import TensorProto, helper, numpy_helper
+from embedder_export.operators import Operators
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from embedder.manifest import (
@@ -46,26 +47,24 @@ def tiny_tokenizer() -> Tokenizer:
     return tokenizer
 
 
-def tiny_body() -> onnx.ModelProto:
-    """A graph from token ids to rows of TABLE."""
-    axes = ["batch_size", "sequence_length"]
-    graph = helper.make_graph(
-        [helper.make_node("Gather", ["table", "input_ids"], ["tokens"])],
-        "tiny",
-        [helper.make_tensor_value_info(name, TensorProto.INT64, axes) for name in ("input_ids", "attention_mask")],
-        [helper.make_tensor_value_info("tokens", TensorProto.FLOAT, [*axes, DIMENSION])],
-        [numpy_helper.from_array(TABLE, "table")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+def tiny_body(table: np.ndarray = TABLE) -> ir.Model:
+    """A graph from token ids to rows of `table`."""
+    graph = new_graph()
+    op = Operators(graph, "body")
+    tokens = op.Gather(op.constant(table), graph.inputs[0])
+    tokens.name, tokens.dtype = TOKEN_VECTORS, ir.DataType.FLOAT
+    tokens.shape = ir.Shape(["batch_size", "sequence_length", table.shape[1]])
+    graph.outputs.append(tokens)
+    return new_model(graph)
 
 
 def write_tiny_artifact(
     directory: Path, *, normalize: bool = True, include_prompt: bool = True, max_seq_length: int = 16, **fields
 ) -> Path:
     layers = (Pooling(("mean",), include_prompt), *([Normalize()] if normalize else []))
-    graph = tiny_body()
-    add_head(graph, layers, DIMENSION)
-    save_graph(graph, directory)
+    model = tiny_body()
+    add_head(model.graph, layers, DIMENSION)
+    save_graph(model, directory)
     tokenizer = tiny_tokenizer()
     # As many real ones do, it comes with a limit and a padding that are not the model's.
     tokenizer.enable_truncation(4)

@@ -6,7 +6,7 @@ Nothing in a checkpoint is ever executed, and what cannot be honoured is refused
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -53,6 +53,8 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
     lambda value: not value,
 )
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# sentence-transformers leaves the prompt out of the pooling for these, by name; no file of theirs says so.
+_PROMPT_NOT_POOLED = ("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl")
 # What config.json may say of how attention is computed: any other name is of code that transformers would fetch.
 _ATTENTION = ("eager", "sdpa")
 
@@ -104,6 +106,10 @@ def _read(
     if config.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         raise CheckpointError(f"the checkpoint is a {config['model_type']}, not a SentenceTransformer")
     layers = read_layers(modules[1:])
+    if repository is not None and repository[0] in _PROMPT_NOT_POOLED:
+        layers = tuple(
+            replace(layer, include_prompt=False) if isinstance(layer, Pooling) else layer for layer in layers
+        )
     dimension = config.get("truncate_dim")
     if dimension is not None:
         if type(dimension) is not int or dimension < 1:

@@ -1,6 +1,7 @@
-"""Fifth stage: the finished forms of the graph side by side on this machine; the fastest is kept."""
+"""Fourth stage: the finished forms of the graph side by side on this machine; the fastest is kept."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
@@ -11,8 +12,8 @@ import onnxruntime
 from embedder.manifest import GRAPH_INPUTS, POOLING_MASK, Candidate
 from tokenizers import Tokenizer
 
-from embedder_export.convert import ConvertedTokenizer
 from embedder_export.errors import CheckpointError
+from embedder_export.tokenizer import ConvertedTokenizer
 
 # (texts, tokens): one short query, and batches of about the size that the runtime makes.
 _SHAPES = ((1, 16), (16, 32), (2, 256))
@@ -35,12 +36,18 @@ class Choice:
     candidates: tuple[Candidate, ...]
 
 
-def choose_form(forms: dict[str, Path], tokenizer: ConvertedTokenizer, texts: list[str]) -> Choice:
-    """The fastest of `forms`, of which "traced" is the reference, on tokens of `texts`.
+def choose_form(
+    forms: dict[str, Path], tokenizer: ConvertedTokenizer, texts: list[str], report: Callable[[str], None]
+) -> Choice:
+    """The fastest of `forms` on tokens of `texts`; of one, that. The first is the reference.
 
     Raises:
-        CheckpointError: onnxruntime fails on the traced form. A fused one that fails is left out.
+        CheckpointError: onnxruntime fails on the first form. Another that fails is left out.
     """
+    first = next(iter(forms))
+    if len(forms) == 1:
+        return Choice(forms[first], first, ())
+    report("timing the forms of the graph")
     nodes = {form: len(onnx.load(path, load_external_data=False).graph.node) for form, path in forms.items()}
     try:
         encoding = Tokenizer.from_str(tokenizer.json).encode(" ".join(texts), add_special_tokens=False)
@@ -54,17 +61,18 @@ def choose_form(forms: dict[str, Path], tokenizer: ConvertedTokenizer, texts: li
 
 
 def _time(paths: dict[str, Path], token_ids: list[int], shapes: list[tuple[int, int]]) -> list[Candidate]:
-    """Time the graphs in turn, so that a machine that slows down slows them all; drop those that differ from traced."""
+    """Time the graphs in turn, so that a machine that slows down slows them all; drop the ones that differ."""
     generator = np.random.default_rng(0)
     sessions = {form: session for form, path in paths.items() if (session := _session(path)) is not None}
-    if "traced" not in sessions:
+    reference = next(iter(paths))
+    if reference not in sessions:
         raise CheckpointError("onnxruntime cannot load the graph that optimum made of the checkpoint")
     seconds: dict[str, list[float]] = {form: [] for form in sessions}
     for shape in shapes:
         feed = _feed(generator, token_ids, *shape)
-        feed = {value.name: feed[value.name] for value in sessions["traced"].get_inputs()}
+        feed = {value.name: feed[value.name] for value in sessions[reference].get_inputs()}
         try:
-            expected = sessions["traced"].run(None, feed)[0]
+            expected = sessions[reference].run(None, feed)[0]
         except Exception as error:  # onnxruntime's errors share no base but Exception
             raise CheckpointError(f"onnxruntime cannot run the graph that optimum made: {error}") from error
         seconds = {form: times for form, times in seconds.items() if _agrees(sessions[form], feed, expected)}

@@ -5,7 +5,6 @@ import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 from embedder.digests import sha256_of
 
 from embedder_export.errors import CheckpointError
@@ -60,31 +59,3 @@ def digest_weights(directories: list[Path]) -> str:
     """SHA-256 of the weights in `directories`; of several files, that of their digests in this order."""
     digests = [sha256_of(file) for directory in directories for file in find_weights(directory)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-
-
-def read_weights(directory: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The tensors of a small module, float32: those of `shapes`, all of them and no others.
-
-    Raises:
-        CheckpointError: there is no file of them, it is damaged or would run code, or has other tensors.
-    """
-    import torch
-    from safetensors.torch import load_file
-
-    path = next((directory / name for name in _WEIGHTS if (directory / name).exists()), None)
-    if path is None:
-        raise CheckpointError(f"{directory} has none of {', '.join(_WEIGHTS)}")
-    try:
-        tensors = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-        arrays = {name: tensor.detach().float().numpy() for name, tensor in tensors.items()}
-    except Exception as error:  # both libraries raise whatever the damage led to
-        kind = type(error).__name__
-        raise CheckpointError(f"{path} cannot be read as plain weights: {kind}: {error}") from error
-    found = {name: array.shape for name, array in arrays.items()}
-    if found != shapes:
-        raise CheckpointError(f"{path} holds the tensors {found}, not {shapes}")
-    return arrays

@@ -1,62 +1,50 @@
-"""Fourth stage: pooling and what follows it as nodes of the graph, so that the runtime needs to know of none of it.
+"""Third stage: pooling and what follows it as nodes of the graph, so that the runtime needs to know of none of it.
 
 The formulas, epsilons included, are those of sentence-transformers' modules of the same names.
 """
 
-import numpy as np
-import onnx
+import onnx_ir as ir
 from embedder.manifest import GRAPH_INPUTS, POOLING_MASK
-from onnx import TensorProto, helper, numpy_helper
 
 from embedder_export.errors import CheckpointError
 from embedder_export.layers import TOKENS, Dense, Layer, LayerNorm, Normalize, Pooling, Truncate
+from embedder_export.operators import ACTIVATIONS, Operators
 
 OUTPUT = "embedding"
-_PREFIX = "head"
 _TORCH_LAYER_NORM_EPSILON = 1e-5
 
-# torch's class to ONNX's operator, where its formula and defaults are the same.
-_OPERATORS = {
-    "Tanh": "Tanh",
-    "ReLU": "Relu",
-    "Sigmoid": "Sigmoid",
-    "LeakyReLU": "LeakyRelu",
-    "ELU": "Elu",
-    "SELU": "Selu",
-    "Softplus": "Softplus",
-    "Softsign": "Softsign",
-}
 
-
-def add_head(body: onnx.ModelProto, layers: tuple[Layer, ...], hidden_size: int) -> int:
-    """Change `body` to have one output, `embedding`, float32 of shape (batch, dimension); returns the dimension.
+def add_head(graph: ir.Graph, layers: tuple[Layer, ...], hidden_size: int) -> int:
+    """Change `graph` to have one output, `embedding`, float32 of shape (batch, dimension); returns the dimension.
 
     Raises:
         CheckpointError: a layer is made for vectors of another length than the layer before it gives.
     """
-    graph = body.graph
-    tokens, vectors, dimension = graph.output[0].name, "", hidden_size
+    op = Operators(graph, "head")
+    tokens = vectors = graph.outputs[0]
+    dimension = hidden_size
     for layer in layers:
         _check_width(layer, dimension)
         if isinstance(layer, Pooling):
-            vectors = _pool(graph, tokens, layer)
+            vectors = _pool(op, graph, tokens, layer)
             dimension *= len(layer.modes)
         elif isinstance(layer, Dense):
             if layer.feature == TOKENS:
-                tokens = _dense(graph, tokens, layer)
+                tokens = _dense(op, tokens, layer)
             else:
-                vectors = _dense(graph, vectors, layer)
+                vectors = _dense(op, vectors, layer)
             dimension = len(layer.weight)
         elif isinstance(layer, LayerNorm):
-            vectors = _layer_norm(graph, vectors, layer)
+            scale, shift = op.constant(layer.weight), op.constant(layer.bias)
+            vectors = op.LayerNormalization(vectors, scale, shift, epsilon=_TORCH_LAYER_NORM_EPSILON)
         elif isinstance(layer, Normalize):
-            vectors = _normalize(graph, vectors)
+            vectors = _normalize(op, vectors)
         elif isinstance(layer, Truncate):
             dimension = min(dimension, layer.dimension)
-            vectors = _truncate(graph, vectors, dimension)
-    _node(graph, "Identity", [vectors], OUTPUT)
-    del graph.output[:]
-    graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["batch_size", dimension]))
+            vectors = op.Slice(vectors, *(op.constant([value]) for value in (0, dimension, 1)))
+    output = op.Identity(vectors)
+    output.name, output.dtype, output.shape = OUTPUT, ir.DataType.FLOAT, ir.Shape(["batch_size", dimension])
+    graph.outputs[:] = [output]
     return dimension
 
 
@@ -68,49 +56,47 @@ def _check_width(layer: Layer, dimension: int) -> None:
         )
 
 
-def _pool(graph: onnx.GraphProto, tokens: str, pooling: Pooling) -> str:
-    name = GRAPH_INPUTS[1]
+def _pool(op: Operators, graph: ir.Graph, tokens: ir.Value, pooling: Pooling) -> ir.Value:
+    (attention_mask,) = (value for value in graph.inputs if value.name == GRAPH_INPUTS[1])
+    pooled_mask = attention_mask
     if not pooling.include_prompt:
-        (mask_input,) = (value for value in graph.input if value.name == name)
-        name = POOLING_MASK
-        graph.input.add(name=name, type=mask_input.type)
-    mask = _node(graph, "Cast", [name], to=TensorProto.FLOAT)
-    pooled = [_POOLINGS[mode](graph, tokens, mask) for mode in pooling.modes]
-    return pooled[0] if len(pooled) == 1 else _node(graph, "Concat", pooled, axis=1)
+        pooled_mask = ir.Value(name=POOLING_MASK, type=attention_mask.type, shape=attention_mask.shape)
+        graph.inputs.append(pooled_mask)
+    mask, attention = (op.Cast(value, to=ir.DataType.FLOAT) for value in (pooled_mask, attention_mask))
+    pooled = [_POOLINGS[mode](op, tokens, mask, attention) for mode in pooling.modes]
+    return pooled[0] if len(pooled) == 1 else op.Concat(*pooled, axis=1)
 
 
-def _cls(graph: onnx.GraphProto, tokens: str, mask: str) -> str:
+def _cls(op: Operators, tokens: ir.Value, mask: ir.Value, attention: ir.Value) -> ir.Value:
     """The first token in the mask; without any, the first."""
-    return _token(graph, tokens, _node(graph, "ArgMax", [mask], axis=1))
+    return op.GatherND(tokens, op.ArgMax(mask, axis=1), batch_dims=1)
 
 
-def _last_token(graph: onnx.GraphProto, tokens: str, mask: str) -> str:
+def _last_token(op: Operators, tokens: ir.Value, mask: ir.Value, attention: ir.Value) -> ir.Value:
     """The last token in the mask; without any, zero."""
-    positions = _node(graph, "Mul", [mask, _positions(graph, mask)])
-    return _token(graph, _masked(graph, tokens, mask), _node(graph, "ArgMax", [positions], axis=1))
+    last = op.ArgMax(op.Mul(mask, _positions(op, mask)), axis=1)
+    return op.GatherND(_masked(op, tokens, mask), last, batch_dims=1)
 
 
-def _max(graph: onnx.GraphProto, tokens: str, mask: str) -> str:
-    outside = _node(graph, "Equal", [_column(graph, mask), _constant(graph, np.float32(0))])
-    masked = _node(graph, "Where", [outside, _constant(graph, np.float32(-np.inf)), tokens])
-    return _node(graph, "ReduceMax", [masked, _constant(graph, np.array([1]))], keepdims=0)
+def _max(op: Operators, tokens: ir.Value, mask: ir.Value, attention: ir.Value) -> ir.Value:
+    outside = op.Equal(_column(op, mask), op.constant(0.0))
+    masked = op.Where(outside, op.constant(float("-inf")), tokens)
+    return op.ReduceMax(masked, op.constant([1]), keepdims=0)
 
 
-def _mean(graph: onnx.GraphProto, tokens: str, weights: str) -> str:
-    """sum(tokens * weights) / max(sum(weights), 1e-9), over the sequence."""
-    total, count = _total_and_count(graph, tokens, weights)
-    return _node(graph, "Div", [total, count])
+def _mean(op: Operators, tokens: ir.Value, mask: ir.Value, attention: ir.Value) -> ir.Value:
+    """sum(tokens * mask) / max(sum(mask), 1e-9), over the sequence."""
+    return op.Div(*_total_and_count(op, tokens, mask))
 
 
-def _mean_sqrt_len(graph: onnx.GraphProto, tokens: str, mask: str) -> str:
-    total, count = _total_and_count(graph, tokens, mask)
-    return _node(graph, "Div", [total, _node(graph, "Sqrt", [count])])
+def _mean_sqrt_len(op: Operators, tokens: ir.Value, mask: ir.Value, attention: ir.Value) -> ir.Value:
+    total, count = _total_and_count(op, tokens, mask)
+    return op.Div(total, op.Sqrt(count))
 
 
-def _weighted_mean(graph: onnx.GraphProto, tokens: str, mask: str) -> str:
+def _weighted_mean(op: Operators, tokens: ir.Value, mask: ir.Value, attention: ir.Value) -> ir.Value:
     """The mean weighted by position, from 1, which the prompt's tokens count for too."""
-    attention = _node(graph, "Cast", [GRAPH_INPUTS[1]], to=TensorProto.FLOAT)
-    return _mean(graph, tokens, _node(graph, "Mul", [mask, _positions(graph, attention)]))
+    return op.Div(*_total_and_count(op, tokens, op.Mul(mask, _positions(op, attention))))
 
 
 _POOLINGS = {
@@ -123,72 +109,32 @@ _POOLINGS = {
 }
 
 
-def _total_and_count(graph: onnx.GraphProto, tokens: str, weights: str) -> tuple[str, str]:
-    axis = _constant(graph, np.array([1]))
-    total = _node(graph, "ReduceSum", [_masked(graph, tokens, weights), axis], keepdims=0)
-    count = _node(graph, "ReduceSum", [_column(graph, weights), axis], keepdims=0)
-    return total, _node(graph, "Max", [count, _constant(graph, np.float32(1e-9))])
+def _total_and_count(op: Operators, tokens: ir.Value, weights: ir.Value) -> tuple[ir.Value, ir.Value]:
+    total = op.ReduceSum(_masked(op, tokens, weights), op.constant([1]), keepdims=0)
+    count = op.ReduceSum(_column(op, weights), op.constant([1]), keepdims=0)
+    return total, op.Max(count, op.constant(1e-9))
 
 
-def _token(graph: onnx.GraphProto, tokens: str, index: str) -> str:
-    return _node(graph, "GatherND", [tokens, index], batch_dims=1)
+def _positions(op: Operators, mask: ir.Value) -> ir.Value:
+    return op.CumSum(mask, op.constant(1))
 
 
-def _positions(graph: onnx.GraphProto, mask: str) -> str:
-    return _node(graph, "CumSum", [mask, _constant(graph, np.array(1))])
+def _masked(op: Operators, tokens: ir.Value, mask: ir.Value) -> ir.Value:
+    return op.Mul(tokens, _column(op, mask))
 
 
-def _masked(graph: onnx.GraphProto, tokens: str, mask: str) -> str:
-    return _node(graph, "Mul", [tokens, _column(graph, mask)])
+def _column(op: Operators, mask: ir.Value) -> ir.Value:
+    return op.Unsqueeze(mask, op.constant([-1]))
 
 
-def _column(graph: onnx.GraphProto, mask: str) -> str:
-    return _node(graph, "Unsqueeze", [mask, _constant(graph, np.array([-1]))])
-
-
-def _dense(graph: onnx.GraphProto, vectors: str, layer: Dense) -> str:
-    vectors = _node(graph, "MatMul", [vectors, _constant(graph, layer.weight.T)])
+def _dense(op: Operators, vectors: ir.Value, layer: Dense) -> ir.Value:
+    vectors = op.MatMul(vectors, op.constant(layer.weight.T))
     if layer.bias is not None:
-        vectors = _node(graph, "Add", [vectors, _constant(graph, layer.bias)])
-    return _activation(graph, vectors, layer.activation)
+        vectors = op.Add(vectors, op.constant(layer.bias))
+    return ACTIVATIONS[layer.activation](op, vectors)
 
 
-def _activation(graph: onnx.GraphProto, x: str, name: str) -> str:
-    if name == "Identity":
-        return x
-    if name == "SiLU":
-        return _node(graph, "Mul", [x, _node(graph, "Sigmoid", [x])])
-    if name == "GELU":  # x * (1 + erf(x / sqrt(2))) / 2
-        erf = _node(graph, "Erf", [_node(graph, "Mul", [x, _constant(graph, np.float32(0.5**0.5))])])
-        erf = _node(graph, "Add", [erf, _constant(graph, np.float32(1))])
-        return _node(graph, "Mul", [x, _node(graph, "Mul", [erf, _constant(graph, np.float32(0.5))])])
-    return _node(graph, _OPERATORS[name], [x])
-
-
-def _layer_norm(graph: onnx.GraphProto, vectors: str, layer: LayerNorm) -> str:
-    scale, shift = _constant(graph, layer.weight), _constant(graph, layer.bias)
-    return _node(graph, "LayerNormalization", [vectors, scale, shift], epsilon=_TORCH_LAYER_NORM_EPSILON)
-
-
-def _normalize(graph: onnx.GraphProto, vectors: str) -> str:
+def _normalize(op: Operators, vectors: ir.Value) -> ir.Value:
     """Vectors / max(|vectors|, 1e-12)."""
-    norm = _node(graph, "ReduceL2", [vectors, _constant(graph, np.array([1]))], keepdims=1)
-    norm = _node(graph, "Max", [norm, _constant(graph, np.float32(1e-12))])
-    return _node(graph, "Div", [vectors, norm])
-
-
-def _truncate(graph: onnx.GraphProto, vectors: str, dimension: int) -> str:
-    start, end, axis = (_constant(graph, np.array([value])) for value in (0, dimension, 1))
-    return _node(graph, "Slice", [vectors, start, end, axis])
-
-
-def _node(graph: onnx.GraphProto, operator: str, inputs: list[str], output: str = "", **attributes: int | float) -> str:
-    output = output or f"{_PREFIX}/{operator}_{len(graph.node)}"
-    graph.node.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
-    return output
-
-
-def _constant(graph: onnx.GraphProto, value: np.ndarray | np.generic) -> str:
-    name = f"{_PREFIX}/constant_{len(graph.initializer)}"
-    graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-    return name
+    norm = op.ReduceL2(vectors, op.constant([1]), keepdims=1)
+    return op.Div(vectors, op.Max(norm, op.constant(1e-12)))

@@ -10,7 +10,8 @@ import numpy as np
 from embedder.manifest import Head
 
 from embedder_export.errors import CheckpointError
-from embedder_export.files import read_json, read_weights
+from embedder_export.files import read_json
+from embedder_export.weights import read_arrays
 
 # The old flags to the modes; in the order of sentence-transformers, which is that of the results of several.
 _OLD_FLAGS = {
@@ -162,14 +163,14 @@ def _read_dense(directory: Path) -> Dense:
     shapes = {"linear.weight": (outputs, inputs)}
     if config.get("bias", True):
         shapes["linear.bias"] = (outputs,)
-    weights = read_weights(directory, shapes)
+    weights = read_arrays(directory, shapes)
     return Dense(weights["linear.weight"], weights.get("linear.bias"), activation[1], feature)
 
 
 def _read_layer_norm(directory: Path) -> LayerNorm:
     path = directory / "config.json"
     dimension = _size(path, read_json(path, dict), "dimension")
-    weights = read_weights(directory, {"norm.weight": (dimension,), "norm.bias": (dimension,)})
+    weights = read_arrays(directory, {"norm.weight": (dimension,), "norm.bias": (dimension,)})
     return LayerNorm(weights["norm.weight"], weights["norm.bias"])
 
 

@@ -10,44 +10,54 @@ from embedder.manifest import Manifest, write_manifest
 
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.choose import choose_form
-from embedder_export.convert import convert_body, convert_tokenizer
-from embedder_export.fuse import fused_forms
+from embedder_export.convert import convert_body
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
-from embedder_export.reference import settle_prompt
-from embedder_export.verify import parity_sentences, verify
+from embedder_export.tokenizer import convert_tokenizer
+from embedder_export.verify import check_verification, parity_sentences, verify
 from embedder_export.write import staged, write_artifact
 
 
-def export(checkpoint: Checkpoint, output: Path, report: Callable[[str], None]) -> Manifest:
+def export(
+    checkpoint: Checkpoint,
+    output: Path,
+    report: Callable[[str], None],
+    *,
+    converter: str = "auto",
+    verification: str = "auto",
+) -> Manifest:
     """Export `checkpoint` to the directory `output`; `report` is told of each stage.
 
     `output` changes only when everything, parity included, has passed.
 
+    Args:
+        checkpoint: what to export.
+        output: where to; an artifact there is replaced.
+        report: called with a line at each stage.
+        converter: one of `convert.CONVERTERS`.
+        verification: one of `verify.VERIFICATIONS`.
+
     Raises:
         EmbedderError: its subclasses in `embedder_export.errors`.
     """
-    with staged(output) as stage:
-        with TemporaryDirectory(dir=stage) as scratch:
-            checkpoint = settle_prompt(checkpoint)
-            report("converting the transformer to ONNX")
-            body = convert_body(checkpoint, Path(scratch) / "body")
-            tokenizer = convert_tokenizer(checkpoint, body)
+    check_verification(verification)
+    with staged(output) as stage, TemporaryDirectory(dir=stage) as scratch_name:
+        scratch = Path(scratch_name)
+        report("converting the transformer to ONNX")
+        body = convert_body(checkpoint, converter, scratch / "body", report)
+        tokenizer = convert_tokenizer(checkpoint, body.positions, body.places)
+        forms = {}
+        for form, model in body.forms:
+            dimension = add_head(model.graph, checkpoint.layers, body.hidden_size)
+            forms[form] = save_graph(model, scratch / form)
+            del model
+            gc.collect()  # fusing leaves cycles that hold the weights
+        choice = choose_form(forms, tokenizer, parity_sentences(), report)
 
-            report("fusing, and timing the forms of the graph")
-            forms = {}
-            for form, graph in fused_forms(body):
-                dimension = add_head(graph, checkpoint.layers, body.hidden_size)
-                forms[form] = save_graph(graph, Path(scratch) / form, source=body.graph.parent)
-                del graph
-                gc.collect()  # fusing leaves cycles that hold the weights
-            choice = choose_form(forms, tokenizer, parity_sentences())
-
-            report(f"writing the graph (form: {choice.form}); texts are cut at {tokenizer.max_seq_length} tokens")
-            manifest = write_artifact(stage, checkpoint, tokenizer, choice, dimension)
+        report(f"writing the graph (form: {choice.form}); texts are cut at {tokenizer.max_seq_length} tokens")
+        manifest = write_artifact(stage, checkpoint, tokenizer, choice, dimension)
         write_manifest(manifest, stage)
 
-        report("comparing with sentence-transformers")
-        manifest = replace(manifest, parity=verify(stage, checkpoint))
+        manifest = replace(manifest, parity=verify(stage, checkpoint, scratch, report))
         write_manifest(manifest, stage)
     return manifest

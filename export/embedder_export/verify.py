@@ -1,7 +1,8 @@
-"""Last stage: the artifact, through the runtime, against the checkpoint, through sentence-transformers."""
+"""Last stage: the artifact's embeddings, by the runtime, against those of a reference."""
 
-from importlib.metadata import version
+from collections.abc import Callable
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ from embedder import Embedder
 from embedder.manifest import Parity
 
 from embedder_export.checkpoint import Checkpoint
-from embedder_export.errors import CheckpointError, ParityError
-from embedder_export.reference import load_reference
+from embedder_export.errors import NeedsTorchError, ParityError
+from embedder_export.reference import own_graph_reference, sentence_transformers_reference
 
+VERIFICATIONS = ("auto", "reference")
 MIN_COSINE = 0.99999
 MAX_DIFFERENCE = 1e-4
 
@@ -29,11 +31,21 @@ def parity_sentences() -> list[str]:
     return text.removesuffix("\n").split("\n") + list(_ODD)
 
 
-def verify(artifact: Path, checkpoint: Checkpoint) -> Parity:
+def check_verification(wanted: str) -> None:
+    """Raise NeedsTorchError where `wanted`, one of `VERIFICATIONS`, cannot be had: better now than after the export."""
+    if wanted == "reference" and find_spec("sentence_transformers") is None:
+        raise NeedsTorchError("the comparison with sentence-transformers was asked for")
+
+
+def verify(artifact: Path, checkpoint: Checkpoint, scratch: Path, report: Callable[[str], None]) -> Parity | None:
     """Compare the two on `parity_sentences`; where the model leaves its prompt out of the pooling, under a prompt too.
 
+    The reference is sentence-transformers, where it is installed; else the checkpoint's own graph, which is prepared in
+    the directory `scratch`; None if there is neither.
+
     Raises:
-        ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_DIFFERENCE`.
+        ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_DIFFERENCE`; or a
+            vector is not finite, even without a reference.
         CheckpointError: sentence-transformers itself fails on the checkpoint.
     """
     model = Embedder(artifact, provider="cpu")
@@ -43,19 +55,16 @@ def verify(artifact: Path, checkpoint: Checkpoint) -> Parity:
     tasks: list[tuple[str | None, list[str]]] = [(None, sentences)]
     if not model.manifest.head.include_prompt:
         tasks += [(prompt, sentences[::3]) for prompt in _PROMPTS]
-    reference = load_reference(checkpoint)
-    # Padded on the left, its vectors depend on their batch-mates wherever positions are counted from the padding's
-    # start. Padded on the right each is what it is alone.
-    reference.tokenizer.padding_side = "right"
-    # It fails where its limit is past the table of positions.
-    reference.max_seq_length = min(reference.max_seq_length, model.max_seq_length)
-    try:
-        theirs = [reference.encode(texts, prompt=p, batch_size=8, show_progress_bar=False) for p, texts in tasks]
-    except Exception as error:  # it raises whatever the checkpoint led to
-        raise CheckpointError(f"sentence-transformers fails on {checkpoint.name}: {error}") from error
-    ours = [model.encode(texts, prompt=prompt) for prompt, texts in tasks]
-    name = f"sentence-transformers {version('sentence-transformers')}"
-    return compare(np.concatenate(ours), np.concatenate(theirs), [text for _, texts in tasks for text in texts], name)
+    ours = np.concatenate([model.encode(texts, prompt=prompt) for prompt, texts in tasks])
+    if not np.isfinite(ours).all():
+        raise ParityError(f"{checkpoint.name} gives embeddings that are not finite: are its weights damaged?")
+    reference = sentence_transformers_reference(checkpoint, model.max_seq_length)
+    reference = reference or own_graph_reference(checkpoint, artifact, scratch / "own", report)
+    if reference is None:
+        return None
+    report(f"comparing with {reference.name}")
+    theirs = np.concatenate([reference.encode(texts, prompt) for prompt, texts in tasks])
+    return compare(ours, theirs, [text for _, texts in tasks for text in texts], reference.name)
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray, sentences: list[str], reference: str) -> Parity:

@@ -1,4 +1,4 @@
-"""Sixth stage: the artifact's files, and their place on disk."""
+"""Fifth stage: the artifact's files, and their place on disk."""
 
 import secrets
 import shutil
@@ -13,24 +13,28 @@ from embedder.manifest import (
     GRAPH_INPUTS,
     MANIFEST_NAME,
     POOLING_MASK,
+    Candidate,
     File,
     Graph,
+    Head,
     Manifest,
     Source,
     Tokenizer,
 )
 
 from embedder_export import __version__
+from embedder_export.body import NATIVE
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.choose import Choice
-from embedder_export.convert import ConvertedTokenizer
 from embedder_export.errors import OutputError
 from embedder_export.graphs import weights_of
 from embedder_export.head import OUTPUT
 from embedder_export.layers import describe
+from embedder_export.tokenizer import ConvertedTokenizer
 
 _OUR_NAMES = (MANIFEST_NAME, "tokenizer.json")
-_TOOLS = ("onnx", "onnxruntime", "optimum-onnx", "transformers", "torch", "tokenizers")
+_TOOLS = ("onnx", "onnx_ir", "onnxruntime", "tokenizers", "safetensors")
+_TRACING_TOOLS = ("optimum-onnx", "transformers", "torch")
 
 
 @contextmanager
@@ -96,19 +100,10 @@ def write_artifact(
     """Write the graph, its weights and the tokenizer to `directory`; the manifest, without parity, is returned."""
     tokenizer_path = directory / "tokenizer.json"
     tokenizer_path.write_text(tokenizer.json, encoding="utf-8")
-    graph_path, weights_path = (
-        Path(shutil.move(path, directory / path.name)) for path in (choice.graph, weights_of(choice.graph))
-    )
+    shutil.move(weights_of(choice.graph), directory)
+    graph_path = Path(shutil.move(choice.graph, directory))
     head = describe(checkpoint.layers)
-    graph = Graph(
-        precision="fp32",
-        file=_described(graph_path),
-        weights=_described(weights_path),
-        inputs=GRAPH_INPUTS if head.include_prompt else (*GRAPH_INPUTS, POOLING_MASK),
-        output=OUTPUT,
-        form=choice.form,
-        candidates=choice.candidates,
-    )
+    tools = _TOOLS if choice.form == NATIVE else (*_TOOLS, *_TRACING_TOOLS)
     return Manifest(
         format_version=FORMAT_VERSION,
         source=Source(checkpoint.name, checkpoint.repository and checkpoint.repository[1], checkpoint.weights_sha256),
@@ -120,9 +115,22 @@ def write_artifact(
         head=head,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
-        graphs=(graph,),
+        graphs=(describe_graph(graph_path, head, choice.form, choice.candidates),),
         parity=None,
-        tools={"embedder-export": __version__} | {name: version(name) for name in _TOOLS},
+        tools={"embedder-export": __version__} | {name: version(name) for name in tools},
+    )
+
+
+def describe_graph(path: Path, head: Head, form: str, candidates: tuple[Candidate, ...]) -> Graph:
+    """The graph at `path`, with `head` at its end, for the manifest."""
+    return Graph(
+        precision="fp32",
+        file=_described(path),
+        weights=_described(weights_of(path)),
+        inputs=GRAPH_INPUTS if head.include_prompt else (*GRAPH_INPUTS, POOLING_MASK),
+        output=OUTPUT,
+        form=form,
+        candidates=candidates,
     )
 
 

@@ -40,9 +40,9 @@ BIAS = GENERATOR.normal(size=5).astype(np.float32)
 
 
 def run(directory: Path, layers, ids, mask, pooling_mask=None) -> np.ndarray:
-    graph = tiny_body()
-    dimension = add_head(graph, layers, DIMENSION)
-    path = save_graph(graph, directory)
+    model = tiny_body()
+    dimension = add_head(model.graph, layers, DIMENSION)
+    path = save_graph(model, directory)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     feed = {"input_ids": ids, "attention_mask": mask}
     if pooling_mask is not None:
@@ -301,7 +301,7 @@ def test_dense_of_tokens_after_the_pooling(dense):
 def test_layer_for_vectors_of_another_length(tmp_path):
     layers = (Pooling(("mean", "cls"), True), Dense(WEIGHT, BIAS, "Tanh", SENTENCE))
     with pytest.raises(CheckpointError, match="Dense takes vectors of 8 numbers, and is given ones of 16"):
-        add_head(tiny_body(), layers, DIMENSION)
+        add_head(tiny_body().graph, layers, DIMENSION)
 
 
 def test_layer_norm_and_dropout(tmp_path):

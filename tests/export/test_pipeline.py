@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from embedder_export import convert, fuse, pipeline
+from embedder_export import fuse, pipeline
 from embedder_export.checkpoint import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
+from embedder_export.tokenizer import convert_tokenizer
 from embedder_export.write import staged
 from transformers import BertModel, Qwen2Config, Qwen2ForCausalLM
 
@@ -32,8 +33,8 @@ TEXTS = ["Hello, World!", "", "a" * 300, "ÉCOLE ß", "日本語 text", "one two
 PROMPTS = {"query": "find: ", "passage": ""}
 
 
-def export(model, output):
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None)
+def export(model, output, **options):
+    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, **options)
 
 
 def reference(checkpoint, texts, **options):
@@ -97,7 +98,8 @@ def test_settings_of_the_checkpoint_are_in_the_manifest(checkpoint, artifact):
         "query",
     )
     assert manifest.head == Head(("mean",), True, ("normalize",))
-    assert [candidate.name for candidate in manifest.graphs[0].candidates] == ["traced", "attention", "full"]
+    assert (manifest.graphs[0].form, manifest.graphs[0].candidates) == ("native", ())
+    assert "torch" not in manifest.tools
     for options in (
         {},
         {"prompt": "x "},
@@ -267,7 +269,7 @@ def test_left_padding(tmp_path):
 def test_command_line(checkpoint, tmp_path, capsys):
     assert main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
     err = capsys.readouterr().err
-    for stage in ["reading the checkpoint", "converting", "fusing", "writing the graph", "comparing with", "cosine"]:
+    for stage in ["reading the checkpoint", "converting", "writing the graph", "comparing with", "cosine"]:
         assert stage in err
     assert embedder.Embedder(tmp_path / "artifact").dimension == 32
 
@@ -300,16 +302,23 @@ def test_weights_in_several_files(tmp_path):
     assert np.abs(embedder.Embedder(tmp_path / "artifact").encode(TEXTS) - reference(model, TEXTS)).max() < 1e-5
 
 
-def test_graph_too_large_to_be_fused(tmp_path, monkeypatch):
+def test_by_optimum(checkpoint, tmp_path):
+    manifest = export(checkpoint, tmp_path / "artifact", converter="optimum")
+    assert [candidate.name for candidate in manifest.graphs[0].candidates] == ["traced", "attention", "full"]
+    assert "torch" in manifest.tools
+    assert np.abs(embedder.Embedder(tmp_path / "artifact").encode(TEXTS) - reference(checkpoint, TEXTS)).max() < 1e-5
+
+
+def test_graph_too_large_to_be_fused(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(fuse, "_MOST_BYTES", 0)
-    manifest = export(write_checkpoint(tmp_path / "checkpoint"), tmp_path / "artifact")
-    assert [candidate.name for candidate in manifest.graphs[0].candidates] == ["traced"]
+    manifest = export(checkpoint, tmp_path / "artifact", converter="optimum")
+    assert manifest.graphs[0].form == "traced"
 
 
-def test_form_that_the_fusions_do_not_know(tmp_path, monkeypatch):
+def test_form_that_the_fusions_do_not_know(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(fuse, "optimize_model", lambda *arguments, **options: 1 / 0)
-    manifest = export(write_checkpoint(tmp_path / "checkpoint"), tmp_path / "artifact")
-    assert [candidate.name for candidate in manifest.graphs[0].candidates] == ["traced"]
+    manifest = export(checkpoint, tmp_path / "artifact", converter="optimum")
+    assert manifest.graphs[0].form == "traced"
 
 
 def test_no_limit_anywhere(tmp_path):
@@ -317,8 +326,7 @@ def test_no_limit_anywhere(tmp_path):
     checkpoint = families.seeded(families.instructor, tmp_path / "t5")
     write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": None})
     edit_json(checkpoint / "tokenizer_config.json", model_max_length=None)
-    body = convert.Body(checkpoint, 32, 4, None, None)
-    assert convert.convert_tokenizer(read_checkpoint(str(checkpoint)), body).max_seq_length == 8192
+    assert convert_tokenizer(read_checkpoint(str(checkpoint)), None, None).max_seq_length == 8192
 
 
 def test_causal_language_model_alone_is_pooled_by_its_last_token(tmp_path):

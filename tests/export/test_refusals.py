@@ -2,12 +2,11 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
-import onnx
+import onnx_ir as ir
 import pytest
 import torch
-from embedder_export import convert, pipeline
+from embedder_export import pipeline, traced
 from embedder_export.checkpoint import read_checkpoint
 from embedder_export.errors import CheckpointError
 from safetensors.torch import load_file, save_file
@@ -18,8 +17,8 @@ from tests.checkpoints import edit_json, write_checkpoint, write_json
 from tests.tiny import tiny_body
 
 
-def export(model, output):
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None)
+def export(model, output, **options):
+    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, **options)
 
 
 @pytest.fixture(scope="module")
@@ -80,14 +79,14 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
         (lambda d: (d / "tokenizer.json").write_text("{"), "the tokenizer of checkpoint cannot be used"),
         (lambda d: (d / "1_Pooling/config.json").unlink(), r"config\.json is missing"),
         (lambda d: (d / "model.safetensors").unlink(), r"has none of model\.safetensors, pytorch_model\.bin"),
-        (lambda d: (d / "model.safetensors").write_bytes(b"x" * 100), "transformers cannot load"),
+        (lambda d: (d / "model.safetensors").write_bytes(b"x" * 100), r"model\.safetensors cannot be read as plain"),
         (
             lambda d: change_weights(d, lambda w: w.pop("embeddings.LayerNorm.weight")),
-            "lack embeddings.LayerNorm.weight",
+            r"the weights lack embeddings\.LayerNorm\.weight",
         ),
         (
             lambda d: change_weights(d, lambda w: w.update({"embeddings.LayerNorm.weight": torch.ones(31)})),
-            "transformers cannot load",
+            r"have embeddings\.LayerNorm\.weight of shape \(31,\), not \(32,\)",
         ),
         (lambda d: write_json(d / "adapter_config.json", {}), r"holds an adapter \(adapter_config\.json\)"),
         (lambda d: write_json(d / "tokenizer_config.json", {"vocab_file": __file__}), "as vocab_file, a file outside"),
@@ -100,7 +99,13 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
             lambda d: edit_json(d / "config.json", attn_implementation="org/kernel"),
             "'org/kernel' as attn_implementation",
         ),
-        (lambda d: edit_json(d / "tokenizer_config.json", model_max_length="48"), "cannot be used: "),
+        (
+            lambda d: (
+                edit_json(d / "tokenizer_config.json", model_max_length="48")
+                or write_json(d / "sentence_bert_config.json", {"max_seq_length": None})
+            ),
+            "the tokenizer of checkpoint cannot be used: ",
+        ),
         (
             lambda d: (d / "modules.json").unlink() or (d / "modules.json").symlink_to("nowhere"),
             r"modules\.json is missing",
@@ -139,8 +144,12 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     (checkpoint / "model.safetensors").unlink()
     torch.save({"embeddings.word_embeddings.weight": Evil()}, checkpoint / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="transformers cannot load checkpoint"):
-        export(checkpoint, tmp_path / "artifact")
+    for converter, message in {
+        "native": "cannot be read as plain weights",
+        "optimum": "cannot load checkpoint",
+    }.items():
+        with pytest.raises(CheckpointError, match=message):
+            export(checkpoint, tmp_path / "artifact", converter=converter)
     assert not (tmp_path / "ran").exists()
 
 
@@ -150,26 +159,28 @@ def fail(*arguments, **options):
 
 def trace_body_that_needs_pixels(model, path):
     body = tiny_body()
-    body.graph.input[0].name = "pixels"
-    onnx.save(body, path)
+    body.graph.inputs[0].name = "pixels"
+    ir.save(body, path)
 
 
 @pytest.mark.parametrize(
-    ("name", "stand_in", "message"),
+    ("trace", "message"),
     [
-        (
-            "AutoTokenizer",
-            SimpleNamespace(from_pretrained=lambda *a, **k: SimpleNamespace(is_fast=False)),
-            "it is not a fast one",
-        ),
-        ("_trace", fail, r"optimum cannot convert small: .*pixels"),
-        ("_trace", trace_body_that_needs_pixels, r"small needs the inputs \['attention_mask', 'pixels'\]"),
+        (fail, r"optimum cannot convert small: .*pixels"),
+        (trace_body_that_needs_pixels, r"small needs the inputs \['attention_mask', 'pixels'\]"),
     ],
 )
-def test_checkpoint_that_the_libraries_cannot_do(checkpoint, tmp_path, monkeypatch, name, stand_in, message):
-    monkeypatch.setattr(convert, name, stand_in)
+def test_checkpoint_that_optimum_cannot_do(checkpoint, tmp_path, monkeypatch, trace, message):
+    monkeypatch.setattr(traced, "_trace", trace)
     with pytest.raises(CheckpointError, match=message):
-        export(checkpoint, tmp_path / "artifact")
+        export(checkpoint, tmp_path / "artifact", converter="optimum")
+
+
+def test_weights_that_transformers_would_make_up(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    change_weights(checkpoint, lambda weights: weights.pop("embeddings.LayerNorm.weight"))
+    with pytest.raises(CheckpointError, match=r"lack embeddings\.LayerNorm\.weight \(1 in all\)"):
+        export(checkpoint, tmp_path / "artifact", converter="optimum")
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):

@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
-from embedder_export import choose
-from embedder_export.convert import ConvertedTokenizer
+from embedder_export import choose, traced
+from embedder_export.checkpoint import read_checkpoint
 from embedder_export.errors import CheckpointError, ParityError
 from embedder_export.graphs import save_graph, weights_of
 from embedder_export.head import add_head
 from embedder_export.layers import Pooling
+from embedder_export.operators import Operators
+from embedder_export.tokenizer import ConvertedTokenizer
 from embedder_export.verify import compare, parity_sentences
 
+from tests.checkpoints import write_checkpoint
 from tests.tiny import DIMENSION, TABLE, tiny_body, tiny_tokenizer
 
 
@@ -23,63 +27,63 @@ def test_weights_lie_beside_the_graph(tmp_path):
     assert len(path.read_bytes()) < 1000
 
 
-def test_weights_move_from_file_to_file_and_back(tmp_path):
-    graph = tiny_body()
+def test_weights_move_from_file_to_file(tmp_path):
+    first = save_graph(tiny_body(), tmp_path / "first")
+    model = ir.load(first)
     second = np.arange(1000, dtype=np.float32)
-    graph.graph.initializer.append(onnx.numpy_helper.from_array(second, "second"))
-    first = save_graph(graph, tmp_path / "first")
-    added = onnx.load(first, load_external_data=False)
-    del added.graph.initializer[0]
-    added.graph.initializer.append(onnx.numpy_helper.from_array(TABLE, "added"))
-    path = save_graph(added, tmp_path / "second", source=first.parent)
-    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer}
-    np.testing.assert_array_equal(tensors["second"], second)
-    np.testing.assert_array_equal(tensors["added"], TABLE)
-    assert weights_of(path).stat().st_size < second.nbytes + TABLE.nbytes + 64  # the table that was dropped is gone
+    Operators(model.graph, "added").constant(second)
+    path = save_graph(model, tmp_path / "second")
+    table, added = (onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer)
+    np.testing.assert_array_equal(table, TABLE)
+    np.testing.assert_array_equal(added, second)
 
 
-def test_constants_of_nodes_come_back_into_the_graph(tmp_path):
+def test_a_graph_without_large_weights_has_an_empty_file_of_them(tmp_path):
+    path = save_graph(tiny_body(TABLE[:2]), tmp_path / "graph")
+    assert weights_of(path).read_bytes() == b""
+    onnx.load(path)
+
+
+def test_constants_of_nodes_come_back_into_the_graph(tmp_path, monkeypatch):
     """Where optimum writes a graph past 2 GB it puts those into files as well."""
-    body = tiny_body()
-    value = onnx.numpy_helper.from_array(np.arange(1000, dtype=np.float32), "value")
-    body.graph.node.append(onnx.helper.make_node("Constant", [], ["constant"], value=value))
-    (tmp_path / "traced").mkdir()
-    onnx.save_model(
-        body,
-        tmp_path / "traced/model.onnx",
-        save_as_external_data=True,
-        location="data",
-        size_threshold=100,
-        convert_attribute=True,
-    )
-    graph = onnx.load(tmp_path / "traced/model.onnx", load_external_data=False)
-    path = save_graph(graph, tmp_path / "graph", source=tmp_path / "traced")
-    saved = onnx.load(path)
-    np.testing.assert_array_equal(onnx.numpy_helper.to_array(saved.graph.initializer[0]), TABLE)
-    constant = onnx.numpy_helper.to_array(saved.graph.node[-1].attribute[0].t)
-    np.testing.assert_array_equal(constant, np.arange(1000))
+
+    def trace(model, path):
+        body = ir.to_proto(tiny_body())
+        value = onnx.numpy_helper.from_array(np.arange(1000, dtype=np.float32), "value")
+        body.graph.node.append(onnx.helper.make_node("Constant", [], ["constant"], value=value))
+        options = {"save_as_external_data": True, "size_threshold": 100, "convert_attribute": True}
+        onnx.save_model(body, path, location="data", **options)
+
+    monkeypatch.setattr(traced, "_trace", trace)
+    checkpoint = read_checkpoint(str(write_checkpoint(tmp_path / "checkpoint")))
+    body = traced.trace_body(checkpoint, tmp_path / "body")
+    _, model = next(iter(body.forms))
+    saved = onnx.load(save_graph(model, tmp_path / "graph"))
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in saved.graph.initializer}
+    np.testing.assert_array_equal(tensors.pop("constant"), np.arange(1000))
+    np.testing.assert_array_equal(*tensors.values(), TABLE)
 
 
 def test_weights_that_end_too_soon(tmp_path):
     path = save_graph(tiny_body(), tmp_path / "graph")
     weights_of(path).write_bytes(b"short")
-    with pytest.raises(EOFError, match="ends before its last tensor"):
-        save_graph(onnx.load(path, load_external_data=False), tmp_path / "copy", source=path.parent)
+    with pytest.raises(OSError, match="shorter than expected"):
+        save_graph(ir.load(path), tmp_path / "copy")
 
 
 def form(directory, scale=1.0, extra_nodes=0):
     """The tiny graph, with its table scaled, and some nodes that do nothing."""
-    body = tiny_body()
-    body.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(TABLE * np.float32(scale), "table"))
-    add_head(body, (Pooling(("mean",), True),), DIMENSION)
-    for index in range(extra_nodes):
-        body.graph.node.append(onnx.helper.make_node("Identity", ["embedding"], [f"nothing{index}"]))
-    return save_graph(body, directory)
+    model = tiny_body(TABLE * np.float32(scale))
+    add_head(model.graph, (Pooling(("mean",), True),), DIMENSION)
+    op = Operators(model.graph, "nothing")
+    for _ in range(extra_nodes):
+        op.Identity(model.graph.outputs[0])
+    return save_graph(model, directory)
 
 
 def chosen(forms):
     tokenizer = ConvertedTokenizer(tiny_tokenizer().to_str(), 16, 0, ())
-    return choose.choose_form(forms, tokenizer, ["the cat sat on the mat"])
+    return choose.choose_form(forms, tokenizer, ["the cat sat on the mat"], lambda line: None)
 
 
 def test_a_draw_goes_to_the_smallest_graph(tmp_path, monkeypatch):
@@ -125,15 +129,14 @@ def test_a_form_that_onnxruntime_cannot_do_is_dropped(tmp_path):
     choice = chosen({"traced": traced, "broken": broken, "wrong": wrong})
     assert [candidate.name for candidate in choice.candidates] == ["traced"]
     with pytest.raises(CheckpointError, match="cannot load the graph that optimum made"):
-        chosen({"traced": broken})
+        chosen({"traced": broken, "wrong": wrong})
 
 
 def test_token_ids_that_the_graph_has_no_row_for(tmp_path):
-    body = tiny_body()
-    body.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(TABLE[:5], "table"))
-    add_head(body, (Pooling(("mean",), True),), DIMENSION)
+    body = tiny_body(TABLE[:5])
+    add_head(body.graph, (Pooling(("mean",), True),), DIMENSION)
     with pytest.raises(CheckpointError, match=r"cannot run the graph that optimum made: .*out of data bounds"):
-        chosen({"traced": save_graph(body, tmp_path / "traced")})
+        chosen({"traced": save_graph(body, tmp_path / "traced"), "full": form(tmp_path / "full")})
 
 
 def test_parity_sentences_are_many_and_varied():

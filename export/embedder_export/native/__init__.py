@@ -1,0 +1,75 @@
+"""Graphs written directly from config.json and the weights: nothing is traced, and nothing of torch is needed.
+
+A family of models is a file: the settings that it honours, its equations, and what its parts are called in a
+checkpoint. `network` has the pieces that the families are built of.
+"""
+
+import onnx_ir as ir
+
+from embedder_export.body import NATIVE, TOKEN_VECTORS, Body, new_graph, new_model
+from embedder_export.checkpoint import Checkpoint
+from embedder_export.errors import NotNativeError
+from embedder_export.files import read_json
+from embedder_export.native.albert import ALBERT
+from embedder_export.native.bert import BERT
+from embedder_export.native.distilbert import DISTILBERT
+from embedder_export.native.family import Family
+from embedder_export.native.mpnet import MPNET
+from embedder_export.native.network import Network
+from embedder_export.native.roberta import ROBERTA, XLM_ROBERTA
+from embedder_export.native.settings import check_aliases, read_settings
+from embedder_export.native.t5 import T5
+from embedder_export.weights import Weights, read_weights
+
+# By config.json's model_type.
+FAMILIES = {
+    "albert": ALBERT,
+    "bert": BERT,
+    "distilbert": DISTILBERT,
+    "mpnet": MPNET,
+    "roberta": ROBERTA,
+    "t5": T5,
+    "xlm-roberta": XLM_ROBERTA,
+}
+
+
+def build_body(checkpoint: Checkpoint) -> Body:
+    """Write the graph of the transformer of `checkpoint`, in float32.
+
+    Raises:
+        NotNativeError: the family is none of `FAMILIES`, or a setting is none that it honours.
+        CheckpointError: weights are damaged, missing, or not of the sizes that the settings say.
+        NeedsTorchError: the weights are in torch's format, and torch is not installed.
+    """
+    config = read_json(checkpoint.transformer / "config.json", dict)
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in FAMILIES:
+        raise NotNativeError(f"config.json has {model_type!r:.80} as model_type")
+    family = FAMILIES[model_type]
+    values = read_settings(config, family.settings)
+    check_aliases(config, family.aliases, values)
+    graph = new_graph()
+    net = Network(graph, _renamed(read_weights(checkpoint.transformer), family))
+    tokens = family.build(net, values)
+    tokens.name, tokens.dtype = TOKEN_VECTORS, ir.DataType.FLOAT
+    graph.outputs.append(tokens)
+    width = getattr(values, family.width)
+    positions = getattr(values, "max_position_embeddings", None)
+    return Body([(NATIVE, new_model(graph))], width, positions, family.places(values))
+
+
+def _renamed(weights: Weights, family: Family) -> Weights:
+    """`weights` by the names of the base model alone; as transformers has it, they may be older or of a larger model's.
+
+    Raises:
+        NotNativeError: two tensors have one name then.
+    """
+    prefix = f"{family.prefix}."
+    renamed: Weights = {}
+    for name, tensor in weights.items():
+        name = name.removeprefix(prefix)
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if name in renamed:
+            raise NotNativeError(f"the weights have {name} twice")
+        renamed[name] = tensor
+    return renamed

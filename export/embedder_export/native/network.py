@@ -1,0 +1,192 @@
+"""The pieces that the families are built of: embeddings, linear and normalisation layers, attention.
+
+Token vectors are (tokens, width) between the layers, all texts of a batch one after the other, because a matrix product
+with its bias (Gemm) wants them so. Weights stay as torch lays them out, so that they are copied from file to file.
+
+Chosen by measurement (fp32, two AVX2 cores, time of a call): a Gemm with its bias takes 0.98 to 1.00 of MatMul and Add; a product each for query, key and value 0.97 to 1.00 of one for all three with a Split, or of the Attention
+operator. After a MatMul onnxruntime makes SkipLayerNormalization of Add and LayerNormalization, which takes 1.07 of the
+two; after a Gemm it does not.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from embedder_export.errors import CheckpointError
+from embedder_export.native.settings import ACTIVATIONS as ACTIVATION_NAMES
+from embedder_export.operators import ACTIVATIONS, Operators
+from embedder_export.weights import Weights, lazy
+
+_LOWEST = float(np.finfo(np.float32).min)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The names of an attention's four linear layers, the number of its heads and its widths.
+
+    width: of a token's vector; inner: of all heads' together.
+    scale: of the scores; None for 1 / sqrt(inner / heads).
+    """
+
+    query: str
+    key: str
+    value: str
+    output: str
+    heads: int
+    width: int
+    inner: int
+    has_bias: bool = True
+    scale: float | None = None
+
+
+class Network:
+    """A graph in the making, with the weights of a checkpoint at hand by their names."""
+
+    def __init__(self, graph: ir.Graph, weights: Weights) -> None:
+        self.op = Operators(graph, "body")
+        self.input_ids, self.attention_mask = graph.inputs
+        self._weights = weights
+        self._values: dict[str, ir.Value] = {}
+        self._mask = self.op.Cast(self.attention_mask, to=ir.DataType.INT32)
+
+    def tensor(self, name: str, *shape: int) -> ir.TensorProtocol:
+        """The weight called `name`, float32 of `shape`.
+
+        Raises:
+            CheckpointError: there is none, or it has another shape.
+        """
+        if name not in self._weights:
+            raise CheckpointError(f"the weights lack {name}")
+        tensor = self._weights[name]
+        if tuple(tensor.shape.numpy()) != shape:
+            raise CheckpointError(f"the weights have {name} of shape {tuple(tensor.shape.numpy())}, not {shape}")
+        return tensor
+
+    def weight(self, name: str, *shape: int) -> ir.Value:
+        """The same as a constant of the graph; one that is used twice is stored once."""
+        if name not in self._values:
+            self._values[name] = self.op.initializer(self.tensor(name, *shape))
+        return self._values[name]
+
+    def embedding(self, name: str, rows: int, width: int) -> ir.Value:
+        """The rows of a table for `input_ids`: (batch, sequence, width)."""
+        return self.op.Gather(self.weight(name, rows, width), self.input_ids)
+
+    def first_rows(self, table: ir.Value) -> ir.Value:
+        """As many rows of `table` as the sequence is long."""
+        return self.op.Slice(table, self.op.constant([0]), self._length())
+
+    def positions_after(self, padding_id: int) -> ir.Value:
+        """RoBERTa's numbers of the positions: of tokens from `padding_id` + 1 on, of padding `padding_id`."""
+        op = self.op
+        tokens = op.Cast(op.Not(op.Equal(self.input_ids, op.constant(padding_id))), to=ir.DataType.INT64)
+        return op.Add(op.Mul(op.CumSum(tokens, op.constant(1)), tokens), op.constant(padding_id))
+
+    def _length(self) -> ir.Value:
+        return self.op.Shape(self.input_ids, start=1, end=2)
+
+    def flat(self, x: ir.Value, width: int) -> ir.Value:
+        """(batch, sequence, width) as (tokens, width)."""
+        return self.op.Reshape(x, self.op.constant([-1, width]))
+
+    def unflat(self, x: ir.Value, width: int) -> ir.Value:
+        """(tokens, width) as (batch, sequence, width)."""
+        return self.op.Reshape(x, self.op.Concat(self.op.Shape(self.input_ids), self.op.constant([width]), axis=0))
+
+    def linear(self, x: ir.Value, name: str, inputs: int, outputs: int, *, has_bias: bool = True) -> ir.Value:
+        """X @ weight.T + bias."""
+        bias = [self.weight(f"{name}.bias", outputs)] if has_bias else []
+        return self.op.Gemm(x, self.weight(f"{name}.weight", outputs, inputs), *bias, transB=1)
+
+    def activation(self, x: ir.Value, name: str) -> ir.Value:
+        """The activation that transformers calls `name`."""
+        return ACTIVATIONS[ACTIVATION_NAMES[name]](self.op, x)
+
+    def layer_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
+        """(x - mean) / sqrt(variance + epsilon) * weight + bias."""
+        scale, shift = self.weight(f"{name}.weight", width), self.weight(f"{name}.bias", width)
+        return self.op.LayerNormalization(x, scale, shift, epsilon=epsilon)
+
+    def rms_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
+        """X / sqrt(mean(x**2) + epsilon) * weight; onnxruntime knows this pattern and makes one operator of it."""
+        op = self.op
+        square = op.ReduceMean(op.Pow(x, op.constant(2.0)), op.constant([-1]), keepdims=1)
+        norm = op.Sqrt(op.Add(square, op.constant(epsilon)))
+        return op.Mul(op.Div(x, norm), self.weight(f"{name}.weight", width))
+
+    def attention(self, x: ir.Value, spec: Attention, bias: ir.Value | None = None) -> ir.Value:
+        """softmax(query @ key.T * scale + bias) @ value over the tokens in the mask, by heads; then a linear layer.
+
+        bias: (1, heads, sequence, sequence).
+        """
+        query, key, value = (
+            self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
+            for name in (spec.query, spec.key, spec.value)
+        )
+        mixed = self.op.microsoft(
+            "MultiHeadAttention",
+            query, key, value, None, self._mask, bias,
+            num_heads=spec.heads,
+            mask_filter_value=_LOWEST,
+            **({} if spec.scale is None else {"scale": spec.scale}),
+        )  # fmt: skip
+        mixed = self.flat(mixed, spec.inner)
+        return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_bias)
+
+    def relative_bias(self, name: str, rows: int, heads: int, buckets: int, max_distance: int) -> ir.Value:
+        """A learnt bias for each head and distance of two tokens: (1, heads, sequence, sequence).
+
+        All distances from `max_distance` on share a bucket, so that a table of twice as many serves any length.
+        """
+        table = self.tensor(name, rows, heads)
+        distances = np.arange(-max_distance, max_distance + 1)
+        numbers = bucket(distances, buckets, max_distance)
+        biases = self.op.initializer(lazy(lambda: table.numpy()[numbers], (len(distances), heads)))
+        op = self.op
+        ends = [op.constant(value) for value in (0, 1)]
+        places = op.Range(ends[0], op.Squeeze(self._length()), ends[1])
+        distance = op.Sub(op.Unsqueeze(places, op.constant([0])), op.Unsqueeze(places, op.constant([1])))
+        distance = op.Clip(distance, op.constant(-max_distance), op.constant(max_distance))
+        by_pair = op.Gather(biases, op.Add(distance, op.constant(max_distance)))
+        return op.Unsqueeze(op.Transpose(by_pair, perm=[2, 0, 1]), op.constant([0]))
+
+
+def bucket(distances: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
+    """T5's number for each of `distances` (a key's position less the query's), int64 from 0 to `buckets` - 1.
+
+    Half of the buckets are for keys behind the query, half for those before it. Of each half the first half is for one
+    distance each, the rest for distances that grow logarithmically up to `max_distance` (Raffel et al., 2020, section
+    2.1: https://arxiv.org/abs/1910.10683). In float32, for a bucket's limit is where another precision would differ.
+    """
+    half = buckets // 2
+    exact = half // 2
+    far = np.maximum(np.abs(distances), exact).astype(np.float32) / np.float32(exact)
+    steps = np.log(far) / np.float32(math.log(max_distance / exact)) * np.float32(half - exact)
+    logarithmic = np.minimum(exact + steps.astype(np.int64), half - 1)
+    return np.where(distances > 0, half, 0) + np.where(np.abs(distances) < exact, np.abs(distances), logarithmic)
+
+
+@dataclass(frozen=True)
+class PostNormLayer:
+    """A layer of BERT and its kin, which normalise after each addition: the names of its parts and its sizes."""
+
+    attention: Attention
+    attention_norm: str
+    up: str
+    down: str
+    output_norm: str
+    intermediate: int
+    activation: str
+    epsilon: float
+
+
+def post_norm_layer(net: Network, x: ir.Value, layer: PostNormLayer, bias: ir.Value | None = None) -> ir.Value:
+    """X = norm(x + attention(x)); x = norm(x + down(activation(up(x))))."""
+    width = layer.attention.width
+    x = net.op.Add(net.attention(x, layer.attention, bias), x)
+    x = net.layer_norm(x, layer.attention_norm, width, layer.epsilon)
+    y = net.activation(net.linear(x, layer.up, width, layer.intermediate), layer.activation)
+    x = net.op.Add(net.linear(y, layer.down, layer.intermediate, width), x)
+    return net.layer_norm(x, layer.output_norm, width, layer.epsilon)

@@ -1,0 +1,73 @@
+"""What graphs are written with: ONNX operators as methods. `op.Add(x, y)` adds a node to a graph and is its value."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.tape import Tape
+
+# onnxruntime's own operators; a graph that has one names their version.
+MICROSOFT = "com.microsoft"
+
+
+class Operators:
+    """Writes nodes and constants into `graph`; its initializers are named after `prefix`."""
+
+    def __init__(self, graph: ir.Graph, prefix: str) -> None:
+        self._tape = Tape(graph)
+        self._graph = graph
+        self._prefix = prefix
+
+    def __getattr__(self, operator: str) -> Callable[..., ir.Value]:
+        """The operator of that name, as a function of its inputs (None for one left out) and attributes."""
+        return lambda *inputs, **attributes: self._tape.op(operator, inputs, attributes)
+
+    def microsoft(self, operator: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
+        """One of onnxruntime's own operators."""
+        self._graph.opset_imports.setdefault(MICROSOFT, 1)
+        return self._tape.op(operator, inputs, attributes, domain=MICROSOFT)
+
+    def constant(self, value: np.ndarray | float | list[int]) -> ir.Value:
+        """`value`: an array as it is, a float as float32, integers as int64."""
+        if not isinstance(value, np.ndarray):
+            value = np.asarray(value, np.float32 if isinstance(value, float) else np.int64)
+        return self.initializer(ir.tensor(value))
+
+    def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
+        """`tensor` as a constant of the graph, which need not be in memory before it is written."""
+        name = f"{self._prefix}/{len(self._graph.initializers)}"
+        return self._tape.initializer(tensor, name)
+
+
+def _gelu(op: Operators, x: ir.Value) -> ir.Value:
+    """X * (1 + erf(x / sqrt(2))) / 2."""
+    return op.microsoft("Gelu", x)
+
+
+def _gelu_tanh(op: Operators, x: ir.Value) -> ir.Value:
+    """X * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2."""
+    return op.microsoft("FastGelu", x)
+
+
+def _x_sigmoid(alpha: float) -> Callable[[Operators, ir.Value], ir.Value]:
+    """X * sigmoid(alpha * x)."""
+    return lambda op, x: op.microsoft("QuickGelu", x, alpha=alpha)
+
+
+# By torch's names of the classes, and transformers' of what torch has none for. Formulas and defaults are theirs.
+ACTIVATIONS: dict[str, Callable[[Operators, ir.Value], ir.Value]] = {
+    "Identity": lambda op, x: x,
+    "Tanh": lambda op, x: op.Tanh(x),
+    "ReLU": lambda op, x: op.Relu(x),
+    "GELU": _gelu,
+    "GELUTanh": _gelu_tanh,
+    "QuickGELU": _x_sigmoid(1.702),
+    "Sigmoid": lambda op, x: op.Sigmoid(x),
+    "SiLU": _x_sigmoid(1.0),
+    "LeakyReLU": lambda op, x: op.LeakyRelu(x, alpha=0.01),
+    "ELU": lambda op, x: op.Elu(x, alpha=1.0),
+    "SELU": lambda op, x: op.Selu(x),
+    "Softplus": lambda op, x: op.Softplus(x),
+    "Softsign": lambda op, x: op.Softsign(x),
+}

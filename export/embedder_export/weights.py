@@ -1,0 +1,105 @@
+"""A checkpoint's weights: tensors by their names, read only when they are written to the artifact."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16
+import numpy as np
+import onnx_ir as ir
+from safetensors import safe_open
+
+from embedder_export.errors import CheckpointError, NeedsTorchError
+from embedder_export.files import find_weights
+
+# Those that transformers, too, loads into a float32 model as they are.
+_DTYPES = {
+    "F64": ir.DataType.DOUBLE,
+    "F32": ir.DataType.FLOAT,
+    "F16": ir.DataType.FLOAT16,
+    "BF16": ir.DataType.BFLOAT16,
+}
+Weights = dict[str, ir.TensorProtocol]
+
+
+def read_weights(directory: Path) -> Weights:
+    """The floating-point tensors of `directory`, whole or in parts, float32 whatever they are stored as.
+
+    Raises:
+        CheckpointError: there are none, they are damaged, or would run code.
+        NeedsTorchError: they are in torch's format, and torch is not installed.
+    """
+    weights: Weights = {}
+    for path in find_weights(directory):
+        try:
+            part = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        except (NeedsTorchError, FileNotFoundError):
+            raise
+        except Exception as error:  # the libraries raise whatever the damage led to
+            kind = type(error).__name__
+            raise CheckpointError(f"{path} cannot be read as plain weights: {kind}: {error}") from error
+        weights |= part
+    return weights
+
+
+def read_arrays(directory: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The tensors of a small module, float32: those of `shapes`, all of them and no others.
+
+    Raises:
+        CheckpointError: as `read_weights`, or there are other tensors.
+    """
+    arrays = {name: tensor.numpy() for name, tensor in read_weights(directory).items()}
+    found = {name: array.shape for name, array in arrays.items()}
+    if found != shapes:
+        raise CheckpointError(f"{directory} holds the tensors {found}, not {shapes}")
+    return arrays
+
+
+def _read_safetensors(path: Path) -> Weights:
+    """The format is https://github.com/huggingface/safetensors#format; the library checks it, and we map it."""
+    with safe_open(path, "np"):
+        pass
+    with path.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(size))
+    return {
+        name: _float32(_mapped(path, name, 8 + size, **entry))
+        for name, entry in header.items()
+        if name != "__metadata__" and entry["dtype"] in _DTYPES
+    }
+
+
+def _mapped(
+    path: Path, name: str, start: int, dtype: str, shape: list[int], data_offsets: list[int]
+) -> ir.ExternalTensor:
+    begin, end = data_offsets
+    # The Hub's cache has links to files elsewhere, which onnx_ir would take for an escape.
+    path = path.resolve()
+    return ir.ExternalTensor(
+        path.name, start + begin, end - begin, _DTYPES[dtype], shape=ir.Shape(shape), name=name, base_dir=path.parent
+    )
+
+
+def _float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    if tensor.dtype == ir.DataType.FLOAT:
+        return tensor
+    return lazy(lambda: tensor.numpy().astype(np.float32), tuple(tensor.shape.numpy()))
+
+
+def lazy(read: Callable[[], np.ndarray], shape: tuple[int, ...]) -> ir.LazyTensor:
+    """A tensor of float32 that `read` makes each time it is asked for."""
+    return ir.LazyTensor(lambda: ir.tensor(read()), ir.DataType.FLOAT, ir.Shape(shape))
+
+
+def _read_pickle(path: Path) -> Weights:
+    """Torch's own format, of which only plain tensors are read: `weights_only` runs nothing."""
+    try:
+        import torch
+    except ImportError as error:
+        raise NeedsTorchError(f"{path.name} is in torch's own format") from error
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    return {
+        name: lazy(lambda tensor=tensor: tensor.detach().float().numpy(), tuple(tensor.shape))
+        for name, tensor in tensors.items()
+        if tensor.is_floating_point()
+    }
