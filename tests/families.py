@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AlbertConfig,
     AlbertModel,
@@ -261,7 +262,10 @@ def _write(
         write_json(directory / "2_Dense/config.json", dense)
         linear = torch.nn.Linear(dense["in_features"], dense["out_features"], bias=dense["bias"])
         state = {f"linear.{name}": tensor for name, tensor in linear.state_dict().items()}
-        torch.save(state, directory / "2_Dense/pytorch_model.bin")
+        if pickled:
+            torch.save(state, directory / "2_Dense/pytorch_model.bin")
+        else:
+            save_file(state, directory / "2_Dense/model.safetensors")
     write_json(directory / "sentence_bert_config.json", {"max_seq_length": max_seq_length, "do_lower_case": False})
     write_json(directory / "config_sentence_transformers.json", {"__version__": {}} | (config or {}))
     return directory

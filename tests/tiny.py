@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from embedder_export.body import TOKEN_VECTORS, new_graph, new_model
+from embedder_export.body import new_graph, new_model, set_output
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
 from embedder_export.layers import Normalize, Pooling, describe
@@ -52,9 +52,7 @@ def tiny_body(table: np.ndarray = TABLE) -> ir.Model:
     graph = new_graph()
     op = Operators(graph, "body")
     tokens = op.Gather(op.constant(table), graph.inputs[0])
-    tokens.name, tokens.dtype = TOKEN_VECTORS, ir.DataType.FLOAT
-    tokens.shape = ir.Shape(["batch_size", "sequence_length", table.shape[1]])
-    graph.outputs.append(tokens)
+    set_output(graph, tokens, table.shape[1])
     return new_model(graph)
 
 

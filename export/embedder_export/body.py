@@ -9,6 +9,7 @@ from embedder.manifest import GRAPH_INPUTS
 TOKEN_VECTORS = "last_hidden_state"
 # The form of a graph that was written directly.
 NATIVE = "native"
+_AXES = ("batch_size", "sequence_length")
 _OPSET, _IR_VERSION = 18, 10
 
 
@@ -30,8 +31,15 @@ class Body:
 
 def new_graph() -> ir.Graph:
     """A graph with the inputs of the contract, int64 of shape (batch, sequence), and nothing else."""
-    inputs = [ir.val(name, ir.DataType.INT64, ["batch_size", "sequence_length"]) for name in GRAPH_INPUTS]
+    inputs = [ir.val(name, ir.DataType.INT64, _AXES) for name in GRAPH_INPUTS]
     return ir.Graph(inputs, [], nodes=[], opset_imports={"": _OPSET}, name="embedder")
+
+
+def set_output(graph: ir.Graph, tokens: ir.Value, width: int) -> None:
+    """Make `tokens`, float32 of shape (batch, sequence, width), the output of `graph`."""
+    tokens.name, tokens.dtype = TOKEN_VECTORS, ir.DataType.FLOAT
+    tokens.shape = ir.Shape([*_AXES, width])
+    graph.outputs.append(tokens)
 
 
 def new_model(graph: ir.Graph) -> ir.Model:

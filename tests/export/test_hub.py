@@ -45,7 +45,9 @@ def test_names(tmp_path, export, model, repository):
 
 def test_weights_in_torchs_format_are_fetched_where_there_are_no_others(tmp_path, export):
     checkpoint = families.seeded(families.distiluse, tmp_path / "served/dense")
-    assert (checkpoint / "2_Dense/pytorch_model.bin").exists()
+    dense = checkpoint / "2_Dense"
+    torch.save(load_file(dense / "model.safetensors"), dense / "pytorch_model.bin")
+    (dense / "model.safetensors").unlink()
     (checkpoint / "pytorch_model.bin").write_bytes(b"the same weights again")
     with serve({"org/dense": checkpoint}) as hub:
         assert export(hub, "org/dense").manifest.head.layers == ("dense(32, 24, tanh)",)

@@ -208,7 +208,7 @@ def test_adapter_at_the_root_of_a_checkpoint_with_folders(tmp_path):
 def test_weights_of_every_module_count_in_the_digest(tmp_path):
     checkpoint = families.seeded(families.distiluse, tmp_path / "dense")
     digest = read_checkpoint(str(checkpoint)).weights_sha256
-    state = torch.load(checkpoint / "2_Dense/pytorch_model.bin")
+    state = load_file(checkpoint / "2_Dense/model.safetensors")
     state["linear.bias"][0] += 1
-    torch.save(state, checkpoint / "2_Dense/pytorch_model.bin")
+    save_file(state, checkpoint / "2_Dense/model.safetensors")
     assert read_checkpoint(str(checkpoint)).weights_sha256 != digest

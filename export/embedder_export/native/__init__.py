@@ -4,9 +4,7 @@ A family of models is a file: the settings that it honours, its equations, and w
 checkpoint. `network` has the pieces that the families are built of.
 """
 
-import onnx_ir as ir
-
-from embedder_export.body import NATIVE, TOKEN_VECTORS, Body, new_graph, new_model
+from embedder_export.body import NATIVE, Body, new_graph, new_model, set_output
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import NotNativeError
 from embedder_export.files import read_json
@@ -51,9 +49,8 @@ def build_body(checkpoint: Checkpoint) -> Body:
     graph = new_graph()
     net = Network(graph, _renamed(read_weights(checkpoint.transformer), family))
     tokens = family.build(net, values)
-    tokens.name, tokens.dtype = TOKEN_VECTORS, ir.DataType.FLOAT
-    graph.outputs.append(tokens)
     width = getattr(values, family.width)
+    set_output(graph, tokens, width)
     positions = getattr(values, "max_position_embeddings", None)
     return Body([(NATIVE, new_model(graph))], width, positions, family.places(values))
 

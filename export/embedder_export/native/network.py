@@ -3,9 +3,10 @@
 Token vectors are (tokens, width) between the layers, all texts of a batch one after the other, because a matrix product
 with its bias (Gemm) wants them so. Weights stay as torch lays them out, so that they are copied from file to file.
 
-Chosen by measurement (fp32, two AVX2 cores, time of a call): a Gemm with its bias takes 0.98 to 1.00 of MatMul and Add; a product each for query, key and value 0.97 to 1.00 of one for all three with a Split, or of the Attention
-operator. After a MatMul onnxruntime makes SkipLayerNormalization of Add and LayerNormalization, which takes 1.07 of the
-two; after a Gemm it does not.
+Chosen by measurement (fp32, two AVX2 cores, time of a call): a Gemm with its bias takes 0.98 to 1.00 of MatMul and
+Add; a product each for query, key and value 0.97 to 1.00 of one for all three with a Split, or of the Attention
+operator. After a MatMul onnxruntime makes SkipLayerNormalization of Add and LayerNormalization, which takes 1.07 of
+the two; after a Gemm it does not.
 """
 
 import math
@@ -51,13 +52,17 @@ class Network:
         self._values: dict[str, ir.Value] = {}
         self._mask = self.op.Cast(self.attention_mask, to=ir.DataType.INT32)
 
+    def has(self, name: str) -> bool:
+        """Whether the checkpoint has a weight called `name`."""
+        return name in self._weights
+
     def tensor(self, name: str, *shape: int) -> ir.TensorProtocol:
         """The weight called `name`, float32 of `shape`.
 
         Raises:
             CheckpointError: there is none, or it has another shape.
         """
-        if name not in self._weights:
+        if not self.has(name):
             raise CheckpointError(f"the weights lack {name}")
         tensor = self._weights[name]
         if tuple(tensor.shape.numpy()) != shape:

@@ -30,7 +30,9 @@ _ALIASES = {"hidden_size": "d_model", "num_attention_heads": "num_heads", "num_h
 def build(net: Network, config: Any) -> ir.Value:
     """The token vectors, (batch, sequence, d_model)."""
     width = config.d_model
-    x = net.flat(net.embedding("shared.weight", config.vocab_size, width), width)
+    # One table by two names, of which the encoder's is used where a checkpoint has only that.
+    words = "shared.weight" if net.has("shared.weight") else "encoder.embed_tokens.weight"
+    x = net.flat(net.embedding(words, config.vocab_size, width), width)
     bias = _relative_bias(net, config)
     for index in range(config.num_layers):
         name = f"encoder.block.{index}"

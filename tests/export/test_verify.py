@@ -1,0 +1,154 @@
+"""What an export is compared with, and what it says where there is nothing to compare with."""
+
+import re
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+from embedder_export import pipeline
+from embedder_export.checkpoint import read_checkpoint
+from embedder_export.cli import main
+from embedder_export.errors import NeedsTorchError, ParityError
+from embedder_export.reference import OWN_GRAPH
+from safetensors.torch import load_file, save_file
+from transformers import BertModel
+
+from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint
+
+
+@pytest.fixture
+def _without_sentence_transformers(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """One with a graph of its own, as sentence-transformers' repositories have it: with token types."""
+    directory = write_checkpoint(tmp_path / "checkpoint")
+    write_own_graph(directory)
+    return directory
+
+
+def write_own_graph(directory, output="last_hidden_state", dtype=torch.float32, **weights):
+    model = BertModel.from_pretrained(directory, attn_implementation="eager").eval()
+    model.load_state_dict(weights, strict=False)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    model.pooler = None
+    path = directory / OWN_GRAPH
+    path.parent.mkdir(exist_ok=True)
+    ids = torch.ones((2, 3), dtype=torch.int64)
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(
+            model.to(dtype),
+            (ids, ids, 0 * ids),
+            str(path),
+            input_names=names,
+            output_names=[output],
+            dynamic_axes={name: {0: "batch_size", 1: "sequence_length"} for name in (*names, output)},
+            dynamo=False,
+        )
+
+
+def export(checkpoint, tmp_path, **options):
+    lines = []
+    manifest = pipeline.export(read_checkpoint(str(checkpoint)), tmp_path / "artifact", lines.append, **options)
+    return manifest.parity, lines
+
+
+def test_sentence_transformers_where_it_is_installed(checkpoint, tmp_path):
+    parity, lines = export(checkpoint, tmp_path)
+    assert parity.reference.startswith("sentence-transformers 5.")
+    assert f"comparing with {parity.reference}" in lines
+
+
+@pytest.mark.usefixtures("_without_sentence_transformers")
+class TestWithoutSentenceTransformers:
+    @pytest.mark.parametrize("output", ["last_hidden_state", "token_embeddings"])
+    def test_the_checkpoints_own_graph(self, checkpoint, tmp_path, output):
+        write_own_graph(checkpoint, output)
+        parity, lines = export(checkpoint, tmp_path)
+        assert (parity.reference, parity.min_cosine > 0.99999, parity.max_difference < 1e-6) == (OWN_GRAPH, True, True)
+        assert "comparing with onnx/model.onnx" in lines
+        assert sorted(path.name for path in (tmp_path / "artifact").iterdir()) == [
+            "embedder.json", "model.onnx", "model.onnx.data", "tokenizer.json",
+        ]  # fmt: skip
+
+    def test_prompt_that_is_not_pooled(self, tmp_path):
+        pooling = NEW_POOLING | {"include_prompt": False}
+        checkpoint = write_checkpoint(tmp_path / "checkpoint", pooling=pooling)
+        write_own_graph(checkpoint)
+        assert export(checkpoint, tmp_path)[0].reference == OWN_GRAPH
+
+    def test_own_graph_of_other_weights(self, checkpoint, tmp_path):
+        bias = {"encoder.layer.1.output.dense.bias": torch.randn(32)}
+        write_own_graph(checkpoint, **bias)
+        with pytest.raises(ParityError, match=r"parity with onnx/model\.onnx fell short"):
+            export(checkpoint, tmp_path)
+        assert not (tmp_path / "artifact").exists()
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            (lambda graph: setattr(graph.outputs[0], "name", "logits"), "none of its outputs is last_hidden_state or"),
+            (lambda graph: setattr(graph.outputs[0], "shape", None), "of a known width"),
+            (lambda graph: setattr(graph.inputs[1], "name", "mask"), r"it has the inputs \['input_ids', 'mask', 'tok"),
+        ],
+    )
+    def test_own_graph_of_another_kind_is_no_reference(self, checkpoint, tmp_path, change, reason):
+        model = ir.load(checkpoint / OWN_GRAPH)
+        change(model.graph)
+        ir.save(model, checkpoint / OWN_GRAPH)
+        parity, lines = export(checkpoint, tmp_path)
+        assert parity is None
+        (line,) = (line for line in lines if "no reference" in line)
+        assert re.search(reason, line)
+
+    def test_own_graph_in_half_precision_is_no_reference(self, checkpoint, tmp_path):
+        write_own_graph(checkpoint, dtype=torch.float16)
+        parity, lines = export(checkpoint, tmp_path)
+        assert parity is None
+        assert "onnx/model.onnx is no reference: its weights are not in float32" in lines
+
+    def test_own_graph_that_is_none(self, checkpoint, tmp_path):
+        (checkpoint / OWN_GRAPH).write_bytes(b"\x00no graph")
+        parity, lines = export(checkpoint, tmp_path)
+        assert parity is None
+        assert any(line.startswith("onnx/model.onnx is no reference: ") for line in lines)
+
+    def test_no_reference(self, tmp_path, capsys):
+        checkpoint = write_checkpoint(tmp_path / "checkpoint")
+        assert export(checkpoint, tmp_path)[0] is None
+        assert main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
+        assert "not compared, for neither sentence-transformers is installed nor has" in capsys.readouterr().err
+
+    def test_the_reference_is_wanted(self, tmp_path, capsys):
+        checkpoint = write_checkpoint(tmp_path / "checkpoint")
+        with pytest.raises(NeedsTorchError, match="comparison with sentence-transformers was asked for: that needs"):
+            export(checkpoint, tmp_path, verification="reference")
+        assert main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--verify", "reference"]) == 1
+        assert "pip install './export[torch]'" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_vectors_that_are_not_finite(self, tmp_path, value):
+        checkpoint = write_checkpoint(tmp_path / "checkpoint")
+        weights = load_file(checkpoint / "model.safetensors")
+        weights["encoder.layer.1.output.dense.bias"][3] = value
+        save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ParityError, match="checkpoint gives embeddings that are not finite"):
+            export(checkpoint, tmp_path)
+
+
+def test_converter_by_the_command_line(tmp_path, capsys):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    edit_json(checkpoint / "config.json", hidden_act="mish")
+    arguments = [str(checkpoint), "--output", str(tmp_path / "artifact")]
+    assert main([*arguments, "--converter", "native"]) == 1
+    assert "no native builder for checkpoint: config.json has 'mish' as hidden_act" in capsys.readouterr().err
+    assert main(arguments) == 0
+    assert "converting it with optimum" in capsys.readouterr().err
+    graph = onnx.load(tmp_path / "artifact/model.onnx", load_external_data=False)
+    assert any(node.op_type in ("Mish", "Softplus") for node in graph.graph.node)
