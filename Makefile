@@ -4,6 +4,7 @@
 # make bench   measure against sentence-transformers; writes benchmarks/results/
 # make parity  compare every family of models with sentence-transformers, small; writes benchmarks/results/
 # make parity-full  the same at the models' true sizes: gigabytes, and the better part of an hour
+# make converters  compare the two converters on models of true sizes; writes benchmarks/results/; takes half an hour
 # make clean   remove the environments, checkpoints and artifacts
 #
 # .venv/lean has the runtime, .venv/export the export, .venv/torch the export with the extra [torch] (and the tests).
@@ -27,7 +28,7 @@ EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -nam
 # The environments are installed side by side.
 MAKEFLAGS += --jobs=2
 
-.PHONY: help demo export test bench parity parity-full clean
+.PHONY: help demo export test bench parity parity-full converters clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -52,6 +53,9 @@ parity: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
 
 parity-full: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/parity.py --full $(PARITY_OPTIONS)
+
+converters: $(EXPORT)/.ready $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
+	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/converters.py $(CONVERTERS_OPTIONS)
 
 clean:
 	rm -rf .venv artifacts checkpoints

@@ -1,6 +1,6 @@
 """Parity of every family of text models with sentence-transformers, as a table.
 
-Usage: PYTHONPATH=. .venv/export/bin/python benchmarks/parity.py [--full] [--families NAME ...] [--output FILE]
+Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/parity.py [--full] [--families NAME ...] [--output FILE]
 
 Each family's checkpoint is made (tests/families.py; the true sizes with --full), exported by the command line, and
 loaded in a process of its own; then both programs encode the same sentences, in many languages. The real

@@ -59,6 +59,12 @@ def lean_bin() -> Path:
 
 
 @pytest.fixture(scope="session")
+def export_bin() -> Path:
+    """Where the commands of the light environment of the export lie: without torch."""
+    return _needed(ROOT / ".venv/export/bin", "make demo")
+
+
+@pytest.fixture(scope="session")
 def data() -> Path:
     """Real data for measuring, which lies beside the checkout where there is any."""
     if not DATA.is_dir():

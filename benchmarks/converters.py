@@ -1,0 +1,193 @@
+"""The native builders against optimum with onnxruntime's fusions, by family at true sizes, as a table.
+
+Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/converters.py [--families NAME ...] [--output FILE]
+
+Each checkpoint is exported by the command line twice, natively in the light environment, by optimum in the one with
+torch, which also compares with sentence-transformers; both pairs of figures are of the whole export as it is there. Then
+the two graphs take turns at each shape.
+"""
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from compare import machine
+from embedder_export.verify import measure, parity_sentences
+from parity import REAL, RESULTS, ROOT, timed
+from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
+
+from embedder import Embedder
+from embedder.manifest import GRAPH_INPUTS, POOLING_MASK
+from tests.families import FAMILIES, seeded
+
+NAMES = (
+    "all-MiniLM-L6-v2",
+    "msmarco-bert-base-dot-v5",
+    "msmarco-distilbert-base-tas-b",
+    "all-distilroberta-v1",
+    "paraphrase-multilingual-mpnet-base-v2",
+    "all-mpnet-base-v2",
+    "paraphrase-albert-small-v2",
+    "instructor-base",
+    "LaBSE",
+)
+COMMANDS = {
+    "native": [ROOT / ".venv/export/bin/embedder-export", "--converter", "native"],
+    "optimum": [ROOT / ".venv/torch/bin/embedder-export", "--converter", "optimum", "--verify", "reference"],
+}
+# (texts, tokens), with threads as onnxruntime chooses, and with one.
+SHAPES = ((1, 16), (16, 32), (4, 128), (2, 256), (1, 512))
+SECONDS = 6
+
+
+@dataclass(frozen=True)
+class Export:
+    seconds: float
+    peak_bytes: int
+    nodes: int
+    file_bytes: int
+    difference: float
+    form: str
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    exports: dict[str, Export]
+    # By threads and shape: milliseconds of the native graph, and how many times as long optimum's takes.
+    calls: dict[tuple[int, tuple[int, int]], tuple[float, float]]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--families", nargs="+", metavar="NAME", default=NAMES, help="only these")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="for each shape")
+    parser.add_argument("--output", type=Path, default=RESULTS / "converters.md", help="where to write the table")
+    options = parser.parse_args()
+    rows = []
+    for family in [REAL, *FAMILIES]:
+        if family.name in options.families:
+            with TemporaryDirectory() as scratch:
+                rows.append(measured(family, Path(scratch), options.seconds))
+            print(rows[-1], file=sys.stderr, flush=True)
+            options.output.write_text(table(rows) + "\n", encoding="utf-8")
+    print(table(rows))
+
+
+def measured(family, scratch, seconds):
+    checkpoint = seeded(family.make, scratch / family.name, full=True)
+    unpickle(checkpoint)
+    texts = parity_sentences()[::8]
+    theirs = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True).encode(texts)
+    exports = {}
+    for name, command in COMMANDS.items():
+        artifact = scratch / name
+        took, peak = timed([*map(str, command), str(checkpoint), "--output", str(artifact)])
+        model = Embedder(artifact, provider="cpu")
+        _, difference = measure(model.encode(texts), theirs)
+        (graph,) = model.manifest.graphs
+        nodes = len(onnx.load(artifact / graph.file.name, load_external_data=False).graph.node)
+        size = graph.file.size + graph.weights.size
+        exports[name] = Export(took, peak, nodes, size, difference.max(), graph.form)
+        del model
+    calls = {}
+    for threads in (1, 2):
+        sessions = {name: session(scratch / name / "model.onnx", threads) for name in COMMANDS}
+        for shape in SHAPES:
+            calls[threads, shape] = compared(sessions, shape, seconds)
+    return Row(family.name, exports, calls)
+
+
+def unpickle(checkpoint):
+    """Weights in torch's own format again as safetensors, which a native export can read without torch."""
+    for path in checkpoint.rglob("pytorch_model.bin"):
+        if not path.with_name("model.safetensors").exists():
+            weights = {name: tensor.clone() for name, tensor in torch.load(path).items()}
+            save_file(weights, path.with_name("model.safetensors"), {"format": "pt"})
+
+
+def session(path, threads):
+    """As the runtime makes it, but for the threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.enable_mem_pattern = False
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def compared(sessions, shape, seconds):
+    """Median milliseconds of the native graph, and the median of optimum's time as a ratio to the native one before."""
+    generator = np.random.default_rng(0)
+    texts, tokens = shape
+    lengths = np.linspace(tokens, max(1, tokens * 3 // 4), texts).astype(int)[:, None]
+    mask = (np.arange(tokens) < lengths).astype(np.int64)
+    feed = {GRAPH_INPUTS[0]: generator.integers(1000, 5000, shape), GRAPH_INPUTS[1]: mask, POOLING_MASK: mask}
+    feeds = {name: {value.name: feed[value.name] for value in each.get_inputs()} for name, each in sessions.items()}
+    times = {name: [] for name in sessions}
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times["native"]) < 5:
+        for name, each in sessions.items():
+            start = time.perf_counter()
+            each.run(None, feeds[name])
+            times[name].append(time.perf_counter() - start)
+    native, optimum = (np.array(times[name][1:]) for name in ("native", "optimum"))
+    return 1000 * float(np.median(native)), float(np.median(optimum / native))
+
+
+def table(rows):
+    parts = [
+        "# The two converters, by family at true sizes",
+        "Written by `make converters`. Each figure is native / optimum with the fusions that were fastest for it. Export: "
+        "the whole command, natively without torch, by optimum with torch and with sentence-transformers' comparison; "
+        "difference: from sentence-transformers, the largest in one number as a share of the vector's length.",
+    ]
+    lines = [
+        "| stands for | export (s) | its peak memory (MB) | nodes | graph and weights (MB) | difference | optimum's form |",
+        "|---|---:|---:|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        pairs = [
+            " / ".join(form(each) for each in row.exports.values())
+            for form in (
+                lambda export: f"{export.seconds:.1f}",
+                lambda export: f"{export.peak_bytes / 1e6:,.0f}",
+                lambda export: f"{export.nodes:,}",
+                lambda export: f"{export.file_bytes / 1e6:,.1f}",
+                lambda export: f"{export.difference:.1e}",
+            )
+        ]
+        lines.append(f"| {row.name} | {' | '.join(pairs)} | {row.exports['optimum'].form} |")
+    parts.append("\n".join(lines))
+    parts.append(
+        "The time of a call: milliseconds of the native graph, and in brackets how many times as long optimum's takes, "
+        "the median of calls in turn (above 1 the native one is faster). Texts x tokens; the shortest text of a batch "
+        "has three quarters of them."
+    )
+    for threads in (1, 2):
+        lines = [
+            f"| {threads} thread{'s' if threads > 1 else ''} | "
+            + " | ".join(f"{texts} x {tokens}" for texts, tokens in SHAPES)
+            + " |",
+            "|---|" + "---:|" * len(SHAPES),
+        ]
+        for row in rows:
+            cells = [f"{row.calls[threads, shape][0]:.1f} ({row.calls[threads, shape][1]:.3f})" for shape in SHAPES]
+            lines.append(f"| {row.name} | {' | '.join(cells)} |")
+        parts.append("\n".join(lines))
+    tools = ("onnxruntime", "optimum-onnx", "torch", "transformers", "sentence-transformers")
+    named = ", ".join(f"{tool} {version(tool)}" for tool in tools)
+    parts.append(f"On {machine()}. Versions: {named}.")
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    main()

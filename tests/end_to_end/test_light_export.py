@@ -1,0 +1,113 @@
+"""The export as most users install it, without torch: what it can do there, and what it says where it cannot."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from embedder_export.verify import measure, parity_sentences
+from safetensors.torch import save_file
+from sentence_transformers import SentenceTransformer
+
+import embedder
+from tests import families
+from tests.checkpoints import edit_json, write_checkpoint
+
+HEAVY = {"torch", "transformers", "optimum", "optimum-onnx", "sentence-transformers", "sentencepiece"}
+SOURCE = Path(__file__).parents[2] / "export/embedder_export"
+
+
+@pytest.fixture
+def export(export_bin, tmp_path):
+    def run(checkpoint, *options):
+        command = [export_bin / "embedder-export", checkpoint, "--output", tmp_path / "artifact", *options]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    return run
+
+
+def test_nothing_heavy_is_installed_and_the_code_is_this_checkouts(export_bin):
+    code = (
+        "import importlib.metadata as m, json, embedder_export as e; "
+        "print(json.dumps([e.__file__, *(d.metadata['Name'].lower() for d in m.distributions())]))"
+    )
+    answer = subprocess.run([export_bin / "python", "-I", "-c", code], check=True, capture_output=True, text=True)
+    file, *names = json.loads(answer.stdout)
+    assert {"embedder-export", "onnx", "onnx-ir", "safetensors"} <= set(names)
+    assert not HEAVY & set(names)
+    for path in SOURCE.rglob("*.py"):
+        installed = Path(file).parent / path.relative_to(SOURCE)
+        assert installed.read_text() == path.read_text(), f"{path.name} differs: make test installs it"
+
+
+MAKERS = [
+    families.bert,
+    families.mpnet,
+    families.roberta,
+    families.multilingual_mpnet,
+    families.distiluse,
+    families.albert,
+    families.labse,
+    families.instructor,
+]
+
+
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
+def test_same_vectors_as_sentence_transformers(export, tmp_path, make):
+    checkpoint = families.seeded(make, tmp_path / "checkpoint")
+    for pickled in checkpoint.rglob("pytorch_model.bin"):
+        weights = {name: tensor.clone() for name, tensor in torch.load(pickled).items()}
+        save_file(weights, pickled.with_name("model.safetensors"), {"format": "pt"})
+        pickled.unlink()
+    answer = export(checkpoint)
+    assert answer.returncode == 0, answer.stderr
+    assert "not compared, for neither" in answer.stderr
+    model = embedder.Embedder(tmp_path / "artifact", provider="cpu")
+    assert model.manifest.parity is None
+    reference = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
+    texts = [text for text in parity_sentences()[::4] if text.strip()]
+    for prompt in (None, "Represent the sentence: "):
+        ours, theirs = model.encode(texts, prompt=prompt), reference.encode(texts, prompt=prompt)
+        cosine, difference = measure(ours, theirs)
+        assert cosine.min() >= 0.99999
+        assert difference.max() <= 1e-5
+
+
+def pickled_weights(directory):
+    return families.seeded(families.instructor, directory)
+
+
+def unknown_activation(directory):
+    checkpoint = write_checkpoint(directory)
+    edit_json(checkpoint / "config.json", hidden_act="mish")
+    return checkpoint
+
+
+def unknown_tokenizer(directory):
+    checkpoint = write_checkpoint(directory)
+    edit_json(checkpoint / "tokenizer_config.json", tokenizer_class="XLNetTokenizer")
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "message"),
+    [
+        (pickled_weights, [], "pytorch_model.bin is in torch's own format: that needs torch"),
+        (unknown_activation, [], "config.json has 'mish' as hidden_act: that needs torch"),
+        (
+            unknown_tokenizer,
+            [],
+            "its class 'XLNetTokenizer' is not known, so that transformers has to read it: that needs",
+        ),
+        (write_checkpoint, ["--converter", "optimum"], "optimum converts by tracing: that needs torch"),
+        (write_checkpoint, ["--verify", "reference"], "the comparison with sentence-transformers was asked for: that"),
+    ],
+)
+def test_what_needs_torch_says_so_and_how(export, tmp_path, make, options, message):
+    answer = export(make(tmp_path / "checkpoint"), *options)
+    assert answer.returncode == 1
+    assert message in answer.stderr
+    assert "pip install './export[torch]'; with make: make export TORCH=1 MODEL=" in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert not (tmp_path / "artifact").exists()
