@@ -2,9 +2,8 @@
 
 Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/converters.py [--families NAME ...] [--output FILE]
 
-Each checkpoint is exported by the command line twice, natively in the light environment, by optimum in the one with
-torch, which also compares with sentence-transformers; both pairs of figures are of the whole export as it is there. Then
-the two graphs take turns at each shape.
+Each checkpoint is exported by the command line twice: natively in the light environment, and by optimum in the one with
+torch, where sentence-transformers is compared with, too. Then the two graphs take turns at each shape.
 """
 
 import argparse
@@ -146,12 +145,12 @@ def compared(sessions, shape, seconds):
 def table(rows):
     parts = [
         "# The two converters, by family at true sizes",
-        "Written by `make converters`. Each figure is native / optimum with the fusions that were fastest for it. Export: "
-        "the whole command, natively without torch, by optimum with torch and with sentence-transformers' comparison; "
-        "difference: from sentence-transformers, the largest in one number as a share of the vector's length.",
+        "Written by `make converters`. Each figure is native / optimum, with the fusions that were fastest for it. "
+        "Export: the whole command, natively without torch, by optimum with torch, where it is compared. "
+        "Difference: from sentence-transformers, the largest in one number as a share of the vector's length.",
     ]
     lines = [
-        "| stands for | export (s) | its peak memory (MB) | nodes | graph and weights (MB) | difference | optimum's form |",
+        "| stands for | export (s) | its peak memory (MB) | nodes | artifact (MB) | difference | optimum's form |",
         "|---|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:

@@ -161,10 +161,13 @@ def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
     if parity is not None:
         yield "parity", f"with {parity.reference}, over {parity.sentences} sentences:"
         yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"
+    else:
+        yield "parity", "not measured: the export had nothing to compare with"
     yield "made by", ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())
 
 
 def _described_graph(graph: Graph) -> str:
     megabytes = (graph.file.size + graph.weights.size) / 1e6
     timed = ", ".join(f"{candidate.name} {candidate.milliseconds:.1f} ms" for candidate in graph.candidates)
-    return f"{graph.precision}, {megabytes:.1f} MB, form: {graph.form} (timed at export: {timed})"
+    timing = f" (timed at export: {timed})" if timed else ""
+    return f"{graph.precision}, {megabytes:.1f} MB, form: {graph.form}{timing}"

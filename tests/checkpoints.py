@@ -1,6 +1,7 @@
 """Small random checkpoints in the layouts that sentence-transformers' repositories have."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,6 +76,29 @@ def write_modules(
         for at, kind in enumerate(kinds)
     ]
     write_json(directory / "modules.json", entries)
+
+
+def write_own_graph(
+    directory: Path, output: str = "last_hidden_state", dtype: torch.dtype = torch.float32, **weights: torch.Tensor
+) -> None:
+    """onnx/model.onnx as repositories have it, with token types; some of its weights may be other ones."""
+    model = BertModel.from_pretrained(directory, attn_implementation="eager").eval()
+    model.load_state_dict(weights, strict=False)
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+    model.pooler = None
+    path = directory / "onnx/model.onnx"
+    path.parent.mkdir(exist_ok=True)
+    ids = torch.ones((2, 3), dtype=torch.int64)
+    with warnings.catch_warnings(action="ignore"):
+        torch.onnx.export(
+            model.to(dtype),
+            (ids, ids, 0 * ids),
+            str(path),
+            input_names=names,
+            output_names=[output],
+            dynamic_axes={name: {0: "batch_size", 1: "sequence_length"} for name in (*names, output)},
+            dynamo=False,
+        )
 
 
 def write_json(path: Path, content: object) -> None:

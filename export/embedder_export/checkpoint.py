@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +15,7 @@ from embedder import hub
 from embedder.errors import ModelNotFoundError
 from embedder.manifest import DEFAULT_PROMPTS, SIMILARITIES
 
-from embedder_export.errors import CheckpointError
+from embedder_export.errors import CheckpointError, NeedsTorchError
 from embedder_export.files import SAFETENSORS, TORCH_WEIGHTS, digest_weights, read_json
 from embedder_export.layers import WEIGHTLESS, Layer, Pooling, Truncate, read_layers
 
@@ -174,6 +175,8 @@ def _locate(model: str) -> tuple[Path, str, tuple[str, str] | None]:
     weighed = [path.relative_to(directory) for kind, path in modules if kind not in WEIGHTLESS]
     without = [(path / TORCH_WEIGHTS).as_posix() for path in weighed if not any((directory / path).glob(SAFETENSORS))]
     if without:
+        if find_spec("torch") is None:
+            raise NeedsTorchError(f"{repository} has no safetensors beside {', '.join(without)}")
         directory = hub.fetch(repository, [*_HUB_PATTERNS, *without], revision=directory.name)
     return directory, repository.removeprefix(hub.DEFAULT_ORGANISATION), (repository, directory.name)
 

@@ -1,6 +1,7 @@
 """The export as most users install it, without torch: what it can do there, and what it says where it cannot."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from sentence_transformers import SentenceTransformer
 
 import embedder
 from tests import families
-from tests.checkpoints import edit_json, write_checkpoint
+from tests.checkpoints import edit_json, write_checkpoint, write_own_graph
+from tests.hub_server import serve
 
 HEAVY = {"torch", "transformers", "optimum", "optimum-onnx", "sentence-transformers", "sentencepiece"}
 SOURCE = Path(__file__).parents[2] / "export/embedder_export"
@@ -20,9 +22,10 @@ SOURCE = Path(__file__).parents[2] / "export/embedder_export"
 
 @pytest.fixture
 def export(export_bin, tmp_path):
-    def run(checkpoint, *options):
+    def run(checkpoint, *options, hub="http://127.0.0.1:9"):
         command = [export_bin / "embedder-export", checkpoint, "--output", tmp_path / "artifact", *options]
-        return subprocess.run(command, capture_output=True, text=True)
+        environment = dict(os.environ, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "hf"), NO_PROXY="127.0.0.1")
+        return subprocess.run(command, capture_output=True, text=True, env=environment)
 
     return run
 
@@ -111,3 +114,22 @@ def test_what_needs_torch_says_so_and_how(export, tmp_path, make, options, messa
     assert "pip install './export[torch]'; with make: make export TORCH=1 MODEL=" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / "artifact").exists()
+
+
+def test_from_a_hub_and_compared_with_the_graph_there(export, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "served")
+    write_own_graph(checkpoint)
+    with serve({"org/small": checkpoint}) as hub:
+        answer = export("org/small", hub=hub.endpoint)
+        assert answer.returncode == 0, answer.stderr
+    assert "onnx/model.onnx" in hub.taken
+    assert embedder.Embedder(tmp_path / "artifact").manifest.parity.reference == "onnx/model.onnx"
+
+
+def test_weights_that_could_not_be_read_are_not_fetched(export, tmp_path):
+    with serve({"org/pickled": pickled_weights(tmp_path / "served")}) as hub:
+        answer = export("org/pickled", hub=hub.endpoint)
+    assert answer.returncode == 1
+    assert "org/pickled has no safetensors beside pytorch_model*.bin, 2_Dense/pytorch_model*.bin" in answer.stderr
+    assert "pip install './export[torch]'" in answer.stderr
+    assert not [name for name in hub.taken if name.endswith(".bin")]

@@ -20,16 +20,17 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 # What runs this test, and what the Makefile does word for word to make the environments that this test uses.
-DONE_BY_MAKE = {"make test", 'pip install ".[cpu]"', "pip install ./export"}
+DONE_BY_MAKE = {"make test", 'pip install ".[cpu]"', "pip install ./export", 'pip install "./export[torch]"'}
 # So that the benchmark takes seconds and leaves the results alone.
 SHORTENED = {
     "make bench": ["make", "bench", "BENCH_OPTIONS=--cold-rounds 1 --bulk-rounds 1 --bulk-texts 32 --output {}"],
     "make parity": ["make", "parity", "PARITY_OPTIONS=--families instructor-base --output {}"],
     # The true sizes take gigabytes; the only one that does not is that of the real model.
+    "make converters": ["make", "converters", "CONVERTERS_OPTIONS=--families all-MiniLM-L6-v2 --seconds 0 --output {}"],
     "make parity-full": ["make", "parity-full", "PARITY_OPTIONS=--families all-MiniLM-L6-v2 --output {}"],
 }
 # From the Hub: what make would run is looked at; tests/export/test_hub.py runs it.
-FROM_HUB = re.compile(r"make export MODEL=(\w+/([\w-]+))")
+FROM_HUB = re.compile(r"make export TORCH=1 MODEL=(\w+/([\w-]+))")
 
 
 def console():
@@ -72,7 +73,7 @@ def test_command(command, output, environment, checkout, tmp_path):
         return
     if model := FROM_HUB.fullmatch(command):
         planned = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True, text=True)
-        assert f"bin/embedder-export {model[1]} --output artifacts/{model[2]}\n" in planned.stdout
+        assert f".venv/torch/bin/embedder-export {model[1]} --output artifacts/{model[2]}\n" in planned.stdout
         return
     words = [word.format(tmp_path / "table.md") for word in SHORTENED[command]] if command in SHORTENED else command
     answer = subprocess.run(

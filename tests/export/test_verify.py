@@ -2,7 +2,6 @@
 
 import re
 import sys
-import warnings
 
 import numpy as np
 import onnx
@@ -15,9 +14,8 @@ from embedder_export.cli import main
 from embedder_export.errors import NeedsTorchError, ParityError
 from embedder_export.reference import OWN_GRAPH
 from safetensors.torch import load_file, save_file
-from transformers import BertModel
 
-from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint
+from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_own_graph
 
 
 @pytest.fixture
@@ -31,26 +29,6 @@ def checkpoint(tmp_path):
     directory = write_checkpoint(tmp_path / "checkpoint")
     write_own_graph(directory)
     return directory
-
-
-def write_own_graph(directory, output="last_hidden_state", dtype=torch.float32, **weights):
-    model = BertModel.from_pretrained(directory, attn_implementation="eager").eval()
-    model.load_state_dict(weights, strict=False)
-    names = ["input_ids", "attention_mask", "token_type_ids"]
-    model.pooler = None
-    path = directory / OWN_GRAPH
-    path.parent.mkdir(exist_ok=True)
-    ids = torch.ones((2, 3), dtype=torch.int64)
-    with warnings.catch_warnings(action="ignore"):
-        torch.onnx.export(
-            model.to(dtype),
-            (ids, ids, 0 * ids),
-            str(path),
-            input_names=names,
-            output_names=[output],
-            dynamic_axes={name: {0: "batch_size", 1: "sequence_length"} for name in (*names, output)},
-            dynamo=False,
-        )
 
 
 def export(checkpoint, tmp_path, **options):

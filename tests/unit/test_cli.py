@@ -263,6 +263,13 @@ def test_info(make_artifact, capsys):
         assert piece in out
 
 
+def test_info_of_an_artifact_that_was_compared_with_nothing(make_artifact, capsys):
+    assert main(["info", str(make_artifact(parity=None))]) == 0
+    out = capsys.readouterr().out
+    assert "not measured: the export had nothing to compare with" in out
+    assert "form: traced\n" in out
+
+
 def test_info_reads_every_file(tiny, capsys):
     flip_a_bit(tiny / "model.onnx.data")
     assert main(["info", str(tiny)]) == 1

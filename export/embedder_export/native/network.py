@@ -122,9 +122,9 @@ class Network:
         return op.Mul(op.Div(x, norm), self.weight(f"{name}.weight", width))
 
     def attention(self, x: ir.Value, spec: Attention, bias: ir.Value | None = None) -> ir.Value:
-        """softmax(query @ key.T * scale + bias) @ value over the tokens in the mask, by heads; then a linear layer.
+        """softmax(query @ key.T * scale + bias) @ value, by heads; then a linear layer.
 
-        bias: (1, heads, sequence, sequence).
+        bias: (batch, heads, sequence, sequence); without one, all tokens in the mask count alike.
         """
         query, key, value = (
             self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
@@ -132,7 +132,7 @@ class Network:
         )
         mixed = self.op.microsoft(
             "MultiHeadAttention",
-            query, key, value, None, self._mask, bias,
+            query, key, value, None, self._mask if bias is None else None, bias,
             num_heads=spec.heads,
             mask_filter_value=_LOWEST,
             **({} if spec.scale is None else {"scale": spec.scale}),
@@ -141,9 +141,10 @@ class Network:
         return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_bias)
 
     def relative_bias(self, name: str, rows: int, heads: int, buckets: int, max_distance: int) -> ir.Value:
-        """A learnt bias for each head and distance of two tokens: (1, heads, sequence, sequence).
+        """A learnt bias for each head and distance of two tokens, and of none outside of the mask.
 
-        All distances from `max_distance` on share a bucket, so that a table of twice as many serves any length.
+        All distances from `max_distance` on share a bucket, so that a table of twice as many serves any length. With
+        the mask in it each layer adds both in one go: (batch, heads, sequence, sequence).
         """
         table = self.tensor(name, rows, heads)
         distances = np.arange(-max_distance, max_distance + 1)
@@ -155,7 +156,9 @@ class Network:
         distance = op.Sub(op.Unsqueeze(places, op.constant([0])), op.Unsqueeze(places, op.constant([1])))
         distance = op.Clip(distance, op.constant(-max_distance), op.constant(max_distance))
         by_pair = op.Gather(biases, op.Add(distance, op.constant(max_distance)))
-        return op.Unsqueeze(op.Transpose(by_pair, perm=[2, 0, 1]), op.constant([0]))
+        by_head = op.Unsqueeze(op.Transpose(by_pair, perm=[2, 0, 1]), op.constant([0]))
+        outside = op.Where(op.Cast(self.attention_mask, to=ir.DataType.BOOL), op.constant(0.0), op.constant(_LOWEST))
+        return op.Add(by_head, op.Unsqueeze(outside, op.constant([1, 2])))
 
 
 def bucket(distances: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
