@@ -18,6 +18,7 @@ class Operators:
         self._tape = Tape(graph)
         self._graph = graph
         self._prefix = prefix
+        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def __getattr__(self, operator: str) -> Callable[..., ir.Value]:
         """The operator of that name, as a function of its inputs (None for one left out) and attributes."""
@@ -29,10 +30,14 @@ class Operators:
         return self._tape.op(operator, inputs, attributes, domain=MICROSOFT)
 
     def constant(self, value: np.ndarray | float | list[int]) -> ir.Value:
-        """`value`: an array as it is, a float as float32, integers as int64."""
-        if not isinstance(value, np.ndarray):
-            value = np.asarray(value, np.float32 if isinstance(value, float) else np.int64)
-        return self.initializer(ir.tensor(value))
+        """`value`: an array as it is, a float as float32, integers as int64; these are stored once."""
+        if isinstance(value, np.ndarray):
+            return self.initializer(ir.tensor(value))
+        array = np.asarray(value, np.float32 if isinstance(value, float) else np.int64)
+        key = (array.dtype.str, array.shape, array.tobytes())
+        if key not in self._constants:
+            self._constants[key] = self.initializer(ir.tensor(array))
+        return self._constants[key]
 
     def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
         """`tensor` as a constant of the graph, which need not be in memory before it is written."""

@@ -17,7 +17,7 @@ from embedder_export.convert import convert_body
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.graphs import save_graph
 from embedder_export.native.network import bucket
-from embedder_export.native.settings import ACTIVATIONS
+from embedder_export.native.settings import ACTIVATION_NAMES
 from embedder_export.traced import trace_body
 from hypothesis import given
 from hypothesis import strategies as st
@@ -63,7 +63,7 @@ VARIATIONS = [
     ("bert", {}),
     ("bert", {"hidden_size": 48, "num_attention_heads": 3, "num_hidden_layers": 3, "intermediate_size": 50}),
     ("bert", {"layer_norm_eps": 0.01, "type_vocab_size": 1, "pad_token_id": 7}),
-    *(("bert", {"hidden_act": name}) for name in ACTIVATIONS),
+    *(("bert", {"hidden_act": name}) for name in ACTIVATION_NAMES),
     ("distilbert", {}),
     ("distilbert", {"activation": "relu", "n_heads": 2, "sinusoidal_pos_embds": True}),
     ("roberta", {}),

@@ -11,12 +11,13 @@ the two; after a Gemm it does not.
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
 
 from embedder_export.errors import CheckpointError
-from embedder_export.native.settings import ACTIVATIONS as ACTIVATION_NAMES
+from embedder_export.native.settings import ACTIVATION_NAMES
 from embedder_export.operators import ACTIVATIONS, Operators
 from embedder_export.weights import Weights, lazy
 
@@ -50,7 +51,15 @@ class Network:
         self.input_ids, self.attention_mask = graph.inputs
         self._weights = weights
         self._values: dict[str, ir.Value] = {}
-        self._mask = self.op.Cast(self.attention_mask, to=ir.DataType.INT32)
+        self._shapes: dict[int, ir.Value] = {}
+
+    @cached_property
+    def _mask(self) -> ir.Value:
+        return self.op.Cast(self.attention_mask, to=ir.DataType.INT32)
+
+    @cached_property
+    def _length(self) -> ir.Value:
+        return self.op.Shape(self.input_ids, start=1, end=2)
 
     def has(self, name: str) -> bool:
         """Whether the checkpoint has a weight called `name`."""
@@ -81,7 +90,7 @@ class Network:
 
     def first_rows(self, table: ir.Value) -> ir.Value:
         """As many rows of `table` as the sequence is long."""
-        return self.op.Slice(table, self.op.constant([0]), self._length())
+        return self.op.Slice(table, self.op.constant([0]), self._length)
 
     def positions_after(self, padding_id: int) -> ir.Value:
         """RoBERTa's numbers of the positions: of tokens from `padding_id` + 1 on, of padding `padding_id`."""
@@ -89,19 +98,19 @@ class Network:
         tokens = op.Cast(op.Not(op.Equal(self.input_ids, op.constant(padding_id))), to=ir.DataType.INT64)
         return op.Add(op.Mul(op.CumSum(tokens, op.constant(1)), tokens), op.constant(padding_id))
 
-    def _length(self) -> ir.Value:
-        return self.op.Shape(self.input_ids, start=1, end=2)
-
     def flat(self, x: ir.Value, width: int) -> ir.Value:
         """(batch, sequence, width) as (tokens, width)."""
         return self.op.Reshape(x, self.op.constant([-1, width]))
 
     def unflat(self, x: ir.Value, width: int) -> ir.Value:
         """(tokens, width) as (batch, sequence, width)."""
-        return self.op.Reshape(x, self.op.Concat(self.op.Shape(self.input_ids), self.op.constant([width]), axis=0))
+        if width not in self._shapes:
+            batch = self.op.Shape(self.input_ids)
+            self._shapes[width] = self.op.Concat(batch, self.op.constant([width]), axis=0)
+        return self.op.Reshape(x, self._shapes[width])
 
     def linear(self, x: ir.Value, name: str, inputs: int, outputs: int, *, has_bias: bool = True) -> ir.Value:
-        """X @ weight.T + bias."""
+        """The layer x @ weight.T + bias."""
         bias = [self.weight(f"{name}.bias", outputs)] if has_bias else []
         return self.op.Gemm(x, self.weight(f"{name}.weight", outputs, inputs), *bias, transB=1)
 
@@ -115,7 +124,7 @@ class Network:
         return self.op.LayerNormalization(x, scale, shift, epsilon=epsilon)
 
     def rms_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
-        """X / sqrt(mean(x**2) + epsilon) * weight; onnxruntime knows this pattern and makes one operator of it."""
+        """The layer x / sqrt(mean(x**2) + epsilon) * weight, in the pattern that onnxruntime makes one operator of."""
         op = self.op
         square = op.ReduceMean(op.Pow(x, op.constant(2.0)), op.constant([-1]), keepdims=1)
         norm = op.Sqrt(op.Add(square, op.constant(epsilon)))
@@ -152,7 +161,7 @@ class Network:
         biases = self.op.initializer(lazy(lambda: table.numpy()[numbers], (len(distances), heads)))
         op = self.op
         ends = [op.constant(value) for value in (0, 1)]
-        places = op.Range(ends[0], op.Squeeze(self._length()), ends[1])
+        places = op.Range(ends[0], op.Squeeze(self._length), ends[1])
         distance = op.Sub(op.Unsqueeze(places, op.constant([0])), op.Unsqueeze(places, op.constant([1])))
         distance = op.Clip(distance, op.constant(-max_distance), op.constant(max_distance))
         by_pair = op.Gather(biases, op.Add(distance, op.constant(max_distance)))
@@ -191,7 +200,7 @@ class PostNormLayer:
 
 
 def post_norm_layer(net: Network, x: ir.Value, layer: PostNormLayer, bias: ir.Value | None = None) -> ir.Value:
-    """X = norm(x + attention(x)); x = norm(x + down(activation(up(x))))."""
+    """Twice x = norm(x + f(x)): of f the attention, then of f the two linear layers down(activation(up(x)))."""
     width = layer.attention.width
     x = net.op.Add(net.attention(x, layer.attention, bias), x)
     x = net.layer_norm(x, layer.attention_norm, width, layer.epsilon)

@@ -35,7 +35,7 @@ def choice(*values: Any) -> Setting:
 
 
 # By transformers' names, those of `operators.ACTIVATIONS`. Several of its names are one formula.
-ACTIVATIONS = {
+ACTIVATION_NAMES = {
     "gelu": "GELU",
     "gelu_python": "GELU",
     "gelu_new": "GELUTanh",
@@ -56,7 +56,7 @@ ACTIVATIONS = {
 
 def activation(default: str) -> Setting:
     """The feed-forward layers' activation."""
-    return Setting(default, lambda value: isinstance(value, str) and value in ACTIVATIONS)
+    return Setting(default, lambda value: isinstance(value, str) and value in ACTIVATION_NAMES)
 
 
 # Of any model: what would make it another than the one that the builders write.

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from embedder_export.errors import NotNativeError
 from embedder_export.native.family import Family
 from embedder_export.native.network import Attention, Network
-from embedder_export.native.settings import ACTIVATIONS, Setting, choice, count, epsilon
+from embedder_export.native.settings import ACTIVATION_NAMES, Setting, choice, count, epsilon
 
 _SETTINGS = {
     "vocab_size": count(32128),
@@ -83,7 +83,7 @@ def _projection(config: Any) -> tuple[str, bool]:
     gate, _, function = config.feed_forward_proj.rpartition("-")
     function = "gelu_new" if config.feed_forward_proj == "gated-gelu" else function
     function = function if config.dense_act_fn is None else config.dense_act_fn
-    if gate not in ("", "gated") or function not in ACTIVATIONS:
+    if gate not in ("", "gated") or function not in ACTIVATION_NAMES:
         raise NotNativeError(f"config.json has {config.feed_forward_proj!r:.80} as feed_forward_proj")
     return function, gate == "gated" if config.is_gated_act is None else config.is_gated_act
 
