@@ -25,21 +25,22 @@ EXPORTER := $(if $(TORCH),$(WITH_TORCH),$(EXPORT))
 RUNTIME_SOURCES := pyproject.toml $(wildcard embedder/*.py)
 EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -name '*.py' -o -name '*.txt')
 
-# The environments are installed side by side.
-MAKEFLAGS += --jobs=2
+# Two installations at once into one environment would break it.
+.NOTPARALLEL:
 
 .PHONY: help demo export test bench parity parity-full converters clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
-demo: $(LEAN)/.ready artifacts/$(REFERENCE)/embedder.json
-	$(LEAN)/bin/python examples/semantic_search.py
+# The export's environment has the runtime, too; one is sooner made than two.
+demo: $(EXPORT)/.ready artifacts/$(REFERENCE)/embedder.json
+	$(EXPORT)/bin/python examples/semantic_search.py
 
 export: $(EXPORTER)/.ready $(if $(filter $(REFERENCE),$(MODEL)),checkpoints/$(REFERENCE)/model.safetensors)
 	$(EXPORTER)/bin/embedder-export $(if $(filter $(REFERENCE),$(MODEL)),checkpoints/$(REFERENCE),$(MODEL)) --output artifacts/$(NAME)
 
-test: $(LEAN)/.ready $(WITH_TORCH)/.ready-test artifacts/$(REFERENCE)/embedder.json
+test: $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready-test artifacts/$(REFERENCE)/embedder.json
 	$(WITH_TORCH)/bin/ruff check .
 	$(WITH_TORCH)/bin/ruff format --check .
 	$(WITH_TORCH)/bin/mypy

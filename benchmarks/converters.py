@@ -17,16 +17,14 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnx
 import onnxruntime
-import torch
 from compare import machine
 from embedder_export.verify import measure, parity_sentences
 from parity import REAL, RESULTS, ROOT, timed
-from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
 from embedder import Embedder
 from embedder.manifest import GRAPH_INPUTS, POOLING_MASK
-from tests.families import FAMILIES, seeded
+from tests.families import FAMILIES, seeded, unpickle
 
 NAMES = (
     "all-MiniLM-L6-v2",
@@ -43,9 +41,9 @@ COMMANDS = {
     "native": [ROOT / ".venv/export/bin/embedder-export", "--converter", "native"],
     "optimum": [ROOT / ".venv/torch/bin/embedder-export", "--converter", "optimum", "--verify", "reference"],
 }
-# (texts, tokens), with threads as onnxruntime chooses, and with one.
+# (texts, tokens).
 SHAPES = ((1, 16), (16, 32), (4, 128), (2, 256), (1, 512))
-SECONDS = 6
+SECONDS = 4
 
 
 @dataclass(frozen=True)
@@ -104,14 +102,6 @@ def measured(family, scratch, seconds):
         for shape in SHAPES:
             calls[threads, shape] = compared(sessions, shape, seconds)
     return Row(family.name, exports, calls)
-
-
-def unpickle(checkpoint):
-    """Weights in torch's own format again as safetensors, which a native export can read without torch."""
-    for path in checkpoint.rglob("pytorch_model.bin"):
-        if not path.with_name("model.safetensors").exists():
-            weights = {name: tensor.clone() for name, tensor in torch.load(path).items()}
-            save_file(weights, path.with_name("model.safetensors"), {"format": "pt"})
 
 
 def session(path, threads):

@@ -79,7 +79,11 @@ def write_modules(
 
 
 def write_own_graph(
-    directory: Path, output: str = "last_hidden_state", dtype: torch.dtype = torch.float32, **weights: torch.Tensor
+    directory: Path,
+    output: str = "last_hidden_state",
+    dtype: torch.dtype = torch.float32,
+    opset: int = 14,
+    **weights: torch.Tensor,
 ) -> None:
     """onnx/model.onnx as repositories have it, with token types; some of its weights may be other ones."""
     model = BertModel.from_pretrained(directory, attn_implementation="eager").eval()
@@ -97,6 +101,7 @@ def write_own_graph(
             input_names=names,
             output_names=[output],
             dynamic_axes={name: {0: "batch_size", 1: "sequence_length"} for name in (*names, output)},
+            opset_version=opset,
             dynamo=False,
         )
 

@@ -55,7 +55,7 @@ def minilm_checkpoint() -> Path:
 @pytest.fixture(scope="session")
 def lean_bin() -> Path:
     """Where the commands of the lean environment lie: the runtime, installed, and nothing else."""
-    return _needed(ROOT / ".venv/lean/bin", "make demo")
+    return _needed(ROOT / ".venv/lean/bin", "make test")
 
 
 @pytest.fixture(scope="session")

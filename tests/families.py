@@ -275,3 +275,11 @@ def seeded(make: Callable[[Path, bool], Path], directory: Path, *, full: bool = 
     """The checkpoint that `make` makes; the same one each time."""
     torch.manual_seed(0)
     return make(directory, full)
+
+
+def unpickle(checkpoint: Path) -> None:
+    """Weights that are in torch's own format, as safetensors, which can be read without torch."""
+    for path in checkpoint.rglob("pytorch_model.bin"):
+        weights = {name: tensor.clone() for name, tensor in torch.load(path).items()}
+        save_file(weights, path.with_name("model.safetensors"), {"format": "pt"})
+        path.unlink()

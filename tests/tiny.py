@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from embedder_export.body import new_graph, new_model, set_output
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
 from embedder_export.layers import Normalize, Pooling, describe
-from embedder_export.operators import Operators
+from embedder_export.operators import Operators, new_graph, new_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from embedder.manifest import (
@@ -52,8 +51,7 @@ def tiny_body(table: np.ndarray = TABLE) -> ir.Model:
     graph = new_graph()
     op = Operators(graph, "body")
     tokens = op.Gather(op.constant(table), graph.inputs[0])
-    set_output(graph, tokens, table.shape[1])
-    return new_model(graph)
+    return new_model(graph, tokens, table.shape[1])
 
 
 def write_tiny_artifact(

@@ -13,9 +13,9 @@ from embedder.manifest import Parity
 
 from embedder_export import __version__
 from embedder_export.checkpoint import read_checkpoint
-from embedder_export.convert import CONVERTERS
+from embedder_export.convert import CONVERTERS, check_converter
 from embedder_export.pipeline import export
-from embedder_export.verify import VERIFICATIONS
+from embedder_export.verify import VERIFICATIONS, check_verification
 
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph with pooling and
 normalisation baked in, its tokenizer and a manifest. The export ends by comparing its embeddings with those of
@@ -53,10 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     report = _reporter()
     try:
+        check_converter(options.converter)
+        check_verification(options.verify)
         report(f"reading the checkpoint {options.model}")
         _quieten_libraries()
         checkpoint = read_checkpoint(options.model)
-        manifest = export(checkpoint, options.output, report, converter=options.converter, verification=options.verify)
+        manifest = export(checkpoint, options.output, report, converter=options.converter)
     except EmbedderError as error:
         # Other libraries' messages, which ours may end in, have many lines.
         print(f"embedder-export: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -73,8 +75,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _describe(parity: Parity | None) -> str:
     if parity is None:
         return (
-            "not compared, for neither sentence-transformers is installed nor has the checkpoint a graph of its own; "
-            "every family's builder is, in the tests"
+            "not compared, for neither sentence-transformers is installed nor has the checkpoint a usable graph of its "
+            "own; every family's builder is, in the tests"
         )
     return (
         f"with {parity.reference}, smallest cosine {parity.min_cosine:.8f}, largest difference "

@@ -1,14 +1,21 @@
 """Second stage: the transformer as a graph, by a native builder if one honours all of the checkpoint, or by optimum."""
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from embedder_export.body import Body
 from embedder_export.checkpoint import Checkpoint
-from embedder_export.errors import NeedsTorchError, NotNativeError
+from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.native import build_body
 
 CONVERTERS = ("auto", "native", "optimum")
+
+
+def check_converter(converter: str) -> None:
+    """Raise NeedsTorchError where `converter`, one of `CONVERTERS`, cannot be had."""
+    if converter == "optimum":
+        _check_optimum("optimum converts by tracing")
 
 
 def convert_body(checkpoint: Checkpoint, converter: str, directory: Path, report: Callable[[str], None]) -> Body:
@@ -19,17 +26,22 @@ def convert_body(checkpoint: Checkpoint, converter: str, directory: Path, report
         NeedsTorchError: optimum or torch is needed, and is not installed.
         CheckpointError: the checkpoint is damaged, or neither can convert it.
     """
-    reason = ""
     if converter != "optimum":
         try:
             return build_body(checkpoint)
+        except CheckpointError as error:
+            raise CheckpointError(f"{checkpoint.name}: {error}") from error
         except NotNativeError as error:
-            if converter == "native":
-                raise NotNativeError(f"no native builder for {checkpoint.name}: {error}") from error
             reason = f"no native builder for {checkpoint.name}: {error}"
+            if converter == "native":
+                raise NotNativeError(f"{reason}; --converter auto would go to optimum") from error
+            _check_optimum(reason)
             report(f"{reason}; converting it with optimum")
-    try:
-        from embedder_export.traced import trace_body
-    except ImportError as error:
-        raise NeedsTorchError(reason or "optimum converts by tracing") from error
+    from embedder_export.traced import trace_body
+
     return trace_body(checkpoint, directory)
+
+
+def _check_optimum(reason: str) -> None:
+    if any(find_spec(package) is None for package in ("optimum", "torch", "transformers")):
+        raise NeedsTorchError(reason)

@@ -11,6 +11,7 @@ from embedder.manifest import Head
 
 from embedder_export.errors import CheckpointError
 from embedder_export.files import read_json
+from embedder_export.operators import ACTIVATIONS
 from embedder_export.weights import read_arrays
 
 # The old flags to the modes; in the order of sentence-transformers, which is that of the results of several.
@@ -24,19 +25,6 @@ _OLD_FLAGS = {
 }
 POOLING_MODES = tuple(_OLD_FLAGS.values())
 _TORCH_ACTIVATION = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
-ACTIVATIONS = (
-    "Identity",
-    "Tanh",
-    "ReLU",
-    "GELU",
-    "Sigmoid",
-    "SiLU",
-    "LeakyReLU",
-    "ELU",
-    "SELU",
-    "Softplus",
-    "Softsign",
-)
 
 TOKENS = "token_embeddings"
 SENTENCE = "sentence_embedding"
@@ -54,7 +42,7 @@ class Pooling:
 class Dense:
     """activation(x @ weight.T + bias), of the token vectors or of the pooled one as `feature` says.
 
-    weight: float32 (out, in); bias: float32 (out,); activation: one of `ACTIVATIONS`.
+    weight: float32 (out, in); bias: float32 (out,); activation: one of `operators.ACTIVATIONS`.
     """
 
     weight: np.ndarray

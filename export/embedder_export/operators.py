@@ -5,10 +5,31 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from embedder.manifest import GRAPH_INPUTS
 from onnx_ir.tape import Tape
+
+from embedder_export.body import TOKEN_VECTORS
 
 # onnxruntime's own operators; a graph that has one names their version.
 MICROSOFT = "com.microsoft"
+
+
+_AXES = ("batch_size", "sequence_length")
+# Of versions that every onnxruntime can read which the runtime admits.
+_OPSET, _IR_VERSION = 18, 10
+
+
+def new_graph() -> ir.Graph:
+    """A graph with the inputs of the contract, int64 of shape (batch, sequence), and nothing else."""
+    inputs = [ir.val(name, ir.DataType.INT64, _AXES) for name in GRAPH_INPUTS]
+    return ir.Graph(inputs, [], nodes=[], opset_imports={"": _OPSET}, name="embedder")
+
+
+def new_model(graph: ir.Graph, tokens: ir.Value, width: int) -> ir.Model:
+    """The model of `graph`, of which `tokens`, float32 of shape (batch, sequence, `width`), is the output."""
+    tokens.name, tokens.dtype, tokens.shape = TOKEN_VECTORS, ir.DataType.FLOAT, ir.Shape([*_AXES, width])
+    graph.outputs.append(tokens)
+    return ir.Model(graph, ir_version=_IR_VERSION, producer_name="embedder-export")
 
 
 class Operators:
@@ -22,6 +43,8 @@ class Operators:
 
     def __getattr__(self, operator: str) -> Callable[..., ir.Value]:
         """The operator of that name, as a function of its inputs (None for one left out) and attributes."""
+        if not operator[0].isupper():  # as all of ONNX's are
+            raise AttributeError(operator)
         return lambda *inputs, **attributes: self._tape.op(operator, inputs, attributes)
 
     def microsoft(self, operator: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:

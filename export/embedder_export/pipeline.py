@@ -14,7 +14,7 @@ from embedder_export.convert import convert_body
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
 from embedder_export.tokenizer import convert_tokenizer
-from embedder_export.verify import check_verification, parity_sentences, verify
+from embedder_export.verify import parity_sentences, verify
 from embedder_export.write import staged, write_artifact
 
 
@@ -24,7 +24,6 @@ def export(
     report: Callable[[str], None],
     *,
     converter: str = "auto",
-    verification: str = "auto",
 ) -> Manifest:
     """Export `checkpoint` to the directory `output`; `report` is told of each stage.
 
@@ -35,21 +34,18 @@ def export(
         output: where to; an artifact there is replaced.
         report: called with a line at each stage.
         converter: one of `convert.CONVERTERS`.
-        verification: one of `verify.VERIFICATIONS`.
 
     Raises:
         EmbedderError: its subclasses in `embedder_export.errors`.
     """
-    check_verification(verification)
-    with staged(output) as stage, TemporaryDirectory(dir=stage) as scratch_name:
-        scratch = Path(scratch_name)
+    with staged(output) as stage, TemporaryDirectory(dir=stage) as scratch:
         report("converting the transformer to ONNX")
-        body = convert_body(checkpoint, converter, scratch / "body", report)
-        tokenizer = convert_tokenizer(checkpoint, body.positions, body.places)
+        body = convert_body(checkpoint, converter, Path(scratch, "body"), report)
+        tokenizer = convert_tokenizer(checkpoint, body.max_position_embeddings, body.usable_positions)
         forms = {}
         for form, model in body.forms:
             dimension = add_head(model.graph, checkpoint.layers, body.hidden_size)
-            forms[form] = save_graph(model, scratch / form)
+            forms[form] = save_graph(model, Path(scratch, form))
             del model
             gc.collect()  # fusing leaves cycles that hold the weights
         choice = choose_form(forms, tokenizer, parity_sentences(), report)
@@ -58,6 +54,6 @@ def export(
         manifest = write_artifact(stage, checkpoint, tokenizer, choice, dimension)
         write_manifest(manifest, stage)
 
-        manifest = replace(manifest, parity=verify(stage, checkpoint, scratch, report))
+        manifest = replace(manifest, parity=verify(stage, checkpoint, report))
         write_manifest(manifest, stage)
     return manifest

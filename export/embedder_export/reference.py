@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 from embedder import Embedder, hub
 from embedder.errors import ModelNotFoundError
-from embedder.manifest import GRAPH_INPUTS, read_manifest, write_manifest
+from embedder.manifest import GRAPH_INPUTS
+from embedder.session import PROVIDERS, Session
 
 from embedder_export.body import TOKEN_VECTORS
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError
-from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
-from embedder_export.write import describe_graph
+from embedder_export.layers import Layer
+from embedder_export.operators import new_graph
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -47,12 +49,12 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     Raises:
         CheckpointError: sentence-transformers cannot load it, or, later, fails on texts.
     """
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
+    if find_spec("sentence_transformers") is None:
         return None
     name, revision = checkpoint.repository or (str(checkpoint.directory), None)
     try:
+        from sentence_transformers import SentenceTransformer
+
         model = SentenceTransformer(
             name,
             revision=revision,
@@ -80,56 +82,67 @@ def _encode_by(model: SentenceTransformer, checkpoint: Checkpoint) -> Callable[[
     return encode
 
 
-def own_graph_reference(
-    checkpoint: Checkpoint, artifact: Path, directory: Path, report: Callable[[str], None]
-) -> Reference | None:
-    """The graph of the transformer that `checkpoint` itself has, under our head.
+def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable[[str], None]) -> Reference | None:
+    """The graph of the transformer that `checkpoint` itself has: `artifact` with that in the place of ours.
 
-    It becomes an artifact in a new `directory`, which is `artifact` otherwise. None if there is no such graph, or, as
-    `report` is told, it is none to compare with.
+    The tokenizer and the head are those of `artifact`, so it is the transformer alone that is compared. None if there
+    is no such graph, or, as `report` is told, it is none to compare with.
     """
-    path = _find_own_graph(checkpoint)
+    path = _find_own_graph(checkpoint, report)
     if path is None:
         return None
     try:
-        model = ir.load(path)
-        add_head(model.graph, checkpoint.layers, _as_body(model.graph))
-        manifest = read_manifest(artifact)
-        graph = describe_graph(save_graph(model, directory), manifest.head, "own", ())
-        shutil.copy(artifact / manifest.tokenizer.file.name, directory)
-        write_manifest(replace(manifest, graphs=(graph,)), directory)
-        theirs = Embedder(directory, provider="cpu")
+        theirs = Embedder(artifact, provider="cpu")
+        theirs._session = _OwnSession(path, checkpoint.layers)
+        theirs.encode("The first vector.")
     except Exception as error:  # the graph may be anything
         report(f"{OWN_GRAPH} is no reference: {error}")
         return None
     return Reference(OWN_GRAPH, lambda texts, prompt: theirs.encode(texts, prompt=prompt))
 
 
-def _find_own_graph(checkpoint: Checkpoint) -> Path | None:
+def _find_own_graph(checkpoint: Checkpoint, report: Callable[[str], None]) -> Path | None:
     if checkpoint.repository is not None:
         name, revision = checkpoint.repository
+        report(f"fetching {OWN_GRAPH}, if there is one, to compare with")
         with suppress(ModelNotFoundError):
             hub.fetch(name, [f"{OWN_GRAPH}*"], revision=revision)
     path = checkpoint.directory / OWN_GRAPH
     return path if path.is_file() else None
 
 
-def _as_body(graph: ir.Graph) -> int:
-    """Change `graph` to our inputs, and to its token vectors as the only output; returns their width."""
+class _OwnSession(Session):
+    """Runs a graph of any version of ONNX, from token ids to token vectors, and then our head on these."""
+
+    def __init__(self, path: Path, layers: tuple[Layer, ...]) -> None:
+        self._tokens, width = _token_output(ir.load(path).graph)
+        graph = new_graph()
+        graph.inputs.append(ir.val(self._tokens, ir.DataType.FLOAT, [None, None, width]))
+        graph.outputs.append(graph.inputs[-1])
+        add_head(graph, layers, width)
+        head = ir.to_proto(ir.Model(graph, ir_version=10)).SerializeToString()
+        options = {"providers": ["CPUExecutionProvider"]}
+        self._body = onnxruntime.InferenceSession(str(path), **options)
+        self._head = onnxruntime.InferenceSession(head, **options)
+        self.provider, self.token_budget = "cpu", PROVIDERS["cpu"].token_budget
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        given = {_TOKEN_TYPES: np.zeros_like(inputs[GRAPH_INPUTS[0]]), **inputs}
+        feed = {value.name: given[value.name] for value in self._body.get_inputs()}
+        given[self._tokens] = self._body.run([self._tokens], feed)[0]
+        (embeddings,) = self._head.run(None, {value.name: given[value.name] for value in self._head.get_inputs()})
+        return embeddings
+
+
+def _token_output(graph: ir.Graph) -> tuple[str, int]:
+    """The name of the output of `graph` that has the token vectors, and their width; ValueError if it is unusable."""
     tokens = next((value for value in graph.outputs if value.name in _TOKEN_OUTPUTS), None)
     width = None if tokens is None or tokens.shape is None else tokens.shape[-1]
     if not isinstance(width, int):
         raise ValueError(f"none of its outputs is {' or '.join(_TOKEN_OUTPUTS)}, of a known width")
     if any(value.dtype not in _EXACT for value in graph.initializers.values()):
         raise ValueError("its weights are not in float32")
-    inputs = {value.name: value for value in graph.inputs}
-    if not inputs.keys() - {_TOKEN_TYPES} == set(GRAPH_INPUTS):
+    inputs = {value.name for value in graph.inputs}
+    if inputs - {_TOKEN_TYPES} != set(GRAPH_INPUTS):
         raise ValueError(f"it has the inputs {sorted(inputs)}")
-    if types := inputs.get(_TOKEN_TYPES):
-        token_ids = inputs[GRAPH_INPUTS[0]]
-        zeros = ir.node("Sub", [token_ids, token_ids])
-        graph.insert_before(graph[0], zeros)
-        types.replace_all_uses_with(zeros.outputs[0])
-        graph.inputs.remove(types)
-    graph.outputs[:] = [tokens]
-    return width
+    return str(tokens.name), width

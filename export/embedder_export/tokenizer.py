@@ -1,4 +1,4 @@
-"""Second stage: the tokenizer, as sentence-transformers uses it."""
+"""Beside the second stage: the tokenizer, as sentence-transformers uses it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from tokenizers.normalizers import Lowercase, Normalizer, Sequence
 
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
-from embedder_export.tokenizer_files import EffectiveTokenizer, read_natively
+from embedder_export.native_tokenizer import EffectiveTokenizer, read_natively
 
 # A checkpoint need not say how long a text may be; transformers then has an enormous number. Where not even positions
 # are counted, texts are cut here, for attention takes memory by the square of their length.
@@ -25,16 +25,19 @@ class ConvertedTokenizer:
     special_ids: tuple[int, ...]
 
 
-def convert_tokenizer(checkpoint: Checkpoint, positions: int | None, places: int | None) -> ConvertedTokenizer:
+def convert_tokenizer(
+    checkpoint: Checkpoint, max_position_embeddings: int | None, usable_positions: int | None
+) -> ConvertedTokenizer:
     """The tokenizer as sentence-transformers sets it up: with tokenizer_config.json and `do_lower_case` applied.
 
     Args:
         checkpoint: what to read.
-        positions: what its configuration has as max_position_embeddings, if anything.
-        places: rows of its table of positions that a text can use, if it has one.
+        max_position_embeddings: what its configuration has by this name, if anything.
+        usable_positions: rows of its table of positions that a text can use, if it has one.
 
     Raises:
-        CheckpointError: it is damaged, or has what the runtime cannot do; or only transformers can read it.
+        CheckpointError: it is damaged, or has what the runtime cannot do.
+        NeedsTorchError: only transformers can read it, and that is not installed.
     """
     try:
         tokenizer = _read(checkpoint.transformer)
@@ -44,11 +47,13 @@ def convert_tokenizer(checkpoint: Checkpoint, positions: int | None, places: int
         _check(tokenizer)
         if checkpoint.lowercase:
             backend.normalizer = _with_lowercase(backend.normalizer)
-        limit = _limit(checkpoint.max_seq_length, tokenizer.model_max_length, positions, places)
+        limit = _limit(checkpoint.max_seq_length, tokenizer.model_max_length, max_position_embeddings, usable_positions)
         special = backend.num_special_tokens_to_add(is_pair=False)
         if limit <= special:
             raise CheckpointError(f"at most {limit} tokens leave no place for a text beside {special} special tokens")
         return ConvertedTokenizer(backend.to_str(), limit, tokenizer.pad_id or 0, tokenizer.special_ids)
+    except NeedsTorchError:
+        raise
     except Exception as error:  # the libraries raise whatever the damaged file led to
         raise CheckpointError(f"the tokenizer of {checkpoint.name} cannot be used: {error}") from error
 
@@ -64,7 +69,7 @@ def _read_with_transformers(directory: Path, reason: NotNativeError) -> Effectiv
     try:
         from transformers import AutoTokenizer
     except ImportError:
-        raise NeedsTorchError(f"{reason}, so that transformers has to read it") from reason
+        raise NeedsTorchError(f"the tokenizer cannot be read here: {reason}") from reason
     tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     if not tokenizer.is_fast:
         raise CheckpointError("it is not a fast one, and transformers cannot make one of it")
@@ -96,10 +101,10 @@ def _with_lowercase(normalizer: Normalizer | None) -> Normalizer:
     return Sequence([Lowercase(), *steps])
 
 
-def _limit(own: int | None, model_max_length: float, positions: int | None, places: int | None) -> int:
+def _limit(own: int | None, model_max_length: float, positions: int | None, usable: int | None) -> int:
     """The most tokens of a text: the checkpoint's own, else the tokenizer's; never more than there are places for."""
     limit = min(model_max_length, positions or model_max_length) if own is None else own
     limit = int(limit) if limit <= _MOST_TOKENS else _UNLIMITED
     if limit < 1:
         raise CheckpointError(f"a text can have no more than {limit} tokens")
-    return limit if places is None else min(limit, places)
+    return limit if usable is None else min(limit, usable)

@@ -47,7 +47,7 @@ def trace_body(checkpoint: Checkpoint, directory: Path) -> Body:
             hidden_size = config.hidden_size
         except Exception as error:  # from several libraries
             raise CheckpointError(f"optimum cannot convert {checkpoint.name}: {error}") from error
-        places = _places(model)
+        usable_positions = _usable_positions(model)
         del model
         gc.collect()
         graph = ir.load(traced)
@@ -61,7 +61,7 @@ def trace_body(checkpoint: Checkpoint, directory: Path) -> Body:
     if positions == -1:  # XLNet's way to say that there is no such number
         positions = None
     forms = fused_forms(path, hidden_size, getattr(config, "num_attention_heads", 0))
-    return Body(forms, hidden_size, positions, places)
+    return Body(forms, hidden_size, positions, usable_positions)
 
 
 def _load(checkpoint: Checkpoint) -> PreTrainedModel:
@@ -114,7 +114,7 @@ def _onnx_config(model: PreTrainedModel) -> TextEncoderOnnxConfig:
     return TokenVectors(model.config, task=_TASK)
 
 
-def _places(model: PreTrainedModel) -> int | None:
+def _usable_positions(model: PreTrainedModel) -> int | None:
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, torch.nn.Embedding):

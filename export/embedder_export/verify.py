@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from embedder import Embedder
+from embedder.errors import ArtifactError
 from embedder.manifest import Parity
 
 from embedder_export.checkpoint import Checkpoint
-from embedder_export.errors import NeedsTorchError, ParityError
+from embedder_export.errors import CheckpointError, NeedsTorchError, ParityError
 from embedder_export.reference import own_graph_reference, sentence_transformers_reference
 
 VERIFICATIONS = ("auto", "reference")
@@ -37,17 +38,24 @@ def check_verification(wanted: str) -> None:
         raise NeedsTorchError("the comparison with sentence-transformers was asked for")
 
 
-def verify(artifact: Path, checkpoint: Checkpoint, scratch: Path, report: Callable[[str], None]) -> Parity | None:
+def verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]) -> Parity | None:
     """Compare the two on `parity_sentences`; where the model leaves its prompt out of the pooling, under a prompt too.
 
-    The reference is sentence-transformers, where it is installed; else the checkpoint's own graph, which is prepared in
-    the directory `scratch`; None if there is neither.
+    The reference is sentence-transformers, where it is installed; else the checkpoint's own graph; None if there is
+    neither.
 
     Raises:
         ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_DIFFERENCE`; or a
             vector is not finite, even without a reference.
-        CheckpointError: sentence-transformers itself fails on the checkpoint.
+        CheckpointError: sentence-transformers itself fails on the checkpoint, or the artifact does.
     """
+    try:
+        return _verify(artifact, checkpoint, report)
+    except ArtifactError as error:
+        raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
+
+
+def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]) -> Parity | None:
     model = Embedder(artifact, provider="cpu")
     # Where a blank text has no token, not even a special one, sentence-transformers fails on it or gives what the
     # padding gives.
@@ -59,7 +67,7 @@ def verify(artifact: Path, checkpoint: Checkpoint, scratch: Path, report: Callab
     if not np.isfinite(ours).all():
         raise ParityError(f"{checkpoint.name} gives embeddings that are not finite: are its weights damaged?")
     reference = sentence_transformers_reference(checkpoint, model.max_seq_length)
-    reference = reference or own_graph_reference(checkpoint, artifact, scratch / "own", report)
+    reference = reference or own_graph_reference(checkpoint, artifact, report)
     if reference is None:
         return None
     report(f"comparing with {reference.name}")

@@ -4,12 +4,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import ml_dtypes  # noqa: F401  # teaches NumPy bfloat16
 import numpy as np
 import onnx_ir as ir
+from embedder.errors import EmbedderError
 from safetensors import safe_open
 
-from embedder_export.errors import CheckpointError, NeedsTorchError
+from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.files import find_weights
 
 # Those that transformers, too, loads into a float32 model as they are.
@@ -19,6 +19,8 @@ _DTYPES = {
     "F16": ir.DataType.FLOAT16,
     "BF16": ir.DataType.BFLOAT16,
 }
+# Buffers of ids and the like.
+_NO_WEIGHTS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 Weights = dict[str, ir.TensorProtocol]
 
 
@@ -27,13 +29,14 @@ def read_weights(directory: Path) -> Weights:
 
     Raises:
         CheckpointError: there are none, they are damaged, or would run code.
+        NotNativeError: they are in a precision that is not known here.
         NeedsTorchError: they are in torch's format, and torch is not installed.
     """
     weights: Weights = {}
     for path in find_weights(directory):
         try:
             part = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-        except (NeedsTorchError, FileNotFoundError):
+        except EmbedderError:
             raise
         except Exception as error:  # the libraries raise whatever the damage led to
             kind = type(error).__name__
@@ -48,7 +51,10 @@ def read_arrays(directory: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str
     Raises:
         CheckpointError: as `read_weights`, or there are other tensors.
     """
-    arrays = {name: tensor.numpy() for name, tensor in read_weights(directory).items()}
+    try:
+        arrays = {name: tensor.numpy() for name, tensor in read_weights(directory).items()}
+    except NotNativeError as error:
+        raise CheckpointError(str(error)) from error
     found = {name: array.shape for name, array in arrays.items()}
     if found != shapes:
         raise CheckpointError(f"{directory} holds the tensors {found}, not {shapes}")
@@ -62,22 +68,21 @@ def _read_safetensors(path: Path) -> Weights:
     with path.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
         header = json.loads(stream.read(size))
-    return {
-        name: _float32(_mapped(path, name, 8 + size, **entry))
-        for name, entry in header.items()
-        if name != "__metadata__" and entry["dtype"] in _DTYPES
-    }
+    header.pop("__metadata__", None)
+    stored = {name: entry for name, entry in header.items() if entry["dtype"] not in _NO_WEIGHTS}
+    for name, entry in stored.items():
+        if entry["dtype"] not in _DTYPES:
+            raise NotNativeError(f"{path.name} has {name} as {entry['dtype']}")
+    return {name: _float32(_mapped(path, name, 8 + size, **entry)) for name, entry in stored.items()}
 
 
 def _mapped(
     path: Path, name: str, start: int, dtype: str, shape: list[int], data_offsets: list[int]
 ) -> ir.ExternalTensor:
     begin, end = data_offsets
-    # The Hub's cache has links to files elsewhere, which onnx_ir would take for an escape.
-    path = path.resolve()
-    return ir.ExternalTensor(
-        path.name, start + begin, end - begin, _DTYPES[dtype], shape=ir.Shape(shape), name=name, base_dir=path.parent
-    )
+    # An absolute path is ours, not a stranger's: onnx_ir lets it be a link, as in the Hub's cache.
+    place = str(path.absolute())
+    return ir.ExternalTensor(place, start + begin, end - begin, _DTYPES[dtype], shape=ir.Shape(shape), name=name)
 
 
 def _float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

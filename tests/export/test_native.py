@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -13,7 +14,7 @@ import torch
 from embedder_export import native
 from embedder_export.body import Body
 from embedder_export.checkpoint import read_checkpoint
-from embedder_export.convert import convert_body
+from embedder_export.convert import check_converter, convert_body
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.graphs import save_graph
 from embedder_export.native.network import bucket
@@ -28,6 +29,8 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertModel,
+    CamembertConfig,
+    CamembertModel,
     DistilBertConfig,
     DistilBertModel,
     MPNetConfig,
@@ -55,6 +58,7 @@ FAMILIES = {
     "distilbert": (DistilBertModel, DistilBertConfig, DISTILBERT),
     "roberta": (RobertaModel, RobertaConfig, SIZES),
     "xlm-roberta": (XLMRobertaModel, XLMRobertaConfig, SIZES),
+    "camembert": (CamembertModel, CamembertConfig, SIZES),
     "mpnet": (MPNetModel, MPNetConfig, SIZES),
     "albert": (AlbertModel, AlbertConfig, SIZES | {"embedding_size": 16}),
     "t5": (T5EncoderModel, T5Config, T5),
@@ -71,6 +75,7 @@ VARIATIONS = [
     ("xlm-roberta", {"pad_token_id": 3}),
     ("mpnet", {}),
     ("mpnet", {"relative_attention_num_buckets": 40, "hidden_act": "gelu_new", "num_attention_heads": 8}),
+    ("camembert", {}),
     ("albert", {}),
     ("albert", {"num_hidden_layers": 5, "num_hidden_groups": 2, "inner_group_num": 2, "hidden_act": "gelu"}),
     ("albert", {"num_hidden_layers": 6, "num_hidden_groups": 6, "embedding_size": 48}),
@@ -143,7 +148,7 @@ def test_same_token_vectors_as_optimums_graph(tmp_path, family):
     model = write_model(family, tmp_path / "checkpoint")
     checkpoint = read_checkpoint(str(tmp_path / "checkpoint"))
     theirs, ours = trace_body(checkpoint, tmp_path / "traced"), native.build_body(checkpoint)
-    assert (ours.hidden_size, ours.positions, ours.places) == (theirs.hidden_size, theirs.positions, theirs.places)
+    assert replace(ours, forms=()) == replace(theirs, forms=())
     assert_same(session_of(ours, tmp_path / "ours"), session_of(theirs, tmp_path / "theirs"), pad_id(model))
 
 
@@ -227,6 +232,11 @@ def test_weights_that_the_model_has_no_use_for(tmp_path, changes):
             r"the weights lack encoder\.layer\.1\.output\.dense\.bias",
         ),
         (
+            lambda w: w | {"encoder.layer.0.output.dense.bias": torch.ones(32).to(torch.float8_e4m3fn)},
+            NotNativeError,
+            r"model\.safetensors has encoder\.layer\.0\.output\.dense\.bias as F8_E4M3",
+        ),
+        (
             lambda w: w | {"embeddings.position_embeddings.weight": torch.ones(7, 32)},
             CheckpointError,
             r"have embeddings\.position_embeddings\.weight of shape \(7, 32\), not \(44, 32\)",
@@ -259,6 +269,7 @@ def test_weights_that_do_not_fit(tmp_path, change, error, message):
         ("bert", {"num_attention_heads": 5}, "5 attention heads for a width of 32"),
         ("bert", {"num_hidden_layers": 0}, "0 as num_hidden_layers"),
         ("bert", {"hidden_size": 32.0}, "32.0 as hidden_size"),
+        ("bert", {"layer_norm_eps": 0}, "0 as layer_norm_eps"),
         ("bert", {"layer_norm_eps": "1e-12"}, "'1e-12' as layer_norm_eps"),
         ("bert", {"type_vocab_size": 0}, "0 as type_vocab_size"),
         ("distilbert", {"hidden_size": 64}, "64 as hidden_size and another dim"),
@@ -277,11 +288,17 @@ def test_settings_that_no_builder_honours(tmp_path, family, changes, message):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_other_names_of_settings_are_those_of_transformers(family):
+    known = FAMILIES[family][1].attribute_map.items()
+    assert native.FAMILIES[family].aliases == dict(known)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_defaults_are_those_of_transformers(family):
     config = FAMILIES[family][1]()
     for name, setting in native.FAMILIES[family].settings.items():
-        derived = {"dense_act_fn": None, "is_gated_act": None}
-        assert setting.default == derived.get(name, getattr(config, name)), name
+        if setting.default is not None:  # nothing is the default of what a configuration need not have at all
+            assert setting.default == getattr(config, name), name
 
 
 # What transformers' configurations know beyond what the builders read, and why it changes no token vector.
@@ -324,7 +341,7 @@ def test_buckets_of_mpnet():
 
 
 @pytest.fixture
-def deberta_like(tmp_path):
+def relative_key_bert(tmp_path):
     """A checkpoint that no builder honours, and optimum does."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     edit_json(checkpoint / "config.json", position_embedding_type="relative_key")
@@ -334,23 +351,25 @@ def deberta_like(tmp_path):
     return read_checkpoint(str(checkpoint))
 
 
-def test_what_no_builder_honours_goes_to_optimum_with_a_line(deberta_like, tmp_path):
+def test_what_no_builder_honours_goes_to_optimum_with_a_line(relative_key_bert, tmp_path):
     lines = []
-    body = convert_body(deberta_like, "auto", tmp_path / "body", lines.append)
+    body = convert_body(relative_key_bert, "auto", tmp_path / "body", lines.append)
     assert next(form for form, _ in body.forms) == "traced"
     assert lines == [
         "no native builder for checkpoint: config.json has 'relative_key' as position_embedding_type; converting it "
         "with optimum"
     ]
     with pytest.raises(NotNativeError, match=r"no native builder for checkpoint: config\.json has 'relative_key'"):
-        convert_body(deberta_like, "native", tmp_path / "body", lines.append)
+        convert_body(relative_key_bert, "native", tmp_path / "body", lines.append)
 
 
-def test_what_needs_torch_where_that_is_not_installed(deberta_like, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "embedder_export.traced", None)
-    for converter, reason in {"auto": "'relative_key' as position_embedding_type", "optimum": "by tracing"}.items():
-        with pytest.raises(NeedsTorchError, match=rf"{reason}: that needs torch.*pip install './export\[torch\]'"):
-            convert_body(deberta_like, converter, tmp_path / "body", lambda line: None)
+def test_what_needs_torch_where_that_is_not_installed(relative_key_bert, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "optimum", None)
+    hint = r": that needs torch.*pip install './export\[torch\]'"
+    with pytest.raises(NeedsTorchError, match="'relative_key' as position_embedding_type" + hint):
+        convert_body(relative_key_bert, "auto", tmp_path / "body", lambda line: None)
+    with pytest.raises(NeedsTorchError, match="optimum converts by tracing" + hint):
+        check_converter("optimum")
 
 
 def test_torchs_own_format_where_torch_is_not_installed(tmp_path, monkeypatch):
@@ -370,6 +389,13 @@ def test_weights_behind_a_link(tmp_path):
     (tmp_path / "blobs").mkdir()
     shutil.move(tmp_path / "checkpoint/model.safetensors", tmp_path / "blobs/0123")
     (tmp_path / "checkpoint/model.safetensors").symlink_to("../blobs/0123")
+    assert_same(native_session(tmp_path / "checkpoint", tmp_path / "graph"), model, 0)
+
+
+def test_weights_with_another_name(tmp_path):
+    """A second hard link, as backups make them."""
+    model = write_model("bert", tmp_path / "checkpoint")
+    (tmp_path / "backup").hardlink_to(tmp_path / "checkpoint/model.safetensors")
     assert_same(native_session(tmp_path / "checkpoint", tmp_path / "graph"), model, 0)
 
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 import transformers
 from embedder_export.checkpoint import Checkpoint
-from embedder_export.errors import CheckpointError, NotNativeError
+from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
+from embedder_export.native_tokenizer import EffectiveTokenizer, read_natively
 from embedder_export.tokenizer import convert_tokenizer
 from embedder_export.tokenizer_classes import CLASS_OF_MODEL
-from embedder_export.tokenizer_files import EffectiveTokenizer, read_natively
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
@@ -433,10 +433,8 @@ def test_what_is_unknown_transformers_reads(tmp_path):
 def test_what_is_unknown_needs_transformers(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     directory = write_tokenizer(tmp_path, "GPT2Tokenizer", tokenizer=vocabularies.byte_level_bpe())
-    message = (
-        r"^the tokenizer of small cannot be used: its class 'GPT2Tokenizer' is not known, so transformers is needed"
-    )
-    with pytest.raises(CheckpointError, match=message + r" to read it: pip install '\./export\[torch\]'$"):
+    message = r"^the tokenizer cannot be read here: its class 'GPT2Tokenizer' is not known: that needs torch"
+    with pytest.raises(NeedsTorchError, match=message + r".*pip install '\./export\[torch\]'"):
         convert_tokenizer(checkpoint_of(directory), None, None)
 
 
@@ -455,7 +453,7 @@ def test_known_classes_alone_do_without_transformers(tmp_path, monkeypatch, kind
     if kind == "BertTokenizer":
         assert convert_tokenizer(checkpoint_of(directory), 64, 64).max_seq_length == 64
     else:
-        with pytest.raises(CheckpointError, match="transformers is needed"):
+        with pytest.raises(NeedsTorchError, match="its class 'BertJapaneseTokenizer' is not known"):
             convert_tokenizer(checkpoint_of(directory), 64, 64)
 
 

@@ -11,7 +11,7 @@ import torch
 from embedder_export import pipeline
 from embedder_export.checkpoint import read_checkpoint
 from embedder_export.cli import main
-from embedder_export.errors import NeedsTorchError, ParityError
+from embedder_export.errors import CheckpointError, ParityError
 from embedder_export.reference import OWN_GRAPH
 from safetensors.torch import load_file, save_file
 
@@ -45,9 +45,11 @@ def test_sentence_transformers_where_it_is_installed(checkpoint, tmp_path):
 
 @pytest.mark.usefixtures("_without_sentence_transformers")
 class TestWithoutSentenceTransformers:
-    @pytest.mark.parametrize("output", ["last_hidden_state", "token_embeddings"])
-    def test_the_checkpoints_own_graph(self, checkpoint, tmp_path, output):
-        write_own_graph(checkpoint, output)
+    @pytest.mark.parametrize(
+        ("output", "opset"), [("last_hidden_state", 11), ("token_embeddings", 14), ("last_hidden_state", 17)]
+    )
+    def test_the_checkpoints_own_graph(self, checkpoint, tmp_path, output, opset):
+        write_own_graph(checkpoint, output, opset=opset)
         parity, lines = export(checkpoint, tmp_path)
         assert (parity.reference, parity.min_cosine > 0.99999, parity.max_difference < 1e-6) == (OWN_GRAPH, True, True)
         assert "comparing with onnx/model.onnx" in lines
@@ -97,6 +99,21 @@ class TestWithoutSentenceTransformers:
         assert parity is None
         assert any(line.startswith("onnx/model.onnx is no reference: ") for line in lines)
 
+    def test_own_graph_with_its_weights_beside_it(self, checkpoint, tmp_path):
+        model = onnx.load(checkpoint / OWN_GRAPH)
+        onnx.save(model, checkpoint / OWN_GRAPH, save_as_external_data=True, location="model.onnx_data")
+        assert (checkpoint / "onnx/model.onnx_data").exists()
+        assert export(checkpoint, tmp_path)[0].reference == OWN_GRAPH
+
+    def test_own_graph_that_fails(self, checkpoint, tmp_path):
+        model = onnx.load(checkpoint / OWN_GRAPH)
+        (table,) = (tensor for tensor in model.graph.initializer if "word_embeddings" in tensor.name)
+        table.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(table)[:3], table.name))
+        onnx.save(model, checkpoint / OWN_GRAPH)
+        parity, lines = export(checkpoint, tmp_path)
+        assert parity is None
+        assert any(line.startswith("onnx/model.onnx is no reference: ") for line in lines)
+
     def test_no_reference(self, tmp_path, capsys):
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
         assert export(checkpoint, tmp_path)[0] is None
@@ -105,10 +122,10 @@ class TestWithoutSentenceTransformers:
 
     def test_the_reference_is_wanted(self, tmp_path, capsys):
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
-        with pytest.raises(NeedsTorchError, match="comparison with sentence-transformers was asked for: that needs"):
-            export(checkpoint, tmp_path, verification="reference")
         assert main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--verify", "reference"]) == 1
-        assert "pip install './export[torch]'" in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "the comparison with sentence-transformers was asked for: that needs torch" in error
+        assert "pip install './export[torch]'" in error
 
     @pytest.mark.parametrize("value", [np.nan, np.inf])
     def test_vectors_that_are_not_finite(self, tmp_path, value):
@@ -118,6 +135,24 @@ class TestWithoutSentenceTransformers:
         save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
         with pytest.raises(ParityError, match="checkpoint gives embeddings that are not finite"):
             export(checkpoint, tmp_path)
+
+
+def test_more_tokens_than_the_table_has_rows(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    edit_json(checkpoint / "config.json", vocab_size=20)
+    weights = load_file(checkpoint / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    save_file(weights | {name: weights[name][:20].clone()}, checkpoint / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"checkpoint does not work, as its files do not fit together: .*indices"):
+        export(checkpoint, tmp_path)
+
+
+def test_sentence_transformers_that_is_broken_is_not_passed_over(tmp_path, monkeypatch):
+    import sentence_transformers
+
+    monkeypatch.delattr(sentence_transformers, "SentenceTransformer")
+    with pytest.raises(CheckpointError, match="sentence-transformers cannot load checkpoint: cannot import name"):
+        export(write_checkpoint(tmp_path / "checkpoint"), tmp_path)
 
 
 def test_converter_by_the_command_line(tmp_path, capsys):

@@ -4,7 +4,7 @@ A family of models is a file: the settings that it honours, its equations, and w
 checkpoint. `network` has the pieces that the families are built of.
 """
 
-from embedder_export.body import NATIVE, Body, new_graph, new_model, set_output
+from embedder_export.body import NATIVE, Body
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import NotNativeError
 from embedder_export.files import read_json
@@ -17,12 +17,14 @@ from embedder_export.native.network import Network
 from embedder_export.native.roberta import ROBERTA, XLM_ROBERTA
 from embedder_export.native.settings import check_aliases, read_settings
 from embedder_export.native.t5 import T5
+from embedder_export.operators import new_graph, new_model
 from embedder_export.weights import Weights, read_weights
 
 # By config.json's model_type.
 FAMILIES = {
     "albert": ALBERT,
     "bert": BERT,
+    "camembert": XLM_ROBERTA,
     "distilbert": DISTILBERT,
     "mpnet": MPNET,
     "roberta": ROBERTA,
@@ -50,9 +52,8 @@ def build_body(checkpoint: Checkpoint) -> Body:
     net = Network(graph, _renamed(read_weights(checkpoint.transformer), family))
     tokens = family.build(net, values)
     width = getattr(values, family.width)
-    set_output(graph, tokens, width)
-    positions = getattr(values, "max_position_embeddings", None)
-    return Body([(NATIVE, new_model(graph))], width, positions, family.places(values))
+    model = new_model(graph, tokens, width)
+    return Body([(NATIVE, model)], width, values.max_position_embeddings, family.usable_positions(values))
 
 
 def _renamed(weights: Weights, family: Family) -> Weights:

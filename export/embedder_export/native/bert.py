@@ -5,8 +5,8 @@ from typing import Any
 import onnx_ir as ir
 
 from embedder_export.native.family import Family
-from embedder_export.native.network import Attention, Network, PostNormLayer, post_norm_layer
-from embedder_export.native.settings import activation, check_heads, choice, count, epsilon
+from embedder_export.native.network import LayerNames, LayerSizes, Network, embed, post_norm_layer
+from embedder_export.native.settings import activation, choice, count, epsilon
 from embedder_export.weights import lazy
 
 SETTINGS = {
@@ -21,51 +21,49 @@ SETTINGS = {
     "layer_norm_eps": epsilon(1e-12),
     "position_embedding_type": choice("absolute"),
 }
+_NAMES = LayerNames(
+    query="attention.self.query",
+    key="attention.self.key",
+    value="attention.self.value",
+    output="attention.output.dense",
+    attention_norm="attention.output.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+)
 
 
 def build(net: Network, config: Any) -> ir.Value:
     """The token vectors, (batch, sequence, hidden_size)."""
-    width = config.hidden_size
-    words = net.embedding("embeddings.word_embeddings.weight", config.vocab_size, width)
-    x = net.op.Add(words, net.first_rows(position_table(net, config, width)))
-    x = net.flat(net.layer_norm(x, "embeddings.LayerNorm", width, config.layer_norm_eps), width)
-    return net.unflat(encoder(net, x, config), width)
+    positions = net.first_rows(position_table(net, config, config.hidden_size))
+    x = embed(net, positions, config.vocab_size, config.hidden_size, config.layer_norm_eps)
+    return encoder(net, x, config)
 
 
 def position_table(net: Network, config: Any, width: int) -> ir.Value:
     """What each position adds to a word, and with it what the token type 0 adds to all: (positions, width)."""
-    places = net.tensor("embeddings.position_embeddings.weight", config.max_position_embeddings, width)
+    positions = net.tensor("embeddings.position_embeddings.weight", config.max_position_embeddings, width)
     types = net.tensor("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
-    return net.op.initializer(lazy(lambda: places.numpy() + types.numpy()[0], tuple(places.shape.numpy())))
+    shape = (config.max_position_embeddings, width)
+    return net.op.initializer(lazy(lambda: positions.numpy() + types.numpy()[0], shape))
 
 
-def encoder(net: Network, x: ir.Value, config: Any) -> ir.Value:
-    """All layers, of (tokens, hidden_size)."""
-    check_heads(config.hidden_size, config.num_attention_heads)
-    for index in range(config.num_hidden_layers):
-        x = post_norm_layer(net, x, _layer(f"encoder.layer.{index}", config))
-    return x
-
-
-def _layer(name: str, config: Any) -> PostNormLayer:
-    return PostNormLayer(
-        Attention(
-            f"{name}.attention.self.query",
-            f"{name}.attention.self.key",
-            f"{name}.attention.self.value",
-            f"{name}.attention.output.dense",
-            heads=config.num_attention_heads,
-            width=config.hidden_size,
-            inner=config.hidden_size,
-        ),
-        attention_norm=f"{name}.attention.output.LayerNorm",
-        up=f"{name}.intermediate.dense",
-        down=f"{name}.output.dense",
-        output_norm=f"{name}.output.LayerNorm",
-        intermediate=config.intermediate_size,
-        activation=config.hidden_act,
-        epsilon=config.layer_norm_eps,
+def sizes(config: Any) -> LayerSizes:
+    """The sizes of the layers by BERT's names of the settings."""
+    return LayerSizes(
+        config.hidden_size,
+        config.num_attention_heads,
+        config.intermediate_size,
+        config.hidden_act,
+        config.layer_norm_eps,
     )
 
 
-BERT = Family("bert", SETTINGS, build, places=lambda config: config.max_position_embeddings)
+def encoder(net: Network, x: ir.Value, config: Any) -> ir.Value:
+    """All layers: from (tokens, hidden_size) to (batch, sequence, hidden_size)."""
+    for index in range(config.num_hidden_layers):
+        x = post_norm_layer(net, x, f"encoder.layer.{index}", _NAMES, sizes(config))
+    return net.unflat(x, config.hidden_size)
+
+
+BERT = Family("bert", SETTINGS, build, lambda config: config.max_position_embeddings)

@@ -16,7 +16,7 @@ class Family:
 
     prefix: what the names of its weights start with in a checkpoint of a model around it.
     build: its equations, of a network and its settings: token vectors of shape (batch, sequence, hidden_size).
-    places: how many tokens its table of positions has rows for, if it has one.
+    usable_positions: how many tokens its table of positions has rows for, if it has one.
     width: the setting that transformers calls hidden_size.
     aliases: what config.json may call a setting, too.
     """
@@ -24,6 +24,6 @@ class Family:
     prefix: str
     settings: Settings
     build: Callable[[Network, Any], ir.Value]
-    places: Callable[[Any], int | None]
+    usable_positions: Callable[[Any], int | None]
     width: str = "hidden_size"
     aliases: Mapping[str, str] = field(default_factory=dict)

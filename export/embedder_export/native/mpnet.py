@@ -4,9 +4,10 @@ from typing import Any
 
 import onnx_ir as ir
 
+from embedder_export.native import bert
 from embedder_export.native.family import Family
-from embedder_export.native.network import Attention, Network, PostNormLayer, post_norm_layer
-from embedder_export.native.settings import activation, check_heads, count, epsilon
+from embedder_export.native.network import LayerNames, Network, embed, post_norm_layer
+from embedder_export.native.settings import activation, count, epsilon
 
 # transformers computes with these whatever the configuration says; the table may be larger.
 _PADDING_ID, _BUCKETS, _MAX_DISTANCE = 1, 32, 128
@@ -22,42 +23,28 @@ _SETTINGS = {
     "layer_norm_eps": epsilon(1e-12),
     "relative_attention_num_buckets": count(32, least=_BUCKETS),
 }
+_NAMES = LayerNames(
+    query="attention.attn.q",
+    key="attention.attn.k",
+    value="attention.attn.v",
+    output="attention.attn.o",
+    attention_norm="attention.LayerNorm",
+    up="intermediate.dense",
+    down="output.dense",
+    output_norm="output.LayerNorm",
+)
 
 
 def build(net: Network, config: Any) -> ir.Value:
     """The token vectors, (batch, sequence, hidden_size)."""
-    width, heads = config.hidden_size, config.num_attention_heads
-    check_heads(width, heads)
-    words = net.embedding("embeddings.word_embeddings.weight", config.vocab_size, width)
-    places = net.weight("embeddings.position_embeddings.weight", config.max_position_embeddings, width)
-    x = net.op.Add(words, net.op.Gather(places, net.positions_after(_PADDING_ID)))
-    x = net.flat(net.layer_norm(x, "embeddings.LayerNorm", width, config.layer_norm_eps), width)
-    rows = config.relative_attention_num_buckets
+    table = net.weight("embeddings.position_embeddings.weight", config.max_position_embeddings, config.hidden_size)
+    positions = net.op.Gather(table, net.positions_after(_PADDING_ID))
+    x = embed(net, positions, config.vocab_size, config.hidden_size, config.layer_norm_eps)
+    rows, heads = config.relative_attention_num_buckets, config.num_attention_heads
     bias = net.relative_bias("encoder.relative_attention_bias.weight", rows, heads, _BUCKETS, _MAX_DISTANCE)
     for index in range(config.num_hidden_layers):
-        x = post_norm_layer(net, x, _layer(f"encoder.layer.{index}", config), bias)
-    return net.unflat(x, width)
-
-
-def _layer(name: str, config: Any) -> PostNormLayer:
-    return PostNormLayer(
-        Attention(
-            f"{name}.attention.attn.q",
-            f"{name}.attention.attn.k",
-            f"{name}.attention.attn.v",
-            f"{name}.attention.attn.o",
-            heads=config.num_attention_heads,
-            width=config.hidden_size,
-            inner=config.hidden_size,
-        ),
-        attention_norm=f"{name}.attention.LayerNorm",
-        up=f"{name}.intermediate.dense",
-        down=f"{name}.output.dense",
-        output_norm=f"{name}.output.LayerNorm",
-        intermediate=config.intermediate_size,
-        activation=config.hidden_act,
-        epsilon=config.layer_norm_eps,
-    )
+        x = post_norm_layer(net, x, f"encoder.layer.{index}", _NAMES, bert.sizes(config), bias)
+    return net.unflat(x, config.hidden_size)
 
 
 MPNET = Family("mpnet", _SETTINGS, build, lambda config: config.max_position_embeddings - _PADDING_ID - 1)

@@ -16,7 +16,7 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
-from embedder_export.errors import CheckpointError
+from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.native.settings import ACTIVATION_NAMES
 from embedder_export.operators import ACTIVATIONS, Operators
 from embedder_export.weights import Weights, lazy
@@ -105,8 +105,8 @@ class Network:
     def unflat(self, x: ir.Value, width: int) -> ir.Value:
         """(tokens, width) as (batch, sequence, width)."""
         if width not in self._shapes:
-            batch = self.op.Shape(self.input_ids)
-            self._shapes[width] = self.op.Concat(batch, self.op.constant([width]), axis=0)
+            texts = self.op.Shape(self.input_ids)
+            self._shapes[width] = self.op.Concat(texts, self.op.constant([width]), axis=0)
         return self.op.Reshape(x, self._shapes[width])
 
     def linear(self, x: ir.Value, name: str, inputs: int, outputs: int, *, has_bias: bool = True) -> ir.Value:
@@ -161,8 +161,8 @@ class Network:
         biases = self.op.initializer(lazy(lambda: table.numpy()[numbers], (len(distances), heads)))
         op = self.op
         ends = [op.constant(value) for value in (0, 1)]
-        places = op.Range(ends[0], op.Squeeze(self._length), ends[1])
-        distance = op.Sub(op.Unsqueeze(places, op.constant([0])), op.Unsqueeze(places, op.constant([1])))
+        positions = op.Range(ends[0], op.Squeeze(self._length), ends[1])
+        distance = op.Sub(op.Unsqueeze(positions, op.constant([0])), op.Unsqueeze(positions, op.constant([1])))
         distance = op.Clip(distance, op.constant(-max_distance), op.constant(max_distance))
         by_pair = op.Gather(biases, op.Add(distance, op.constant(max_distance)))
         by_head = op.Unsqueeze(op.Transpose(by_pair, perm=[2, 0, 1]), op.constant([0]))
@@ -185,25 +185,51 @@ def bucket(distances: np.ndarray, buckets: int, max_distance: int) -> np.ndarray
     return np.where(distances > 0, half, 0) + np.where(np.abs(distances) < exact, np.abs(distances), logarithmic)
 
 
-@dataclass(frozen=True)
-class PostNormLayer:
-    """A layer of BERT and its kin, which normalise after each addition: the names of its parts and its sizes."""
+def embed(net: Network, positions: ir.Value, vocab_size: int, width: int, epsilon: float) -> ir.Value:
+    """norm(words + positions), as BERT and its kin begin: (tokens, width)."""
+    words = net.embedding("embeddings.word_embeddings.weight", vocab_size, width)
+    return net.flat(net.layer_norm(net.op.Add(words, positions), "embeddings.LayerNorm", width, epsilon), width)
 
-    attention: Attention
+
+@dataclass(frozen=True)
+class LayerNames:
+    """What the parts of a layer are called, after the name of the layer."""
+
+    query: str
+    key: str
+    value: str
+    output: str
     attention_norm: str
     up: str
     down: str
     output_norm: str
+
+
+@dataclass(frozen=True)
+class LayerSizes:
+    """What the layers of a model have in common."""
+
+    width: int
+    heads: int
     intermediate: int
     activation: str
     epsilon: float
 
 
-def post_norm_layer(net: Network, x: ir.Value, layer: PostNormLayer, bias: ir.Value | None = None) -> ir.Value:
-    """Twice x = norm(x + f(x)): of f the attention, then of f the two linear layers down(activation(up(x)))."""
-    width = layer.attention.width
-    x = net.op.Add(net.attention(x, layer.attention, bias), x)
-    x = net.layer_norm(x, layer.attention_norm, width, layer.epsilon)
-    y = net.activation(net.linear(x, layer.up, width, layer.intermediate), layer.activation)
-    x = net.op.Add(net.linear(y, layer.down, layer.intermediate, width), x)
-    return net.layer_norm(x, layer.output_norm, width, layer.epsilon)
+def post_norm_layer(
+    net: Network, x: ir.Value, layer: str, names: LayerNames, sizes: LayerSizes, bias: ir.Value | None = None
+) -> ir.Value:
+    """A layer as BERT has it: x = norm(x + attention(x)); x = norm(x + down(activation(up(x)))).
+
+    Raises:
+        NotNativeError: the heads do not divide the width.
+    """
+    if sizes.width % sizes.heads:
+        raise NotNativeError(f"config.json has {sizes.heads} attention heads for a width of {sizes.width}")
+    parts = (f"{layer}.{part}" for part in (names.query, names.key, names.value, names.output))
+    attention = Attention(*parts, heads=sizes.heads, width=sizes.width, inner=sizes.width)
+    x = net.op.Add(net.attention(x, attention, bias), x)
+    x = net.layer_norm(x, f"{layer}.{names.attention_norm}", sizes.width, sizes.epsilon)
+    y = net.activation(net.linear(x, f"{layer}.{names.up}", sizes.width, sizes.intermediate), sizes.activation)
+    x = net.op.Add(net.linear(y, f"{layer}.{names.down}", sizes.intermediate, sizes.width), x)
+    return net.layer_norm(x, f"{layer}.{names.output_norm}", sizes.width, sizes.epsilon)

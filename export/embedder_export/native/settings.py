@@ -26,7 +26,12 @@ def count(default: int, least: int = 1) -> Setting:
 
 def epsilon(default: float) -> Setting:
     """A small number."""
-    return Setting(default, lambda value: type(value) in (int, float) and 0 <= value < 1)
+    return Setting(default, lambda value: type(value) is float and 0 < value < 1)
+
+
+def optional(setting: Setting) -> Setting:
+    """The same, or nothing, which is the default."""
+    return Setting(None, lambda value: value is None or setting.honours(value))
 
 
 def choice(*values: Any) -> Setting:
@@ -91,9 +96,3 @@ def check_aliases(config: Mapping[str, Any], aliases: Mapping[str, str], values:
     for alias, name in aliases.items():
         if config.get(alias, getattr(values, name)) != getattr(values, name):
             raise NotNativeError(f"config.json has {config[alias]!r:.80} as {alias} and another {name}")
-
-
-def check_heads(width: int, heads: int) -> None:
-    """Raise NotNativeError unless `heads` divide `width`."""
-    if width % heads:
-        raise NotNativeError(f"config.json has {heads} attention heads for a width of {width}")

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from embedder_export.errors import NotNativeError
 from embedder_export.native.family import Family
 from embedder_export.native.network import Attention, Network
-from embedder_export.native.settings import ACTIVATION_NAMES, Setting, choice, count, epsilon
+from embedder_export.native.settings import ACTIVATION_NAMES, Setting, choice, count, epsilon, optional
 
 _SETTINGS = {
     "vocab_size": count(32128),
@@ -19,12 +19,18 @@ _SETTINGS = {
     "relative_attention_num_buckets": count(32, least=4),
     "relative_attention_max_distance": count(128),
     "layer_norm_epsilon": epsilon(1e-6),
+    "max_position_embeddings": optional(count(1)),
     "feed_forward_proj": Setting("relu", lambda value: isinstance(value, str)),
     # transformers takes these from feed_forward_proj, unless config.json has them.
     "dense_act_fn": Setting(None, lambda value: value is None or isinstance(value, str)),
     "is_gated_act": choice(None, True, False),
 }
-_ALIASES = {"hidden_size": "d_model", "num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
+_ALIASES = {
+    "hidden_size": "d_model",
+    "num_attention_heads": "num_heads",
+    "num_hidden_layers": "num_layers",
+    "head_dim": "d_kv",
+}
 
 
 def build(net: Network, config: Any) -> ir.Value:
@@ -85,7 +91,7 @@ def _projection(config: Any) -> tuple[str, bool]:
     function = function if config.dense_act_fn is None else config.dense_act_fn
     if gate not in ("", "gated") or function not in ACTIVATION_NAMES:
         raise NotNativeError(f"config.json has {config.feed_forward_proj!r:.80} as feed_forward_proj")
-    return function, gate == "gated" if config.is_gated_act is None else config.is_gated_act
+    return function, (gate == "gated") if config.is_gated_act is None else config.is_gated_act
 
 
 T5 = Family("transformer", _SETTINGS, build, lambda config: None, width="d_model", aliases=_ALIASES)
