@@ -93,7 +93,7 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
         return None
     try:
         theirs = Embedder(artifact, provider="cpu")
-        theirs._session = _OwnSession(path, checkpoint.layers)
+        theirs._session = _OwnSession(path, checkpoint.layers)  # all else is the runtime's: tokens, batches, masks
         theirs.encode("The first vector.")
     except Exception as error:  # the graph may be anything
         report(f"{OWN_GRAPH} is no reference: {error}")
