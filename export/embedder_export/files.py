@@ -33,21 +33,24 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
     return content
 
 
-def find_weights(directory: Path) -> list[Path]:
-    """The files of weights in `directory`, as transformers finds them; large ones are in parts that an index names.
+def find_weights(directory: Path) -> dict[Path, set[str] | None]:
+    """The files of weights in `directory`, as transformers finds them, each with the names of the tensors to take.
+
+    None stands for all of them. Of weights in parts it is those that the index names; transformers makes up others.
 
     Raises:
         CheckpointError: there are none, or the index is damaged or leads out of the directory.
     """
     for name in _WEIGHTS:
         if (directory / name).exists():
-            return [directory / name]
+            return {directory / name: None}
         index = directory / f"{name}.index.json"
         if index.exists():
             parts = read_json(index, dict).get("weight_map")
             if not isinstance(parts, dict) or not all(_is_plain(part) for part in parts.values()):
                 raise CheckpointError(f"{index} does not map tensors to files beside it")
-            return [directory / part for part in sorted(set(parts.values()))]
+            files = sorted(set(parts.values()))
+            return {directory / file: {tensor for tensor, part in parts.items() if part == file} for file in files}
     raise CheckpointError(f"{directory} has none of {', '.join(_WEIGHTS)}, whole or in parts")
 
 

@@ -33,7 +33,7 @@ def read_weights(directory: Path) -> Weights:
         NeedsTorchError: they are in torch's format, and torch is not installed.
     """
     weights: Weights = {}
-    for path in find_weights(directory):
+    for path, names in find_weights(directory).items():
         try:
             part = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
         except EmbedderError:
@@ -41,7 +41,7 @@ def read_weights(directory: Path) -> Weights:
         except Exception as error:  # the libraries raise whatever the damage led to
             kind = type(error).__name__
             raise CheckpointError(f"{path} cannot be read as plain weights: {kind}: {error}") from error
-        weights |= part
+        weights |= {name: tensor for name, tensor in part.items() if names is None or name in names}
     return weights
 
 

@@ -18,7 +18,7 @@ from embedder_export.convert import check_converter, convert_body
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.graphs import save_graph
 from embedder_export.native.network import bucket
-from embedder_export.native.settings import ACTIVATION_NAMES
+from embedder_export.native.settings import ACTIVATION_NAMES, DERIVED
 from embedder_export.traced import trace_body
 from hypothesis import given
 from hypothesis import strategies as st
@@ -178,6 +178,13 @@ def test_weights_in_parts(tmp_path, safe):
     model.save_pretrained(tmp_path / "checkpoint", max_shard_size="20KB", safe_serialization=safe)
     assert len(list((tmp_path / "checkpoint").glob("*-of-*"))) > 1
     assert_same(native_session(tmp_path / "checkpoint", tmp_path / "graph"), model, 0)
+    # transformers makes up what is in a file, but not in the index.
+    (index,) = (tmp_path / "checkpoint").glob("*.index.json")
+    names = json.loads(index.read_text())["weight_map"]
+    del names["encoder.final_layer_norm.weight"]
+    edit_json(index, weight_map=names)
+    with pytest.raises(CheckpointError, match=r"the weights lack encoder\.final_layer_norm\.weight"):
+        native_session(tmp_path / "checkpoint", tmp_path / "another")
 
 
 def change_weights(checkpoint, change):
@@ -276,6 +283,9 @@ def test_weights_that_do_not_fit(tmp_path, change, error, message):
         ("mpnet", {"relative_attention_num_buckets": 16}, "16 as relative_attention_num_buckets"),
         ("t5", {"feed_forward_proj": "geglu-relu"}, "'geglu-relu' as feed_forward_proj"),
         ("t5", {"dense_act_fn": "laplace"}, "as feed_forward_proj"),
+        ("t5", {"feed_forward_proj": "gated", "dense_act_fn": "relu"}, "'gated' as feed_forward_proj"),
+        ("t5", {"is_gated_act": None}, "None as is_gated_act"),
+        ("bert", {"attribute_map": {"classifier_dropout": "layer_norm_eps"}}, "as attribute_map"),
         ("t5", {"relative_attention_max_distance": 8}, "8 as relative_attention_max_distance of 32 buckets"),
         ("t5", {"num_hidden_layers": 3}, "3 as num_hidden_layers and another num_layers"),
     ],
@@ -297,7 +307,7 @@ def test_other_names_of_settings_are_those_of_transformers(family):
 def test_defaults_are_those_of_transformers(family):
     config = FAMILIES[family][1]()
     for name, setting in native.FAMILIES[family].settings.items():
-        if setting.default is not None:  # nothing is the default of what a configuration need not have at all
+        if setting.default not in (None, DERIVED):  # what a configuration need not have at all
             assert setting.default == getattr(config, name), name
 
 

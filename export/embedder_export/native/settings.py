@@ -16,6 +16,7 @@ class Setting:
     honours: Callable[[Any], bool]
 
 
+DERIVED = object()
 Settings = Mapping[str, Setting]
 
 
@@ -27,6 +28,11 @@ def count(default: int, least: int = 1) -> Setting:
 def epsilon(default: float) -> Setting:
     """A small number."""
     return Setting(default, lambda value: type(value) is float and 0 < value < 1)
+
+
+def derived(kind: type) -> Setting:
+    """A setting that follows from others, unless config.json has it; the default is one that no file can hold."""
+    return Setting(DERIVED, lambda value: value is DERIVED or type(value) is kind)
 
 
 def optional(setting: Setting) -> Setting:
@@ -72,6 +78,7 @@ _COMMON = {
     "quantization_config": choice(None),
     "torchscript": choice(False),
     "return_dict": choice(True),
+    "attribute_map": choice(None),
     "dtype": choice(None, "float32", "float16", "bfloat16", "float64"),
     "torch_dtype": choice(None, "float32", "float16", "bfloat16", "float64"),
 }

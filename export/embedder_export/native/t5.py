@@ -7,7 +7,7 @@ import onnx_ir as ir
 from embedder_export.errors import NotNativeError
 from embedder_export.native.family import Family
 from embedder_export.native.network import Attention, Network
-from embedder_export.native.settings import ACTIVATION_NAMES, Setting, choice, count, epsilon, optional
+from embedder_export.native.settings import ACTIVATION_NAMES, DERIVED, Setting, count, derived, epsilon, optional
 
 _SETTINGS = {
     "vocab_size": count(32128),
@@ -21,9 +21,9 @@ _SETTINGS = {
     "layer_norm_epsilon": epsilon(1e-6),
     "max_position_embeddings": optional(count(1)),
     "feed_forward_proj": Setting("relu", lambda value: isinstance(value, str)),
-    # transformers takes these from feed_forward_proj, unless config.json has them.
-    "dense_act_fn": Setting(None, lambda value: value is None or isinstance(value, str)),
-    "is_gated_act": choice(None, True, False),
+    # From feed_forward_proj.
+    "dense_act_fn": derived(str),
+    "is_gated_act": derived(bool),
 }
 _ALIASES = {
     "hidden_size": "d_model",
@@ -86,12 +86,12 @@ def _feed_forward(net: Network, x: ir.Value, name: str, config: Any) -> ir.Value
 
 def _projection(config: Any) -> tuple[str, bool]:
     """The feed-forward layers' activation, and whether they are gated."""
-    gate, _, function = config.feed_forward_proj.rpartition("-")
+    *gate, function = config.feed_forward_proj.split("-")
     function = "gelu_new" if config.feed_forward_proj == "gated-gelu" else function
-    function = function if config.dense_act_fn is None else config.dense_act_fn
-    if gate not in ("", "gated") or function not in ACTIVATION_NAMES:
+    function = function if config.dense_act_fn is DERIVED else config.dense_act_fn
+    if gate not in ([], ["gated"]) or config.feed_forward_proj == "gated" or function not in ACTIVATION_NAMES:
         raise NotNativeError(f"config.json has {config.feed_forward_proj!r:.80} as feed_forward_proj")
-    return function, (gate == "gated") if config.is_gated_act is None else config.is_gated_act
+    return function, gate == ["gated"] if config.is_gated_act is DERIVED else config.is_gated_act
 
 
 T5 = Family("transformer", _SETTINGS, build, lambda config: None, width="d_model", aliases=_ALIASES)
