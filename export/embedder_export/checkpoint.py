@@ -186,7 +186,10 @@ def _read_modules(directory: Path) -> list[tuple[str, Path]] | None:
     path = directory / "modules.json"
     if not os.path.lexists(path):
         return None
-    modules = [_read_module(path, entry) for entry in read_json(path, list)]
+    entries = read_json(path, list)
+    modules = [_read_module(path, entry) for entry in entries]
+    if len({str(entry.get("name")) for entry in entries}) < len(entries):  # of these sentence-transformers keeps one
+        raise CheckpointError(f"{path} has several modules of one name")
     if not modules or modules[0][0] != "Transformer":
         first = repr(modules[0][0]) if modules else "none"
         raise CheckpointError(f"the first module should be a Transformer, and is {first}: it is not supported")

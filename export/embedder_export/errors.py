@@ -21,6 +21,10 @@ class NeedsTorchError(EmbedderError):
         )
 
 
+class NoReferenceError(EmbedderError):
+    """What was to be compared with fails."""
+
+
 class ParityError(EmbedderError):
     """The artifact's vectors are not those of the reference."""
 

@@ -55,7 +55,9 @@ def find_weights(directory: Path) -> dict[Path, set[str] | None]:
 
 
 def _is_plain(name: object) -> bool:
-    return isinstance(name, str) and name != "" and PurePosixPath(name).name == name
+    if not isinstance(name, str) or name in ("", "..") or "\0" in name:
+        return False
+    return PurePosixPath(name).name == name and name.isprintable()  # no lone surrogate, for one
 
 
 def digest_weights(directories: list[Path]) -> str:

@@ -20,7 +20,7 @@ from embedder.session import PROVIDERS, Session
 
 from embedder_export.body import TOKEN_VECTORS
 from embedder_export.checkpoint import Checkpoint
-from embedder_export.errors import CheckpointError
+from embedder_export.errors import CheckpointError, NoReferenceError
 from embedder_export.head import add_head
 from embedder_export.layers import Layer
 from embedder_export.operators import new_graph
@@ -37,7 +37,7 @@ _EXACT = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.
 
 @dataclass(frozen=True)
 class Reference:
-    """Somebody else's embeddings, float32 (n, dim), of texts under a prompt."""
+    """Somebody else's embeddings, float32 (n, dim), of texts under a prompt; NoReferenceError if it fails on them."""
 
     name: str
     encode: Callable[[list[str], str | None], np.ndarray]
@@ -94,11 +94,17 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
     try:
         theirs = Embedder(artifact, provider="cpu")
         theirs._session = _OwnSession(path, checkpoint.layers)  # all else is the runtime's: tokens, batches, masks
-        theirs.encode("The first vector.")
     except Exception as error:  # the graph may be anything
         report(f"{OWN_GRAPH} is no reference: {error}")
         return None
-    return Reference(OWN_GRAPH, lambda texts, prompt: theirs.encode(texts, prompt=prompt))
+
+    def encode(texts: list[str], prompt: str | None) -> np.ndarray:
+        try:
+            return theirs.encode(texts, prompt=prompt)
+        except Exception as error:  # as above
+            raise NoReferenceError(f"{OWN_GRAPH} is no reference: {error}") from error
+
+    return Reference(OWN_GRAPH, encode)
 
 
 def _find_own_graph(checkpoint: Checkpoint, report: Callable[[str], None]) -> Path | None:

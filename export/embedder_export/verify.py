@@ -11,7 +11,7 @@ from embedder.errors import ArtifactError
 from embedder.manifest import Parity
 
 from embedder_export.checkpoint import Checkpoint
-from embedder_export.errors import CheckpointError, NeedsTorchError, ParityError
+from embedder_export.errors import CheckpointError, NeedsTorchError, NoReferenceError, ParityError
 from embedder_export.reference import own_graph_reference, sentence_transformers_reference
 
 VERIFICATIONS = ("auto", "reference")
@@ -71,7 +71,11 @@ def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None
     if reference is None:
         return None
     report(f"comparing with {reference.name}")
-    theirs = np.concatenate([reference.encode(texts, prompt) for prompt, texts in tasks])
+    try:
+        theirs = np.concatenate([reference.encode(texts, prompt) for prompt, texts in tasks])
+    except NoReferenceError as error:
+        report(str(error))
+        return None
     return compare(ours, theirs, [text for _, texts in tasks for text in texts], reference.name)
 
 

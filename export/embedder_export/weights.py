@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -73,16 +74,15 @@ def _read_safetensors(path: Path) -> Weights:
     for name, entry in stored.items():
         if entry["dtype"] not in _DTYPES:
             raise NotNativeError(f"{path.name} has {name} as {entry['dtype']}")
-    return {name: _float32(_mapped(path, name, 8 + size, **entry)) for name, entry in stored.items()}
+    return {name: _float32(_mapped(path, name, 8 + size, entry)) for name, entry in stored.items()}
 
 
-def _mapped(
-    path: Path, name: str, start: int, dtype: str, shape: list[int], data_offsets: list[int]
-) -> ir.ExternalTensor:
-    begin, end = data_offsets
+def _mapped(path: Path, name: str, start: int, entry: dict[str, Any]) -> ir.ExternalTensor:
+    begin, end = entry["data_offsets"]
+    dtype, shape = _DTYPES[entry["dtype"]], ir.Shape(entry["shape"])
     # An absolute path is ours, not a stranger's: onnx_ir lets it be a link, as in the Hub's cache.
     place = str(path.absolute())
-    return ir.ExternalTensor(place, start + begin, end - begin, _DTYPES[dtype], shape=ir.Shape(shape), name=name)
+    return ir.ExternalTensor(place, start + begin, end - begin, dtype, shape=shape, name=name)
 
 
 def _float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

@@ -85,13 +85,20 @@ def _check_ours(output: Path) -> None:
     """Raise OutputError if `output` exists and holds anything that an export does not write."""
     if not output.exists():
         return
-    names = [path.name for path in output.iterdir()] if output.is_dir() else [output.name]
-    others = [name for name in names if name not in _OUR_NAMES and not name.endswith((".onnx", ".onnx.data"))]
+    paths = list(output.iterdir()) if output.is_dir() else [output]
+    others = [path.name for path in paths if not _is_ours(path)]
+    if paths and not others and not (output / MANIFEST_NAME).is_file():
+        others = [paths[0].name]  # somebody's graphs, and no artifact
     if others:
         raise OutputError(
             f"{output} exists and holds {others[0]!r}, which is no part of an artifact: remove it, or choose another "
             "--output"
         )
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether an export may have written `path` into an artifact."""
+    return path.is_file() and (path.name in _OUR_NAMES or path.name.endswith((".onnx", ".onnx.data")))
 
 
 def write_artifact(

@@ -232,11 +232,16 @@ def test_weights_that_the_model_has_no_use_for(tmp_path, changes):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        (lambda w: w | {"bert.pooler.dense.bias": torch.ones(32)}, NotNativeError, "the weights have .* twice"),
+        (lambda w: w | {"embeddings.LayerNorm.gamma": torch.ones(32)}, NotNativeError, "the weights have .* twice"),
         (
             lambda w: w | {"encoder.layer.1.output.dense.bias": torch.ones(32, dtype=torch.int8)},
             CheckpointError,
             r"the weights lack encoder\.layer\.1\.output\.dense\.bias",
+        ),
+        (
+            lambda w: w | {"bert_extra.weight": torch.ones(2)},
+            CheckpointError,
+            r"the weights lack embeddings\.position_embeddings\.weight",
         ),
         (
             lambda w: w | {"encoder.layer.0.output.dense.bias": torch.ones(32).to(torch.float8_e4m3fn)},
@@ -285,6 +290,8 @@ def test_weights_that_do_not_fit(tmp_path, change, error, message):
         ("t5", {"dense_act_fn": "laplace"}, "as feed_forward_proj"),
         ("t5", {"feed_forward_proj": "gated", "dense_act_fn": "relu"}, "'gated' as feed_forward_proj"),
         ("t5", {"is_gated_act": None}, "None as is_gated_act"),
+        ("bert", {"configuration_files": ["config.4.0.0.json"]}, "as configuration_files"),
+        ("bert", {"transformers_weights": "other.safetensors"}, "as transformers_weights"),
         ("bert", {"attribute_map": {"classifier_dropout": "layer_norm_eps"}}, "as attribute_map"),
         ("t5", {"relative_attention_max_distance": 8}, "8 as relative_attention_max_distance of 32 buckets"),
         ("t5", {"num_hidden_layers": 3}, "3 as num_hidden_layers and another num_layers"),

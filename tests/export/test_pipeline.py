@@ -149,6 +149,17 @@ def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, 
     assert (output / "thesis.txt").read_text() == "years of work"
 
 
+def test_graphs_of_somebody_elses_are_no_artifact(checkpoint, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/classifier.onnx").write_text("years of work")
+    (tmp_path / "mine.onnx").write_text("years of work")
+    for output, name in {"mine": r"classifier\.onnx", "mine.onnx": r"mine\.onnx"}.items():
+        with pytest.raises(OutputError, match=f"holds '{name}', which is no part of an artifact"):
+            export(checkpoint, tmp_path / output)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "mine.onnx"]
+    assert (tmp_path / "mine/classifier.onnx").read_text() == "years of work"
+
+
 def test_what_appears_during_the_export_is_kept(tmp_path):
     precious = tmp_path / "artifact" / "thesis.txt"
 

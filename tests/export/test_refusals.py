@@ -76,6 +76,23 @@ def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
             lambda d: write_json(d / "modules.json", [{"path": "", "type": 3}]),
             r"modules\.json is not a list of modules",
         ),
+        (
+            lambda d: write_json(
+                d / "modules.json",
+                [
+                    {"name": "0", "path": folder, "type": f"sentence_transformers.models.{kind}"}
+                    for folder, kind in (("", "Transformer"), ("1_Pooling", "Pooling"))
+                ],
+            ),
+            r"modules\.json has several modules of one name",
+        ),
+        (
+            lambda d: (
+                write_json(d / "model.safetensors.index.json", {"weight_map": {"a": "b\0.safetensors"}})
+                or (d / "model.safetensors").unlink()
+            ),
+            "does not map tensors to files beside it",
+        ),
         (lambda d: (d / "tokenizer.json").write_text("{"), "the tokenizer of checkpoint cannot be used"),
         (lambda d: (d / "1_Pooling/config.json").unlink(), r"config\.json is missing"),
         (lambda d: (d / "model.safetensors").unlink(), r"has none of model\.safetensors, pytorch_model\.bin"),

@@ -105,6 +105,15 @@ class TestWithoutSentenceTransformers:
         assert (checkpoint / "onnx/model.onnx_data").exists()
         assert export(checkpoint, tmp_path)[0].reference == OWN_GRAPH
 
+    def test_own_graph_that_takes_one_text_at_a_time(self, checkpoint, tmp_path):
+        model = onnx.load(checkpoint / OWN_GRAPH)
+        for value in model.graph.input:
+            value.type.tensor_type.shape.dim[0].dim_value = 1
+        onnx.save(model, checkpoint / OWN_GRAPH)
+        parity, lines = export(checkpoint, tmp_path)
+        assert parity is None
+        assert any(line.startswith("onnx/model.onnx is no reference: ") for line in lines)
+
     def test_own_graph_that_fails(self, checkpoint, tmp_path):
         model = onnx.load(checkpoint / OWN_GRAPH)
         (table,) = (tensor for tensor in model.graph.initializer if "word_embeddings" in tensor.name)

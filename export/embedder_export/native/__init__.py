@@ -57,14 +57,19 @@ def build_body(checkpoint: Checkpoint) -> Body:
 
 
 def _renamed(weights: Weights, family: Family) -> Weights:
-    """`weights` by the names of the base model alone; as transformers has it, they may be older or of a larger model's.
+    """`weights` by the names of the base model alone; they may be older names, or those of a larger model.
+
+    As transformers has it, where any name starts with the base model's, all others are another part's.
 
     Raises:
         NotNativeError: two tensors have one name then.
     """
     prefix = f"{family.prefix}."
+    within = any(name.startswith(family.prefix) for name in weights)
     renamed: Weights = {}
     for name, tensor in weights.items():
+        if within and not name.startswith(prefix):
+            continue
         name = name.removeprefix(prefix)
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
         if name in renamed:

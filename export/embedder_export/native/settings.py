@@ -78,7 +78,10 @@ _COMMON = {
     "quantization_config": choice(None),
     "torchscript": choice(False),
     "return_dict": choice(True),
+    # These have transformers read other settings, or other files.
     "attribute_map": choice(None),
+    "configuration_files": choice(None),
+    "transformers_weights": choice(None),
     "dtype": choice(None, "float32", "float16", "bfloat16", "float64"),
     "torch_dtype": choice(None, "float32", "float16", "bfloat16", "float64"),
 }
