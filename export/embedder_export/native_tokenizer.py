@@ -16,6 +16,8 @@ from embedder_export.tokenizer_classes import (
     ADDITIONAL,
     CLASS_OF_MODEL,
     CLASSES,
+    EXTRA,
+    TOKENIZERS_BACKEND,
     Settings,
     Token,
     TokenizerClass,
@@ -68,6 +70,8 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     kind = _find_class(directory, config)
     file = directory / "tokenizer.json"
     backend = Tokenizer.from_file(str(file)) if file.is_file() else None
+    if kind is TOKENIZERS_BACKEND or isinstance(config.get(EXTRA), list):
+        config = _as_of_old(directory, config, backend)
     settings, added = _read_settings(directory, config, backend)
     settings = _saved_padding(backend) | kind.tokens | kind.complete(settings)
     special = _special_tokens(settings, kind.bare_options if backend is None else kind.options)
@@ -103,6 +107,39 @@ def _find_class(directory: Path, config: Settings) -> TokenizerClass:
     return kind
 
 
+def _as_of_old(directory: Path, config: Settings, backend: Tokenizer | None) -> Settings:
+    """`config`, which transformers 5 alone can read, as transformers 4 would write it.
+
+    Raises:
+        NotNativeError: it has, or stands beside, what transformers 5 does not write and reads in its own way.
+    """
+    if backend is None:
+        raise NotNativeError("it has no tokenizer.json")
+    if isinstance(config.get(EXTRA), list):
+        if config.get(ADDITIONAL):
+            raise NotNativeError(f"it has both {ADDITIONAL} and {EXTRA}")
+        # Beside this list transformers 5 has T5 make no sentinels.
+        config = config | {ADDITIONAL: config[EXTRA], EXTRA: {}, "extra_ids": 0}
+    _check_form(directory, config, backend)
+    return config
+
+
+def _check_form(directory: Path, config: Settings, backend: Tokenizer) -> None:
+    for name, value in config.items():
+        if name.endswith("_token") and name not in _SPECIAL and isinstance(value, str):
+            raise NotNativeError(f"it has the setting {name}")
+    tokens = [config[name] for name in _SPECIAL if config.get(name) is not None] + _additional(config)
+    plain = all(isinstance(token, str) for token in tokens)
+    if not plain or _ADDED in config or (directory / "added_tokens.json").exists():
+        raise NotNativeError("it is transformers 5's, but for tokens in the form of transformers 4")
+    # Where it wrote over an older checkpoint this file may be left, and says nothing new as long as it repeats.
+    left = read_json(directory / "special_tokens_map.json", dict, default={})
+    names = {role: token.get("content") if isinstance(token, dict) else token for role, token in left.items()}
+    saved = {str(token) for token in backend.get_added_tokens_decoder().values()}
+    if names and not ({*tokens} <= saved and names.items() <= config.items()):
+        raise NotNativeError("it is transformers 5's, but for its special_tokens_map.json")
+
+
 def _read_settings(
     directory: Path, config: Settings, backend: Tokenizer | None
 ) -> tuple[Settings, dict[int, AddedToken]]:
@@ -126,8 +163,8 @@ def _check_settings(settings: Settings) -> None:
     for name in _REFUSED:
         if name in settings:
             raise NotNativeError(f"it has the setting {name}")
-    if settings.get("extra_special_tokens", {}) != {}:
-        raise NotNativeError("it has extra_special_tokens")
+    if settings.get(EXTRA, {}) != {}:
+        raise NotNativeError(f"it has {EXTRA} that are not a list")
 
 
 def _read_added(tokens: Any) -> dict[int, AddedToken]:
@@ -226,14 +263,16 @@ def _build(
 ) -> Tokenizer:
     if kind.build is None:
         raise NotNativeError("it has no tokenizer.json")
-    # Added tokens may move those that frame a text; and either of these files transformers takes for the vocabulary.
-    others = [file for file in directory.iterdir() if "tokenizer.model" in file.name or "tekken.json" in file.name]
-    if added or others:
-        raise NotNativeError("it has no tokenizer.json, and more than a vocabulary")
     try:
-        return kind.build(directory, settings, special)
+        backend = kind.build(directory, settings, special)
     except FileNotFoundError as error:
         raise NotNativeError("it has neither tokenizer.json nor a plain vocabulary") from error
+    # Added tokens may move those that frame a text; and either of these files transformers takes for the vocabulary.
+    outside = [token for at, token in added.items() if backend.token_to_id(str(token)) != at]
+    others = [file for file in directory.iterdir() if "tokenizer.model" in file.name or "tekken.json" in file.name]
+    if outside or others:
+        raise NotNativeError("it has no tokenizer.json, and more than a vocabulary")
+    return backend
 
 
 def _add_tokens(backend: Tokenizer, added: dict[int, AddedToken], special: list[Token]) -> None:

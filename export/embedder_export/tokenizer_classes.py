@@ -18,7 +18,8 @@ Settings: TypeAlias = dict[str, Any]
 # A special token is an object if the checkpoint has its options, else a name; transformers holds the two for different.
 Token: TypeAlias = str | AddedToken
 
-ADDITIONAL = "additional_special_tokens"
+# The two names of the same list: transformers 4's and 5's. Transformers 4, too, has the second, for an object.
+ADDITIONAL, EXTRA = "additional_special_tokens", "extra_special_tokens"
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,11 @@ def _with_sentinels(settings: Settings) -> Settings:
     return settings | {ADDITIONAL: [*(given or []), *made], "add_prefix_space": None}
 
 
+def _with_saved_prefix_space(settings: Settings) -> Settings:
+    """Transformers 5's general class: no setting changes the pre-tokeniser that tokenizer.json has."""
+    return settings | {"add_prefix_space": None}
+
+
 _BERT_TOKENS = {
     "unk_token": "[UNK]",
     "sep_token": "[SEP]",
@@ -161,9 +167,11 @@ _MASK = {"mask_token": {"lstrip": True}}
 _EXACT_MASK = {"mask_token": {"lstrip": True, "normalized": False}}
 _SPECIAL_MASK = {"mask_token": {"lstrip": True, "special": True}}
 _MPNET_OPTIONS: dict[str, dict[str, bool]] = {name: {} for name in _MPNET_TOKENS} | _MASK
+_MPNET_BARE_OPTIONS: dict[str, dict[str, bool]] = {name: {"special": True} for name in _MPNET_TOKENS} | _SPECIAL_MASK
 _ROBERTA_BARE_OPTIONS = {name: {"normalized": True} for name in _ROBERTA_TOKENS} | _EXACT_MASK
 
 _BERT = TokenizerClass(_BERT_TOKENS, has_token_types=True, build=_build_wordpiece, adapt=_adapt_normalizer)
+TOKENIZERS_BACKEND = TokenizerClass(complete=_with_saved_prefix_space)
 CLASSES = {
     "AlbertTokenizer": TokenizerClass(_ALBERT_TOKENS, _EXACT_MASK, has_token_types=True),
     "BertTokenizer": _BERT,
@@ -171,13 +179,14 @@ CLASSES = {
     "DistilBertTokenizer": replace(_BERT, has_token_types=False),
     "ElectraTokenizer": _BERT,
     "MPNetTokenizer": TokenizerClass(
-        _MPNET_TOKENS, _MPNET_OPTIONS, _MPNET_OPTIONS, build=_build_wordpiece, adapt=_adapt_case
+        _MPNET_TOKENS, _MPNET_OPTIONS, _MPNET_BARE_OPTIONS, build=_build_wordpiece, adapt=_adapt_case
     ),
     "PreTrainedTokenizer": TokenizerClass(has_token_types=True),
     "RobertaTokenizer": TokenizerClass(
         _ROBERTA_TOKENS, _EXACT_MASK, _ROBERTA_BARE_OPTIONS, build=_build_byte_level_bpe, adapt=_adapt_offsets
     ),
     "T5Tokenizer": TokenizerClass(_T5_TOKENS, complete=_with_sentinels),
+    "TokenizersBackend": TOKENIZERS_BACKEND,
     "XLMRobertaTokenizer": TokenizerClass(_ROBERTA_TOKENS, _MASK),
 }
 # By config.json's model_type, where no file names the class.

@@ -34,9 +34,11 @@ from transformers import (
     DistilBertConfig,
     DistilBertModel,
     MPNetConfig,
+    MPNetForMaskedLM,
     MPNetModel,
     PreTrainedModel,
     RobertaConfig,
+    RobertaForMaskedLM,
     RobertaModel,
     T5Config,
     T5EncoderModel,
@@ -227,6 +229,30 @@ def test_weights_that_the_model_has_no_use_for(tmp_path, changes):
     model = write_model("bert", tmp_path / "checkpoint")
     change_weights(tmp_path / "checkpoint", lambda weights: weights | changes)
     assert_same(native_session(tmp_path / "checkpoint", tmp_path / "graph"), model, 0)
+
+
+PARTS = [
+    ("bert", BertForMaskedLM, "encoder.layer.1.output.dense.bias"),
+    ("roberta", RobertaForMaskedLM, "embeddings.LayerNorm.bias"),
+    ("mpnet", MPNetForMaskedLM, "encoder.relative_attention_bias.weight"),
+]
+
+
+@pytest.mark.parametrize(("family", "model_class", "name"), PARTS)
+def test_weights_with_and_without_the_prefix(tmp_path, family, model_class, name):
+    """Versions of transformers differ in which of two they take, unless it is of a part that is not used."""
+    prefix = native.FAMILIES[family].prefix
+    write_checkpoint(tmp_path / "checkpoint")
+    model = model_class(FAMILIES[family][1](**SIZES)).eval()
+    model.save_pretrained(tmp_path / "checkpoint")
+    pooler = {f"{pre}pooler.dense.weight": torch.ones(32, 32) for pre in ("", f"{prefix}.")}
+    change_weights(tmp_path / "checkpoint", lambda weights: weights | pooler | {"classifier.bias": torch.ones(2)})
+    body = getattr(model, prefix)
+    assert_same(native_session(tmp_path / "checkpoint", tmp_path / "graph"), body, pad_id(body))
+    old_name = name.replace("LayerNorm.bias", "LayerNorm.beta")
+    change_weights(tmp_path / "checkpoint", lambda weights: weights | {old_name: 2 * weights[f"{prefix}.{name}"]})
+    with pytest.raises(NotNativeError, match=f"the weights have {name} twice"):
+        native_session(tmp_path / "checkpoint", tmp_path / "another")
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,121 @@ def test_sentinels_of_t5(tmp_path, extra_ids, additional):
         assert_as_transformers(directory)
 
 
+# What transformers 5 adds to any tokenizer_config.json, in which special tokens are names alone.
+OF_5 = {"backend": "tokenizers", "is_local": True, "local_files_only": True, "mask_token": "[MASK]"}
+SENTINELS = [f"<extra_id_{at}>" for at in range(100)]
+
+
+def assert_as_of_old(directory: Path, **changes: object) -> EffectiveTokenizer:
+    """The tokenizer of a directory of transformers 5 is what transformers 4 makes of it with `changes`."""
+    native = read_natively(directory)
+    edit_json(directory / "tokenizer_config.json", **({"extra_special_tokens": {}} | changes))
+    assert_same(native, transformers.AutoTokenizer.from_pretrained(directory))
+    return native
+
+
+@pytest.mark.parametrize("tokens", [[], ["new1", "[new3]"], ["the", "<s>", "<extra_id_0>"]])
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_list_of_special_tokens_of_transformers_5(tmp_path, kind, tokens):
+    directory = write_tokenizer(tmp_path, kind, OF_5 | {"extra_special_tokens": tokens, "extra_ids": 100})
+    assert_as_of_old(directory, additional_special_tokens=tokens, extra_ids=0)
+
+
+def test_sentinels_of_t5_in_transformers_5(tmp_path):
+    config = OF_5 | {"extra_special_tokens": SENTINELS, "extra_ids": 100}
+    assert_as_of_old(write_tokenizer(tmp_path, "T5Tokenizer", config), additional_special_tokens=SENTINELS)
+
+
+@pytest.mark.parametrize("saved", [True, False])
+@pytest.mark.parametrize("config", [{}, {"add_prefix_space": True}, {"extra_special_tokens": ["new1"]}])
+@pytest.mark.parametrize("maker", ["BertTokenizer", "RobertaTokenizer", "T5Tokenizer"])
+def test_general_class_of_transformers_5(tmp_path, maker, config, saved):
+    """It is transformers 4's but for two things: it leaves the prefix space alone, and gives no token types."""
+    tokenizer = MAKERS[maker]()
+    if maker == "RobertaTokenizer":
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=saved)
+    config = OF_5 | {"pad_token": "new2"} | config
+    native = assert_as_of_old(
+        write_tokenizer(tmp_path, "TokenizersBackend", config, tokenizer=tokenizer),
+        tokenizer_class="PreTrainedTokenizerFast",
+        additional_special_tokens=config.get("extra_special_tokens"),
+        add_prefix_space=saved,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+    assert not native.has_token_types
+
+
+def test_what_transformers_5_left_of_an_older_checkpoint(tmp_path):
+    """Where it writes over one, special_tokens_map.json stays, and says the same."""
+    tokenizer = MAKERS["BertTokenizer"]()
+    tokenizer.add_special_tokens([AddedToken("[MASK]", rstrip=True), "new1"])
+    config = OF_5 | {"extra_special_tokens": ["new1"]}
+    directory = write_tokenizer(tmp_path, "BertTokenizer", config, tokenizer=tokenizer)
+    special = {"mask_token": token("[MASK]", lstrip=True), "additional_special_tokens": ["new1"]}
+    write_json(directory / "special_tokens_map.json", special)
+    assert_as_of_old(directory, additional_special_tokens=["new1"])
+    edit_json(directory / "tokenizer_config.json", extra_special_tokens=["new1", "new2"])
+    with pytest.raises(NotNativeError, match=r"both additional_special_tokens and extra_special_tokens"):
+        read_natively(directory)
+
+
+@pytest.mark.parametrize("kind", ["BertTokenizer", "TokenizersBackend"])
+@pytest.mark.parametrize(
+    ("config", "files", "reason"),
+    [
+        ({"mask_token": token("x") | {"__type": "AddedToken"}}, {}, "tokens in the form of transformers 4"),
+        ({"extra_special_tokens": [token("x") | {"__type": "AddedToken"}]}, {}, "tokens in the form of transformers 4"),
+        ({"added_tokens_decoder": {}}, {}, "tokens in the form of transformers 4"),
+        ({}, {"added_tokens": {}}, "tokens in the form of transformers 4"),
+        ({}, {"special_tokens_map": {"mask_token": "[PAD]"}}, r"its special_tokens_map\.json"),
+        # Of a token that tokenizer.json does not have among the added ones.
+        ({}, {"special_tokens_map": {"mask_token": "[MASK]"}}, r"its special_tokens_map\.json"),
+        ({"image_token": "<image>"}, {}, "it has the setting image_token"),
+    ],
+)
+def test_what_transformers_5_does_not_write_is_unknown(tmp_path, kind, config, files, reason):
+    config = OF_5 | {"extra_special_tokens": []} | config
+    directory = write_tokenizer(tmp_path, kind, config, tokenizer=byte_level_bpe())
+    change_files(directory, **files)
+    with pytest.raises(NotNativeError, match=reason):
+        read_natively(directory)
+
+
+def test_transformers_5_without_tokenizer_json_is_unknown(tmp_path):
+    with pytest.raises(NotNativeError, match=r"it has no tokenizer\.json"):
+        read_natively(write_bare(tmp_path, "BertTokenizer", {"extra_special_tokens": ["a"]}))
+
+
+def written_by_slow(directory: Path, kind: str, tokens: list[AddedToken], *, special: bool = False) -> Path:
+    """Vocabulary files as transformers' slow tokenizers write them, with `tokens` among the added ones."""
+    source = write_bare(directory / "source", kind)
+    slow = transformers.AutoTokenizer.from_pretrained(source, use_fast=False)
+    slow.add_tokens(tokens, special_tokens=special)
+    slow.save_pretrained(directory / "slow")
+    names = {"vocab.json", "merges.txt"} if kind == "RobertaTokenizer" else {"vocab.txt"}
+    files = {path.name for path in (directory / "slow").iterdir()} - {"added_tokens.json"}
+    assert files == names | {"special_tokens_map.json", "tokenizer_config.json"}
+    return directory / "slow"
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("kind", BARE_CLASSES)
+def test_vocabulary_of_a_slow_tokenizer(tmp_path, kind, special):
+    tokens = [AddedToken("e", lstrip=True), AddedToken("t", rstrip=True, normalized=False), "h"]
+    directory = written_by_slow(tmp_path, kind, tokens, special=special)
+    config = json.loads((directory / "tokenizer_config.json").read_text(encoding="utf-8"))
+    contents = [entry["content"] for entry in config["added_tokens_decoder"].values()]
+    assert {"e", "t", "h"} < {*contents}
+    assert_as_transformers(directory)
+
+
+@pytest.mark.parametrize("kind", BARE_CLASSES)
+def test_token_beyond_the_vocabulary_of_a_slow_tokenizer_is_unknown(tmp_path, kind):
+    directory = written_by_slow(tmp_path, kind, [AddedToken("new1")])
+    with pytest.raises(NotNativeError, match="and more than a vocabulary"):
+        read_natively(directory)
+
+
 NAMES = st.sampled_from(["[CLS]", "[MASK]", "<s>", "</s>", "<mask>", "new1", "new2", "[new3]", "the", "a", "É"])
 TOKENS = st.builds(
     token,
@@ -304,6 +419,37 @@ def test_any_settings_together(tmp_path_factory, kind, bare, config, special, ad
     assert_same(native, transformers.AutoTokenizer.from_pretrained(directory))
 
 
+FLAGS = ("lstrip", "rstrip", "single_word", "normalized", "special")
+IDS = st.integers(0, 60)
+
+
+@settings(max_examples=200)
+@given(
+    st.sampled_from(BARE_CLASSES),
+    st.booleans(),
+    st.dictionaries(IDS, st.fixed_dictionaries(dict.fromkeys(FLAGS, st.booleans())), max_size=5),
+    st.dictionaries(st.sampled_from(ROLES), IDS, max_size=3),
+    st.lists(IDS, max_size=2),
+)
+def test_any_added_tokens_of_a_bare_vocabulary(tmp_path_factory, kind, legacy, added, roles, additional):
+    """All of them are in it, at the ids that the checkpoint states."""
+    directory = write_bare(tmp_path_factory.mktemp("bare"), kind)
+    vocabulary = MAKERS[kind]().get_vocab()
+    words = sorted(vocabulary, key=vocabulary.__getitem__)
+    config = {name: words[at] for name, at in roles.items()}
+    config["additional_special_tokens"] = [words[at] for at in additional]
+    if legacy:
+        write_json(directory / "added_tokens.json", {words[at]: at for at in added})
+    else:
+        config["added_tokens_decoder"] = {str(at): token(words[at], **options) for at, options in added.items()}
+    edit_json(directory / "tokenizer_config.json", **config)
+    if legacy and added and {*roles.values()} & {*additional}:
+        with pytest.raises(NotNativeError, match=r"it has an unusual added_tokens\.json"):
+            read_natively(directory)
+    else:
+        assert_as_transformers(directory)
+
+
 def copied(directory: Path, *sources: str, config: dict[str, object] | None = None, model: str | None = None) -> Path:
     if not TOKENIZERS.is_dir():
         pytest.skip("the real tokenizers are not here (EMBEDDER_TEST_DATA names the directory of data)")
@@ -339,6 +485,29 @@ def test_real_tokenizers(tmp_path, sources, changes):
     assert_as_transformers(copied(tmp_path / "real", *sources, **changes))
 
 
+@pytest.mark.parametrize(
+    ("sources", "kind"),
+    [
+        (["all-mpnet-base-v2/vocab.txt"], "MPNetTokenizer"),
+        (["bert-base-multilingual-cased/vocab.txt"], "BertTokenizer"),
+        (["roberta-base/vocab.json", "roberta-base/merges.txt"], "RobertaTokenizer"),
+    ],
+)
+def test_real_vocabularies_of_slow_tokenizers(tmp_path, sources, kind):
+    source = copied(tmp_path / "real", *sources, config={"tokenizer_class": kind, "do_lower_case": False})
+    slow = transformers.AutoTokenizer.from_pretrained(source, use_fast=False)
+    slow.add_tokens([AddedToken("the", lstrip=True)])
+    slow.save_pretrained(tmp_path / "slow")
+    assert_as_transformers(tmp_path / "slow")
+
+
+def test_real_t5_of_transformers_5(tmp_path):
+    config = OF_5 | {"tokenizer_class": "T5Tokenizer", "extra_special_tokens": SENTINELS, "extra_ids": 100}
+    del config["mask_token"]
+    directory = copied(tmp_path / "t5", "t5-small/tokenizer.json", config=config)
+    assert_as_of_old(directory, additional_special_tokens=SENTINELS)
+
+
 def test_sentencepiece_model_is_left_to_transformers(tmp_path):
     directory = copied(tmp_path / "albert", "albert-base-v2")
     with pytest.raises(NotNativeError, match="it has no tokenizer"):
@@ -366,7 +535,8 @@ UNKNOWN = [
     ({"added_tokens_decoder": {"first": token("x")}}, "as added_tokens_decoder"),
     ({"added_tokens_decoder": {"1": {"content": "x"}}}, "it has the token {'content': 'x'}"),
     ({"added_tokens_decoder": {"1": token("x", other=True)}}, "it has the token"),
-    ({"extra_special_tokens": {"image_token": "<image>"}}, "it has extra_special_tokens"),
+    ({"extra_special_tokens": {"image_token": "<image>"}}, "it has extra_special_tokens that are not a list"),
+    ({"extra_special_tokens": None}, "it has extra_special_tokens that are not a list"),
     ({"tokenizer_file": None}, "it has the setting tokenizer_file"),
     ({"fast_tokenizer_files": ["tokenizer.4.0.0.json"]}, "it has the setting fast_tokenizer_files"),
     ({"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}, "it has the setting auto_map"),

@@ -62,17 +62,24 @@ def _renamed(weights: Weights, family: Family) -> Weights:
     As transformers has it, where any name starts with the base model's, all others are another part's.
 
     Raises:
-        NotNativeError: two tensors have one name then.
+        NotNativeError: two tensors have one name then, or one with and one without the base model's before it, of which
+            versions of transformers take the one or the other.
     """
     prefix = f"{family.prefix}."
     within = any(name.startswith(family.prefix) for name in weights)
     renamed: Weights = {}
-    for name, tensor in weights.items():
-        if within and not name.startswith(prefix):
-            continue
-        name = name.removeprefix(prefix)
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if name in renamed:
-            raise NotNativeError(f"the weights have {name} twice")
-        renamed[name] = tensor
+    for name in weights:
+        plain = _plain(name.removeprefix(prefix))
+        if not within or name.startswith(prefix):
+            if plain in renamed:
+                raise NotNativeError(f"the weights have {plain} twice")
+            renamed[plain] = weights[name]
+    for name in weights:
+        # Token vectors have no use for a pooler.
+        if within and not name.startswith((prefix, "pooler.")) and _plain(name) in renamed:
+            raise NotNativeError(f"the weights have {_plain(name)} twice")
     return renamed
+
+
+def _plain(name: str) -> str:
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
