@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 # narrow enough for memory to stay bounded (a token takes some 100 bytes while tokenizers holds it).
 _WINDOW_TEXTS = 1024
 _WINDOW_CHARACTERS = 1_000_000
+# In tokens; below it a batch takes a thread no less time than to be handed to it.
+_LEAST_BATCH = 64
 
 
 def windows(texts: Iterable[str]) -> Iterator[list[str]]:
@@ -29,19 +31,26 @@ def windows(texts: Iterable[str]) -> Iterator[list[str]]:
         yield window
 
 
-def plan_batches(lengths: Sequence[int], token_budget: int, batch_size: int | None) -> Iterator[NDArray[np.intp]]:
+def plan_batches(
+    lengths: Sequence[int], token_budget: int, workers: int, batch_size: int | None
+) -> list[NDArray[np.intp]]:
     """Group the indices of `lengths` into batches, longest first, each of at most `token_budget` padded tokens.
 
-    A text longer than the budget is a batch of its own; `batch_size`, where given, is a ceiling on texts.
+    Little work is cut finer, so that each of `workers` gets a share of it. A text longer than the budget is a batch of
+    its own; `batch_size`, where given, is a ceiling on texts.
     """
+    share = -(-sum(lengths) // workers)
+    token_budget = min(token_budget, max(share, _LEAST_BATCH))
+    batches = []
     order = np.argsort(np.negative(lengths), kind="stable")
     start = 0
     while start < len(order):
         count = max(1, token_budget // max(1, lengths[order[start]]))
         if batch_size is not None:
             count = min(count, batch_size)
-        yield order[start : start + count]
+        batches.append(order[start : start + count])
         start += count
+    return batches
 
 
 def pad(sequences: Sequence[NDArray[np.int32]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -54,11 +54,16 @@ def _cache_is_optional() -> contextlib.suppress:
     return contextlib.suppress(OSError, RuntimeError)
 
 
-def _record(path: Path) -> Path:
+def cache_directory() -> Path:
+    """Where embedder keeps what it can make again, for this user; RuntimeError where the user has no home."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not cache.is_absolute():  # unset, or to be ignored by the XDG Base Directory Specification
         cache = Path.home() / ".cache"
-    return cache / "embedder" / "verified" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    return cache / "embedder"
+
+
+def _record(path: Path) -> Path:
+    return cache_directory() / "verified" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -5,9 +5,9 @@ One path for one text and for a million: they go through it in windows, so memor
 """
 
 import os
-import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Set, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypedDict, Unpack
 
@@ -17,15 +17,16 @@ from numpy.typing import ArrayLike, NDArray
 from embedder import similarity
 from embedder.artifact import open_artifact
 from embedder.batching import pad, plan_batches, windows
+from embedder.cores import has_fast_integers
 from embedder.digests import check_digest, check_digest_once
 from embedder.errors import InputError
-from embedder.manifest import DEFAULT_PROMPTS, POOLING_MASK
-from embedder.session import Session
-from embedder.tokenizer import TextTokenizer
+from embedder.inputs import check_count, check_prompt, checked_list, checked_texts
+from embedder.manifest import DEFAULT_PROMPTS, POOLING_MASK, Graph
+from embedder.packed import packed_graph
+from embedder.session import Session, choose_provider
+from embedder.tokenizer import TextTokenizer, TokenIds
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -54,28 +55,42 @@ class Embedder:
         manifest: what the artifact says of itself: its source, settings, files, and measured parity.
     """
 
-    def __init__(self, model: str | os.PathLike[str] = DEFAULT_MODEL, *, provider: str | None = None) -> None:
+    def __init__(
+        self,
+        model: str | os.PathLike[str] = DEFAULT_MODEL,
+        *,
+        provider: str | None = None,
+        graph: str | None = None,
+        threads: int | None = None,
+    ) -> None:
         """Load an exported model.
 
         Args:
             model: the path of an artifact; the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id of
                 a Hub repository that holds one.
             provider: "cpu" or "cuda"; None takes a GPU where onnxruntime has one, else the CPU.
+            graph: "fp32" or "int8", of those that the artifact has; "auto" is the fastest for the provider and the CPU;
+                None is fp32, the exact one, where the artifact has it.
+            threads: most threads to compute with on a CPU; None takes one for each core that this process may use.
 
         Raises:
+            InputError: the artifact has no such graph, or `threads` is out of range; the message says which it has.
             ModelNotFoundError: there is no such artifact; the message says how to export it.
             ArtifactError: a file is missing, truncated, altered, or of a format this version does not read.
             ProviderError: the provider is unknown or not available.
             DependencyError: onnxruntime is not installed.
         """
+        check_count("threads", threads)
         artifact = open_artifact(model)
         self.manifest = artifact.manifest
-        settings, graph = self.manifest.tokenizer, self.manifest.graphs[0]
-        self._graph = graph
-        check_digest(artifact.path(graph.file), graph.file.sha256)
+        settings = self.manifest.tokenizer
+        device = choose_provider(provider)
+        self._graph = chosen = _choose_graph(self.manifest.graphs, graph, device)
+        check_digest(artifact.path(chosen.file), chosen.file.sha256)
         check_digest(artifact.path(settings.file), settings.file.sha256)
-        check_digest_once(artifact.path(graph.weights), graph.weights.sha256)
-        self._session = Session(artifact.path(graph.file), graph.output, self.dimension, provider)
+        check_digest_once(artifact.path(chosen.weights), chosen.weights.sha256)
+        packed = packed_graph(artifact, chosen) if device == "cpu" else None
+        self._session = Session(artifact.path(chosen.file), chosen.output, self.dimension, provider, threads, packed)
         self._tokenizer = TextTokenizer(artifact.path(settings.file), settings.max_seq_length)
 
     def __repr__(self) -> str:
@@ -120,7 +135,7 @@ class Embedder:
             InputError: a text is not a string, or holds a lone surrogate (the message says which); or an option
                 is out of range. Nothing has been encoded then.
         """
-        checked = _checked_list(texts)
+        checked = checked_list(texts)
         blocks = self.encode_iter(
             checked,
             prompt_name=prompt_name,
@@ -158,18 +173,21 @@ class Embedder:
         """
         if isinstance(texts, str):
             raise InputError("encode_iter takes an iterable of strings; for one string call encode")
-        _check_count("batch_size", batch_size, None)
-        _check_count("truncate_dim", truncate_dim, self.dimension)
+        check_count("batch_size", batch_size)
+        check_count("truncate_dim", truncate_dim, self.dimension)
         prefix = self._resolve_prompt(prompt_name, prompt)
         unpooled = 0
         if not self.manifest.head.include_prompt:
             unpooled = self._tokenizer.prompt_length(prefix, self.manifest.tokenizer.special_ids)
-        stream = _checked_texts(texts)
+        stream = windows(prefix + text for text in checked_texts(texts))
 
         def blocks() -> Iterator[NDArray[np.float32]]:
-            with _progress_bar(texts) if show_progress_bar else nullcontext() as bar:
-                for window in windows(stream):
-                    block = self._encode_window([prefix + text for text in window], unpooled, batch_size, bar)
+            with (
+                _progress_bar(texts) if show_progress_bar else nullcontext() as bar,
+                ThreadPoolExecutor(self._session.threads, "embedder") as pool,
+            ):
+                for token_ids in _read_ahead(stream, self._tokenizer, pool):
+                    block = self._encode_window(token_ids, unpooled, batch_size, pool, bar)
                     block = np.ascontiguousarray(block[:, :truncate_dim])
                     yield similarity.normalize(block) if normalize_embeddings else block
 
@@ -200,17 +218,24 @@ class Embedder:
         Raises:
             InputError: a text is not a string.
         """
-        input_ids, attention_mask = pad(self._tokenizer(_checked_list(texts)), self.manifest.tokenizer.pad_id)
+        input_ids, attention_mask = pad(self._tokenizer(checked_list(texts)), self.manifest.tokenizer.pad_id)
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
-    def _encode_window(self, texts: list[str], unpooled: int, batch_size: int | None, bar: Any) -> NDArray[np.float32]:
-        token_ids = self._tokenizer(texts)
-        embeddings = np.empty((len(texts), self.dimension), np.float32)
-        lengths = [len(ids) for ids in token_ids]
-        for rows in plan_batches(lengths, self._session.token_budget, batch_size):
-            embeddings[rows] = self._session.run(self._inputs([token_ids[row] for row in rows], unpooled))
+    def _encode_window(
+        self, token_ids: list[TokenIds], unpooled: int, batch_size: int | None, pool: ThreadPoolExecutor, bar: Any
+    ) -> NDArray[np.float32]:
+        """The embeddings of texts that are held at once: by batches in many threads, or by one batch in all threads."""
+        embeddings = np.empty((len(token_ids), self.dimension), np.float32)
+        batches = plan_batches(list(map(len, token_ids)), self._session.token_budget, self._session.threads, batch_size)
+
+        def run(rows: NDArray[np.intp]) -> int:
+            inputs = self._inputs([token_ids[row] for row in rows], unpooled)
+            embeddings[rows] = self._session.run(inputs, alone=len(batches) == 1)
+            return len(rows)
+
+        for count in map(run, batches) if len(batches) == 1 else pool.map(run, batches):
             if bar is not None:
-                bar.update(len(rows))
+                bar.update(count)
         return embeddings
 
     def _inputs(self, token_ids: list[NDArray[np.int32]], unpooled: int) -> dict[str, NDArray[np.int64]]:
@@ -234,8 +259,7 @@ class Embedder:
             if name is not None and name not in list(self.prompts):  # a list, as not all that is given can be hashed
                 raise InputError(f"unknown prompt_name {name!r}: the model has {', '.join(map(repr, self.prompts))}")
             prompt = "" if name is None else self.prompts[name]
-        if not isinstance(prompt, str) or _SURROGATE.search(prompt):
-            raise InputError(f"prompt should be a string of valid Unicode, not {prompt!r:.80}")
+        check_prompt(prompt)
         return prompt
 
 
@@ -248,54 +272,56 @@ def encode(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     provider: str | None = None,
+    graph: str | None = None,
+    threads: int | None = None,
     **options: Unpack[EncodeOptions],
 ) -> NDArray[np.float32]:
     """Encode `texts` by `model`, which is loaded at the first call and kept for the next ones.
 
-    As `Embedder(model, provider=provider).encode(texts, **options)`, with the same result and errors.
+    As `Embedder(model, provider=provider, ...).encode(texts, **options)`, with the same result and errors.
     """
     # What a name or a relative path means depends on where one is.
     here = None if os.path.isabs(str(model)) else os.getcwd()
-    key = (str(model), repr(provider), here, os.environ.get("EMBEDDER_ARTIFACTS"))
+    key = (str(model), repr((provider, graph, threads)), here, os.environ.get("EMBEDDER_ARTIFACTS"))
     if key not in _loaded:
         with _loading:
             if key not in _loaded:  # another thread may have been first
-                _loaded[key] = Embedder(model, provider=provider)
+                _loaded[key] = Embedder(model, provider=provider, graph=graph, threads=threads)
     return _loaded[key].encode(texts, **options)
 
 
-def _checked_list(texts: str | Iterable[str]) -> list[str]:
-    return list(_checked_texts([texts] if isinstance(texts, str) else texts))
-
-
-def _checked_texts(texts: Iterable[str]) -> Iterator[str]:
-    # Iterating bytes gives numbers, a mapping its keys, a set no order: none can be meant.
-    try:
-        iterator = None if isinstance(texts, bytes | bytearray | Mapping | Set) else iter(texts)
-    except TypeError:
-        iterator = None
-    if iterator is None:
-        raise InputError(f"texts should be a string or an iterable of strings, not {type(texts).__name__}")
-    return (_checked_text(index, text) for index, text in enumerate(iterator))
-
-
-def _checked_text(index: int, text: object) -> str:
-    if not isinstance(text, str):
-        raise InputError(f"texts[{index}] should be a string, not {type(text).__name__}: {text!r:.80}")
-    if not text.isascii() and (found := _SURROGATE.search(text)):
+def _choose_graph(graphs: tuple[Graph, ...], wanted: str | None, provider: str) -> Graph:
+    by_precision = {graph.precision: graph for graph in graphs}
+    if wanted == "auto":
+        order = ("int8", "fp32") if provider == "cpu" and has_fast_integers() else ("fp32", "int8")
+        wanted = next(precision for precision in order if precision in by_precision)
+    elif wanted is None:
+        wanted = graphs[0].precision
+    if not isinstance(wanted, str) or wanted not in by_precision:
         raise InputError(
-            f"texts[{index}] is not valid Unicode: it holds the lone surrogate U+{ord(found[0]):04X} at character "
-            f'{found.start()}. text.encode("utf-8", "replace").decode() replaces it'
+            f"the model has no graph {wanted!r}, it has {', '.join(map(repr, by_precision))}: choose one of them, or "
+            '"auto"; embedder-export --graphs says which to write'
         )
-    return text
+    return by_precision[wanted]
 
 
-def _check_count(name: str, value: object, most: int | None) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if value is None or (whole and value >= 1 and (most is None or value <= most)):  # type: ignore[operator]
-        return
-    upper = f" and at most {most}" if most else ""
-    raise InputError(f"{name} should be a whole number, at least 1{upper}, not {value!r}")
+def _read_ahead(
+    stream: Iterator[list[str]], tokenize: Callable[[list[str]], list[TokenIds]], pool: ThreadPoolExecutor
+) -> Iterator[list[TokenIds]]:
+    """The token ids of each window of texts, made while the caller is busy with those of the window before it."""
+    window = next(stream, None)
+    token_ids = tokenize(window) if window else None
+    while token_ids is not None:
+        error, following = None, None
+        try:
+            following = next(stream, None)
+        except Exception as raised:  # whatever the caller's texts raise comes after what they gave before
+            error = raised
+        tokenized = pool.submit(tokenize, following) if following else None
+        yield token_ids
+        if error is not None:
+            raise error
+        token_ids = tokenized.result() if tokenized else None
 
 
 def _progress_bar(texts: Iterable[str]) -> AbstractContextManager[Any]:

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin
 
 from embedder.errors import ArtifactError, FormatError
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST_NAME = "embedder.json"
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -92,15 +92,28 @@ class Head:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A form of the graph that the export timed: geometric mean over its shapes, in milliseconds a call."""
+    """A graph that the export timed: geometric mean over its shapes, in milliseconds a call, on one thread."""
 
     name: str
     milliseconds: float
 
 
 @dataclass(frozen=True)
+class Quality:
+    """How near a graph's vectors are to those of the fp32 graph of the same export, over the export's sentences."""
+
+    sentences: int
+    mean_cosine: float
+    min_cosine: float
+
+
+@dataclass(frozen=True)
 class Graph:
-    """An ONNX graph, its weights beside it, and what the export measured before it chose this form."""
+    """An ONNX graph, its weights beside it, and what the export measured of it.
+
+    candidates: of fp32 the forms that it was chosen from; of another precision that and fp32, timed side by side.
+    quality: of another precision than fp32.
+    """
 
     precision: str
     file: File
@@ -109,6 +122,7 @@ class Graph:
     output: str
     form: str
     candidates: tuple[Candidate, ...]
+    quality: Quality | None
 
     def __post_init__(self) -> None:
         _require(self.precision in PRECISIONS, f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
@@ -153,6 +167,8 @@ class Manifest:
             self.similarity in SIMILARITIES, f"similarity: {self.similarity!r} is none of {', '.join(SIMILARITIES)}"
         )
         _require(len(self.graphs) >= 1, "graphs: empty")
+        precisions = [graph.precision for graph in self.graphs]
+        _require(len(set(precisions)) == len(precisions), f"graphs: several of one precision, {precisions}")
         for graph in self.graphs:
             masked = POOLING_MASK in graph.inputs
             _require(

@@ -1,6 +1,8 @@
 """Running a graph; the only file that knows onnxruntime."""
 
+import ctypes
 import os
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.cores import usable_cores
 from embedder.errors import ArtifactError, DependencyError, ProviderError
 
 # Since 1.32 onnxruntime reports to its maker unless told not to before it is imported, by us or by the export: an
@@ -29,64 +32,196 @@ class Provider:
 
 
 PROVIDERS = {
-    "cpu": Provider("CPUExecutionProvider", "onnxruntime", 512),
+    "cpu": Provider("CPUExecutionProvider", "onnxruntime", 256),
     "cuda": Provider("CUDAExecutionProvider", "onnxruntime-gpu", 16384),
 }
 
 _ERRORS_ONLY = 3
+# A text so much longer than a batch leaves onnxruntime's arena of that size, which is given back then.
+_SHRINK_PAST = 4
 
 
 class Session:
-    """A graph loaded into onnxruntime. Safe to call from many threads."""
+    """A graph loaded into onnxruntime. Safe to call from many threads, and after a fork.
 
-    def __init__(self, graph: Path, output: str, dimension: int, provider: str | None) -> None:
-        """Load `graph`, of which `output` has rows of length `dimension`.
+    On a CPU there are two of onnxruntime's sessions, of which each is made when it is first wanted: one in which a call
+    has all threads, for a text alone, and one in which each call has the caller's thread and no other, for many callers
+    at once. The latter does more work in a second, as its threads never wait for one another.
+    """
 
-        `provider` is one of `PROVIDERS`; None takes a GPU where there is one, else the CPU.
+    def __init__(
+        self,
+        graph: Path,
+        output: str,
+        dimension: int,
+        provider: str | None = None,
+        threads: int | None = None,
+        packed: Path | None = None,
+    ) -> None:
+        """Load `graph`, of which `output` has rows of length `dimension`; or `packed`, the same by `save_packed`.
+
+        `provider` is one of `PROVIDERS`; None takes a GPU where there is one, else the CPU. `threads` is how many
+        threads compute, on a CPU; None takes one for each core that the process may use.
 
         Raises:
             DependencyError: onnxruntime is not installed.
             ProviderError: the provider is unknown, or not to be had here.
             ArtifactError: onnxruntime cannot load the graph, or it has another output.
         """
-        if provider is not None and (not isinstance(provider, str) or provider not in PROVIDERS):
-            raise ProviderError(f"unknown provider {provider!r}: choose from {', '.join(map(repr, PROVIDERS))}")
-        onnxruntime = _import_onnxruntime()
-        self.provider = _choose_provider(onnxruntime, provider)
-        self._output = output
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
-        # A plan of memory is kept for each shape of input, and few shapes come twice: it costs more than it saves.
-        options.enable_mem_pattern = False
-        try:
-            self._session = onnxruntime.InferenceSession(str(graph), options, providers=[PROVIDERS[self.provider].name])
-        except Exception as error:  # onnxruntime's errors share no base but Exception
-            raise ArtifactError(f"onnxruntime cannot load {graph}: {error}. Export or copy the model again") from error
-        # Where CUDA is built in but does not start, onnxruntime goes on with the CPU and says so only in its log.
-        if PROVIDERS[self.provider].name not in self._session.get_providers():
-            if provider is not None:
-                raise ProviderError(f"provider {provider!r} did not start: check the NVIDIA driver and CUDA libraries")
-            self.provider = "cpu"
+        self._graph, self._packed, self._output, self._wanted = graph, packed, output, provider
+        self.provider = choose_provider(provider)
+        self.threads = (threads or usable_cores()) if self.provider == "cpu" else 1
+        self._sessions: dict[int, Any] = {}
+        self._used: set[int] = set()
+        self._begin()
+        outputs = self._load(self.threads).get_outputs()
+        if self.provider == "cpu":  # it may have fallen back on it
+            self.threads = threads or usable_cores()
+        found = {value.name: value.shape[-1] if value.shape else None for value in outputs}
         self.token_budget = PROVIDERS[self.provider].token_budget
-        found = {value.name: value.shape[-1] if value.shape else None for value in self._session.get_outputs()}
         if found.get(output) != dimension:
             raise ArtifactError(
                 f"{graph} has the outputs {found}, the manifest says {output!r} of length {dimension}: "
                 "export or copy the model again"
             )
 
-    def run(self, inputs: Mapping[str, NDArray[np.int64]]) -> NDArray[np.float32]:
+    def run(self, inputs: Mapping[str, NDArray[np.int64]], *, alone: bool = True) -> NDArray[np.float32]:
         """The embeddings, float32 of shape (batch, dimension), of the graph's `inputs`, each (batch, length).
+
+        The call has all threads, unless it is one of many, not `alone`, or another has them already.
 
         Raises:
             ArtifactError: onnxruntime fails on them, as it does on ids or lengths that the graph has no place for.
         """
+        if self._process != os.getpid():
+            self._forget_threads()
+        if alone and self._all_threads.acquire(blocking=False):
+            try:
+                return self._run(inputs, self.threads)
+            finally:
+                self._all_threads.release()
+        return self._run(inputs, 1)
+
+    def _run(self, inputs: Mapping[str, NDArray[np.int64]], threads: int) -> NDArray[np.float32]:
+        session = self._load(threads)
+        self._used.add(threads)
+        size = next(iter(inputs.values())).size
+        options = _shrinking() if size > _SHRINK_PAST * self.token_budget and self.provider == "cpu" else None
         try:
-            (embeddings,) = self._session.run([self._output], dict(inputs))
-        except Exception as error:  # as above
+            (embeddings,) = session.run([self._output], dict(inputs), options)
+        except Exception as error:  # as in `_open`
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
             raise ArtifactError(f"onnxruntime failed on {shapes}: {error}") from error
         return embeddings  # type: ignore[no-any-return]
+
+    def _load(self, threads: int) -> Any:
+        """The session of so many threads a call."""
+        if threads in self._sessions:
+            return self._sessions[threads]
+        with self._loading:
+            if threads not in self._sessions:
+                for unused in self._sessions.keys() - self._used:  # it has done no more than to show that it loads
+                    del self._sessions[unused]
+                self._sessions[threads] = self._new_session(threads)
+            return self._sessions[threads]
+
+    def _begin(self) -> None:
+        """New locks, as after a fork those of the parent may be held for ever."""
+        self._process = os.getpid()
+        self._loading = threading.Lock()
+        self._all_threads = threading.Lock()
+
+    def _forget_threads(self) -> None:
+        """After a fork: threads stay behind in the parent, so that a session with threads would wait for ever."""
+        for threads in [threads for threads in self._sessions if threads > 1]:
+            # Its end would wait for them, too. So it gets none.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._sessions.pop(threads)))
+        self._begin()
+
+    def _new_session(self, threads: int) -> Any:
+        if self._packed is not None:
+            try:
+                return _open(self._packed, PROVIDERS["cpu"].name, _options(threads, optimize=False))
+            except ArtifactError:
+                self._packed = None  # it is but a copy
+        name = PROVIDERS[self.provider].name
+        session = _open(self._graph, name, _options(threads))
+        # Where CUDA is built in but does not start, onnxruntime goes on with the CPU and says so only in its log.
+        if name not in session.get_providers():
+            if self._wanted is not None:
+                raise ProviderError(
+                    f"provider {self._wanted!r} did not start: check the NVIDIA driver and CUDA libraries"
+                )
+            self.provider = "cpu"
+        return session
+
+
+def save_packed(graph: Path, target: Path) -> None:
+    """Write `graph` to `target`, with its weights beside it, as onnxruntime optimises and packs them on this CPU.
+
+    Raises:
+        ArtifactError: onnxruntime cannot load the graph, or cannot write.
+    """
+    options = _options(1)
+    options.optimized_model_filepath = str(target)
+    for key, value in {
+        "session.optimized_model_external_initializers_file_name": f"{target.name}.data",
+        "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+        "session.save_external_prepacked_constant_initializers": "1",
+    }.items():
+        options.add_session_config_entry(key, value)
+    _open(graph, PROVIDERS["cpu"].name, options)
+
+
+def runtime_version() -> str:
+    """Of onnxruntime."""
+    return str(_import_onnxruntime().__version__)
+
+
+def _options(threads: int, *, optimize: bool = True) -> Any:
+    onnxruntime = _import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    # Between the steps of a call threads spin, which is worth a third of its time; between calls they sleep.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # A plan of memory is kept for each shape of input, and few shapes come twice: it costs more than it saves.
+    options.enable_mem_pattern = False
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def _open(graph: Path, provider: str, options: Any) -> Any:
+    try:
+        return _import_onnxruntime().InferenceSession(str(graph), options, providers=[provider])
+    except Exception as error:  # onnxruntime's errors share no base but Exception
+        raise ArtifactError(f"onnxruntime cannot load {graph}: {error}. Export or copy the model again") from error
+
+
+def _shrinking() -> Any:
+    options = _import_onnxruntime().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
+
+
+def choose_provider(wanted: str | None) -> str:
+    """The provider `wanted`, one of `PROVIDERS`; None is a GPU where onnxruntime has one, else the CPU.
+
+    Raises:
+        DependencyError, ProviderError: as `Session`.
+    """
+    if wanted is not None and (not isinstance(wanted, str) or wanted not in PROVIDERS):
+        raise ProviderError(f"unknown provider {wanted!r}: choose from {', '.join(map(repr, PROVIDERS))}")
+    available = _import_onnxruntime().get_available_providers()
+    if wanted is None:
+        return "cuda" if PROVIDERS["cuda"].name in available else "cpu"
+    if PROVIDERS[wanted].name not in available:
+        raise ProviderError(
+            f"provider {wanted!r} is not in the onnxruntime installed here (it has {', '.join(available)}). "
+            f"Run: pip uninstall onnxruntime; pip install {PROVIDERS[wanted].package}"
+        )
+    return wanted
 
 
 def _import_onnxruntime() -> Any:
@@ -98,15 +233,3 @@ def _import_onnxruntime() -> Any:
             "an NVIDIA GPU: pip install onnxruntime-gpu (embedder[gpu]); one of them, not both"
         ) from error
     return onnxruntime
-
-
-def _choose_provider(onnxruntime: Any, wanted: str | None) -> str:
-    available = onnxruntime.get_available_providers()
-    if wanted is None:
-        return "cuda" if PROVIDERS["cuda"].name in available else "cpu"
-    if PROVIDERS[wanted].name not in available:
-        raise ProviderError(
-            f"provider {wanted!r} is not in the onnxruntime installed here (it has {', '.join(available)}). "
-            f"Run: pip uninstall onnxruntime; pip install {PROVIDERS[wanted].package}"
-        )
-    return wanted

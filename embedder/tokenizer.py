@@ -12,6 +12,7 @@ TokenIds = NDArray[np.int32]
 
 # A first guess at how much of a long text the first tokens cover; `_clip` checks it and takes more where need be.
 _CHARACTERS_PER_TOKEN = 16
+_PART = 64
 # In characters; none in use comes near.
 _LONGEST_ADDED_TOKEN = 256
 
@@ -49,10 +50,15 @@ class TextTokenizer:
         long = self._max_seq_length * _CHARACTERS_PER_TOKEN
         try:
             clipped = [text if len(text) <= long else self._clip(text) for text in texts]
-            encodings = self._tokenizer.encode_batch_fast(clipped)
+            # In parts, as the library keeps a hundred bytes a token beside its id.
+            parts = (clipped[start : start + _PART] for start in range(0, len(clipped), _PART))
+            return [
+                np.array(encoding.ids, np.int32)
+                for part in parts
+                for encoding in self._tokenizer.encode_batch_fast(part)
+            ]
         except Exception as error:  # as above
             raise ArtifactError(f"the model's tokenizer failed: {error}. Export or copy the model again") from error
-        return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def prompt_length(self, prompt: str, special_ids: Collection[int]) -> int:
         """How many tokens at the start of a text are those of `prompt`, as sentence-transformers counts them.

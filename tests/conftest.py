@@ -21,8 +21,9 @@ settings.load_profile("project")
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path_factory):
-    """No test reads or writes the user's cache of verified files."""
+    """No test reads or writes the user's cache; and none packs weights unless it is about that."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("EMBEDDER_OPTIMIZE", "0")
 
 
 @pytest.fixture

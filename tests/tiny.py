@@ -16,10 +16,12 @@ from embedder.manifest import (
     FORMAT_VERSION,
     GRAPH_INPUTS,
     POOLING_MASK,
+    Candidate,
     File,
     Graph,
     Manifest,
     Parity,
+    Quality,
     Source,
     read_manifest,
     write_manifest,
@@ -84,6 +86,7 @@ def write_tiny_artifact(
                 output="embedding",
                 form="traced",
                 candidates=(),
+                quality=None,
             ),
         ),
         parity=Parity("nothing", 0, 1.0, 0.0),
@@ -91,6 +94,26 @@ def write_tiny_artifact(
     )
     write_manifest(replace(manifest, **fields), directory)
     return directory
+
+
+def add_int8_graph(directory: Path) -> None:
+    """A second graph beside that of `write_tiny_artifact`, which can be told from it: its vectors are the negative."""
+    model = tiny_body(-TABLE)
+    add_head(model.graph, (Pooling(("mean",), True), Normalize()), DIMENSION)
+    scratch = save_graph(model, directory / "scratch", "model.int8.onnx").parent
+    for path in scratch.iterdir():
+        path.rename(directory / path.name)
+    scratch.rmdir()
+    manifest = read_manifest(directory)
+    graph = replace(
+        manifest.graphs[0],
+        precision="int8",
+        file=described(directory / "model.int8.onnx"),
+        weights=described(directory / "model.int8.onnx.data"),
+        candidates=(Candidate("fp32", 2.0), Candidate("int8", 1.0)),
+        quality=Quality(3, 0.998, 0.99),
+    )
+    write_manifest(replace(manifest, graphs=(*manifest.graphs, graph)), directory)
 
 
 def redescribe(directory: Path) -> None:

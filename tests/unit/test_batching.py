@@ -7,9 +7,12 @@ from embedder.batching import pad, plan_batches, windows
 LENGTHS = st.lists(st.integers(0, 600), max_size=80)
 
 
-@given(LENGTHS, st.integers(1, 1024), st.none() | st.integers(1, 40))
-def test_batches_hold_every_text_once_within_budget_and_ceiling(lengths, budget, batch_size):
-    batches = [batch.tolist() for batch in plan_batches(lengths, budget, batch_size)]
+WORKERS = st.integers(1, 64)
+
+
+@given(LENGTHS, st.integers(1, 1024), WORKERS, st.none() | st.integers(1, 40))
+def test_batches_hold_every_text_once_within_budget_and_ceiling(lengths, budget, workers, batch_size):
+    batches = [batch.tolist() for batch in plan_batches(lengths, budget, workers, batch_size)]
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = max(lengths[index] for index in batch)
@@ -17,10 +20,16 @@ def test_batches_hold_every_text_once_within_budget_and_ceiling(lengths, budget,
         assert batch_size is None or len(batch) <= batch_size
 
 
-@given(LENGTHS, st.integers(1, 1024))
-def test_longest_come_first_and_like_lengths_together(lengths, budget):
-    order = [lengths[index] for batch in plan_batches(lengths, budget, None) for index in batch]
+@given(LENGTHS, st.integers(1, 1024), WORKERS)
+def test_longest_come_first_and_like_lengths_together(lengths, budget, workers):
+    order = [lengths[index] for batch in plan_batches(lengths, budget, workers, None) for index in batch]
     assert order == sorted(lengths, reverse=True)
+
+
+def test_little_work_is_shared_out_and_very_little_is_not():
+    assert [len(batch) for batch in plan_batches([40] * 8, 512, 4, None)] == [2, 2, 2, 2]
+    assert [len(batch) for batch in plan_batches([40] * 8, 512, 1, None)] == [8]
+    assert [len(batch) for batch in plan_batches([8] * 4, 512, 4, None)] == [4]
 
 
 @given(st.lists(st.text(max_size=8) | st.just("x" * 400_000), max_size=2100))
