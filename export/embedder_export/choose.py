@@ -29,7 +29,7 @@ _DRAW = 1.05
 
 @dataclass(frozen=True)
 class Choice:
-    """The form that was kept, where its files lie, and what every form took."""
+    """The form of a graph that was kept, where its files lie, and what it took beside others."""
 
     graph: Path
     form: str
@@ -49,24 +49,39 @@ def choose_form(
         return Choice(forms[first], first, ())
     report("timing the forms of the graph")
     nodes = {form: len(onnx.load(path, load_external_data=False).graph.node) for form, path in forms.items()}
+    candidates = timed(forms, tokenizer, texts, _TOLERANCE)
+    limit = _DRAW * min(candidate.milliseconds for candidate in candidates)
+    form = min((candidate.name for candidate in candidates if candidate.milliseconds <= limit), key=nodes.__getitem__)
+    return Choice(forms[form], form, candidates)
+
+
+def timed(
+    paths: dict[str, Path], tokenizer: ConvertedTokenizer, texts: list[str], tolerance: float
+) -> tuple[Candidate, ...]:
+    """The graphs at `paths` in turn on tokens of `texts`; but the first, those that differ by more than `tolerance`,
+    as a share of a vector's length, are left out.
+
+    Raises:
+        CheckpointError: as `choose_form`.
+    """
     try:
         encoding = Tokenizer.from_str(tokenizer.json).encode(" ".join(texts), add_special_tokens=False)
     except Exception as error:  # the library raises bare Exception
         raise CheckpointError(f"the checkpoint's tokenizer fails: {error}") from error
     token_ids = encoding.ids or [tokenizer.pad_id]
-    timed = _time(forms, token_ids, [(rows, min(tokens, tokenizer.max_seq_length)) for rows, tokens in _SHAPES])
-    limit = _DRAW * min(candidate.milliseconds for candidate in timed)
-    form = min((candidate.name for candidate in timed if candidate.milliseconds <= limit), key=nodes.__getitem__)
-    return Choice(forms[form], form, tuple(timed))
+    shapes = [(rows, min(tokens, tokenizer.max_seq_length)) for rows, tokens in _SHAPES]
+    return tuple(_time(paths, token_ids, shapes, tolerance))
 
 
-def _time(paths: dict[str, Path], token_ids: list[int], shapes: list[tuple[int, int]]) -> list[Candidate]:
-    """Time the graphs in turn, so that a machine that slows down slows them all; drop the ones that differ."""
+def _time(
+    paths: dict[str, Path], token_ids: list[int], shapes: list[tuple[int, int]], tolerance: float
+) -> list[Candidate]:
+    """In turn, so that a machine that slows down slows them all."""
     generator = np.random.default_rng(0)
     sessions = {form: session for form, path in paths.items() if (session := _session(path)) is not None}
     reference = next(iter(paths))
     if reference not in sessions:
-        raise CheckpointError("onnxruntime cannot load the graph that optimum made of the checkpoint")
+        raise CheckpointError("onnxruntime cannot load the graph that was made of the checkpoint")
     seconds: dict[str, list[float]] = {form: [] for form in sessions}
     for shape in shapes:
         feed = _feed(generator, token_ids, *shape)
@@ -74,8 +89,8 @@ def _time(paths: dict[str, Path], token_ids: list[int], shapes: list[tuple[int, 
         try:
             expected = sessions[reference].run(None, feed)[0]
         except Exception as error:  # onnxruntime's errors share no base but Exception
-            raise CheckpointError(f"onnxruntime cannot run the graph that optimum made: {error}") from error
-        seconds = {form: times for form, times in seconds.items() if _agrees(sessions[form], feed, expected)}
+            raise CheckpointError(f"onnxruntime cannot run the graph that was made: {error}") from error
+        seconds = {form: times for form, times in seconds.items() if _agrees(sessions[form], feed, expected, tolerance)}
         rounds: list[dict[str, float]] = []
         while len(rounds) < _ROUNDS.start or (
             len(rounds) < _ROUNDS.stop and sum(sum(times.values()) for times in rounds) < _SECONDS
@@ -87,13 +102,15 @@ def _time(paths: dict[str, Path], token_ids: list[int], shapes: list[tuple[int, 
     return [Candidate(form, round(1000 * geometric_mean(values), 3)) for form, values in seconds.items()]
 
 
-def _agrees(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray], expected: np.ndarray) -> bool:
+def _agrees(
+    session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray], expected: np.ndarray, tolerance: float
+) -> bool:
     try:
         found = session.run(None, feed)[0]
     except Exception:  # as above: a fusion that onnxruntime has no kernel for
         return False
     # Written so that NaN is no agreement.
-    return bool(np.abs(found - expected).max() <= _TOLERANCE * np.linalg.norm(expected, axis=1).max())
+    return bool(np.abs(found - expected).max() <= tolerance * np.linalg.norm(expected, axis=1).max())
 
 
 def _seconds(session: onnxruntime.InferenceSession, feed: dict[str, np.ndarray]) -> float:

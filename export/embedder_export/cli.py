@@ -14,7 +14,7 @@ from embedder.manifest import Parity
 from embedder_export import __version__
 from embedder_export.checkpoint import read_checkpoint
 from embedder_export.convert import CONVERTERS, check_converter
-from embedder_export.pipeline import export
+from embedder_export.pipeline import GRAPHS, export
 from embedder_export.verify import VERIFICATIONS, check_verification
 
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph with pooling and
@@ -50,6 +50,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="reference: compare with sentence-transformers, which needs the extra [torch]; auto, the default: with "
         "the best reference that is here",
     )
+    parser.add_argument(
+        "--graphs",
+        type=_graphs,
+        metavar="NAME,...",
+        help=f"which of {','.join(GRAPHS)} to write; default: all that are good enough",
+    )
     options = parser.parse_args(arguments)
     report = _reporter()
     try:
@@ -58,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report(f"reading the checkpoint {options.model}")
         _quieten_libraries()
         checkpoint = read_checkpoint(options.model)
-        manifest = export(checkpoint, options.output, report, converter=options.converter)
+        manifest = export(checkpoint, options.output, report, converter=options.converter, graphs=options.graphs)
     except EmbedderError as error:
         # Other libraries' messages, which ours may end in, have many lines.
         print(f"embedder-export: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -70,6 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     report(f"{options.output}: {_describe(manifest.parity)}")
     return 0
+
+
+def _graphs(names: str) -> tuple[str, ...]:
+    wanted = tuple(name.strip() for name in names.split(","))
+    for name in wanted:
+        if name not in GRAPHS:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(GRAPHS)}")
+    return wanted
 
 
 def _describe(parity: Parity | None) -> str:

@@ -14,10 +14,10 @@ _EXTERNAL_BYTES = 1024
 _ALIGNMENT = 4096
 
 
-def save_graph(model: ir.Model, directory: Path) -> Path:
-    """Write `model` to a new `directory` and return its path."""
+def save_graph(model: ir.Model, directory: Path, name: str = "model.onnx") -> Path:
+    """Write `model` to a new `directory` by `name`, and return its path."""
     directory.mkdir()
-    path = directory / "model.onnx"
+    path = directory / name
     weights_of(path).touch()  # onnx_ir makes none for a graph without large tensors
     ir.save(
         model,

@@ -11,6 +11,8 @@ from embedder_export.layers import TOKENS, Dense, Layer, LayerNorm, Normalize, P
 from embedder_export.operators import ACTIVATIONS, Operators
 
 OUTPUT = "embedding"
+# Of the names of its constants.
+PREFIX = "head"
 _TORCH_LAYER_NORM_EPSILON = 1e-5
 
 
@@ -20,7 +22,7 @@ def add_head(graph: ir.Graph, layers: tuple[Layer, ...], hidden_size: int) -> in
     Raises:
         CheckpointError: a layer is made for vectors of another length than the layer before it gives.
     """
-    op = Operators(graph, "head")
+    op = Operators(graph, PREFIX)
     tokens = vectors = graph.outputs[0]
     dimension = hidden_size
     for layer in layers:

@@ -1,21 +1,35 @@
 """The export from end to end: every stage in its order."""
 
 import gc
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from embedder.manifest import Manifest, write_manifest
+from tokenizers import Tokenizer
 
 from embedder_export.checkpoint import Checkpoint
-from embedder_export.choose import choose_form
+from embedder_export.choose import Choice, choose_form, timed
 from embedder_export.convert import convert_body
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
-from embedder_export.tokenizer import convert_tokenizer
-from embedder_export.verify import parity_sentences, verify
-from embedder_export.write import staged, write_artifact
+from embedder_export.int8 import quantize
+from embedder_export.tokenizer import ConvertedTokenizer, convert_tokenizer
+from embedder_export.verify import (
+    MIN_MEAN_COSINE,
+    MIN_QUALITY_COSINE,
+    falls_short,
+    measure_quality,
+    parity_sentences,
+    sample_sentences,
+    verify,
+)
+from embedder_export.write import drop_graphs, staged, write_artifact
+
+# What an export can write, of `embedder.manifest.PRECISIONS`.
+GRAPHS = ("fp32", "int8")
 
 
 def export(
@@ -24,6 +38,7 @@ def export(
     report: Callable[[str], None],
     *,
     converter: str = "auto",
+    graphs: Collection[str] | None = None,
 ) -> Manifest:
     """Export `checkpoint` to the directory `output`; `report` is told of each stage.
 
@@ -34,6 +49,7 @@ def export(
         output: where to; an artifact there is replaced.
         report: called with a line at each stage.
         converter: one of `convert.CONVERTERS`.
+        graphs: those of `GRAPHS` to write; None for all that are good enough.
 
     Raises:
         EmbedderError: its subclasses in `embedder_export.errors`.
@@ -49,11 +65,50 @@ def export(
             del model
             gc.collect()  # fusing leaves cycles that hold the weights
         choice = choose_form(forms, tokenizer, parity_sentences(), report)
+        choices = {"fp32": choice}
+        if graphs is None or "int8" in graphs:
+            report("quantising the graph to int8")
+            # Fused attention keeps its weights to itself; the first form has every product as a node.
+            source = replace(choice, graph=next(iter(forms.values())))
+            choices["int8"] = _quantized(choices, source, tokenizer, Path(scratch, "int8"))
 
-        report(f"writing the graph (form: {choice.form}); texts are cut at {tokenizer.max_seq_length} tokens")
-        manifest = write_artifact(stage, checkpoint, tokenizer, choice, dimension)
+        report(f"writing the graphs (form: {choice.form}); texts are cut at {tokenizer.max_seq_length} tokens")
+        manifest = write_artifact(stage, checkpoint, tokenizer, choices, dimension)
         write_manifest(manifest, stage)
 
         manifest = replace(manifest, parity=verify(stage, checkpoint, report))
+        manifest = _with_quality(stage, manifest, graphs, report)
         write_manifest(manifest, stage)
     return manifest
+
+
+def _quantized(choices: dict[str, Choice], source: Choice, tokenizer: ConvertedTokenizer, directory: Path) -> Choice:
+    backend = Tokenizer.from_str(tokenizer.json)
+    backend.enable_truncation(tokenizer.max_seq_length)
+    texts = [encoding.ids for encoding in backend.encode_batch(sample_sentences()) if encoding.ids]
+    path = quantize(source.graph, texts, directory)
+    paths = {precision: choice.graph for precision, choice in choices.items()} | {"int8": path}
+    return Choice(path, source.form, timed(paths, tokenizer, sample_sentences(), tolerance=math.inf))
+
+
+def _with_quality(
+    stage: Path, manifest: Manifest, graphs: Collection[str] | None, report: Callable[[str], None]
+) -> Manifest:
+    """`manifest` with what each graph is worth, and without those that were not asked for, or are too bad."""
+    kept, measured = [], []
+    for graph in manifest.graphs:
+        good = True
+        if graph.precision != "fp32":
+            quality = measure_quality(stage, graph.precision)
+            good = not falls_short(quality)
+            report(
+                f"{graph.precision} beside fp32: mean cosine {quality.mean_cosine:.4f}, smallest "
+                f"{quality.min_cosine:.4f}, over {quality.sentences} sentences"
+                + ("" if good else f": it falls short of {MIN_MEAN_COSINE} and {MIN_QUALITY_COSINE}")
+                + ("" if good or graphs else ", and is not written; --graphs writes it all the same")
+            )
+            graph = replace(graph, quality=quality)
+        measured.append(graph)
+        if good if graphs is None else graph.precision in graphs:
+            kept.append(graph.precision)
+    return drop_graphs(stage, replace(manifest, graphs=tuple(measured)), kept)

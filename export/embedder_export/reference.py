@@ -92,7 +92,7 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
     if path is None:
         return None
     try:
-        theirs = Embedder(artifact, provider="cpu")
+        theirs = Embedder(artifact, provider="cpu", graph="fp32")
         theirs._session = _OwnSession(path, checkpoint.layers)  # all else is the runtime's: tokens, batches, masks
     except Exception as error:  # the graph may be anything
         report(f"{OWN_GRAPH} is no reference: {error}")
@@ -130,9 +130,9 @@ class _OwnSession(Session):
         options = {"providers": ["CPUExecutionProvider"]}
         self._body = onnxruntime.InferenceSession(str(path), **options)
         self._head = onnxruntime.InferenceSession(head, **options)
-        self.provider, self.token_budget = "cpu", PROVIDERS["cpu"].token_budget
+        self.provider, self.token_budget, self.threads = "cpu", PROVIDERS["cpu"].token_budget, 1
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    def run(self, inputs: Mapping[str, np.ndarray], *, alone: bool = True) -> np.ndarray:
         given = {_TOKEN_TYPES: np.zeros_like(inputs[GRAPH_INPUTS[0]]), **inputs}
         feed = {value.name: given[value.name] for value in self._body.get_inputs()}
         given[self._tokens] = self._body.run([self._tokens], feed)[0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from embedder import Embedder
 from embedder.errors import ArtifactError
-from embedder.manifest import Parity
+from embedder.manifest import Parity, Quality
 
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NoReferenceError, ParityError
@@ -17,6 +17,8 @@ from embedder_export.reference import own_graph_reference, sentence_transformers
 VERIFICATIONS = ("auto", "reference")
 MIN_COSINE = 0.99999
 MAX_DIFFERENCE = 1e-4
+# What a graph of another precision than fp32 has to reach, beside it.
+MIN_MEAN_COSINE, MIN_QUALITY_COSINE = 0.997, 0.985
 
 # What a line of a text file cannot hold, and what people send all the same.
 _BLANK = ("", " ", "\n", "\t \n", "\u0085")
@@ -28,8 +30,18 @@ _PROMPTS = ("Represent the sentence, on whatever it is, for retrieving others: "
 
 def parity_sentences() -> list[str]:
     """Varied real sentences: short and past every limit, in many scripts and cases; and odd strings."""
+    return real_sentences() + list(_ODD)
+
+
+def real_sentences() -> list[str]:
+    """Those of `parity_sentences` that people have written."""
     text = files("embedder_export").joinpath("parity_sentences.txt").read_text(encoding="utf-8")
-    return text.removesuffix("\n").split("\n") + list(_ODD)
+    return text.removesuffix("\n").split("\n")
+
+
+def sample_sentences() -> list[str]:
+    """Those of `real_sentences` to choose a graph on; it is measured on the others."""
+    return real_sentences()[::2]
 
 
 def check_verification(wanted: str) -> None:
@@ -56,7 +68,7 @@ def verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]
 
 
 def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]) -> Parity | None:
-    model = Embedder(artifact, provider="cpu")
+    model = Embedder(artifact, provider="cpu", graph="fp32")
     # Where a blank text has no token, not even a special one, sentence-transformers fails on it or gives what the
     # padding gives.
     sentences = [text for text in parity_sentences() if model.tokenize(text)["attention_mask"].any()]
@@ -77,6 +89,20 @@ def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None
         report(str(error))
         return None
     return compare(ours, theirs, [text for _, texts in tasks for text in texts], reference.name)
+
+
+def measure_quality(artifact: Path, precision: str) -> Quality:
+    """The vectors of the graph of `precision` beside those of fp32, on sentences that it was not made on."""
+    sentences = real_sentences()[1::2]
+    ours, exact = (Embedder(artifact, provider="cpu", graph=name).encode(sentences) for name in (precision, "fp32"))
+    cosine, _ = measure(ours, exact)
+    cosine = np.minimum(np.nan_to_num(cosine, nan=-1.0), 1.0)
+    return Quality(len(sentences), float(cosine.mean()), float(cosine.min()))
+
+
+def falls_short(quality: Quality) -> bool:
+    """Whether vectors of such a quality are too far from those of fp32."""
+    return quality.mean_cosine < MIN_MEAN_COSINE or quality.min_cosine < MIN_QUALITY_COSINE
 
 
 def compare(ours: np.ndarray, theirs: np.ndarray, sentences: list[str], reference: str) -> Parity:

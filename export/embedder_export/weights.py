@@ -91,9 +91,11 @@ def _float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     return lazy(lambda: tensor.numpy().astype(np.float32), tuple(tensor.shape.numpy()))
 
 
-def lazy(read: Callable[[], np.ndarray], shape: tuple[int, ...]) -> ir.LazyTensor:
-    """A tensor of float32 that `read` makes each time it is asked for."""
-    return ir.LazyTensor(lambda: ir.tensor(read()), ir.DataType.FLOAT, ir.Shape(shape))
+def lazy(
+    read: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT
+) -> ir.LazyTensor:
+    """A tensor that `read` makes each time it is asked for."""
+    return ir.LazyTensor(lambda: ir.tensor(read()), dtype, ir.Shape(shape))
 
 
 def _read_pickle(path: Path) -> Weights:

@@ -2,8 +2,9 @@
 
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from embedder.manifest import (
     Source,
     Tokenizer,
 )
+from embedder.packed import FOLDER as PACKED
 
 from embedder_export import __version__
 from embedder_export.body import NATIVE
@@ -97,20 +99,33 @@ def _check_ours(output: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether an export may have written `path` into an artifact."""
+    """Whether an export, or `embedder optimize`, may have written `path` into an artifact."""
+    if path.name == PACKED:
+        return path.is_dir()
     return path.is_file() and (path.name in _OUR_NAMES or path.name.endswith((".onnx", ".onnx.data")))
 
 
 def write_artifact(
-    directory: Path, checkpoint: Checkpoint, tokenizer: ConvertedTokenizer, choice: Choice, dimension: int
+    directory: Path,
+    checkpoint: Checkpoint,
+    tokenizer: ConvertedTokenizer,
+    choices: dict[str, Choice],
+    dimension: int,
 ) -> Manifest:
-    """Write the graph, its weights and the tokenizer to `directory`; the manifest, without parity, is returned."""
+    """Move the graphs, by precision, and their weights to `directory`, and write the tokenizer there.
+
+    Returns:
+        The manifest, without parity and quality.
+    """
     tokenizer_path = directory / "tokenizer.json"
     tokenizer_path.write_text(tokenizer.json, encoding="utf-8")
-    shutil.move(weights_of(choice.graph), directory)
-    graph_path = Path(shutil.move(choice.graph, directory))
     head = describe(checkpoint.layers)
-    tools = _TOOLS if choice.form == NATIVE else (*_TOOLS, *_TRACING_TOOLS)
+    graphs = []
+    for precision, choice in choices.items():
+        shutil.move(weights_of(choice.graph), directory)
+        path = Path(shutil.move(choice.graph, directory))
+        graphs.append(describe_graph(path, precision, head, choice.form, choice.candidates))
+    tools = _TOOLS if graphs[0].form == NATIVE else (*_TOOLS, *_TRACING_TOOLS)
     return Manifest(
         format_version=FORMAT_VERSION,
         source=Source(checkpoint.name, checkpoint.repository and checkpoint.repository[1], checkpoint.weights_sha256),
@@ -122,23 +137,33 @@ def write_artifact(
         head=head,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
-        graphs=(describe_graph(graph_path, head, choice.form, choice.candidates),),
+        graphs=tuple(graphs),
         parity=None,
         tools={"embedder-export": __version__} | {name: version(name) for name in tools},
     )
 
 
-def describe_graph(path: Path, head: Head, form: str, candidates: tuple[Candidate, ...]) -> Graph:
+def describe_graph(path: Path, precision: str, head: Head, form: str, candidates: tuple[Candidate, ...]) -> Graph:
     """The graph at `path`, with `head` at its end, for the manifest."""
     return Graph(
-        precision="fp32",
+        precision=precision,
         file=_described(path),
         weights=_described(weights_of(path)),
         inputs=GRAPH_INPUTS if head.include_prompt else (*GRAPH_INPUTS, POOLING_MASK),
         output=OUTPUT,
         form=form,
         candidates=candidates,
+        quality=None,
     )
+
+
+def drop_graphs(directory: Path, manifest: Manifest, precisions: Collection[str]) -> Manifest:
+    """The manifest with the graphs of `precisions` alone; the files of others are removed from `directory`."""
+    for graph in manifest.graphs:
+        if graph.precision not in precisions:
+            for file in (graph.file, graph.weights):
+                (directory / file.name).unlink()
+    return replace(manifest, graphs=tuple(graph for graph in manifest.graphs if graph.precision in precisions))
 
 
 def _described(path: Path) -> File:

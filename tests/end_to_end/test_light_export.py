@@ -58,7 +58,7 @@ MAKERS = [
 def test_same_vectors_as_sentence_transformers(export, tmp_path, make):
     checkpoint = families.seeded(make, tmp_path / "checkpoint")
     families.unpickle(checkpoint)
-    answer = export(checkpoint)
+    answer = export(checkpoint, "--graphs", "fp32")
     assert answer.returncode == 0, answer.stderr
     assert "not compared, for neither" in answer.stderr
     model = embedder.Embedder(tmp_path / "artifact", provider="cpu")

@@ -52,7 +52,7 @@ def instructor(tmp_path_factory):
     """A small one in the place of the one from the Hub."""
     directory = tmp_path_factory.mktemp("instructor")
     checkpoint = families.seeded(families.instructor, directory / "checkpoint")
-    pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None)
+    pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None, graphs=("fp32",))
     return directory / "artifact"
 
 

@@ -27,7 +27,7 @@ PROMPTS = ["Represent the Science title: ", "query: ", "日本語 ", "x " * 200]
 def pair(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("family")
     checkpoint = families.seeded(request.param.make, directory / request.param.name)
-    pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None)
+    pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None, graphs=("fp32",))
     reference = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
     return embedder.Embedder(directory / "artifact", provider="cpu"), reference
 
@@ -82,7 +82,9 @@ def assert_same(ours, theirs):
 def test_without_the_real_tokenizers(make, tmp_path, monkeypatch):
     monkeypatch.setattr(families, "TOKENIZERS", tmp_path / "nowhere")
     checkpoint = families.seeded(make, tmp_path / "small")
-    assert pipeline.export(read_checkpoint(str(checkpoint)), tmp_path / "artifact", lambda line: None).parity
+    assert pipeline.export(
+        read_checkpoint(str(checkpoint)), tmp_path / "artifact", lambda line: None, graphs=("fp32",)
+    ).parity
 
 
 @pytest.mark.skipif(not families.TOKENIZERS.is_dir(), reason="the real tokenizers are not here")
@@ -90,4 +92,6 @@ def test_tokenizer_in_sentencepieces_own_format(tmp_path):
     checkpoint = families.seeded(families.albert, tmp_path / "albert")
     (checkpoint / "tokenizer.json").unlink()
     assert (checkpoint / "spiece.model").exists()
-    assert pipeline.export(read_checkpoint(str(checkpoint)), tmp_path / "artifact", lambda line: None).parity
+    assert pipeline.export(
+        read_checkpoint(str(checkpoint)), tmp_path / "artifact", lambda line: None, graphs=("fp32",)
+    ).parity

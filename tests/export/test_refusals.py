@@ -18,7 +18,8 @@ from tests.tiny import tiny_body
 
 
 def export(model, output, **options):
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, **options)
+    """In fp32 alone, for int8 takes seconds and has tests of its own."""
+    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, graphs=("fp32",), **options)
 
 
 @pytest.fixture(scope="module")

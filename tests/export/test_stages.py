@@ -128,14 +128,14 @@ def test_a_form_that_onnxruntime_cannot_do_is_dropped(tmp_path):
     traced = form(tmp_path / "traced", extra_nodes=9)
     choice = chosen({"traced": traced, "broken": broken, "wrong": wrong})
     assert [candidate.name for candidate in choice.candidates] == ["traced"]
-    with pytest.raises(CheckpointError, match="cannot load the graph that optimum made"):
+    with pytest.raises(CheckpointError, match="cannot load the graph that was made"):
         chosen({"traced": broken, "wrong": wrong})
 
 
 def test_token_ids_that_the_graph_has_no_row_for(tmp_path):
     body = tiny_body(TABLE[:5])
     add_head(body.graph, (Pooling(("mean",), True),), DIMENSION)
-    with pytest.raises(CheckpointError, match=r"cannot run the graph that optimum made: .*out of data bounds"):
+    with pytest.raises(CheckpointError, match=r"cannot run the graph that was made: .*out of data bounds"):
         chosen({"traced": save_graph(body, tmp_path / "traced"), "full": form(tmp_path / "full")})
 
 
