@@ -1,7 +1,7 @@
 # make demo    export all-MiniLM-L6-v2 and search a small collection with it
 # make export  export MODEL (a name, org/name, or a local directory) to artifacts/; with TORCH=1 by way of torch
 # make test    lint, type-check and test everything
-# make bench   measure against sentence-transformers; writes benchmarks/results/
+# make bench   measure against sentence-transformers, its other backends, fastembed; writes benchmarks/results/
 # make parity  compare every family of models with sentence-transformers, small; writes benchmarks/results/
 # make parity-full  the same at the models' true sizes: gigabytes, and the better part of an hour
 # make converters  compare the two converters on models of true sizes; writes benchmarks/results/; takes half an hour
@@ -15,7 +15,9 @@ MODEL ?= all-MiniLM-L6-v2
 LEAN := .venv/lean
 EXPORT := .venv/export
 WITH_TORCH := .venv/torch
-PEER := .venv/sentence-transformers
+TORCH_PEER := .venv/sentence-transformers
+# What else `make bench` measures against, each in .venv/NAME.
+PEERS ?= sentence-transformers-onnx sentence-transformers-openvino fastembed
 NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 REFERENCE := all-MiniLM-L6-v2
 
@@ -46,7 +48,7 @@ test: $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready-test artifacts/$(REFE
 	$(WITH_TORCH)/bin/mypy
 	$(WITH_TORCH)/bin/python -m pytest
 
-bench: $(LEAN)/.ready $(PEER)/.ready artifacts/$(REFERENCE)/embedder.json
+bench: $(LEAN)/.ready $(TORCH_PEER)/.ready $(PEERS:%=.venv/%/.ready) checkpoints/$(REFERENCE)/model.safetensors artifacts/$(REFERENCE)/embedder.json
 	$(LEAN)/bin/python benchmarks/compare.py $(BENCH_OPTIONS)
 
 parity: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
@@ -92,8 +94,20 @@ $(WITH_TORCH)/.ready-test: $(WITH_TORCH)/.ready
 	$(WITH_TORCH)/bin/python -m pip install ".[cpu,dev]"
 	@touch $@
 
-$(PEER)/.ready:
-	@echo "==> installing sentence-transformers in $(PEER), to be measured"
-	$(PYTHON) -m venv $(PEER)
-	$(PEER)/bin/python -m pip install torch==2.13.0 sentence-transformers==5.7.0
+$(TORCH_PEER)/.ready: PACKAGES := sentence-transformers==5.7.0
+$(TORCH_PEER)-onnx/.ready: PACKAGES := "sentence-transformers[onnx]==5.7.0" "transformers>=4.57,<4.58" optimum-onnx==0.1.0
+$(TORCH_PEER)-openvino/.ready: PACKAGES := "sentence-transformers[openvino]==5.7.0" optimum-intel==1.27.0
+
+# torch by itself first, so that what is asked for next finds the one that is wanted.
+$(TORCH_PEER)/.ready $(TORCH_PEER)-onnx/.ready $(TORCH_PEER)-openvino/.ready:
+	@echo "==> installing sentence-transformers in $(@D), to be measured"
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install torch==2.13.0
+	$(@D)/bin/python -m pip install $(PACKAGES)
+	@touch $@
+
+.venv/fastembed/.ready:
+	@echo "==> installing fastembed in $(@D), to be measured"
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install fastembed==0.9.1
 	@touch $@

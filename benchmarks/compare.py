@@ -1,9 +1,9 @@
-"""embedder against sentence-transformers on this machine, in one run; writes a table.
+"""embedder against its peers on this machine, in one run; writes a table and a plot.
 
-Usage: `make bench`, which makes the two environments and the artifact, then runs this.
+Usage: `make bench`, which makes the environments and the artifact, then runs this.
 
-Each measurement is a process of its own, and the two programs take turns, so that a machine that slows down slows
-both. The table gives medians.
+Each measurement is a process of its own, in the environment of its program. In each round every program takes its turn
+at every task, so that a machine that slows down slows all of them. The tables give medians and ranges.
 """
 
 import argparse
@@ -12,96 +12,286 @@ import os
 import platform
 import subprocess
 import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import numpy as np
-from quality import DATA, lines
+from plot import plot
+from workloads import agreement_texts, calibration_texts, described, workloads
 
 ROOT = Path(__file__).parents[1]
 NAME = "all-MiniLM-L6-v2"
-# program: its environment, and the model in the form that it takes
+CHECKPOINT = ROOT / "checkpoints" / NAME
+ARTIFACT = ROOT / "artifacts" / NAME
+PEERS = ROOT / "checkpoints/peers"
+LEAN = ROOT / ".venv/lean"
+TORCH = ROOT / ".venv/sentence-transformers"
+ONNX = ROOT / ".venv/sentence-transformers-onnx"
+OPENVINO = ROOT / ".venv/sentence-transformers-openvino"
+FASTEMBED = ROOT / ".venv/fastembed"
+
+
+@dataclass(frozen=True)
+class Program:
+    label: str
+    # "default" where it is the program's own choice on this CPU, and not to be held to fp32's agreement.
+    precision: str
+    environment: Path
+    model: Path
+    # The environment that makes the model, for those that `make` does not make.
+    maker: Path | None = None
+
+
 PROGRAMS = {
-    "embedder": (ROOT / ".venv/lean", ROOT / "artifacts" / NAME),
-    "sentence-transformers": (ROOT / ".venv/sentence-transformers", ROOT / "checkpoints" / NAME),
+    "embedder": Program("embedder", "fp32", LEAN, ARTIFACT),
+    "embedder-int8": Program("embedder, int8", "int8", LEAN, ARTIFACT),
+    "onnxruntime": Program("onnxruntime in a bare loop", "fp32", LEAN, PEERS / "plain", ONNX),
+    "torch": Program("sentence-transformers, torch", "fp32", TORCH, CHECKPOINT),
+    "onnx": Program("sentence-transformers, ONNX", "fp32", ONNX, PEERS / "onnx", ONNX),
+    "onnx-qint8": Program("sentence-transformers, ONNX, qint8", "int8", ONNX, PEERS / "onnx-qint8", ONNX),
+    "openvino": Program("sentence-transformers, OpenVINO", "default", OPENVINO, PEERS / "openvino", OPENVINO),
+    "openvino-fp32": Program("sentence-transformers, OpenVINO, fp32", "fp32", OPENVINO, PEERS / "openvino", OPENVINO),
+    "openvino-qint8": Program(
+        "sentence-transformers, OpenVINO, qint8", "int8", OPENVINO, PEERS / "openvino-qint8", OPENVINO
+    ),
+    "fastembed": Program("fastembed", "fp32", FASTEMBED, PEERS / "plain", ONNX),
 }
+REFERENCE = "torch"
+LEAST_COSINE = 0.9999
+TASKS = ("cold", "short", "long", "mixed", "queries")
+# For all programs alike: nothing is looked for on a hub, and onnxruntime reports to nobody.
+SETTINGS = {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/comparison.md")
-    parser.add_argument("--cold-rounds", type=int, default=9)
-    parser.add_argument("--bulk-rounds", type=int, default=3)
-    parser.add_argument("--bulk-texts", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each program at each task")
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="PROGRAM")
+    parser.add_argument("--texts", type=int, help="at most so many texts of each workload")
+    parser.add_argument("--limit", type=float, default=120, help="seconds at a task after which a program is let off")
     options = parser.parse_args()
 
-    texts = parity_texts()
-    mixed, mixed_source = mixed_texts(options.bulk_texts)
-    cold = rounds(options.cold_rounds, "cold", dict.fromkeys(PROGRAMS, ()))
+    names = [name for name in PROGRAMS if name in options.programs and available(name)]
+    texts = workloads(options.texts)
     with tempfile.TemporaryDirectory() as scratch:
-        encode_rounds(1, texts, Path(scratch))
-        ours, theirs = (np.load(Path(scratch) / f"{program}.npy").astype(np.float64) for program in PROGRAMS)
-        speed = encode_rounds(options.bulk_rounds, mixed, Path(scratch))
-    cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
-
-    def row(label, digits, values):
-        return f"| {label} | " + " | ".join(f"{value:,.{digits}f}" for value in values) + " |"
-
-    table = [
-        f"| {NAME}, fp32, CPU | " + " | ".join(PROGRAMS) + " |",
-        "|---|---:|---:|",
-        row("cold start: new process, import to first vector (s)", 2, [medians(cold, p, "seconds") for p in PROGRAMS]),
-        row("peak memory at the first vector (MB)", 0, [medians(cold, p, "peak_mb") for p in PROGRAMS]),
-        row(f"{len(mixed):,} mixed texts (texts/s)", 0, [medians(speed, p, "texts_per_second") for p in PROGRAMS]),
-        row("peak memory over these texts (MB)", 0, [medians(speed, p, "peak_mb") for p in PROGRAMS]),
-        row("installed environment (MB)", 0, [size_mb(environment) for environment, _ in PROGRAMS.values()]),
-        row("model on disk (MB)", 0, [size_mb(model) for _, model in PROGRAMS.values()]),
-    ]
-    notes = (
-        f"Parity over {len(texts)} texts: smallest cosine {cosine.min():.7f}, largest difference of a number "
-        f"{np.abs(ours - theirs).max():.1e}. Medians of {options.cold_rounds} cold starts and {options.bulk_rounds} "
-        f"bulk runs, taking turns, on {machine()}. Mixed texts: {mixed_source}. Versions: {versions()}."
-    )
-    result = "\n".join([*table, "", notes, ""])
-    options.output.write_text(result, encoding="utf-8")
-    print(result)
+        make_models(names, Path(scratch))
+        cosines = agreement(names, Path(scratch))
+        private = {name: second_process(name) for name in names}
+        results = rounds(names, texts, options, Path(scratch))
+    written = "\n".join([*speed_table(results), "", *size_table(results, private, cosines), "", notes(results, texts)])
+    options.output.write_text(written + "\n", encoding="utf-8")
+    options.output.with_suffix(".svg").write_text(chart(results), encoding="utf-8")
+    print(written)
 
 
-def rounds(count, task, arguments):
-    """The results of `count` turns of the worker's `task`, as {program: [result, ...]}."""
-    results = {program: [] for program in PROGRAMS}
-    for number in range(count):
-        for program, (environment, model) in PROGRAMS.items():
-            print(f"{task} {number + 1}/{count}: {program}", flush=True)
-            worker = [environment / "bin/python", ROOT / "benchmarks/worker.py", program, model, task]
-            command = list(map(str, [*worker, *arguments[program]]))
-            answer = subprocess.run(command, check=True, capture_output=True, text=True)
-            results[program].append(json.loads(answer.stdout.splitlines()[-1]))
+def available(name):
+    """Whether the program can be measured; says so where it cannot."""
+    program = PROGRAMS[name]
+    manifest = json.loads((ARTIFACT / "embedder.json").read_text(encoding="utf-8"))
+    if name == "embedder-int8" and "int8" not in [graph["precision"] for graph in manifest["graphs"]]:
+        print(f"{name} is left out: the artifact has no int8 graph", flush=True)
+        return False
+    missing = [each for each in {program.environment, program.maker} - {None} if not (each / "bin/python").exists()]
+    if missing:
+        print(f"{name} is left out: there is no {', '.join(path.name for path in missing)} in .venv", flush=True)
+    return not missing
+
+
+def make_models(names, scratch):
+    """Have the peers' models made, those that are not there yet."""
+    path = scratch / "calibration.json"
+    path.write_text(json.dumps(calibration_texts()), encoding="utf-8")
+    for name in names:
+        program = PROGRAMS[name]
+        if program.maker and not program.model.exists():
+            print(f"making {program.model.name} for {name}", flush=True)
+            arguments = [program.model.name, CHECKPOINT, program.model, path]
+            run([program.maker / "bin/python", ROOT / "benchmarks/graphs.py", *arguments])
+
+
+def agreement(names, scratch):
+    """The cosines of each program's vectors to the reference's, as {program: array}; raises where fp32 is no fp32."""
+    texts = agreement_texts()
+    cosines, reference = {}, None
+    for name in [REFERENCE, *(name for name in names if name != REFERENCE)]:
+        work(name, *encode_arguments("long", texts, scratch))
+        vectors = np.load(scratch / "vectors.npy").astype(np.float64)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        reference = vectors if reference is None else reference
+        cosines[name] = (reference * vectors).sum(axis=1)
+        least, mean = cosines[name].min(), cosines[name].mean()
+        print(f"agreement over {len(texts)} texts: {name}: smallest cosine {least:.6f}, mean {mean:.6f}", flush=True)
+        if PROGRAMS[name].precision == "fp32" and least < LEAST_COSINE:
+            raise SystemExit(f"{name}'s vectors are others than those of {REFERENCE}: it does other work")
+    return cosines
+
+
+def second_process(name):
+    """The memory in MB that is private to a process while another one holds the same model; None if unknown."""
+    print(f"second process: {name}", flush=True)
+    with subprocess.Popen(
+        command(name, "hold"),
+        env=os.environ | SETTINGS,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as first:
+        # What comes before the JSON is a library's.
+        if not any(line.startswith("{") for line in first.stdout):
+            raise SystemExit(f"{name} could not hold its model")
+        result = work(name, "second")
+        first.stdin.close()
+    return result["private_mb"]
+
+
+def rounds(names, texts, options, scratch):
+    """The results of all turns, as {program: {task: [result, ...]}}."""
+    results = {name: {task: [] for task in TASKS} for name in names}
+    spent = Counter()
+    for number in range(options.rounds):
+        for task in TASKS:
+            for name in names:
+                if spent[name, task] > options.limit:
+                    continue
+                result = work(name, *task_arguments(task, texts, scratch))
+                spent[name, task] += result["took"]
+                results[name][task].append(result)
+                shown = ", ".join(f"{figure} {value:,.2f}" for figure, value in result.items())
+                print(f"{number + 1}/{options.rounds} {task}: {name}: {shown}", flush=True)
     return results
 
 
-def encode_rounds(count, texts, scratch):
-    """As `rounds`, of encoding `texts`; leaves the vectors as `scratch`/PROGRAM.npy."""
+def task_arguments(task, texts, scratch):
+    if task == "cold":
+        return ["cold"]
+    if task == "queries":
+        return ["queries", written(texts[task], scratch)]
+    return encode_arguments(task, texts[task], scratch)
+
+
+def encode_arguments(workload, texts, scratch):
+    return ["encode", written(texts, scratch), scratch / "vectors.npy", workload]
+
+
+def written(texts, scratch):
     path = scratch / "texts.json"
     path.write_text(json.dumps(texts), encoding="utf-8")
-    return rounds(count, "encode", {program: [path, scratch / f"{program}.npy"] for program in PROGRAMS})
+    return path
 
 
-def medians(results, program, figure):
-    return median(result[figure] for result in results[program])
+def command(name, *arguments):
+    program = PROGRAMS[name]
+    python = program.environment / "bin/python"
+    return list(map(str, [python, ROOT / "benchmarks/worker.py", name, program.model, *arguments]))
 
 
-def parity_texts():
-    return lines(ROOT / "export/embedder_export/parity_sentences.txt")
+def work(name, *arguments):
+    """The worker's result, with the seconds that the whole process took."""
+    start = time.perf_counter()
+    result = json.loads(run(command(name, *arguments)).splitlines()[-1])
+    return result | {"took": time.perf_counter() - start}
 
 
-def mixed_texts(count):
-    """Texts of very different lengths: real ones where there are any beside the checkout, else our own."""
-    real = DATA / "text_mixed_en.jsonl"
-    if real.exists():
-        return [json.loads(line)["text"] for line in lines(real)[:count]], "short requests to long abstracts, English"
-    own = parity_texts() + lines(ROOT / "examples/collection.txt")
-    return (own * (count // len(own) + 1))[:count], "this project's own sentences and passages, repeated"
+def run(words):
+    answer = subprocess.run(list(map(str, words)), env=os.environ | SETTINGS, capture_output=True, text=True)
+    if answer.returncode:
+        raise SystemExit(f"{answer.stderr[-4000:]}\nfailed: {' '.join(map(str, words))}")
+    return answer.stdout
+
+
+def figures(results, name, task, figure):
+    return [result[figure] for result in results[name][task]]
+
+
+def cell(results, name, task, figure, digits):
+    """The median and the range of a figure."""
+    values = figures(results, name, task, figure)
+    low, middle, high = (f"{value:,.{digits}f}" for value in (min(values), median(values), max(values)))
+    return middle if len(values) == 1 else f"{middle} ({low}-{high})"
+
+
+def speed_table(results):
+    columns = [
+        ("short (texts/s)", "short", "texts_per_second", 0),
+        ("long (texts/s)", "long", "texts_per_second", 0),
+        ("mixed (texts/s)", "mixed", "texts_per_second", 0),
+        ("one query, p50 (ms)", "queries", "p50_ms", 1),
+        ("p95 (ms)", "queries", "p95_ms", 1),
+        ("cold start (s)", "cold", "seconds", 2),
+    ]
+    yield f"| {NAME}, CPU | " + " | ".join(title for title, *_ in columns) + " |"
+    yield "|---|" + "---:|" * len(columns)
+    for name in results:
+        cells = [cell(results, name, task, figure, digits) for _, task, figure, digits in columns]
+        yield f"| {PROGRAMS[name].label} | {' | '.join(cells)} |"
+
+
+def size_table(results, private, cosines):
+    titles = [f"peak, {task}" for task in ("first vector", "short", "long", "mixed", "one query")]
+    titles += ["second process", "installed", "model", "smallest cosine", "mean"]
+    yield "| memory, sizes (MB); agreement | " + " | ".join(titles) + " |"
+    yield "|---|" + "---:|" * len(titles)
+    for name in results:
+        program = PROGRAMS[name]
+        megabytes = [median(figures(results, name, task, "peak_mb")) for task in TASKS]
+        megabytes += [private[name], size_mb(program.environment), size_mb(program.model)]
+        cells = ["-" if value is None else f"{value:,.0f}" for value in megabytes]
+        cells += [f"{cosines[name].min():.6f}", f"{cosines[name].mean():.6f}"]
+        yield f"| {program.label} | {' | '.join(cells)} |"
+
+
+def notes(results, texts):
+    turns = {len(results[name][task]) for name in results for task in TASKS}
+    fewer = [
+        f"{PROGRAMS[name].label} {len(results[name][task])} at {task}"
+        for name in results
+        for task in TASKS
+        if len(results[name][task]) < max(turns)
+    ]
+    sizes = "; ".join(f"{name}: {described(each)}" for name, each in texts.items())
+    return (
+        f"Medians (and ranges) over {max(turns)} rounds of all programs in turn, each measurement its own process, "
+        f"on {machine()}.{' Fewer rounds, to save time: ' + '; '.join(fewer) + '.' if fewer else ''} Texts: "
+        f"{sizes}. Every program cuts texts at 256 tokens. Cold start: new process, import to first vector. Memory: "
+        "the process' peak; second process: what is private to it while another one holds the same model. Agreement: "
+        "cosines to the vectors of sentence-transformers with torch, over sentences of many kinds and cut texts. "
+        "Settings: batches of 32 short, 8 long and 16 mixed texts, sorted by length, of 16, 4 and 1 in fastembed, "
+        "which does not sort; embedder fills its own. The ONNX graph of the three that share it is "
+        "sentence-transformers' with its optimisations O3, qint8 is as its documentation has it for this CPU; where "
+        "OpenVINO is not told fp32 it takes bfloat16 on a CPU that has it, and its qint8 is calibrated with "
+        f"{len(calibration_texts())} mixed texts. Versions: {versions(results)}."
+    )
+
+
+def chart(results):
+    """The plot: at each task how fast the programs are beside the best peer, of those in int8 and of the others."""
+    groups = {
+        "short texts": ("short", "texts_per_second"),
+        "long texts": ("long", "texts_per_second"),
+        "mixed texts": ("mixed", "texts_per_second"),
+        "one query": ("queries", "p50_ms"),
+        "cold start": ("cold", "seconds"),
+    }
+    panels = {}
+    for title, precisions in (("not quantised", ("fp32", "default")), ("int8", ("int8",))):
+        names = [name for name in results if PROGRAMS[name].precision in precisions]
+        peers = [name for name in names if not name.startswith("embedder")]
+        if peers:
+            panels[title] = {PROGRAMS[name].label: [] for name in names}
+        for task, figure in groups.values() if peers else ():
+            # Of times the least is best, of rates the most.
+            speeds = {name: median(figures(results, name, task, figure)) for name in names}
+            if figure != "texts_per_second":
+                speeds = {name: 1 / value for name, value in speeds.items()}
+            best = max(speeds[name] for name in peers)
+            for name in names:
+                panels[title][PROGRAMS[name].label].append(speeds[name] / best)
+    return plot(f"{NAME} on {machine()}: speed beside the best peer's (1.0); higher is faster", list(groups), panels)
 
 
 def size_mb(directory):
@@ -116,14 +306,16 @@ def machine():
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
-def versions():
+def versions(names):
+    """What each environment has of the packages that matter."""
+    wanted = ("embedder", "fastembed", "onnxruntime", "openvino", "optimum-intel", "optimum-onnx")
+    wanted += ("sentence-transformers", "tokenizers", "torch", "transformers")
     found = []
-    for environment, _ in PROGRAMS.values():
-        command = [environment / "bin/python", "-m", "pip", "list", "--format", "json"]
-        packages = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        wanted = ("embedder", "onnxruntime", "tokenizers", "sentence-transformers", "torch", "transformers")
-        found += [f"{p['name']} {p['version']}" for p in packages if p["name"] in wanted]
-    return ", ".join(dict.fromkeys(found))
+    for environment in dict.fromkeys(PROGRAMS[name].environment for name in names):
+        packages = json.loads(run([environment / "bin/python", "-m", "pip", "list", "--format", "json"]))
+        listed = ", ".join(f"{p['name']} {p['version']}" for p in packages if p["name"].replace("_", "-") in wanted)
+        found.append(f"{environment.name}: {listed}")
+    return "; ".join(found)
 
 
 if __name__ == "__main__":

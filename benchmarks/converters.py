@@ -38,8 +38,11 @@ NAMES = (
     "LaBSE",
 )
 COMMANDS = {
-    "native": [ROOT / ".venv/export/bin/embedder-export", "--converter", "native"],
-    "optimum": [ROOT / ".venv/torch/bin/embedder-export", "--converter", "optimum", "--verify", "reference"],
+    "native": [ROOT / ".venv/export/bin/embedder-export", "--converter", "native", "--graphs", "fp32"],
+    "optimum": [
+        *(ROOT / ".venv/torch/bin/embedder-export", "--converter", "optimum", "--verify", "reference"),
+        *("--graphs", "fp32"),
+    ],
 }
 # (texts, tokens).
 SHAPES = ((1, 16), (16, 32), (4, 128), (2, 256), (1, 512))

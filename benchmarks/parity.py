@@ -74,7 +74,7 @@ def main():
 def measured(family, scratch, full, texts):
     checkpoint = seeded(family.make, scratch / family.name, full=full)
     artifact = scratch / "artifact"
-    command = [sys.executable, "-m", "embedder_export", str(checkpoint), "--output", str(artifact)]
+    command = [sys.executable, "-m", "embedder_export", str(checkpoint), "--output", str(artifact), "--graphs", "fp32"]
     export_seconds, export_peak = timed(command)
     load_seconds, load_peak = timed([sys.executable, "-c", LOAD, str(artifact)])
     options = {"prompt": family.prompt}

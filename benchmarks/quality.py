@@ -1,6 +1,6 @@
 """What the vectors are worth: two standard scores, measured through the runtime.
 
-Usage: .venv/lean/bin/python benchmarks/quality.py [MODEL]
+Usage: .venv/lean/bin/python benchmarks/quality.py [MODEL [GRAPH]]
 
 STS Benchmark dev (Spearman x 100) and SciFact (nDCG@10 x 100, over every claim that is judged), on the data that
 EMBEDDER_TEST_DATA names. SciFact takes some minutes.
@@ -18,8 +18,8 @@ from embedder import Embedder
 DATA = Path(os.environ.get("EMBEDDER_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
 
 
-def main(name):
-    model = Embedder(name)
+def main(name, graph=None):
+    model = Embedder(name, graph=graph)
     print(f"{model}")
     print(f"STS Benchmark dev, Spearman x 100:  {sts(model):.2f}", flush=True)
     print(f"SciFact, nDCG@10 x 100:            {scifact(model):.2f}")

@@ -1,0 +1,101 @@
+"""The model as a peer takes it, made by the exports of sentence-transformers' own backends.
+
+Usage: python graphs.py PROGRAM CHECKPOINT OUTPUT TEXTS.json
+
+Run by compare.py, once for each, in an environment that has the backend. TEXTS.json is what the OpenVINO backend's
+quantisation is calibrated with.
+"""
+
+import json
+import platform
+import shutil
+import sys
+from pathlib import Path
+
+MAX_TOKENS = 256
+
+
+def main(program, checkpoint, output, texts_path):
+    output = Path(output)
+    partial = output.with_name(f"{output.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    if program == "onnx":
+        onnx(checkpoint, partial)
+    elif program == "onnx-qint8":
+        onnx(checkpoint, partial, quantize=True)
+    elif program == "openvino":
+        load("openvino", checkpoint).save_pretrained(str(partial))
+    elif program == "openvino-qint8":
+        openvino_qint8(checkpoint, partial, json.loads(Path(texts_path).read_text(encoding="utf-8")))
+    else:
+        plain(checkpoint, partial)
+    partial.rename(output)
+
+
+def load(backend, checkpoint):
+    from sentence_transformers import SentenceTransformer
+
+    settings = {"export": True} | ({"provider": "CPUExecutionProvider"} if backend == "onnx" else {})
+    return SentenceTransformer(checkpoint, device="cpu", backend=backend, local_files_only=True, model_kwargs=settings)
+
+
+def onnx(checkpoint, output, quantize=False):
+    """Its fp32 graph with its optimisations for a CPU, "O3"; or its int8 one, as its documentation has it."""
+    from sentence_transformers import export_dynamic_quantized_onnx_model, export_optimized_onnx_model
+
+    model = load("onnx", checkpoint)
+    model.save_pretrained(str(output))
+    # It lies where the backend looks when it is told no name.
+    default = output / "onnx/model.onnx"
+    default.unlink()
+    if quantize:
+        export_dynamic_quantized_onnx_model(model, instructions(), str(output))
+    else:
+        export_optimized_onnx_model(model, "O3", str(output))
+    (made,) = default.parent.glob("*.onnx")
+    made.rename(default)
+
+
+def instructions():
+    """What this CPU has, of the configurations that sentence-transformers names."""
+    if platform.machine() in ("arm64", "aarch64"):
+        return "arm64"
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = cpuinfo.read_text() if cpuinfo.exists() else ""
+    return next((name for name in ("avx512_vnni", "avx2") if name in flags), "avx2")
+
+
+def openvino_qint8(checkpoint, output, texts):
+    """As `export_static_quantized_openvino_model` does it, but for the texts, which that gets from a hub."""
+    import nncf
+    from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
+
+    model = load("openvino", checkpoint)
+    model.save_pretrained(str(output))
+    inputs = [
+        dict(model.tokenizer(text, padding="max_length", max_length=384, truncation=True, return_tensors="np"))
+        for text in texts
+    ]
+    OVQuantizer.from_pretrained(model.transformers_model).quantize(
+        nncf.Dataset(inputs),
+        save_directory=str(output),
+        ov_config=OVConfig(quantization_config=OVQuantizationConfig()),
+    )
+
+
+def plain(checkpoint, output):
+    """The ONNX backend's fp32 graph beside the tokenizer's files, for programs that know no sentence-transformers."""
+    exported = output / "exported"
+    onnx(checkpoint, exported)
+    (exported / "onnx/model.onnx").rename(output / "model.onnx")
+    shutil.rmtree(exported)
+    for name in ("config.json", "special_tokens_map.json", "tokenizer.json"):
+        shutil.copy(Path(checkpoint) / name, output / name)
+    # fastembed takes its limit from here; the checkpoint says 512, and sentence-transformers 256 in a file of its own.
+    settings = json.loads((Path(checkpoint) / "tokenizer_config.json").read_text(encoding="utf-8"))
+    (output / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": MAX_TOKENS}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
