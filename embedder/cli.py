@@ -13,7 +13,7 @@ import embedder
 from embedder import packed, records
 from embedder.artifact import open_artifact
 from embedder.digests import check_digest
-from embedder.encoder import DEFAULT_MODEL, Embedder
+from embedder.encoder import DEFAULT_MODEL, Embedder, choose_graph
 from embedder.errors import EmbedderError, InputError
 from embedder.manifest import Graph, Manifest
 from embedder.session import PROVIDERS
@@ -176,6 +176,7 @@ def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
         yield "prompt", f"{name}{default}: {prompt!r}"
     for graph in manifest.graphs:
         yield "graph", _described_graph(graph)
+    yield "auto", f"{choose_graph(manifest.graphs, 'auto', 'cpu').precision}, on a CPU like this one"
     if parity is not None:
         yield "parity", f"with {parity.reference}, over {parity.sentences} sentences:"
         yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"

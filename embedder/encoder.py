@@ -85,12 +85,12 @@ class Embedder:
         self.manifest = artifact.manifest
         settings = self.manifest.tokenizer
         device = choose_provider(provider)
-        self._graph = chosen = _choose_graph(self.manifest.graphs, graph, device)
+        self._graph = chosen = choose_graph(self.manifest.graphs, graph, device)
         check_digest(artifact.path(chosen.file), chosen.file.sha256)
         check_digest(artifact.path(settings.file), settings.file.sha256)
         check_digest_once(artifact.path(chosen.weights), chosen.weights.sha256)
         packed = packed_graph(artifact, chosen) if device == "cpu" else None
-        self._session = Session(artifact.path(chosen.file), chosen.output, self.dimension, provider, threads, packed)
+        self._session = Session(artifact.path(chosen.file), chosen, self.dimension, provider, threads, packed)
         self._tokenizer = TextTokenizer(artifact.path(settings.file), settings.max_seq_length)
 
     def __repr__(self) -> str:
@@ -164,6 +164,8 @@ class Embedder:
         truncate_dim: int | None = None,
     ) -> Iterator[NDArray[np.float32]]:
         """The embeddings of a stream of texts, in bounded memory: at most some thousand texts are held at once.
+
+        Up to 1,024 texts make an array, and as many are read ahead.
 
         Yields:
             float32 arrays (k, dim), k varying, which laid end to end are the embeddings in the order of `texts`.
@@ -290,7 +292,8 @@ def encode(
     return _loaded[key].encode(texts, **options)
 
 
-def _choose_graph(graphs: tuple[Graph, ...], wanted: str | None, provider: str) -> Graph:
+def choose_graph(graphs: tuple[Graph, ...], wanted: str | None, provider: str) -> Graph:
+    """The one of `graphs` that `wanted` is, as `Embedder` has it; InputError if there is none."""
     by_precision = {graph.precision: graph for graph in graphs}
     if wanted == "auto":
         order = ("int8", "fp32") if provider == "cpu" and has_fast_integers() else ("fp32", "int8")

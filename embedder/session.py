@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from embedder.cores import usable_cores
 from embedder.errors import ArtifactError, DependencyError, ProviderError
+from embedder.manifest import Graph
 
 # Since 1.32 onnxruntime reports to its maker unless told not to before it is imported, by us or by the export: an
 # identifier and a database in the user's cache, and an uploader in the process. Whoever wants that sets this to 0.
@@ -37,6 +38,11 @@ PROVIDERS = {
 }
 
 _ERRORS_ONLY = 3
+# Bytes of weights times tokens: where a call has less work, its threads wait longer for one another than they save.
+# Measured on two cores: all-MiniLM-L6-v2 in int8 gains from some 25 tokens on, in fp32 from the first.
+_LEAST_SHARED = 600_000_000
+# In tokens; what the first call is likely to have, and by that which session to load first.
+_SHORT = 16
 # A text so much longer than a batch leaves onnxruntime's arena of that size, which is given back then.
 _SHRINK_PAST = 4
 
@@ -51,14 +57,14 @@ class Session:
 
     def __init__(
         self,
-        graph: Path,
-        output: str,
+        path: Path,
+        graph: Graph,
         dimension: int,
         provider: str | None = None,
         threads: int | None = None,
         packed: Path | None = None,
     ) -> None:
-        """Load `graph`, of which `output` has rows of length `dimension`; or `packed`, the same by `save_packed`.
+        """Load `graph`, which lies at `path`, or `packed`, the same by `save_packed`; its rows have length `dimension`.
 
         `provider` is one of `PROVIDERS`; None takes a GPU where there is one, else the CPU. `threads` is how many
         threads compute, on a CPU; None takes one for each core that the process may use.
@@ -68,39 +74,43 @@ class Session:
             ProviderError: the provider is unknown, or not to be had here.
             ArtifactError: onnxruntime cannot load the graph, or it has another output.
         """
-        self._graph, self._packed, self._output, self._wanted = graph, packed, output, provider
+        self._path, self._graph, self._packed, self._wanted = path, graph, packed, provider
         self.provider = choose_provider(provider)
         self.threads = (threads or usable_cores()) if self.provider == "cpu" else 1
         self._sessions: dict[int, Any] = {}
         self._used: set[int] = set()
         self._begin()
-        outputs = self._load(self.threads).get_outputs()
+        outputs = self._load(self._threads_for(_SHORT)).get_outputs()
         if self.provider == "cpu":  # it may have fallen back on it
             self.threads = threads or usable_cores()
         found = {value.name: value.shape[-1] if value.shape else None for value in outputs}
         self.token_budget = PROVIDERS[self.provider].token_budget
-        if found.get(output) != dimension:
+        if found.get(graph.output) != dimension:
             raise ArtifactError(
-                f"{graph} has the outputs {found}, the manifest says {output!r} of length {dimension}: "
+                f"{path} has the outputs {found}, the manifest says {graph.output!r} of length {dimension}: "
                 "export or copy the model again"
             )
 
     def run(self, inputs: Mapping[str, NDArray[np.int64]], *, alone: bool = True) -> NDArray[np.float32]:
         """The embeddings, float32 of shape (batch, dimension), of the graph's `inputs`, each (batch, length).
 
-        The call has all threads, unless it is one of many, not `alone`, or another has them already.
+        The call has all threads, unless it is one of many, not `alone`, is too small, or another has them already.
 
         Raises:
             ArtifactError: onnxruntime fails on them, as it does on ids or lengths that the graph has no place for.
         """
         if self._process != os.getpid():
             self._forget_threads()
-        if alone and self._all_threads.acquire(blocking=False):
+        threads = self._threads_for(next(iter(inputs.values())).size)
+        if alone and threads > 1 and self._all_threads.acquire(blocking=False):
             try:
-                return self._run(inputs, self.threads)
+                return self._run(inputs, threads)
             finally:
                 self._all_threads.release()
         return self._run(inputs, 1)
+
+    def _threads_for(self, tokens: int) -> int:
+        return self.threads if tokens * self._graph.weights.size >= _LEAST_SHARED else 1
 
     def _run(self, inputs: Mapping[str, NDArray[np.int64]], threads: int) -> NDArray[np.float32]:
         session = self._load(threads)
@@ -108,7 +118,7 @@ class Session:
         size = next(iter(inputs.values())).size
         options = _shrinking() if size > _SHRINK_PAST * self.token_budget and self.provider == "cpu" else None
         try:
-            (embeddings,) = session.run([self._output], dict(inputs), options)
+            (embeddings,) = session.run([self._graph.output], dict(inputs), options)
         except Exception as error:  # as in `_open`
             shapes = ", ".join(f"{name} {value.shape}" for name, value in inputs.items())
             raise ArtifactError(f"onnxruntime failed on {shapes}: {error}") from error
@@ -145,7 +155,7 @@ class Session:
             except ArtifactError:
                 self._packed = None  # it is but a copy
         name = PROVIDERS[self.provider].name
-        session = _open(self._graph, name, _options(threads))
+        session = _open(self._path, name, _options(threads))
         # Where CUDA is built in but does not start, onnxruntime goes on with the CPU and says so only in its log.
         if name not in session.get_providers():
             if self._wanted is not None:

@@ -117,15 +117,12 @@ def quantize(path: Path, texts: Sequence[Sequence[int]], directory: Path) -> Pat
 
 def _products(graph: ir.Graph) -> Iterator[_Product]:
     for node in graph:
-        if node.op_type == "Gemm" and node.attributes["transB"].as_int() == 1:
-            product = _Product(node, node.inputs[0], node.inputs[1], node.inputs[2] if len(node.inputs) > 2 else None)
-        elif node.op_type == "MatMul":
-            product = _Product(node, *node.inputs, None)
-        else:
-            continue
-        weight = product.weight
-        if weight.const_value is not None and len(weight.shape) == 2 and not weight.name.startswith(f"{HEAD}/"):
-            yield product
+        if node.op_type == "MatMul" or (node.op_type == "Gemm" and "transB" in node.attributes):
+            product = _Product(node, *node.inputs, *([None] if len(node.inputs) == 2 else []))
+            constants = [value for value in (product.weight, product.bias) if value is not None]
+            known = all(value.const_value is not None for value in constants)
+            if known and len(product.weight.shape) == 2 and not product.weight.name.startswith(f"{HEAD}/"):
+                yield product
 
 
 def _quantize_input(op: Operators, product: _Product, sample: np.ndarray, weights: np.ndarray) -> _Input:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.choose import Choice, choose_form, timed
 from embedder_export.convert import convert_body
+from embedder_export.errors import CheckpointError
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
 from embedder_export.int8 import quantize
@@ -69,8 +70,14 @@ def export(
         if graphs is None or "int8" in graphs:
             report("quantising the graph to int8")
             # Fused attention keeps its weights to itself; the first form has every product as a node.
-            source = replace(choice, graph=next(iter(forms.values())))
-            choices["int8"] = _quantized(choices, source, tokenizer, Path(scratch, "int8"))
+            first = next(iter(forms))
+            source = replace(choice, graph=forms[first], form=first)
+            try:
+                choices["int8"] = _quantized(choice, source, tokenizer, Path(scratch, "int8"))
+            except Exception as error:  # the graph may be any that can be traced
+                if graphs is not None:
+                    raise CheckpointError(f"the graph of {checkpoint.name} cannot be quantised: {error}") from error
+                report(f"int8 is not written, as the graph cannot be quantised: {error}")
 
         report(f"writing the graphs (form: {choice.form}); texts are cut at {tokenizer.max_seq_length} tokens")
         manifest = write_artifact(stage, checkpoint, tokenizer, choices, dimension)
@@ -82,13 +89,16 @@ def export(
     return manifest
 
 
-def _quantized(choices: dict[str, Choice], source: Choice, tokenizer: ConvertedTokenizer, directory: Path) -> Choice:
+def _quantized(fp32: Choice, source: Choice, tokenizer: ConvertedTokenizer, directory: Path) -> Choice:
+    """The graph `source` in int8, timed beside `fp32`."""
     backend = Tokenizer.from_str(tokenizer.json)
     backend.enable_truncation(tokenizer.max_seq_length)
     texts = [encoding.ids for encoding in backend.encode_batch(sample_sentences()) if encoding.ids]
     path = quantize(source.graph, texts, directory)
-    paths = {precision: choice.graph for precision, choice in choices.items()} | {"int8": path}
-    return Choice(path, source.form, timed(paths, tokenizer, sample_sentences(), tolerance=math.inf))
+    candidates = timed({"fp32": fp32.graph, "int8": path}, tokenizer, sample_sentences(), tolerance=math.inf)
+    if len(candidates) < 2:
+        raise CheckpointError("onnxruntime fails on it in int8")
+    return Choice(path, source.form, candidates)
 
 
 def _with_quality(

@@ -23,7 +23,12 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 DONE_BY_MAKE = {"make test", 'pip install ".[cpu]"', "pip install ./export", 'pip install "./export[torch]"'}
 # So that the benchmark takes seconds and leaves the results alone.
 SHORTENED = {
-    "make bench": ["make", "bench", "PEERS=", "BENCH_OPTIONS=--programs embedder torch --rounds 1 --texts 8 --output {}"],
+    "make bench": [
+        "make",
+        "bench",
+        "PEERS=",
+        "BENCH_OPTIONS=--programs embedder torch --rounds 1 --texts 8 --output {}",
+    ],
     "make parity": ["make", "parity", "PARITY_OPTIONS=--families instructor-base --output {}"],
     # The true sizes take gigabytes; the only one that does not is that of the real model.
     "make converters": ["make", "converters", "CONVERTERS_OPTIONS=--families all-MiniLM-L6-v2 --seconds 0 --output {}"],

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 from embedder_export import cli, pipeline, verify
 from embedder_export.checkpoint import read_checkpoint
+from embedder_export.graphs import save_graph
 from embedder_export.int8 import MOST_WEIGHT
 from embedder_export.rounding import compensated, nearest
 from embedder_export.verify import measure, parity_sentences
@@ -158,6 +159,28 @@ def test_graphs_that_are_asked_for(checkpoint, tmp_path, graphs, expected):
     model = embedder.Embedder(tmp_path / "artifact")
     assert model.encode("a b").shape == (32,)
     assert model.manifest.parity is not None
+
+
+def test_what_cannot_be_quantised_is_not_written_unless_asked_for(checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pipeline, "quantize", lambda *arguments: 1 / 0)
+    assert cli.main([str(checkpoint), "--output", str(tmp_path / "default")]) == 0
+    assert "int8 is not written, as the graph cannot be quantised: division by zero" in capsys.readouterr().err
+    assert precisions(tmp_path / "default") == ["fp32"]
+    assert cli.main([str(checkpoint), "--output", str(tmp_path / "asked"), "--graphs", "int8"]) == 1
+    assert "the graph of small cannot be quantised: division by zero" in capsys.readouterr().err
+    assert not (tmp_path / "asked").exists()
+
+
+def test_what_onnxruntime_has_no_kernel_for_is_not_written(checkpoint, tmp_path, monkeypatch, capsys):
+    def broken(path, texts, directory):
+        model = ir.load(path)
+        next(iter(model.graph)).op_type = "NoSuchOperator"
+        return save_graph(model, directory, "model.int8.onnx")
+
+    monkeypatch.setattr(pipeline, "quantize", broken)
+    assert cli.main([str(checkpoint), "--output", str(tmp_path / "default")]) == 0
+    assert "cannot be quantised: onnxruntime fails on it in int8" in capsys.readouterr().err
+    assert precisions(tmp_path / "default") == ["fp32"]
 
 
 @pytest.mark.parametrize("graphs", ["", "fp16", "fp32,", "INT8"])

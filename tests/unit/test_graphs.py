@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import sys
 import threading
 
@@ -15,6 +16,12 @@ from embedder.manifest import read_manifest, write_manifest
 from tests.tiny import add_int8_graph
 
 TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """As if the tiny model were so large that all of its calls were worth many threads."""
+    monkeypatch.setattr(session, "_LEAST_SHARED", 0)
 
 
 @pytest.fixture
@@ -69,6 +76,7 @@ def test_command_line_takes_graph_and_threads(both, capsys):
     assert cli.main(["info", str(both)]) == 0
     out = capsys.readouterr().out
     assert "timed at export: fp32 2.0 ms, int8 1.0 ms" in out
+    assert re.search(r"^auto +(int8|fp32), on a CPU like this one$", out, re.MULTILINE)
     assert "cosine to fp32 0.9980 on average, 0.9900 at the least, over 3 sentences" in out
 
 
@@ -85,7 +93,7 @@ def test_same_vectors_by_any_number_of_threads(tiny, threads):
     np.testing.assert_allclose(model.encode(TEXTS), [alone[text] for text in TEXTS], atol=1e-6)
 
 
-def test_many_batches_take_a_thread_each_and_one_takes_all(tiny, monkeypatch):
+def test_many_batches_take_a_thread_each_and_one_takes_all(tiny, shared, monkeypatch):
     calls = []
     run = session.Session._run
 
@@ -104,7 +112,17 @@ def test_many_batches_take_a_thread_each_and_one_takes_all(tiny, monkeypatch):
     assert all(name.startswith("embedder") for _, name in calls)
 
 
-def test_a_text_beside_another_takes_its_callers_thread_alone(tiny, monkeypatch):
+def test_little_work_takes_one_thread(tiny, monkeypatch):
+    model = embedder.Embedder(tiny, threads=4)
+    assert set(model._session._sessions) == {1}
+    monkeypatch.setattr(session, "_LEAST_SHARED", 5 * model.manifest.graphs[0].weights.size)
+    model.encode("the cat")
+    assert set(model._session._sessions) == {1}
+    model.encode("the cat sat")
+    assert set(model._session._sessions) == {1, 4}
+
+
+def test_a_text_beside_another_takes_its_callers_thread_alone(tiny, shared, monkeypatch):
     """Two callers who share the threads of one session are the slowest of all."""
     model = embedder.Embedder(tiny, threads=2)
     inside, run = [], session.Session._run
@@ -121,7 +139,7 @@ def test_a_text_beside_another_takes_its_callers_thread_alone(tiny, monkeypatch)
     assert inside == [2, 1, 2]
 
 
-def test_a_session_that_has_done_nothing_is_let_go(tiny):
+def test_a_session_that_has_done_nothing_is_let_go(tiny, shared):
     model = embedder.Embedder(tiny, threads=2)
     assert set(model._session._sessions) == {2}
     model.encode(TEXTS)
@@ -167,7 +185,7 @@ def test_errors_of_the_callers_texts_come_after_what_they_gave_before(tiny):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_works_after_a_fork(tiny):
+def test_works_after_a_fork(tiny, shared):
     """Threads stay in the parent; what waited for them would wait for ever."""
     model = embedder.Embedder(tiny, threads=2)
     expected = model.encode("cat"), model.encode(TEXTS)
