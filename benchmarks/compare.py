@@ -53,7 +53,7 @@ PROGRAMS = {
     "onnx": Program("sentence-transformers, ONNX", "fp32", ONNX, PEERS / "onnx", ONNX),
     "onnx-qint8": Program("sentence-transformers, ONNX, qint8", "int8", ONNX, PEERS / "onnx-qint8", ONNX),
     "openvino": Program(
-        "sentence-transformers, OpenVINO, as it comes", "default", OPENVINO, PEERS / "openvino", OPENVINO
+        "sentence-transformers, OpenVINO", "default", OPENVINO, PEERS / "openvino", OPENVINO
     ),
     "openvino-fp32": Program("sentence-transformers, OpenVINO, fp32", "fp32", OPENVINO, PEERS / "openvino", OPENVINO),
     "openvino-qint8": Program(
