@@ -52,9 +52,7 @@ PROGRAMS = {
     "torch": Program("sentence-transformers, torch", "fp32", TORCH, CHECKPOINT),
     "onnx": Program("sentence-transformers, ONNX", "fp32", ONNX, PEERS / "onnx", ONNX),
     "onnx-qint8": Program("sentence-transformers, ONNX, qint8", "int8", ONNX, PEERS / "onnx-qint8", ONNX),
-    "openvino": Program(
-        "sentence-transformers, OpenVINO", "default", OPENVINO, PEERS / "openvino", OPENVINO
-    ),
+    "openvino": Program("sentence-transformers, OpenVINO", "default", OPENVINO, PEERS / "openvino", OPENVINO),
     "openvino-fp32": Program("sentence-transformers, OpenVINO, fp32", "fp32", OPENVINO, PEERS / "openvino", OPENVINO),
     "openvino-qint8": Program(
         "sentence-transformers, OpenVINO, qint8", "int8", OPENVINO, PEERS / "openvino-qint8", OPENVINO
