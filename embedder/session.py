@@ -76,13 +76,14 @@ class Session:
         """
         self._path, self._graph, self._packed, self._wanted = path, graph, packed, provider
         self.provider = choose_provider(provider)
-        self.threads = (threads or usable_cores()) if self.provider == "cpu" else 1
+        cores = threads or usable_cores()
+        self.threads = cores if self.provider == "cpu" else 1
         self._sessions: dict[int, Any] = {}
         self._used: set[int] = set()
         self._begin()
         outputs = self._load(self._threads_for(_SHORT)).get_outputs()
         if self.provider == "cpu":  # it may have fallen back on it
-            self.threads = threads or usable_cores()
+            self.threads = cores
         found = {value.name: value.shape[-1] if value.shape else None for value in outputs}
         self.token_budget = PROVIDERS[self.provider].token_budget
         if found.get(graph.output) != dimension:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from embedder.manifest import Manifest, write_manifest
+from embedder.manifest import Graph, Manifest, write_manifest
 from tokenizers import Tokenizer
 
 from embedder_export.checkpoint import Checkpoint
@@ -105,20 +105,26 @@ def _with_quality(
     stage: Path, manifest: Manifest, graphs: Collection[str] | None, report: Callable[[str], None]
 ) -> Manifest:
     """`manifest` with what each graph is worth, and without those that were not asked for, or are too bad."""
-    kept, measured = [], []
+    measured, bad = [], set()
     for graph in manifest.graphs:
-        good = True
         if graph.precision != "fp32":
-            quality = measure_quality(stage, graph.precision)
-            good = not falls_short(quality)
-            report(
-                f"{graph.precision} beside fp32: mean cosine {quality.mean_cosine:.4f}, smallest "
-                f"{quality.min_cosine:.4f}, over {quality.sentences} sentences"
-                + ("" if good else f": it falls short of {MIN_MEAN_COSINE} and {MIN_QUALITY_COSINE}")
-                + ("" if good or graphs else ", and is not written; --graphs writes it all the same")
-            )
-            graph = replace(graph, quality=quality)
+            graph = replace(graph, quality=measure_quality(stage, graph.precision))
+            report(_described(graph, wanted=graphs is not None))
+            if falls_short(graph.quality):
+                bad.add(graph.precision)
         measured.append(graph)
-        if good if graphs is None else graph.precision in graphs:
-            kept.append(graph.precision)
+    kept = {graph.precision for graph in measured} - bad if graphs is None else graphs
     return drop_graphs(stage, replace(manifest, graphs=tuple(measured)), kept)
+
+
+def _described(graph: Graph, *, wanted: bool) -> str:
+    quality = graph.quality
+    line = (
+        f"{graph.precision} beside fp32: mean cosine {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, "
+        f"over {quality.sentences} sentences"
+    )
+    if falls_short(quality):
+        line += f": it falls short of {MIN_MEAN_COSINE} and {MIN_QUALITY_COSINE}"
+        if not wanted:
+            line += ", and is not written; --graphs writes it all the same"
+    return line
