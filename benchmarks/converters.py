@@ -18,7 +18,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from compare import machine
-from embedder_export.verify import measure, parity_sentences
+from embedder_export.samples import parity_sentences
+from embedder_export.verify import measure
 from parity import REAL, RESULTS, ROOT, timed
 from sentence_transformers import SentenceTransformer
 

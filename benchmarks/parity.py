@@ -17,7 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from compare import machine
-from embedder_export.verify import measure, parity_sentences
+from embedder_export.samples import parity_sentences
+from embedder_export.verify import measure
 from quality import DATA, lines
 from sentence_transformers import SentenceTransformer
 

@@ -1,4 +1,4 @@
-"""Sentence embeddings without PyTorch: onnxruntime, tokenizers and NumPy.
+"""Sentence and image embeddings without PyTorch: onnxruntime, tokenizers and NumPy.
 
 import embedder
 vectors = embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2")
@@ -10,6 +10,7 @@ from embedder.errors import (
     DependencyError,
     EmbedderError,
     FormatError,
+    ImageError,
     InputError,
     ModelNotFoundError,
     ProviderError,
@@ -24,6 +25,7 @@ __all__ = [
     "EmbedderError",
     "EncodeOptions",
     "FormatError",
+    "ImageError",
     "InputError",
     "ModelNotFoundError",
     "ProviderError",

@@ -4,31 +4,43 @@ Padding is wasted work, so texts of like length share a batch; and a batch is fi
 because that is what its time and memory depend on.
 """
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.inputs import ImageItem
+
 # A window is what is held at once, tokenised and sorted by length: wide enough to find batch-mates of like length,
 # narrow enough for memory to stay bounded (a token takes some 100 bytes while tokenizers holds it).
-_WINDOW_TEXTS = 1024
+_WINDOW_ITEMS = 1024
 _WINDOW_CHARACTERS = 1_000_000
+# What an image counts for that is in memory, rather than a file.
+_IMAGE_CHARACTERS = _WINDOW_CHARACTERS // 64
 # In tokens; below it a batch takes a thread no less time than to be handed to it.
 _LEAST_BATCH = 64
 
 
-def windows(texts: Iterable[str]) -> Iterator[list[str]]:
-    """Cut a stream of texts into lists, in order, each bounded in texts and in characters."""
-    window: list[str] = []
+def windows(items: Iterable[str | ImageItem]) -> Iterator[list[str | ImageItem]]:
+    """Cut a stream of texts and images into lists, in order, each bounded in items and in memory."""
+    window: list[str | ImageItem] = []
     characters = 0
-    for text in texts:
-        window.append(text)
-        characters += len(text)
-        if len(window) == _WINDOW_TEXTS or characters >= _WINDOW_CHARACTERS:
+    for item in items:
+        window.append(item)
+        characters += _characters(item)
+        if len(window) == _WINDOW_ITEMS or characters >= _WINDOW_CHARACTERS:
             yield window
             window, characters = [], 0
     if window:
         yield window
+
+
+def _characters(item: str | ImageItem) -> int:
+    source = item.source if isinstance(item, ImageItem) else item
+    if isinstance(source, str):
+        return len(source)
+    return 0 if isinstance(source, os.PathLike) else _IMAGE_CHARACTERS
 
 
 def plan_batches(

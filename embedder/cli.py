@@ -5,17 +5,19 @@ import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 import embedder
 from embedder import packed, records
 from embedder.artifact import open_artifact
 from embedder.digests import check_digest
-from embedder.encoder import DEFAULT_MODEL, Embedder, choose_graph
+from embedder.encoder import DEFAULT_IMAGE_MODEL, DEFAULT_MODEL, Embedder
 from embedder.errors import EmbedderError, InputError
-from embedder.manifest import Graph, Manifest
+from embedder.inputs import check_count
+from embedder.manifest import IMAGE, TEXT, Graph, Manifest, Parity
+from embedder.model import choose_graph
 from embedder.session import PROVIDERS
 
 
@@ -60,8 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"embedder {embedder.__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    encode = commands.add_parser("encode", help="turn texts into vectors", description=_ENCODE, allow_abbrev=False)
-    encode.add_argument("input", nargs="?", default=records.STDIO, metavar="INPUT", help="a file; default: stdin")
+    encode = commands.add_parser(
+        "encode", help="turn texts or images into vectors", description=_ENCODE, allow_abbrev=False
+    )
+    source = encode.add_mutually_exclusive_group()
+    source.add_argument("input", nargs="?", default=records.STDIO, metavar="INPUT", help="a file; default: stdin")
+    source.add_argument("--images", metavar="DIR", help="for texts, the images in this directory and those below it")
     encode.add_argument("-o", "--output", default=records.STDIO, metavar="FILE", help="a file; default: stdout")
     encode.add_argument("--input-format", choices=records.INPUT_KINDS, help="default: by the file's name; stdin: lines")
     encode.add_argument("--column", default="text", help="where a JSONL or CSV record has its text; default: text")
@@ -73,6 +79,14 @@ def _parser() -> argparse.ArgumentParser:
     encode.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
     encode.set_defaults(run=_encode)
 
+    search = commands.add_parser("search", help="find images", description=_SEARCH, allow_abbrev=False)
+    search.add_argument("query", metavar="QUERY", help="a text, or the path of an image")
+    search.add_argument("--images", required=True, metavar="DIR", help="where to search, and below")
+    search.add_argument(
+        "-k", "--top-k", type=int, default=10, metavar="N", help="how many to show; default: %(default)s"
+    )
+    search.set_defaults(run=_search)
+
     similarity = commands.add_parser("similarity", help="how near two texts are, by the model's own function")
     similarity.add_argument("a", metavar="A", help="a text")
     similarity.add_argument("b", metavar="B", help="another")
@@ -82,8 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     optimize.add_argument("artifact", metavar="ARTIFACT", help="path or name of a model")
     optimize.set_defaults(run=_optimize)
 
-    for command in (encode, similarity):
-        command.add_argument("-m", "--model", default=DEFAULT_MODEL, help="path or name; default: %(default)s")
+    for command in (encode, search, similarity):
+        model = DEFAULT_IMAGE_MODEL if command is search else DEFAULT_MODEL
+        command.add_argument("-m", "--model", default=model, help="path or name; default: %(default)s")
         command.add_argument("--provider", metavar="NAME", help=f"{' or '.join(PROVIDERS)}; default: a GPU if it can")
         command.add_argument(
             "--graph", metavar="NAME", help="fp32, int8, or auto for the fastest; default: the exact one"
@@ -96,9 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-_DESCRIPTION = "Sentence embeddings without PyTorch."
+_DESCRIPTION = "Sentence and image embeddings without PyTorch."
 _ENCODE = """Turn texts into vectors, in the order of the input. An empty line is a text too. JSONL output repeats each
-record with its vector under "embedding"; .npy output is one float32 array of shape (n, dimension)."""
+record with its vector under "embedding"; .npy output is one float32 array of shape (n, dimension). Images come in the
+order of their paths, which JSONL output has under "image"; those that cannot be read are named and left out."""
+_SEARCH = """Find the images that are nearest to a text, or to another image, by a model that takes both, or by one of
+texts that goes with another of images."""
 
 
 _OPTIMIZE = """Pack the weights of each graph as this CPU and the installed onnxruntime want them, in files beside the
@@ -110,38 +128,70 @@ def _encode(options: argparse.Namespace) -> None:
     kind = options.output_format or records.output_kind(options.output)
     if kind == "jsonl" and options.column == "embedding":
         raise InputError("--column embedding: JSONL output has the vectors there. Rename the column")
-    model = Embedder(options.model, provider=options.provider, graph=options.graph, threads=options.threads)
-    source = records.read_records(
-        options.input, options.input_format or records.input_kind(options.input), options.column
-    )
-    waiting: list[records.Record] = []
+    model = _load(options, options.model)
+    if options.images is None:
+        column = options.column
+        input_kind = options.input_format or records.input_kind(options.input)
+        source = records.read_records(options.input, input_kind, column)
+    else:
+        _check_takes_images(model)
+        column, source = "image", ({"image": str(path)} for path in records.image_files(options.images))
+    waiting: dict[int, records.Record] = {}
 
-    def texts() -> Iterator[str]:
-        for record in source:
-            waiting.append(record)
-            yield record[options.column]
+    def inputs() -> Iterator[str | Path]:
+        for index, record in enumerate(source):
+            waiting[index] = record
+            yield record[column] if options.images is None else Path(record[column])
 
-    vectors = model.encode_iter(
-        texts(),
+    blocks = model.encode_iter(
+        inputs(),
         prompt=options.prompt,
         prompt_name=options.prompt_name,
         batch_size=options.batch_size,
         truncate_dim=options.truncate_dim,
         normalize_embeddings=options.normalize,
-        show_progress_bar=sys.stderr is not None and sys.stderr.isatty(),
+        show_progress_bar=_is_watched(),
+        errors="skip",
     )
-
-    def embedded() -> Iterator[tuple[list[records.Record], NDArray[np.float32]]]:
-        for block in vectors:
-            yield waiting[: len(block)], block
-            del waiting[: len(block)]
-
+    embedded = (([waiting.pop(index) for index in indices.tolist()], vectors) for vectors, indices in blocks)
     with records.open_output(options.output) as stream:
-        records.WRITERS[kind](stream, embedded(), options.truncate_dim or model.dimension)
+        records.WRITERS[kind](stream, embedded, options.truncate_dim or model.dimension)
+    if waiting:
+        raise InputError(f"{len(waiting)} of the images cannot be read, as said above; all others are written")
+
+
+def _search(options: argparse.Namespace) -> None:
+    check_count("top_k", options.top_k)
+    model = _load(options, options.model)
+    image_model = model
+    if IMAGE not in model.modalities and model.manifest.image_model is not None:
+        image_model = _load(options, model.manifest.image_model)
+    _check_takes_images(image_model)
+    paths = records.image_files(options.images)
+    vectors, indices = image_model.encode(paths, show_progress_bar=_is_watched(), errors="skip")
+    scores = model.similarity(model.encode(options.query), vectors)[0]
+    for row in np.argsort(-scores, kind="stable")[: options.top_k]:
+        print(f"{scores[row]:.4f}  {paths[indices[row]]}")
+    if len(indices) < len(paths):
+        raise InputError(f"{len(paths) - len(indices)} of {len(paths)} images cannot be read, as said above")
+
+
+def _load(options: argparse.Namespace, model: str) -> Embedder:
+    return Embedder(model, provider=options.provider, graph=options.graph, threads=options.threads)
+
+
+def _check_takes_images(model: Embedder) -> None:
+    if IMAGE not in model.modalities:
+        name = model.manifest.source.model
+        raise InputError(f"{name!r} takes no images. Choose --model, such as {DEFAULT_IMAGE_MODEL}")
+
+
+def _is_watched() -> bool:
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def _similarity(options: argparse.Namespace) -> None:
-    model = Embedder(options.model, provider=options.provider, graph=options.graph, threads=options.threads)
+    model = _load(options, options.model)
     a, b = model.encode([options.a, options.b])
     print(f"{model.similarity(a, b).item():.4f}")
 
@@ -163,7 +213,7 @@ def _info(options: argparse.Namespace) -> None:
 
 
 def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
-    source, head, parity = manifest.source, manifest.head, manifest.parity
+    source, head = manifest.source, manifest.head
     yield "model", source.model + (f" at {source.revision}" if source.revision else "")
     yield "weights", f"sha256 {source.weights_sha256}"
     yield "dimension", str(manifest.dimension)
@@ -174,15 +224,34 @@ def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
     for name, prompt in manifest.prompts.items():
         default = " (default)" if name == manifest.default_prompt_name else ""
         yield "prompt", f"{name}{default}: {prompt!r}"
-    for graph in manifest.graphs:
-        yield "graph", _described_graph(graph)
-    yield "auto", f"{choose_graph(manifest.graphs, 'auto', 'cpu').precision}, on a CPU like this one"
-    if parity is not None:
-        yield "parity", f"with {parity.reference}, over {parity.sentences} sentences:"
-        yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"
-    else:
-        yield "parity", "not measured: the export had nothing to compare with"
+    yield from _described_images(manifest)
+    for modality in (TEXT, IMAGE)[: 1 if manifest.images is None else 2]:
+        graphs = manifest.graphs_of(modality)
+        for graph in graphs:
+            yield f"{modality} graph" if manifest.images else "graph", _described_graph(graph)
+        precision = choose_graph(graphs, "auto", "cpu").precision
+        yield "auto", f"{precision}, on a CPU like this one"
+    yield from _described_parity(manifest.parity, "sentences")
+    if manifest.images is not None:
+        yield from _described_parity(manifest.images.parity, "images")
     yield "made by", ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())
+
+
+def _described_images(manifest: Manifest) -> Iterator[tuple[str, str]]:
+    if manifest.image_model is not None:
+        yield "images", f"none; its texts go with the images of {manifest.image_model}"
+    if manifest.images is not None:
+        images = manifest.images
+        size, crop = (" x ".join(map(str, numbers)) for numbers in (images.resize, images.crop))
+        yield "images", f"resized to {size or 'no other size'} ({images.resample}), cropped to {crop or 'all'}"
+
+
+def _described_parity(parity: Parity | None, samples: str) -> Iterator[tuple[str, str]]:
+    if parity is None:
+        yield "parity", f"of {samples} not measured: the export had nothing to compare with"
+        return
+    yield "parity", f"with {parity.reference}, over {parity.samples} {samples}:"
+    yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"
 
 
 def _described_graph(graph: Graph) -> str:
@@ -192,7 +261,7 @@ def _described_graph(graph: Graph) -> str:
     quality = graph.quality
     near = (
         f", cosine to fp32 {quality.mean_cosine:.4f} on average, {quality.min_cosine:.4f} at the least, over "
-        f"{quality.sentences} sentences"
+        f"{quality.samples} samples"
         if quality
         else ""
     )

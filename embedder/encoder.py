@@ -1,32 +1,43 @@
-"""The public class: texts in, vectors out.
+"""The public class: texts and images in, vectors out.
 
 prompt → tokenise → sort by length → batches of a token budget → onnxruntime → back into the caller's order.
-One path for one text and for a million: they go through it in windows, so memory stays bounded.
+One path for one text and for a million: they go through it in windows, so memory stays bounded. Images of a model that
+takes them go through their own graph beside it.
 """
 
+from __future__ import annotations
+
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, TypedDict, Unpack
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder import similarity
 from embedder.artifact import open_artifact
-from embedder.batching import pad, plan_batches, windows
-from embedder.cores import has_fast_integers
-from embedder.digests import check_digest, check_digest_once
-from embedder.errors import InputError
-from embedder.inputs import check_count, check_prompt, checked_list, checked_texts
-from embedder.manifest import DEFAULT_PROMPTS, POOLING_MASK, Graph
-from embedder.packed import packed_graph
-from embedder.session import Session, choose_provider
-from embedder.tokenizer import TextTokenizer, TokenIds
+from embedder.batching import pad, windows
+from embedder.errors import ImageError, InputError
+from embedder.inputs import (
+    ImageItem,
+    Input,
+    check_count,
+    check_errors,
+    check_prompt,
+    checked_inputs,
+    checked_list,
+    is_single,
+)
+from embedder.manifest import DEFAULT_PROMPTS, IMAGE
+from embedder.model import Model, Window
 
-DEFAULT_MODEL = "all-MiniLM-L6-v2"
+DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
+_LOG = logging.getLogger(__name__)
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -34,7 +45,7 @@ class EncodeOptions(TypedDict, total=False):
 
     prompt_name: the model's prompt to put before each text; see `Embedder.prompts`. By default the model's default.
     prompt: the prompt itself; takes precedence over `prompt_name`.
-    batch_size: most texts in one call of the model. Batches are filled by tokens, so this is only a ceiling.
+    batch_size: most inputs in one call of the model. Batches are filled by tokens, so this is only a ceiling.
     show_progress_bar: show progress on stderr.
     normalize_embeddings: scale each vector to length 1, after truncation.
     truncate_dim: keep the first so many dimensions.
@@ -81,23 +92,14 @@ class Embedder:
             DependencyError: onnxruntime is not installed.
         """
         check_count("threads", threads)
-        artifact = open_artifact(model)
-        self.manifest = artifact.manifest
-        settings = self.manifest.tokenizer
-        device = choose_provider(provider)
-        self._graph = chosen = choose_graph(self.manifest.graphs, graph, device)
-        check_digest(artifact.path(chosen.file), chosen.file.sha256)
-        check_digest(artifact.path(settings.file), settings.file.sha256)
-        check_digest_once(artifact.path(chosen.weights), chosen.weights.sha256)
-        packed = packed_graph(artifact, chosen) if device == "cpu" else None
-        self._session = Session(artifact.path(chosen.file), chosen, self.dimension, provider, threads, packed)
-        self._tokenizer = TextTokenizer(artifact.path(settings.file), settings.max_seq_length)
+        self._model = Model(open_artifact(model), provider, graph, threads)
+        self.manifest = self._model.manifest
 
     def __repr__(self) -> str:
         return (
             f"Embedder({self.manifest.source.model!r}, dimension={self.dimension}, "
-            f"max_seq_length={self.max_seq_length}, graph={self._graph.precision!r}, "
-            f"provider={self._session.provider!r})"
+            f"max_seq_length={self.max_seq_length}, graph={'+'.join(self._model.precisions)!r}, "
+            f"provider={self._model.provider!r})"
         )
 
     @property
@@ -115,9 +117,24 @@ class Embedder:
         """The model's prompts by name; "query" and "document" are always there, empty where the model has none."""
         return DEFAULT_PROMPTS | self.manifest.prompts
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the model takes: "text", and "image" if it takes images, too."""
+        return self._model.modalities
+
+    @overload
+    def encode(
+        self, inputs: Input | Iterable[Input], *, errors: Literal["raise"] = ..., **options: Unpack[EncodeOptions]
+    ) -> NDArray[np.float32]: ...
+
+    @overload
+    def encode(
+        self, inputs: Input | Iterable[Input], *, errors: Literal["skip"], **options: Unpack[EncodeOptions]
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+
     def encode(
         self,
-        texts: str | Iterable[str],
+        inputs: Input | Iterable[Input],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -125,36 +142,60 @@ class Embedder:
         show_progress_bar: bool | None = False,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-    ) -> NDArray[np.float32]:
-        """The embeddings of `texts`; `EncodeOptions` describes the options.
+        errors: Literal["raise", "skip"] = "raise",
+    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The embeddings of `inputs`: one or many texts and, if the model takes them, images, which may be mixed.
+
+        An image is a path, bytes, an open file, a Pillow image, or an array of uint8 (height, width, channels). A
+        string is one where it ends as an image's name does (.jpg, .png ...) and is a file, or where it is a data URI.
+
+        `EncodeOptions` describes the options. `errors` is what becomes of images that cannot be read: "raise" an error,
+        which has the embeddings of all others; or "skip" them, and return the indices of the others, too.
 
         Returns:
-            float32: (dim,) for one string, (n, dim) in the caller's order for n of them, (0, dim) for none.
+            float32: (dim,) for one input, (n, dim) in the caller's order for n of them, (0, dim) for none. With
+            `errors="skip"` a pair: float32 (k, dim) of those that could be read, and their indices, int64 (k,).
 
         Raises:
-            InputError: a text is not a string, or holds a lone surrogate (the message says which); or an option
-                is out of range. Nothing has been encoded then.
+            ImageError: images cannot be read; the message says which, and the error has the others' embeddings.
+            InputError: an input is neither a text nor an image, or holds a lone surrogate (the message says which); or
+                an option is out of range. Nothing has been encoded then.
+            DependencyError: there are images, and Pillow is not installed.
         """
-        checked = checked_list(texts)
-        blocks = self.encode_iter(
+        checked = checked_list(inputs, images=self._takes_images)
+        blocks = self._blocks(
             checked,
-            prompt_name=prompt_name,
-            prompt=prompt,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
+            len(checked),
+            prompt_name,
+            prompt,
+            batch_size,
+            show_progress_bar,
+            normalize_embeddings,
+            truncate_dim,
+            errors,
         )
         embeddings = np.empty((len(checked), truncate_dim or self.dimension), np.float32)
-        done = 0
+        reasons: dict[int, str] = {}
         for block in blocks:
-            embeddings[done : done + len(block)] = block
-            done += len(block)
-        return embeddings[0] if isinstance(texts, str) else embeddings
+            embeddings[block.start : block.start + len(block.embeddings)] = block.embeddings
+            reasons |= block.reasons
+        if reasons or errors == "skip":
+            return _Block(0, embeddings, reasons).readable(errors)
+        return embeddings[0] if is_single(inputs, images=self._takes_images) else embeddings
+
+    @overload
+    def encode_iter(
+        self, inputs: Iterable[Input], *, errors: Literal["raise"] = ..., **options: Unpack[EncodeOptions]
+    ) -> Iterator[NDArray[np.float32]]: ...
+
+    @overload
+    def encode_iter(
+        self, inputs: Iterable[Input], *, errors: Literal["skip"], **options: Unpack[EncodeOptions]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]: ...
 
     def encode_iter(
         self,
-        texts: Iterable[str],
+        inputs: Iterable[Input],
         *,
         prompt_name: str | None = None,
         prompt: str | None = None,
@@ -162,46 +203,80 @@ class Embedder:
         show_progress_bar: bool | None = False,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-    ) -> Iterator[NDArray[np.float32]]:
-        """The embeddings of a stream of texts, in bounded memory: at most some thousand texts are held at once.
+        errors: Literal["raise", "skip"] = "raise",
+    ) -> Iterator[NDArray[np.float32]] | Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+        """The embeddings of a stream of inputs, in bounded memory: at most some thousand are held at once.
 
-        Up to 1,024 texts make an array, and as many are read ahead.
+        Up to 1,024 inputs make an array, and as many are read ahead.
 
         Yields:
-            float32 arrays (k, dim), k varying, which laid end to end are the embeddings in the order of `texts`.
+            float32 arrays (k, dim), k varying, which laid end to end are the embeddings in the order of `inputs`. With
+            `errors="skip"` each comes with the indices of its inputs, int64 (k,), as `encode` has it.
 
         Raises:
-            InputError: as `encode`; for an option at once, for a text when its turn comes.
+            InputError: as `encode`; for an option at once, for an input when its turn comes. ImageError, too: it has
+                the other embeddings of its array, and ends the stream.
         """
-        if isinstance(texts, str):
-            raise InputError("encode_iter takes an iterable of strings; for one string call encode")
+        if is_single(inputs, images=self._takes_images):
+            raise InputError("encode_iter takes an iterable of inputs; for one call encode")
+        blocks = self._blocks(
+            checked_inputs(inputs, images=self._takes_images),
+            len(inputs) if isinstance(inputs, Sized) else None,
+            prompt_name,
+            prompt,
+            batch_size,
+            show_progress_bar,
+            normalize_embeddings,
+            truncate_dim,
+            errors,
+        )
+        if errors == "skip":
+            return (block.readable(errors) for block in blocks)
+        return (block.readable(errors)[0] for block in blocks)
+
+    def _blocks(
+        self,
+        items: Iterable[str | ImageItem],
+        total: int | None,
+        prompt_name: str | None,
+        prompt: str | None,
+        batch_size: int | None,
+        show_progress_bar: bool | None,
+        normalize_embeddings: bool,
+        truncate_dim: int | None,
+        errors: str,
+    ) -> Iterator[_Block]:
+        """What both ways to encode share: options are checked at once, and each window of inputs makes a block."""
         check_count("batch_size", batch_size)
         check_count("truncate_dim", truncate_dim, self.dimension)
+        check_errors(errors)
         prefix = self._resolve_prompt(prompt_name, prompt)
-        unpooled = 0
-        if not self.manifest.head.include_prompt:
-            unpooled = self._tokenizer.prompt_length(prefix, self.manifest.tokenizer.special_ids)
-        stream = windows(prefix + text for text in checked_texts(texts))
+        stream = windows(prefix + item if isinstance(item, str) else item for item in items)
 
-        def blocks() -> Iterator[NDArray[np.float32]]:
+        def blocks() -> Iterator[_Block]:
+            start = 0
             with (
-                _progress_bar(texts) if show_progress_bar else nullcontext() as bar,
-                ThreadPoolExecutor(self._session.threads, "embedder") as pool,
+                _progress_bar(total, self._takes_images) if show_progress_bar else nullcontext() as bar,
+                ThreadPoolExecutor(self._model.workers(), "embedder") as pool,
             ):
-                for token_ids in _read_ahead(stream, self._tokenizer, pool):
-                    block = self._encode_window(token_ids, unpooled, batch_size, pool, bar)
-                    block = np.ascontiguousarray(block[:, :truncate_dim])
-                    yield similarity.normalize(block) if normalize_embeddings else block
+                advance = bar.update if bar is not None else lambda count: None
+                for window in _read_ahead(stream, self._model.prepare, pool):
+                    embeddings, reasons = self._model.embed(window, prefix, batch_size, pool, advance)
+                    embeddings = np.ascontiguousarray(embeddings[:, :truncate_dim])
+                    if normalize_embeddings:
+                        embeddings = similarity.normalize(embeddings)
+                    yield _Block(start, embeddings, {start + row: reason for row, reason in reasons.items()})
+                    start += len(embeddings)
 
         return blocks()
 
-    def encode_query(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
+    def encode_query(self, inputs: Input | Iterable[Input], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
         """As `encode`, with the model's prompt for queries where no prompt is given."""
-        return self.encode(texts, **self._with_prompt(options, "query"))
+        return self.encode(inputs, **self._with_prompt(options, "query"))
 
-    def encode_document(self, texts: str | Iterable[str], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
+    def encode_document(self, inputs: Input | Iterable[Input], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
         """As `encode`, with the model's prompt for documents where no prompt is given."""
-        return self.encode(texts, **self._with_prompt(options, "document"))
+        return self.encode(inputs, **self._with_prompt(options, "document"))
 
     def similarity(self, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
         """Every vector of `a` (n, dim) against every one of `b` (m, dim), by the model's own function.
@@ -220,34 +295,14 @@ class Embedder:
         Raises:
             InputError: a text is not a string.
         """
-        input_ids, attention_mask = pad(self._tokenizer(checked_list(texts)), self.manifest.tokenizer.pad_id)
+        checked = checked_list(texts, images=False)
+        token_ids = self._model.prepare(checked).token_ids
+        input_ids, attention_mask = pad(token_ids, self.manifest.tokenizer.pad_id)
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
-    def _encode_window(
-        self, token_ids: list[TokenIds], unpooled: int, batch_size: int | None, pool: ThreadPoolExecutor, bar: Any
-    ) -> NDArray[np.float32]:
-        """The embeddings of texts that are held at once: by batches in many threads, or by one batch in all threads."""
-        embeddings = np.empty((len(token_ids), self.dimension), np.float32)
-        batches = plan_batches(list(map(len, token_ids)), self._session.token_budget, self._session.threads, batch_size)
-
-        def run(rows: NDArray[np.intp]) -> int:
-            inputs = self._inputs([token_ids[row] for row in rows], unpooled)
-            embeddings[rows] = self._session.run(inputs, alone=len(batches) == 1)
-            return len(rows)
-
-        for count in map(run, batches) if len(batches) == 1 else pool.map(run, batches):
-            if bar is not None:
-                bar.update(count)
-        return embeddings
-
-    def _inputs(self, token_ids: list[NDArray[np.int32]], unpooled: int) -> dict[str, NDArray[np.int64]]:
-        """What the graph takes; the first `unpooled` tokens of each text are left out of its pooling."""
-        input_ids, attention_mask = pad(token_ids, self.manifest.tokenizer.pad_id)
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
-        if POOLING_MASK in self._graph.inputs:
-            inputs[POOLING_MASK] = attention_mask.copy()
-            inputs[POOLING_MASK][:, :unpooled] = 0
-        return inputs
+    @property
+    def _takes_images(self) -> bool:
+        return IMAGE in self.modalities
 
     @staticmethod
     def _with_prompt(options: EncodeOptions, name: str) -> EncodeOptions:
@@ -265,12 +320,34 @@ class Embedder:
         return prompt
 
 
+@dataclass(frozen=True)
+class _Block:
+    """The embeddings of inputs from `start` on, and by the indices of those that cannot be read the reasons."""
+
+    start: int
+    embeddings: NDArray[np.float32]
+    reasons: dict[int, str]
+
+    def readable(self, errors: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """The embeddings of those that can be read, and their indices; an error if that is not all and should be."""
+        indices = np.arange(self.start, self.start + len(self.embeddings), dtype=np.int64)
+        if not self.reasons:
+            return self.embeddings, indices
+        indices = np.delete(indices, [index - self.start for index in self.reasons])
+        embeddings = self.embeddings[indices - self.start]
+        if errors == "raise":
+            raise ImageError(self.reasons, indices, embeddings)
+        for index, reason in self.reasons.items():
+            _LOG.warning("skipped inputs[%d]: %s", index, reason)
+        return embeddings, indices
+
+
 _loaded: dict[tuple[str | None, ...], Embedder] = {}
 _loading = threading.Lock()
 
 
 def encode(
-    texts: str | Iterable[str],
+    inputs: Input | Iterable[Input],
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     provider: str | None = None,
@@ -278,9 +355,9 @@ def encode(
     threads: int | None = None,
     **options: Unpack[EncodeOptions],
 ) -> NDArray[np.float32]:
-    """Encode `texts` by `model`, which is loaded at the first call and kept for the next ones.
+    """Encode `inputs` by `model`, which is loaded at the first call and kept for the next ones.
 
-    As `Embedder(model, provider=provider, ...).encode(texts, **options)`, with the same result and errors.
+    As `Embedder(model, provider=provider, ...).encode(inputs, **options)`, with the same result and errors.
     """
     # What a name or a relative path means depends on where one is.
     here = None if os.path.isabs(str(model)) else os.getcwd()
@@ -289,47 +366,31 @@ def encode(
         with _loading:
             if key not in _loaded:  # another thread may have been first
                 _loaded[key] = Embedder(model, provider=provider, graph=graph, threads=threads)
-    return _loaded[key].encode(texts, **options)
-
-
-def choose_graph(graphs: tuple[Graph, ...], wanted: str | None, provider: str) -> Graph:
-    """The one of `graphs` that `wanted` is, as `Embedder` has it; InputError if there is none."""
-    by_precision = {graph.precision: graph for graph in graphs}
-    if wanted == "auto":
-        order = ("int8", "fp32") if provider == "cpu" and has_fast_integers() else ("fp32", "int8")
-        wanted = next(precision for precision in order if precision in by_precision)
-    elif wanted is None:
-        wanted = graphs[0].precision
-    if not isinstance(wanted, str) or wanted not in by_precision:
-        raise InputError(
-            f"the model has no graph {wanted!r}, it has {', '.join(map(repr, by_precision))}: choose one of them, or "
-            '"auto"; embedder-export --graphs says which to write'
-        )
-    return by_precision[wanted]
+    return _loaded[key].encode(inputs, **options)
 
 
 def _read_ahead(
-    stream: Iterator[list[str]], tokenize: Callable[[list[str]], list[TokenIds]], pool: ThreadPoolExecutor
-) -> Iterator[list[TokenIds]]:
-    """The token ids of each window of texts, made while the caller is busy with those of the window before it."""
-    window = next(stream, None)
-    token_ids = tokenize(window) if window else None
-    while token_ids is not None:
-        error, following = None, None
+    stream: Iterator[list[str | ImageItem]],
+    prepare: Callable[[list[str | ImageItem]], Window],
+    pool: ThreadPoolExecutor,
+) -> Iterator[Window]:
+    """Each window of inputs, prepared while the caller is busy with the window before it."""
+    items = next(stream, None)
+    window = prepare(items) if items else None
+    while window is not None:
+        error, items = None, None
         try:
-            following = next(stream, None)
-        except Exception as raised:  # whatever the caller's texts raise comes after what they gave before
+            items = next(stream, None)
+        except Exception as raised:  # whatever the caller's inputs raise comes after what they gave before
             error = raised
-        tokenized = pool.submit(tokenize, following) if following else None
-        yield token_ids
+        prepared = pool.submit(prepare, items) if items else None
+        yield window
         if error is not None:
             raise error
-        token_ids = tokenized.result() if tokenized else None
+        window = prepared.result() if prepared else None
 
 
-def _progress_bar(texts: Iterable[str]) -> AbstractContextManager[Any]:
+def _progress_bar(total: int | None, images: bool) -> Any:
     from tqdm import tqdm
 
-    total = len(texts) if isinstance(texts, Sized) else None
-    bar: AbstractContextManager[Any] = tqdm(total=total, unit="text", desc="Encoding")
-    return bar
+    return tqdm(total=total, unit="input" if images else "text", desc="Encoding")

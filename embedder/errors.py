@@ -4,10 +4,22 @@ EmbedderError
 ├── ModelNotFoundError    no artifact under that name or path
 ├── ArtifactError         the artifact cannot be used: a file is missing, truncated or altered
 │   └── FormatError       the manifest is of a format that this version does not read
-├── InputError            a text or an option that cannot be used (also a ValueError)
+├── InputError            a text, an image or an option that cannot be used (also a ValueError)
+│   └── ImageError        some images cannot be read; it has the embeddings of the others
 ├── ProviderError         an execution provider that is unknown or not available here
 └── DependencyError       a package is not installed (also an ImportError)
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+_SHOWN = 3
 
 
 class EmbedderError(Exception):
@@ -27,7 +39,26 @@ class FormatError(ArtifactError):
 
 
 class InputError(EmbedderError, ValueError):
-    """A text or an option given by the caller cannot be used."""
+    """A text, an image or an option given by the caller cannot be used."""
+
+
+class ImageError(InputError):
+    """Some of the images cannot be read; all else has been encoded.
+
+    Attributes:
+        reasons: what is wrong with each, by its index in the caller's inputs.
+        indices: of the inputs that have been encoded, int64 (k,).
+        embeddings: theirs, float32 (k, dim).
+    """
+
+    def __init__(self, reasons: dict[int, str], indices: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
+        self.reasons, self.indices, self.embeddings = reasons, indices, embeddings
+        first = "; ".join(f"inputs[{index}]: {reason}" for index, reason in list(reasons.items())[:_SHOWN])
+        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        super().__init__(
+            f'{first}{more}. The other {len(indices)} are in this error\'s embeddings and indices; errors="skip" '
+            "returns them"
+        )
 
 
 class ProviderError(EmbedderError):

@@ -1,47 +1,97 @@
 """What callers give: checked before anything is encoded, with errors that name the culprit."""
 
+from __future__ import annotations
+
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
+from numpy.typing import NDArray
 
 from embedder.errors import InputError
+from embedder.images import is_image
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as PillowImage
+
+ImageSource: TypeAlias = Union[
+    str, os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], "PillowImage", NDArray[np.uint8]
+]
+Input: TypeAlias = ImageSource  # a text is a string, too
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def checked_list(texts: str | Iterable[str]) -> list[str]:
-    """`texts`, or the one text, as a list; InputError if one is none."""
-    return list(checked_texts([texts] if isinstance(texts, str) else texts))
+@dataclass(frozen=True)
+class ImageItem:
+    """An image among the caller's inputs, to be told from a text though both may be strings."""
+
+    source: ImageSource
 
 
-def checked_texts(texts: Iterable[str]) -> Iterator[str]:
-    """`texts` one by one; InputError at once if they are no iterable of texts, and for a text when its turn comes."""
+def is_single(inputs: object, *, images: bool) -> bool:
+    """Whether `inputs` is one text or, where the model takes `images`, one image, rather than many."""
+    if isinstance(inputs, np.ndarray):  # of one or four dimensions it is many
+        return images and inputs.ndim in (2, 3) and inputs.dtype.kind not in "OSU"
+    return isinstance(inputs, str) or (images and is_image(inputs))
+
+
+def checked_list(inputs: Input | Iterable[Input], *, images: bool) -> list[str | ImageItem]:
+    """`inputs`, or the one, as a list; InputError if one is neither a text nor, where the model takes `images`, one."""
+    return list(checked_inputs([inputs] if is_single(inputs, images=images) else inputs, images=images))
+
+
+def checked_inputs(inputs: Any, *, images: bool) -> Iterator[str | ImageItem]:
+    """`inputs` one by one; InputError at once if they cannot be any, and for one of them when its turn comes."""
     # Iterating bytes gives numbers, a mapping its keys, a set no order: none can be meant.
     try:
-        iterator = None if isinstance(texts, bytes | bytearray | Mapping | Set) else iter(texts)
+        iterator = None if isinstance(inputs, bytes | bytearray | Mapping | Set) else iter(inputs)
     except TypeError:
         iterator = None
     if iterator is None:
-        raise InputError(f"texts should be a string or an iterable of strings, not {type(texts).__name__}")
-    return (_checked_text(index, text) for index, text in enumerate(iterator))
+        expected = "a string, an image or an iterable of them" if images else "a string or an iterable of strings"
+        raise InputError(f"{_name(images)} should be {expected}, not {type(inputs).__name__}")
+    return (_checked(index, item, images) for index, item in enumerate(iterator))
 
 
-def _checked_text(index: int, text: object) -> str:
-    if not isinstance(text, str):
-        raise InputError(f"texts[{index}] should be a string, not {type(text).__name__}: {text!r:.80}")
-    if not text.isascii() and (found := _SURROGATE.search(text)):
+def _checked(index: int, item: object, images: bool) -> str | ImageItem:
+    if images:
+        try:
+            if is_image(item):
+                return ImageItem(item)  # type: ignore[arg-type]
+        except InputError as error:
+            raise InputError(f"{_name(images)}[{index}]: {error}") from error
+    if not isinstance(item, str):
+        expected = "a string or an image" if images else "a string"
+        alone = "" if images or not is_image(item) else "; this model takes no images"
         raise InputError(
-            f"texts[{index}] is not valid Unicode: it holds the lone surrogate U+{ord(found[0]):04X} at character "
-            f'{found.start()}. text.encode("utf-8", "replace").decode() replaces it'
+            f"{_name(images)}[{index}] should be {expected}, not {type(item).__name__}: {item!r:.80}{alone}"
         )
-    return text
+    if not item.isascii() and (found := _SURROGATE.search(item)):
+        raise InputError(
+            f"{_name(images)}[{index}] is not valid Unicode: it holds the lone surrogate U+{ord(found[0]):04X} at "
+            f'character {found.start()}. text.encode("utf-8", "replace").decode() replaces it'
+        )
+    return item
+
+
+def _name(images: bool) -> str:
+    return "inputs" if images else "texts"
 
 
 def check_prompt(prompt: object) -> None:
     """Raise InputError unless `prompt` is a text."""
     if not isinstance(prompt, str) or _SURROGATE.search(prompt):
         raise InputError(f"prompt should be a string of valid Unicode, not {prompt!r:.80}")
+
+
+def check_errors(errors: object) -> None:
+    """Raise InputError unless `errors` is one of the ways to treat images that cannot be read."""
+    if errors not in ("raise", "skip"):
+        raise InputError(f'errors should be "raise" or "skip", not {errors!r:.80}')
 
 
 def check_count(name: str, value: object, most: int | None = None) -> None:

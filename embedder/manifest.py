@@ -13,16 +13,20 @@ from typing import Any, get_args, get_origin
 
 from embedder.errors import ArtifactError, FormatError
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 MANIFEST_NAME = "embedder.json"
 
 PRECISIONS = ("fp32", "fp16", "int8")
+# What a graph takes; a model has one graph of a precision for each.
+TEXT, IMAGE = "text", "image"
+RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 # Every model has these prompts; a checkpoint may say what they are.
 DEFAULT_PROMPTS = {"query": "", "document": ""}
 GRAPH_INPUTS = ("input_ids", "attention_mask")
 # Of a model that leaves its prompt out of the pooling: the attention mask less the prompt's tokens.
 POOLING_MASK = "pooling_mask"
+IMAGE_INPUTS = ("pixel_values",)
 
 
 def _require(condition: bool, problem: str) -> None:
@@ -77,6 +81,50 @@ class Tokenizer:
 
 
 @dataclass(frozen=True)
+class Parity:
+    """How near the artifact's vectors are to those of the reference, over the export's samples: texts or images.
+
+    max_difference: the largest of two numbers in the same place, as a share of the reference vector's length.
+    """
+
+    reference: str
+    samples: int
+    min_cosine: float
+    max_difference: float
+
+
+@dataclass(frozen=True)
+class Images:
+    """What becomes of an image before its graph sees it, in this order; as transformers' image processors have it.
+
+    resize: the shorter edge in pixels, with the other in proportion; or height and width; or nothing.
+    resample: the filter for that, by Pillow's name in lower case.
+    crop: height and width of the middle that is kept, with black around what is smaller; or nothing.
+    rescale: what a number from 0 to 255 is multiplied by.
+    mean, std: of red, green and blue; what is left is (x - mean) / std.
+    tokens: positions that an image takes in the model; batches are filled by them, as those of texts are.
+    parity: of the vectors, the preparation included.
+    """
+
+    resize: tuple[int, ...]
+    resample: str
+    crop: tuple[int, ...]
+    rescale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tokens: int
+    parity: Parity | None
+
+    def __post_init__(self) -> None:
+        _require(len(self.resize) <= 2 and min(self.resize, default=1) >= 1, f"resize: {list(self.resize)} is no size")
+        _require(len(self.crop) in (0, 2) and min(self.crop, default=1) >= 1, f"crop: {list(self.crop)} is no size")
+        _require(self.resample in RESAMPLES, f"resample: {self.resample!r} is none of {', '.join(RESAMPLES)}")
+        _require(len(self.mean) == len(self.std) == 3, "mean, std: not three numbers each")
+        _require(0 not in self.std, "std: holds a zero")
+        _require(self.tokens >= 1, f"tokens: {self.tokens} is below 1")
+
+
+@dataclass(frozen=True)
 class Head:
     """What stands between the token vectors and the embedding; baked into the graph, named here for people.
 
@@ -100,9 +148,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Quality:
-    """How near a graph's vectors are to those of the fp32 graph of the same export, over the export's sentences."""
+    """How near a graph's vectors are to those of the fp32 graph of the same export, over the export's samples."""
 
-    sentences: int
+    samples: int
     mean_cosine: float
     min_cosine: float
 
@@ -111,10 +159,12 @@ class Quality:
 class Graph:
     """An ONNX graph, its weights beside it, and what the export measured of it.
 
+    modality: what it takes, "text" or "image".
     candidates: of fp32 the forms that it was chosen from; of another precision that and fp32, timed side by side.
     quality: of another precision than fp32.
     """
 
+    modality: str
     precision: str
     file: File
     weights: File
@@ -128,32 +178,32 @@ class Graph:
         _require(self.precision in PRECISIONS, f"precision: {self.precision!r} is none of {', '.join(PRECISIONS)}")
         # The graph itself names its weights' file, which the runtime cannot read there: this is what the export writes.
         _require(self.weights.name == f"{self.file.name}.data", f"weights: {self.weights.name!r} is not the graph's")
-        known = self.inputs in (GRAPH_INPUTS, (*GRAPH_INPUTS, POOLING_MASK))
-        _require(known, f"inputs: {list(self.inputs)} is not {list(GRAPH_INPUTS)}, with or without {POOLING_MASK!r}")
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How near the artifact's vectors are to those of the reference, over the export's sentences.
-
-    max_difference: the largest of two numbers in the same place, as a share of the reference vector's length.
-    """
-
-    reference: str
-    sentences: int
-    min_cosine: float
-    max_difference: float
+        _require(self.modality in (TEXT, IMAGE), f"modality: {self.modality!r} is neither {TEXT!r} nor {IMAGE!r}")
+        if self.modality == IMAGE:
+            _require(self.inputs == IMAGE_INPUTS, f"inputs: {list(self.inputs)} is not {list(IMAGE_INPUTS)}")
+        else:
+            known = self.inputs in (GRAPH_INPUTS, (*GRAPH_INPUTS, POOLING_MASK))
+            _require(
+                known, f"inputs: {list(self.inputs)} is not {list(GRAPH_INPUTS)}, with or without {POOLING_MASK!r}"
+            )
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a program must know to serve the artifact, and a person to trust it."""
+    """Everything that a program must know to serve the artifact, and a person to trust it.
+
+    images: of a model that takes them, too.
+    image_model: the model whose vectors of images this one's vectors of texts go with, where it is another.
+    parity: of the vectors of texts.
+    """
 
     format_version: int
     source: Source
     dimension: int
     similarity: str
     tokenizer: Tokenizer
+    images: Images | None
+    image_model: str | None
     head: Head
     prompts: dict[str, str]
     default_prompt_name: str | None
@@ -166,18 +216,28 @@ class Manifest:
         _require(
             self.similarity in SIMILARITIES, f"similarity: {self.similarity!r} is none of {', '.join(SIMILARITIES)}"
         )
-        _require(len(self.graphs) >= 1, "graphs: empty")
-        precisions = [graph.precision for graph in self.graphs]
-        _require(len(set(precisions)) == len(precisions), f"graphs: several of one precision, {precisions}")
-        for graph in self.graphs:
-            masked = POOLING_MASK in graph.inputs
-            _require(
-                masked != self.head.include_prompt, f"head.include_prompt: contradicts inputs {list(graph.inputs)}"
-            )
+        self._check_graphs()
         _require(
             self.default_prompt_name in (None, *DEFAULT_PROMPTS, *self.prompts),
             f"default_prompt_name: {self.default_prompt_name!r} is not among the prompts",
         )
+
+    def _check_graphs(self) -> None:
+        kinds = [(graph.modality, graph.precision) for graph in self.graphs]
+        _require(len(set(kinds)) == len(kinds), f"graphs: several of one kind, {kinds}")
+        modalities = {TEXT} if self.images is None else {TEXT, IMAGE}
+        found = {modality for modality, _ in kinds}
+        _require(len(self.graphs) >= 1, "graphs: empty")
+        _require(found == modalities, f"graphs: they take {sorted(found)}, and should take {sorted(modalities)}")
+        for graph in self.graphs_of(TEXT):
+            masked = POOLING_MASK in graph.inputs
+            _require(
+                masked != self.head.include_prompt, f"head.include_prompt: contradicts inputs {list(graph.inputs)}"
+            )
+
+    def graphs_of(self, modality: str) -> tuple[Graph, ...]:
+        """The graphs that take `modality`, in their order."""
+        return tuple(graph for graph in self.graphs if graph.modality == modality)
 
     @property
     def files(self) -> tuple[File, ...]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.errors import InputError
+from embedder.images import IMAGE_ENDINGS
 
 Record = dict[str, Any]
 Embedded = Iterable[tuple[list[Record], NDArray[np.float32]]]
@@ -40,6 +41,20 @@ def read_records(path: str, kind: str, column: str) -> Iterator[Record]:
                 found = f"not a string but {record[column]!r:.60}" if column in record else "missing"
                 raise InputError(f"{name}, line {number}: the column {column!r} is {found}")
             yield record
+
+
+def image_files(directory: str) -> list[Path]:
+    """The images in `directory` and below, by the endings of their names, in the order of their paths.
+
+    Raises:
+        InputError: it is no directory, or there are none in it.
+    """
+    if not os.path.isdir(directory):
+        raise InputError(f"{directory} is not a directory")
+    files = sorted(path for path in Path(directory).rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+    if not files:
+        raise InputError(f"there are no images in {directory}: their names would end in {', '.join(IMAGE_ENDINGS)}")
+    return files
 
 
 def input_kind(path: str) -> str:

@@ -63,11 +63,14 @@ class Session:
         provider: str | None = None,
         threads: int | None = None,
         packed: Path | None = None,
+        *,
+        alone: bool = True,
     ) -> None:
         """Load `graph`, which lies at `path`, or `packed`, the same by `save_packed`; its rows have length `dimension`.
 
         `provider` is one of `PROVIDERS`; None takes a GPU where there is one, else the CPU. `threads` is how many
-        threads compute, on a CPU; None takes one for each core that the process may use.
+        threads compute, on a CPU; None takes one for each core that the process may use. `alone` is whether the first
+        call is likely to be, of a short text or of an image.
 
         Raises:
             DependencyError: onnxruntime is not installed.
@@ -81,7 +84,7 @@ class Session:
         self._sessions: dict[int, Any] = {}
         self._used: set[int] = set()
         self._begin()
-        outputs = self._load(self._threads_for(_SHORT)).get_outputs()
+        outputs = self._load(self._threads_for(_SHORT) if alone else 1).get_outputs()
         if self.provider == "cpu":  # it may have fallen back on it
             self.threads = cores
         found = {value.name: value.shape[-1] if value.shape else None for value in outputs}
@@ -92,8 +95,8 @@ class Session:
                 "export or copy the model again"
             )
 
-    def run(self, inputs: Mapping[str, NDArray[np.int64]], *, alone: bool = True) -> NDArray[np.float32]:
-        """The embeddings, float32 of shape (batch, dimension), of the graph's `inputs`, each (batch, length).
+    def run(self, inputs: Mapping[str, NDArray[Any]], tokens: int, *, alone: bool = True) -> NDArray[np.float32]:
+        """The embeddings, float32 of shape (batch, dimension), of the graph's `inputs`, with padding so many `tokens`.
 
         The call has all threads, unless it is one of many, not `alone`, is too small, or another has them already.
 
@@ -102,22 +105,21 @@ class Session:
         """
         if self._process != os.getpid():
             self._forget_threads()
-        threads = self._threads_for(next(iter(inputs.values())).size)
+        threads = self._threads_for(tokens)
         if alone and threads > 1 and self._all_threads.acquire(blocking=False):
             try:
-                return self._run(inputs, threads)
+                return self._run(inputs, tokens, threads)
             finally:
                 self._all_threads.release()
-        return self._run(inputs, 1)
+        return self._run(inputs, tokens, 1)
 
     def _threads_for(self, tokens: int) -> int:
         return self.threads if tokens * self._graph.weights.size >= _LEAST_SHARED else 1
 
-    def _run(self, inputs: Mapping[str, NDArray[np.int64]], threads: int) -> NDArray[np.float32]:
+    def _run(self, inputs: Mapping[str, NDArray[Any]], tokens: int, threads: int) -> NDArray[np.float32]:
         session = self._load(threads)
         self._used.add(threads)
-        size = next(iter(inputs.values())).size
-        options = _shrinking() if size > _SHRINK_PAST * self.token_budget and self.provider == "cpu" else None
+        options = _shrinking() if tokens > _SHRINK_PAST * self.token_budget and self.provider == "cpu" else None
         try:
             (embeddings,) = session.run([self._graph.output], dict(inputs), options)
         except Exception as error:  # as in `_open`

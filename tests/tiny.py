@@ -74,11 +74,14 @@ def write_tiny_artifact(
         dimension=DIMENSION,
         similarity="cosine",
         tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0, SPECIAL_IDS),
+        images=None,
+        image_model=None,
         head=describe(layers),
         prompts={},
         default_prompt_name=None,
         graphs=(
             Graph(
+                modality="text",
                 precision="fp32",
                 file=described(directory / "model.onnx"),
                 weights=described(directory / "model.onnx.data"),

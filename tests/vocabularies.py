@@ -1,6 +1,6 @@
 """Small tokenizers of each kind, for where the real ones are not: their vocabulary is little more than letters."""
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.,!?'-éß中文字日本語"
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -35,6 +35,26 @@ def byte_level_bpe() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return _finished(tokenizer, special, "<s> $A </s>")
+
+
+CLIP_SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
+
+
+def clip() -> Tokenizer:
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("t", "h"), ("th", "e</w>"), ("a", "t")]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in merges), *CLIP_SPECIAL]
+    vocabulary = {word: at for at, word in enumerate(words)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, merges, end_of_word_suffix="</w>", unk_token=CLIP_SPECIAL[1]))
+    steps = [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+")
+    split = pre_tokenizers.Split(words, behavior="removed", invert=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    start, end = ((token, vocabulary[token]) for token in CLIP_SPECIAL)
+    tokenizer.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=False, trim_offsets=False)
+    return tokenizer
 
 
 def _finished(tokenizer: Tokenizer, special: list[str], template: str) -> Tokenizer:

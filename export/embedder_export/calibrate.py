@@ -1,4 +1,4 @@
-"""A sample of what the products of a graph are given, on real texts."""
+"""A sample of what the products of a graph are given."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,16 +6,17 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import onnxruntime
-from embedder.manifest import GRAPH_INPUTS, POOLING_MASK
 
-# Of a text, so that a long one does not count for many short ones.
-_MOST_TOKENS, _MOST_ROWS = 128, 16
+from embedder_export.samples import Feed
+
+# Of a text or an image, so that a long text does not count for many short ones.
+_MOST_ROWS = 16
 
 
-def activations(path: Path, names: Sequence[str], texts: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
-    """The values called `names` of the graph at `path` for `texts`, token ids: float32 (rows, width) each.
+def activations(path: Path, names: Sequence[str], singles: Sequence[Feed]) -> dict[str, np.ndarray]:
+    """The values called `names` of the graph at `path` for `singles`: float32 (rows, width) each.
 
-    A row is that of a token, the same tokens of each text for every name.
+    A row is that of a token, the same tokens of each text or image for every name.
     """
     model = ir.load(path)
     values = {value.name: value for node in model.graph for value in node.outputs}
@@ -29,13 +30,13 @@ def activations(path: Path, names: Sequence[str], texts: Sequence[Sequence[int]]
     known = {value.name for value in session.get_inputs()}
     generator = np.random.default_rng(0)
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for text in texts:
-        ids = np.array([text[:_MOST_TOKENS]], np.int64)
-        mask = np.ones_like(ids)
-        feed = {GRAPH_INPUTS[0]: ids, GRAPH_INPUTS[1]: mask, POOLING_MASK: mask}
-        rows = generator.permutation(ids.size)[:_MOST_ROWS]
+    for feed in singles:
         outputs = session.run(list(names), {name: feed[name] for name in known})
+        chosen: dict[int, np.ndarray] = {}
         for name, output in zip(names, outputs, strict=True):
-            found[name].append(output.reshape(-1, output.shape[-1])[rows])
+            rows = output.reshape(-1, output.shape[-1])
+            # Of CLIP's last layer there is a row for one token alone.
+            at = chosen.setdefault(len(rows), generator.permutation(len(rows))[:_MOST_ROWS])
+            found[name].append(rows[at])
     everything.unlink()
     return {name: np.concatenate(parts) for name, parts in found.items()}

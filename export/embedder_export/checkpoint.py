@@ -17,7 +17,7 @@ from embedder.manifest import DEFAULT_PROMPTS, SIMILARITIES
 
 from embedder_export.errors import CheckpointError, NeedsTorchError
 from embedder_export.files import SAFETENSORS, TORCH_WEIGHTS, digest_weights, read_json
-from embedder_export.layers import WEIGHTLESS, Layer, Pooling, Truncate, read_layers
+from embedder_export.layers import SENTENCE, TOKENS, WEIGHTLESS, Layer, Pooling, Truncate, read_layers
 
 # What every checkpoint needs of a Hub repository, which also holds the same weights in several other formats; torch's
 # own is fetched only for the directories that have no other.
@@ -38,7 +38,7 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
     "do_lower_case": lambda value: value is None or isinstance(value, bool),
     "transformer_task": lambda value: value == "feature-extraction",
     "modality_config": lambda value: isinstance(value, dict) and "message" not in value and _is_text(value.get("text")),
-    "module_output_name": lambda value: value == "token_embeddings",
+    "module_output_name": lambda value: value == TOKENS,
     "unpad_inputs": lambda value: value is None or isinstance(value, bool),
 } | dict.fromkeys(
     (
@@ -53,6 +53,18 @@ _SETTINGS: dict[str, Callable[[Any], bool]] = {
     ),
     lambda value: not value,
 )
+# The same of a CLIP, which pools and projects by itself.
+_CLIP_SETTINGS = _SETTINGS | {
+    "modality_config": lambda value: (
+        isinstance(value, dict) and set(value) == {"text", "image"} and all(map(_is_feature, value.items()))
+    ),
+    "module_output_name": lambda value: value == SENTENCE,
+}
+# What the first module may be.
+_FIRST = ("Transformer", "CLIPModel")
+_CLIP = "clip"
+# What each of these goes with no file says: its texts lie where the other model has its images.
+_IMAGE_MODELS = {"clip-ViT-B-32-multilingual-v1": "clip-ViT-B-32"}
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # sentence-transformers leaves the prompt out of the pooling for these, by name; no file of theirs says so.
 _PROMPT_NOT_POOLED = ("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl")
@@ -65,6 +77,8 @@ class Checkpoint:
     """A checkpoint's directory, that of the transformer in it, where it came from, and its settings.
 
     repository: its id on the Hub and its commit, if it came from there.
+    is_clip: whether it has two transformers, of texts and of images.
+    image_model: the model of which the vectors of images go with this one's of texts, if it is known by its name.
     """
 
     directory: Path
@@ -73,6 +87,8 @@ class Checkpoint:
     repository: tuple[str, str] | None
     weights_sha256: str
     layers: tuple[Layer, ...]
+    is_clip: bool = False
+    image_model: str | None = None
     max_seq_length: int | None = None
     lowercase: bool = False
     similarity: str = "cosine"
@@ -101,12 +117,14 @@ def _read(
     directory: Path, name: str, repository: tuple[str, str] | None, modules: list[tuple[str, Path]]
 ) -> Checkpoint:
     transformer = modules[0][1]
-    settings = _read_settings(transformer)
-    _check_transformer(directory, transformer)
+    is_clip = _check_transformer(directory, transformer).get("model_type") == _CLIP
+    if modules[0][0] == "CLIPModel" and not is_clip:
+        raise CheckpointError("the first module is a CLIPModel, and its config.json is of another model")
+    settings = _read_settings(transformer, _CLIP_SETTINGS if is_clip else _SETTINGS)
     config = read_json(directory / "config_sentence_transformers.json", dict, default={})
     if config.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         raise CheckpointError(f"the checkpoint is a {config['model_type']}, not a SentenceTransformer")
-    layers = read_layers(modules[1:])
+    layers = read_layers(modules[1:], pooled=is_clip)
     if repository is not None and repository[0] in _PROMPT_NOT_POOLED:
         layers = tuple(
             replace(layer, include_prompt=False) if isinstance(layer, Pooling) else layer for layer in layers
@@ -126,6 +144,8 @@ def _read(
         repository,
         digest_weights([path for kind, path in modules if kind not in WEIGHTLESS]),
         layers,
+        is_clip=is_clip,
+        image_model=_IMAGE_MODELS.get(name),
         max_seq_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case")),
         similarity=similarity,
@@ -137,10 +157,11 @@ def _read(
 def _read_bare(directory: Path, name: str, repository: tuple[str, str] | None) -> Checkpoint:
     """A repository of transformers, without modules.json: as sentence-transformers does, its token vectors are pooled.
 
-    By their mean; by the last token where it was made as a causal language model.
+    By their mean; by the last token where it was made as a causal language model. A CLIP pools by itself.
     """
-    config = read_json(directory / "config.json", dict)
-    _check_transformer(directory, directory)
+    config = _check_transformer(directory, directory)
+    if config.get("model_type") == _CLIP:
+        return Checkpoint(directory, directory, name, repository, digest_weights([directory]), (), is_clip=True)
     tokenizer = read_json(directory / "tokenizer_config.json", dict, default={})
     if tokenizer.get("chat_template") is not None or any(directory.rglob("*.jinja")):
         raise CheckpointError("the checkpoint has a chat template and no modules.json, which is not supported")
@@ -190,7 +211,7 @@ def _read_modules(directory: Path) -> list[tuple[str, Path]] | None:
     modules = [_read_module(path, entry) for entry in entries]
     if len({str(entry.get("name")) for entry in entries}) < len(entries):  # of these sentence-transformers keeps one
         raise CheckpointError(f"{path} has several modules of one name")
-    if not modules or modules[0][0] != "Transformer":
+    if not modules or modules[0][0] not in _FIRST:
         first = repr(modules[0][0]) if modules else "none"
         raise CheckpointError(f"the first module should be a Transformer, and is {first}: it is not supported")
     return modules
@@ -208,14 +229,14 @@ def _read_module(path: Path, entry: Any) -> tuple[str, Path]:
     return kind, path.parent / folder
 
 
-def _read_settings(transformer: Path) -> dict[str, Any]:
+def _read_settings(transformer: Path, known: dict[str, Callable[[Any], bool]]) -> dict[str, Any]:
     for name in _SETTINGS_FILES:
         path = transformer / name
         settings = read_json(path, dict, default={})
         if not settings:
             continue
         for key, value in settings.items():
-            if key not in _SETTINGS or not _SETTINGS[key](value):
+            if key not in known or not known[key](value):
                 raise CheckpointError(f"{path} has {value!r:.80} as {key}, which is not supported")
         return settings
     return {}
@@ -228,8 +249,19 @@ def _is_text(modality: Any) -> bool:
     return modality.get("method") == "forward" and output in ("last_hidden_state", ["last_hidden_state"])
 
 
-def _check_transformer(directory: Path, transformer: Path) -> None:
-    """Raise CheckpointError if the files that transformers reads would lead it to others."""
+def _is_feature(modality: tuple[Any, Any]) -> bool:
+    kind, method = modality
+    if kind not in ("text", "image") or not isinstance(method, dict):
+        return False
+    # Of transformers 4 it is the method's own result, of transformers 5 a part of it.
+    return method.get("method") == f"get_{kind}_features" and method.get("method_output_name") in (
+        None,
+        "pooler_output",
+    )
+
+
+def _check_transformer(directory: Path, transformer: Path) -> dict[str, Any]:
+    """The configuration; CheckpointError if the files that transformers reads would lead it to others."""
     for place in (directory, transformer):
         if (place / "adapter_config.json").exists():
             raise CheckpointError(f"{place} holds an adapter (adapter_config.json), which is not supported")
@@ -242,6 +274,7 @@ def _check_transformer(directory: Path, transformer: Path) -> None:
         # Old checkpoints name files of the machine that they were made on; what is not there does no harm.
         if key.endswith("_file") and isinstance(value, str) and _is_outside(transformer, value):
             raise CheckpointError(f"{path} has {value!r:.80} as {key}, a file outside of the checkpoint")
+    return config
 
 
 def _is_outside(directory: Path, name: str) -> bool:

@@ -1,7 +1,7 @@
 """Fourth stage: the finished forms of the graph side by side on this machine; the fastest is kept."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import geometric_mean
@@ -9,14 +9,11 @@ from statistics import geometric_mean
 import numpy as np
 import onnx
 import onnxruntime
-from embedder.manifest import GRAPH_INPUTS, POOLING_MASK, Candidate
-from tokenizers import Tokenizer
+from embedder.manifest import Candidate
 
 from embedder_export.errors import CheckpointError
-from embedder_export.tokenizer import ConvertedTokenizer
+from embedder_export.samples import Feed
 
-# (texts, tokens): one short query, and batches of about the size that the runtime makes.
-_SHAPES = ((1, 16), (16, 32), (2, 256))
 # As many rounds as the time allows, in seconds for each shape: a model that takes long a call is disturbed by less.
 _ROUNDS = range(2, 8)
 _SECONDS = 4
@@ -36,10 +33,8 @@ class Choice:
     candidates: tuple[Candidate, ...]
 
 
-def choose_form(
-    forms: dict[str, Path], tokenizer: ConvertedTokenizer, texts: list[str], report: Callable[[str], None]
-) -> Choice:
-    """The fastest of `forms` on tokens of `texts`; of one, that. The first is the reference.
+def choose_form(forms: dict[str, Path], batches: Sequence[Feed], report: Callable[[str], None]) -> Choice:
+    """The fastest of `forms` on `batches`; of one, that. The first is the reference.
 
     Raises:
         CheckpointError: onnxruntime fails on the first form. Another that fails is left out.
@@ -49,42 +44,26 @@ def choose_form(
         return Choice(forms[first], first, ())
     report("timing the forms of the graph")
     nodes = {form: len(onnx.load(path, load_external_data=False).graph.node) for form, path in forms.items()}
-    candidates = timed(forms, tokenizer, texts, _TOLERANCE)
+    candidates = timed(forms, batches, _TOLERANCE)
     limit = _DRAW * min(candidate.milliseconds for candidate in candidates)
     form = min((candidate.name for candidate in candidates if candidate.milliseconds <= limit), key=nodes.__getitem__)
     return Choice(forms[form], form, candidates)
 
 
-def timed(
-    paths: dict[str, Path], tokenizer: ConvertedTokenizer, texts: list[str], tolerance: float
-) -> tuple[Candidate, ...]:
-    """The graphs at `paths` in turn on tokens of `texts`; but the first, those that differ by more than `tolerance`,
-    as a share of a vector's length, are left out.
+def timed(paths: dict[str, Path], batches: Sequence[Feed], tolerance: float) -> tuple[Candidate, ...]:
+    """The graphs at `paths` in turn on `batches`, so that a machine that slows down slows them all.
+
+    But the first, those that differ by more than `tolerance`, as a share of a vector's length, are left out.
 
     Raises:
         CheckpointError: as `choose_form`.
     """
-    try:
-        encoding = Tokenizer.from_str(tokenizer.json).encode(" ".join(texts), add_special_tokens=False)
-    except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"the checkpoint's tokenizer fails: {error}") from error
-    token_ids = encoding.ids or [tokenizer.pad_id]
-    shapes = [(rows, min(tokens, tokenizer.max_seq_length)) for rows, tokens in _SHAPES]
-    return tuple(_time(paths, token_ids, shapes, tolerance))
-
-
-def _time(
-    paths: dict[str, Path], token_ids: list[int], shapes: list[tuple[int, int]], tolerance: float
-) -> list[Candidate]:
-    """In turn, so that a machine that slows down slows them all."""
-    generator = np.random.default_rng(0)
     sessions = {form: session for form, path in paths.items() if (session := _session(path)) is not None}
     reference = next(iter(paths))
     if reference not in sessions:
         raise CheckpointError("onnxruntime cannot load the graph that was made of the checkpoint")
     seconds: dict[str, list[float]] = {form: [] for form in sessions}
-    for shape in shapes:
-        feed = _feed(generator, token_ids, *shape)
+    for feed in batches:
         feed = {value.name: feed[value.name] for value in sessions[reference].get_inputs()}
         try:
             expected = sessions[reference].run(None, feed)[0]
@@ -99,7 +78,7 @@ def _time(
         for form in seconds:
             # The least, because other work on the machine only ever adds.
             seconds[form].append(min(times[form] for times in rounds))
-    return [Candidate(form, round(1000 * geometric_mean(values), 3)) for form, values in seconds.items()]
+    return tuple(Candidate(form, round(1000 * geometric_mean(values), 3)) for form, values in seconds.items())
 
 
 def _agrees(
@@ -127,10 +106,3 @@ def _session(path: Path) -> onnxruntime.InferenceSession | None:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception:  # as above
         return None
-
-
-def _feed(generator: np.random.Generator, token_ids: list[int], rows: int, tokens: int) -> dict[str, np.ndarray]:
-    # Some rows are padded, as those of real batches are.
-    lengths = generator.integers((tokens + 1) // 2, tokens, (rows, 1), endpoint=True)
-    mask = (np.arange(tokens) < lengths).astype(np.int64)
-    return {GRAPH_INPUTS[0]: np.resize(token_ids, (rows, tokens)), GRAPH_INPUTS[1]: mask, POOLING_MASK: mask}

@@ -94,7 +94,7 @@ def _describe(parity: Parity | None) -> str:
         )
     return (
         f"with {parity.reference}, smallest cosine {parity.min_cosine:.8f}, largest difference "
-        f"{parity.max_difference:.1e}, over {parity.sentences} sentences"
+        f"{parity.max_difference:.1e}, over {parity.samples} sentences"
     )
 
 

@@ -1,13 +1,15 @@
-"""Second stage: the transformer as a graph, by a native builder if one honours all of the checkpoint, or by optimum."""
+"""Second stage: each transformer as a graph, by a native builder if one honours all of it, or by optimum."""
 
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+from embedder.manifest import TEXT
+
 from embedder_export.body import Body
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
-from embedder_export.native import build_body
+from embedder_export.native import build_bodies
 
 CONVERTERS = ("auto", "native", "optimum")
 
@@ -18,8 +20,11 @@ def check_converter(converter: str) -> None:
         _check_optimum("optimum converts by tracing")
 
 
-def convert_body(checkpoint: Checkpoint, converter: str, directory: Path, report: Callable[[str], None]) -> Body:
-    """The transformer of `checkpoint` by `converter`, one of `CONVERTERS`; optimum's files go to a new `directory`.
+def convert_bodies(
+    checkpoint: Checkpoint, converter: str, directory: Path, report: Callable[[str], None]
+) -> dict[str, Body]:
+    """By modality the transformers of `checkpoint`, by `converter`, one of `CONVERTERS`; optimum's files go to a new
+    `directory`.
 
     Raises:
         NotNativeError: the converter is "native", and no builder honours the checkpoint.
@@ -28,7 +33,7 @@ def convert_body(checkpoint: Checkpoint, converter: str, directory: Path, report
     """
     if converter != "optimum":
         try:
-            return build_body(checkpoint)
+            return build_bodies(checkpoint)
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint.name}: {error}") from error
         except NotNativeError as error:
@@ -37,9 +42,9 @@ def convert_body(checkpoint: Checkpoint, converter: str, directory: Path, report
                 raise NotNativeError(f"{reason}; --converter auto would go to optimum") from error
             _check_optimum(reason)
             report(f"{reason}; converting it with optimum")
-    from embedder_export.traced import trace_body
+    from embedder_export.traced import trace_body, trace_clip
 
-    return trace_body(checkpoint, directory)
+    return trace_clip(checkpoint, directory) if checkpoint.is_clip else {TEXT: trace_body(checkpoint, directory)}
 
 
 def _check_optimum(reason: str) -> None:

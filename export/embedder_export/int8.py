@@ -35,6 +35,7 @@ from embedder_export.graphs import save_graph
 from embedder_export.head import PREFIX as HEAD
 from embedder_export.operators import Operators
 from embedder_export.rounding import compensated, nearest
+from embedder_export.samples import Feed
 from embedder_export.weights import lazy
 
 # Of a weight: 7 bits. AVX2's product of uint8 and int8 adds two of them in 16 bits, which 255 * 63 * 2 fits and
@@ -91,17 +92,17 @@ class _Input:
     quantized: np.ndarray
 
 
-def quantize(path: Path, texts: Sequence[Sequence[int]], directory: Path) -> Path:
-    """The float32 graph at `path` in int8, written to a new `directory` as model.int8.onnx; returns its path.
+def quantize(path: Path, singles: Sequence[Feed], target: Path) -> Path:
+    """The float32 graph at `path` in int8, written to `target` in a new directory; returns its path.
 
-    The head stays as it is, for it sees no more than a row a text. `texts` are token ids to take the sample on.
+    The head stays as it is, for it sees no more than a row a text. The sample is taken on `singles`.
     """
     model = ir.load(path)
     graph = model.graph
     groups: dict[ir.Value, list[_Product]] = {}
     for product in _products(graph):
         groups.setdefault(product.x, []).append(product)
-    samples = activations(path, [x.name for x in groups], texts)
+    samples = activations(path, [x.name for x in groups], singles)
     op = Operators(graph, "int8")
     # The last first: what makes an activation is replaced only when all that takes it has been.
     for x, products in reversed(groups.items()):
@@ -112,7 +113,7 @@ def quantize(path: Path, texts: Sequence[Sequence[int]], directory: Path) -> Pat
     _quantize_tables(op, graph)
     graph.sort()
     RemoveUnusedNodesPass()(model)
-    return save_graph(model, directory, "model.int8.onnx")
+    return save_graph(model, target.parent, target.name)
 
 
 def _products(graph: ir.Graph) -> Iterator[_Product]:

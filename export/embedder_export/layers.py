@@ -26,6 +26,8 @@ _OLD_FLAGS = {
 POOLING_MODES = tuple(_OLD_FLAGS.values())
 _TORCH_ACTIVATION = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
 
+# CLIP's own: the token at which a text ends; of an image the first.
+CLIP_POOLING = "eos"
 TOKENS = "token_embeddings"
 SENTENCE = "sentence_embedding"
 
@@ -74,8 +76,10 @@ class Truncate:
 Layer = Pooling | Dense | LayerNorm | Normalize | Truncate
 
 
-def read_layers(modules: list[tuple[str, Path]]) -> tuple[Layer, ...]:
+def read_layers(modules: list[tuple[str, Path]], *, pooled: bool = False) -> tuple[Layer, ...]:
     """The layers of `modules`, each the name of a class of sentence-transformers and its directory.
+
+    pooled: whether what comes before them has pooled the token vectors already.
 
     Raises:
         CheckpointError: a module is none that the export can honour, or has a file that is missing or damaged.
@@ -84,13 +88,13 @@ def read_layers(modules: list[tuple[str, Path]]) -> tuple[Layer, ...]:
         if kind not in _READERS:
             raise CheckpointError(f"the module {kind!r} is not supported")
     layers = tuple(layer for kind, directory in modules if (layer := _READERS[kind](directory)) is not None)
-    _check_order(layers)
+    _check_order(layers, pooled)
     return layers
 
 
 def describe(layers: tuple[Layer, ...]) -> Head:
     """`layers` in the manifest's words."""
-    (pooling,) = (layer for layer in layers if isinstance(layer, Pooling))
+    pooling = next((layer for layer in layers if isinstance(layer, Pooling)), Pooling((CLIP_POOLING,), True))
     words = tuple(_describe(layer) for layer in layers if layer is not pooling)
     return Head(pooling.modes, pooling.include_prompt, words)
 
@@ -105,13 +109,15 @@ def _describe(layer: Layer) -> str:
     return {LayerNorm: "layer norm", Normalize: "normalize"}[type(layer)]
 
 
-def _check_order(layers: tuple[Layer, ...]) -> None:
+def _check_order(layers: tuple[Layer, ...], pooled: bool) -> None:
     poolings = [at for at, layer in enumerate(layers) if isinstance(layer, Pooling)]
-    if len(poolings) != 1:
-        raise CheckpointError(f"the checkpoint has {len(poolings)} Pooling modules; one is supported")
+    if len(poolings) != (0 if pooled else 1):
+        supported = "none is, after one that pools by itself" if pooled else "one is supported"
+        raise CheckpointError(f"the checkpoint has {len(poolings)} Pooling modules; {supported}")
     for at, layer in enumerate(layers):
         of_tokens = isinstance(layer, Dense) and layer.feature == TOKENS
-        if not isinstance(layer, Pooling) and of_tokens != (at < poolings[0]):
+        before = not pooled and at < poolings[0]
+        if not isinstance(layer, Pooling) and of_tokens != before:
             side = "after" if of_tokens else "before"
             raise CheckpointError(f"the checkpoint has the module {type(layer).__name__} {side} its pooling")
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from embedder.manifest import GRAPH_INPUTS
+from embedder.manifest import GRAPH_INPUTS, IMAGE_INPUTS
 from onnx_ir.tape import Tape
 
-from embedder_export.body import TOKEN_VECTORS
+from embedder_export.body import POOLED, TOKEN_VECTORS
 
 # onnxruntime's own operators; a graph that has one names their version.
 MICROSOFT = "com.microsoft"
@@ -25,10 +25,18 @@ def new_graph() -> ir.Graph:
     return ir.Graph(inputs, [], nodes=[], opset_imports={"": _OPSET}, name="embedder")
 
 
-def new_model(graph: ir.Graph, tokens: ir.Value, width: int) -> ir.Model:
-    """The model of `graph`, of which `tokens`, float32 of shape (batch, sequence, `width`), is the output."""
-    tokens.name, tokens.dtype, tokens.shape = TOKEN_VECTORS, ir.DataType.FLOAT, ir.Shape([*_AXES, width])
-    graph.outputs.append(tokens)
+def new_image_graph(height: int, width: int) -> ir.Graph:
+    """A graph with the input of the contract for images, float32 of shape (batch, 3, height, width)."""
+    (name,) = IMAGE_INPUTS
+    inputs = [ir.val(name, ir.DataType.FLOAT, ("batch_size", 3, height, width))]
+    return ir.Graph(inputs, [], nodes=[], opset_imports={"": _OPSET}, name="embedder")
+
+
+def new_model(graph: ir.Graph, output: ir.Value, width: int, *, pooled: bool = False) -> ir.Model:
+    """The model of `graph`, of which `output` is float32 (batch, sequence, `width`); `pooled`, (batch, `width`)."""
+    output.name, output.dtype = (POOLED, ir.DataType.FLOAT) if pooled else (TOKEN_VECTORS, ir.DataType.FLOAT)
+    output.shape = ir.Shape([*(_AXES[:1] if pooled else _AXES), width])
+    graph.outputs.append(output)
     return ir.Model(graph, ir_version=_IR_VERSION, producer_name="embedder-export")
 
 

@@ -7,30 +7,34 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from embedder.manifest import Graph, Manifest, write_manifest
-from tokenizers import Tokenizer
+from embedder.manifest import IMAGE, TEXT, Graph, Manifest, write_manifest
 
+from embedder_export.body import Body
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.choose import Choice, choose_form, timed
-from embedder_export.convert import convert_body
+from embedder_export.convert import convert_bodies
 from embedder_export.errors import CheckpointError
+from embedder_export.fp16 import halve
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
+from embedder_export.images import read_images
 from embedder_export.int8 import quantize
-from embedder_export.tokenizer import ConvertedTokenizer, convert_tokenizer
+from embedder_export.samples import Samples, image_samples, text_samples
+from embedder_export.tokenizer import convert_tokenizer
 from embedder_export.verify import (
     MIN_MEAN_COSINE,
     MIN_QUALITY_COSINE,
     falls_short,
     measure_quality,
-    parity_sentences,
-    sample_sentences,
     verify,
+    verify_images,
 )
-from embedder_export.write import drop_graphs, staged, write_artifact
+from embedder_export.write import keep_graphs, staged, write_artifact
 
-# What an export can write, of `embedder.manifest.PRECISIONS`.
-GRAPHS = ("fp32", "int8")
+# What an export can write, of `embedder.manifest.PRECISIONS`; fp16 is for GPUs, so it has to be asked for.
+GRAPHS = ("fp32", "int8", "fp16")
+_BY_DEFAULT = ("fp32", "int8")
+_MAKERS = {"int8": quantize, "fp16": halve}
 
 
 def export(
@@ -56,72 +60,91 @@ def export(
         EmbedderError: its subclasses in `embedder_export.errors`.
     """
     with staged(output) as stage, TemporaryDirectory(dir=stage) as scratch:
-        report("converting the transformer to ONNX")
-        body = convert_body(checkpoint, converter, Path(scratch, "body"), report)
-        tokenizer = convert_tokenizer(checkpoint, body.max_position_embeddings, body.usable_positions)
-        forms = {}
-        for form, model in body.forms:
-            dimension = add_head(model.graph, checkpoint.layers, body.hidden_size)
-            forms[form] = save_graph(model, Path(scratch, form))
-            del model
-            gc.collect()  # fusing leaves cycles that hold the weights
-        choice = choose_form(forms, tokenizer, parity_sentences(), report)
-        choices = {"fp32": choice}
-        if graphs is None or "int8" in graphs:
-            report("quantising the graph to int8")
-            # Fused attention keeps its weights to itself; the first form has every product as a node.
-            first = next(iter(forms))
-            source = replace(choice, graph=forms[first], form=first)
-            try:
-                choices["int8"] = _quantized(choice, source, tokenizer, Path(scratch, "int8"))
-            except Exception as error:  # the graph may be any that can be traced
-                if graphs is not None:
-                    raise CheckpointError(f"the graph of {checkpoint.name} cannot be quantised: {error}") from error
-                report(f"int8 is not written, as the graph cannot be quantised: {error}")
+        report("converting to ONNX")
+        bodies = convert_bodies(checkpoint, converter, Path(scratch, "bodies"), report)
+        text = bodies[TEXT]
+        tokenizer = convert_tokenizer(checkpoint, text.max_position_embeddings, text.usable_positions)
+        images = None
+        if IMAGE in bodies:
+            images = read_images(checkpoint.transformer, bodies[IMAGE].image_size, bodies[IMAGE].usable_positions)
+        choices: dict[tuple[str, str], Choice] = {}
+        for modality, body in bodies.items():
+            samples = image_samples(images) if modality == IMAGE else text_samples(tokenizer)
+            name = modality if checkpoint.is_clip else "model"
+            made, dimension = _choices(checkpoint, body, samples, Path(scratch, modality), name, graphs, report)
+            choices |= {(modality, precision): choice for precision, choice in made.items()}
 
-        report(f"writing the graphs (form: {choice.form}); texts are cut at {tokenizer.max_seq_length} tokens")
-        manifest = write_artifact(stage, checkpoint, tokenizer, choices, dimension)
+        report(f"writing the graphs; texts are cut at {tokenizer.max_seq_length} tokens")
+        manifest = write_artifact(stage, checkpoint, tokenizer, images, choices, dimension)
         write_manifest(manifest, stage)
 
         manifest = replace(manifest, parity=verify(stage, checkpoint, report))
+        if images is not None:
+            manifest = replace(manifest, images=replace(images, parity=verify_images(stage, checkpoint, report)))
         manifest = _with_quality(stage, manifest, graphs, report)
         write_manifest(manifest, stage)
     return manifest
 
 
-def _quantized(fp32: Choice, source: Choice, tokenizer: ConvertedTokenizer, directory: Path) -> Choice:
-    """The graph `source` in int8, timed beside `fp32`."""
-    backend = Tokenizer.from_str(tokenizer.json)
-    backend.enable_truncation(tokenizer.max_seq_length)
-    texts = [encoding.ids for encoding in backend.encode_batch(sample_sentences()) if encoding.ids]
-    path = quantize(source.graph, texts, directory)
-    candidates = timed({"fp32": fp32.graph, "int8": path}, tokenizer, sample_sentences(), tolerance=math.inf)
-    if len(candidates) < 2:
-        raise CheckpointError("onnxruntime fails on it in int8")
-    return Choice(path, source.form, candidates)
+def _choices(
+    checkpoint: Checkpoint,
+    body: Body,
+    samples: Samples,
+    scratch: Path,
+    name: str,
+    graphs: Collection[str] | None,
+    report: Callable[[str], None],
+) -> tuple[dict[str, Choice], int]:
+    """The graphs of one transformer, called `name`, by precision, in folders of `scratch`; and their dimension."""
+    scratch.mkdir()
+    forms = {}
+    for form, model in body.forms:
+        dimension = add_head(model.graph, checkpoint.layers, body.hidden_size)
+        forms[form] = save_graph(model, scratch / form, f"{name}.onnx")
+        del model
+        gc.collect()  # fusing leaves cycles that hold the weights
+    choice = choose_form(forms, samples.batches, report)
+    choices = {"fp32": choice}
+    # Fused attention keeps its weights to itself; the first form has every product as a node.
+    first = next(iter(forms))
+    for precision, make in _MAKERS.items():
+        if precision not in (_BY_DEFAULT if graphs is None else graphs):
+            continue
+        report(f"making {name}.{precision}.onnx")
+        try:
+            path = make(forms[first], samples.singles, scratch / precision / f"{name}.{precision}.onnx")
+            candidates = timed({"fp32": choice.graph, precision: path}, samples.batches, tolerance=math.inf)
+            if len(candidates) < 2:
+                raise CheckpointError("onnxruntime fails on it")
+            choices[precision] = Choice(path, first, candidates)
+        except Exception as error:  # the graph may be any that can be traced
+            if graphs is not None:
+                raise CheckpointError(f"{precision} of {checkpoint.name} cannot be made: {error}") from error
+            report(f"{precision} is not written, as it cannot be made: {error}")
+    return choices, dimension
 
 
 def _with_quality(
     stage: Path, manifest: Manifest, graphs: Collection[str] | None, report: Callable[[str], None]
 ) -> Manifest:
     """`manifest` with what each graph is worth, and without those that were not asked for, or are too bad."""
-    measured, bad = [], set()
+    measured, kept = [], []
     for graph in manifest.graphs:
         if graph.precision != "fp32":
-            graph = replace(graph, quality=measure_quality(stage, graph.precision))
+            graph = replace(graph, quality=measure_quality(stage, graph.modality, graph.precision))
             report(_described(graph, wanted=graphs is not None))
-            if falls_short(graph.quality):
-                bad.add(graph.precision)
         measured.append(graph)
-    kept = {graph.precision for graph in measured} - bad if graphs is None else graphs
-    return drop_graphs(stage, replace(manifest, graphs=tuple(measured)), kept)
+        good = graph.quality is None or not falls_short(graph.quality)
+        if good if graphs is None else graph.precision in graphs:
+            kept.append(graph)
+    return keep_graphs(stage, replace(manifest, graphs=tuple(measured)), tuple(kept))
 
 
 def _described(graph: Graph, *, wanted: bool) -> str:
     quality = graph.quality
     line = (
-        f"{graph.precision} beside fp32: mean cosine {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, "
-        f"over {quality.sentences} sentences"
+        f"{graph.file.name} beside fp32: mean cosine {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, "
+        f"over {quality.samples} samples"
     )
     if falls_short(quality):
         line += f": it falls short of {MIN_MEAN_COSINE} and {MIN_QUALITY_COSINE}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
@@ -37,10 +37,10 @@ _EXACT = (ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.
 
 @dataclass(frozen=True)
 class Reference:
-    """Somebody else's embeddings, float32 (n, dim), of texts under a prompt; NoReferenceError if it fails on them."""
+    """Somebody else's embeddings, float32 (n, dim), of inputs under a prompt; NoReferenceError if it fails on them."""
 
     name: str
-    encode: Callable[[list[str], str | None], np.ndarray]
+    encode: Callable[[list[Any], str | None], np.ndarray]
 
 
 def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int) -> Reference | None:
@@ -49,13 +49,44 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     Raises:
         CheckpointError: sentence-transformers cannot load it, or, later, fails on texts.
     """
+    model = _load_sentence_transformer(checkpoint)
+    if model is None:
+        return None
+    # Padded on the left, its vectors depend on their batch-mates wherever positions are counted from the padding's
+    # start. Padded on the right each is what it is alone.
+    model.tokenizer.padding_side = "right"
+    # It fails where its limit is past the table of positions.
+    model.max_seq_length = min(model.max_seq_length, max_seq_length)
+    return Reference(_reference_name(), _encode_by(model, checkpoint))
+
+
+def sentence_transformers_image_reference(checkpoint: Checkpoint) -> Reference | None:
+    """The same for images, uint8 (height, width, 3)."""
+    model = _load_sentence_transformer(checkpoint)
+    if model is None:
+        return None
+    encode = _encode_by(model, checkpoint)
+
+    def encode_images(images: list[Any], prompt: str | None) -> np.ndarray:
+        from PIL import Image
+
+        return encode([Image.fromarray(image) for image in images], prompt)
+
+    return Reference(_reference_name(), encode_images)
+
+
+def _reference_name() -> str:
+    return f"sentence-transformers {version('sentence-transformers')}"
+
+
+def _load_sentence_transformer(checkpoint: Checkpoint) -> SentenceTransformer | None:
     if find_spec("sentence_transformers") is None:
         return None
     name, revision = checkpoint.repository or (str(checkpoint.directory), None)
     try:
         from sentence_transformers import SentenceTransformer
 
-        model = SentenceTransformer(
+        return SentenceTransformer(
             name,
             revision=revision,
             device="cpu",
@@ -64,18 +95,12 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
         )
     except Exception as error:  # it raises whatever the checkpoint led to
         raise CheckpointError(f"sentence-transformers cannot load {checkpoint.name}: {error}") from error
-    # Padded on the left, its vectors depend on their batch-mates wherever positions are counted from the padding's
-    # start. Padded on the right each is what it is alone.
-    model.tokenizer.padding_side = "right"
-    # It fails where its limit is past the table of positions.
-    model.max_seq_length = min(model.max_seq_length, max_seq_length)
-    return Reference(f"sentence-transformers {version('sentence-transformers')}", _encode_by(model, checkpoint))
 
 
-def _encode_by(model: SentenceTransformer, checkpoint: Checkpoint) -> Callable[[list[str], str | None], np.ndarray]:
-    def encode(texts: list[str], prompt: str | None) -> np.ndarray:
+def _encode_by(model: SentenceTransformer, checkpoint: Checkpoint) -> Callable[[list[Any], str | None], np.ndarray]:
+    def encode(inputs: list[Any], prompt: str | None) -> np.ndarray:
         try:
-            return model.encode(texts, prompt=prompt, batch_size=8, show_progress_bar=False)
+            return model.encode(inputs, prompt=prompt, batch_size=8, show_progress_bar=False)
         except Exception as error:  # as above
             raise CheckpointError(f"sentence-transformers fails on {checkpoint.name}: {error}") from error
 
@@ -93,7 +118,9 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
         return None
     try:
         theirs = Embedder(artifact, provider="cpu", graph="fp32")
-        theirs._session = _OwnSession(path, checkpoint.layers)  # all else is the runtime's: tokens, batches, masks
+        theirs._model.text().session = _OwnSession(
+            path, checkpoint.layers
+        )  # all else is the runtime's: tokens, batches, masks
     except Exception as error:  # the graph may be anything
         report(f"{OWN_GRAPH} is no reference: {error}")
         return None
@@ -132,7 +159,7 @@ class _OwnSession(Session):
         self._head = onnxruntime.InferenceSession(head, **options)
         self.provider, self.token_budget, self.threads = "cpu", PROVIDERS["cpu"].token_budget, 1
 
-    def run(self, inputs: Mapping[str, np.ndarray], *, alone: bool = True) -> np.ndarray:
+    def run(self, inputs: Mapping[str, np.ndarray], tokens: int, *, alone: bool = True) -> np.ndarray:
         given = {_TOKEN_TYPES: np.zeros_like(inputs[GRAPH_INPUTS[0]]), **inputs}
         feed = {value.name: given[value.name] for value in self._body.get_inputs()}
         given[self._tokens] = self._body.run([self._tokens], feed)[0]

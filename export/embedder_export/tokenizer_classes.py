@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import BPE, WordPiece
 
 from embedder_export.errors import NotNativeError
@@ -92,6 +92,35 @@ def _build_byte_level_bpe(directory: Path, settings: Settings, special: dict[str
     return backend
 
 
+def _build_clip(directory: Path, settings: Settings, special: dict[str, Token]) -> Tokenizer:
+    vocabulary = json.loads((directory / "vocab.json").read_text(encoding="utf-8"))
+    lines = (directory / "merges.txt").read_text(encoding="utf-8").strip().split("\n")[1 : _CLIP_MERGES + 1]
+    merges = list(dict.fromkeys(tuple(line.split()) for line in lines))
+    start, end = _entry(vocabulary, special, "bos_token"), _entry(vocabulary, special, "eos_token")
+    backend = Tokenizer(
+        BPE(
+            vocabulary,
+            merges,
+            continuing_subword_prefix="",
+            end_of_word_suffix="</w>",
+            unk_token=str(special["unk_token"]),
+        )
+    )
+    steps = [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    backend.normalizer = normalizers.Sequence(steps)
+    words = pre_tokenizers.Split(Regex(_CLIP_WORDS), behavior="removed", invert=True)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([words, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    backend.decoder = decoders.ByteLevel()
+    # By position, as above.
+    backend.post_processor = processors.RobertaProcessing(end, start, add_prefix_space=False, trim_offsets=False)
+    return backend
+
+
+def _check_clip(backend: Tokenizer, settings: Settings) -> None:
+    if not isinstance(backend.pre_tokenizer, pre_tokenizers.Sequence):
+        raise NotNativeError("it is a CLIP tokenizer of before transformers 4.17")
+
+
 def _entry(vocabulary: dict[str, int], special: dict[str, Token], name: str) -> tuple[str, int]:
     token = str(special.get(name))
     if token not in vocabulary:
@@ -162,6 +191,16 @@ _MPNET_TOKENS = _ROBERTA_TOKENS | {"unk_token": "[UNK]"}
 _ALBERT_TOKENS = _BERT_TOKENS | {"bos_token": "[CLS]", "eos_token": "[SEP]", "unk_token": "<unk>", "pad_token": "<pad>"}
 _T5_TOKENS = {"eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
 _CAMEMBERT_TOKENS = _ROBERTA_TOKENS | {ADDITIONAL: ["<s>NOTUSED", "</s>NOTUSED", "<unk>NOTUSED"]}
+_CLIP_TOKENS = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "unk_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+}
+_CLIP_BARE_OPTIONS: dict[str, dict[str, bool]] = {name: {} for name in ("bos_token", "eos_token", "unk_token")}
+# A word of CLIP's, and how many merges it reads (Radford et al., 2021, and its code).
+_CLIP_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+_CLIP_MERGES = 49152 - 256 - 2
 # The space before a mask belongs to it.
 _MASK = {"mask_token": {"lstrip": True}}
 _EXACT_MASK = {"mask_token": {"lstrip": True, "normalized": False}}
@@ -176,6 +215,7 @@ CLASSES = {
     "AlbertTokenizer": TokenizerClass(_ALBERT_TOKENS, _EXACT_MASK, has_token_types=True),
     "BertTokenizer": _BERT,
     "CamembertTokenizer": TokenizerClass(_CAMEMBERT_TOKENS, _SPECIAL_MASK),
+    "CLIPTokenizer": TokenizerClass(_CLIP_TOKENS, {}, _CLIP_BARE_OPTIONS, build=_build_clip, adapt=_check_clip),
     "DistilBertTokenizer": replace(_BERT, has_token_types=False),
     "ElectraTokenizer": _BERT,
     "MPNetTokenizer": TokenizerClass(
@@ -194,6 +234,7 @@ CLASS_OF_MODEL = {
     "albert": "AlbertTokenizer",
     "bert": "BertTokenizer",
     "camembert": "CamembertTokenizer",
+    "clip": "CLIPTokenizer",
     "distilbert": "DistilBertTokenizer",
     "electra": "ElectraTokenizer",
     "mpnet": "MPNetTokenizer",

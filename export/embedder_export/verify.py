@@ -1,47 +1,34 @@
 """Last stage: the artifact's embeddings, by the runtime, against those of a reference."""
 
 from collections.abc import Callable
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 from embedder import Embedder
 from embedder.errors import ArtifactError
-from embedder.manifest import Parity, Quality
+from embedder.manifest import IMAGE, Parity, Quality
 
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NoReferenceError, ParityError
-from embedder_export.reference import own_graph_reference, sentence_transformers_reference
+from embedder_export.reference import (
+    own_graph_reference,
+    sentence_transformers_image_reference,
+    sentence_transformers_reference,
+)
+from embedder_export.samples import parity_sentences, real_sentences, sample_images
 
 VERIFICATIONS = ("auto", "reference")
 MIN_COSINE = 0.99999
 MAX_DIFFERENCE = 1e-4
+# With the preparation in it, which versions of transformers do by other libraries.
+MIN_IMAGE_COSINE = 0.9999
+MAX_IMAGE_DIFFERENCE = 1e-2
 # What a graph of another precision than fp32 has to reach, beside it.
 MIN_MEAN_COSINE, MIN_QUALITY_COSINE = 0.997, 0.985
 
-# What a line of a text file cannot hold, and what people send all the same.
-_BLANK = ("", " ", "\n", "\t \n", "\u0085")
-_SPECIAL = "<s> of </s> [CLS] special [SEP] [MASK] tokens <mask> <unk> [UNK] <extra_id_0>"
-_ODD = (*_BLANK, _SPECIAL, "two\nlines", "\ufeffmark", "a\0b", "\x7f", "word " * 2000, "x" * 5000, "字" * 1000)
 # The long one may fill all that a text has place for; the short one ends in what no vocabulary has.
 _PROMPTS = ("Represent the sentence, on whatever it is, for retrieving others: ", "a \U000f0000")
-
-
-def parity_sentences() -> list[str]:
-    """Varied real sentences: short and past every limit, in many scripts and cases; and odd strings."""
-    return real_sentences() + list(_ODD)
-
-
-def real_sentences() -> list[str]:
-    """Those of `parity_sentences` that people have written."""
-    text = files("embedder_export").joinpath("parity_sentences.txt").read_text(encoding="utf-8")
-    return text.removesuffix("\n").split("\n")
-
-
-def sample_sentences() -> list[str]:
-    """Those of `real_sentences` to choose a graph on; it is measured on the others."""
-    return real_sentences()[::2]
 
 
 def check_verification(wanted: str) -> None:
@@ -76,10 +63,10 @@ def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None
     if not model.manifest.head.include_prompt:
         tasks += [(prompt, sentences[::3]) for prompt in _PROMPTS]
     ours = np.concatenate([model.encode(texts, prompt=prompt) for prompt, texts in tasks])
-    if not np.isfinite(ours).all():
-        raise ParityError(f"{checkpoint.name} gives embeddings that are not finite: are its weights damaged?")
+    _check_finite(ours, checkpoint)
     reference = sentence_transformers_reference(checkpoint, model.max_seq_length)
-    reference = reference or own_graph_reference(checkpoint, artifact, report)
+    if reference is None and not checkpoint.is_clip:  # whose own graph would have both sides, and other outputs
+        reference = own_graph_reference(checkpoint, artifact, report)
     if reference is None:
         return None
     report(f"comparing with {reference.name}")
@@ -91,13 +78,40 @@ def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None
     return compare(ours, theirs, [text for _, texts in tasks for text in texts], reference.name)
 
 
-def measure_quality(artifact: Path, precision: str) -> Quality:
-    """The vectors of the graph of `precision` beside those of fp32, on sentences that it was not made on."""
-    sentences = real_sentences()[1::2]
-    ours, exact = (Embedder(artifact, provider="cpu", graph=name).encode(sentences) for name in (precision, "fp32"))
+def verify_images(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]) -> Parity | None:
+    """Compare the two on `sample_images`, preparation included; None if sentence-transformers is not installed.
+
+    Raises:
+        ParityError: as `verify`, by `MIN_IMAGE_COSINE` and `MAX_IMAGE_DIFFERENCE`.
+        CheckpointError: as `verify`.
+    """
+    images = sample_images()
+    try:
+        ours = Embedder(artifact, provider="cpu", graph="fp32").encode(images)
+    except ArtifactError as error:
+        raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
+    _check_finite(ours, checkpoint)
+    reference = sentence_transformers_image_reference(checkpoint)
+    if reference is None:
+        return None
+    report(f"comparing images with {reference.name}")
+    names = [f"image {index} of {image.shape}" for index, image in enumerate(images)]
+    theirs = reference.encode(images, None)
+    return compare(ours, theirs, names, reference.name, MIN_IMAGE_COSINE, MAX_IMAGE_DIFFERENCE)
+
+
+def _check_finite(embeddings: np.ndarray, checkpoint: Checkpoint) -> None:
+    if not np.isfinite(embeddings).all():
+        raise ParityError(f"{checkpoint.name} gives embeddings that are not finite: are its weights damaged?")
+
+
+def measure_quality(artifact: Path, modality: str, precision: str) -> Quality:
+    """The vectors of the graph of `precision` beside those of fp32, on samples that it was not made on."""
+    samples = sample_images()[1::2] if modality == IMAGE else real_sentences()[1::2]
+    ours, exact = (Embedder(artifact, provider="cpu", graph=name).encode(samples) for name in (precision, "fp32"))
     cosine, _ = measure(ours, exact)
     cosine = np.minimum(np.nan_to_num(cosine, nan=-1.0), 1.0)
-    return Quality(len(sentences), float(cosine.mean()), float(cosine.min()))
+    return Quality(len(samples), float(cosine.mean()), float(cosine.min()))
 
 
 def falls_short(quality: Quality) -> bool:
@@ -105,19 +119,26 @@ def falls_short(quality: Quality) -> bool:
     return quality.mean_cosine < MIN_MEAN_COSINE or quality.min_cosine < MIN_QUALITY_COSINE
 
 
-def compare(ours: np.ndarray, theirs: np.ndarray, sentences: list[str], reference: str) -> Parity:
-    """The parity of `ours` with `theirs`, both float32 (n, dim); raises ParityError as `verify` does."""
+def compare(
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    names: list[str],
+    reference: str,
+    min_cosine: float = MIN_COSINE,
+    max_difference: float = MAX_DIFFERENCE,
+) -> Parity:
+    """The parity of `ours` with `theirs`, both float32 (n, dim), of what `names` has; ParityError if it falls short."""
     if ours.shape != theirs.shape:
         raise ParityError(f"the artifact's embeddings have the shape {ours.shape}, those of {reference} {theirs.shape}")
     cosine, difference = measure(ours, theirs)
     # Written so that NaN fails too.
-    if not (cosine.min() >= MIN_COSINE and difference.max() <= MAX_DIFFERENCE):
+    if not (cosine.min() >= min_cosine and difference.max() <= max_difference):
         worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
         raise ParityError(
-            f"parity with {reference} fell short: smallest cosine {cosine.min():.8f} (at least {MIN_COSINE}), largest "
-            f"difference {difference.max():.2e} (at most {MAX_DIFFERENCE}); worst on {sentences[worst]!r:.80}"
+            f"parity with {reference} fell short: smallest cosine {cosine.min():.8f} (at least {min_cosine}), largest "
+            f"difference {difference.max():.2e} (at most {max_difference}); worst on {names[worst]!r:.80}"
         )
-    return Parity(reference, len(sentences), min(float(cosine.min()), 1.0), float(difference.max()))
+    return Parity(reference, len(names), min(float(cosine.min()), 1.0), float(difference.max()))
 
 
 def measure(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

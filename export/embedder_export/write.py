@@ -2,7 +2,7 @@
 
 import secrets
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import version
@@ -12,12 +12,15 @@ from embedder.digests import sha256_of
 from embedder.manifest import (
     FORMAT_VERSION,
     GRAPH_INPUTS,
+    IMAGE_INPUTS,
     MANIFEST_NAME,
     POOLING_MASK,
+    TEXT,
     Candidate,
     File,
     Graph,
     Head,
+    Images,
     Manifest,
     Source,
     Tokenizer,
@@ -109,10 +112,11 @@ def write_artifact(
     directory: Path,
     checkpoint: Checkpoint,
     tokenizer: ConvertedTokenizer,
-    choices: dict[str, Choice],
+    images: Images | None,
+    choices: dict[tuple[str, str], Choice],
     dimension: int,
 ) -> Manifest:
-    """Move the graphs, by precision, and their weights to `directory`, and write the tokenizer there.
+    """Move the graphs, by modality and precision, and their weights to `directory`, and write the tokenizer there.
 
     Returns:
         The manifest, without parity and quality.
@@ -121,10 +125,10 @@ def write_artifact(
     tokenizer_path.write_text(tokenizer.json, encoding="utf-8")
     head = describe(checkpoint.layers)
     graphs = []
-    for precision, choice in choices.items():
+    for (modality, precision), choice in choices.items():
         shutil.move(weights_of(choice.graph), directory)
         path = Path(shutil.move(choice.graph, directory))
-        graphs.append(describe_graph(path, precision, head, choice.form, choice.candidates))
+        graphs.append(describe_graph(path, modality, precision, head, choice.form, choice.candidates))
     tools = _TOOLS if graphs[0].form == NATIVE else (*_TOOLS, *_TRACING_TOOLS)
     return Manifest(
         format_version=FORMAT_VERSION,
@@ -134,6 +138,8 @@ def write_artifact(
         tokenizer=Tokenizer(
             _described(tokenizer_path), tokenizer.max_seq_length, tokenizer.pad_id, tokenizer.special_ids
         ),
+        images=images,
+        image_model=checkpoint.image_model,
         head=head,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
@@ -143,13 +149,17 @@ def write_artifact(
     )
 
 
-def describe_graph(path: Path, precision: str, head: Head, form: str, candidates: tuple[Candidate, ...]) -> Graph:
+def describe_graph(
+    path: Path, modality: str, precision: str, head: Head, form: str, candidates: tuple[Candidate, ...]
+) -> Graph:
     """The graph at `path`, with `head` at its end, for the manifest."""
+    of_text = GRAPH_INPUTS if head.include_prompt else (*GRAPH_INPUTS, POOLING_MASK)
     return Graph(
+        modality=modality,
         precision=precision,
         file=_described(path),
         weights=_described(weights_of(path)),
-        inputs=GRAPH_INPUTS if head.include_prompt else (*GRAPH_INPUTS, POOLING_MASK),
+        inputs=of_text if modality == TEXT else IMAGE_INPUTS,
         output=OUTPUT,
         form=form,
         candidates=candidates,
@@ -157,13 +167,13 @@ def describe_graph(path: Path, precision: str, head: Head, form: str, candidates
     )
 
 
-def drop_graphs(directory: Path, manifest: Manifest, precisions: Collection[str]) -> Manifest:
-    """The manifest with the graphs of `precisions` alone; the files of others are removed from `directory`."""
+def keep_graphs(directory: Path, manifest: Manifest, kept: tuple[Graph, ...]) -> Manifest:
+    """The manifest with the graphs `kept` alone; the files of others are removed from `directory`."""
     for graph in manifest.graphs:
-        if graph.precision not in precisions:
+        if graph not in kept:
             for file in (graph.file, graph.weights):
                 (directory / file.name).unlink()
-    return replace(manifest, graphs=tuple(graph for graph in manifest.graphs if graph.precision in precisions))
+    return replace(manifest, graphs=kept)
 
 
 def _described(path: Path) -> File:

@@ -6,7 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from embedder_export.verify import measure, parity_sentences
+from embedder_export.samples import parity_sentences
+from embedder_export.verify import measure
 from sentence_transformers import SentenceTransformer
 
 import embedder

@@ -12,7 +12,8 @@ from embedder_export.checkpoint import read_checkpoint
 from embedder_export.graphs import save_graph
 from embedder_export.int8 import MOST_WEIGHT
 from embedder_export.rounding import compensated, nearest
-from embedder_export.verify import measure, parity_sentences
+from embedder_export.samples import parity_sentences
+from embedder_export.verify import measure
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -82,7 +83,7 @@ def test_near_to_fp32(exported):
     cosine, _ = measure(ours, exact)
     assert cosine.mean() > 0.99
     int8 = read_manifest(artifact).graphs[1]
-    assert int8.quality.sentences == 120
+    assert int8.quality.samples == 120
     assert int8.quality.min_cosine <= int8.quality.mean_cosine <= 1
 
 
@@ -162,12 +163,12 @@ def test_graphs_that_are_asked_for(checkpoint, tmp_path, graphs, expected):
 
 
 def test_what_cannot_be_quantised_is_not_written_unless_asked_for(checkpoint, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pipeline, "quantize", lambda *arguments: 1 / 0)
+    monkeypatch.setitem(pipeline._MAKERS, "int8", lambda *arguments: 1 / 0)
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "default")]) == 0
-    assert "int8 is not written, as the graph cannot be quantised: division by zero" in capsys.readouterr().err
+    assert "int8 is not written, as it cannot be made: division by zero" in capsys.readouterr().err
     assert precisions(tmp_path / "default") == ["fp32"]
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "asked"), "--graphs", "int8"]) == 1
-    assert "the graph of small cannot be quantised: division by zero" in capsys.readouterr().err
+    assert "int8 of small cannot be made: division by zero" in capsys.readouterr().err
     assert not (tmp_path / "asked").exists()
 
 
@@ -177,13 +178,13 @@ def test_what_onnxruntime_has_no_kernel_for_is_not_written(checkpoint, tmp_path,
         next(iter(model.graph)).op_type = "NoSuchOperator"
         return save_graph(model, directory, "model.int8.onnx")
 
-    monkeypatch.setattr(pipeline, "quantize", broken)
+    monkeypatch.setitem(pipeline._MAKERS, "int8", broken)
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "default")]) == 0
-    assert "cannot be quantised: onnxruntime fails on it in int8" in capsys.readouterr().err
+    assert "cannot be made: onnxruntime fails on it" in capsys.readouterr().err
     assert precisions(tmp_path / "default") == ["fp32"]
 
 
-@pytest.mark.parametrize("graphs", ["", "fp16", "fp32,", "INT8"])
+@pytest.mark.parametrize("graphs", ["", "fp8", "fp32,", "INT8"])
 def test_graphs_that_are_none(checkpoint, tmp_path, capsys, graphs):
     with pytest.raises(SystemExit):
         cli.main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--graphs", graphs])

@@ -14,7 +14,7 @@ import torch
 from embedder_export import native
 from embedder_export.body import Body
 from embedder_export.checkpoint import read_checkpoint
-from embedder_export.convert import check_converter, convert_body
+from embedder_export.convert import check_converter, convert_bodies
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.graphs import save_graph
 from embedder_export.native.network import bucket
@@ -108,7 +108,7 @@ def session_of(body: Body, directory):
 
 
 def native_session(checkpoint, directory):
-    return session_of(native.build_body(read_checkpoint(str(checkpoint))), directory)
+    return session_of(native.build_bodies(read_checkpoint(str(checkpoint)))["text"], directory)
 
 
 def batches(pad: int):
@@ -149,7 +149,7 @@ def test_same_token_vectors_as_transformers(tmp_path, family, changes):
 def test_same_token_vectors_as_optimums_graph(tmp_path, family):
     model = write_model(family, tmp_path / "checkpoint")
     checkpoint = read_checkpoint(str(tmp_path / "checkpoint"))
-    theirs, ours = trace_body(checkpoint, tmp_path / "traced"), native.build_body(checkpoint)
+    theirs, ours = trace_body(checkpoint, tmp_path / "traced"), native.build_bodies(checkpoint)["text"]
     assert replace(ours, forms=()) == replace(theirs, forms=())
     assert_same(session_of(ours, tmp_path / "ours"), session_of(theirs, tmp_path / "theirs"), pad_id(model))
 
@@ -157,7 +157,7 @@ def test_same_token_vectors_as_optimums_graph(tmp_path, family):
 def test_fewer_nodes_and_no_copies_of_weights(tmp_path):
     """ALBERT's layers share theirs, and so do they in the file."""
     write_model("albert", tmp_path / "checkpoint", num_hidden_layers=8)
-    body = native.build_body(read_checkpoint(str(tmp_path / "checkpoint")))
+    body = native.build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
     _, model = next(iter(body.forms))
     assert len(model.graph) < 8 * 25
     save_graph(model, tmp_path / "graph")
@@ -285,7 +285,7 @@ def test_weights_that_do_not_fit(tmp_path, change, error, message):
     write_model("bert", tmp_path / "checkpoint")
     change_weights(tmp_path / "checkpoint", change)
     with pytest.raises(error, match=message):
-        native.build_body(read_checkpoint(str(tmp_path / "checkpoint")))
+        native.build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
 
 
 @pytest.mark.parametrize(
@@ -327,7 +327,7 @@ def test_settings_that_no_builder_honours(tmp_path, family, changes, message):
     write_model(family, tmp_path / "checkpoint")
     edit_json(tmp_path / "checkpoint/config.json", **changes)
     with pytest.raises(NotNativeError, match=message):
-        native.build_body(read_checkpoint(str(tmp_path / "checkpoint")))
+        native.build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -396,21 +396,21 @@ def relative_key_bert(tmp_path):
 
 def test_what_no_builder_honours_goes_to_optimum_with_a_line(relative_key_bert, tmp_path):
     lines = []
-    body = convert_body(relative_key_bert, "auto", tmp_path / "body", lines.append)
+    body = convert_bodies(relative_key_bert, "auto", tmp_path / "body", lines.append)["text"]
     assert next(form for form, _ in body.forms) == "traced"
     assert lines == [
         "no native builder for checkpoint: config.json has 'relative_key' as position_embedding_type; converting it "
         "with optimum"
     ]
     with pytest.raises(NotNativeError, match=r"no native builder for checkpoint: config\.json has 'relative_key'"):
-        convert_body(relative_key_bert, "native", tmp_path / "body", lines.append)
+        convert_bodies(relative_key_bert, "native", tmp_path / "body", lines.append)
 
 
 def test_what_needs_torch_where_that_is_not_installed(relative_key_bert, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optimum", None)
     hint = r": that needs torch.*pip install './export\[torch\]'"
     with pytest.raises(NeedsTorchError, match="'relative_key' as position_embedding_type" + hint):
-        convert_body(relative_key_bert, "auto", tmp_path / "body", lambda line: None)
+        convert_bodies(relative_key_bert, "auto", tmp_path / "body", lambda line: None)
     with pytest.raises(NeedsTorchError, match="optimum converts by tracing" + hint):
         check_converter("optimum")
 
@@ -420,10 +420,10 @@ def test_torchs_own_format_where_torch_is_not_installed(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "checkpoint", safe_serialization=False)
     (tmp_path / "checkpoint/model.safetensors").unlink(missing_ok=True)
     checkpoint = read_checkpoint(str(tmp_path / "checkpoint"))
-    assert_same(session_of(native.build_body(checkpoint), tmp_path / "graph"), model, 0)
+    assert_same(session_of(native.build_bodies(checkpoint)["text"], tmp_path / "graph"), model, 0)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(NeedsTorchError, match=r"pytorch_model\.bin is in torch's own format: that needs torch"):
-        native.build_body(checkpoint)
+        native.build_bodies(checkpoint)["text"]
 
 
 def test_weights_behind_a_link(tmp_path):
@@ -455,7 +455,7 @@ def test_longer_than_the_table_of_positions(tmp_path):
 def test_graph_is_valid(tmp_path):
     """By onnx's own checker, but for onnxruntime's operators, which it does not know."""
     write_model("t5", tmp_path / "checkpoint")
-    body = native.build_body(read_checkpoint(str(tmp_path / "checkpoint")))
+    body = native.build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
     _, model = next(iter(body.forms))
     path = save_graph(model, tmp_path / "graph")
     onnx.checker.check_model(path)

@@ -73,7 +73,7 @@ def test_same_vectors_as_sentence_transformers(tmp_path, layout):
     assert np.abs(model.encode(TEXTS) - reference(checkpoint, TEXTS)).max() < 1e-5
     assert manifest.parity.min_cosine >= 0.99999
     assert manifest.parity.max_difference <= 1e-4
-    assert manifest.parity.sentences >= 200
+    assert manifest.parity.samples >= 200
     assert manifest.parity.reference.startswith("sentence-transformers 5.")
 
 

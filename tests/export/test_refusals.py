@@ -32,7 +32,7 @@ def checkpoint(tmp_path_factory):
     [
         ({"modules": ("Transformer", "Pooling", "LSTM")}, "checkpoint: the module 'LSTM' is not supported"),
         ({"modules": ("Transformer",)}, "0 Pooling modules"),
-        ({"modules": ("CLIPModel", "Pooling")}, "first module should be a Transformer, and is 'CLIPModel'"),
+        ({"modules": ("CLIPModel", "Pooling")}, "first module is a CLIPModel, and its config.json is of another"),
         ({"modules": ()}, "first module should be a Transformer, and is none"),
         ({"types": {"Pooling": "evil.code.Pooling"}}, r"the module 'evil\.code\.Pooling' is not supported"),
         ({"types": {"Transformer": "evil.Transformer"}}, r"the module 'evil\.Transformer' is not supported"),
@@ -175,7 +175,7 @@ def fail(*arguments, **options):
     raise KeyError("pixels")
 
 
-def trace_body_that_needs_pixels(model, path):
+def trace_body_that_needs_pixels(model, onnx_config, path):
     body = tiny_body()
     body.graph.inputs[0].name = "pixels"
     ir.save(body, path)

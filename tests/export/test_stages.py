@@ -14,8 +14,9 @@ from embedder_export.graphs import save_graph, weights_of
 from embedder_export.head import add_head
 from embedder_export.layers import Pooling
 from embedder_export.operators import Operators
+from embedder_export.samples import parity_sentences, text_samples
 from embedder_export.tokenizer import ConvertedTokenizer
-from embedder_export.verify import compare, parity_sentences
+from embedder_export.verify import compare
 
 from tests.checkpoints import write_checkpoint
 from tests.tiny import DIMENSION, TABLE, tiny_body, tiny_tokenizer
@@ -47,7 +48,7 @@ def test_a_graph_without_large_weights_has_an_empty_file_of_them(tmp_path):
 def test_constants_of_nodes_come_back_into_the_graph(tmp_path, monkeypatch):
     """Where optimum writes a graph past 2 GB it puts those into files as well."""
 
-    def trace(model, path):
+    def trace(model, onnx_config, path):
         body = ir.to_proto(tiny_body())
         value = onnx.numpy_helper.from_array(np.arange(1000, dtype=np.float32), "value")
         body.graph.node.append(onnx.helper.make_node("Constant", [], ["constant"], value=value))
@@ -83,7 +84,7 @@ def form(directory, scale=1.0, extra_nodes=0):
 
 def chosen(forms):
     tokenizer = ConvertedTokenizer(tiny_tokenizer().to_str(), 16, 0, ())
-    return choose.choose_form(forms, tokenizer, ["the cat sat on the mat"], lambda line: None)
+    return choose.choose_form(forms, text_samples(tokenizer).batches, lambda line: None)
 
 
 def test_a_draw_goes_to_the_smallest_graph(tmp_path, monkeypatch):
@@ -156,7 +157,7 @@ def test_parity_figures():
     other = GOOD.copy()
     other[1, 3] = 5e-5
     parity = compare(GOOD, other, ["a", "b", "c"], "the reference")
-    assert (parity.reference, parity.sentences) == ("the reference", 3)
+    assert (parity.reference, parity.samples) == ("the reference", 3)
     assert parity.max_difference == pytest.approx(5e-5)
     assert 0.99999 < parity.min_cosine < 1
 

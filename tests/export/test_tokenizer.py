@@ -52,6 +52,7 @@ def unigram() -> Tokenizer:
 MAKERS: dict[str, Callable[[], Tokenizer]] = {
     "AlbertTokenizer": lambda: vocabularies.unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]),
     "BertTokenizer": vocabularies.wordpiece,
+    "CLIPTokenizer": vocabularies.clip,
     "CamembertTokenizer": unigram,
     "DistilBertTokenizer": vocabularies.wordpiece,
     "ElectraTokenizer": vocabularies.wordpiece,

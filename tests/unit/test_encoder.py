@@ -175,7 +175,7 @@ def test_encode_iter_is_encode_in_pieces(model):
 
 
 def test_encode_iter_refuses_one_string(model):
-    with pytest.raises(InputError, match="for one string call encode"):
+    with pytest.raises(InputError, match="for one call encode"):
         model.encode_iter("cat")
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import embedder
-from embedder import cli, encoder, session
+from embedder import cli, session
+from embedder import model as loaded
 from embedder.errors import InputError
 from embedder.manifest import read_manifest, write_manifest
 from tests.tiny import add_int8_graph
@@ -36,7 +37,7 @@ def graph_of(model):
 
 @pytest.mark.parametrize(("wanted", "expected"), [(None, "fp32"), ("fp32", "fp32"), ("int8", "int8"), ("auto", "int8")])
 def test_graph_is_chosen_and_shown(both, wanted, expected, monkeypatch):
-    monkeypatch.setattr(encoder, "has_fast_integers", lambda: True)
+    monkeypatch.setattr(loaded, "has_fast_integers", lambda: True)
     model = embedder.Embedder(both, provider="cpu", graph=wanted)
     assert graph_of(model) == expected
     sign = -1 if expected == "int8" else 1
@@ -44,9 +45,9 @@ def test_graph_is_chosen_and_shown(both, wanted, expected, monkeypatch):
 
 
 def test_auto_is_the_exact_one_on_an_old_cpu_and_where_there_is_no_other(both, make_artifact, monkeypatch):
-    monkeypatch.setattr(encoder, "has_fast_integers", lambda: False)
+    monkeypatch.setattr(loaded, "has_fast_integers", lambda: False)
     assert graph_of(embedder.Embedder(both, provider="cpu", graph="auto")) == "fp32"
-    monkeypatch.setattr(encoder, "has_fast_integers", lambda: True)
+    monkeypatch.setattr(loaded, "has_fast_integers", lambda: True)
     assert graph_of(embedder.Embedder(make_artifact("one"), provider="cpu", graph="auto")) == "fp32"
 
 
@@ -97,9 +98,9 @@ def test_many_batches_take_a_thread_each_and_one_takes_all(tiny, shared, monkeyp
     calls = []
     run = session.Session._run
 
-    def watched(self, inputs, threads):
+    def watched(self, inputs, tokens, threads):
         calls.append((threads, threading.current_thread().name))
-        return run(self, inputs, threads)
+        return run(self, inputs, tokens, threads)
 
     monkeypatch.setattr(session.Session, "_run", watched)
     model = embedder.Embedder(tiny, threads=3)
@@ -114,12 +115,12 @@ def test_many_batches_take_a_thread_each_and_one_takes_all(tiny, shared, monkeyp
 
 def test_little_work_takes_one_thread(tiny, monkeypatch):
     model = embedder.Embedder(tiny, threads=4)
-    assert set(model._session._sessions) == {1}
+    assert set(model._model.text().session._sessions) == {1}
     monkeypatch.setattr(session, "_LEAST_SHARED", 5 * model.manifest.graphs[0].weights.size)
     model.encode("the cat")
-    assert set(model._session._sessions) == {1}
+    assert set(model._model.text().session._sessions) == {1}
     model.encode("the cat sat")
-    assert set(model._session._sessions) == {1, 4}
+    assert set(model._model.text().session._sessions) == {1, 4}
 
 
 def test_a_text_beside_another_takes_its_callers_thread_alone(tiny, shared, monkeypatch):
@@ -127,11 +128,11 @@ def test_a_text_beside_another_takes_its_callers_thread_alone(tiny, shared, monk
     model = embedder.Embedder(tiny, threads=2)
     inside, run = [], session.Session._run
 
-    def nested(self, inputs, threads):
+    def nested(self, inputs, tokens, threads):
         inside.append(threads)
         if len(inside) == 1:
             model.encode("dog")
-        return run(self, inputs, threads)
+        return run(self, inputs, tokens, threads)
 
     monkeypatch.setattr(session.Session, "_run", nested)
     model.encode("cat")
@@ -141,12 +142,12 @@ def test_a_text_beside_another_takes_its_callers_thread_alone(tiny, shared, monk
 
 def test_a_session_that_has_done_nothing_is_let_go(tiny, shared):
     model = embedder.Embedder(tiny, threads=2)
-    assert set(model._session._sessions) == {2}
+    assert set(model._model.text().session._sessions) == {2}
     model.encode(TEXTS)
-    assert set(model._session._sessions) == {1}
+    assert set(model._model.text().session._sessions) == {1}
     model.encode("cat")
     model.encode(TEXTS)
-    assert set(model._session._sessions) == {1, 2}
+    assert set(model._model.text().session._sessions) == {1, 2}
 
 
 def test_no_thread_is_left_after_a_call(tiny):
@@ -162,10 +163,10 @@ def test_no_thread_is_left_after_a_call(tiny):
 def test_an_error_in_a_thread_reaches_the_caller(tiny, monkeypatch):
     model = embedder.Embedder(tiny, threads=2)
 
-    def fail(inputs, *, alone):
+    def fail(inputs, tokens, *, alone):
         raise MemoryError("no memory")
 
-    monkeypatch.setattr(model._session, "run", fail)
+    monkeypatch.setattr(model._model.text().session, "run", fail)
     with pytest.raises(MemoryError, match="no memory"):
         model.encode(TEXTS)
 
@@ -207,7 +208,7 @@ def test_a_long_text_does_not_leave_its_memory_behind(tiny, monkeypatch):
     options = session._shrinking
     monkeypatch.setattr(session, "_shrinking", lambda: shrunk.append(1) or options())
     model = embedder.Embedder(tiny, threads=1)
-    model._session.token_budget = 3
+    model._model.text().session.token_budget = 3
     model.encode("a b c d e f the cat")
     assert shrunk == []
     model.encode("a b c d e f the cat dog sat on mat")

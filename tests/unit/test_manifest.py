@@ -29,7 +29,7 @@ def test_what_is_written_is_read_back(tiny, tmp_path):
 
 def test_newer_format_says_to_upgrade(tiny):
     edit(tiny, lambda content: content.update(format_version=FORMAT_VERSION + 1, surprise=True))
-    with pytest.raises(FormatError, match=r"format version 4; this embedder reads version 3: upgrade embedder"):
+    with pytest.raises(FormatError, match=r"format version 5; this embedder reads version 4: upgrade embedder"):
         read_manifest(tiny)
 
 

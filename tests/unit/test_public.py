@@ -9,6 +9,7 @@ EVERY_ERROR = [
     embedder.ArtifactError,
     embedder.FormatError,
     embedder.InputError,
+    embedder.ImageError,
     embedder.ProviderError,
     embedder.DependencyError,
 ]
@@ -22,6 +23,7 @@ def test_public_names():
         "EmbedderError",
         "EncodeOptions",
         "FormatError",
+        "ImageError",
         "InputError",
         "ModelNotFoundError",
         "ProviderError",
@@ -39,6 +41,7 @@ def test_embedder_has_these_and_no_more():
         "encode_iter",
         "encode_query",
         "max_seq_length",
+        "modalities",
         "prompts",
         "similarity",
         "tokenize",
@@ -47,7 +50,7 @@ def test_embedder_has_these_and_no_more():
 
 def test_every_option_of_encode_is_in_encode_options():
     for method in (embedder.Embedder.encode, embedder.Embedder.encode_iter):
-        options = set(inspect.signature(method).parameters) - {"self", "texts"}
+        options = set(inspect.signature(method).parameters) - {"self", "inputs", "errors"}
         assert options == set(embedder.EncodeOptions.__annotations__)
 
 

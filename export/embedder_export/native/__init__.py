@@ -4,14 +4,17 @@ A family of models is a file: the settings that it honours, its equations, and w
 checkpoint. `network` has the pieces that the families are built of.
 """
 
+from embedder.manifest import TEXT
+
 from embedder_export.body import NATIVE, Body
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import NotNativeError
 from embedder_export.files import read_json
+from embedder_export.native import clip
 from embedder_export.native.albert import ALBERT
 from embedder_export.native.bert import BERT
+from embedder_export.native.clip import build_clip
 from embedder_export.native.distilbert import DISTILBERT
-from embedder_export.native.family import Family
 from embedder_export.native.mpnet import MPNET
 from embedder_export.native.network import Network
 from embedder_export.native.roberta import ROBERTA, XLM_ROBERTA
@@ -33,15 +36,17 @@ FAMILIES = {
 }
 
 
-def build_body(checkpoint: Checkpoint) -> Body:
-    """Write the graph of the transformer of `checkpoint`, in float32.
+def build_bodies(checkpoint: Checkpoint) -> dict[str, Body]:
+    """Write the graph of each transformer of `checkpoint`, in float32: of texts, and of a CLIP's images.
 
     Raises:
-        NotNativeError: the family is none of `FAMILIES`, or a setting is none that it honours.
+        NotNativeError: the family is none that is known here, or a setting is none that it honours.
         CheckpointError: weights are damaged, missing, or not of the sizes that the settings say.
         NeedsTorchError: the weights are in torch's format, and torch is not installed.
     """
     config = read_json(checkpoint.transformer / "config.json", dict)
+    if checkpoint.is_clip:
+        return build_clip(config, _renamed(read_weights(checkpoint.transformer), clip.PREFIX))
     model_type = config.get("model_type")
     if not isinstance(model_type, str) or model_type not in FAMILIES:
         raise NotNativeError(f"config.json has {model_type!r:.80} as model_type")
@@ -49,15 +54,15 @@ def build_body(checkpoint: Checkpoint) -> Body:
     values = read_settings(config, family.settings)
     check_aliases(config, family.aliases, values)
     graph = new_graph()
-    net = Network(graph, _renamed(read_weights(checkpoint.transformer), family))
+    net = Network(graph, _renamed(read_weights(checkpoint.transformer), family.prefix))
     tokens = family.build(net, values)
     width = getattr(values, family.width)
     model = new_model(graph, tokens, width)
-    return Body([(NATIVE, model)], width, values.max_position_embeddings, family.usable_positions(values))
+    return {TEXT: Body([(NATIVE, model)], width, values.max_position_embeddings, family.usable_positions(values))}
 
 
-def _renamed(weights: Weights, family: Family) -> Weights:
-    """`weights` by the names of the base model alone; they may be older names, or those of a larger model.
+def _renamed(weights: Weights, base: str) -> Weights:
+    """`weights` by the names of the model `base` alone; they may be older names, or those of a larger model.
 
     As transformers has it, where any name starts with the base model's, all others are another part's.
 
@@ -65,8 +70,8 @@ def _renamed(weights: Weights, family: Family) -> Weights:
         NotNativeError: two tensors have one name then, or one with and one without the base model's before it, of which
             versions of transformers take the one or the other.
     """
-    prefix = f"{family.prefix}."
-    within = any(name.startswith(family.prefix) for name in weights)
+    prefix = f"{base}."
+    within = any(name.startswith(base) for name in weights)
     renamed: Weights = {}
     for name in weights:
         plain = _plain(name.removeprefix(prefix))

@@ -30,6 +30,7 @@ class Attention:
 
     width: of a token's vector; inner: of all heads' together.
     scale: of the scores; None for 1 / sqrt(inner / heads).
+    sees: which tokens a token mixes: "text", those in the mask; "before", those up to itself; or "all".
     """
 
     query: str
@@ -41,14 +42,20 @@ class Attention:
     inner: int
     has_bias: bool = True
     scale: float | None = None
+    sees: str = "text"
 
 
 class Network:
-    """A graph in the making, with the weights of a checkpoint at hand by their names."""
+    """A graph in the making, with the weights of a checkpoint at hand by their names.
 
-    def __init__(self, graph: ir.Graph, weights: Weights) -> None:
+    positions: of a graph of images, how many each has.
+    """
+
+    def __init__(self, graph: ir.Graph, weights: Weights, positions: int | None = None) -> None:
         self.op = Operators(graph, "body")
-        self.input_ids, self.attention_mask = graph.inputs
+        if positions is None:
+            self.input_ids, self.attention_mask = graph.inputs
+        self._positions = positions
         self._weights = weights
         self._values: dict[str, ir.Value] = {}
         self._shapes: dict[int, ir.Value] = {}
@@ -104,6 +111,8 @@ class Network:
 
     def unflat(self, x: ir.Value, width: int) -> ir.Value:
         """(tokens, width) as (batch, sequence, width)."""
+        if self._positions is not None:
+            return self.op.Reshape(x, self.op.constant([-1, self._positions, width]))
         if width not in self._shapes:
             texts = self.op.Shape(self.input_ids)
             self._shapes[width] = self.op.Concat(texts, self.op.constant([width]), axis=0)
@@ -135,16 +144,40 @@ class Network:
 
         bias: (batch, heads, sequence, sequence); without one, all tokens in the mask count alike.
         """
-        query, key, value = (
-            self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
-            for name in (spec.query, spec.key, spec.value)
-        )
+        query, key, value = (self._projected(x, name, spec) for name in (spec.query, spec.key, spec.value))
+        mask = self._mask if spec.sees == "text" and bias is None else None
+        return self._mixed(query, key, value, spec, mask, bias)
+
+    def pooled_attention(self, x: ir.Value, token: ir.Value, spec: Attention, mask: ir.Value | None) -> ir.Value:
+        """The same for one token of each text or image: (batch, width), of which `token` has the vectors before.
+
+        mask: of the tokens that it mixes, int32 (batch, sequence); None for all.
+        """
+        query = self.op.Unsqueeze(self.linear(token, spec.query, spec.width, spec.inner), self.op.constant([1]))
+        key, value = (self._projected(x, name, spec) for name in (spec.key, spec.value))
+        return self._mixed(query, key, value, spec, mask, None)
+
+    def _projected(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
+        return self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
+
+    def _mixed(
+        self,
+        query: ir.Value,
+        key: ir.Value,
+        value: ir.Value,
+        spec: Attention,
+        mask: ir.Value | None,
+        bias: ir.Value | None,
+    ) -> ir.Value:
+        attributes: dict[str, float] = {} if spec.scale is None else {"scale": spec.scale}
+        if spec.sees == "before" and mask is None:
+            attributes["unidirectional"] = 1
         mixed = self.op.microsoft(
             "MultiHeadAttention",
-            query, key, value, None, self._mask if bias is None else None, bias,
+            query, key, value, None, mask, bias,
             num_heads=spec.heads,
             mask_filter_value=_LOWEST,
-            **({} if spec.scale is None else {"scale": spec.scale}),
+            **attributes,
         )  # fmt: skip
         mixed = self.flat(mixed, spec.inner)
         return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_bias)
