@@ -2,6 +2,7 @@
 # make export  export MODEL (a name, org/name, or a local directory) to artifacts/; with TORCH=1 by way of torch
 # make test    lint, type-check and test everything
 # make bench   measure against sentence-transformers, its other backends, fastembed; writes benchmarks/results/
+# make bench-images  the same of images and captions, with a CLIP model of true size and random weights; takes minutes
 # make parity  compare every family of models with sentence-transformers, small; writes benchmarks/results/
 # make parity-full  the same at the models' true sizes: gigabytes, and the better part of an hour
 # make converters  compare the two converters on models of true sizes; writes benchmarks/results/; takes half an hour
@@ -16,10 +17,13 @@ LEAN := .venv/lean
 EXPORT := .venv/export
 WITH_TORCH := .venv/torch
 TORCH_PEER := .venv/sentence-transformers
+IMAGES := .venv/images
 # What else `make bench` measures against, each in .venv/NAME.
 PEERS ?= sentence-transformers-onnx sentence-transformers-openvino fastembed
 NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 REFERENCE := all-MiniLM-L6-v2
+# Not by the name of the real one, which would be found and used.
+CLIP := clip-ViT-B-32-random
 
 # Where `make export` runs.
 EXPORTER := $(if $(TORCH),$(WITH_TORCH),$(EXPORT))
@@ -30,7 +34,7 @@ EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -nam
 # Two installations at once into one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export test bench parity parity-full converters clean
+.PHONY: help demo export test bench bench-images parity parity-full converters clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -50,6 +54,9 @@ test: $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready-test artifacts/$(REFE
 
 bench: $(LEAN)/.ready $(TORCH_PEER)/.ready $(PEERS:%=.venv/%/.ready) checkpoints/$(REFERENCE)/model.safetensors artifacts/$(REFERENCE)/embedder.json
 	$(LEAN)/bin/python benchmarks/compare.py $(BENCH_OPTIONS)
+
+bench-images: $(IMAGES)/.ready $(TORCH_PEER)/.ready .venv/fastembed/.ready artifacts/$(CLIP)/embedder.json
+	PYTHONPATH=export $(IMAGES)/bin/python benchmarks/images.py $(BENCH_OPTIONS)
 
 parity: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/parity.py $(PARITY_OPTIONS)
@@ -71,10 +78,24 @@ checkpoints/$(REFERENCE)/model.safetensors:
 	@echo "==> fetching the checkpoint of $(REFERENCE)"
 	$(PYTHON) export/fetch_minilm.py checkpoints/$(REFERENCE)
 
+artifacts/$(CLIP)/embedder.json: checkpoints/$(CLIP)/model.safetensors $(EXPORT_SOURCES) embedder/manifest.py
+	$(MAKE) --no-print-directory export MODEL=$(<D)
+
+checkpoints/$(CLIP)/model.safetensors: | $(TORCH_PEER)/.ready
+	@echo "==> making a checkpoint with random weights"
+	rm -rf $(@D)
+	$(TORCH_PEER)/bin/python benchmarks/image_worker.py make $(@D)
+
 $(LEAN)/.ready: $(RUNTIME_SOURCES)
 	@echo "==> installing the runtime in $(LEAN)"
 	$(PYTHON) -m venv $(LEAN)
 	$(LEAN)/bin/python -m pip install ".[cpu]"
+	@touch $@
+
+$(IMAGES)/.ready: $(RUNTIME_SOURCES)
+	@echo "==> installing the runtime in $(IMAGES), with what reads images"
+	$(PYTHON) -m venv $(IMAGES)
+	$(IMAGES)/bin/python -m pip install ".[cpu,image]"
 	@touch $@
 
 $(EXPORT)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES)
@@ -94,7 +115,7 @@ $(WITH_TORCH)/.ready-test: $(WITH_TORCH)/.ready
 	$(WITH_TORCH)/bin/python -m pip install ".[cpu,dev]"
 	@touch $@
 
-$(TORCH_PEER)/.ready: PACKAGES := sentence-transformers==5.7.0
+$(TORCH_PEER)/.ready: PACKAGES := sentence-transformers==5.7.0 pillow
 $(TORCH_PEER)-onnx/.ready: PACKAGES := "sentence-transformers[onnx]==5.7.0" "transformers>=4.57,<4.58" optimum-onnx==0.1.0
 $(TORCH_PEER)-openvino/.ready: PACKAGES := "sentence-transformers[openvino]==5.7.0" optimum-intel==1.27.0
 

@@ -4,6 +4,7 @@ import argparse
 import io
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from embedder.artifact import open_artifact
 from embedder.digests import check_digest
 from embedder.encoder import DEFAULT_IMAGE_MODEL, DEFAULT_MODEL, Embedder
 from embedder.errors import EmbedderError, InputError
+from embedder.images import IMAGE_ENDINGS
 from embedder.inputs import check_count
 from embedder.manifest import IMAGE, TEXT, Graph, Manifest, Parity
 from embedder.model import choose_graph
@@ -24,6 +26,8 @@ from embedder.session import PROVIDERS
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for an error that the message explains, 2 for wrong usage."""
     options = _parser().parse_args(arguments)
+    if not sys.warnoptions:  # Pillow warns of damage that it can read past
+        warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         options.run(options)
         if sys.stdout is not None:
@@ -162,6 +166,8 @@ def _encode(options: argparse.Namespace) -> None:
 
 def _search(options: argparse.Namespace) -> None:
     check_count("top_k", options.top_k)
+    if options.query.lower().endswith(IMAGE_ENDINGS) and not os.path.isfile(options.query):
+        raise InputError(f"QUERY is the name of an image, and there is no such file: {options.query}")
     model = _load(options, options.model)
     image_model = model
     if IMAGE not in model.modalities and model.manifest.image_model is not None:
@@ -231,9 +237,9 @@ def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
             yield f"{modality} graph" if manifest.images else "graph", _described_graph(graph)
         precision = choose_graph(graphs, "auto", "cpu").precision
         yield "auto", f"{precision}, on a CPU like this one"
-    yield from _described_parity(manifest.parity, "sentences")
+    yield from _described_parity(manifest.parity, _SAMPLES[TEXT])
     if manifest.images is not None:
-        yield from _described_parity(manifest.images.parity, "images")
+        yield from _described_parity(manifest.images.parity, _SAMPLES[IMAGE])
     yield "made by", ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())
 
 
@@ -254,6 +260,9 @@ def _described_parity(parity: Parity | None, samples: str) -> Iterator[tuple[str
     yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"
 
 
+_SAMPLES = {TEXT: "sentences", IMAGE: "images"}
+
+
 def _described_graph(graph: Graph) -> str:
     megabytes = (graph.file.size + graph.weights.size) / 1e6
     timed = ", ".join(f"{candidate.name} {candidate.milliseconds:.1f} ms" for candidate in graph.candidates)
@@ -261,7 +270,7 @@ def _described_graph(graph: Graph) -> str:
     quality = graph.quality
     near = (
         f", cosine to fp32 {quality.mean_cosine:.4f} on average, {quality.min_cosine:.4f} at the least, over "
-        f"{quality.samples} samples"
+        f"{quality.samples} {_SAMPLES[graph.modality]}"
         if quality
         else ""
     )

@@ -35,9 +35,9 @@ class ImageModel:
         no more images are in memory than there are threads times a batch.
 
         Returns:
-            The embeddings, and what was wrong with each image that could not be read, by its row, which is undefined.
+            The embeddings, and what was wrong with each image that could not be read, by its row, which is zero.
         """
-        embeddings = np.empty((len(images), self._dimension), np.float32)
+        embeddings = np.zeros((len(images), self._dimension), np.float32)
         failures: dict[int, str] = {}
         size = min(batch_size or len(images), max(1, self.session.token_budget // self._tokens))
         size = min(size, -(-len(images) // self.session.threads))  # each thread gets its share of little work

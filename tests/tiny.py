@@ -9,7 +9,7 @@ import onnx_ir as ir
 from embedder_export.graphs import save_graph
 from embedder_export.head import add_head
 from embedder_export.layers import Normalize, Pooling, describe
-from embedder_export.operators import Operators, new_graph, new_model
+from embedder_export.operators import Operators, new_graph, new_image_graph, new_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from embedder.manifest import (
@@ -19,6 +19,7 @@ from embedder.manifest import (
     Candidate,
     File,
     Graph,
+    Images,
     Manifest,
     Parity,
     Quality,
@@ -35,6 +36,8 @@ WORDS = (
 VOCABULARY = {word: index for index, word in enumerate(WORDS.split())}
 SPECIAL_IDS = (0, 1, 2, 3)
 DIMENSION = 8
+IMAGE_SIZE = 2
+MIXING = np.random.default_rng(8).normal(size=(3 * IMAGE_SIZE**2, DIMENSION)).astype(np.float32)
 TABLE = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSION)).astype(np.float32)
 
 
@@ -97,6 +100,30 @@ def write_tiny_artifact(
     )
     write_manifest(replace(manifest, **fields), directory)
     return directory
+
+
+def add_image_graph(directory: Path) -> None:
+    """Images beside the texts of `write_tiny_artifact`: two pixels a side, of which the numbers are mixed."""
+    graph = new_image_graph(IMAGE_SIZE, IMAGE_SIZE)
+    op = Operators(graph, "body")
+    numbers = op.Reshape(graph.inputs[0], op.constant([-1, len(MIXING)]))
+    model = new_model(graph, op.MatMul(numbers, op.constant(MIXING)), DIMENSION, pooled=True)
+    add_head(model.graph, (), DIMENSION)
+    scratch = save_graph(model, directory / "scratch", "image.onnx").parent
+    for path in scratch.iterdir():
+        path.rename(directory / path.name)
+    scratch.rmdir()
+    manifest = read_manifest(directory)
+    file, weights = (described(directory / name) for name in ("image.onnx", "image.onnx.data"))
+    of_images = replace(manifest.graphs[0], modality="image", file=file, weights=weights, inputs=("pixel_values",))
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    images = Images(size, "box", (), 1 / 255, (0.0,) * 3, (1.0,) * 3, tokens=100, parity=None)
+    write_manifest(replace(manifest, graphs=(*manifest.graphs, of_images), images=images), directory)
+
+
+def expected_of_image(pixels: np.ndarray) -> np.ndarray:
+    """What the tiny model gives for an image of its own size, by the formula."""
+    return (pixels.transpose(2, 0, 1).astype(np.float32) / 255).ravel() @ MIXING
 
 
 def add_int8_graph(directory: Path) -> None:

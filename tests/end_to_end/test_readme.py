@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from embedder_export import pipeline
 from embedder_export.checkpoint import read_checkpoint
+from embedder_export.samples import sample_images
+from PIL import Image
 
 from tests import families
+from tests.clips import write_clip
 
 ROOT = Path(__file__).parents[2]
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
@@ -20,7 +23,13 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 
 # What runs this test, and what the Makefile does word for word to make the environments that this test uses.
-DONE_BY_MAKE = {"make test", 'pip install ".[cpu]"', "pip install ./export", 'pip install "./export[torch]"'}
+DONE_BY_MAKE = {
+    "make test",
+    'pip install ".[cpu]"',
+    'pip install ".[cpu,image]"',
+    "pip install ./export",
+    'pip install "./export[torch]"',
+}
 # So that the benchmark takes seconds and leaves the results alone.
 SHORTENED = {
     "make bench": [
@@ -35,7 +44,7 @@ SHORTENED = {
     "make parity-full": ["make", "parity-full", "PARITY_OPTIONS=--families all-MiniLM-L6-v2 --output {}"],
 }
 # From the Hub: what make would run is looked at; tests/export/test_hub.py runs it.
-FROM_HUB = re.compile(r"make export TORCH=1 MODEL=(\w+/([\w-]+))")
+FROM_HUB = re.compile(r"make export (TORCH=1 )?MODEL=((?:\w+/)?(?!all-MiniLM)([\w-]+))")
 
 
 def console():
@@ -48,8 +57,16 @@ def console():
 
 
 @pytest.fixture
-def environment(lean_bin, tmp_path):
-    return dict(os.environ, PATH=os.pathsep.join([str(lean_bin), str(Path(sys.executable).parent), os.environ["PATH"]]))
+def environment(lean_bin):
+    """Of a text: the environment to run it in, the lean one, or for images the one of this test, which has Pillow."""
+
+    def environment(text):
+        places = [lean_bin, Path(sys.executable).parent]
+        if "photos" in text:
+            places.reverse()
+        return dict(os.environ, PATH=os.pathsep.join([*map(str, places), os.environ["PATH"]]))
+
+    return environment
 
 
 @pytest.fixture(scope="module")
@@ -61,13 +78,26 @@ def instructor(tmp_path_factory):
     return directory / "artifact"
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """Likewise."""
+    directory = tmp_path_factory.mktemp("clip")
+    checkpoint = read_checkpoint(str(write_clip(directory / "checkpoint")))
+    pipeline.export(checkpoint, directory / "artifact", lambda line: None, graphs=("fp32",))
+    return directory / "artifact"
+
+
 @pytest.fixture
-def checkout(minilm, minilm_checkpoint, instructor, tmp_path):
+def checkout(minilm, minilm_checkpoint, instructor, clip, tmp_path):
     """A place with what the commands read, so that what they write does not land in the checkout."""
     for name in ("examples", "artifacts"):
         shutil.copytree(ROOT / name, tmp_path / name)
     (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
     (tmp_path / "artifacts/instructor-base").symlink_to(instructor)
+    (tmp_path / "artifacts/clip-ViT-B-32").symlink_to(clip)
+    (tmp_path / "photos").mkdir()
+    for number, image in enumerate(sample_images()[:6]):
+        Image.fromarray(image).save(tmp_path / f"photos/{number}.jpg")
     return tmp_path
 
 
@@ -78,14 +108,15 @@ def test_command(command, output, environment, checkout, tmp_path):
         return
     if model := FROM_HUB.fullmatch(command):
         planned = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True, text=True)
-        assert f".venv/torch/bin/embedder-export {model[1]} --output artifacts/{model[2]}\n" in planned.stdout
+        place = ".venv/torch" if model[1] else ".venv/export"
+        assert f"{place}/bin/embedder-export {model[2]} --output artifacts/{model[3]}\n" in planned.stdout
         return
     words = [word.format(tmp_path / "table.md") for word in SHORTENED[command]] if command in SHORTENED else command
     answer = subprocess.run(
         words,
         shell=isinstance(words, str),
         cwd=ROOT if command.startswith("make ") else checkout,
-        env=environment,
+        env=environment(command),
         check=True,
         capture_output=True,
         text=True,
@@ -95,15 +126,14 @@ def test_command(command, output, environment, checkout, tmp_path):
         assert_same(answer.stdout, output)
 
 
-def test_python_example(environment, checkout):
-    languages = [language for language, _ in BLOCKS]
-    at = languages.index("python")
-    (_, code), (language, output) = BLOCKS[at : at + 2]
-    assert language == "text"
+@pytest.mark.parametrize("at", [at for at, (language, _) in enumerate(BLOCKS) if language == "python"])
+def test_python_example(at, environment, checkout):
+    (_, code), (following, output) = BLOCKS[at : at + 2]
     answer = subprocess.run(
-        ["python", "-c", code], cwd=checkout, env=environment, check=True, capture_output=True, text=True
+        ["python", "-c", code], cwd=checkout, env=environment(code), check=True, capture_output=True, text=True
     )
-    assert_same(answer.stdout, output)
+    if following == "text":
+        assert_same(answer.stdout, output)
 
 
 def assert_same(printed, shown):

@@ -173,10 +173,10 @@ def test_what_cannot_be_quantised_is_not_written_unless_asked_for(checkpoint, tm
 
 
 def test_what_onnxruntime_has_no_kernel_for_is_not_written(checkpoint, tmp_path, monkeypatch, capsys):
-    def broken(path, texts, directory):
+    def broken(path, singles, target):
         model = ir.load(path)
         next(iter(model.graph)).op_type = "NoSuchOperator"
-        return save_graph(model, directory, "model.int8.onnx")
+        return save_graph(model, target.parent, target.name)
 
     monkeypatch.setitem(pipeline._MAKERS, "int8", broken)
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "default")]) == 0

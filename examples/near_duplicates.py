@@ -1,0 +1,70 @@
+"""Find the images in a folder that are nearly the same: copies that were resized, recompressed or touched up.
+
+Usage: python examples/near_duplicates.py FOLDER [--threshold 0.95] [--model clip-ViT-B-32]
+
+Prints the groups, the nearest first: the files of each, with the cosine to the nearest other one, which is at least the
+threshold; that to the rest of a group may be less. Files that cannot be read are named on stderr, and left out.
+
+Needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from embedder import Embedder
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description="Find the images in a folder that are nearly the same.")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--threshold", type=float, default=0.95)
+    parser.add_argument("--model", default="clip-ViT-B-32")
+    options = parser.parse_args(arguments)
+
+    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    if not paths:
+        sys.exit(f"there are no images in {options.folder}")
+    vectors, readable = Embedder(options.model).encode(paths, errors="skip", normalize_embeddings=True)
+
+    groups = duplicates(vectors, options.threshold)
+    for number, group in enumerate(groups, 1):
+        print(f"group {number}: {len(group)} files")
+        for score, row in group:
+            print(f"  {score:.4f}  {paths[readable[row]]}")
+    print(f"groups with cosines of {options.threshold} or more: {len(groups)}, of {len(vectors)} images compared")
+
+
+def duplicates(vectors, threshold, chunk=1024):
+    """The groups of `vectors` that are near, the nearest first; each of (cosine to its nearest, index)."""
+    group_of = np.arange(len(vectors))
+    nearest = np.full(len(vectors), -np.inf, np.float32)
+    for score, a, b in near_pairs(vectors, threshold, chunk):
+        nearest[[a, b]] = np.maximum(nearest[[a, b]], score)
+        if group_of[a] != group_of[b]:
+            group_of[group_of == group_of[b]] = group_of[a]
+    groups = {}
+    for row in np.argsort(-nearest, kind="stable")[: np.isfinite(nearest).sum()]:
+        groups.setdefault(group_of[row], []).append((nearest[row], row))
+    return list(groups.values())
+
+
+def near_pairs(vectors, threshold, chunk=1024):
+    """Score and indices, the lower first, of each pair of `vectors`, of length 1, whose cosine is at least `threshold`.
+
+    It takes `chunk` by `chunk` of them at a time, so that memory does not grow with the square of their number.
+    """
+    for top in range(0, len(vectors), chunk):
+        for left in range(top, len(vectors), chunk):
+            scores = vectors[top : top + chunk] @ vectors[left : left + chunk].T
+            for a, b in np.argwhere(scores >= threshold).tolist():
+                if top + a < left + b:
+                    yield scores[a, b], top + a, left + b
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

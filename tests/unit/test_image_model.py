@@ -1,0 +1,231 @@
+"""A model that takes images beside texts: mixed, streamed, damaged; each side loaded when it is first needed."""
+
+import io
+import logging
+import sys
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import embedder
+from embedder import DependencyError, ImageError, InputError, image_model
+from tests.tiny import (
+    DIMENSION,
+    IMAGE_SIZE,
+    add_image_graph,
+    add_int8_graph,
+    expected,
+    expected_of_image,
+    flip_a_bit,
+    ids_of,
+)
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (300, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+EXPECTED = np.stack([expected_of_image(pixels) for pixels in PIXELS])
+
+
+@pytest.fixture
+def artifact(tiny):
+    add_image_graph(tiny)
+    return tiny
+
+
+@pytest.fixture
+def model(artifact):
+    return embedder.Embedder(artifact, threads=3)
+
+
+def png(pixels=PIXELS[0]):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def assert_close(ours, theirs):
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def test_every_source_of_an_image(model, tmp_path):
+    path = tmp_path / "image.png"
+    path.write_bytes(png())
+    with path.open("rb") as file, Image.open(path) as opened:
+        sources = [path, str(path), png(), bytearray(png()), file, opened, PIXELS[0], Image.fromarray(PIXELS[0])]
+        for source in sources[:4] + sources[5:]:
+            vector = model.encode(source)
+            assert (vector.shape, vector.dtype) == ((DIMENSION,), np.float32)
+            assert_close(vector, EXPECTED[0])
+        assert_close(model.encode(sources), EXPECTED[[0] * len(sources)])
+
+
+def test_arrays_of_one_and_of_many(model):
+    assert_close(model.encode(PIXELS[:3]), EXPECTED[:3])
+    assert model.encode(PIXELS[0, :, :, 0]).shape == (DIMENSION,)
+    assert model.encode(np.array(["cat", "dog"])).shape == (2, DIMENSION)
+    assert model.encode(PIXELS[:0]).shape == (0, DIMENSION)
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 7, 1000])
+def test_texts_and_images_mixed_come_in_order(model, batch_size):
+    words = ["cat", "the dog", "", "cat sat on the mat"]
+    inputs = [PIXELS[at] if at % 3 else words[at % 4] for at in range(len(PIXELS))]
+    wanted = [EXPECTED[at] if at % 3 else expected(ids_of(words[at % 4])) for at in range(len(PIXELS))]
+    assert_close(model.encode(inputs, batch_size=batch_size), np.stack(wanted))
+    blocks = list(model.encode_iter(iter(inputs), batch_size=batch_size))
+    assert len(blocks) > 1
+    assert_close(np.concatenate(blocks), np.stack(wanted))
+
+
+def test_options_are_for_images_too(model):
+    vectors = model.encode(PIXELS[:5], truncate_dim=3, normalize_embeddings=True, prompt="the ")
+    assert vectors.shape == (5, 3)
+    assert_close(vectors, EXPECTED[:5, :3] / np.linalg.norm(EXPECTED[:5, :3], axis=1, keepdims=True))
+
+
+def test_both_sides_by_the_words_of_the_object(model):
+    assert model.modalities == ("text", "image")
+    assert model.encode_query("cat").shape == model.encode_document(PIXELS[0]).shape == (DIMENSION,)
+    assert model.similarity(model.encode("cat"), model.encode(PIXELS[:2])).shape == (1, 2)
+
+
+def test_each_side_is_loaded_when_it_is_first_needed(artifact):
+    flip_a_bit(artifact / "image.onnx")
+    model = embedder.Embedder(artifact)
+    assert model.encode("cat").shape == (DIMENSION,)
+    assert model._model._image_model is None
+    with pytest.raises(embedder.ArtifactError, match=r"image\.onnx"):
+        model.encode(PIXELS[0])
+    flip_a_bit(artifact / "image.onnx")
+    flip_a_bit(artifact / "model.onnx.data")
+    model = embedder.Embedder(artifact)
+    assert_close(model.encode(PIXELS[:2]), EXPECTED[:2])
+    assert model._model._text_model is None
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_an_error_has_the_embeddings_of_all_others(model, count):
+    inputs = [*PIXELS[:50], "cat"]
+    bad = list(range(0, 50, 50 // count))[:count]
+    for index in bad:
+        inputs[index] = b"no image"
+    with pytest.raises(ImageError, match=r"^inputs\[0\]: bytes \(8 of them\) is not an image") as raised:
+        model.encode(inputs)
+    error = raised.value
+    assert list(error.reasons) == bad
+    assert error.indices.tolist() == [index for index in range(51) if index not in bad]
+    wanted = np.stack([*EXPECTED[:50], expected(ids_of("cat"))])[error.indices]
+    assert_close(error.embeddings, wanted)
+    assert ("and 37 more" in str(error)) == (count == 40)
+    assert f"The other {51 - count} are in this error" in str(error)
+    vectors, indices = model.encode(inputs, errors="skip")
+    assert_close(vectors, wanted)
+    np.testing.assert_array_equal(indices, error.indices)
+
+
+def test_what_is_skipped_is_logged(model, caplog):
+    with caplog.at_level(logging.WARNING):
+        model.encode([PIXELS[0], b""], errors="skip")
+    assert caplog.messages == ["skipped inputs[1]: bytes (0 of them) is empty"]
+
+
+def test_skipping_with_one_or_none_left(model):
+    vectors, indices = model.encode(PIXELS[0], errors="skip")
+    assert (vectors.shape, indices.tolist()) == ((1, DIMENSION), [0])
+    vectors, indices = model.encode(b"no image", errors="skip")
+    assert (vectors.shape, indices.tolist()) == ((0, DIMENSION), [])
+    assert (vectors.dtype, indices.dtype) == (np.float32, np.int64)
+    with pytest.raises(ImageError, match=r"inputs\[0\]: bytes"):
+        model.encode(b"no image")
+
+
+def test_a_stream_with_damaged_images(model):
+    inputs = [b"no image" if at % 70 == 3 else png(PIXELS[at]) for at in range(200)]
+    blocks = list(model.encode_iter(iter(inputs), errors="skip"))
+    indices = np.concatenate([indices for _, indices in blocks])
+    assert indices.tolist() == [at for at in range(200) if at % 70 != 3]
+    assert_close(np.concatenate([vectors for vectors, _ in blocks]), EXPECTED[indices])
+    with pytest.raises(ImageError, match=r"inputs\[3\]"):
+        next(model.encode_iter(iter(inputs)))
+
+
+def test_images_in_memory_are_let_go_as_they_are_used(model):
+    """No more than some hundred are held at once, whatever their number."""
+    alive, most, taken = set(), 0, 0
+
+    class File(io.BytesIO):
+        def __init__(self):
+            super().__init__(png())
+            alive.add(id(self))
+
+        def __del__(self):
+            alive.discard(id(self))
+
+    def stream():
+        nonlocal most, taken
+        for _ in range(1000):
+            taken += 1
+            most = max(most, len(alive))
+            yield File()
+
+    blocks = model.encode_iter(stream())
+    assert len(next(blocks)) == 64
+    assert taken <= 128
+    assert sum(map(len, blocks)) == 936
+    assert most <= 129
+
+
+def test_images_are_decoded_in_several_threads(model, monkeypatch):
+    meeting, decode = threading.Barrier(3, timeout=60), image_model.Preprocessor.__call__
+
+    def together(self, item):
+        meeting.wait()
+        return decode(self, item)
+
+    monkeypatch.setattr(image_model.Preprocessor, "__call__", together)
+    assert_close(model.encode(PIXELS[:12]), EXPECTED[:12])
+
+
+def test_graphs_are_chosen_for_both_sides(artifact):
+    add_int8_graph(artifact)
+    with pytest.raises(InputError, match="the model has no graph 'int8', it has 'fp32'"):
+        embedder.Embedder(artifact, graph="int8")
+    assert "graph='int8+fp32'" in repr(embedder.Embedder(artifact, graph="auto"))
+    assert "graph='fp32'" in repr(embedder.Embedder(artifact))
+
+
+@pytest.mark.parametrize("item", [None, 3, 3.5, object(), ["cat"], {"a": 1}])
+def test_neither_a_text_nor_an_image(model, item):
+    with pytest.raises(InputError, match=r"inputs\[1\] should be a string or an image, not "):
+        model.encode(["cat", item])
+
+
+@pytest.mark.parametrize("inputs", [None, 3, {"a": 1}, {"cat"}])
+def test_no_inputs_at_all(model, inputs):
+    with pytest.raises(InputError, match="inputs should be a string, an image or an iterable of them, not "):
+        model.encode(inputs)
+
+
+def test_an_address_is_not_fetched(model):
+    with pytest.raises(InputError, match=r"inputs\[0\]: .*http://somewhere/cat\.png"):
+        model.encode(["http://somewhere/cat.png"])
+
+
+def test_unknown_way_to_treat_errors(model):
+    with pytest.raises(InputError, match='errors should be "raise" or "skip", not \'ignore\''):
+        model.encode("cat", errors="ignore")
+
+
+@pytest.mark.parametrize("inputs", [PIXELS[0], png(), [png()], [PIXELS[0]]])
+def test_a_model_of_texts_alone_takes_no_images(tiny, inputs):
+    with pytest.raises(InputError, match=r"texts(\[0\])? should be a string"):
+        embedder.Embedder(tiny).encode(inputs)
+    with pytest.raises(InputError, match="this model takes no images"):
+        embedder.Embedder(tiny).encode([PIXELS[0]])
+
+
+def test_without_pillow(model, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    assert model.encode("cat").shape == (DIMENSION,)
+    with pytest.raises(DependencyError, match=r"pip install Pillow"):
+        model.encode([png(), png()])
