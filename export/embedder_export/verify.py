@@ -79,13 +79,13 @@ def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None
 
 
 def verify_images(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]) -> Parity | None:
-    """Compare the two on `sample_images`, preparation included; None if sentence-transformers is not installed.
+    """Compare the two on every other of `sample_images`, preparation included; None if sentence-transformers is not installed.
 
     Raises:
         ParityError: as `verify`, by `MIN_IMAGE_COSINE` and `MAX_IMAGE_DIFFERENCE`.
         CheckpointError: as `verify`.
     """
-    images = sample_images()
+    images = sample_images()[::2]
     try:
         ours = Embedder(artifact, provider="cpu", graph="fp32").encode(images)
     except ArtifactError as error:
