@@ -60,6 +60,10 @@ class ImageError(InputError):
             "returns them"
         )
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For pickle, which else would make it of its message alone."""
+        return type(self), (self.reasons, self.indices, self.embeddings)
+
 
 class ProviderError(EmbedderError):
     """The execution provider is unknown, or not available on this machine."""

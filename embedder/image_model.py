@@ -12,6 +12,9 @@ from embedder.images import Preprocessor
 from embedder.manifest import IMAGE_INPUTS
 from embedder.session import Session
 
+# In a batch: more would not keep a GPU busier, and each has megabytes of pixels.
+_MOST_IMAGES = 64
+
 
 class ImageModel:
     """An image graph with what prepares images for it, loaded. Safe to call from many threads at once."""
@@ -39,7 +42,7 @@ class ImageModel:
         """
         embeddings = np.zeros((len(images), self._dimension), np.float32)
         failures: dict[int, str] = {}
-        size = min(batch_size or len(images), max(1, self.session.token_budget // self._tokens))
+        size = min(batch_size or _MOST_IMAGES, max(1, self.session.token_budget // self._tokens))
         size = min(size, -(-len(images) // self.session.threads))  # each thread gets its share of little work
         starts = range(0, len(images), max(1, size))
 

@@ -79,7 +79,7 @@ def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None
 
 
 def verify_images(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]) -> Parity | None:
-    """Compare the two on every other of `sample_images`, preparation included; None if sentence-transformers is not installed.
+    """Compare the two on every other of `sample_images`, preparation included; None without sentence-transformers.
 
     Raises:
         ParityError: as `verify`, by `MIN_IMAGE_COSINE` and `MAX_IMAGE_DIFFERENCE`.

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import pickle
 import sys
 import threading
 
@@ -118,6 +119,8 @@ def test_an_error_has_the_embeddings_of_all_others(model, count):
     assert_close(error.embeddings, wanted)
     assert ("and 37 more" in str(error)) == (count == 40)
     assert f"The other {51 - count} are in this error" in str(error)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.reasons) == (str(error), error.reasons)
     vectors, indices = model.encode(inputs, errors="skip")
     assert_close(vectors, wanted)
     np.testing.assert_array_equal(indices, error.indices)
