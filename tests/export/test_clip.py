@@ -19,6 +19,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import CLIPModel
 
 import embedder
+from benchmarks.quality import lines
 from embedder.manifest import read_manifest
 from tests import clips
 from tests.checkpoints import edit_json, write_json
@@ -119,6 +120,21 @@ def test_each_layout_gives_the_vectors_of_sentence_transformers(exported):
     mixed = ours.encode([TEXTS[0], images[0], TEXTS[1]])
     np.testing.assert_allclose(mixed[1], ours.encode(images[0]), atol=1e-5)
     np.testing.assert_allclose(mixed[::2], ours.encode(TEXTS[:2]), atol=1e-5)
+
+
+def test_photographs_and_captions(exported, data):
+    checkpoint, artifact, _ = exported
+    ours, theirs = embedder.Embedder(artifact), SentenceTransformer(str(checkpoint), device="cpu")
+    rows = [row.split("\t") for row in lines(data / "images/captions.tsv")[1:]]
+    paths, captions = [data / "images" / row[0] for row in rows], [row[1] for row in rows]
+    turned = sorted((data / "images/exif").iterdir())  # as their EXIF says, by either program
+    for inputs in (paths, turned, captions):
+        cosine, difference = measure(ours.encode(inputs), theirs.encode([str(one) for one in inputs]))
+        assert cosine.min() > 0.999999
+        assert difference.max() < 1e-4
+    opened = [Image.open(path) for path in turned]  # as they lie
+    cosine, _ = measure(ours.encode(opened), theirs.encode(opened))
+    assert cosine.min() > 0.999999
 
 
 def test_files_and_settings_of_the_artifact(exported):
