@@ -55,8 +55,9 @@ test: $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready-test artifacts/$(REFE
 bench: $(LEAN)/.ready $(TORCH_PEER)/.ready $(PEERS:%=.venv/%/.ready) checkpoints/$(REFERENCE)/model.safetensors artifacts/$(REFERENCE)/embedder.json
 	$(LEAN)/bin/python benchmarks/compare.py $(BENCH_OPTIONS)
 
-bench-images: $(IMAGES)/.ready $(TORCH_PEER)/.ready .venv/fastembed/.ready artifacts/$(CLIP)/embedder.json
-	PYTHONPATH=export $(IMAGES)/bin/python benchmarks/images.py $(BENCH_OPTIONS)
+# It is run where the export is, which draws images where there are no photographs.
+bench-images: $(IMAGES)/.ready $(EXPORT)/.ready $(TORCH_PEER)/.ready .venv/fastembed/.ready artifacts/$(CLIP)/embedder.json
+	$(EXPORT)/bin/python benchmarks/images.py $(BENCH_OPTIONS)
 
 parity: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/parity.py $(PARITY_OPTIONS)

@@ -18,7 +18,7 @@ from compare import FASTEMBED, PEERS, ROOT, TORCH, Program, cell, figures, machi
 from image_worker import BATCH_SIZES
 from PIL import Image
 from quality import DATA, lines
-from workloads import described, spread
+from workloads import described, parity_texts, spread
 
 from embedder.similarity import normalize
 
@@ -108,7 +108,7 @@ def captions():
     """What people say of pictures, in several wordings; without them other sentences."""
     table = DATA / "images/captions.tsv"
     found = [line.split("\t")[1] for line in lines(table)[1:]] if table.exists() else []
-    texts = list(dict.fromkeys(found)) or lines(ROOT / "examples/collection.txt")
+    texts = list(dict.fromkeys(found)) or parity_texts()
     return [template.format(text) for template in TEMPLATES for text in texts]
 
 
