@@ -16,7 +16,7 @@ from embedder.artifact import open_artifact
 from embedder.digests import check_digest
 from embedder.encoder import DEFAULT_IMAGE_MODEL, DEFAULT_MODEL, Embedder
 from embedder.errors import EmbedderError, InputError
-from embedder.images import IMAGE_ENDINGS
+from embedder.images import IMAGE_ENDINGS, is_image
 from embedder.inputs import check_count
 from embedder.manifest import IMAGE, TEXT, Graph, Manifest, Parity
 from embedder.model import choose_graph
@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--images", metavar="DIR", help="for texts, the images in this directory and those below it")
     encode.add_argument("-o", "--output", default=records.STDIO, metavar="FILE", help="a file; default: stdout")
     encode.add_argument("--input-format", choices=records.INPUT_KINDS, help="default: by the file's name; stdin: lines")
-    encode.add_argument("--column", default="text", help="where a JSONL or CSV record has its text; default: text")
+    encode.add_argument("--column", help="where a JSONL or CSV record has its text; default: text")
     encode.add_argument("--output-format", choices=records.WRITERS, help="default: by the file's name; stdout: jsonl")
     encode.add_argument("--prompt", help="put this before each text")
     encode.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt of this name before each text")
@@ -130,15 +130,18 @@ disk cannot be written later; elsewhere the first load does it, in the user's ca
 
 def _encode(options: argparse.Namespace) -> None:
     kind = options.output_format or records.output_kind(options.output)
-    if kind == "jsonl" and options.column == "embedding":
+    column = options.column or "text"
+    if kind == "jsonl" and column == "embedding":
         raise InputError("--column embedding: JSONL output has the vectors there. Rename the column")
     model = _load(options, options.model)
     if options.images is None:
-        column = options.column
         input_kind = options.input_format or records.input_kind(options.input)
         source = records.read_records(options.input, input_kind, column)
     else:
         _check_takes_images(model)
+        for name in ("column", "input_format", "prompt", "prompt_name"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} is for texts, and --images gives none")
         column, source = "image", ({"image": str(path)} for path in records.image_files(options.images))
     waiting: dict[int, records.Record] = {}
 
@@ -155,13 +158,14 @@ def _encode(options: argparse.Namespace) -> None:
         truncate_dim=options.truncate_dim,
         normalize_embeddings=options.normalize,
         show_progress_bar=_is_watched(),
+        read_paths=False,
         errors="skip",
     )
     embedded = (([waiting.pop(index) for index in indices.tolist()], vectors) for vectors, indices in blocks)
     with records.open_output(options.output) as stream:
         records.WRITERS[kind](stream, embedded, options.truncate_dim or model.dimension)
     if waiting:
-        raise InputError(f"{len(waiting)} of the images cannot be read, as said above; all others are written")
+        raise InputError(f"{len(waiting)} of the images cannot be read, as said above; what can be is written")
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -173,13 +177,21 @@ def _search(options: argparse.Namespace) -> None:
     if IMAGE not in model.modalities and model.manifest.image_model is not None:
         image_model = _load(options, model.manifest.image_model)
     _check_takes_images(image_model)
+    query = (image_model if is_image(options.query) else model).encode(options.query)
     paths = records.image_files(options.images)
     vectors, indices = image_model.encode(paths, show_progress_bar=_is_watched(), errors="skip")
-    scores = model.similarity(model.encode(options.query), vectors)[0]
+    scores = model.similarity(query, vectors)[0]
+    _print_anything()
     for row in np.argsort(-scores, kind="stable")[: options.top_k]:
         print(f"{scores[row]:.4f}  {paths[indices[row]]}")
     if len(indices) < len(paths):
         raise InputError(f"{len(paths) - len(indices)} of {len(paths)} images cannot be read, as said above")
+
+
+def _print_anything() -> None:
+    """Let standard output take what it has no letters for: of a prompt, or of a path that is not UTF-8."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _load(options: argparse.Namespace, model: str) -> Embedder:
@@ -198,7 +210,7 @@ def _is_watched() -> bool:
 
 def _similarity(options: argparse.Namespace) -> None:
     model = _load(options, options.model)
-    a, b = model.encode([options.a, options.b])
+    a, b = model.encode([options.a, options.b], read_paths=False)
     print(f"{model.similarity(a, b).item():.4f}")
 
 
@@ -209,8 +221,7 @@ def _optimize(options: argparse.Namespace) -> None:
 
 def _info(options: argparse.Namespace) -> None:
     artifact = open_artifact(options.artifact)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may not have the letters of a prompt or a path
-        sys.stdout.reconfigure(errors="backslashreplace")
+    _print_anything()
     for label, value in _described(artifact.manifest):
         print(f"{label:<16}{value}")
     for file in artifact.manifest.files:

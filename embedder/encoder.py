@@ -49,6 +49,8 @@ class EncodeOptions(TypedDict, total=False):
     show_progress_bar: show progress on stderr.
     normalize_embeddings: scale each vector to length 1, after truncation.
     truncate_dim: keep the first so many dimensions.
+    read_paths: whether a string that names an image, as `encode` has it, is one. Strings of strangers should all be
+        texts, or they choose which files are read: then False.
     """
 
     prompt_name: str | None
@@ -57,6 +59,7 @@ class EncodeOptions(TypedDict, total=False):
     show_progress_bar: bool | None
     normalize_embeddings: bool
     truncate_dim: int | None
+    read_paths: bool
 
 
 class Embedder:
@@ -142,12 +145,14 @@ class Embedder:
         show_progress_bar: bool | None = False,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        read_paths: bool = True,
         errors: Literal["raise", "skip"] = "raise",
     ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The embeddings of `inputs`: one or many texts and, if the model takes them, images, which may be mixed.
 
         An image is a path, bytes, an open file, a Pillow image, or an array of uint8 (height, width, channels). A
-        string is one where it ends as an image's name does (.jpg, .png ...) and is a file, or where it is a data URI.
+        string is one where it ends as an image's name does (.jpg, .png ...) and is a file, or where it is a data URI,
+        unless `read_paths` is False.
 
         `EncodeOptions` describes the options. `errors` is what becomes of images that cannot be read: "raise" an error,
         which has the embeddings of all others; or "skip" them, and return the indices of the others, too.
@@ -162,7 +167,7 @@ class Embedder:
                 an option is out of range. Nothing has been encoded then.
             DependencyError: there are images, and Pillow is not installed.
         """
-        checked = checked_list(inputs, images=self._takes_images)
+        checked = checked_list(inputs, images=self._takes_images, read_paths=read_paths)
         blocks = self._blocks(
             checked,
             len(checked),
@@ -203,6 +208,7 @@ class Embedder:
         show_progress_bar: bool | None = False,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        read_paths: bool = True,
         errors: Literal["raise", "skip"] = "raise",
     ) -> Iterator[NDArray[np.float32]] | Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
         """The embeddings of a stream of inputs, in bounded memory: at most some thousand are held at once.
@@ -220,7 +226,7 @@ class Embedder:
         if is_single(inputs, images=self._takes_images):
             raise InputError("encode_iter takes an iterable of inputs; for one call encode")
         blocks = self._blocks(
-            checked_inputs(inputs, images=self._takes_images),
+            checked_inputs(inputs, images=self._takes_images, read_paths=read_paths),
             len(inputs) if isinstance(inputs, Sized) else None,
             prompt_name,
             prompt,

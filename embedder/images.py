@@ -3,6 +3,7 @@
 import base64
 import math
 import os
+import stat
 import struct
 import sys
 import threading
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
 # None is longer than five characters, which `is_image` looks at.
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jfif", ".ppm", ".pgm")
-_DATA, _URL = "data:image/", ("http://", "https://")
+_DATA, _BASE64, _URL = "data:image/", ";base64,", ("http://", "https://")
+# In characters; media types come nowhere near.
+_LONGEST_HEADER = 200
 
 # Pixels that an image may be resized to before it is cropped, as 32 MB; no photograph comes near.
 _MOST_RESIZED = 2**23
@@ -48,25 +51,20 @@ if hasattr(os, "register_at_fork"):  # those of the parent may be held for ever
 def is_image(item: object) -> bool:
     """Whether `item` is meant as an image: a path, bytes, a file object, a Pillow image or an array.
 
-    A string is a text, unless it is a data URI of an image, or has the ending of one and is an existing file.
-
-    Raises:
-        InputError: it is the URL of an image, which is not fetched.
+    A string is a text, unless it has the ending of an image and is an existing file or a web address, or it is a data
+    URI of an image.
     """
     if not isinstance(item, str):
         known = isinstance(item, bytes | bytearray | memoryview | np.ndarray | os.PathLike)
         return known or hasattr(item, "read") or _is_pillow(item)
     if item.startswith(_DATA):
-        return True
+        return _BASE64 in item[:_LONGEST_HEADER]
     if not item.startswith(_URL) or " " in item:
         return item[-5:].lower().endswith(IMAGE_ENDINGS) and os.path.isfile(item)
     try:
-        path = urlsplit(item).path
+        return urlsplit(item).path.lower().endswith(IMAGE_ENDINGS)
     except ValueError:
         return False
-    if path.lower().endswith(IMAGE_ENDINGS):
-        raise InputError(f"{describe(item)} is not fetched: download it, and give the path or the bytes")
-    return False
 
 
 def describe(item: object) -> str:
@@ -180,6 +178,8 @@ def _rgb_image(item: Any, name: str) -> "Image":
         if isinstance(item, np.ndarray):
             return _from_array(item, name)
         if _is_pillow(item):
+            if 0 in item.size:
+                raise InputError(f"{name} is empty")
             return _as_rgb(_loaded(item))
         with _source(item, name) as file:
             image = _opened(file, name)
@@ -207,11 +207,15 @@ def _from_array(array: NDArray[np.generic], name: str) -> "Image":
 def _source(item: Any, name: str) -> IO[bytes]:
     """A file to read `item` from, and to close."""
     if isinstance(item, str) and item.startswith(_DATA):
-        header, _, payload = item.partition(",")
-        if not header.lower().endswith(";base64"):
+        _, found, payload = item.partition(_BASE64)
+        if not found:
             raise InputError(f"{name} should begin with data:image/...;base64,")
         return BytesIO(base64.b64decode("".join(payload.split()), validate=True))
+    if isinstance(item, str) and item.startswith(_URL):
+        raise InputError(f"{name} is not fetched: download it, and give the path or the bytes")
     if isinstance(item, str | os.PathLike):
+        if not stat.S_ISREG(os.stat(item).st_mode):  # to open a pipe may take for ever
+            raise InputError(f"{name} is not a file")
         return open(item, "rb")
     if isinstance(item, bytes | bytearray | memoryview):
         return BytesIO(bytes(item))  # no copy of what are bytes

@@ -39,13 +39,17 @@ def is_single(inputs: object, *, images: bool) -> bool:
     return isinstance(inputs, str) or (images and is_image(inputs))
 
 
-def checked_list(inputs: Input | Iterable[Input], *, images: bool) -> list[str | ImageItem]:
+def checked_list(inputs: Input | Iterable[Input], *, images: bool, read_paths: bool = True) -> list[str | ImageItem]:
     """`inputs`, or the one, as a list; InputError if one is neither a text nor, where the model takes `images`, one."""
-    return list(checked_inputs([inputs] if is_single(inputs, images=images) else inputs, images=images))
+    many = [inputs] if is_single(inputs, images=images) else inputs
+    return list(checked_inputs(many, images=images, read_paths=read_paths))
 
 
-def checked_inputs(inputs: Any, *, images: bool) -> Iterator[str | ImageItem]:
-    """`inputs` one by one; InputError at once if they cannot be any, and for one of them when its turn comes."""
+def checked_inputs(inputs: Any, *, images: bool, read_paths: bool = True) -> Iterator[str | ImageItem]:
+    """`inputs` one by one; InputError at once if they cannot be any, and for one of them when its turn comes.
+
+    read_paths: whether a string that names an image is one.
+    """
     # Iterating bytes gives numbers, a mapping its keys, a set no order: none can be meant.
     try:
         iterator = None if isinstance(inputs, bytes | bytearray | Mapping | Set) else iter(inputs)
@@ -54,16 +58,12 @@ def checked_inputs(inputs: Any, *, images: bool) -> Iterator[str | ImageItem]:
     if iterator is None:
         expected = "a string, an image or an iterable of them" if images else "a string or an iterable of strings"
         raise InputError(f"{_name(images)} should be {expected}, not {type(inputs).__name__}")
-    return (_checked(index, item, images) for index, item in enumerate(iterator))
+    return (_checked(index, item, images, read_paths) for index, item in enumerate(iterator))
 
 
-def _checked(index: int, item: object, images: bool) -> str | ImageItem:
-    if images:
-        try:
-            if is_image(item):
-                return ImageItem(item)  # type: ignore[arg-type]
-        except InputError as error:
-            raise InputError(f"{_name(images)}[{index}]: {error}") from error
+def _checked(index: int, item: object, images: bool, read_paths: bool) -> str | ImageItem:
+    if images and (read_paths or not isinstance(item, str)) and is_image(item):
+        return ImageItem(item)  # type: ignore[arg-type]
     if not isinstance(item, str):
         expected = "a string or an image" if images else "a string"
         alone = "" if images or not is_image(item) else "; this model takes no images"

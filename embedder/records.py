@@ -46,12 +46,15 @@ def read_records(path: str, kind: str, column: str) -> Iterator[Record]:
 def image_files(directory: str) -> list[Path]:
     """The images in `directory` and below, by the endings of their names, in the order of their paths.
 
+    Links to directories are not followed. A link that leads nowhere counts, so that it is not passed over in silence.
+
     Raises:
         InputError: it is no directory, or there are none in it.
     """
     if not os.path.isdir(directory):
         raise InputError(f"{directory} is not a directory")
-    files = sorted(path for path in Path(directory).rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+    named = (path for path in Path(directory).rglob("*") if path.suffix.lower() in IMAGE_ENDINGS)
+    files = sorted(path for path in named if path.is_file() or not path.exists())
     if not files:
         raise InputError(f"there are no images in {directory}: their names would end in {', '.join(IMAGE_ENDINGS)}")
     return files

@@ -31,7 +31,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--sheet", default="hits.png")
     options = parser.parse_args(arguments)
 
-    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     if not paths:
         sys.exit(f"there are no images in {options.folder}")
     model = Embedder(options.model)

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", default="clip-ViT-B-32")
     options = parser.parse_args(arguments)
 
-    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     if not paths:
         sys.exit(f"there are no images in {options.folder}")
     vectors, readable = Embedder(options.model).encode(paths, errors="skip", normalize_embeddings=True)

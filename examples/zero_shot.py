@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--model", default="clip-ViT-B-32")
     options = parser.parse_args(arguments)
 
-    paths = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in ENDINGS)
+    paths = sorted(path for path in options.images.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     paths = [options.images] if options.images.is_file() else paths
     if not paths:
         sys.exit(f"there are no images in {options.images}")

@@ -24,8 +24,12 @@ _DEFAULTS: dict[str, Any] = {
     "image_mean": [0.48145466, 0.4578275, 0.40821073],
     "image_std": [0.26862954, 0.26130258, 0.27577711],
 }
+# Where these are null the default holds; a switch that is null is off, and the others may not be.
+_NULLABLE = ("size", "crop_size", "image_mean", "image_std")
 # What else may be there and changes nothing: an image is RGB in any case.
-_IGNORED = ("do_convert_rgb", "feature_extractor_type", "image_processor_type", "processor_class")
+_IGNORED = ("do_convert_rgb", "feature_extractor_type", "image_processor_type", "processor_class", "return_tensors")
+# As transformers' faster class always writes it.
+_FIXED = {"data_format": "channels_first", "default_to_square": False}
 
 
 def read_images(directory: Path, image_size: int, tokens: int) -> Images:
@@ -39,9 +43,9 @@ def read_images(directory: Path, image_size: int, tokens: int) -> Images:
     if kind not in _CLASSES:
         raise CheckpointError(f"{path} has the image processor {kind!r:.80}, which is not supported")
     for key, value in config.items():
-        if key not in (*_DEFAULTS, *_IGNORED) and value is not None:
+        if key not in (*_DEFAULTS, *_IGNORED) and value not in (None, _FIXED.get(key)):
             raise CheckpointError(f"{path} has {value!r:.80} as {key}, which is not supported")
-    settings = _DEFAULTS | {key: value for key, value in config.items() if value is not None}
+    settings = _DEFAULTS | {key: value for key, value in config.items() if value is not None or key not in _NULLABLE}
     try:
         images = _images(settings, tokens)
     except (TypeError, ValueError) as error:

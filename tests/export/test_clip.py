@@ -90,6 +90,24 @@ def test_native_graphs_are_those_of_transformers(tmp_path, changes):
     assert_same(sessions, model_of(checkpoint))
 
 
+def test_settings_of_old_that_are_null(tmp_path):
+    checkpoint = write_clip(tmp_path / "clip", text={"hidden_act": "gelu"})
+    edit_json(checkpoint / "config.json", text_config_dict=None, vision_config_dict=None)
+    model = model_of(checkpoint)
+    assert model.config.text_config.hidden_act == "gelu"
+    assert_same(sessions_of(native.build_bodies(read_checkpoint(str(checkpoint))), tmp_path), model)
+
+
+def test_padding_that_has_a_higher_id_than_the_end(tmp_path):
+    checkpoint = write_clip(tmp_path / "clip", text={"eos_token_id": 2})
+    session = sessions_of(native.build_bodies(read_checkpoint(str(checkpoint))), tmp_path)["text"]
+    ids = np.array([[5, 40, 60, 61, 61], [5, 40, 60, 61, 61]])
+    mask = np.array([[1, 1, 1, 0, 0]] * 2)
+    (padded,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
+    (alone,) = session.run(None, {"input_ids": ids[:, :3], "attention_mask": mask[:, :3]})
+    np.testing.assert_allclose(padded, alone, atol=1e-5)
+
+
 def test_settings_of_old_are_there_twice(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", text={"hidden_act": "gelu"})
     clips.with_old_settings(checkpoint, hidden_act="relu", layer_norm_eps=1e-2)
@@ -248,6 +266,11 @@ def test_preparation_of_images_in_the_file_of_transformers_5(tmp_path):
     ("changes", "expected"),
     [
         ({"do_rescale": False, "do_normalize": False}, (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),
+        ({"do_rescale": None, "do_normalize": None}, (1.0, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))),
+        (
+            {"image_mean": None, "data_format": "channels_first", "default_to_square": False, "do_normalize": False},
+            (1 / 255, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        ),
         ({"image_mean": 0.5, "image_std": [0.5, 0.5, 0.25]}, (1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.25))),
     ],
 )
@@ -262,7 +285,9 @@ def test_numbers_of_the_preparation(tmp_path, changes, expected):
     [
         ({"feature_extractor_type": "ViTFeatureExtractor"}, "the image processor 'ViTFeatureExtractor'"),
         ({"do_pad": True}, "True as do_pad, which is not supported"),
+        ({"data_format": "channels_last"}, "'channels_last' as data_format, which is not supported"),
         ({"resample": 9}, "cannot be used: .*resample: 9"),
+        ({"rescale_factor": None}, "cannot be used"),
         ({"size": {"longest_edge": 40}}, "cannot be used: .*longest_edge"),
         ({"size": "large"}, "cannot be used"),
         ({"image_mean": [1, 2]}, "cannot be used: .*three numbers"),

@@ -1,6 +1,9 @@
 """The command line with images: vectors of those in a directory, and a search among them."""
 
+import io
 import json
+import os
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -73,7 +76,7 @@ def test_images_that_cannot_be_read_are_named_and_the_others_written(run, folder
         f"skipped inputs[1]: {folder / 'b.PNG'} is empty",
         f"skipped inputs[5]: {folder / 'z.gif'} is not an image that Pillow can read",
     ]
-    assert err == "embedder: error: 2 of the images cannot be read, as said above; all others are written\n"
+    assert err == "embedder: error: 2 of the images cannot be read, as said above; what can be is written\n"
     status, out, err = run("search", "--images", folder, "the cat")
     assert (status, len(out.splitlines())) == (1, 4)
     assert "2 of 6 images cannot be read" in err
@@ -88,6 +91,45 @@ def test_search_for_a_text_or_an_image(run, folder, both, query):
     status, out, _ = run("search", "--images", folder, "--top-k", "3", query)
     assert status == 0
     assert out.splitlines() == [f"{scores[row]:.4f}  {folder / NAMES[row]}" for row in order[:3]]
+
+
+def test_what_is_no_file_is_not_read(run, folder):
+    os.mkfifo(folder / "a pipe.png")
+    (folder / "a directory.jpg").mkdir()
+    (folder / "link.jpg").symlink_to(folder / "nowhere")
+    status, out, err = run("encode", "--images", folder)
+    assert (status, len(out.splitlines())) == (1, len(NAMES))
+    assert "1 of the images cannot be read" in err  # the link
+
+
+def test_names_that_are_not_utf8(run, folder, capsys, monkeypatch):
+    path = os.fsencode(folder) + b"/caf\xe9.png"
+    os.link(folder / NAMES[0], path)
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert run("search", "--images", folder, "the cat")[0] == 0
+    stream.flush()
+    assert b"caf\\udce9.png" in stream.buffer.getvalue()
+
+
+def test_lines_of_a_file_are_texts_whatever_they_name(run, folder, tmp_path):
+    (tmp_path / "in.txt").write_text(f"{folder / NAMES[0]}\nhttps://x.y/z.png\n", encoding="utf-8")
+    status, out, _ = run("encode", tmp_path / "in.txt")
+    assert status == 0
+    assert [json.loads(line)["text"] for line in out.splitlines()] == [str(folder / NAMES[0]), "https://x.y/z.png"]
+
+
+def test_an_image_is_searched_for_by_the_model_of_images(run, folder, both, tmp_path, monkeypatch):
+    texts = write_tiny_artifact(tmp_path / "texts", image_model=both.name)
+    monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(both.parent))
+    first = run("search", "--images", folder, folder / NAMES[2], model=texts)[1].splitlines()[0]
+    assert first == f"1.0000  {folder / NAMES[2]}"
+
+
+@pytest.mark.parametrize("option", ["--column", "--prompt", "--prompt-name"])
+def test_options_of_texts_with_images(run, folder, option):
+    status, _, err = run("encode", "--images", folder, option, "text")
+    assert (status, err) == (1, f"embedder: error: {option} is for texts, and --images gives none\n")
 
 
 def test_search_by_a_model_of_texts_that_goes_with_one_of_images(run, folder, both, tmp_path, monkeypatch):

@@ -209,9 +209,28 @@ def test_no_inputs_at_all(model, inputs):
         model.encode(inputs)
 
 
-def test_an_address_is_not_fetched(model):
-    with pytest.raises(InputError, match=r"inputs\[0\]: .*http://somewhere/cat\.png"):
-        model.encode(["http://somewhere/cat.png"])
+def test_an_address_is_not_fetched_and_costs_nothing_else(model):
+    vectors, indices = model.encode(["http://somewhere/cat.png", "cat"], errors="skip")
+    assert indices.tolist() == [1]
+    assert_close(vectors, [expected(ids_of("cat"))])
+    with pytest.raises(ImageError, match=r"inputs\[0\]: http://somewhere/cat\.png is not fetched: download it"):
+        model.encode("http://somewhere/cat.png")
+
+
+def test_strings_of_strangers_can_all_be_texts(model, tmp_path):
+    path = tmp_path / "cat.png"
+    path.write_bytes(png())
+    strings = [str(path), "http://somewhere/cat.png", "data:image/png;base64,AAAA"]
+    for string in strings:
+        assert_close(model.encode(string, read_paths=False), expected(ids_of(string)))
+    assert model.encode_query(strings, read_paths=False).shape == (3, DIMENSION)
+    assert_close(model.encode(path, read_paths=False), EXPECTED[0])
+    assert len(next(model.encode_iter(strings, read_paths=False))) == 3
+
+
+def test_an_image_without_pixels(model):
+    with pytest.raises(ImageError, match=r"inputs\[1\]: a Pillow image of 0 x 5 is empty"):
+        model.encode(["cat", Image.new("RGB", (0, 5))])
 
 
 def test_unknown_way_to_treat_errors(model):

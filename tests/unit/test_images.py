@@ -57,14 +57,26 @@ def test_what_is_an_image(tmp_path, monkeypatch):
     images = ["cat.JPG", "data:image/png;base64,", Path("none"), b"", bytearray(), memoryview(b""), io.BytesIO()]
     images += [Image.new("L", (1, 1)), ARRAY, Unreadable()]
     assert [item for item in images if not is_image(item)] == []
-    texts = ["", "a cat", "none.jpg", "folder.jpg", "cat.JPG ", ".jpg", "data:text/plain,", "x" * 10**6 + ".jpg"]
+    texts = [
+        "",
+        "a cat",
+        "none.jpg",
+        "folder.jpg",
+        "cat.JPG ",
+        ".jpg",
+        "data:text/plain,",
+        "data:image/png is a type",
+        "x" * 10**6 + ".jpg",
+    ]
     texts += ["a\0.jpg", "\ud800.jpg", "https://example.com", "https://example.com/a b.jpg", "https://[[a]]/cat.jpg"]
     assert [item for item in [*texts, None, 1, 1.5, [ARRAY], {}] if is_image(item)] == []
 
 
 def test_an_url_is_not_fetched():
+    url = "https://example.com/cat.jpg?size=3"
+    assert is_image(url)
     with pytest.raises(InputError, match=r"^https://example.com/cat.jpg\?size=3 is not fetched: download it, and give"):
-        is_image("https://example.com/cat.jpg?size=3")
+        Preprocessor(settings())(url)
 
 
 def test_texts_need_no_pillow():
@@ -189,7 +201,7 @@ def test_arrays_that_are_no_images(array, message):
         ("\ud800", r"^'\\ud800' cannot be read: "),
         (Path("none.jpg"), "^none.jpg cannot be read: No such file or directory$"),
         ("x" * 999, "^x{25}[.]{3}x{52} cannot be read: File name too long$"),
-        (Path("/"), "^/ cannot be read: Is a directory$"),
+        (Path("/"), "^/ is not a file$"),
     ],
 )
 def test_what_cannot_be_read(item, message):

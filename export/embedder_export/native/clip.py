@@ -64,7 +64,8 @@ def _part(config: Mapping[str, Any], name: str, settings: Settings) -> dict[str,
     parts = [{} if config.get(key) is None else config[key] for key in (name, f"{name}_dict")]
     if not all(isinstance(part, dict) for part in parts):
         raise NotNativeError(f"config.json has {parts!r:.80} as {name}")
-    defaults = {key: setting.default for key, setting in settings.items()} if f"{name}_dict" in config else {}
+    twice = config.get(f"{name}_dict") is not None
+    defaults = {key: setting.default for key, setting in settings.items()} if twice else {}
     return {**parts[0], **defaults, **parts[1]}
 
 
@@ -76,9 +77,10 @@ def _text_body(config: Any, weights: Weights, dimension: int) -> Body:
     rows = config.max_position_embeddings
     table = net.weight(f"{name}.embeddings.position_embedding.weight", rows, width)
     x = net.flat(op.Add(words, net.first_rows(table)), width)
-    # A text ends at the first of what ends texts: padding may have the same id.
-    ids = op.Cast(net.input_ids, to=ir.DataType.INT32)
-    if config.eos_token_id != _OLD_END:
+    # A text ends at the first of what ends texts: padding may have the same id, and, of old, a higher one.
+    if config.eos_token_id == _OLD_END:
+        ids = op.Cast(op.Mul(net.input_ids, net.attention_mask), to=ir.DataType.INT32)
+    else:
         ids = op.Cast(op.Equal(net.input_ids, op.constant(config.eos_token_id)), to=ir.DataType.INT32)
     end = op.ArgMax(ids, axis=1, keepdims=1)
     positions = op.Range(op.constant(0), op.Squeeze(op.Shape(net.input_ids, start=1, end=2)), op.constant(1))
