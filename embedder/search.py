@@ -1,0 +1,227 @@
+"""Exact search: the nearest of a corpus to each query, in bounded memory.
+
+The scores of a block of the corpus are one matrix product in float32, small enough to stay in the cache while it is
+looked through. Such a product rounds a row differently by where it stands, so whatever may be among the best by it,
+within its error, is computed again in float64 and rounded to float32 once. Hence equal vectors have equal scores, and a
+result depends neither on the sizes of the chunks nor on the machine's number of threads.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedder.errors import InputError
+from embedder.inputs import check_count
+from embedder.similarity import SMALLEST_NORM, as_float32, as_pair, cos_sim, dot_score, normalize, norms_of
+from embedder.topk import Best, candidates
+
+ScoreFunction = Callable[[Any, Any], ArrayLike]
+Hit = dict[str, int | float]
+
+# Rows of the corpus in a block, and scores in it.
+_BLOCK_ROWS = 4096
+_BLOCK_SCORES = 1 << 22
+# Rows whose scores are computed again at once.
+_PAIRS = 4096
+# Whole numbers up to here, and hence sums of them that stay below, float32 has all of.
+_WHOLE = 1 << 24
+# The share of a block from which on computing all of it again takes less time than those that are wanted.
+_DENSE = 1 / 16
+
+
+def semantic_search(
+    query_embeddings: ArrayLike,
+    corpus_embeddings: ArrayLike,
+    query_chunk_size: int = 100,
+    corpus_chunk_size: int = 500_000,
+    top_k: int = 10,
+    score_function: ScoreFunction = cos_sim,
+) -> list[list[Hit]]:
+    """The `top_k` vectors of a corpus that score highest with each query, exactly.
+
+    Args:
+        query_embeddings: (n, dim), or one vector (dim,).
+        corpus_embeddings: (m, dim); an array may be mapped from a file, and is read a block at a time.
+        query_chunk_size: most queries that are scored at once.
+        corpus_chunk_size: most vectors of the corpus that they are scored with at once. Memory stays below what scores
+            of such a chunk take; less is used where less is as fast.
+        top_k: how many are wanted; all are given where the corpus has fewer.
+        score_function: `cos_sim`, `dot_score`, or any function of (n, dim) and (m, dim) that gives scores (n, m), of
+            which higher is nearer, such as `euclidean_sim`.
+
+    Returns:
+        For each query a list of {"corpus_id": its row, "score": a float}, the highest first. Equal scores are ranked by
+        corpus_id, the lowest first. NaN ranks below every number: a vector that holds one is found only when nothing
+        else is left. Of an empty corpus each list is empty.
+
+    Raises:
+        InputError: embeddings are not such arrays, or a number is not at least 1, or scores have another shape.
+    """
+    scores, ids = nearest(
+        query_embeddings, corpus_embeddings, top_k, score_function, query_chunk_size, corpus_chunk_size
+    )
+    return as_hits(scores, ids)
+
+
+def as_hits(scores: NDArray[np.float32], ids: NDArray[np.int64]) -> list[list[Hit]]:
+    """Scores and ids (n, k) as `semantic_search` returns them."""
+    return [
+        [{"corpus_id": corpus_id, "score": score} for corpus_id, score in zip(*row, strict=True)]
+        for row in zip(ids.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def rescored(
+    ids: NDArray[np.int64], top_k: int, score: Callable[[int, NDArray[np.int64]], NDArray[np.float64]]
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The `top_k` best of each row of `ids` (n, k) by `score(row's number, row)`; of equal ones the lowest id."""
+    width = min(top_k, ids.shape[1])
+    scores, kept = np.empty((len(ids), width), np.float32), np.empty((len(ids), width), np.int64)
+    for query, row in enumerate(ids):
+        again = np.asarray(score(query, row), np.float32)
+        order = np.lexsort((row, -again))[:width]
+        scores[query], kept[query] = again[order], row[order]
+    return scores, kept
+
+
+def nearest(
+    queries: ArrayLike,
+    corpus: ArrayLike,
+    top_k: int,
+    score_function: ScoreFunction = cos_sim,
+    query_chunk_size: int = 1024,
+    corpus_chunk_size: int = 500_000,
+    alive: NDArray[np.bool_] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """As `semantic_search`: scores float32 and corpus ids int64, both (n, min(top_k, m)).
+
+    `alive` (m,) says which rows of the corpus there are; None is all. Those that there are not have no id.
+    """
+    for name, value in [
+        ("top_k", top_k),
+        ("query_chunk_size", query_chunk_size),
+        ("corpus_chunk_size", corpus_chunk_size),
+    ]:
+        check_count(name, 0 if value is None else value)
+    rows, columns = as_pair(queries, corpus, ("query_embeddings", "corpus_embeddings"))
+    present = None if alive is None else np.flatnonzero(alive)
+    total = len(columns) if present is None else len(present)
+    width = min(top_k, total)
+    scores, ids = np.empty((len(rows), width), np.float32), np.empty((len(rows), width), np.int64)
+    if not width:
+        return scores, ids
+    height = min(corpus_chunk_size, max(_BLOCK_ROWS, 2 * width))
+    step = min(query_chunk_size, max(1, _BLOCK_SCORES // height))
+    whole = rows.dtype.kind in "iub" and columns.dtype.kind in "iub"
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        score = scorer(as_float32(rows[part]), score_function, whole)
+        best = Best(len(rows[part]), width)
+        for at in range(0, total, height):
+            where = slice(at, at + height) if present is None else present[at : at + height]
+            _offer(best, score, as_float32(columns[where]), at, width)
+        scores[part], ids[part] = best.result(total)
+    return scores, ids if present is None else present[ids]
+
+
+def _offer(best: Best, score: "Scorer", block: NDArray[np.float32], at: int, k: int) -> None:
+    """Offer what the queries score with `block`, the rows of the corpus from `at` on."""
+    with np.errstate(all="ignore"):
+        scores, slack = score.roughly(block)
+        rows, columns = candidates(scores, k, best.bound, slack)
+        if slack is None:
+            found = scores[rows, columns]
+        elif len(rows) > _DENSE * scores.size and len(rows) > _PAIRS:
+            scores = score.exactly(block)
+            rows, columns = candidates(scores, k, best.bound)
+            found = scores[rows, columns]
+        else:
+            found = score.pairs(block, rows, columns)
+            wanted = (found > best.bound[rows]) | (best.bound[rows] == -np.inf)
+            rows, columns, found = rows[wanted], columns[wanted], found[wanted]
+    best.add(rows, columns + at, found)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores of queries (n, dim) with blocks of a corpus: roughly and fast, or exactly.
+
+    For `cos_sim` and `dot_score`; another function's scores are taken as they are.
+    """
+
+    queries: NDArray[np.float32]
+    cosine: bool
+    # Whether the queries and the corpus are of whole numbers.
+    whole: bool = False
+
+    def roughly(self, block: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """Scores (n, m), and how far they may be from the exact ones (n,); None where they are exact."""
+        norms = norms_of(block)
+        largest = np.fmax.reduce(norms, initial=np.float32(0))
+        # Higham, Accuracy and Stability of Numerical Algorithms, 3.1: n·u for a sum of n products; and what is rounded
+        # before and after.
+        relative = np.float32((block.shape[1] + 16) * 2.0**-24)
+        scores = self.queries @ block.T
+        if self.cosine:
+            scores *= np.float32(1) / np.maximum(norms, np.float32(SMALLEST_NORM))
+            slack = np.full(len(scores), relative)
+        else:
+            # The least of numbers that float32 holds is added, as what is smaller is lost.
+            products = norms_of(self.queries) * largest
+            if self.whole and np.all(products < _WHOLE):
+                return scores, None
+            slack = relative * products + np.finfo(np.float32).tiny
+        if not (np.isfinite(largest) and np.isfinite(slack[~np.isnan(slack)]).all()):
+            return self.exactly(block), None
+        return scores, slack
+
+    def exactly(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scores (n, m), computed in float64."""
+        queries, rows = self._in_float64(self.queries), self._in_float64(block)
+        return (queries @ rows.T).astype(np.float32)
+
+    def pairs(
+        self, block: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """The scores of queries `rows` (m,) with rows `columns` (m,) of `block`, computed in float64."""
+        scores = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            a, b = self._in_float64(self.queries[rows[part]]), self._in_float64(block[columns[part]])
+            scores[part] = np.einsum("ij,ij->i", a, b)
+        return scores
+
+    def _in_float64(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
+        exact = rows.astype(np.float64)
+        if self.cosine:
+            exact /= np.maximum(np.sqrt(np.einsum("ij,ij->i", exact, exact)), SMALLEST_NORM)[:, None]
+        return exact
+
+
+@dataclass(frozen=True)
+class OtherScorer(Scorer):
+    """Scores by a function that is given."""
+
+    function: ScoreFunction = cos_sim
+
+    def roughly(self, block: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+        """As the function has them, which counts as exact."""
+        scores = np.asarray(self.function(self.queries, block))
+        if scores.shape != (len(self.queries), len(block)):
+            raise InputError(
+                f"score_function should give scores of shape {(len(self.queries), len(block))}, not {scores.shape}"
+            )
+        return as_float32(scores), None
+
+
+def scorer(queries: NDArray[np.float32], function: ScoreFunction, whole: bool = False) -> Scorer:
+    """What scores `queries` by `function`; `whole` says whether they and the corpus are of whole numbers."""
+    if function is cos_sim:
+        # At length 1, so that no product overflows that the exact score would not.
+        return Scorer(normalize(queries), cosine=True)
+    if function is dot_score:
+        return Scorer(queries, cosine=False, whole=whole)
+    return OtherScorer(queries, cosine=False, function=function)
