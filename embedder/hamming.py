@@ -49,7 +49,7 @@ def nearest_bits(
 
 
 def as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Packed bits (n, bytes) as 64-bit words (words, n): a word of all rows after the other, the last filled up by 0."""
+    """Packed bits (n, bytes) as 64-bit words (words, n), the last one filled up by 0."""
     n, size = codes.shape
     words = np.zeros((n, -(-size // _WORD.itemsize) * _WORD.itemsize), np.uint8)
     words[:, :size] = codes
@@ -67,6 +67,6 @@ def negative_distances(query: NDArray[np.uint64], corpus: NDArray[np.uint64], ou
 
 def _bit_counts(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
     if hasattr(np, "bitwise_count"):
-        counts: NDArray[np.uint8] = np.bitwise_count(words)
-        return counts
-    return _COUNTS[words.view(np.uint8)].reshape(-1, _WORD.itemsize).sum(axis=1, dtype=np.uint8)
+        return np.bitwise_count(words)
+    counts: NDArray[np.uint8] = _COUNTS[words.view(np.uint8)].reshape(-1, _WORD.itemsize).sum(axis=1, dtype=np.uint8)
+    return counts

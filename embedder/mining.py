@@ -13,12 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from embedder.errors import InputError
 from embedder.inputs import check_count
 from embedder.progress import progress_bar
-from embedder.search import ScoreFunction, Scorer, scorer
+from embedder.search import Block, ScoreFunction, scorer
 from embedder.similarity import as_embeddings, as_float32, cos_sim, normalize
 from embedder.topk import top_k_of_rows
 
-# Scores that are looked through at once: they stay in the cache.
-_BLOCK_SCORES = 1 << 21
+# Scores that are looked through at once: as `embedder.search` has it.
+_BLOCK_SCORES = 1 << 22
 
 
 def paraphrase_mining(
@@ -101,7 +101,7 @@ def paraphrase_mining_embeddings(
 def _scores(queries: NDArray[np.float32], corpus: NDArray[np.float32], function: ScoreFunction) -> NDArray[np.float32]:
     if function is cos_sim:  # the rows have length 1 already
         return queries @ corpus.T
-    return scorer(queries, function).roughly(corpus)[0]
+    return scorer(queries, function).roughly(Block(corpus))[0]
 
 
 class _Pairs:
@@ -151,9 +151,7 @@ class _Pairs:
         return [[score, one, other] for score, one, other in zip(*columns, strict=True)]
 
 
-def _largest(
-    scores: NDArray[np.float32], i: NDArray[np.intp], j: NDArray[np.intp], most: int
-) -> NDArray[np.intp]:
+def _largest(scores: NDArray[np.float32], i: NDArray[np.intp], j: NDArray[np.intp], most: int) -> NDArray[np.intp]:
     """Where the `most` largest are; of equal ones, those of the lowest i and j."""
     if not most:
         return np.empty(0, np.intp)
@@ -226,8 +224,8 @@ def _near_pairs(
         unsure = np.flatnonzero(scores.ravel()[near] < threshold + slack)
         i, j = np.divmod(near, n - start)
         if unsure.size:
-            exact = Scorer(unit[start : start + step], cosine=True)
-            wrong = unsure[exact.pairs(rows[start:], i[unsure], j[unsure]) < threshold]
+            exact = scorer(rows[start : start + step], cos_sim)
+            wrong = unsure[exact.pairs(Block(rows[start:]), i[unsure], j[unsure]) < threshold]
             i, j = np.delete(i, wrong), np.delete(j, wrong)
         upper = j >= i
         yield (i[upper] + start) * n + j[upper] + start
@@ -248,8 +246,8 @@ def _members(pairs: list[NDArray[np.int64]], n: int) -> tuple[NDArray[np.int64],
 
 
 def _by_cosine(rows: NDArray[np.float32], centre: int, members: NDArray[np.intp]) -> list[int]:
-    exact = Scorer(rows[centre : centre + 1], cosine=True)
-    cosines = exact.pairs(rows, np.zeros(len(members), np.intp), members)
+    exact = scorer(rows[centre : centre + 1], cos_sim)
+    cosines = exact.pairs(Block(rows), np.zeros(len(members), np.intp), members)
     cosines[members == centre] = np.inf
     ordered: list[int] = members[np.argsort(-cosines, kind="stable")].tolist()
     return ordered

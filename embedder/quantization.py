@@ -87,9 +87,7 @@ def _with_other_sign(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return codes ^ np.uint8(_OFFSET)
 
 
-def _ranges(
-    rows: NDArray[np.float32], ranges: ArrayLike | None, calibration: ArrayLike | None
-) -> NDArray[np.floating]:
+def _ranges(rows: NDArray[np.float32], ranges: ArrayLike | None, calibration: ArrayLike | None) -> NDArray[np.floating]:
     """The least and the largest value of each dimension, (2, dim)."""
     if ranges is None:
         source = rows if calibration is None else _unquantized(calibration, "calibration_embeddings")

@@ -21,8 +21,9 @@ from embedder.topk import Best, candidates
 ScoreFunction = Callable[[Any, Any], ArrayLike]
 Hit = dict[str, int | float]
 
-# Rows of the corpus in a block, and scores in it.
-_BLOCK_ROWS = 4096
+# Numbers of the corpus in a block, and scores of it: few enough to stay in a cache that the cores share, and so many
+# that a product's threads seldom wait for each other, which takes long where another program has one of the cores.
+_BLOCK_NUMBERS = 1 << 23
 _BLOCK_SCORES = 1 << 22
 # Rows whose scores are computed again at once.
 _PAIRS = 4096
@@ -95,10 +96,12 @@ def nearest(
     query_chunk_size: int = 1024,
     corpus_chunk_size: int = 500_000,
     alive: NDArray[np.bool_] | None = None,
+    scales: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """As `semantic_search`: scores float32 and corpus ids int64, both (n, min(top_k, m)).
 
-    `alive` (m,) says which rows of the corpus there are; None is all. Those that there are not have no id.
+    `alive` (m,) says which rows of the corpus count; None is all. `scales` (m,) is what the dot products with each row
+    are multiplied by; None is 1.
     """
     for name, value in [
         ("top_k", top_k),
@@ -113,7 +116,7 @@ def nearest(
     scores, ids = np.empty((len(rows), width), np.float32), np.empty((len(rows), width), np.int64)
     if not width:
         return scores, ids
-    height = min(corpus_chunk_size, max(_BLOCK_ROWS, 2 * width))
+    height = min(corpus_chunk_size, max(_BLOCK_NUMBERS // max(1, columns.shape[1]), 2 * width))
     step = min(query_chunk_size, max(1, _BLOCK_SCORES // height))
     whole = rows.dtype.kind in "iub" and columns.dtype.kind in "iub"
     for start in range(0, len(rows), step):
@@ -122,12 +125,13 @@ def nearest(
         best = Best(len(rows[part]), width)
         for at in range(0, total, height):
             where = slice(at, at + height) if present is None else present[at : at + height]
-            _offer(best, score, as_float32(columns[where]), at, width)
+            block = Block(as_float32(columns[where]), None if scales is None else scales[where])
+            _offer(best, score, block, at, width)
         scores[part], ids[part] = best.result(total)
     return scores, ids if present is None else present[ids]
 
 
-def _offer(best: Best, score: "Scorer", block: NDArray[np.float32], at: int, k: int) -> None:
+def _offer(best: Best, score: "Scorer", block: "Block", at: int, k: int) -> None:
     """Offer what the queries score with `block`, the rows of the corpus from `at` on."""
     with np.errstate(all="ignore"):
         scores, slack = score.roughly(block)
@@ -146,6 +150,14 @@ def _offer(best: Best, score: "Scorer", block: NDArray[np.float32], at: int, k: 
 
 
 @dataclass(frozen=True)
+class Block:
+    """Rows of a corpus (m, dim), and what their dot products are multiplied by (m,)."""
+
+    rows: NDArray[np.float32]
+    scales: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Scores of queries (n, dim) with blocks of a corpus: roughly and fast, or exactly.
 
@@ -153,45 +165,52 @@ class Scorer:
     """
 
     queries: NDArray[np.float32]
+    # The queries, or for the cosine what they are at length 1.
+    factors: NDArray[np.float32]
     cosine: bool
     # Whether the queries and the corpus are of whole numbers.
     whole: bool = False
 
-    def roughly(self, block: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def roughly(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Scores (n, m), and how far they may be from the exact ones (n,); None where they are exact."""
-        norms = norms_of(block)
-        largest = np.fmax.reduce(norms, initial=np.float32(0))
+        norms = norms_of(block.rows)
         # Higham, Accuracy and Stability of Numerical Algorithms, 3.1: n·u for a sum of n products; and what is rounded
         # before and after.
-        relative = np.float32((block.shape[1] + 16) * 2.0**-24)
-        scores = self.queries @ block.T
+        relative = np.float32((block.rows.shape[1] + 16) * 2.0**-24)
+        scores = self.factors @ block.rows.T
         if self.cosine:
+            largest = np.fmax.reduce(norms, initial=np.float32(0))
             scores *= np.float32(1) / np.maximum(norms, np.float32(SMALLEST_NORM))
             slack = np.full(len(scores), relative)
         else:
-            # The least of numbers that float32 holds is added, as what is smaller is lost.
+            if block.scales is not None:
+                scores *= block.scales
+                norms *= block.scales
+            largest = np.fmax.reduce(norms, initial=np.float32(0))
             products = norms_of(self.queries) * largest
-            if self.whole and np.all(products < _WHOLE):
+            if self.whole and block.scales is None and np.all(products < _WHOLE):
                 return scores, None
+            # What is smaller than float32 holds is lost.
             slack = relative * products + np.finfo(np.float32).tiny
         if not (np.isfinite(largest) and np.isfinite(slack[~np.isnan(slack)]).all()):
             return self.exactly(block), None
         return scores, slack
 
-    def exactly(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+    def exactly(self, block: Block) -> NDArray[np.float32]:
         """Scores (n, m), computed in float64."""
-        queries, rows = self._in_float64(self.queries), self._in_float64(block)
-        return (queries @ rows.T).astype(np.float32)
+        scores = self._in_float64(self.queries) @ self._in_float64(block.rows).T
+        if block.scales is not None:
+            scores *= block.scales
+        return scores.astype(np.float32)
 
-    def pairs(
-        self, block: NDArray[np.float32], rows: NDArray[np.intp], columns: NDArray[np.intp]
-    ) -> NDArray[np.float32]:
+    def pairs(self, block: Block, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
         """The scores of queries `rows` (m,) with rows `columns` (m,) of `block`, computed in float64."""
         scores = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _PAIRS):
             part = slice(start, start + _PAIRS)
-            a, b = self._in_float64(self.queries[rows[part]]), self._in_float64(block[columns[part]])
-            scores[part] = np.einsum("ij,ij->i", a, b)
+            a, b = self._in_float64(self.queries[rows[part]]), self._in_float64(block.rows[columns[part]])
+            products = np.einsum("ij,ij->i", a, b)
+            scores[part] = products if block.scales is None else products * block.scales[columns[part]]
         return scores
 
     def _in_float64(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -207,21 +226,25 @@ class OtherScorer(Scorer):
 
     function: ScoreFunction = cos_sim
 
-    def roughly(self, block: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    def roughly(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """As the function has them, which counts as exact."""
-        scores = np.asarray(self.function(self.queries, block))
-        if scores.shape != (len(self.queries), len(block)):
-            raise InputError(
-                f"score_function should give scores of shape {(len(self.queries), len(block))}, not {scores.shape}"
-            )
+        scores = np.asarray(self.function(self.queries, block.rows))
+        shape = len(self.queries), len(block.rows)
+        if scores.shape != shape:
+            raise InputError(f"score_function should give scores of shape {shape}, not {scores.shape}")
         return as_float32(scores), None
+
+    def pairs(self, block: Block, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
+        """As the function has them, one by one."""
+        each = zip(self.queries[rows, None], block.rows[columns, None], strict=True)
+        scores = [self.function(query, row) for query, row in each]
+        return np.array(scores, np.float32).reshape(len(rows))
 
 
 def scorer(queries: NDArray[np.float32], function: ScoreFunction, whole: bool = False) -> Scorer:
     """What scores `queries` by `function`; `whole` says whether they and the corpus are of whole numbers."""
     if function is cos_sim:
-        # At length 1, so that no product overflows that the exact score would not.
-        return Scorer(normalize(queries), cosine=True)
+        return Scorer(queries, normalize(queries), cosine=True)
     if function is dot_score:
-        return Scorer(queries, cosine=False, whole=whole)
-    return OtherScorer(queries, cosine=False, function=function)
+        return Scorer(queries, queries, cosine=False, whole=whole)
+    return OtherScorer(queries, queries, cosine=False, function=function)

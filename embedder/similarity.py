@@ -1,7 +1,7 @@
 """How near embeddings are, under each of the functions that a model may name.
 
-Everything is computed in float32 at least, whatever the numbers given: float16 and int8 embeddings, or one of each, lose
-nothing and cannot overflow, where torch computes in their own type. A single vector (dim,) counts as one row.
+Everything is computed in float32 at least, whatever numbers are given: float16 and int8 embeddings, or one of each,
+lose nothing and cannot overflow, where torch computes in their own type. A single vector (dim,) counts as one row.
 """
 
 from collections.abc import Callable
@@ -48,12 +48,14 @@ def _as_numbers(embeddings: ArrayLike, name: str) -> NDArray[np.generic]:
     return array
 
 
-def as_pair(a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ("embeddings", "embeddings")) -> tuple[NDArray[np.generic], ...]:
+def as_pair(
+    a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ("embeddings", "embeddings")
+) -> tuple[NDArray[np.generic], ...]:
     """Both as `as_embeddings` has them; InputError where they differ in dim. Of none, the dim does not matter."""
     rows_a, rows_b = as_embeddings(a, names[0]), as_embeddings(b, names[1])
-    if rows_a.size == 0 and len(rows_a) == 0:
+    if not len(rows_a):
         rows_a = np.zeros((0, rows_b.shape[1]), np.float32)
-    if rows_b.size == 0 and len(rows_b) == 0:
+    if not len(rows_b):
         rows_b = np.zeros((0, rows_a.shape[1]), np.float32)
     if rows_a.shape[1] != rows_b.shape[1]:
         raise InputError(f"embeddings should be (n, dim) and (m, dim), not {np.shape(a)} and {np.shape(b)}")
@@ -68,10 +70,10 @@ def as_float32(rows: NDArray[np.generic]) -> NDArray[np.float32]:
 def norms_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """The length of each row of `rows` (n, dim), float32 (n,)."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        squares = np.einsum("ij,ij->i", rows, rows)
+        squares: NDArray[np.float32] = np.einsum("ij,ij->i", rows, rows)
         low, high = _SAFE_SQUARES
         unsafe = np.flatnonzero(~((squares > low) & (squares < high)))
-        norms: NDArray[np.float32] = np.sqrt(squares)
+        norms: NDArray[np.float32] = np.sqrt(squares, dtype=np.float32)
         if unsafe.size:
             norms[unsafe] = np.linalg.norm(rows[unsafe].astype(np.float64), axis=1)
     return norms
@@ -79,8 +81,8 @@ def norms_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """The rows of `embeddings` (n, dim) at length 1; a row of zeros stays zero."""
-    scaled: NDArray[np.float32] = embeddings / np.maximum(norms_of(embeddings), np.float32(SMALLEST_NORM))[:, None]
-    return scaled
+    norms = np.maximum(norms_of(embeddings), np.float32(SMALLEST_NORM))
+    return np.divide(embeddings, norms[:, None], dtype=np.float32)
 
 
 def normalize_embeddings(embeddings: ArrayLike) -> NDArray[np.float32]:
@@ -214,7 +216,7 @@ def _manhattan(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
 
 
 def _rows_a_block(rows: NDArray[np.generic]) -> int:
-    return max(1, _BLOCK // max(1, rows.shape[1]))
+    return int(max(1, _BLOCK // max(1, rows.shape[1])))
 
 
 _FUNCTIONS: dict[str, Function] = {

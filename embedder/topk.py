@@ -1,7 +1,7 @@
 """The best of many scores, kept while blocks of them go by.
 
-Sorting a block costs far more than making it, so it is not sorted: a pass over it leaves what is above a bound, which is
-the k-th best score seen so far, or for want of one the k-th best of the maxima of groups of the block. A few survive.
+Sorting a block costs far more than making it, so it is not sorted: a pass over it leaves what is above a bound: the
+k-th best score so far, or for want of one the k-th best of the maxima of groups of the block. Few survive.
 """
 
 import numpy as np
