@@ -142,9 +142,13 @@ class UsearchIndex:
         """Write the index as usearch does."""
         self.index.save(os.fspath(path))
 
-    def load(self, path: str | os.PathLike[str]) -> None:
-        """Read what `save` wrote from an index with the same options."""
-        self.index.load(os.fspath(path))
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, similarity: str = "cosine") -> "UsearchIndex":
+        """What `save` wrote; as with faiss, load only what is yours."""
+        read = _imported("usearch.index", "usearch").Index.restore(os.fspath(path))
+        index = cls(read.ndim, similarity=similarity)
+        index.index = read
+        return index
 
 
 class _Rows:
