@@ -1,5 +1,6 @@
 """An index that lasts: vectors with ids, in memory or mapped from a file."""
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ _ROWS = 1 << 14
 _LEAST_ROOM = 64
 # The largest code of int8.
 _LARGEST = 127
+# What a vector of length 1 may be long, by rounding.
+_LENGTH_ONE = 1.0001
 
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -154,12 +157,7 @@ class VectorIndex:
         if self.precision == "binary":
             scores, rows = self._nearest_rescored(vectors, top_k, rescore_multiplier)
         else:
-            name = "vectors" if self.precision == "float32" else "codes"
-
-            def find(part: dict[str, NDArray[Any]], alive: NDArray[np.bool_] | None) -> Found:
-                return nearest(vectors, part[name], top_k, dot_score, alive=alive, scales=part.get("scales"))
-
-            scores, rows = self._in_parts(top_k, find)
+            scores, rows = self._in_parts(top_k, lambda part, alive: self._nearest(vectors, part, top_k, alive))
         return as_hits(scores, self._ids[rows])
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -251,6 +249,15 @@ class VectorIndex:
         codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
         bits = {"bits": np.packbits(vectors > 0, axis=1)} if self.precision == "binary" else {}
         return {"codes": codes, "scales": scales.astype(np.float32)} | bits
+
+    def _nearest(
+        self, queries: NDArray[np.float32], part: dict[str, NDArray[Any]], top_k: int, alive: NDArray[np.bool_] | None
+    ) -> Found:
+        if self.precision == "float32":
+            longest = _LENGTH_ONE if self.similarity == "cosine" else None
+            return nearest(queries, part["vectors"], top_k, dot_score, alive=alive, longest=longest)
+        longest = float(part["scales"].max(initial=0)) * _LARGEST * math.sqrt(self.dimension) * _LENGTH_ONE
+        return nearest(queries, part["codes"], top_k, dot_score, alive=alive, scales=part["scales"], longest=longest)
 
     def _nearest_rescored(self, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
         bits, wanted = np.packbits(queries > 0, axis=1), top_k * multiplier

@@ -97,11 +97,12 @@ def nearest(
     corpus_chunk_size: int = 500_000,
     alive: NDArray[np.bool_] | None = None,
     scales: NDArray[np.float32] | None = None,
+    longest: float | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """As `semantic_search`: scores float32 and corpus ids int64, both (n, min(top_k, m)).
 
     `alive` (m,) says which rows of the corpus count; None is all. `scales` (m,) is what the dot products with each row
-    are multiplied by; None is 1.
+    are multiplied by; None is 1. `longest` is a length that no row, times its scale, exceeds; None has them measured.
     """
     for name, value in [
         ("top_k", top_k),
@@ -125,7 +126,7 @@ def nearest(
         best = Best(len(rows[part]), width)
         for at in range(0, total, height):
             where = slice(at, at + height) if present is None else present[at : at + height]
-            block = Block(as_float32(columns[where]), None if scales is None else scales[where])
+            block = Block(as_float32(columns[where]), None if scales is None else scales[where], longest)
             _offer(best, score, block, at, width)
         scores[part], ids[part] = best.result(total)
     return scores, ids if present is None else present[ids]
@@ -151,10 +152,19 @@ def _offer(best: Best, score: "Scorer", block: "Block", at: int, k: int) -> None
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of a corpus (m, dim), and what their dot products are multiplied by (m,)."""
+    """Rows of a corpus (m, dim), what their dot products are multiplied by (m,), and how long they are at most."""
 
     rows: NDArray[np.float32]
     scales: NDArray[np.float32] | None = None
+    longest: float | None = None
+
+
+def _longest(block: Block) -> np.float32:
+    """The length of its longest row, NaN aside."""
+    if block.longest is not None:
+        return np.float32(block.longest)
+    norms = norms_of(block.rows)
+    return np.fmax.reduce(norms if block.scales is None else norms * block.scales, initial=np.float32(0))
 
 
 @dataclass(frozen=True)
@@ -173,26 +183,25 @@ class Scorer:
 
     def roughly(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Scores (n, m), and how far they may be from the exact ones (n,); None where they are exact."""
-        norms = norms_of(block.rows)
         # Higham, Accuracy and Stability of Numerical Algorithms, 3.1: n·u for a sum of n products; and what is rounded
         # before and after.
         relative = np.float32((block.rows.shape[1] + 16) * 2.0**-24)
         scores = self.factors @ block.rows.T
         if self.cosine:
-            largest = np.fmax.reduce(norms, initial=np.float32(0))
+            norms = norms_of(block.rows)
+            longest = np.fmax.reduce(norms, initial=np.float32(0))
             scores *= np.float32(1) / np.maximum(norms, np.float32(SMALLEST_NORM))
             slack = np.full(len(scores), relative)
         else:
             if block.scales is not None:
                 scores *= block.scales
-                norms *= block.scales
-            largest = np.fmax.reduce(norms, initial=np.float32(0))
-            products = norms_of(self.queries) * largest
+            longest = _longest(block)
+            products = norms_of(self.queries) * longest
             if self.whole and block.scales is None and np.all(products < _WHOLE):
                 return scores, None
             # What is smaller than float32 holds is lost.
             slack = relative * products + np.finfo(np.float32).tiny
-        if not (np.isfinite(largest) and np.isfinite(slack[~np.isnan(slack)]).all()):
+        if not (np.isfinite(longest) and np.isfinite(slack[~np.isnan(slack)]).all()):
             return self.exactly(block), None
         return scores, slack
 
