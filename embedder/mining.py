@@ -76,7 +76,8 @@ def paraphrase_mining_embeddings(
         score_function: as `semantic_search` has it.
 
     Returns:
-        A list of [score, i, j] with i < j, the highest score first; of equal scores, the lowest i and j.
+        A list of [score, i, j] with i < j, the highest score first; of equal scores, the lowest i and j. They are taken
+        from products in float32 as they are, so the scores of copies may differ in the last digit.
 
     Raises:
         InputError: embeddings are not such an array, or a number is not at least 1.

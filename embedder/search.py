@@ -164,7 +164,7 @@ def _longest(block: Block) -> np.float32:
     if block.longest is not None:
         return np.float32(block.longest)
     norms = norms_of(block.rows)
-    return np.fmax.reduce(norms if block.scales is None else norms * block.scales, initial=np.float32(0))
+    return np.float32(np.fmax.reduce(norms if block.scales is None else norms * block.scales, initial=0))
 
 
 @dataclass(frozen=True)
