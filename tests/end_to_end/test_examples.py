@@ -36,12 +36,12 @@ def numbers(pattern, text):
 
 def test_scifact_search(lean_bin, minilm, data, tmp_path):
     command = "examples/scifact_search.py", data / "retrieval/scifact", "--index", tmp_path / "index"
-    answers = [run(lean_bin / "python", *command, "--documents", 300) for _ in range(2)]
-    found = [numbers(r"809 claims in (300) abstracts in [\d.]+ s; nDCG@10 ([\d.]+)\n", answer) for answer in answers]
-    # The claims to whose abstracts the first 300 belong: the whole has 0.66.
+    answers = [run(lean_bin / "python", *command, "--documents", 150) for _ in range(2)]
+    found = [numbers(r"809 claims in (150) abstracts in [\d.]+ s; nDCG@10 ([\d.]+)\n", answer) for answer in answers]
+    # Most claims have theirs among the others: of the whole it is 0.66.
     assert found[0] == found[1]
-    assert found[0][0][1] > 0.25
-    assert (tmp_path / "index").stat().st_size > 300 * 384 * 4
+    assert found[0][0][1] > 0.1
+    assert (tmp_path / "index").stat().st_size > 150 * 384 * 4
 
 
 def test_duplicate_intents(lean_bin, minilm, data):
@@ -57,9 +57,9 @@ def test_duplicate_intents(lean_bin, minilm, data):
 
 def test_intent_clusters(minilm, data):
     answer = run(sys.executable, "examples/intent_clusters.py", data / "clustering/clinc150-val.tsv", "--texts", 500)
-    scores = numbers(r"V-measure ([\d.]+)", answer)
+    scores = re.findall(r"V-measure ([\d.]+)", answer)
     assert len(scores) == 3
-    assert min(scores)[0] > 0.8
+    assert min(map(float, scores)) > 0.8
 
 
 def test_bitext(lean_bin, minilm, data):
