@@ -21,6 +21,8 @@ _ROWS = 1 << 14
 _LEAST_ROOM = 64
 # The largest code of int8.
 _LARGEST = 127
+# One more than the largest id.
+_IDS = 1 << 63
 # What a vector of length 1 may be long, by rounding.
 _LENGTH_ONE = 1.0001
 
@@ -224,6 +226,8 @@ class VectorIndex:
     def _checked_ids(self, ids: ArrayLike | None, count: int, rows: dict[int, int]) -> NDArray[np.int64]:
         if ids is None:
             first = int(self._ids[: self._used].max(initial=-1)) + 1
+            if first + count > _IDS:
+                raise InputError(f"there are no ids left after {first - 1}: give some")
             return np.arange(first, first + count)
         taken = whole_numbers(ids)
         if len(taken) != count:
@@ -324,7 +328,7 @@ def whole_numbers(ids: ArrayLike) -> NDArray[np.int64]:
         return np.empty(0, np.int64)
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
         raise InputError(f"ids should be whole numbers, not {numbers.dtype} of shape {numbers.shape}")
-    if numbers.dtype == np.uint64 and numbers.max() > np.iinfo(np.int64).max:
+    if numbers.dtype == np.uint64 and numbers.max() >= _IDS:
         raise InputError(f"ids should be below 2**63, not {numbers.max()}")
     return numbers.astype(np.int64)
 

@@ -92,7 +92,9 @@ def write_index(path: Path, header: Header, sections: dict[str, Iterable[NDArray
 
 
 def _leftovers(path: Path) -> Iterator[Path]:
-    """What processes that are no longer there have begun to write for `path`."""
+    """What processes that are no longer there have begun to write for `path`, where the system can tell."""
+    if os.name != "posix":
+        return
     for leftover in path.parent.glob(f".{path.name}.*-*.partial"):
         process = leftover.name[len(path.name) + 2 :].partition("-")[0]
         if process.isdecimal():

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from embedder.errors import InputError
 from embedder.inputs import check_count
 from embedder.progress import progress_bar
-from embedder.search import Block, ScoreFunction, scorer
+from embedder.search import Block, ScoreFunction, relative_error, scorer
 from embedder.similarity import as_embeddings, as_float32, cos_sim, normalize
 from embedder.topk import top_k_of_rows
 
@@ -217,7 +217,7 @@ def _near_pairs(
     n = len(rows)
     unit = normalize(rows)
     step = min(batch_size, max(1, _BLOCK_SCORES // max(1, n)))
-    slack = np.float32((rows.shape[1] + 16) * 2.0**-24)
+    slack = np.float32(relative_error(rows.shape[1]))
     for start in range(0, n, step):
         # What lies before the block has been paired with it already: the cosine is symmetric.
         scores = unit[start : start + step] @ unit[start:].T

@@ -23,7 +23,7 @@ Hit = dict[str, int | float]
 
 # Numbers of the corpus in a block, and scores of it: few enough to stay in a cache that the cores share, and so many
 # that a product's threads seldom wait for each other, which takes long where another program has one of the cores.
-_BLOCK_NUMBERS = 1 << 23
+_BLOCK_NUMBERS = 1 << 22
 _BLOCK_SCORES = 1 << 22
 # Rows whose scores are computed again at once.
 _PAIRS = 4096
@@ -118,7 +118,7 @@ def nearest(
     if not width:
         return scores, ids
     height = min(corpus_chunk_size, max(_BLOCK_NUMBERS // max(1, columns.shape[1]), 2 * width))
-    step = min(query_chunk_size, max(1, _BLOCK_SCORES // height))
+    step = min(query_chunk_size, max(1, _BLOCK_SCORES // min(height, total)))
     whole = rows.dtype.kind in "iub" and columns.dtype.kind in "iub"
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
@@ -159,6 +159,15 @@ class Block:
     longest: float | None = None
 
 
+def relative_error(dimension: int) -> float:
+    """How far a product of rows in float32 may be off, as a share of the product of their lengths.
+
+    Higham, Accuracy and Stability of Numerical Algorithms, 3.1: n·u for a sum of n products. Here it is that of the
+    product, and half of it for each of two lengths; and what is rounded before and after.
+    """
+    return (2 * dimension + 16) * 2.0**-24
+
+
 def _longest(block: Block) -> np.float32:
     """The length of its longest row, NaN aside."""
     if block.longest is not None:
@@ -183,9 +192,7 @@ class Scorer:
 
     def roughly(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Scores (n, m), and how far they may be from the exact ones (n,); None where they are exact."""
-        # Higham, Accuracy and Stability of Numerical Algorithms, 3.1: n·u for a sum of n products; and what is rounded
-        # before and after.
-        relative = np.float32((block.rows.shape[1] + 16) * 2.0**-24)
+        relative = np.float32(relative_error(block.rows.shape[1]))
         scores = self.factors @ block.rows.T
         if self.cosine:
             norms = norms_of(block.rows)
@@ -207,7 +214,11 @@ class Scorer:
 
     def exactly(self, block: Block) -> NDArray[np.float32]:
         """Scores (n, m), computed in float64."""
-        scores = self._in_float64(self.queries) @ self._in_float64(block.rows).T
+        queries, rows = self.queries.astype(np.float64), block.rows.astype(np.float64)
+        scores = queries @ rows.T
+        if self.cosine:
+            scores /= _lengths(queries)[:, None]
+            scores /= _lengths(rows)
         if block.scales is not None:
             scores *= block.scales
         return scores.astype(np.float32)
@@ -215,18 +226,21 @@ class Scorer:
     def pairs(self, block: Block, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
         """The scores of queries `rows` (m,) with rows `columns` (m,) of `block`, computed in float64."""
         scores = np.empty(len(rows), np.float32)
+        lengths = _lengths(self.queries.astype(np.float64)) if self.cosine else None
         for start in range(0, len(rows), _PAIRS):
-            part = slice(start, start + _PAIRS)
-            a, b = self._in_float64(self.queries[rows[part]]), self._in_float64(block.rows[columns[part]])
-            products = np.einsum("ij,ij->i", a, b)
-            scores[part] = products if block.scales is None else products * block.scales[columns[part]]
+            i, j = rows[start : start + _PAIRS], columns[start : start + _PAIRS]
+            b = block.rows[j].astype(np.float64)
+            products = np.einsum("ij,ij->i", self.queries[i].astype(np.float64), b)
+            if lengths is not None:
+                products = products / lengths[i] / _lengths(b)
+            scores[start : start + _PAIRS] = products if block.scales is None else products * block.scales[j]
         return scores
 
-    def _in_float64(self, rows: NDArray[np.float32]) -> NDArray[np.float64]:
-        exact = rows.astype(np.float64)
-        if self.cosine:
-            exact /= np.maximum(np.sqrt(np.einsum("ij,ij->i", exact, exact)), SMALLEST_NORM)[:, None]
-        return exact
+
+def _lengths(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What rows are divided by for the cosine."""
+    lengths: NDArray[np.float64] = np.maximum(np.sqrt(np.einsum("ij,ij->i", rows, rows)), SMALLEST_NORM)
+    return lengths
 
 
 @dataclass(frozen=True)

@@ -63,8 +63,9 @@ def as_pair(
 
 
 def as_float32(rows: NDArray[np.generic]) -> NDArray[np.float32]:
-    """`rows` as contiguous float32; themselves where they are."""
-    return np.ascontiguousarray(rows, np.float32)
+    """`rows` as contiguous float32, infinite where they are too large for it; themselves where they are that."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(rows, np.float32)
 
 
 def norms_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:

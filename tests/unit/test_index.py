@@ -101,6 +101,10 @@ def test_ids():
     assert index.add(random_vectors(1, 1, 3), [1]).tolist() == [1]
     assert index.add([]).tolist() == []
     index.delete([])
+    index.add(random_vectors(3, 1, 3), 2**63 - 1)
+    with pytest.raises(InputError, match=f"there are no ids left after {2**63 - 1}: give some"):
+        index.add(random_vectors(3, 1, 3))
+    index.delete(2**63 - 1)
     assert repr(index) == "VectorIndex(2 vectors, dimension=3, precision='float32', similarity='cosine')"
 
 
@@ -158,6 +162,7 @@ def test_wrong_input_changes_nothing():
     for items, ids, message in [
         (vectors[:, :20], None, r"vectors should be \(n, 24\), not \(3, 20\)"),
         (damaged, None, r"vectors\[1\] holds a NaN or an infinity"),
+        (vectors.astype(np.float64) * 1e300, None, r"vectors\[0\] holds a NaN or an infinity"),
         (vectors, [1, 2], "there are 2 ids for 3 vectors"),
         (vectors, [1, 2, 1], "id 1 is in the index already, or twice among the ids: delete it first"),
         (vectors, [1, 2, -50], "id -50 is in the index already"),
