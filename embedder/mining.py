@@ -3,7 +3,7 @@
 Both look through all scores of a collection with itself, a block of rows at a time, and keep the few that matter.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -19,6 +19,10 @@ from embedder.topk import top_k_of_rows
 
 # Scores that are looked through at once: as `embedder.search` has it.
 _BLOCK_SCORES = 1 << 22
+# Bits that a pair of rows takes.
+_BITS = 64
+# The share of a block, inverse, from which on computing all of it again takes less time than what is unsure.
+_MANY_UNSURE = 32
 
 
 def paraphrase_mining(
@@ -195,55 +199,76 @@ def community_detection(
     rows = as_float32(as_embeddings(embeddings))
     least = min(min_community_size, len(rows))
     with progress_bar(len(rows), "row", "Finding communities") if show_progress_bar else nullcontext() as bar:
-        pairs = list(_near_pairs(rows, np.float32(threshold), batch_size, bar))
-    members, starts = _members(pairs, len(rows))
-    counts = np.diff(starts)
+        counts, members_of = _neighbours(rows, np.float32(threshold), batch_size, bar)
     centres = np.flatnonzero(counts >= max(1, least))
     free = np.ones(len(rows), bool)
     communities = []
     for centre in centres[np.argsort(-counts[centres], kind="stable")].tolist():
-        kept = members[starts[centre] : starts[centre + 1]]
-        kept = kept[free[kept]]
-        if len(kept) >= least:
-            free[kept] = False
-            communities.append(_by_cosine(rows, centre, kept))
+        members = members_of(centre)
+        members = members[free[members]]
+        if len(members) >= least:
+            free[members] = False
+            communities.append(_by_cosine(rows, centre, members))
     return sorted(communities, key=len, reverse=True)
 
 
-def _near_pairs(
+def _neighbours(
     rows: NDArray[np.float32], threshold: np.float32, batch_size: int, bar: Any
-) -> Iterator[NDArray[np.int64]]:
-    """The pairs of rows i <= j with a cosine of at least `threshold`, each as i * n + j."""
-    n = len(rows)
-    unit = normalize(rows)
-    step = min(batch_size, max(1, _BLOCK_SCORES // max(1, n)))
-    slack = np.float32(relative_error(rows.shape[1]))
-    for start in range(0, n, step):
-        # What lies before the block has been paired with it already: the cosine is symmetric.
-        scores = unit[start : start + step] @ unit[start:].T
-        near = np.flatnonzero(scores >= threshold - slack)
-        unsure = np.flatnonzero(scores.ravel()[near] < threshold + slack)
-        i, j = np.divmod(near, n - start)
-        if unsure.size:
-            exact = scorer(rows[start : start + step], cos_sim)
-            wrong = unsure[exact.pairs(Block(rows[start:]), i[unsure], j[unsure]) < threshold]
-            i, j = np.delete(i, wrong), np.delete(j, wrong)
-        upper = j >= i
-        yield (i[upper] + start) * n + j[upper] + start
-        if bar is not None:
-            bar.update(len(scores))
-
-
-def _members(pairs: list[NDArray[np.int64]], n: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The rows that each of `n` rows is near to, ascending, end to end; and where those of each begin, (n + 1,)."""
-    upper = np.concatenate([np.empty(0, np.int64), *pairs])
+) -> tuple[NDArray[np.int64], Callable[[int], NDArray[np.int64]]]:
+    """To how many rows each is near, itself included, (n,); and what gives the numbers of those, ascending."""
+    n, held = len(rows), 0
+    pairs = [np.empty(0, np.int64)]
+    for start, near in _near_blocks(rows, threshold, batch_size, bar, symmetric=True):
+        i, j = np.divmod(np.flatnonzero(near), n - start)
+        pairs.append((i[j >= i] + start) * n + j[j >= i] + start)
+        held += len(pairs[-1])
+        if held * _BITS > n * n:  # then pairs take more than bits
+            return _neighbours_as_bits(rows, threshold, batch_size, bar)
+    upper = np.concatenate(pairs)
     i, j = np.divmod(upper, max(1, n))
-    lower = (j * n + i)[i != j]
-    both = np.concatenate([upper, lower])
+    both = np.concatenate([upper, (j * n + i)[i != j]])
     both.sort()
     starts = np.searchsorted(both, np.arange(n + 1, dtype=np.int64) * n)
     both %= max(1, n)
-    return both, starts
+    return np.diff(starts), lambda row: both[starts[row] : starts[row + 1]]
+
+
+def _neighbours_as_bits(
+    rows: NDArray[np.float32], threshold: np.float32, batch_size: int, bar: Any
+) -> tuple[NDArray[np.int64], Callable[[int], NDArray[np.int64]]]:
+    """As `_neighbours`, in n * n / 8 bytes."""
+    if bar is not None:
+        bar.reset()
+    blocks = _near_blocks(rows, threshold, batch_size, bar, symmetric=False)
+    bits = np.concatenate([np.packbits(near, axis=1) for _, near in blocks])
+    counts = np.array([np.count_nonzero(np.unpackbits(row)) for row in bits], np.int64)
+    return counts, lambda row: np.flatnonzero(np.unpackbits(bits[row]))
+
+
+def _near_blocks(
+    rows: NDArray[np.float32], threshold: np.float32, batch_size: int, bar: Any, symmetric: bool
+) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Which rows are near to those from a number on: the number, and a block of booleans.
+
+    A symmetric block has what comes before it left out: the blocks before it have paired it with that already.
+    """
+    unit = normalize(rows)
+    step = min(batch_size, max(1, _BLOCK_SCORES // max(1, len(rows))))
+    slack = np.float32(relative_error(rows.shape[1]))
+    for start in range(0, len(rows), step):
+        first = start if symmetric else 0
+        scores = unit[start : start + step] @ unit[first:].T
+        near = scores >= threshold - slack
+        places = np.flatnonzero(near)
+        unsure = places[scores.ravel()[places] < threshold + slack]
+        exact, others = scorer(rows[start : start + step], cos_sim), Block(rows[first:])
+        if len(unsure) > near.size // _MANY_UNSURE:
+            near = exact.exactly(others) >= threshold
+        elif len(unsure):
+            near.ravel()[unsure] = exact.pairs(others, *np.divmod(unsure, near.shape[1])) >= threshold
+        yield start, near
+        if bar is not None:
+            bar.update(len(near))
 
 
 def _by_cosine(rows: NDArray[np.float32], centre: int, members: NDArray[np.intp]) -> list[int]:

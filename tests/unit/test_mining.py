@@ -112,17 +112,24 @@ def communities_by_definition(vectors, threshold, least):
     return sorted(kept, key=len, reverse=True)
 
 
+@pytest.mark.parametrize("unsure", [1, 10**9], ids=["pair by pair", "whole blocks"])
+@pytest.mark.parametrize("bits", [0, 10**9], ids=["pairs", "bits"])
 @given(data=st.data())
-def test_communities_of_hard_vectors(data):
+def test_communities_of_hard_vectors(bits, unsure, data):
     vectors = data.draw(hard_vectors())
     threshold = data.draw(st.sampled_from([0.0, 0.5, 0.75, 1.0, -1.0, 1.1]))
     least, batch = data.draw(st.integers(1, 50)), data.draw(st.integers(1, 50))
-    found = community_detection(vectors, threshold, least, batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mining, "_BITS", bits)
+        patch.setattr(mining, "_MANY_UNSURE", unsure)
+        found = community_detection(vectors, threshold, least, batch)
     assert found == communities_by_definition(vectors, threshold, least)
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.9])
-def test_communities(threshold, monkeypatch):
+@pytest.mark.parametrize("bits", [0, 10**9], ids=["pairs", "bits"])
+def test_communities(threshold, bits, monkeypatch):
+    monkeypatch.setattr(mining, "_BITS", bits)
     vectors = clustered(1, 300, 16, 12)
     found = community_detection(vectors, threshold, 5)
     assert len(found) > 3
