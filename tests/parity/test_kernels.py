@@ -1,14 +1,18 @@
 """The kernels against sentence-transformers' own, on random and on hard embeddings."""
 
 import logging
+import sys
 import warnings
+from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from sentence_transformers import util
+from sentence_transformers.util import hard_negatives
 from sentence_transformers.util import quantization as reference_quantization
 
 import embedder
@@ -151,3 +155,83 @@ def test_quantized_search(precision, rescore):
     if rescore or precision == "uint8":
         assert np.mean([a == b for a, b in zip(ids_of(found), ids_of(expected), strict=True)]) > 0.9  # but for ties
     np.testing.assert_allclose(scores, [[s for _, s in row] for row in pairs_of(expected)], rtol=1e-5)
+
+
+class Table:
+    """As much of datasets.Dataset, and of what pandas makes of it, as the reference uses."""
+
+    def __init__(self, columns):
+        self.columns = columns
+        self.column_names = list(columns)
+
+    def __len__(self):
+        return len(self.columns[self.column_names[0]])
+
+    def __getitem__(self, name):
+        return self.columns[name]
+
+    def to_pandas(self):
+        return self
+
+    def groupby(self, name):
+        return Table({other: Counter(self.columns[name]) for other in self.column_names if other != name})
+
+    def count(self):
+        return self
+
+    def to_dict(self):
+        return self.columns
+
+    from_dict = classmethod(lambda cls, columns: cls(columns))
+
+
+class Encoder:
+    """A model that knows the embeddings of "q3" and "d7" already."""
+
+    device = "cpu"
+    similarity = staticmethod(util.cos_sim)
+    similarity_pairwise = staticmethod(util.pairwise_cos_sim)
+
+    def __init__(self, queries, corpus):
+        self.encode_query = lambda texts, **options: queries[[int(text[1:]) for text in texts]]
+        self.encode_document = lambda texts, **options: corpus[[int(text[1:]) for text in texts]]
+
+
+NEGATIVES = st.fixed_dictionaries(
+    {"num_negatives": st.integers(1, 3), "range_min": st.integers(0, 3)},
+    optional={
+        "range_max": st.integers(6, 20),
+        "max_score": st.floats(-0.2, 0.9),
+        "min_score": st.floats(-0.9, 0.2),
+        "absolute_margin": st.floats(0, 0.4),
+        "relative_margin": st.floats(0, 0.4),
+    },
+)
+
+
+@given(data=st.data())
+def test_mine_hard_negatives(data):
+    seed, n, m = data.draw(st.integers(0, 999)), data.draw(st.integers(1, 9)), data.draw(st.integers(4, 50))
+    queries, corpus = (embedder.normalize_embeddings(random_vectors(seed + i, k, 6)) for i, k in enumerate((n, m)))
+    positives = [sorted(data.draw(st.sets(st.integers(0, m - 1), min_size=1, max_size=3))) for _ in range(n)]
+    options = data.draw(NEGATIVES)
+    pairs = Table(
+        {
+            "query": [f"q{query}" for query, known in enumerate(positives) for _ in known],
+            "answer": [f"d{row}" for known in positives for row in known],
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hard_negatives, "is_datasets_available", lambda: True)
+        patch.setitem(sys.modules, "datasets", SimpleNamespace(Dataset=Table))
+        try:
+            mined = util.mine_hard_negatives(
+                pairs, Encoder(queries, corpus), corpus=[f"d{row}" for row in range(m)], verbose=False, **options
+            )
+        except ZeroDivisionError:  # where it has dropped everything, the reference divides by what is left
+            assume(False)
+    expected = [[] for _ in range(n)]
+    for query, answer, negative in zip(mined["query"], mined["answer"], mined["negative"], strict=True):
+        if answer == f"d{positives[int(query[1:])][0]}":  # they are the same for each of a query's answers
+            expected[int(query[1:])].append(int(negative[1:]))
+    assert ids_of(embedder.mine_hard_negatives(queries, corpus, positives, **options)) == expected
