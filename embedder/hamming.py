@@ -12,6 +12,8 @@ from embedder.topk import Best, candidates
 _ROWS = 1 << 14
 _QUERIES = 64
 _WORD = np.dtype(np.uint64)
+# As many words as have more bits than 16 bits can count.
+_MANY_WORDS = 1024
 # NumPy has counted bits since version 2.0; before that they are looked up.
 _COUNTS = np.array([number.bit_count() for number in range(256)], np.uint8)
 
@@ -59,10 +61,11 @@ def as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
 def negative_distances(query: NDArray[np.uint64], corpus: NDArray[np.uint64], out: NDArray[np.float32]) -> None:
     """Write to `out` (n,) in how many bits `query` (words,) and each column of `corpus` (words, n) differ, negated."""
     different = np.empty(corpus.shape[1], _WORD)
-    counts = np.zeros(corpus.shape[1], np.int32)
+    # Small numbers add up faster.
+    counts = np.zeros(corpus.shape[1], np.uint16 if len(corpus) < _MANY_WORDS else np.uint32)
     for word, words in zip(query, corpus, strict=True):
         counts += _bit_counts(np.bitwise_xor(words, word, out=different))
-    np.negative(counts, out=out, casting="unsafe")
+    np.negative(counts, out=out, dtype=np.float32, casting="unsafe")
 
 
 def _bit_counts(words: NDArray[np.uint64]) -> NDArray[np.uint8]:

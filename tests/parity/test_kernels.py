@@ -16,6 +16,7 @@ from sentence_transformers.util import hard_negatives
 from sentence_transformers.util import quantization as reference_quantization
 
 import embedder
+from embedder.quantization import PRECISIONS
 from tests.vectors import clustered, hard_vectors, ids_of, pairs_of, random_vectors
 
 NAMES = ["cos_sim", "dot_score", "euclidean_sim", "manhattan_sim"]
@@ -126,7 +127,7 @@ def test_quantized_bytes(data):
     other = data.draw(hard_vectors(least=1, dim=vectors.shape[1])).astype(dtype)
     ranges = np.stack([other.min(axis=0), other.max(axis=0)])
     for options in ({}, {"ranges": ranges}, {"calibration_embeddings": other}, {"ranges": ranges.astype(np.float64)}):
-        for precision in embedder.quantization.PRECISIONS:
+        for precision in PRECISIONS:
             for given_as in (vectors, vectors.tolist()):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")

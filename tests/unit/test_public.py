@@ -59,6 +59,9 @@ def test_public_names():
 
 def test_every_name_is_there():
     assert all(hasattr(embedder, name) for name in embedder.__all__)
+    assert set(embedder.__all__) <= set(dir(embedder))
+    with pytest.raises(AttributeError, match="module 'embedder' has no attribute 'decode'"):
+        embedder.decode  # noqa: B018
 
 
 def test_embedder_has_these_and_no_more():

@@ -5,6 +5,7 @@ import embedder
 from embedder import hamming, quantization, quantize_embeddings, semantic_search_quantized
 from embedder.errors import InputError
 from embedder.hamming import nearest_bits
+from embedder.quantization import PRECISIONS
 from tests.vectors import best_of, clustered, ids_of, pairs_of, random_vectors
 
 
@@ -28,7 +29,7 @@ def test_bits_by_hand():
 
 
 def test_none_and_blocks(monkeypatch):
-    for precision in embedder.quantization.PRECISIONS:
+    for precision in PRECISIONS:
         assert len(quantize_embeddings(np.zeros((0, 8)), precision)) == 0
     vectors = random_vectors(1, 50, 7)
     whole = quantize_embeddings(vectors, "int8")
@@ -83,6 +84,10 @@ def test_nearest_bits(size, counted, monkeypatch):
         left = np.where(alive, expected, -9999)
         found = [list(zip(*pair, strict=True)) for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
         assert found == [row[: alive.sum()] for row in best_of(left, k)]
+    monkeypatch.setattr(hamming, "_MANY_WORDS", 0)
+    np.testing.assert_array_equal(
+        nearest_bits(queries, corpus, 10)[1], [[at for at, _ in r] for r in best_of(expected, 10)]
+    )
     assert nearest_bits(queries, corpus[:0], 5)[0].shape == (70, 0)
     assert nearest_bits(queries[:0], corpus, 5)[0].shape == (0, 5)
 
