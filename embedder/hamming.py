@@ -1,6 +1,7 @@
 """The nearest of packed bits, by how many of them differ."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ def negative_distances(query: NDArray[np.uint64], corpus: NDArray[np.uint64], ou
     """Write to `out` (n,) in how many bits `query` (words,) and each column of `corpus` (words, n) differ, negated."""
     different = np.empty(corpus.shape[1], _WORD)
     # Small numbers add up faster.
-    counts = np.zeros(corpus.shape[1], np.uint16 if len(corpus) < _MANY_WORDS else np.uint32)
+    counts: NDArray[Any] = np.zeros(corpus.shape[1], np.uint16 if len(corpus) < _MANY_WORDS else np.uint32)
     for word, words in zip(query, corpus, strict=True):
         counts += _bit_counts(np.bitwise_xor(words, word, out=different))
     np.negative(counts, out=out, dtype=np.float32, casting="unsafe")
