@@ -6,13 +6,16 @@ within its error, is computed again in float64 and rounded to float32 once. Henc
 result depends neither on the sizes of the chunks nor on the machine's number of threads.
 """
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.cores import usable_cores
 from embedder.errors import InputError
 from embedder.inputs import check_count
 from embedder.similarity import SMALLEST_NORM, as_float32, as_pair, cos_sim, dot_score, normalize, norms_of
@@ -20,11 +23,17 @@ from embedder.topk import Best, candidates
 
 ScoreFunction = Callable[[Any, Any], ArrayLike]
 Hit = dict[str, int | float]
+# Scores (n, m), and how far they may be from the exact ones (n,); None where they are exact.
+Rough = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+_Result = TypeVar("_Result")
 
 # Numbers of the corpus in a block, and scores of it: few enough to stay in a cache that the cores share, and so many
 # that a product's threads seldom wait for each other, which takes long where another program has one of the cores.
 _BLOCK_NUMBERS = 1 << 22
 _BLOCK_SCORES = 1 << 22
+# Queries that are so few that a thread for each of some blocks takes less time than a product that shares its threads:
+# memory bounds both, and the former wait for nothing.
+_FEW = 2
 # Rows whose scores are computed again at once.
 _PAIRS = 4096
 # Whole numbers up to here, and hence sums of them that stay below, float32 has all of.
@@ -124,18 +133,38 @@ def nearest(
         part = slice(start, start + step)
         score = scorer(as_float32(rows[part]), score_function, whole)
         best = Best(len(rows[part]), width)
-        for at in range(0, total, height):
+
+        def scored(at: int, score: Scorer = score) -> tuple[int, Block, Rough]:
             where = slice(at, at + height) if present is None else present[at : at + height]
             block = Block(as_float32(columns[where]), None if scales is None else scales[where], longest)
-            _offer(best, score, block, at, width)
+            with np.errstate(all="ignore"):
+                return at, block, score.roughly(block)
+
+        for at, block, rough in _in_order(scored, range(0, total, height), score.threads):
+            _offer(best, score, block, rough, at, width)
         scores[part], ids[part] = best.result(total)
     return scores, ids if present is None else present[ids]
 
 
-def _offer(best: Best, score: "Scorer", block: "Block", at: int, k: int) -> None:
+def _in_order(call: Callable[[int], _Result], items: Iterable[int], threads: int) -> Iterator[_Result]:
+    """What `call` gives for each item, in their order; in so many threads, which are a few items ahead."""
+    if threads == 1:
+        yield from map(call, items)
+        return
+    waiting: deque[Future[_Result]] = deque()
+    with ThreadPoolExecutor(threads, "embedder") as pool:
+        for item in items:
+            waiting.append(pool.submit(call, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _offer(best: Best, score: "Scorer", block: "Block", rough: Rough, at: int, k: int) -> None:
     """Offer what the queries score with `block`, the rows of the corpus from `at` on."""
     with np.errstate(all="ignore"):
-        scores, slack = score.roughly(block)
+        scores, slack = rough
         rows, columns = candidates(scores, k, best.bound, slack)
         if slack is None:
             found = scores[rows, columns]
@@ -190,10 +219,18 @@ class Scorer:
     # Whether the queries and the corpus are of whole numbers.
     whole: bool = False
 
-    def roughly(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    @property
+    def threads(self) -> int:
+        """How many blocks to score at once: one, where the product of a block has threads of its own."""
+        return usable_cores() if len(self.queries) <= _FEW else 1
+
+    def roughly(self, block: Block) -> Rough:
         """Scores (n, m), and how far they may be from the exact ones (n,); None where they are exact."""
         relative = np.float32(relative_error(block.rows.shape[1]))
-        scores = self.factors @ block.rows.T
+        if len(self.factors) <= _FEW:
+            scores = np.stack([np.einsum("ij,j->i", block.rows, factors) for factors in self.factors])
+        else:
+            scores = self.factors @ block.rows.T
         if self.cosine:
             norms = norms_of(block.rows)
             longest = np.fmax.reduce(norms, initial=np.float32(0))
@@ -249,7 +286,12 @@ class OtherScorer(Scorer):
 
     function: ScoreFunction = cos_sim
 
-    def roughly(self, block: Block) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    @property
+    def threads(self) -> int:
+        """One, as the function may not be made for more."""
+        return 1
+
+    def roughly(self, block: Block) -> Rough:
         """As the function has them, which counts as exact."""
         scores = np.asarray(self.function(self.queries, block.rows))
         shape = len(self.queries), len(block.rows)
