@@ -62,7 +62,7 @@ converters: $(EXPORT)/.ready $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/converters.py $(CONVERTERS_OPTIONS)
 
 kernels: $(WITH_TORCH)/.ready-test
-	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/kernels.py $(KERNELS_OPTIONS)
+	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/vectors.py $(KERNELS_OPTIONS)
 
 clean:
 	rm -rf .venv artifacts checkpoints

@@ -161,11 +161,7 @@ def mine_hard_negatives(
     if range_max is None:
         dropping = not (absolute_margin is None and relative_margin is None and max_score is None)
         range_max = range_min + num_negatives * (_SPARE if dropping else 1) + most
-    if not 0 <= range_min <= range_max - num_negatives:
-        raise InputError(
-            f"range_min and range_max should leave room for num_negatives: not {range_min}, {range_max} and "
-            f"{num_negatives}"
-        )
+    _check_range(range_min, range_max, num_negatives)
     if sampling_strategy not in STRATEGIES:
         raise InputError(f"sampling_strategy should be one of {', '.join(STRATEGIES)}, not {sampling_strategy!r}")
     if not len(queries) or not len(corpus):
@@ -189,6 +185,13 @@ def mine_hard_negatives(
         [{"corpus_id": int(ids[query, at]), "score": float(scores[query, at])} for at in row]
         for query, row in enumerate(chosen)
     ]
+
+
+def _check_range(least: int, most: int, wanted: int) -> None:
+    if not 0 <= least <= most - wanted:
+        raise InputError(
+            f"range_min and range_max should leave room for num_negatives: not {least}, {most} and {wanted}"
+        )
 
 
 def _checked_positives(

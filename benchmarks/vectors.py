@@ -1,10 +1,11 @@
 """The NumPy kernels against sentence_transformers.util (torch) and faiss, in one process, as a table.
 
-Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/kernels.py [--vectors N] [--rounds N] [--output FILE]
+Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/vectors.py [--vectors N] [--rounds N] [--output FILE]
 
 The programs take turns at each task, so that a machine that slows down slows all of them; the first turn of each is not
 timed. A ratio is the median over the rounds of the peer's time by ours in the same round. Memory is what the process
-has of its own at most during a call, beyond what it had before.
+has of its own at most during a call, beyond what it had before. (The file is not called kernels.py: transformers would
+import it from any script beside it, in the place of the package of that name.)
 """
 
 import argparse
