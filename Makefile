@@ -6,6 +6,7 @@
 # make parity  compare every family of models with sentence-transformers, small; writes benchmarks/results/
 # make parity-full  the same at the models' true sizes: gigabytes, and the better part of an hour
 # make converters  compare the two converters on models of true sizes; writes benchmarks/results/; takes half an hour
+# make kernels measure search, mining, quantisation and the index against their peers; writes benchmarks/results/
 # make clean   remove the environments, checkpoints and artifacts
 #
 # .venv/lean has the runtime, .venv/export the export, .venv/torch the export with the extra [torch] (and the tests).
@@ -34,7 +35,7 @@ EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -nam
 # Two installations at once into one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export test bench bench-images parity parity-full converters clean
+.PHONY: help demo export test bench bench-images parity parity-full converters kernels clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -67,6 +68,9 @@ parity-full: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensor
 
 converters: $(EXPORT)/.ready $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/converters.py $(CONVERTERS_OPTIONS)
+
+kernels: $(WITH_TORCH)/.ready-test
+	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/vectors.py $(KERNELS_OPTIONS)
 
 clean:
 	rm -rf .venv artifacts checkpoints

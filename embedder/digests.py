@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from embedder.errors import ArtifactError
@@ -38,12 +39,17 @@ def check_digest(path: Path, sha256: str) -> None:
 
 def check_digest_once(path: Path, sha256: str) -> None:
     """As `check_digest`, but a file that has not changed since it was found right is not read again."""
+    check_once(path, sha256, lambda: check_digest(path, sha256))
+
+
+def check_once(path: Path, sha256: str, check: Callable[[], None]) -> None:
+    """Call `check`, which raises unless `path` has that content, unless it has passed and nothing changed since."""
     state = path.stat()
     mark = f"{sha256} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
     with _cache_is_optional():
         if _record(path).read_bytes() == mark.encode():
             return
-    check_digest(path, sha256)
+    check()
     if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _SETTLED_NS:
         with _cache_is_optional():
             _write_atomically(_record(path), mark)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Literal, TypedDict, Unpack, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,6 +35,7 @@ from embedder.inputs import (
 )
 from embedder.manifest import DEFAULT_PROMPTS, IMAGE
 from embedder.model import Model, Window
+from embedder.progress import progress_bar
 
 DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
 _LOG = logging.getLogger(__name__)
@@ -259,10 +260,12 @@ class Embedder:
         prefix = self._resolve_prompt(prompt_name, prompt)
         stream = windows(prefix + item if isinstance(item, str) else item for item in items)
 
+        unit = "input" if self._takes_images else "text"
+
         def blocks() -> Iterator[_Block]:
             start = 0
             with (
-                _progress_bar(total, self._takes_images) if show_progress_bar else nullcontext() as bar,
+                progress_bar(total, unit, "Encoding") if show_progress_bar else nullcontext() as bar,
                 ThreadPoolExecutor(self._model.workers(), "embedder") as pool,
             ):
                 advance = bar.update if bar is not None else lambda count: None
@@ -394,9 +397,3 @@ def _read_ahead(
         if error is not None:
             raise error
         window = prepared.result() if prepared else None
-
-
-def _progress_bar(total: int | None, images: bool) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="input" if images else "text", desc="Encoding")

@@ -2,11 +2,12 @@
 
 EmbedderError
 ├── ModelNotFoundError    no artifact under that name or path
-├── ArtifactError         the artifact cannot be used: a file is missing, truncated or altered
-│   └── FormatError       the manifest is of a format that this version does not read
+├── ArtifactError         an artifact or an index cannot be used: a file is missing, truncated or altered
+│   └── FormatError       its format is one that this version does not read
 ├── InputError            a text, an image or an option that cannot be used (also a ValueError)
 │   └── ImageError        some images cannot be read; it has the embeddings of the others
 ├── ProviderError         an execution provider that is unknown or not available here
+├── WorkerError           a process of a pool died or failed
 └── DependencyError       a package is not installed (also an ImportError)
 """
 
@@ -31,11 +32,11 @@ class ModelNotFoundError(EmbedderError):
 
 
 class ArtifactError(EmbedderError):
-    """The artifact was found but cannot be used."""
+    """The artifact, or the index, was found but cannot be used."""
 
 
 class FormatError(ArtifactError):
-    """The manifest's format version is not one that this version of embedder reads."""
+    """The format version of a manifest or an index is not one that this version of embedder reads."""
 
 
 class InputError(EmbedderError, ValueError):
@@ -67,6 +68,10 @@ class ImageError(InputError):
 
 class ProviderError(EmbedderError):
     """The execution provider is unknown, or not available on this machine."""
+
+
+class WorkerError(EmbedderError):
+    """A process of a pool died, or failed in a way of its own."""
 
 
 class DependencyError(EmbedderError, ImportError):

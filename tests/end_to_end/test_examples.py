@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +24,72 @@ def test_semantic_search(lean_bin, minilm):
     assert re.search(
         r"^in \d+ ms; encoded 120 passages in \d+ ms; encoded and searched 5 questions in [\d.]+ ms$", answer, re.M
     )
+
+
+def run(python, *arguments):
+    return subprocess.run([python, *map(str, arguments)], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def numbers(pattern, text):
+    return [[float(number) for number in found] for found in re.findall(pattern, text)]
+
+
+def test_scifact_search(lean_bin, minilm, data, tmp_path):
+    command = "examples/scifact_search.py", data / "retrieval/scifact", "--index", tmp_path / "index"
+    answers = [run(lean_bin / "python", *command, "--documents", 150) for _ in range(2)]
+    found = [numbers(r"809 claims in (150) abstracts in [\d.]+ s; nDCG@10 ([\d.]+)\n", answer) for answer in answers]
+    # Most claims have theirs among the others: of the whole it is 0.66.
+    assert found[0] == found[1]
+    assert found[0][0][1] > 0.1
+    assert (tmp_path / "index").stat().st_size > 150 * 384 * 4
+
+
+def test_duplicate_intents(lean_bin, minilm, data):
+    answer = run(
+        lean_bin / "python", "examples/duplicate_intents.py", data / "clustering/banking77-train.tsv", "--texts", 1000
+    )
+    shares = numbers(r"(\d+) with a score of at least [\d.]+: ([\d.]+)% of one intent", answer)
+    assert len(shares) == 4
+    assert [count for count, _ in shares] == sorted(count for count, _ in shares)
+    assert shares[1][1] > 90
+    assert shares[1][1] > shares[3][1]
+
+
+def test_intent_clusters(minilm, data):
+    answer = run(sys.executable, "examples/intent_clusters.py", data / "clustering/clinc150-val.tsv", "--texts", 500)
+    scores = re.findall(r"V-measure ([\d.]+)", answer)
+    assert len(scores) == 3
+    assert min(map(float, scores)) > 0.8
+
+
+def test_bitext(lean_bin, minilm, data):
+    answer = run(lean_bin / "python", "examples/bitext.py", data / "bitext/tatoeba/deu-eng.tsv", "--texts", 300)
+    found = dict(re.findall(r"(\w+ +\w+) +\d+ pairs, precision ([\d.]+)", answer))
+    assert len(found) == 12
+    # The model knows no German; margins and agreement help it all the same.
+    assert float(found["ratio     intersection"]) > float(found["ratio     forward"]) > 0.1
+    assert float(found["ratio     forward"]) > float(found["absolute  forward"])
+
+
+def test_quantised_search(lean_bin, minilm, data):
+    answer = run(
+        lean_bin / "python", "examples/quantised_search.py", data / "clustering/banking77-train.tsv", "--texts", 1000
+    )
+    recall = [float(share) for share in re.findall(r": ([\d.]+)\n", answer)]
+    assert len(recall) == 8
+    assert recall[:3] == sorted(recall[:3])
+    assert recall[3:6] == sorted(recall[3:6])
+    assert recall[2] > 0.95
+    assert recall[6] > 0.98
+    assert recall[7] > 0.95
+
+
+def test_vector_database(minilm, tmp_path):
+    for _ in range(2):  # the second run finds what the first one has made
+        answer = run(sys.executable, "examples/vector_database.py", tmp_path / "database", *ANSWERS)
+        assert answer.startswith("120 passages in ")
+        for question, word in ANSWERS.items():
+            assert re.search(rf"^{question}\n  0\.\d+  .*{word}", answer, re.MULTILINE)
 
 
 def test_every_example_has_a_test():

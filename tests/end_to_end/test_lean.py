@@ -34,7 +34,17 @@ def test_importing_loads_neither_onnxruntime_nor_the_hub(lean):
     code = "import sys, embedder; print(*sys.modules)"
     loaded = set(lean(code).split())
     assert "embedder.encoder" in loaded
-    assert not {"onnxruntime", "huggingface_hub", "tokenizers", "tqdm"} & loaded
+    assert not {"onnxruntime", "huggingface_hub", "tokenizers", "tqdm", "embedder.search", "embedder.index"} & loaded
+
+
+def test_the_kernels_load_none_of_them_either(lean):
+    code = (
+        "import sys, numpy as np, embedder; x = np.eye(9); embedder.semantic_search(x, x); "
+        "embedder.community_detection(x); embedder.paraphrase_mining_embeddings(x); embedder.bitext_mining(x, x); "
+        "index = embedder.VectorIndex(9, precision='binary'); index.add(x); index.search(x); print(*sys.modules)"
+    )
+    heavy = {"onnxruntime", "tokenizers", "tqdm", "multiprocessing.context", "faiss", "usearch", "sklearn"}
+    assert not (HEAVY | heavy) & set(lean(code).split())
 
 
 def test_encoding_loads_nothing_heavy_and_no_hub(lean, tiny):

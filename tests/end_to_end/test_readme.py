@@ -41,6 +41,7 @@ SHORTENED = {
     "make parity": ["make", "parity", "PARITY_OPTIONS=--families instructor-base --output {}"],
     # The true sizes take gigabytes; the only one that does not is that of the real model.
     "make converters": ["make", "converters", "CONVERTERS_OPTIONS=--families all-MiniLM-L6-v2 --seconds 0 --output {}"],
+    "make kernels": ["make", "kernels", "KERNELS_OPTIONS=--vectors 2000 --rounds 1 --output {}"],
     "make parity-full": ["make", "parity-full", "PARITY_OPTIONS=--families all-MiniLM-L6-v2 --output {}"],
 }
 # From the Hub: what make would run is looked at; tests/export/test_hub.py runs it.

@@ -12,6 +12,7 @@ EVERY_ERROR = [
     embedder.ImageError,
     embedder.ProviderError,
     embedder.DependencyError,
+    embedder.WorkerError,
 ]
 
 
@@ -22,14 +23,47 @@ def test_public_names():
         "Embedder",
         "EmbedderError",
         "EncodeOptions",
+        "EncoderPool",
+        "FaissIndex",
         "FormatError",
         "ImageError",
         "InputError",
         "ModelNotFoundError",
         "ProviderError",
+        "UsearchIndex",
+        "VectorIndex",
+        "WorkerError",
         "__version__",
+        "bitext_mining",
+        "community_detection",
+        "cos_sim",
+        "dot_score",
         "encode",
+        "encode_multi_process",
+        "euclidean_sim",
+        "manhattan_sim",
+        "mine_hard_negatives",
+        "normalize_embeddings",
+        "pairwise_cos_sim",
+        "pairwise_dot_score",
+        "pairwise_euclidean_sim",
+        "pairwise_manhattan_sim",
+        "paraphrase_mining",
+        "paraphrase_mining_embeddings",
+        "quantize_embeddings",
+        "semantic_search",
+        "semantic_search_quantized",
+        "start_multi_process_pool",
+        "stop_multi_process_pool",
+        "truncate_embeddings",
     ]
+
+
+def test_every_name_is_there():
+    assert all(hasattr(embedder, name) for name in embedder.__all__)
+    assert set(embedder.__all__) <= set(dir(embedder))
+    with pytest.raises(AttributeError, match="module 'embedder' has no attribute 'decode'"):
+        embedder.decode  # noqa: B018
 
 
 def test_embedder_has_these_and_no_more():

@@ -1,0 +1,286 @@
+"""The NumPy kernels against sentence_transformers.util (torch) and faiss, in one process, as a table.
+
+Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/vectors.py [--vectors N] [--rounds N] [--output FILE]
+
+The programs take turns at each task, so that a machine that slows down slows all of them; the first turn of each is not
+timed. A ratio is the median over the rounds of the peer's time by ours in the same round. Memory is what the process
+has of its own at most during a call, beyond what it had before. (The file is not called kernels.py: transformers would
+import it from any script beside it, in the place of the package of that name.)
+"""
+
+import argparse
+import logging
+import os
+import threading
+import time
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+
+import faiss
+import numpy as np
+import torch
+from compare import ROOT, machine
+from sentence_transformers import util
+from sentence_transformers.util.quantization import semantic_search_faiss
+
+import embedder
+from embedder import VectorIndex
+
+DIM = 384
+QUERIES = 100
+TOP = 10
+# What is mined, clustered and aligned is a hundredth of what is searched.
+SHARE = 100
+OURS = "embedder"
+REFERENCE = "sentence-transformers"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/kernels.md")
+    parser.add_argument("--vectors", type=int, default=1_000_000, help="how many are searched")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each program at each task")
+    options = parser.parse_args()
+    logging.disable(logging.WARNING)  # sentence-transformers' advice about calibration
+
+    corpus = vectors(options.vectors, max(2, options.vectors // 200))
+    queries = near(corpus, QUERIES)
+    some = vectors(max(100, options.vectors // SHARE), max(2, options.vectors // SHARE // 50))
+    parts = [
+        f"Vectors of {DIM} numbers around random centres, of length 1; top {TOP} of {QUERIES} queries. Median seconds "
+        f"of {options.rounds} rounds; times embedder's in brackets; MB of memory during the call.",
+        table("search", searches(corpus, queries), options.rounds),
+        table("mining", mining(some), options.rounds),
+        *quantized(corpus, queries, options.rounds),
+        index_table(corpus, queries, options.rounds),
+    ]
+    names = ("numpy", "torch", "sentence-transformers", "faiss-cpu")
+    parts.append(f"On {machine()}. Versions: {', '.join(f'{name} {version(name)}' for name in names)}.")
+    options.output.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    print("\n\n".join(parts))
+
+
+def vectors(n, groups):
+    """`n` of length 1, in groups of unlike density, made some at a time: a million take 1.5 GB."""
+    random = np.random.default_rng(n)
+    centres = random.standard_normal((groups, DIM), np.float32)
+    made = np.empty((n, DIM), np.float32)
+    for start in range(0, n, 10_000):
+        part = made[start : start + 10_000]
+        part[:] = random.standard_normal(part.shape, np.float32)
+        part *= random.uniform(0.3, 1.5, (len(part), 1)).astype(np.float32)
+        part += centres[random.integers(0, groups, len(part))]
+        part /= np.linalg.norm(part, axis=1, keepdims=True)
+    return made
+
+
+def near(corpus, n):
+    random = np.random.default_rng(0)
+    return corpus[random.integers(0, len(corpus), n)] + 0.02 * random.standard_normal((n, DIM), np.float32)
+
+
+def searches(corpus, queries):
+    flat = faiss.IndexFlatIP(DIM)
+    flat.add(corpus)
+    ours, theirs = torch.from_numpy(queries), torch.from_numpy(corpus)
+    n = f"{len(corpus):,}"
+    return {
+        f"{n}, cosine": {
+            OURS: lambda: embedder.semantic_search(queries, corpus, top_k=TOP),
+            REFERENCE: lambda: util.semantic_search(ours, theirs, top_k=TOP),
+        },
+        f"{n}, dot product": {
+            OURS: lambda: embedder.semantic_search(queries, corpus, top_k=TOP, score_function=embedder.dot_score),
+            REFERENCE: lambda: util.semantic_search(ours, theirs, top_k=TOP, score_function=util.dot_score),
+            "faiss, flat": lambda: flat.search(queries, TOP),
+        },
+        f"{n}, dot product, one query": {
+            OURS: lambda: embedder.semantic_search(queries[0], corpus, top_k=TOP, score_function=embedder.dot_score),
+            REFERENCE: lambda: util.semantic_search(ours[0], theirs, top_k=TOP, score_function=util.dot_score),
+            "faiss, flat": lambda: flat.search(queries[:1], TOP),
+        },
+    }
+
+
+def mining(some):
+    tensor = torch.from_numpy(some)
+    half = len(some) // 2
+    source, target = some[:half], near(some[:half], half)
+    n = f"{len(some):,}"
+    return {
+        f"paraphrases among {n}": {
+            OURS: lambda: embedder.paraphrase_mining_embeddings(some),
+            REFERENCE: lambda: util.paraphrase_mining_embeddings(tensor),
+        },
+        f"communities of {n}, threshold 0.75": {
+            OURS: lambda: embedder.community_detection(some),
+            REFERENCE: lambda: util.community_detection(tensor),
+        },
+        f"communities of {n}, threshold 0.5": {
+            OURS: lambda: embedder.community_detection(some, 0.5),
+            REFERENCE: lambda: util.community_detection(tensor, 0.5),
+        },
+        f"bitext, {half:,} and {half:,}": {
+            OURS: lambda: embedder.bitext_mining(source, target),
+            "faiss, flat, both ways": lambda: aligned_by_faiss(source, target),
+        },
+    }
+
+
+def aligned_by_faiss(source, target, k=4):
+    """As sentence-transformers' and LASER's programs for it do: nearest neighbours both ways, margins by loops."""
+    source, target = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (source, target))
+    found = []
+    for one, other in ((source, target), (target, source)):
+        index = faiss.IndexFlatIP(DIM)
+        index.add(other)
+        found.append(index.search(one, k))
+    means = [cosines.mean(axis=1) for cosines, _ in found]
+    scores = [np.empty_like(cosines) for cosines, _ in found]
+    for side, (cosines, ids) in enumerate(found):
+        for row in range(len(ids)):
+            for at, other in enumerate(ids[row]):
+                scores[side][row, at] = cosines[row, at] / ((means[side][row] + means[1 - side][other]) / 2)
+    best = [ids[np.arange(len(ids)), s.argmax(axis=1)] for (_, ids), s in zip(found, scores, strict=True)]
+    pairs = [*enumerate(best[0].tolist()), *((i, j) for j, i in enumerate(best[1].tolist()))]
+    highest = np.concatenate([s.max(axis=1) for s in scores])
+    taken, kept = (set(), set()), []
+    for at in np.argsort(-highest):
+        i, j = pairs[at]
+        if i not in taken[0] and j not in taken[1]:
+            taken[0].add(i)
+            taken[1].add(j)
+            kept.append([highest[at], i, j])
+    return kept
+
+
+def quantized(corpus, queries, rounds):
+    exact = ids(embedder.semantic_search(queries, corpus, top_k=TOP))
+    ranges = np.stack([corpus.min(axis=0), corpus.max(axis=0)])
+    codes = {name: embedder.quantize_embeddings(corpus, name, ranges) for name in ("int8", "ubinary")}
+    bits = faiss.IndexBinaryFlat(DIM)
+    bits.add(codes["ubinary"])
+    tasks = {
+        "int8": {OURS: lambda: search(queries, codes, "int8", ranges)},
+        "binary": {
+            OURS: lambda: search(queries, codes, "ubinary", ranges),
+            f"{REFERENCE}, faiss": lambda: semantic_search_faiss(
+                queries, corpus_index=bits, corpus_precision="ubinary", top_k=TOP
+            ),
+        },
+        "quantising to int8": {
+            OURS: lambda: embedder.quantize_embeddings(corpus, "int8", ranges),
+            REFERENCE: lambda: util.quantize_embeddings(corpus, "int8", ranges),
+        },
+        "quantising to bits": {
+            OURS: lambda: embedder.quantize_embeddings(corpus, "ubinary"),
+            REFERENCE: lambda: util.quantize_embeddings(corpus, "ubinary"),
+        },
+    }
+    yield table(f"quantised, {len(corpus):,}", tasks, rounds)
+    rows = ["| recall of the exact top 10 | int8 | binary |", "|---|---:|---:|"]
+    for multiplier in (1, 2, 4, 16):
+        found = [recall(ids(search(queries, codes, name, ranges, multiplier)), exact) for name in codes]
+        rows.append(f"| {multiplier} times as many scored again | {' | '.join(f'{share:.3f}' for share in found)} |")
+    yield "\n".join(rows)
+
+
+def search(queries, codes, precision, ranges, multiplier=2):
+    return embedder.semantic_search_quantized(
+        queries, codes[precision], precision, TOP, ranges, rescore_multiplier=multiplier
+    )
+
+
+def index_table(corpus, queries, rounds):
+    exact = ids(embedder.semantic_search(queries, corpus, top_k=TOP))
+    titles = ("MB", "save (s)", "first load (s)", "load (s)", f"{QUERIES} queries (s)", "one query (ms)", "recall")
+    rows = [f"| VectorIndex, {len(corpus):,} | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
+    with TemporaryDirectory(dir=ROOT / "benchmarks") as scratch:
+        os.environ["XDG_CACHE_HOME"] = scratch
+        for precision in ("float32", "int8", "binary"):
+            path = Path(scratch) / precision
+            index = VectorIndex(DIM, precision=precision)
+            for start in range(0, len(corpus), 50_000):
+                index.add(corpus[start : start + 50_000])
+            save = timed(lambda index=index, path=path: index.save(path))
+            del index
+            if len(corpus) > 100_000:
+                time.sleep(2.1)  # one that has just been written is not remembered
+            first = timed(lambda path=path: VectorIndex.load(path))
+            again = timed(lambda path=path: VectorIndex.load(path))
+            loaded = VectorIndex.load(path)
+            found = loaded.search(queries, TOP)
+            many = median(timed(lambda loaded=loaded: loaded.search(queries, TOP)) for _ in range(rounds))
+            one = median(timed(lambda loaded=loaded, q=q: loaded.search(q, TOP)) for q in queries[: 4 * rounds])
+            cells = [f"{path.stat().st_size / 1e6:,.0f}", *(f"{s:.2f}" for s in (save, first, again, many))]
+            rows.append(f"| {precision} | {' | '.join(cells)} | {1000 * one:.1f} | {recall(ids(found), exact):.3f} |")
+    return "\n".join(rows)
+
+
+def table(title, tasks, rounds):
+    programs = list(dict.fromkeys(program for calls in tasks.values() for program in calls))
+    rows = [f"| {title} | {' | '.join(programs)} |", f"|---|{'---:|' * len(programs)}"]
+    for task, calls in tasks.items():
+        seconds = {program: [] for program in calls}
+        memory = {program: peak(call) for program, call in calls.items()}  # the untimed turn
+        for _ in range(rounds):
+            for program, call in calls.items():
+                seconds[program].append(timed(call))
+        cells = [cell(seconds, memory, program) if program in calls else "" for program in programs]
+        rows.append(f"| {task} | {' | '.join(cells)} |")
+        print(rows[-1], flush=True)
+    return "\n".join(rows)
+
+
+def cell(seconds, memory, program):
+    text = f"{median(seconds[program]):.3f}"
+    if program != OURS:
+        times = median(peer / ours for peer, ours in zip(seconds[program], seconds[OURS], strict=True))
+        text += f" ({times:.1f} x)"
+    return f"{text}, {memory[program]:.0f} MB"
+
+
+def timed(call):
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def peak(call):
+    """MB of anonymous memory at most during `call`, beyond what there was before."""
+    if not Path("/proc/self/status").exists():
+        call()
+        return float("nan")
+    done, before, most = threading.Event(), anonymous(), [0.0]
+
+    def watch():
+        while not done.wait(0.002):
+            most[0] = max(most[0], anonymous() - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        call()
+    finally:
+        done.set()
+        watcher.join()
+    return most[0]
+
+
+def anonymous():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("RssAnon:")[1].split()[0]) * 1024 / 1e6
+
+
+def ids(hits):
+    return [[hit["corpus_id"] for hit in row] for row in hits]
+
+
+def recall(found, exact):
+    return np.mean([len(set(one) & set(other)) / len(other) for one, other in zip(found, exact, strict=True)])
+
+
+if __name__ == "__main__":
+    main()

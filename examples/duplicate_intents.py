@@ -1,0 +1,35 @@
+"""Mining duplicates: which customers of a bank ask for the same thing in other words?
+
+Usage: python examples/duplicate_intents.py FILE [--texts N]
+
+FILE is a TSV file with a header and the columns `label` and `text`, such as banking77's training set; the labels only
+judge what is found. Needs the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
+"""
+
+import argparse
+from pathlib import Path
+
+from embedder import Embedder, paraphrase_mining
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--texts", type=int, help="no more than so many, evenly from the whole file")
+    options = parser.parse_args()
+
+    rows = [line.split("\t") for line in options.file.read_text(encoding="utf-8").removesuffix("\n").split("\n")][1:]
+    rows = rows[:: max(1, len(rows) // (options.texts or len(rows)))]
+    labels, texts = zip(*rows, strict=True)
+    pairs = paraphrase_mining(Embedder("all-MiniLM-L6-v2", graph="auto"), texts, top_k=10)
+
+    for score, one, other in pairs[:: max(1, len(pairs) // 8)][:4]:
+        print(f"{score:.3f}  {texts[one]}\n       {texts[other]}")
+    print(f"{len(pairs)} pairs among {len(texts)} requests")
+    for least in (0.95, 0.9, 0.8, 0.7):
+        near = [labels[one] == labels[other] for score, one, other in pairs if score >= least]
+        print(f"{len(near)} with a score of at least {least}: {sum(near) / max(1, len(near)):.1%} of one intent")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,374 @@
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import embedder
+from embedder import VectorIndex, index_file
+from embedder.errors import ArtifactError, FormatError, InputError
+from tests.tiny import flip_a_bit
+from tests.vectors import clustered, ids_of, pairs_of, random_vectors
+
+PRECISIONS = ["float32", "int8", "binary"]
+ROOT = Path(__file__).parents[2]
+DAMAGED = "is damaged: |is no index of embedder: |has format version "
+
+
+def filled(precision="float32", n=300, **options):
+    index = VectorIndex(24, precision=precision, **options)
+    index.add(clustered(1, n, 24, 30), np.arange(n) * 7 - 50)
+    return index
+
+
+def test_float32_is_exact():
+    vectors, queries = clustered(1, 300, 24, 30), random_vectors(2, 5, 24)
+    for similarity, function in [("cosine", embedder.cos_sim), ("dot", embedder.dot_score)]:
+        index = VectorIndex(24, similarity=similarity)
+        index.add(3 * vectors)
+        found = index.search(queries if similarity == "dot" else 5 * queries, 12)
+        expected = embedder.semantic_search(queries, 3 * vectors, top_k=12, score_function=function)
+        assert ids_of(found) == ids_of(expected)
+        for row, other in zip(pairs_of(found), pairs_of(expected), strict=True):
+            np.testing.assert_allclose([score for _, score in row], [score for _, score in other], rtol=1e-6)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+def test_the_others_come_near(precision, similarity):
+    lengths = 1 + np.arange(2000)[:, None] % 5
+    vectors, queries = clustered(1, 2000, 64, 100), clustered(1, 2000, 64, 100)[:40] + 0.05 * random_vectors(2, 40, 64)
+    vectors = vectors * lengths if similarity == "dot" else vectors
+    exact, index = (VectorIndex(64, precision=p, similarity=similarity) for p in ("float32", precision))
+    for each in (exact, index):
+        each.add(vectors)
+    found, expected = index.search(queries, rescore_multiplier=20), exact.search(queries)
+    recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(ids_of(found), ids_of(expected), strict=True)])
+    assert recall > (0.97 if precision != "binary" or similarity == "cosine" else 0.5)
+    scores = {id_: score for row in pairs_of(expected[:1]) for id_, score in row}
+    assert all(abs(score - scores[id_]) < 0.05 for id_, score in pairs_of(found)[0] if id_ in scores)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@given(data=st.data())
+def test_any_adding_deleting_and_saving(precision, data, tmp_path_factory):
+    """Whatever has been done to it, it finds what an index does that has been given the same vectors at once."""
+    path = tmp_path_factory.getbasetemp() / f"{precision}.index"
+    vectors = clustered(1, 200, 12, 20)
+    vectors[50:60] = vectors[40:50]
+    index, held = VectorIndex(12, precision=precision), []
+    for step in data.draw(st.lists(st.sampled_from(["add", "add one", "delete", "save"]), max_size=7)):
+        free = sorted(set(range(200)) - set(held))
+        if step == "add" and free:
+            some = data.draw(st.lists(st.sampled_from(free), unique=True, max_size=20))
+            index.add(vectors[some], some)
+            held += some
+        elif step == "add one" and free:
+            index.add(vectors[free[0]], free[0])
+            held.append(free[0])
+        elif step == "delete" and held:
+            gone = data.draw(st.lists(st.sampled_from(held), unique=True))
+            index.delete(gone)
+            held = [number for number in held if number not in gone]
+        elif step == "save":
+            index.save(path)
+            index = VectorIndex.load(path)
+    fresh = VectorIndex(12, precision=precision)
+    fresh.add(vectors[held], held)
+    assert len(index) == len(held)
+    assert index.ids.tolist() == held
+    queries = random_vectors(3, 4, 12)
+    for k in (1, 5, 300):
+        assert index.search(queries, k) == fresh.search(queries, k)
+
+
+def test_ids():
+    index = VectorIndex(3)
+    assert index.search([1.0, 0.0, 0.0]) == [[]]
+    assert index.add(random_vectors(1, 2, 3)).tolist() == [0, 1]
+    assert index.add(random_vectors(2, 1, 3)[0], 2**62).tolist() == [2**62]
+    assert index.add(random_vectors(2, 1, 3)[0]).tolist() == [2**62 + 1]
+    index.delete(1)
+    index.delete([2**62 + 1, 2**62 + 1, 0])
+    assert index.ids.tolist() == [2**62]
+    assert index.add(random_vectors(1, 1, 3), [1]).tolist() == [1]
+    assert index.add([]).tolist() == []
+    index.delete([])
+    index.add(random_vectors(3, 1, 3), 2**63 - 1)
+    with pytest.raises(InputError, match=f"there are no ids left after {2**63 - 1}: give some"):
+        index.add(random_vectors(3, 1, 3))
+    index.delete(2**63 - 1)
+    assert repr(index) == "VectorIndex(2 vectors, dimension=3, precision='float32', similarity='cosine')"
+
+
+def test_equal_scores_in_the_order_of_adding():
+    for precision in PRECISIONS:
+        index = VectorIndex(8, precision=precision)
+        index.add(np.ones((5, 8)), [9, 3, 7, 1, 5])
+        assert ids_of(index.search(np.ones(8), 3)) == [[9, 3, 7]]
+
+
+def test_texts(tiny, make_artifact, tmp_path):
+    model = embedder.Embedder(tiny)
+    index = VectorIndex(model=model)
+    index.add(["the cat sat", "a dog", "on the mat"], [5, 6, 7])
+    index.add("a cat", 8)
+    index.add(np.array(["a mat", "more words"]))
+    assert len(index) == 6
+    assert ids_of(index.search("the cat sat", 1)) == [[5]]
+    assert ids_of(index.search(["a dog", "a cat"], 1)) == [[6], [8]]
+    assert index.search(("a dog",), 2) == index.search(model.encode_query("a dog"), 2)
+    index.save(tmp_path / "index")
+    loaded = VectorIndex.load(tmp_path / "index", model=model)
+    assert loaded.search("a dog") == index.search("a dog")
+    plain = VectorIndex.load(tmp_path / "index")
+    assert plain.search(model.encode_query("a dog")) == index.search("a dog")
+    with pytest.raises(InputError, match=r"texts need a model: VectorIndex\(model=...\)"):
+        plain.search("a dog")
+    other = embedder.Embedder(make_artifact("other", source=embedder.manifest.Source("other", None, "1" * 64)))
+    with pytest.raises(InputError, match="made by the model tiny, weights 0000000000000000, not by other, weights 1"):
+        VectorIndex.load(tmp_path / "index", model=other)
+    plain.save(tmp_path / "again")
+    with pytest.raises(InputError, match="was made by the model tiny"):
+        VectorIndex.load(tmp_path / "again", model=other)
+
+
+def test_wrong_options(tiny):
+    with pytest.raises(InputError, match="precision should be one of float32, int8, binary, not 'int4'"):
+        VectorIndex(3, precision="int4")
+    with pytest.raises(InputError, match="similarity should be one of cosine, dot, not 'euclidean'"):
+        VectorIndex(3, similarity="euclidean")
+    with pytest.raises(InputError, match="an index needs a dimension, or a model that has one"):
+        VectorIndex()
+    with pytest.raises(InputError, match="dimension should be a whole number, at least 1, not 0"):
+        VectorIndex(0)
+    with pytest.raises(InputError, match="the model's vectors have length 8, those of the index 7"):
+        VectorIndex(7, model=embedder.Embedder(tiny))
+
+
+def test_wrong_input_changes_nothing():
+    index = filled()
+    before = index.search(random_vectors(5, 2, 24), 400)
+    vectors = random_vectors(1, 3, 24)
+    damaged = vectors.copy()
+    damaged[1, 3] = np.nan
+    for items, ids, message in [
+        (vectors[:, :20], None, r"vectors should be \(n, 24\), not \(3, 20\)"),
+        (damaged, None, r"vectors\[1\] holds a NaN or an infinity"),
+        (vectors.astype(np.float64) * 1e300, None, r"vectors\[0\] holds a NaN or an infinity"),
+        (vectors, [1, 2], "there are 2 ids for 3 vectors"),
+        (vectors, [1, 2, 1], "id 1 is in the index already, or twice among the ids: delete it first"),
+        (vectors, [1, 2, -50], "id -50 is in the index already"),
+        (vectors, [1.0, 2.0, 3.0], r"ids should be whole numbers, not float64 of shape \(3,\)"),
+        (vectors, [[1], [2, 3]], "ids should be whole numbers: "),
+        (vectors, ["a", "b", "c"], "ids should be whole numbers, not <U1"),
+        (vectors, np.array([1, 2, 2**63], np.uint64), "ids should be below"),
+        (["a text"], None, "texts need a model"),
+        (["a text", 3], None, "texts need a model"),
+        ([object()], None, "vectors should be numbers"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            index.add(items, ids)
+    with pytest.raises(InputError, match="id 4 is not in the index"):
+        index.delete([-50, 4])
+    for name in ("top_k", "rescore_multiplier"):
+        with pytest.raises(InputError, match=f"{name} should be a whole number, at least 1, not 0"):
+            index.search(vectors, **{name: 0})
+    assert index.search(random_vectors(5, 2, 24), 400) == before
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_loaded_is_mapped_and_can_be_saved_over_itself(precision, tmp_path):
+    index, queries = filled(precision), random_vectors(5, 3, 24)
+    path = tmp_path / "index"
+    index.save(path)
+    loaded = VectorIndex.load(path)
+    assert all(isinstance(base(section), np.memmap) for section in loaded._parts[0].values())
+    assert not any(section.flags.writeable for section in loaded._parts[0].values())
+    assert loaded.search(queries, 99) == index.search(queries, 99)
+    loaded.delete(loaded.ids[::3])
+    loaded.add(random_vectors(6, 10, 24))
+    loaded.save(path)
+    again = VectorIndex.load(path)
+    assert again.search(queries, 99) == loaded.search(queries, 99)
+    assert os.listdir(tmp_path) == ["index"]
+
+
+def base(array):
+    while array.base is not None and not isinstance(array, np.memmap):
+        array = array.base
+    return array
+
+
+def test_an_empty_one_is_saved(tmp_path):
+    VectorIndex(5, precision="binary", similarity="dot").save(tmp_path / "index")
+    loaded = VectorIndex.load(tmp_path / "index")
+    assert (len(loaded), loaded.dimension, loaded.precision, loaded.similarity) == (0, 5, "binary", "dot")
+    loaded.add(random_vectors(1, 2, 5))
+    assert len(loaded.search(random_vectors(1, 2, 5))[0]) == 2
+
+
+def test_the_format_is_what_it_says(tmp_path):
+    """Read without our reader, as another program would."""
+    path = tmp_path / "index"
+    index = VectorIndex(3)
+    vectors = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]], np.float32)
+    index.add(vectors, [7, -1])
+    index.save(path)
+    content = path.read_bytes()
+    assert content[:8] == b"\x89EMBIDX\n"
+    length = int.from_bytes(content[8:16], "little")
+    assert json.loads(content[16 : 16 + length]) == {
+        "format_version": 1,
+        "dimension": 3,
+        "precision": "float32",
+        "similarity": "cosine",
+        "count": 2,
+        "model": None,
+    }
+    start = 16 + length
+    assert start % 64 == 0
+    assert np.frombuffer(content, "<i8", 2, start).tolist() == [7, -1]
+    np.testing.assert_allclose(np.frombuffer(content, "<f4", 6, start + 64), [0.6, 0.8, 0.0, 0.0, 0.0, 1.0], rtol=1e-6)
+    assert len(content) == start + 128 + 32
+    assert content[-32:] == hashlib.sha256(content[:-32]).digest()
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_flipped_bit_is_found(precision, tmp_path):
+    path, damaged = tmp_path / "index", tmp_path / "altered"
+    filled(precision, 3).save(path)
+    content = path.read_bytes()
+    for at in range(len(content)):
+        damaged.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
+        with pytest.raises(ArtifactError, match=DAMAGED):
+            VectorIndex.load(damaged)
+
+
+def test_every_truncation_is_found(tmp_path):
+    path, damaged = tmp_path / "index", tmp_path / "altered"
+    filled("int8", 3).save(path)
+    content = path.read_bytes()
+    for size in range(len(content)):
+        damaged.write_bytes(content[:size])
+        with pytest.raises(ArtifactError, match=DAMAGED):
+            VectorIndex.load(damaged)
+    damaged.write_bytes(content + b"\0")
+    with pytest.raises(ArtifactError, match=r"is damaged: it has \d+ bytes, its header says otherwise"):
+        VectorIndex.load(damaged)
+
+
+def test_one_found_whole_is_not_read_again_until_it_changes(tmp_path, monkeypatch):
+    path = tmp_path / "index"
+    filled().save(path)
+    os.utime(path, (1, 1))
+    monkeypatch.setattr("embedder.digests._SETTLED_NS", -(10**18))
+    VectorIndex.load(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(index_file, "_check_digest", None)
+        VectorIndex.load(path)
+    flip_a_bit(path)
+    with pytest.raises(ArtifactError, match="is damaged: its sha256 is"):
+        VectorIndex.load(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"format_version": 2}, FormatError, "has format version 2; this embedder reads version 1"),
+        ({"format_version": "1"}, FormatError, "has format version '1'"),
+        ({"count": -1}, ArtifactError, "its header has Header"),
+        ({"count": 2.0}, ArtifactError, "its header has 2.0 as count"),
+        ({"count": 10**30}, ArtifactError, "its header says otherwise"),
+        ({"dimension": 0}, ArtifactError, "its header has Header"),
+        ({"dimension": True}, ArtifactError, "its header has True as dimension"),
+        ({"precision": "int4"}, ArtifactError, "its header has Header"),
+        ({"similarity": []}, ArtifactError, "its header has \\[\\] as similarity"),
+        ({"model": 3}, ArtifactError, "its header has 3 as model"),
+        ({"more": 3}, ArtifactError, "its header cannot be read"),
+    ],
+)
+def test_a_header_of_another_kind(changes, error, message, tmp_path):
+    path = tmp_path / "index"
+    filled(n=3).save(path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[8:16], "little")
+    header = json.loads(content[16 : 16 + length]) | changes
+    text = json.dumps(header).encode()
+    path.write_bytes(content[:8] + len(text).to_bytes(8, "little") + text + content[16 + length :])
+    with pytest.raises(error, match=message):
+        VectorIndex.load(path)
+
+
+def test_what_is_no_index(tmp_path):
+    with pytest.raises(ArtifactError, match="cannot be read: No such file or directory"):
+        VectorIndex.load(tmp_path / "none")
+    with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
+        VectorIndex.load(tmp_path)
+    (tmp_path / "text").write_text("a text, and no index at all")
+    with pytest.raises(ArtifactError, match="is no index of embedder: it begins with b'a text, '"):
+        VectorIndex.load(tmp_path / "text")
+    nested = b"\x89EMBIDX\n" + (99_999).to_bytes(8, "little") + b"[" * 99_999
+    (tmp_path / "nested").write_bytes(nested)
+    with pytest.raises(ArtifactError, match="its header cannot be read"):
+        VectorIndex.load(tmp_path / "nested")
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "index"
+    filled(n=3).save(path)
+    content = path.read_bytes()
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        filled(n=9).save(path)
+    assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["index"]
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+import embedder
+from embedder import index_file
+path, point = sys.argv[1:]
+index = embedder.VectorIndex.load(path)
+index.add(np.ones((1000, 24)))
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+if point == "writing":
+    inner = index_file.sections_of
+    index_file._write = lambda stream, header, sections: (stream.write(bytes(5000)), stream.flush(), die())
+elif point == "written":
+    os.fsync = die
+else:
+    index_file.Path.replace = die
+index.save(path)
+"""
+
+
+@pytest.mark.parametrize("point", ["writing", "written", "moving"])
+def test_a_killed_save_leaves_the_old_file(point, tmp_path):
+    path = tmp_path / "index"
+    filled(n=30).save(path)
+    expected = VectorIndex.load(path).search(random_vectors(5, 3, 24))
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    killed = subprocess.run([sys.executable, "-c", KILLED, path, point], capture_output=True, env=environment)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert len(os.listdir(tmp_path)) == 2
+    index = VectorIndex.load(path)
+    assert index.search(random_vectors(5, 3, 24)) == expected
+    (tmp_path / f".index.{os.getpid()}-1.partial").touch()  # another save, which is still at work
+    index.save(path)
+    assert sorted(os.listdir(tmp_path)) == [f".index.{os.getpid()}-1.partial", "index"]
+    assert VectorIndex.load(path).search(random_vectors(5, 3, 24)) == expected

@@ -1,0 +1,150 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import embedder
+from embedder import community_detection, mining, paraphrase_mining, paraphrase_mining_embeddings
+from embedder.errors import InputError
+from tests.vectors import clustered, exact_cosines, hard_vectors, random_vectors
+
+
+def all_pairs(scores):
+    n = len(scores)
+    return sorted(
+        ([float(scores[i, j]), i, j] for i in range(n) for j in range(i + 1, n)), key=lambda p: (-p[0], p[1], p[2])
+    )
+
+
+def close(found, expected):
+    assert [pair[1:] for pair in found] == [pair[1:] for pair in expected]
+    np.testing.assert_allclose([pair[0] for pair in found], [pair[0] for pair in expected], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunks", [(5000, 100_000), (7, 11), (1, 1)])
+def test_all_pairs_best_first(chunks):
+    vectors = random_vectors(1, 40, 6)
+    found = paraphrase_mining_embeddings(vectors, *chunks)
+    close(found, all_pairs(exact_cosines(vectors, vectors)))
+    assert all(type(number) is kind for number, kind in zip(found[0], (float, int, int), strict=True))
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 20, 99, 1560, 1561, 10**6])
+def test_a_pair_counts_for_each_side_that_finds_it(most, monkeypatch):
+    monkeypatch.setattr(mining, "_BLOCK_SCORES", 200)
+    vectors = random_vectors(1, 40, 6)
+    expected = all_pairs(exact_cosines(vectors, vectors))
+    close(paraphrase_mining_embeddings(vectors, max_pairs=most), expected[: most // 2])
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+@pytest.mark.parametrize("chunk", [13, 100])
+def test_a_pair_is_among_the_nearest_of_either_side_in_a_chunk(k, chunk):
+    vectors = random_vectors(1, 40, 6)
+    scores = exact_cosines(vectors, vectors)
+    counted = np.zeros(scores.shape, bool)
+    for start in range(0, 40, chunk):
+        part = scores[:, start : start + chunk]
+        nearest = np.argsort(-part, axis=1)[:, : k + 1]
+        np.put_along_axis(counted, nearest + start, True, axis=1)
+    expected = [pair for pair in all_pairs(scores) if counted[pair[1], pair[2]] or counted[pair[2], pair[1]]]
+    close(paraphrase_mining_embeddings(vectors, 9, chunk, top_k=k), expected)
+
+
+def test_other_functions_and_scores_below_minus_one():
+    vectors = random_vectors(1, 30, 3)
+    for function in (embedder.dot_score, embedder.euclidean_sim):
+        expected = [pair for pair in all_pairs(function(vectors, vectors)) if pair[0] > -1]
+        assert len(expected) < 435
+        close(paraphrase_mining_embeddings(vectors, score_function=function), expected)
+
+
+def test_copies_zeros_and_nan():
+    vectors = random_vectors(1, 4, 5)[[0, 1, 0, 2, 0, 3]]
+    vectors[5] = np.nan
+    vectors[3] = 0
+    found = paraphrase_mining_embeddings(vectors)
+    assert [pair[1:] for pair in found[:3]] == [[0, 2], [0, 4], [2, 4]]
+    assert all(5 not in pair[1:] for pair in found)
+    assert len(found) == 10
+    for empty in ([], np.zeros((0, 3)), random_vectors(1, 1, 4)):
+        assert paraphrase_mining_embeddings(empty) == []
+
+
+def test_paraphrases_of_texts(tiny):
+    model = embedder.Embedder(tiny)
+    texts = ["the cat sat", "a dog", "the cat sat", "on the mat"]
+    found = paraphrase_mining(model, texts)
+    assert found[0][1:] == [0, 2]
+    close(found, paraphrase_mining_embeddings(model.encode(texts)))
+    close(paraphrase_mining(model, texts, truncate_dim=3), paraphrase_mining_embeddings(model.encode(texts)[:, :3]))
+
+
+def test_wrong_input():
+    for name in ("query_chunk_size", "corpus_chunk_size", "max_pairs", "top_k"):
+        with pytest.raises(InputError, match=f"{name} should be a whole number, at least 1, not 0"):
+            paraphrase_mining_embeddings(random_vectors(1, 3, 4), **{name: 0})
+    for name in ("min_community_size", "batch_size"):
+        with pytest.raises(InputError, match=f"{name} should be a whole number, at least 1, not 0"):
+            community_detection(random_vectors(1, 3, 4), **{name: 0})
+    for threshold in ("near", None, float("nan")):
+        with pytest.raises(InputError, match="threshold should be a number, not"):
+            community_detection(random_vectors(1, 3, 4), threshold)
+    with pytest.raises(InputError, match="embeddings should be numbers"):
+        community_detection(["a text"])
+
+
+def communities_by_definition(vectors, threshold, least):
+    scores = exact_cosines(vectors, vectors)
+    least = min(least, len(vectors))
+    groups = []
+    for centre, row in enumerate(scores):
+        members = np.flatnonzero(row >= np.float32(threshold))
+        if len(members) >= least:
+            row[centre] = np.inf
+            groups.append([int(member) for member in members[np.argsort(-row[members], kind="stable")]])
+    taken, kept = set(), []
+    for group in sorted(groups, key=len, reverse=True):
+        rest = [member for member in group if member not in taken]
+        if len(rest) >= least:
+            kept.append(rest)
+            taken.update(rest)
+    return sorted(kept, key=len, reverse=True)
+
+
+@pytest.mark.parametrize("unsure", [1, 10**9], ids=["pair by pair", "whole blocks"])
+@pytest.mark.parametrize("bits", [0, 10**9], ids=["pairs", "bits"])
+@given(data=st.data())
+def test_communities_of_hard_vectors(bits, unsure, data):
+    vectors = data.draw(hard_vectors())
+    threshold = data.draw(st.sampled_from([0.0, 0.5, 0.75, 1.0, -1.0, 1.1]))
+    least, batch = data.draw(st.integers(1, 50)), data.draw(st.integers(1, 50))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mining, "_BITS", bits)
+        patch.setattr(mining, "_MANY_UNSURE", unsure)
+        found = community_detection(vectors, threshold, least, batch)
+    assert found == communities_by_definition(vectors, threshold, least)
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.9])
+@pytest.mark.parametrize("bits", [0, 10**9], ids=["pairs", "bits"])
+def test_communities(threshold, bits, monkeypatch):
+    monkeypatch.setattr(mining, "_BITS", bits)
+    vectors = clustered(1, 300, 16, 12)
+    found = community_detection(vectors, threshold, 5)
+    assert len(found) > 3
+    assert found == communities_by_definition(vectors, threshold, 5)
+    monkeypatch.setattr(mining, "_BLOCK_SCORES", 1000)
+    assert community_detection(vectors, threshold, 5) == found
+    assert community_detection((7 * vectors).tolist(), threshold, 5) == found
+    assert all(type(member) is int for community in found for member in community)
+
+
+def test_none_one_and_nan(capsys):
+    assert community_detection(np.zeros((0, 3))) == []
+    assert community_detection([]) == []
+    assert community_detection([[1.0, 2.0]]) == [[0]]
+    vectors = random_vectors(1, 3, 4)[[0, 1, 0, 2, 0]]
+    vectors[1] = np.nan
+    assert community_detection(vectors, min_community_size=2, show_progress_bar=True) == [[0, 2, 4]]
+    assert "5/5" in capsys.readouterr().err

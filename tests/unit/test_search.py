@@ -1,0 +1,140 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import embedder
+from embedder import cos_sim, dot_score, euclidean_sim, manhattan_sim, search, semantic_search
+from embedder.errors import InputError
+from tests.vectors import best_of, exact_cosines, hard_vectors, ids_of, pairs_of, random_vectors
+
+
+@given(data=st.data())
+def test_same_as_sorting_everything(data):
+    """With copies, zeros and any sizes of chunks: the very scores, and ties by the lowest id."""
+    queries = data.draw(hard_vectors(most=7))
+    corpus = data.draw(hard_vectors(most=60, dim=queries.shape[1]))
+    k, query_chunk, corpus_chunk = (data.draw(st.integers(1, 70)) for _ in range(3))
+    found = semantic_search(queries, corpus, query_chunk, corpus_chunk, top_k=k)
+    assert pairs_of(found) == best_of(exact_cosines(queries, corpus), k)
+
+
+def floored(a, b):
+    return np.floor(3 * dot_score(a, b))
+
+
+@given(data=st.data())
+def test_any_function(data):
+    function = data.draw(st.sampled_from([dot_score, euclidean_sim, manhattan_sim, floored]))
+    queries = data.draw(hard_vectors(most=7))
+    corpus = data.draw(hard_vectors(most=60, dim=queries.shape[1]))
+    k, chunk = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
+    found = pairs_of(semantic_search(queries, corpus, 3, chunk, top_k=k, score_function=function))
+    expected = best_of(function(queries, corpus), k)
+    for row, best in zip(found, expected, strict=True):
+        np.testing.assert_allclose([score for _, score in row], [score for _, score in best], rtol=1e-5, atol=1e-6)
+        assert len({id_ for id_, _ in row}) == len(best)
+        assert row == sorted(row, key=lambda pair: (-pair[1], pair[0]))
+
+
+def test_neither_chunks_nor_blocks_make_a_difference(monkeypatch):
+    """A product of float32 rounds copies of a row differently by where they stand; the scores must not show it."""
+    few = random_vectors(0, 7, 384)
+    corpus = few[np.random.default_rng(1).integers(0, 7, 2000)]
+    queries = random_vectors(2, 40, 384)
+    for function in (cos_sim, dot_score):
+        expected = semantic_search(queries, corpus, top_k=300, score_function=function)
+        for row in pairs_of(expected):
+            assert row == sorted(row, key=lambda pair: (-pair[1], pair[0]))
+            assert len({score for _, score in row}) <= 7
+        assert semantic_search(queries, corpus, 17, 333, 300, function) == expected
+        with monkeypatch.context() as patch:
+            patch.setattr(search, "_BLOCK_NUMBERS", 384 * 500)
+            assert semantic_search(queries, corpus, top_k=300, score_function=function) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.float64])
+def test_other_types_are_read_as_float32(dtype):
+    queries, corpus = random_vectors(1, 5, 300, dtype), random_vectors(2, 3000, 300, dtype)
+    found = semantic_search(queries, corpus)
+    assert found == semantic_search(queries.astype(np.float32), corpus.astype(np.float32))
+    assert found == semantic_search(queries, np.asfortranarray(corpus))
+    assert found == semantic_search(queries.astype(np.float32), corpus)
+    whole = semantic_search(queries, corpus, score_function=dot_score)
+    assert whole == semantic_search(queries.astype(np.float32), corpus.astype(np.float32), score_function=dot_score)
+
+
+def test_lists_single_vectors_and_mapped_files(tmp_path):
+    queries, corpus = random_vectors(1, 2, 6), random_vectors(2, 40, 6)
+    expected = semantic_search(queries, corpus)
+    assert semantic_search(queries.tolist(), corpus.tolist()) == expected
+    assert semantic_search(queries[0], corpus) == expected[:1]
+    assert semantic_search(list(queries), list(corpus)) == expected
+    np.save(tmp_path / "corpus.npy", corpus)
+    assert semantic_search(queries, np.load(tmp_path / "corpus.npy", mmap_mode="r")) == expected
+    assert semantic_search(queries, np.repeat(corpus, 2, axis=0)[::2]) == expected
+    assert type(expected[0][0]["corpus_id"]) is int
+    assert type(expected[0][0]["score"]) is float
+
+
+def test_none_and_fewer_than_are_wanted():
+    vectors = random_vectors(1, 3, 4)
+    assert semantic_search(np.zeros((0, 4)), vectors) == []
+    assert semantic_search([], vectors) == []
+    assert semantic_search(vectors, np.zeros((0, 4))) == [[], [], []]
+    assert semantic_search(vectors, []) == [[], [], []]
+    assert [len(row) for row in semantic_search(vectors, vectors, top_k=10**6)] == [3, 3, 3]
+    assert semantic_search([[0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]) == [
+        [{"corpus_id": 0, "score": 0.0}, {"corpus_id": 1, "score": 0.0}]
+    ]
+
+
+@pytest.mark.parametrize("function", [cos_sim, dot_score])
+def test_nan_ranks_last(function):
+    corpus = random_vectors(2, 30, 4)
+    corpus[[3, 7, 20]] = np.nan
+    corpus[9, 1] = np.inf
+    query = np.array([[1.0, 1e-3, 0.0, 0.0]], np.float32)
+    (row,) = pairs_of(semantic_search(query, corpus, corpus_chunk_size=8, top_k=30, score_function=function))
+    lost = [3, 7, 9, 20] if function is cos_sim else [3, 7, 20]
+    assert [id_ for id_, _ in row[-len(lost) :]] == lost
+    assert all(np.isnan(score) for _, score in row[-len(lost) :])
+    assert not any(np.isnan(score) for _, score in row[: -len(lost)])
+    if function is dot_score:
+        assert row[0] == (9, np.inf)
+    (row,) = pairs_of(semantic_search(query * np.nan, corpus, top_k=4, score_function=function))
+    assert [id_ for id_, _ in row] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-11, 1e18, 1e30])
+def test_numbers_of_any_size(scale):
+    queries, corpus = random_vectors(1, 3, 8), random_vectors(2, 50, 8)
+    expected = semantic_search(queries, corpus, top_k=50)
+    found = semantic_search(queries, corpus * np.float32(scale), top_k=50)
+    if scale > 1e-12:  # a length below that counts as that
+        assert ids_of(found) == ids_of(expected)
+
+
+def test_wrong_input():
+    vectors = random_vectors(1, 3, 4)
+    for name in ("top_k", "query_chunk_size", "corpus_chunk_size"):
+        for value in (0, -1, 1.5, None, "many"):
+            with pytest.raises(InputError, match=f"{name} should be a whole number, at least 1"):
+                semantic_search(vectors, vectors, **{name: value})
+    with pytest.raises(InputError, match=r"not \(3, 4\) and \(3, 5\)"):
+        semantic_search(vectors, random_vectors(1, 3, 5))
+    with pytest.raises(InputError, match="corpus_embeddings should be numbers"):
+        semantic_search(vectors, ["a text"])
+    with pytest.raises(InputError, match=r"score_function should give scores of shape \(3, 3\), not \(3,\)"):
+        semantic_search(vectors, vectors, score_function=embedder.pairwise_cos_sim)
+
+
+def test_memory_is_that_of_a_block():
+    import tracemalloc
+
+    corpus = random_vectors(1, 50_000, 32, np.float16)
+    tracemalloc.start()
+    semantic_search(corpus[:50], corpus, corpus_chunk_size=500)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4_000_000  # all scores are 10 MB, the corpus in float32 6 MB
