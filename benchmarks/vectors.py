@@ -50,7 +50,8 @@ def main():
     some = vectors(max(100, options.vectors // SHARE), max(2, options.vectors // SHARE // 50))
     parts = [
         f"Vectors of {DIM} numbers around random centres, of length 1; top {TOP} of {QUERIES} queries. Median seconds "
-        f"of {options.rounds} rounds; times embedder's in brackets; MB of memory during the call.",
+        f"of {options.rounds} rounds; times embedder's in brackets; MB that the process grew by during "
+        "the first call, which leaves out what it had freed before and used again.",
         table("search", searches(corpus, queries), options.rounds),
         table("mining", mining(some), options.rounds),
         *quantized(corpus, queries, options.rounds),
