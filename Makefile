@@ -29,7 +29,7 @@ CLIP := clip-ViT-B-32-random
 # Where `make export` runs.
 EXPORTER := $(if $(TORCH),$(WITH_TORCH),$(EXPORT))
 
-RUNTIME_SOURCES := pyproject.toml $(wildcard embedder/*.py)
+RUNTIME_SOURCES := pyproject.toml $(wildcard embedder/*.py embedder/*/*.py)
 EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -name '*.py' -o -name '*.txt')
 
 # Two installations at once into one environment would break it.

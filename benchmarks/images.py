@@ -20,7 +20,7 @@ from PIL import Image
 from quality import DATA, lines
 from workloads import described, parity_texts, spread
 
-from embedder.similarity import normalize
+from embedder.vectors.similarity import normalize
 
 NAME = "clip-ViT-B-32-random"
 CHECKPOINT = ROOT / "checkpoints" / NAME

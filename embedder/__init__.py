@@ -20,14 +20,14 @@ from embedder.errors import (
 )
 
 if TYPE_CHECKING:
-    from embedder.adapters import FaissIndex, UsearchIndex
-    from embedder.index import VectorIndex
-    from embedder.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
-    from embedder.pairs import bitext_mining, mine_hard_negatives
     from embedder.pools import EncoderPool, encode_multi_process, start_multi_process_pool, stop_multi_process_pool
-    from embedder.quantization import quantize_embeddings, semantic_search_quantized
-    from embedder.search import semantic_search
-    from embedder.similarity import (
+    from embedder.vectors.adapters import FaissIndex, UsearchIndex
+    from embedder.vectors.index import VectorIndex
+    from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
+    from embedder.vectors.pairs import bitext_mining, mine_hard_negatives
+    from embedder.vectors.quantization import quantize_embeddings, semantic_search_quantized
+    from embedder.vectors.search import semantic_search
+    from embedder.vectors.similarity import (
         cos_sim,
         dot_score,
         euclidean_sim,
@@ -85,14 +85,14 @@ __all__ = [
 
 # Imported when they are first asked for: who only encodes need not wait for them at the start of each process.
 _LATER = {
-    "adapters": ("FaissIndex", "UsearchIndex"),
-    "index": ("VectorIndex",),
-    "mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
-    "pairs": ("bitext_mining", "mine_hard_negatives"),
+    "vectors.adapters": ("FaissIndex", "UsearchIndex"),
+    "vectors.index": ("VectorIndex",),
+    "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
+    "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),
     "pools": ("EncoderPool", "encode_multi_process", "start_multi_process_pool", "stop_multi_process_pool"),
-    "quantization": ("quantize_embeddings", "semantic_search_quantized"),
-    "search": ("semantic_search",),
-    "similarity": (
+    "vectors.quantization": ("quantize_embeddings", "semantic_search_quantized"),
+    "vectors.search": ("semantic_search",),
+    "vectors.similarity": (
         *("cos_sim", "dot_score", "euclidean_sim", "manhattan_sim", "normalize_embeddings", "truncate_embeddings"),
         *("pairwise_cos_sim", "pairwise_dot_score", "pairwise_euclidean_sim", "pairwise_manhattan_sim"),
     ),

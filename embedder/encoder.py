@@ -19,7 +19,6 @@ from typing import Literal, TypedDict, Unpack, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder import similarity
 from embedder.artifact import open_artifact
 from embedder.batching import pad, windows
 from embedder.errors import ImageError, InputError
@@ -36,6 +35,7 @@ from embedder.inputs import (
 from embedder.manifest import DEFAULT_PROMPTS, IMAGE
 from embedder.model import Model, Window
 from embedder.progress import progress_bar
+from embedder.vectors import similarity
 
 DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
 _LOG = logging.getLogger(__name__)

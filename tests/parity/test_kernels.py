@@ -16,7 +16,7 @@ from sentence_transformers.util import hard_negatives
 from sentence_transformers.util import quantization as reference_quantization
 
 import embedder
-from embedder.quantization import PRECISIONS
+from embedder.vectors.quantization import PRECISIONS
 from tests.vectors import clustered, hard_vectors, ids_of, pairs_of, random_vectors
 
 NAMES = ["cos_sim", "dot_score", "euclidean_sim", "manhattan_sim"]

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
-from embedder import VectorIndex, index_file
+from embedder import VectorIndex
 from embedder.errors import ArtifactError, FormatError, InputError
+from embedder.vectors import index_file
 from tests.tiny import flip_a_bit
 from tests.vectors import clustered, ids_of, pairs_of, random_vectors
 
@@ -340,7 +341,7 @@ KILLED = """
 import os, signal, sys
 import numpy as np
 import embedder
-from embedder import index_file
+from embedder.vectors import index_file
 path, point = sys.argv[1:]
 index = embedder.VectorIndex.load(path)
 index.add(np.ones((1000, 24)))

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
-from embedder import community_detection, mining, paraphrase_mining, paraphrase_mining_embeddings
+from embedder import community_detection, paraphrase_mining, paraphrase_mining_embeddings
 from embedder.errors import InputError
+from embedder.vectors import mining
 from tests.vectors import clustered, exact_cosines, hard_vectors, random_vectors
 
 

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 
 import embedder
-from embedder import hamming, quantization, quantize_embeddings, semantic_search_quantized
+from embedder import quantize_embeddings, semantic_search_quantized
 from embedder.errors import InputError
-from embedder.hamming import nearest_bits
-from embedder.quantization import PRECISIONS
+from embedder.vectors import hamming, quantization
+from embedder.vectors.hamming import nearest_bits
+from embedder.vectors.quantization import PRECISIONS
 from tests.vectors import best_of, clustered, ids_of, pairs_of, random_vectors
 
 

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
-from embedder import cos_sim, dot_score, euclidean_sim, manhattan_sim, search, semantic_search
+from embedder import cos_sim, dot_score, euclidean_sim, manhattan_sim, semantic_search
 from embedder.errors import InputError
+from embedder.vectors import search
 from tests.vectors import best_of, exact_cosines, hard_vectors, ids_of, pairs_of, random_vectors
 
 

@@ -67,7 +67,7 @@ def test_lists_and_single_vectors(function, pairwise):
 def test_blocks_make_no_difference(monkeypatch):
     a, b = random_vectors(1, 7, 5), random_vectors(2, 50, 5)
     whole = [function(a, b) for function in ALL_PAIRS] + [function(b[:7], a) for function in PAIRWISE]
-    monkeypatch.setattr("embedder.similarity._BLOCK", 11)
+    monkeypatch.setattr("embedder.vectors.similarity._BLOCK", 11)
     parts = [function(a, b) for function in ALL_PAIRS] + [function(b[:7], a) for function in PAIRWISE]
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -10,11 +10,19 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import InputError
-from embedder.hamming import nearest_bits
-from embedder.index_file import FORMAT_VERSION, PRECISIONS, SIMILARITIES, Header, read_index, sections_of, write_index
 from embedder.inputs import check_count
-from embedder.search import Hit, as_hits, nearest, rescored
-from embedder.similarity import as_embeddings, as_float32, dot_score, normalize
+from embedder.vectors.hamming import nearest_bits
+from embedder.vectors.index_file import (
+    FORMAT_VERSION,
+    PRECISIONS,
+    SIMILARITIES,
+    Header,
+    read_index,
+    sections_of,
+    write_index,
+)
+from embedder.vectors.search import Hit, as_hits, nearest, rescored
+from embedder.vectors.similarity import as_embeddings, as_float32, dot_score, normalize
 
 # Rows that are written at once, and the least that room is made for.
 _ROWS = 1 << 14

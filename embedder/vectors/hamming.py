@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.cores import usable_cores
-from embedder.topk import Best, candidates
+from embedder.vectors.topk import Best, candidates
 
 # Rows of a block, of which a word each stays in the cache; and queries that are looked at in turn.
 _ROWS = 1 << 14

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import InputError
-from embedder.hamming import nearest_bits
 from embedder.inputs import check_count
-from embedder.search import Hit, as_hits, nearest, rescored
-from embedder.similarity import as_embeddings, dot_score
+from embedder.vectors.hamming import nearest_bits
+from embedder.vectors.search import Hit, as_hits, nearest, rescored
+from embedder.vectors.similarity import as_embeddings, dot_score
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 _QUANTIZED = PRECISIONS[1:]

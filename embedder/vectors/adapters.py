@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import DependencyError, InputError
-from embedder.index import whole_numbers
-from embedder.index_file import SIMILARITIES
 from embedder.inputs import check_count
-from embedder.search import Hit, as_hits
-from embedder.similarity import as_embeddings, as_float32, normalize
+from embedder.vectors.index import whole_numbers
+from embedder.vectors.index_file import SIMILARITIES
+from embedder.vectors.search import Hit, as_hits
+from embedder.vectors.similarity import as_embeddings, as_float32, normalize
 
 
 class FaissIndex:

@@ -13,11 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from embedder.errors import InputError
 from embedder.inputs import check_count
 from embedder.progress import progress_bar
-from embedder.search import Block, ScoreFunction, relative_error, scorer
-from embedder.similarity import as_embeddings, as_float32, cos_sim, normalize
-from embedder.topk import top_k_of_rows
+from embedder.vectors.search import Block, ScoreFunction, relative_error, scorer
+from embedder.vectors.similarity import as_embeddings, as_float32, cos_sim, normalize
+from embedder.vectors.topk import top_k_of_rows
 
-# Scores that are looked through at once: as `embedder.search` has it.
+# Scores that are looked through at once: as `embedder.vectors.search` has it.
 _BLOCK_SCORES = 1 << 22
 # Bits that a pair of rows takes.
 _BITS = 64

@@ -7,8 +7,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import InputError
 from embedder.inputs import check_count
-from embedder.search import Block, Hit, ScoreFunction, nearest, scorer
-from embedder.similarity import as_float32, as_pair, cos_sim
+from embedder.vectors.search import Block, Hit, ScoreFunction, nearest, scorer
+from embedder.vectors.similarity import as_float32, as_pair, cos_sim
 
 MARGINS = ("ratio", "distance", "absolute")
 RETRIEVALS = ("max", "intersection", "forward", "backward")

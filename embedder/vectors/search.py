@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from embedder.cores import usable_cores
 from embedder.errors import InputError
 from embedder.inputs import check_count
-from embedder.similarity import SMALLEST_NORM, as_float32, as_pair, cos_sim, dot_score, normalize, norms_of
-from embedder.topk import Best, candidates
+from embedder.vectors.similarity import SMALLEST_NORM, as_float32, as_pair, cos_sim, dot_score, normalize, norms_of
+from embedder.vectors.topk import Best, candidates
 
 ScoreFunction = Callable[[Any, Any], ArrayLike]
 Hit = dict[str, int | float]
