@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import embedder
 from tests import families
 from tests.checkpoints import write_checkpoint, write_json
+from tests.clips import write_clip
 from tests.hub_server import COMMIT, serve
 
 
@@ -83,3 +84,16 @@ def test_chat_template(tmp_path, export):
     Path(checkpoint / "chat_template.jinja").write_text("{{ messages }}")
     with serve({"org/chat": checkpoint}) as hub:
         assert "chat template and no modules.json" in export(hub, "org/chat", check=False)
+
+
+def test_clip_as_its_repository_has_it(tmp_path, export):
+    checkpoint = write_clip(tmp_path / "served/clip", layout="old")
+    body = checkpoint / "0_CLIPModel"
+    torch.save(load_file(body / "model.safetensors"), body / "pytorch_model.bin")
+    (body / "model.safetensors").unlink()
+    with serve({"sentence-transformers/clip-ViT-B-32": checkpoint}) as hub:
+        model = export(hub, "clip-ViT-B-32")
+    assert model.modalities == ("text", "image")
+    assert model.manifest.source.model == "clip-ViT-B-32"
+    assert model.manifest.images.parity.min_cosine > 0.99999
+    assert "0_CLIPModel/pytorch_model.bin" in hub.taken
