@@ -61,6 +61,7 @@ PROGRAMS = {
 }
 REFERENCE = "torch"
 LEAST_COSINE = 0.9999
+SIZES = "memory, sizes (MB); agreement"
 TASKS = ("cold", "short", "long", "mixed", "queries")
 # For all programs alike: nothing is looked for on a hub, and onnxruntime reports to nobody.
 SETTINGS = {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
@@ -215,6 +216,14 @@ def cell(results, name, task, figure, digits):
     return middle if len(values) == 1 else f"{middle} ({low}-{high})"
 
 
+def table(corner, titles, rows):
+    """The lines of a table of numbers, of which each row begins with its name."""
+    yield f"| {corner} | " + " | ".join(titles) + " |"
+    yield "|---|" + "---:|" * len(titles)
+    for name, cells in rows:
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
 def speed_table(results):
     columns = [
         ("short (texts/s)", "short", "texts_per_second", 0),
@@ -224,25 +233,21 @@ def speed_table(results):
         ("p95 (ms)", "queries", "p95_ms", 1),
         ("cold start (s)", "cold", "seconds", 2),
     ]
-    yield f"| {NAME}, CPU | " + " | ".join(title for title, *_ in columns) + " |"
-    yield "|---|" + "---:|" * len(columns)
-    for name in results:
-        cells = [cell(results, name, task, figure, digits) for _, task, figure, digits in columns]
-        yield f"| {PROGRAMS[name].label} | {' | '.join(cells)} |"
+    rows = {PROGRAMS[name].label: [cell(results, name, *column) for _, *column in columns] for name in results}
+    return table(f"{NAME}, CPU", [title for title, *_ in columns], rows.items())
 
 
 def size_table(results, private, cosines):
     titles = [f"peak, {task}" for task in ("first vector", "short", "long", "mixed", "one query")]
     titles += ["second process", "installed", "model", "smallest cosine", "mean"]
-    yield "| memory, sizes (MB); agreement | " + " | ".join(titles) + " |"
-    yield "|---|" + "---:|" * len(titles)
+    rows = {}
     for name in results:
         program = PROGRAMS[name]
         megabytes = [median(figures(results, name, task, "peak_mb")) for task in TASKS]
         megabytes += [private[name], size_mb(program.environment), size_mb(program.model)]
         cells = ["-" if value is None else f"{value:,.0f}" for value in megabytes]
-        cells += [f"{cosines[name].min():.6f}", f"{cosines[name].mean():.6f}"]
-        yield f"| {program.label} | {' | '.join(cells)} |"
+        rows[program.label] = [*cells, f"{cosines[name].min():.6f}", f"{cosines[name].mean():.6f}"]
+    return table(SIZES, titles, rows.items())
 
 
 def notes(results, texts):

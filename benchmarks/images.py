@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from compare import FASTEMBED, PEERS, ROOT, TORCH, Program, cell, figures, machine, run, size_mb, written
+from compare import FASTEMBED, PEERS, ROOT, SIZES, TORCH, Program, cell, figures, machine, run, size_mb, table, written
 from image_worker import BATCH_SIZES
 from PIL import Image
 from quality import DATA, lines
@@ -63,9 +63,9 @@ def main():
         cosines = agreement(names, inputs, Path(scratch))
         results = rounds(names, inputs, options.rounds, Path(scratch))
         explained = notes(results, inputs)
-    table = "\n".join([*speed_table(results), "", *size_table(results, cosines), "", explained])
-    options.output.write_text(table + "\n", encoding="utf-8")
-    print(table)
+    text = "\n".join([*speed_table(results), "", *size_table(results, cosines), "", explained])
+    options.output.write_text(text + "\n", encoding="utf-8")
+    print(text)
 
 
 def write_fastembed_model(directory):
@@ -106,8 +106,8 @@ def drawn_pictures():
 
 def captions():
     """What people say of pictures, in several wordings; without them other sentences."""
-    table = DATA / "images/captions.tsv"
-    found = [line.split("\t")[1] for line in lines(table)[1:]] if table.exists() else []
+    path = DATA / "images/captions.tsv"
+    found = [line.split("\t")[1] for line in lines(path)[1:]] if path.exists() else []
     texts = list(dict.fromkeys(found)) or parity_texts()
     return [template.format(text) for template in TEMPLATES for text in texts]
 
@@ -154,24 +154,25 @@ def speed_table(results):
         ("captions/s", "captions", "per_second", 0),
         ("cold start to the first image (s)", "cold", "seconds", 2),
     ]
-    yield f"| {NAME}, CPU | " + " | ".join(title for title, *_ in columns) + " |"
-    yield "|---|" + "---:|" * len(columns)
-    for name in results:
-        cells = [cell(results, name, *column) if results[name][column[0]] else "-" for _, *column in columns]
-        yield f"| {PROGRAMS[name].label} | {' | '.join(cells)} |"
+    rows = {
+        PROGRAMS[name].label: [
+            cell(results, name, *column) if results[name][column[0]] else "-" for _, *column in columns
+        ]
+        for name in results
+    }
+    return table(f"{NAME}, CPU", [title for title, *_ in columns], rows.items())
 
 
 def size_table(results, cosines):
     titles = ["peak, first image", "images", "captions", "installed", "smallest cosine, images", "captions"]
-    yield "| memory, sizes (MB); agreement | " + " | ".join(titles) + " |"
-    yield "|---|" + "---:|" * len(titles)
+    rows = {}
     for name in results:
         peaks = [figures(results, name, task, "peak_mb") for task in TASKS]
         cells = [f"{median(peak):,.0f}" if peak else "-" for peak in peaks]
         cells.append(f"{size_mb(PROGRAMS[name].environment):,.0f}")
         found = [cosines.get((name, task)) for task in ("images", "captions")]
-        cells += ["-" if each is None else f"{each.min():.6f}" for each in found]
-        yield f"| {PROGRAMS[name].label} | {' | '.join(cells)} |"
+        rows[PROGRAMS[name].label] = [*cells, *("-" if each is None else f"{each.min():.6f}" for each in found)]
+    return table(SIZES, titles, rows.items())
 
 
 def notes(results, inputs):

@@ -242,7 +242,7 @@ def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
         default = " (default)" if name == manifest.default_prompt_name else ""
         yield "prompt", f"{name}{default}: {prompt!r}"
     yield from _described_images(manifest)
-    for modality in (TEXT, IMAGE)[: 1 if manifest.images is None else 2]:
+    for modality in manifest.modalities:
         graphs = manifest.graphs_of(modality)
         for graph in graphs:
             yield f"{modality} graph" if manifest.images else "graph", _described_graph(graph)

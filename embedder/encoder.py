@@ -124,7 +124,7 @@ class Embedder:
     @property
     def modalities(self) -> tuple[str, ...]:
         """What the model takes: "text", and "image" if it takes images, too."""
-        return self._model.modalities
+        return self.manifest.modalities
 
     @overload
     def encode(
@@ -259,7 +259,7 @@ class Embedder:
         check_errors(errors)
         prefix = self._resolve_prompt(prompt_name, prompt)
         stream = windows(prefix + item if isinstance(item, str) else item for item in items)
-
+        unpooled = self._model.unpooled(prefix)
         unit = "input" if self._takes_images else "text"
 
         def blocks() -> Iterator[_Block]:
@@ -270,7 +270,7 @@ class Embedder:
             ):
                 advance = bar.update if bar is not None else lambda count: None
                 for window in _read_ahead(stream, self._model.prepare, pool):
-                    embeddings, reasons = self._model.embed(window, prefix, batch_size, pool, advance)
+                    embeddings, reasons = self._model.embed(window, unpooled, batch_size, pool, advance)
                     embeddings = np.ascontiguousarray(embeddings[:, :truncate_dim])
                     if normalize_embeddings:
                         embeddings = similarity.normalize(embeddings)

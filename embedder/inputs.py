@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -88,6 +88,12 @@ def check_prompt(prompt: object) -> None:
         raise InputError(f"prompt should be a string of valid Unicode, not {prompt!r:.80}")
 
 
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Raise InputError unless `value` is one of `known`."""
+    if value not in known:
+        raise InputError(f"{name} should be one of {', '.join(known)}, not {value!r}")
+
+
 def check_errors(errors: object) -> None:
     """Raise InputError unless `errors` is one of the ways to treat images that cannot be read."""
     if errors not in ("raise", "skip"):
@@ -101,3 +107,9 @@ def check_count(name: str, value: object, most: int | None = None) -> None:
         return
     upper = f" and at most {most}" if most else ""
     raise InputError(f"{name} should be a whole number, at least 1{upper}, not {value!r}")
+
+
+def check_counts(**counts: object) -> None:
+    """Raise InputError unless each of `counts` is a whole number of at least 1; None is none."""
+    for name, value in counts.items():
+        check_count(name, 0 if value is None else value)

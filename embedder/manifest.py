@@ -225,8 +225,7 @@ class Manifest:
     def _check_graphs(self) -> None:
         kinds = [(graph.modality, graph.precision) for graph in self.graphs]
         _require(len(set(kinds)) == len(kinds), f"graphs: several of one kind, {kinds}")
-        modalities = {TEXT} if self.images is None else {TEXT, IMAGE}
-        found = {modality for modality, _ in kinds}
+        modalities, found = set(self.modalities), {modality for modality, _ in kinds}
         _require(len(self.graphs) >= 1, "graphs: empty")
         _require(found == modalities, f"graphs: they take {sorted(found)}, and should take {sorted(modalities)}")
         for graph in self.graphs_of(TEXT):
@@ -234,6 +233,11 @@ class Manifest:
             _require(
                 masked != self.head.include_prompt, f"head.include_prompt: contradicts inputs {list(graph.inputs)}"
             )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the model takes: texts, and perhaps images."""
+        return (TEXT,) if self.images is None else (TEXT, IMAGE)
 
     def graphs_of(self, modality: str) -> tuple[Graph, ...]:
         """The graphs that take `modality`, in their order."""

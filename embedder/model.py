@@ -48,18 +48,13 @@ class Model:
         self._device = choose_provider(provider)
         self._graphs = {
             modality: choose_graph(self.manifest.graphs_of(modality), graph, self._device)
-            for modality in ((TEXT,) if self.manifest.images is None else (TEXT, IMAGE))
+            for modality in self.manifest.modalities
         }
         self._loading = threading.Lock()
         self._text_model: TextModel | None = None
         self._image_model: ImageModel | None = None
         if self.manifest.images is None:
             self.text()
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """What it takes: "text", and perhaps "image"."""
-        return tuple(self._graphs)
 
     @property
     def precisions(self) -> tuple[str, ...]:
@@ -85,8 +80,14 @@ class Model:
         is_image = np.array([isinstance(item, ImageItem) for item in items], bool)
         return Window(is_image, self.text().tokenizer(texts) if texts else [], images)
 
+    def unpooled(self, prompt: str) -> int:
+        """How many tokens at the start of each text are left out of its pooling: those of the prompt, or none."""
+        if self.manifest.head.include_prompt:
+            return 0
+        return self.text().tokenizer.prompt_length(prompt, self.manifest.tokenizer.special_ids)
+
     def embed(
-        self, window: Window, prompt: str, batch_size: int | None, pool: ThreadPoolExecutor, advance: Advance
+        self, window: Window, unpooled: int, batch_size: int | None, pool: ThreadPoolExecutor, advance: Advance
     ) -> tuple[NDArray[np.float32], dict[int, str]]:
         """The embeddings of `window`, and what is wrong with images that cannot be read, by their rows.
 
@@ -95,9 +96,7 @@ class Model:
         embeddings = np.empty((len(window.is_image), self.manifest.dimension), np.float32)
         reasons: dict[int, str] = {}
         if window.token_ids:
-            model = self.text()
-            unpooled = model.prompt_length(prompt)
-            embeddings[~window.is_image] = model.embed(window.token_ids, unpooled, batch_size, pool, advance)
+            embeddings[~window.is_image] = self.text().embed(window.token_ids, unpooled, batch_size, pool, advance)
         if window.images:
             alone = len(window.images) == 1
             found, unread = self.image(alone).embed(window.images, batch_size, pool, advance)
@@ -143,8 +142,10 @@ def choose_graph(graphs: tuple[Graph, ...], wanted: str | None, provider: str) -
     """The one of `graphs` that `wanted` is, as `Embedder` has it; InputError if there is none."""
     by_precision = {graph.precision: graph for graph in graphs}
     if wanted == "auto":
-        order = ("fp16", "fp32", "int8") if provider == "cuda" else ("fp32", "int8", "fp16")
-        order = ("int8", "fp32", "fp16") if provider == "cpu" and has_fast_integers() else order
+        if provider == "cuda":
+            order = ("fp16", "fp32", "int8")
+        else:
+            order = ("int8", "fp32", "fp16") if has_fast_integers() else ("fp32", "int8", "fp16")
         wanted = next(precision for precision in order if precision in by_precision)
     elif wanted is None:
         wanted = graphs[0].precision

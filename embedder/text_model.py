@@ -20,12 +20,6 @@ class TextModel:
         self.tokenizer = tokenizer
         self._manifest = manifest
 
-    def prompt_length(self, prompt: str) -> int:
-        """How many tokens at the start of each text are left out of its pooling: those of the prompt, or none."""
-        if self._manifest.head.include_prompt:
-            return 0
-        return self.tokenizer.prompt_length(prompt, self._manifest.tokenizer.special_ids)
-
     def embed(
         self,
         token_ids: Sequence[TokenIds],

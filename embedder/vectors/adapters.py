@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import DependencyError, InputError
-from embedder.inputs import check_count
+from embedder.inputs import check_choice, check_counts
 from embedder.vectors.index import whole_numbers
 from embedder.vectors.index_file import SIMILARITIES
 from embedder.vectors.search import Hit, as_hits
@@ -51,7 +51,7 @@ class FaissIndex:
 
     def search(self, queries: ArrayLike, top_k: int = 10) -> list[list[Hit]]:
         """As `VectorIndex.search`, as exact as the factory's kind of index is."""
-        check_count("top_k", 0 if top_k is None else top_k)
+        check_counts(top_k=top_k)
         scores, ids = self.index.search(self._rows.compared(queries), top_k)
         counts = (ids >= 0).sum(axis=1)  # where there are fewer, faiss fills up with -1
         return [_hits(scores[row, :count], ids[row, :count]) for row, count in enumerate(counts)]
@@ -121,7 +121,7 @@ class UsearchIndex:
 
     def search(self, queries: ArrayLike, top_k: int = 10) -> list[list[Hit]]:
         """As `VectorIndex.search`, but approximate."""
-        check_count("top_k", 0 if top_k is None else top_k)
+        check_counts(top_k=top_k)
         rows = self._rows.compared(queries)
         if not len(self):
             return [[] for _ in rows]
@@ -155,9 +155,8 @@ class _Rows:
     """What goes into an index, checked; at length 1 for the cosine."""
 
     def __init__(self, dimension: int, similarity: str) -> None:
-        check_count("dimension", 0 if dimension is None else dimension)
-        if similarity not in SIMILARITIES:
-            raise InputError(f"similarity should be one of {', '.join(SIMILARITIES)}, not {similarity!r}")
+        check_counts(dimension=dimension)
+        check_choice("similarity", similarity, SIMILARITIES)
         self._dimension, self._cosine = dimension, similarity == "cosine"
 
     def compared(self, vectors: ArrayLike) -> NDArray[np.float32]:

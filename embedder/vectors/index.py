@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import InputError
-from embedder.inputs import check_count
+from embedder.inputs import check_choice, check_count, check_counts
 from embedder.vectors.hamming import nearest_bits
 from embedder.vectors.index_file import (
     FORMAT_VERSION,
@@ -70,9 +70,8 @@ class VectorIndex:
         Raises:
             InputError: an option is not one of those, or there is neither a dimension nor a model, or they differ.
         """
-        for name, value, known in [("precision", precision, PRECISIONS), ("similarity", similarity, SIMILARITIES)]:
-            if value not in known:
-                raise InputError(f"{name} should be one of {', '.join(known)}, not {value!r}")
+        check_choice("precision", precision, PRECISIONS)
+        check_choice("similarity", similarity, SIMILARITIES)
         check_count("dimension", dimension)
         if dimension is None and model is None:
             raise InputError("an index needs a dimension, or a model that has one")
@@ -161,8 +160,7 @@ class VectorIndex:
         Raises:
             InputError: queries are neither vectors nor texts, or not of the index's length; or a number is below 1.
         """
-        check_count("top_k", 0 if top_k is None else top_k)
-        check_count("rescore_multiplier", 0 if rescore_multiplier is None else rescore_multiplier)
+        check_counts(top_k=top_k, rescore_multiplier=rescore_multiplier)
         vectors = self._vectors(queries, "encode_query")
         if self.precision == "binary":
             scores, rows = self._nearest_rescored(vectors, top_k, rescore_multiplier)

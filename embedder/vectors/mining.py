@@ -11,14 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import InputError
-from embedder.inputs import check_count
+from embedder.inputs import check_counts
 from embedder.progress import progress_bar
-from embedder.vectors.search import Block, ScoreFunction, relative_error, scorer
+from embedder.vectors.search import BLOCK_SCORES, Block, ScoreFunction, relative_error, scorer
 from embedder.vectors.similarity import as_embeddings, as_float32, cos_sim, normalize
 from embedder.vectors.topk import top_k_of_rows
 
-# Scores that are looked through at once: as `embedder.vectors.search` has it.
-_BLOCK_SCORES = 1 << 22
 # Bits that a pair of rows takes.
 _BITS = 64
 # The share of a block, inverse, from which on computing all of it again takes less time than what is unsure.
@@ -86,7 +84,7 @@ def paraphrase_mining_embeddings(
     Raises:
         InputError: embeddings are not such an array, or a number is not at least 1.
     """
-    _check_counts(
+    check_counts(
         query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size, max_pairs=max_pairs, top_k=top_k
     )
     rows = as_float32(as_embeddings(embeddings))
@@ -95,7 +93,7 @@ def paraphrase_mining_embeddings(
     pairs = _Pairs(max_pairs - 1)
     for corpus_start in range(0, len(rows), corpus_chunk_size):
         corpus = rows[corpus_start : corpus_start + corpus_chunk_size]
-        step = min(query_chunk_size, max(1, _BLOCK_SCORES // len(corpus)))
+        step = min(query_chunk_size, max(1, BLOCK_SCORES // len(corpus)))
         for start in range(0, len(rows), step):
             scores = _scores(rows[start : start + step], corpus, score_function)
             i, j, found = top_k_of_rows(scores, top_k + 1, pairs.least)
@@ -193,7 +191,7 @@ def community_detection(
     Raises:
         InputError: embeddings are not such an array, or a number is out of range.
     """
-    _check_counts(min_community_size=min_community_size, batch_size=batch_size)
+    check_counts(min_community_size=min_community_size, batch_size=batch_size)
     if not isinstance(threshold, int | float | np.number) or np.isnan(threshold):
         raise InputError(f"threshold should be a number, not {threshold!r}")
     rows = as_float32(as_embeddings(embeddings))
@@ -253,7 +251,7 @@ def _near_blocks(
     A symmetric block has what comes before it left out: the blocks before it have paired it with that already.
     """
     unit = normalize(rows)
-    step = min(batch_size, max(1, _BLOCK_SCORES // max(1, len(rows))))
+    step = min(batch_size, max(1, BLOCK_SCORES // max(1, len(rows))))
     slack = np.float32(relative_error(rows.shape[1]))
     for start in range(0, len(rows), step):
         first = start if symmetric else 0
@@ -277,8 +275,3 @@ def _by_cosine(rows: NDArray[np.float32], centre: int, members: NDArray[np.intp]
     cosines[members == centre] = np.inf
     ordered: list[int] = members[np.argsort(-cosines, kind="stable")].tolist()
     return ordered
-
-
-def _check_counts(**counts: int) -> None:
-    for name, value in counts.items():
-        check_count(name, 0 if value is None else value)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import InputError
-from embedder.inputs import check_count
+from embedder.inputs import check_choice, check_counts
 from embedder.vectors.search import Block, Hit, ScoreFunction, nearest, scorer
 from embedder.vectors.similarity import as_float32, as_pair, cos_sim
 
@@ -47,10 +47,9 @@ def bitext_mining(
     Raises:
         InputError: arrays do not fit, or an option is not one of those.
     """
-    check_count("k", 0 if k is None else k)
-    for name, value, known in [("margin", margin, MARGINS), ("retrieval", retrieval, RETRIEVALS)]:
-        if value not in known:
-            raise InputError(f"{name} should be one of {', '.join(known)}, not {value!r}")
+    check_counts(k=k)
+    check_choice("margin", margin, MARGINS)
+    check_choice("retrieval", retrieval, RETRIEVALS)
     source, target = as_pair(source_embeddings, target_embeddings, ("source_embeddings", "target_embeddings"))
     if not (len(source) and len(target)):
         return []
@@ -157,13 +156,12 @@ def mine_hard_negatives(
     queries, corpus = as_pair(query_embeddings, corpus_embeddings, ("query_embeddings", "corpus_embeddings"))
     rows, columns = _checked_positives(positives, len(queries), len(corpus))
     most = int(np.bincount(rows).max(initial=0))
-    check_count("num_negatives", 0 if num_negatives is None else num_negatives)
+    check_counts(num_negatives=num_negatives)
     if range_max is None:
         dropping = not (absolute_margin is None and relative_margin is None and max_score is None)
         range_max = range_min + num_negatives * (_SPARE if dropping else 1) + most
     _check_range(range_min, range_max, num_negatives)
-    if sampling_strategy not in STRATEGIES:
-        raise InputError(f"sampling_strategy should be one of {', '.join(STRATEGIES)}, not {sampling_strategy!r}")
+    check_choice("sampling_strategy", sampling_strategy, STRATEGIES)
     if not len(queries) or not len(corpus):
         return [[] for _ in range(len(queries))]
     scores, ids = nearest(queries, corpus, range_max + most, score_function)

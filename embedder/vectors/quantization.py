@@ -8,18 +8,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import InputError
-from embedder.inputs import check_count
+from embedder.inputs import check_choice, check_counts
 from embedder.vectors.hamming import nearest_bits
 from embedder.vectors.search import Hit, as_hits, nearest, rescored
-from embedder.vectors.similarity import as_embeddings, dot_score
+from embedder.vectors.similarity import as_embeddings, dot_score, rows_a_block
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 _QUANTIZED = PRECISIONS[1:]
 _BITS = ("binary", "ubinary")
 # What "int8" and "binary" have less than "uint8" and "ubinary".
 _OFFSET = 128
-# Numbers that stay in the cache through several passes.
-_BLOCK = 1 << 17
 
 
 def quantize_embeddings(
@@ -48,7 +46,7 @@ def quantize_embeddings(
         InputError: the precision is unknown; arrays have other shapes or types, or are quantised already; or int8 or
             uint8 has nothing for a number: it is NaN, or a range is infinite.
     """
-    _check_precision("precision", precision, PRECISIONS)
+    check_choice("precision", precision, PRECISIONS)
     rows = _unquantized(embeddings, "embeddings")
     if precision == "float32":
         return rows.astype(np.float32)
@@ -57,16 +55,11 @@ def quantize_embeddings(
         return bits if precision == "ubinary" else _with_other_sign(bits).view(np.int8)
     bounds = _ranges(rows, ranges, calibration_embeddings)
     quantized = np.empty(rows.shape, precision)
-    step = max(1, _BLOCK // max(1, rows.shape[1]))
+    step = rows_a_block(rows)
     for start in range(0, len(rows), step):
         levels = _levels(rows[start : start + step], bounds, start)
         quantized[start : start + step] = levels - _OFFSET if precision == "int8" else levels
     return quantized
-
-
-def _check_precision(name: str, precision: object, known: tuple[str, ...]) -> None:
-    if precision not in known:
-        raise InputError(f"{name} should be one of {', '.join(known)}, not {precision!r}")
 
 
 def _unquantized(embeddings: ArrayLike, name: str) -> NDArray[np.float32]:
@@ -149,9 +142,8 @@ def semantic_search_quantized(
     Raises:
         InputError: as `quantize_embeddings`; or a number is not at least 1, or queries and corpus do not fit.
     """
-    _check_precision("corpus_precision", corpus_precision, _QUANTIZED)
-    check_count("top_k", 0 if top_k is None else top_k)
-    check_count("rescore_multiplier", 0 if rescore_multiplier is None else rescore_multiplier)
+    check_choice("corpus_precision", corpus_precision, _QUANTIZED)
+    check_counts(top_k=top_k, rescore_multiplier=rescore_multiplier)
     dtype = np.dtype(np.int8 if corpus_precision in ("int8", "binary") else np.uint8)
     corpus = as_embeddings(corpus_embeddings, "corpus_embeddings")
     if corpus.dtype != dtype:

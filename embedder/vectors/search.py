@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder.cores import usable_cores
 from embedder.errors import InputError
-from embedder.inputs import check_count
+from embedder.inputs import check_counts
 from embedder.vectors.similarity import SMALLEST_NORM, as_float32, as_pair, cos_sim, dot_score, normalize, norms_of
 from embedder.vectors.topk import Best, candidates
 
@@ -30,7 +30,7 @@ _Result = TypeVar("_Result")
 # Numbers of the corpus in a block, and scores of it: few enough to stay in a cache that the cores share, and so many
 # that a product's threads seldom wait for each other, which takes long where another program has one of the cores.
 _BLOCK_NUMBERS = 1 << 22
-_BLOCK_SCORES = 1 << 22
+BLOCK_SCORES = 1 << 22
 # Queries that are so few that a thread for each of some blocks takes less time than a product that shares its threads:
 # memory bounds both, and the former wait for nothing.
 _FEW = 2
@@ -113,12 +113,7 @@ def nearest(
     `alive` (m,) says which rows of the corpus count; None is all. `scales` (m,) is what the dot products with each row
     are multiplied by; None is 1. `longest` is a length that no row, times its scale, exceeds; None has them measured.
     """
-    for name, value in [
-        ("top_k", top_k),
-        ("query_chunk_size", query_chunk_size),
-        ("corpus_chunk_size", corpus_chunk_size),
-    ]:
-        check_count(name, 0 if value is None else value)
+    check_counts(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
     rows, columns = as_pair(queries, corpus, ("query_embeddings", "corpus_embeddings"))
     present = None if alive is None else np.flatnonzero(alive)
     total = len(columns) if present is None else len(present)
@@ -127,7 +122,7 @@ def nearest(
     if not width:
         return scores, ids
     height = min(corpus_chunk_size, max(_BLOCK_NUMBERS // max(1, columns.shape[1]), 2 * width))
-    step = min(query_chunk_size, max(1, _BLOCK_SCORES // min(height, total)))
+    step = min(query_chunk_size, max(1, BLOCK_SCORES // min(height, total)))
     whole = rows.dtype.kind in "iub" and columns.dtype.kind in "iub"
     for start in range(0, len(rows), step):
         part = slice(start, start + step)

@@ -169,7 +169,7 @@ def _pairwise(a: ArrayLike, b: ArrayLike, function: Function) -> NDArray[np.floa
         raise InputError(f"embeddings should be (n, dim) and (n, dim), not {np.shape(a)} and {np.shape(b)}")
     n = len(rows_a) if vectors[1] else len(rows_b)
     scores = np.empty(n, np.float32)
-    size = max(1, _BLOCK // max(1, rows_a.shape[1]))
+    size = rows_a_block(rows_a)
     for start in range(0, n, size):
         part = slice(start, start + size)
         x, y = (as_float32(rows if one else rows[part]) for rows, one in zip((rows_a, rows_b), vectors, strict=True))
@@ -190,8 +190,8 @@ def _euclidean(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     squares = np.empty((len(a), len(b)))
     a64 = a.astype(np.float64)
     squares_a = np.einsum("ij,ij->i", a64, a64)
-    for start in range(0, len(b), _rows_a_block(b)):
-        part = slice(start, start + _rows_a_block(b))
+    for start in range(0, len(b), rows_a_block(b)):
+        part = slice(start, start + rows_a_block(b))
         b64 = b[part].astype(np.float64)
         lengths = squares_a[:, None] + np.einsum("ij,ij->i", b64, b64)
         squares[:, part] = lengths - 2 * (a64 @ b64.T)
@@ -204,7 +204,7 @@ def _euclidean(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
 
 def _manhattan(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
     scores = np.empty((len(a), len(b)), np.float32)
-    size = _rows_a_block(b)
+    size = rows_a_block(b)
     ones = np.ones(b.shape[1], np.float32)
     differences = np.empty((size, b.shape[1]), np.float32)
     for start in range(0, len(b), size):
@@ -216,7 +216,8 @@ def _manhattan(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.flo
     return np.negative(scores, out=scores)
 
 
-def _rows_a_block(rows: NDArray[np.generic]) -> int:
+def rows_a_block(rows: NDArray[np.generic]) -> int:
+    """How many of `rows` (n, dim) to pass over several times at once, so that they stay in a core's cache."""
     return int(max(1, _BLOCK // max(1, rows.shape[1])))
 
 

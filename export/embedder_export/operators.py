@@ -34,7 +34,7 @@ def new_image_graph(height: int, width: int) -> ir.Graph:
 
 def new_model(graph: ir.Graph, output: ir.Value, width: int, *, pooled: bool = False) -> ir.Model:
     """The model of `graph`, of which `output` is float32 (batch, sequence, `width`); `pooled`, (batch, `width`)."""
-    output.name, output.dtype = (POOLED, ir.DataType.FLOAT) if pooled else (TOKEN_VECTORS, ir.DataType.FLOAT)
+    output.name, output.dtype = POOLED if pooled else TOKEN_VECTORS, ir.DataType.FLOAT
     output.shape = ir.Shape([*(_AXES[:1] if pooled else _AXES), width])
     graph.outputs.append(output)
     return ir.Model(graph, ir_version=_IR_VERSION, producer_name="embedder-export")

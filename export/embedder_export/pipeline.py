@@ -27,7 +27,6 @@ from embedder_export.verify import (
     falls_short,
     measure_quality,
     verify,
-    verify_images,
 )
 from embedder_export.write import keep_graphs, staged, write_artifact
 
@@ -78,9 +77,10 @@ def export(
         manifest = write_artifact(stage, checkpoint, tokenizer, images, choices, dimension)
         write_manifest(manifest, stage)
 
-        manifest = replace(manifest, parity=verify(stage, checkpoint, report))
+        parity, of_images = verify(stage, checkpoint, report)
         if images is not None:
-            manifest = replace(manifest, images=replace(images, parity=verify_images(stage, checkpoint, report)))
+            images = replace(images, parity=of_images)
+        manifest = replace(manifest, parity=parity, images=images)
         manifest = _with_quality(stage, manifest, graphs, report)
         write_manifest(manifest, stage)
     return manifest

@@ -17,6 +17,7 @@ from embedder import Embedder, hub
 from embedder.errors import ModelNotFoundError
 from embedder.manifest import GRAPH_INPUTS
 from embedder.session import PROVIDERS, Session
+from PIL import Image
 
 from embedder_export.body import TOKEN_VECTORS
 from embedder_export.checkpoint import Checkpoint
@@ -46,47 +47,18 @@ class Reference:
 def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int) -> Reference | None:
     """The checkpoint in sentence-transformers, on the CPU, with texts cut at `max_seq_length`; None if not installed.
 
+    Of a CLIP it takes images, too, as uint8 (height, width, 3).
+
     Raises:
-        CheckpointError: sentence-transformers cannot load it, or, later, fails on texts.
+        CheckpointError: sentence-transformers cannot load it, or, later, fails on texts or images.
     """
-    model = _load_sentence_transformer(checkpoint)
-    if model is None:
-        return None
-    # Padded on the left, its vectors depend on their batch-mates wherever positions are counted from the padding's
-    # start. Padded on the right each is what it is alone.
-    model.tokenizer.padding_side = "right"
-    # It fails where its limit is past the table of positions.
-    model.max_seq_length = min(model.max_seq_length, max_seq_length)
-    return Reference(_reference_name(), _encode_by(model, checkpoint))
-
-
-def sentence_transformers_image_reference(checkpoint: Checkpoint) -> Reference | None:
-    """The same for images, uint8 (height, width, 3)."""
-    model = _load_sentence_transformer(checkpoint)
-    if model is None:
-        return None
-    encode = _encode_by(model, checkpoint)
-
-    def encode_images(images: list[Any], prompt: str | None) -> np.ndarray:
-        from PIL import Image
-
-        return encode([Image.fromarray(image) for image in images], prompt)
-
-    return Reference(_reference_name(), encode_images)
-
-
-def _reference_name() -> str:
-    return f"sentence-transformers {version('sentence-transformers')}"
-
-
-def _load_sentence_transformer(checkpoint: Checkpoint) -> SentenceTransformer | None:
     if find_spec("sentence_transformers") is None:
         return None
     name, revision = checkpoint.repository or (str(checkpoint.directory), None)
     try:
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(
+        model = SentenceTransformer(
             name,
             revision=revision,
             device="cpu",
@@ -95,12 +67,19 @@ def _load_sentence_transformer(checkpoint: Checkpoint) -> SentenceTransformer | 
         )
     except Exception as error:  # it raises whatever the checkpoint led to
         raise CheckpointError(f"sentence-transformers cannot load {checkpoint.name}: {error}") from error
+    # Padded on the left, its vectors depend on their batch-mates wherever positions are counted from the padding's
+    # start. Padded on the right each is what it is alone.
+    model.tokenizer.padding_side = "right"
+    # It fails where its limit is past the table of positions.
+    model.max_seq_length = min(model.max_seq_length, max_seq_length)
+    return Reference(f"sentence-transformers {version('sentence-transformers')}", _encode_by(model, checkpoint))
 
 
 def _encode_by(model: SentenceTransformer, checkpoint: Checkpoint) -> Callable[[list[Any], str | None], np.ndarray]:
     def encode(inputs: list[Any], prompt: str | None) -> np.ndarray:
+        given = [Image.fromarray(one) if isinstance(one, np.ndarray) else one for one in inputs]
         try:
-            return model.encode(inputs, prompt=prompt, batch_size=8, show_progress_bar=False)
+            return model.encode(given, prompt=prompt, batch_size=8, show_progress_bar=False)
         except Exception as error:  # as above
             raise CheckpointError(f"sentence-transformers fails on {checkpoint.name}: {error}") from error
 

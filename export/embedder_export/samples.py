@@ -5,6 +5,7 @@ Half of the sentences and of the images choose and calibrate, the others measure
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.resources import files
 
 import numpy as np
@@ -86,6 +87,7 @@ def image_samples(images: Images) -> Samples:
     return Samples([{IMAGE_INPUTS[0]: np.stack(pixels[:count])} for count in _COUNTS], singles)
 
 
+@cache
 def sample_images() -> list[np.ndarray]:
     """Images of many sizes and kinds, uint8 (height, width, 3), the same ones each time."""
     generator = np.random.default_rng(0)

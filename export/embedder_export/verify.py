@@ -1,6 +1,7 @@
 """Last stage: the artifact's embeddings, by the runtime, against those of a reference."""
 
 from collections.abc import Callable
+from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,11 +12,7 @@ from embedder.manifest import IMAGE, Parity, Quality
 
 from embedder_export.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NoReferenceError, ParityError
-from embedder_export.reference import (
-    own_graph_reference,
-    sentence_transformers_image_reference,
-    sentence_transformers_reference,
-)
+from embedder_export.reference import Reference, own_graph_reference, sentence_transformers_reference
 from embedder_export.samples import parity_sentences, real_sentences, sample_images
 
 VERIFICATIONS = ("auto", "reference")
@@ -37,25 +34,36 @@ def check_verification(wanted: str) -> None:
         raise NeedsTorchError("the comparison with sentence-transformers was asked for")
 
 
-def verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]) -> Parity | None:
-    """Compare the two on `parity_sentences`; where the model leaves its prompt out of the pooling, under a prompt too.
+def verify(
+    artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]
+) -> tuple[Parity | None, Parity | None]:
+    """Compare the two on texts, and on images if the model takes them; None for what there is nothing to compare with.
 
-    The reference is sentence-transformers, where it is installed; else the checkpoint's own graph; None if there is
-    neither.
+    The reference is sentence-transformers, where it is installed; else, of texts, the checkpoint's own graph.
 
     Raises:
-        ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_DIFFERENCE`; or a
-            vector is not finite, even without a reference.
+        ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_DIFFERENCE`, of
+            images `MIN_IMAGE_COSINE` and `MAX_IMAGE_DIFFERENCE`; or a vector is not finite, even without a reference.
         CheckpointError: sentence-transformers itself fails on the checkpoint, or the artifact does.
     """
     try:
-        return _verify(artifact, checkpoint, report)
+        model = Embedder(artifact, provider="cpu", graph="fp32")
+        load = cache(partial(sentence_transformers_reference, checkpoint, model.max_seq_length))
+        of_texts = _verify_texts(model, artifact, checkpoint, load, report)
+        of_images = _verify_images(model, checkpoint, load, report) if IMAGE in model.modalities else None
     except ArtifactError as error:
         raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
+    return of_texts, of_images
 
 
-def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]) -> Parity | None:
-    model = Embedder(artifact, provider="cpu", graph="fp32")
+def _verify_texts(
+    model: Embedder,
+    artifact: Path,
+    checkpoint: Checkpoint,
+    load: Callable[[], Reference | None],
+    report: Callable[[str], None],
+) -> Parity | None:
+    """On `parity_sentences`; where the model leaves its prompt out of the pooling, under a prompt too."""
     # Where a blank text has no token, not even a special one, sentence-transformers fails on it or gives what the
     # padding gives.
     sentences = [text for text in parity_sentences() if model.tokenize(text)["attention_mask"].any()]
@@ -64,7 +72,7 @@ def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None
         tasks += [(prompt, sentences[::3]) for prompt in _PROMPTS]
     ours = np.concatenate([model.encode(texts, prompt=prompt) for prompt, texts in tasks])
     _check_finite(ours, checkpoint)
-    reference = sentence_transformers_reference(checkpoint, model.max_seq_length)
+    reference = load()
     if reference is None and not checkpoint.is_clip:  # whose own graph would have both sides, and other outputs
         reference = own_graph_reference(checkpoint, artifact, report)
     if reference is None:
@@ -78,20 +86,14 @@ def _verify(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None
     return compare(ours, theirs, [text for _, texts in tasks for text in texts], reference.name)
 
 
-def verify_images(artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]) -> Parity | None:
-    """Compare the two on every other of `sample_images`, preparation included; None without sentence-transformers.
-
-    Raises:
-        ParityError: as `verify`, by `MIN_IMAGE_COSINE` and `MAX_IMAGE_DIFFERENCE`.
-        CheckpointError: as `verify`.
-    """
+def _verify_images(
+    model: Embedder, checkpoint: Checkpoint, load: Callable[[], Reference | None], report: Callable[[str], None]
+) -> Parity | None:
+    """On every other of `sample_images`, preparation included."""
     images = sample_images()[::2]
-    try:
-        ours = Embedder(artifact, provider="cpu", graph="fp32").encode(images)
-    except ArtifactError as error:
-        raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
+    ours = model.encode(images)
     _check_finite(ours, checkpoint)
-    reference = sentence_transformers_image_reference(checkpoint)
+    reference = load()
     if reference is None:
         return None
     report(f"comparing images with {reference.name}")

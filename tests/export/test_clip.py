@@ -313,13 +313,17 @@ def test_preparation_that_is_missing_or_contradicts_itself(tmp_path):
 
 def test_images_that_differ_fail_the_export(tmp_path, monkeypatch):
     checkpoint = write_clip(tmp_path / "clip")
-    reference = verify.sentence_transformers_image_reference
+    reference = verify.sentence_transformers_reference
 
-    def wrong(checkpoint):
-        right = reference(checkpoint)
-        return type(right)(right.name, lambda images, prompt: right.encode(images[::-1], prompt))
+    def wrong(checkpoint, max_seq_length):
+        right = reference(checkpoint, max_seq_length)
 
-    monkeypatch.setattr(verify, "sentence_transformers_image_reference", wrong)
+        def encode(inputs, prompt):
+            return right.encode(inputs if isinstance(inputs[0], str) else inputs[::-1], prompt)
+
+        return type(right)(right.name, encode)
+
+    monkeypatch.setattr(verify, "sentence_transformers_reference", wrong)
     with pytest.raises(ParityError, match="worst on 'image "):
         quiet_export(checkpoint, tmp_path / "artifact", graphs=("fp32",))
     assert not (tmp_path / "artifact").exists()

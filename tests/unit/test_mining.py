@@ -32,7 +32,7 @@ def test_all_pairs_best_first(chunks):
 
 @pytest.mark.parametrize("most", [1, 2, 3, 20, 99, 1560, 1561, 10**6])
 def test_a_pair_counts_for_each_side_that_finds_it(most, monkeypatch):
-    monkeypatch.setattr(mining, "_BLOCK_SCORES", 200)
+    monkeypatch.setattr(mining, "BLOCK_SCORES", 200)
     vectors = random_vectors(1, 40, 6)
     expected = all_pairs(exact_cosines(vectors, vectors))
     close(paraphrase_mining_embeddings(vectors, max_pairs=most), expected[: most // 2])
@@ -135,7 +135,7 @@ def test_communities(threshold, bits, monkeypatch):
     found = community_detection(vectors, threshold, 5)
     assert len(found) > 3
     assert found == communities_by_definition(vectors, threshold, 5)
-    monkeypatch.setattr(mining, "_BLOCK_SCORES", 1000)
+    monkeypatch.setattr(mining, "BLOCK_SCORES", 1000)
     assert community_detection(vectors, threshold, 5) == found
     assert community_detection((7 * vectors).tolist(), threshold, 5) == found
     assert all(type(member) is int for community in found for member in community)

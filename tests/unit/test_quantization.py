@@ -4,7 +4,7 @@ import pytest
 import embedder
 from embedder import quantize_embeddings, semantic_search_quantized
 from embedder.errors import InputError
-from embedder.vectors import hamming, quantization
+from embedder.vectors import hamming
 from embedder.vectors.hamming import nearest_bits
 from embedder.vectors.quantization import PRECISIONS
 from tests.vectors import best_of, clustered, ids_of, pairs_of, random_vectors
@@ -34,7 +34,7 @@ def test_none_and_blocks(monkeypatch):
         assert len(quantize_embeddings(np.zeros((0, 8)), precision)) == 0
     vectors = random_vectors(1, 50, 7)
     whole = quantize_embeddings(vectors, "int8")
-    monkeypatch.setattr(quantization, "_BLOCK", 20)
+    monkeypatch.setattr("embedder.vectors.similarity._BLOCK", 20)
     np.testing.assert_array_equal(quantize_embeddings(vectors, "int8"), whole)
 
 
