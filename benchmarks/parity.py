@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from compare import machine
-from embedder_export.samples import parity_sentences
-from embedder_export.verify import measure
+from embedder_export.dtype.samples import parity_sentences
+from embedder_export.verify.verify import measure
 from quality import DATA, lines
 from sentence_transformers import SentenceTransformer
 
@@ -75,7 +75,7 @@ def main():
 def measured(family, scratch, full, texts):
     checkpoint = seeded(family.make, scratch / family.name, full=full)
     artifact = scratch / "artifact"
-    command = [sys.executable, "-m", "embedder_export", str(checkpoint), "--output", str(artifact), "--graphs", "fp32"]
+    command = [sys.executable, "-m", "embedder_export", str(checkpoint), "--output", str(artifact), "--dtypes", "fp32"]
     export_seconds, export_peak = timed(command)
     load_seconds, load_peak = timed([sys.executable, "-c", LOAD, str(artifact)])
     options = {"prompt": family.prompt}

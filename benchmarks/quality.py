@@ -19,7 +19,7 @@ DATA = Path(os.environ.get("EMBEDDER_TEST_DATA", Path(__file__).parents[2] / "sh
 
 
 def main(name, graph=None):
-    model = Embedder(name, graph=graph)
+    model = Embedder(name, dtype=graph)
     print(f"{model}")
     print(f"STS Benchmark dev, Spearman x 100:  {sts(model):.2f}", flush=True)
     print(f"SciFact, nDCG@10 x 100:            {scifact(model):.2f}")

@@ -29,7 +29,7 @@ UNSORTED = {"short": 16, "long": 4, "mixed": 1}
 def embedder(path, graph=None):
     from embedder import Embedder
 
-    model = Embedder(path, graph=graph) if graph else Embedder(path)
+    model = Embedder(path, dtype=graph) if graph else Embedder(path)
     return lambda texts, batch_size: model.encode(texts)
 
 

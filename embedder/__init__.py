@@ -20,7 +20,7 @@ from embedder.errors import (
 )
 
 if TYPE_CHECKING:
-    from embedder.pools import EncoderPool, encode_multi_process, start_multi_process_pool, stop_multi_process_pool
+    from embedder.pool import EncoderPool, encode_multi_process, start_multi_process_pool, stop_multi_process_pool
     from embedder.vectors.adapters import FaissIndex, UsearchIndex
     from embedder.vectors.index import VectorIndex
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
@@ -89,7 +89,7 @@ _LATER = {
     "vectors.index": ("VectorIndex",),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),
-    "pools": ("EncoderPool", "encode_multi_process", "start_multi_process_pool", "stop_multi_process_pool"),
+    "pool": ("EncoderPool", "encode_multi_process", "start_multi_process_pool", "stop_multi_process_pool"),
     "vectors.quantization": ("quantize_embeddings", "semantic_search_quantized"),
     "vectors.search": ("semantic_search",),
     "vectors.similarity": (

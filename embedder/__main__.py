@@ -2,6 +2,6 @@
 
 import sys
 
-from embedder.cli import main
+from embedder.cli.main import main
 
 sys.exit(main())

@@ -19,8 +19,11 @@ from typing import Literal, TypedDict, Unpack, overload
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.artifact import open_artifact
-from embedder.batching import pad, windows
+from embedder.artifact.locate import open_artifact
+from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE
+from embedder.common.progress import progress_bar
+from embedder.engine.batching import pad, windows
+from embedder.engine.engine import Model, Window
 from embedder.errors import ImageError, InputError
 from embedder.inputs import (
     ImageItem,
@@ -32,9 +35,6 @@ from embedder.inputs import (
     checked_list,
     is_single,
 )
-from embedder.manifest import DEFAULT_PROMPTS, IMAGE
-from embedder.model import Model, Window
-from embedder.progress import progress_bar
 from embedder.vectors import similarity
 
 DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
@@ -75,7 +75,7 @@ class Embedder:
         model: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         provider: str | None = None,
-        graph: str | None = None,
+        dtype: str | None = None,
         threads: int | None = None,
     ) -> None:
         """Load an exported model.
@@ -84,7 +84,7 @@ class Embedder:
             model: the path of an artifact; the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id of
                 a Hub repository that holds one.
             provider: "cpu" or "cuda"; None takes a GPU where onnxruntime has one, else the CPU.
-            graph: "fp32" or "int8", of those that the artifact has; "auto" is the fastest for the provider and the CPU;
+            dtype: "fp32" or "int8", of those that the artifact has; "auto" is the fastest for the provider and the CPU;
                 None is fp32, the exact one, where the artifact has it.
             threads: most threads to compute with on a CPU; None takes one for each core that this process may use.
 
@@ -96,13 +96,13 @@ class Embedder:
             DependencyError: onnxruntime is not installed.
         """
         check_count("threads", threads)
-        self._model = Model(open_artifact(model), provider, graph, threads)
+        self._model = Model(open_artifact(model), provider, dtype, threads)
         self.manifest = self._model.manifest
 
     def __repr__(self) -> str:
         return (
             f"Embedder({self.manifest.source.model!r}, dimension={self.dimension}, "
-            f"max_seq_length={self.max_seq_length}, graph={'+'.join(self._model.precisions)!r}, "
+            f"max_seq_length={self.max_seq_length}, dtype={'+'.join(self._model.dtypes)!r}, "
             f"provider={self._model.provider!r})"
         )
 
@@ -296,7 +296,7 @@ class Embedder:
         Raises:
             InputError: the shapes do not fit.
         """
-        return similarity.similarity(self.manifest.similarity, a, b)
+        return similarity.similarity(self.manifest.similarity_fn_name or "cosine", a, b)
 
     def tokenize(self, texts: str | Iterable[str]) -> dict[str, NDArray[np.int64]]:
         """What the model is given for `texts`: `input_ids` and `attention_mask`, int64 of shape (n, longest).
@@ -360,7 +360,7 @@ def encode(
     model: str | os.PathLike[str] = DEFAULT_MODEL,
     *,
     provider: str | None = None,
-    graph: str | None = None,
+    dtype: str | None = None,
     threads: int | None = None,
     **options: Unpack[EncodeOptions],
 ) -> NDArray[np.float32]:
@@ -370,11 +370,11 @@ def encode(
     """
     # What a name or a relative path means depends on where one is.
     here = None if os.path.isabs(str(model)) else os.getcwd()
-    key = (str(model), repr((provider, graph, threads)), here, os.environ.get("EMBEDDER_ARTIFACTS"))
+    key = (str(model), repr((provider, dtype, threads)), here, os.environ.get("EMBEDDER_ARTIFACTS"))
     if key not in _loaded:
         with _loading:
             if key not in _loaded:  # another thread may have been first
-                _loaded[key] = Embedder(model, provider=provider, graph=graph, threads=threads)
+                _loaded[key] = Embedder(model, provider=provider, dtype=dtype, threads=threads)
     return _loaded[key].encode(inputs, **options)
 
 

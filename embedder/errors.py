@@ -6,6 +6,7 @@ EmbedderError
 │   └── FormatError       its format is one that this version does not read
 ├── InputError            a text, an image or an option that cannot be used (also a ValueError)
 │   └── ImageError        some images cannot be read; it has the embeddings of the others
+├── SettingError          an attribute that cannot be set (also an AttributeError and a TypeError)
 ├── ProviderError         an execution provider that is unknown or not available here
 ├── WorkerError           a process of a pool died or failed
 └── DependencyError       a package is not installed (also an ImportError)
@@ -64,6 +65,10 @@ class ImageError(InputError):
     def __reduce__(self) -> tuple[object, ...]:
         """For pickle, which else would make it of its message alone."""
         return type(self), (self.reasons, self.indices, self.embeddings)
+
+
+class SettingError(EmbedderError, AttributeError, TypeError):
+    """An attribute cannot be set. The message says what to do instead."""
 
 
 class ProviderError(EmbedderError):

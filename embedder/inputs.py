@@ -11,8 +11,8 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.engine.preprocessing import is_image
 from embedder.errors import InputError
-from embedder.images import is_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage

@@ -26,7 +26,7 @@ def main():
     sources, targets = zip(*rows[: options.texts], strict=True)
     order = np.random.default_rng(0).permutation(len(targets))
     targets = [targets[at] for at in order]
-    model = Embedder(options.model, graph="auto")
+    model = Embedder(options.model, dtype="auto")
     vectors = model.encode(sources), model.encode(targets)
 
     for score, source, target in bitext_mining(*vectors)[:3]:

@@ -21,7 +21,7 @@ def main():
     rows = [line.split("\t") for line in options.file.read_text(encoding="utf-8").removesuffix("\n").split("\n")][1:]
     rows = rows[:: max(1, len(rows) // (options.texts or len(rows)))]
     labels, texts = zip(*rows, strict=True)
-    pairs = paraphrase_mining(Embedder("all-MiniLM-L6-v2", graph="auto"), texts, top_k=10)
+    pairs = paraphrase_mining(Embedder("all-MiniLM-L6-v2", dtype="auto"), texts, top_k=10)
 
     for score, one, other in pairs[:: max(1, len(pairs) // 8)][:4]:
         print(f"{score:.3f}  {texts[one]}\n       {texts[other]}")

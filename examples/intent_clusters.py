@@ -24,7 +24,7 @@ def main():
 
     rows = [line.split("\t") for line in options.file.read_text(encoding="utf-8").removesuffix("\n").split("\n")][1:]
     labels, texts = zip(*rows[: options.texts], strict=True)
-    vectors = Embedder("all-MiniLM-L6-v2", graph="auto").encode(texts, normalize_embeddings=True)
+    vectors = Embedder("all-MiniLM-L6-v2", dtype="auto").encode(texts, normalize_embeddings=True)
     count = len(set(labels))
 
     communities = community_detection(vectors, threshold=0.6, min_community_size=5)

@@ -24,7 +24,7 @@ def main():
 
     rows = options.file.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
     texts = [row.split("\t")[-1] for row in rows][:: max(1, len(rows) // (options.texts or len(rows)))]
-    vectors = Embedder("all-MiniLM-L6-v2", graph="auto").encode(texts, normalize_embeddings=True)
+    vectors = Embedder("all-MiniLM-L6-v2", dtype="auto").encode(texts, normalize_embeddings=True)
     asked = np.arange(len(vectors)) % 10 == 0
     queries, corpus = vectors[asked], vectors[~asked]
     exact = semantic_search(queries, corpus, top_k=TOP)

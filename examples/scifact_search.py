@@ -24,7 +24,7 @@ def main():
     parser.add_argument("--documents", type=int, help="no more than so many, those that are judged first")
     options = parser.parse_args()
 
-    model = Embedder("all-MiniLM-L6-v2", graph="auto")
+    model = Embedder("all-MiniLM-L6-v2", dtype="auto")
     corpus, claims, relevant = read(options.directory, options.documents)
     if options.index and options.index.exists():
         index = VectorIndex.load(options.index, model=model)

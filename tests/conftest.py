@@ -23,7 +23,7 @@ settings.load_profile("project")
 def _own_cache(monkeypatch, tmp_path_factory):
     """No test reads or writes the user's cache; and none packs weights unless it is about that."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setenv("EMBEDDER_OPTIMIZE", "0")
+    monkeypatch.setenv("EMBEDDER_PREPACK", "0")
 
 
 @pytest.fixture

@@ -6,28 +6,29 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from embedder_export.graphs import save_graph
-from embedder_export.head import add_head
-from embedder_export.layers import Normalize, Pooling, describe
-from embedder_export.operators import Operators, new_graph, new_image_graph, new_model
+from embedder_export.checkpoint.modules import Normalize, Pooling, describe
+from embedder_export.graph.files import save_graph
+from embedder_export.graph.operators import Operators, new_graph, new_image_graph, new_model
+from embedder_export.head.head import add_head
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
-from embedder.manifest import (
-    FORMAT_VERSION,
+from embedder.artifact.manifest import (
     GRAPH_INPUTS,
     POOLING_MASK,
     Candidate,
     File,
     Graph,
-    Images,
+    ImageSettings,
     Manifest,
+    Output,
     Parity,
     Quality,
     Source,
+    TokenizerSettings,
     read_manifest,
     write_manifest,
 )
-from embedder.manifest import Tokenizer as TokenizerSettings
+from embedder.artifact.upgrades import FORMAT_VERSION
 
 WORDS = (
     "[PAD] [UNK] [CLS] [SEP] a b c d e f the cat dog sat on mat query document : ! , . ##s ##ing 1 2 3 é 字 "
@@ -74,8 +75,8 @@ def write_tiny_artifact(
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         source=Source("tiny", None, "0" * 64),
-        dimension=DIMENSION,
-        similarity="cosine",
+        task="embed",
+        similarity_fn_name="cosine",
         tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0, SPECIAL_IDS),
         images=None,
         image_model=None,
@@ -85,11 +86,11 @@ def write_tiny_artifact(
         graphs=(
             Graph(
                 modality="text",
-                precision="fp32",
+                dtype="fp32",
                 file=described(directory / "model.onnx"),
                 weights=described(directory / "model.onnx.data"),
                 inputs=GRAPH_INPUTS if include_prompt else (*GRAPH_INPUTS, POOLING_MASK),
-                output="embedding",
+                outputs=(Output("embedding", "dense", (DIMENSION,)),),
                 form="traced",
                 candidates=(),
                 quality=None,
@@ -117,7 +118,7 @@ def add_image_graph(directory: Path) -> None:
     file, weights = (described(directory / name) for name in ("image.onnx", "image.onnx.data"))
     of_images = replace(manifest.graphs[0], modality="image", file=file, weights=weights, inputs=("pixel_values",))
     size = (IMAGE_SIZE, IMAGE_SIZE)
-    images = Images(size, "box", (), 1 / 255, (0.0,) * 3, (1.0,) * 3, tokens=100, parity=None)
+    images = ImageSettings(size, "box", (), 1 / 255, (0.0,) * 3, (1.0,) * 3, tokens=100, parity=None)
     write_manifest(replace(manifest, graphs=(*manifest.graphs, of_images), images=images), directory)
 
 
@@ -137,7 +138,7 @@ def add_int8_graph(directory: Path) -> None:
     manifest = read_manifest(directory)
     graph = replace(
         manifest.graphs[0],
-        precision="int8",
+        dtype="int8",
         file=described(directory / "model.int8.onnx"),
         weights=described(directory / "model.int8.onnx.data"),
         candidates=(Candidate("fp32", 2.0), Candidate("int8", 1.0)),

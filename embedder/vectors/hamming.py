@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.cores import usable_cores
+from embedder.common.cores import usable_cores
 from embedder.vectors.topk import Best, candidates
 
 # Rows of a block, of which a word each stays in the cache; and queries that are looked at in turn.

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.digests import check_once
+from embedder.common.digests import check_once
 from embedder.errors import ArtifactError, FormatError
 
 FORMAT_VERSION = 1

@@ -8,14 +8,14 @@ import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from embedder.artifact.manifest import Parity
 from embedder.errors import EmbedderError
-from embedder.manifest import Parity
 
 from embedder_export import __version__
-from embedder_export.checkpoint import read_checkpoint
-from embedder_export.convert import CONVERTERS, check_converter
-from embedder_export.pipeline import GRAPHS, export
-from embedder_export.verify import VERIFICATIONS, check_verification
+from embedder_export.body.convert import CONVERTERS, check_converter
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.pipeline import DTYPES, export
+from embedder_export.verify.verify import VERIFICATIONS, check_verification
 
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph with pooling and
 normalisation baked in, its tokenizer and a manifest. The export ends by comparing its embeddings with those of
@@ -51,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "the best reference that is here",
     )
     parser.add_argument(
-        "--graphs",
-        type=_graphs,
+        "--dtypes",
+        type=_dtypes,
         metavar="NAME,...",
-        help=f"which of {','.join(GRAPHS)} to write; default: all that are good enough",
+        help=f"which of {','.join(DTYPES)} to write; default: all that are good enough",
     )
     options = parser.parse_args(arguments)
     report = _reporter()
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report(f"reading the checkpoint {options.model}")
         _quieten_libraries()
         checkpoint = read_checkpoint(options.model)
-        manifest = export(checkpoint, options.output, report, converter=options.converter, graphs=options.graphs)
+        manifest = export(checkpoint, options.output, report, converter=options.converter, dtypes=options.dtypes)
     except EmbedderError as error:
         # Other libraries' messages, which ours may end in, have many lines.
         print(f"embedder-export: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -78,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _graphs(names: str) -> tuple[str, ...]:
+def _dtypes(names: str) -> tuple[str, ...]:
     wanted = tuple(name.strip() for name in names.split(","))
     for name in wanted:
-        if name not in GRAPHS:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(GRAPHS)}")
+        if name not in DTYPES:
+            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(DTYPES)}")
     return wanted
 
 

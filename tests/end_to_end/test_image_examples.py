@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from embedder_export import pipeline
-from embedder_export.checkpoint import read_checkpoint
+from embedder_export.checkpoint.read import read_checkpoint
 from PIL import Image, ImageDraw
 from transformers import CLIPImageProcessor, CLIPModel, CLIPTokenizerFast
 
@@ -35,7 +35,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def artifact(checkpoint, tmp_path_factory):
     directory = tmp_path_factory.mktemp("artifact") / "clip"
-    pipeline.export(read_checkpoint(str(checkpoint)), directory, lambda line: None, graphs=("fp32",))
+    pipeline.export(read_checkpoint(str(checkpoint)), directory, lambda line: None, dtypes=("fp32",))
     return directory
 
 

@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from embedder_export.samples import parity_sentences
-from embedder_export.verify import measure
+from embedder_export.dtype.samples import parity_sentences
+from embedder_export.verify.verify import measure
 from sentence_transformers import SentenceTransformer
 
 import embedder
@@ -59,7 +59,7 @@ MAKERS = [
 def test_same_vectors_as_sentence_transformers(export, tmp_path, make):
     checkpoint = families.seeded(make, tmp_path / "checkpoint")
     families.unpickle(checkpoint)
-    answer = export(checkpoint, "--graphs", "fp32")
+    answer = export(checkpoint, "--dtypes", "fp32")
     assert answer.returncode == 0, answer.stderr
     assert "not compared, for neither" in answer.stderr
     model = embedder.Embedder(tmp_path / "artifact", provider="cpu")

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from embedder_export import pipeline
-from embedder_export.checkpoint import read_checkpoint
-from embedder_export.samples import sample_images
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.dtype.samples import sample_images
 from PIL import Image
 
 from tests import families
@@ -75,7 +75,7 @@ def instructor(tmp_path_factory):
     """A small one in the place of the one from the Hub."""
     directory = tmp_path_factory.mktemp("instructor")
     checkpoint = families.seeded(families.instructor, directory / "checkpoint")
-    pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None, graphs=("fp32",))
+    pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None, dtypes=("fp32",))
     return directory / "artifact"
 
 
@@ -84,7 +84,7 @@ def clip(tmp_path_factory):
     """Likewise."""
     directory = tmp_path_factory.mktemp("clip")
     checkpoint = read_checkpoint(str(write_clip(directory / "checkpoint")))
-    pipeline.export(checkpoint, directory / "artifact", lambda line: None, graphs=("fp32",))
+    pipeline.export(checkpoint, directory / "artifact", lambda line: None, dtypes=("fp32",))
     return directory / "artifact"
 
 

@@ -6,21 +6,22 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from embedder_export import cli, native, pipeline, verify
-from embedder_export.checkpoint import read_checkpoint
+from embedder_export import cli, pipeline
+from embedder_export.body import native
+from embedder_export.body.traced import trace_clip
+from embedder_export.checkpoint.image_processor import read_images
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.dtype.samples import parity_sentences, sample_images
 from embedder_export.errors import CheckpointError, NotNativeError, ParityError
-from embedder_export.graphs import save_graph
-from embedder_export.images import read_images
-from embedder_export.samples import parity_sentences, sample_images
-from embedder_export.traced import trace_clip
-from embedder_export.verify import measure
+from embedder_export.graph.files import save_graph
+from embedder_export.verify.verify import measure, verify
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import CLIPModel
 
 import embedder
 from benchmarks.quality import lines
-from embedder.manifest import read_manifest
+from embedder.artifact.manifest import read_manifest
 from tests import clips
 from tests.checkpoints import edit_json, write_json
 from tests.clips import IMAGE_SIZE, LAYOUTS, PREPROCESSOR, body_of, write_clip
@@ -120,7 +121,7 @@ def test_settings_of_old_are_there_twice(tmp_path):
 def exported(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
     checkpoint = write_clip(directory / "clip", layout=request.param)
-    manifest = quiet_export(checkpoint, directory / "artifact", graphs=("fp32", "int8", "fp16"))
+    manifest = quiet_export(checkpoint, directory / "artifact", dtypes=("fp32", "int8", "fp16"))
     return checkpoint, directory / "artifact", manifest
 
 
@@ -164,14 +165,14 @@ def test_files_and_settings_of_the_artifact(exported):
     ]
     assert (manifest.images.resize, manifest.images.crop) == ((IMAGE_SIZE,), (IMAGE_SIZE, IMAGE_SIZE))
     assert manifest.images.tokens == 17
-    assert (manifest.dimension, manifest.similarity, manifest.image_model) == (24, "cosine", None)
+    assert (manifest.dimension, manifest.similarity_fn_name, manifest.image_model) == (24, "cosine", None)
     assert manifest.head.layers == ()
 
 
 @pytest.mark.parametrize(("precision", "least"), [("int8", 0.98), ("fp16", 0.9999)])
 def test_other_precisions_are_near(exported, precision, least):
     _, artifact, _ = exported
-    exact, other = (embedder.Embedder(artifact, graph=name) for name in ("fp32", precision))
+    exact, other = (embedder.Embedder(artifact, dtype=name) for name in ("fp32", precision))
     for inputs in ([text for text in TEXTS if text.strip()], sample_images()[:20]):
         cosine, _ = measure(other.encode(inputs), exact.encode(inputs))
         assert cosine.min() > least
@@ -185,7 +186,7 @@ def test_optimum_is_the_fallback(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", text={"hidden_act": "mish"}, vision={"hidden_act": "relu2"})
     with pytest.raises(NotNativeError, match="'mish' as hidden_act"):
         quiet_export(checkpoint, tmp_path / "artifact", converter="native")
-    manifest = quiet_export(checkpoint, tmp_path / "artifact", graphs=("fp32",))
+    manifest = quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32",))
     assert {graph.form for graph in manifest.graphs} == {"traced"}
     assert manifest.parity.min_cosine > 0.99999
     assert manifest.images.parity.min_cosine > 0.99999
@@ -199,7 +200,7 @@ def test_both_converters_agree(tmp_path):
 
 def test_modules_after_it_are_for_both_sides(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", layout="old", modules=("Normalize",))
-    manifest = quiet_export(checkpoint, tmp_path / "artifact", graphs=("fp32",))
+    manifest = quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32",))
     assert manifest.head.layers == ("normalize",)
     vectors = embedder.Embedder(tmp_path / "artifact").encode(["a cat", sample_images()[0]])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
@@ -325,7 +326,7 @@ def test_images_that_differ_fail_the_export(tmp_path, monkeypatch):
 
     monkeypatch.setattr(verify, "sentence_transformers_reference", wrong)
     with pytest.raises(ParityError, match="worst on 'image "):
-        quiet_export(checkpoint, tmp_path / "artifact", graphs=("fp32",))
+        quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32",))
     assert not (tmp_path / "artifact").exists()
 
 
@@ -334,7 +335,7 @@ def test_a_model_of_texts_that_goes_with_one_of_images_says_so(tmp_path):
 
     name = "clip-ViT-B-32-multilingual-v1"
     checkpoint = write_checkpoint(tmp_path / name, modules=("Transformer", "Pooling"))
-    manifest = quiet_export(checkpoint, tmp_path / "artifact", graphs=("fp32",))
+    manifest = quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32",))
     assert (manifest.image_model, manifest.images) == ("clip-ViT-B-32", None)
 
 

@@ -7,19 +7,19 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from embedder_export import cli, pipeline, verify
-from embedder_export.checkpoint import read_checkpoint
-from embedder_export.graphs import save_graph
-from embedder_export.int8 import MOST_WEIGHT
-from embedder_export.rounding import compensated, nearest
-from embedder_export.samples import parity_sentences
-from embedder_export.verify import measure
+from embedder_export import cli, pipeline
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.dtype.int8 import MOST_WEIGHT
+from embedder_export.dtype.rounding import compensated, nearest
+from embedder_export.dtype.samples import parity_sentences
+from embedder_export.graph.files import save_graph
+from embedder_export.verify.verify import measure, verify
 from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
 from benchmarks.quality import lines, spearman
-from embedder.manifest import read_manifest
+from embedder.artifact.manifest import read_manifest
 from tests import families
 from tests.checkpoints import write_checkpoint
 from tests.families import FAMILIES
@@ -62,13 +62,13 @@ def exported(request, tmp_path_factory):
     """A family of models, small, in fp32 and int8, whatever that is worth."""
     directory = tmp_path_factory.mktemp("int8")
     checkpoint = families.seeded(request.param.make, directory / "checkpoint")
-    quiet_export(checkpoint, directory / "artifact", graphs=("fp32", "int8"))
+    quiet_export(checkpoint, directory / "artifact", dtypes=("fp32", "int8"))
     return directory / "artifact", request.param.prompt
 
 
 def test_same_vector_alone_or_in_any_batch(exported):
     artifact, prompt = exported
-    model = embedder.Embedder(artifact, graph="int8", provider="cpu")
+    model = embedder.Embedder(artifact, dtype="int8", provider="cpu")
     alone = np.stack([model.encode(text, prompt=prompt) for text in TEXTS])
     lengths = np.linalg.norm(alone, axis=1, keepdims=True)
     for seed, batch_size in enumerate((None, 1, 7, 64)):
@@ -79,7 +79,7 @@ def test_same_vector_alone_or_in_any_batch(exported):
 
 def test_near_to_fp32(exported):
     artifact, prompt = exported
-    exact, ours = (embedder.Embedder(artifact, graph=name).encode(TEXTS, prompt=prompt) for name in ("fp32", "int8"))
+    exact, ours = (embedder.Embedder(artifact, dtype=name).encode(TEXTS, prompt=prompt) for name in ("fp32", "int8"))
     cosine, _ = measure(ours, exact)
     assert cosine.mean() > 0.99
     int8 = read_manifest(artifact).graphs[1]
@@ -119,10 +119,10 @@ def test_file_is_a_quarter(exported):
 
 def test_by_optimum_too(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
-    manifest = quiet_export(checkpoint, tmp_path / "artifact", converter="optimum", graphs=("fp32", "int8"))
+    manifest = quiet_export(checkpoint, tmp_path / "artifact", converter="optimum", dtypes=("fp32", "int8"))
     assert [candidate.name for candidate in manifest.graphs[1].candidates] == ["fp32", "int8"]
     assert len(integers_of(tmp_path / "artifact/model.int8.onnx")) == 12
-    exact, ours = (embedder.Embedder(tmp_path / "artifact", graph=name).encode(TEXTS) for name in ("fp32", "int8"))
+    exact, ours = (embedder.Embedder(tmp_path / "artifact", dtype=name).encode(TEXTS) for name in ("fp32", "int8"))
     cosine, _ = measure(ours, exact)
     assert cosine.mean() > 0.99
 
@@ -134,7 +134,7 @@ def checkpoint(tmp_path_factory):
 
 def precisions(directory):
     files = {path.name for path in directory.glob("*.onnx*")}
-    found = [graph.precision for graph in read_manifest(directory).graphs]
+    found = [graph.dtype for graph in read_manifest(directory).graphs]
     assert files == {file.name for graph in read_manifest(directory).graphs for file in (graph.file, graph.weights)}
     return found
 
@@ -145,7 +145,7 @@ def test_what_is_not_good_enough_is_not_written_unless_asked_for(checkpoint, tmp
     assert "it falls short of" in (err := capsys.readouterr().err)
     assert "and is not written; --graphs writes it all the same" in err
     assert precisions(tmp_path / "default") == ["fp32"]
-    assert cli.main([str(checkpoint), "--output", str(tmp_path / "asked"), "--graphs", "fp32,int8"]) == 0
+    assert cli.main([str(checkpoint), "--output", str(tmp_path / "asked"), "--dtypes", "fp32,int8"]) == 0
     assert "it falls short of" in (err := capsys.readouterr().err)
     assert "is not written" not in err
     assert precisions(tmp_path / "asked") == ["fp32", "int8"]
@@ -155,7 +155,7 @@ def test_what_is_not_good_enough_is_not_written_unless_asked_for(checkpoint, tmp
     ("graphs", "expected"), [("fp32", ["fp32"]), ("int8", ["int8"]), ("int8, fp32", ["fp32", "int8"])]
 )
 def test_graphs_that_are_asked_for(checkpoint, tmp_path, graphs, expected):
-    assert cli.main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--graphs", graphs]) == 0
+    assert cli.main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--dtypes", graphs]) == 0
     assert precisions(tmp_path / "artifact") == expected
     model = embedder.Embedder(tmp_path / "artifact")
     assert model.encode("a b").shape == (32,)
@@ -167,7 +167,7 @@ def test_what_cannot_be_quantised_is_not_written_unless_asked_for(checkpoint, tm
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "default")]) == 0
     assert "int8 is not written, as it cannot be made: division by zero" in capsys.readouterr().err
     assert precisions(tmp_path / "default") == ["fp32"]
-    assert cli.main([str(checkpoint), "--output", str(tmp_path / "asked"), "--graphs", "int8"]) == 1
+    assert cli.main([str(checkpoint), "--output", str(tmp_path / "asked"), "--dtypes", "int8"]) == 1
     assert "int8 of small cannot be made: division by zero" in capsys.readouterr().err
     assert not (tmp_path / "asked").exists()
 
@@ -187,7 +187,7 @@ def test_what_onnxruntime_has_no_kernel_for_is_not_written(checkpoint, tmp_path,
 @pytest.mark.parametrize("graphs", ["", "fp8", "fp32,", "INT8"])
 def test_graphs_that_are_none(checkpoint, tmp_path, capsys, graphs):
     with pytest.raises(SystemExit):
-        cli.main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--graphs", graphs])
+        cli.main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--dtypes", graphs])
     assert "is none of fp32, int8" in capsys.readouterr().err
 
 
@@ -203,8 +203,8 @@ def test_weights_and_activations_of_zero(tmp_path):
         for part in ("weight", "bias"):
             weights[f"{name}.{part}"] = torch.zeros_like(weights[f"{name}.{part}"])
     save_file(weights, path, {"format": "pt"})
-    quiet_export(checkpoint, tmp_path / "artifact", graphs=("fp32", "int8"))
-    exact, ours = (embedder.Embedder(tmp_path / "artifact", graph=name).encode(TEXTS) for name in ("fp32", "int8"))
+    quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32", "int8"))
+    exact, ours = (embedder.Embedder(tmp_path / "artifact", dtype=name).encode(TEXTS) for name in ("fp32", "int8"))
     cosine, _ = measure(ours, exact)
     assert cosine.min() > 0.98
 
@@ -234,7 +234,7 @@ def test_errors_that_make_up_for_one_another_are_less_on_what_goes_together():
 
 @pytest.fixture(scope="module")
 def real(minilm):
-    return {name: embedder.Embedder(minilm, graph=name, provider="cpu") for name in ("fp32", "int8")}
+    return {name: embedder.Embedder(minilm, dtype=name, provider="cpu") for name in ("fp32", "int8")}
 
 
 def test_the_real_one_on_sts(real, data):

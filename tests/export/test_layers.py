@@ -7,10 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from embedder_export.errors import CheckpointError
-from embedder_export.graphs import save_graph
-from embedder_export.head import add_head
-from embedder_export.layers import (
+from embedder_export.checkpoint.modules import (
     POOLING_MODES,
     SENTENCE,
     TOKENS,
@@ -22,7 +19,10 @@ from embedder_export.layers import (
     describe,
     read_layers,
 )
-from embedder_export.operators import ACTIVATIONS
+from embedder_export.errors import CheckpointError
+from embedder_export.graph.files import save_graph
+from embedder_export.graph.operators import ACTIVATIONS
+from embedder_export.head.head import add_head
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file

@@ -11,15 +11,15 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from embedder_export import native
-from embedder_export.body import Body
-from embedder_export.checkpoint import read_checkpoint
-from embedder_export.convert import check_converter, convert_bodies
+from embedder_export.body import native
+from embedder_export.body.body import Body
+from embedder_export.body.convert import check_converter, convert_bodies
+from embedder_export.body.native.network import bucket
+from embedder_export.body.native.settings import ACTIVATION_NAMES, DERIVED
+from embedder_export.body.traced import trace_body
+from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
-from embedder_export.graphs import save_graph
-from embedder_export.native.network import bucket
-from embedder_export.native.settings import ACTIVATION_NAMES, DERIVED
-from embedder_export.traced import trace_body
+from embedder_export.graph.files import save_graph
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file

@@ -6,18 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from embedder_export import fuse, pipeline
-from embedder_export.checkpoint import read_checkpoint
+from embedder_export import pipeline
+from embedder_export.body import fuse
+from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
-from embedder_export.tokenizer import convert_tokenizer
-from embedder_export.write import staged
+from embedder_export.tokenizer.convert import convert_tokenizer
+from embedder_export.write.write import staged
 from transformers import BertModel, Qwen2Config, Qwen2ForCausalLM
 
 import embedder
-from embedder.artifact import open_artifact
-from embedder.manifest import Head
-from embedder.packed import optimize
+from embedder.artifact.locate import open_artifact
+from embedder.artifact.manifest import Head
+from embedder.backends.prepacked import prepack
 from tests import families
 from tests.checkpoints import (
     NEW_POOLING,
@@ -37,7 +38,7 @@ PROMPTS = {"query": "find: ", "passage": ""}
 
 def export(model, output, **options):
     """In fp32 alone, for int8 takes seconds and has tests of its own."""
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, graphs=("fp32",), **options)
+    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, dtypes=("fp32",), **options)
 
 
 def reference(checkpoint, texts, **options):
@@ -95,7 +96,7 @@ def test_settings_of_the_checkpoint_are_in_the_manifest(checkpoint, artifact):
     manifest = model.manifest
     assert (manifest.source.model, manifest.source.revision) == ("small", None)
     assert (manifest.dimension, manifest.tokenizer.max_seq_length, manifest.tokenizer.pad_id) == (32, 32, 0)
-    assert (manifest.similarity, manifest.prompts, manifest.default_prompt_name) == (
+    assert (manifest.similarity_fn_name, manifest.prompts, manifest.default_prompt_name) == (
         "dot",
         PROMPTS,
         "query",
@@ -140,7 +141,7 @@ def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, 
     output = tmp_path / "artifact"
     shutil.copytree(artifact, output)
     (output / "model.int8.onnx").write_text("of an earlier export")
-    optimize(open_artifact(output))
+    prepack(open_artifact(output))
     export(checkpoint, output)
     assert not (output / "model.int8.onnx").exists()
     assert not (output / "optimized").exists()

@@ -6,8 +6,9 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 import torch
-from embedder_export import pipeline, traced
-from embedder_export.checkpoint import read_checkpoint
+from embedder_export import pipeline
+from embedder_export.body import traced
+from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import CheckpointError
 from safetensors.torch import load_file, save_file
 
@@ -19,7 +20,7 @@ from tests.tiny import tiny_body
 
 def export(model, output, **options):
     """In fp32 alone, for int8 takes seconds and has tests of its own."""
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, graphs=("fp32",), **options)
+    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, dtypes=("fp32",), **options)
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,17 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from embedder_export import choose, traced
-from embedder_export.checkpoint import read_checkpoint
+from embedder_export.body import traced
+from embedder_export.checkpoint.modules import Pooling
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.dtype import choose
+from embedder_export.dtype.samples import parity_sentences, text_samples
 from embedder_export.errors import CheckpointError, ParityError
-from embedder_export.graphs import save_graph, weights_of
-from embedder_export.head import add_head
-from embedder_export.layers import Pooling
-from embedder_export.operators import Operators
-from embedder_export.samples import parity_sentences, text_samples
-from embedder_export.tokenizer import ConvertedTokenizer
-from embedder_export.verify import compare
+from embedder_export.graph.files import save_graph, weights_of
+from embedder_export.graph.operators import Operators
+from embedder_export.head.head import add_head
+from embedder_export.tokenizer.convert import ConvertedTokenizer
+from embedder_export.verify.verify import compare
 
 from tests.checkpoints import write_checkpoint
 from tests.tiny import DIMENSION, TABLE, tiny_body, tiny_tokenizer

@@ -9,11 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 import transformers
-from embedder_export.checkpoint import Checkpoint
+from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
-from embedder_export.native_tokenizer import EffectiveTokenizer, read_natively
-from embedder_export.tokenizer import convert_tokenizer
-from embedder_export.tokenizer_classes import CLASS_OF_MODEL
+from embedder_export.tokenizer.classes import CLASS_OF_MODEL
+from embedder_export.tokenizer.convert import convert_tokenizer
+from embedder_export.tokenizer.native import EffectiveTokenizer, read_natively
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors

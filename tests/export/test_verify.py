@@ -9,10 +9,10 @@ import onnx_ir as ir
 import pytest
 import torch
 from embedder_export import pipeline
-from embedder_export.checkpoint import read_checkpoint
+from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, ParityError
-from embedder_export.reference import OWN_GRAPH
+from embedder_export.verify.reference import OWN_GRAPH
 from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_own_graph
@@ -34,7 +34,7 @@ def checkpoint(tmp_path):
 def export(checkpoint, tmp_path, **options):
     lines = []
     manifest = pipeline.export(
-        read_checkpoint(str(checkpoint)), tmp_path / "artifact", lines.append, graphs=("fp32",), **options
+        read_checkpoint(str(checkpoint)), tmp_path / "artifact", lines.append, dtypes=("fp32",), **options
     )
     return manifest.parity, lines
 

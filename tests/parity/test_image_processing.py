@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from embedder import images
+from embedder.artifact.manifest import RESAMPLES, ImageSettings
+from embedder.engine import preprocessing as images
+from embedder.engine.preprocessing import Preprocessor
 from embedder.errors import InputError
-from embedder.images import Preprocessor
-from embedder.manifest import RESAMPLES, Images
 
 transformers = pytest.importorskip("transformers")
 
@@ -23,7 +23,7 @@ STEP = 1 / 255 / min(STD)
 
 
 def settings(resize=(224,), resample="bicubic", crop=(224, 224), rescale=1 / 255, mean=MEAN, std=STD):
-    return Images(tuple(resize), resample, tuple(crop), rescale, tuple(mean), tuple(std), 50, None)
+    return ImageSettings(tuple(resize), resample, tuple(crop), rescale, tuple(mean), tuple(std), 50, None)
 
 
 def original(item, chosen):

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 import embedder
-from embedder import digests, hub
+from embedder.artifact import hub
+from embedder.artifact.manifest import Source, read_manifest, write_manifest
+from embedder.common import digests
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
-from embedder.manifest import Source, read_manifest, write_manifest
 from tests.tiny import flip_a_bit, redescribe
 
 

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedder.batching import pad, plan_batches, windows
+from embedder.engine.batching import pad, plan_batches, windows
 
 LENGTHS = st.lists(st.integers(0, 600), max_size=80)
 

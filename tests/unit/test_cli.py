@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
-from embedder.cli import main
-from embedder.records import open_output, write_npy
+from embedder.cli.main import main
+from embedder.cli.records import open_output, write_npy
 from tests.tiny import expected, flip_a_bit, ids_of, write_tiny_artifact
 
 TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
@@ -221,7 +221,7 @@ def test_output_to_a_device(encode):
 
 
 def test_an_error_leaves_standard_output_alone(tiny, tmp_path):
-    code = "import sys; from embedder.cli import main; main(sys.argv[1:]); print('still here')"
+    code = "import sys; from embedder.cli.main import main; main(sys.argv[1:]); print('still here')"
     command = [sys.executable, "-c", code, "encode", "-m", str(tiny), "no-such-file"]
     answer = subprocess.run(command, cwd=Path(embedder.__file__).parents[1], capture_output=True, text=True, check=True)
     assert (answer.stdout, answer.stderr) == (
@@ -243,7 +243,7 @@ def test_similarity(tiny, capsys):
 
 
 def test_info(make_artifact, capsys):
-    from embedder.manifest import Parity
+    from embedder.artifact.manifest import Parity
 
     parity = Parity("sentence-transformers 5.7.0", 252, 0.9999999, 3.1e-7)
     prompts = {"query": "query : "}
@@ -298,7 +298,7 @@ def test_interrupt(tiny, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("embedder.cli.Embedder", interrupt)
+    monkeypatch.setattr("embedder.cli.main.Embedder", interrupt)
     assert main(["similarity", "a", "b", "--model", str(tiny)]) == 130
 
 

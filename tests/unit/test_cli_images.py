@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import embedder
-from embedder import cli
-from embedder.manifest import read_manifest, write_manifest
+from embedder.artifact.manifest import read_manifest, write_manifest
+from embedder.cli import main as cli
 from tests.tiny import IMAGE_SIZE, add_image_graph, expected_of_image, write_tiny_artifact
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)

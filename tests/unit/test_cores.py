@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from embedder import cores
+from embedder.common import cores
 
 
 @pytest.fixture

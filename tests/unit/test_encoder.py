@@ -231,7 +231,7 @@ def test_module_encode_takes_a_name_as_it_is_meant_where_it_is_called(make_artif
 def test_properties_and_repr(model):
     assert model.dimension == DIMENSION
     assert model.max_seq_length == 16
-    assert repr(model) == "Embedder('tiny', dimension=8, max_seq_length=16, graph='fp32', provider='cpu')"
+    assert repr(model) == "Embedder('tiny', dimension=8, max_seq_length=16, dtype='fp32', provider='cpu')"
 
 
 def test_tokenize_gives_what_the_graph_is_given(model):

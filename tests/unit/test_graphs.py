@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import embedder
-from embedder import cli, session
-from embedder import model as loaded
+from embedder.artifact.manifest import read_manifest, write_manifest
+from embedder.backends import session
+from embedder.cli import main as cli
+from embedder.engine import engine as loaded
 from embedder.errors import InputError
-from embedder.manifest import read_manifest, write_manifest
 from tests.tiny import add_int8_graph
 
 TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
@@ -32,13 +33,13 @@ def both(tiny):
 
 
 def graph_of(model):
-    return repr(model).partition("graph='")[2].partition("'")[0]
+    return repr(model).partition("dtype='")[2].partition("'")[0]
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(None, "fp32"), ("fp32", "fp32"), ("int8", "int8"), ("auto", "int8")])
 def test_graph_is_chosen_and_shown(both, wanted, expected, monkeypatch):
     monkeypatch.setattr(loaded, "has_fast_integers", lambda: True)
-    model = embedder.Embedder(both, provider="cpu", graph=wanted)
+    model = embedder.Embedder(both, provider="cpu", dtype=wanted)
     assert graph_of(model) == expected
     sign = -1 if expected == "int8" else 1
     np.testing.assert_allclose(model.encode("cat"), sign * embedder.Embedder(both).encode("cat"), atol=1e-6)
@@ -46,9 +47,9 @@ def test_graph_is_chosen_and_shown(both, wanted, expected, monkeypatch):
 
 def test_auto_is_the_exact_one_on_an_old_cpu_and_where_there_is_no_other(both, make_artifact, monkeypatch):
     monkeypatch.setattr(loaded, "has_fast_integers", lambda: False)
-    assert graph_of(embedder.Embedder(both, provider="cpu", graph="auto")) == "fp32"
+    assert graph_of(embedder.Embedder(both, provider="cpu", dtype="auto")) == "fp32"
     monkeypatch.setattr(loaded, "has_fast_integers", lambda: True)
-    assert graph_of(embedder.Embedder(make_artifact("one"), provider="cpu", graph="auto")) == "fp32"
+    assert graph_of(embedder.Embedder(make_artifact("one"), provider="cpu", dtype="auto")) == "fp32"
 
 
 def test_an_artifact_may_have_int8_alone(both):
@@ -61,18 +62,18 @@ def test_an_artifact_may_have_int8_alone(both):
 @pytest.mark.parametrize("wanted", ["fp16", "INT8", "", 8, ["int8"]])
 def test_unknown_graph_is_named(both, wanted):
     with pytest.raises(InputError, match=r"no graph .*, it has 'fp32', 'int8': choose one of them, or \"auto\""):
-        embedder.Embedder(both, graph=wanted)
+        embedder.Embedder(both, dtype=wanted)
 
 
 def test_one_line_takes_graph_and_threads_too(both):
     np.testing.assert_allclose(
-        embedder.encode("cat", model=both, graph="int8", threads=1), -embedder.encode("cat", model=both), atol=1e-6
+        embedder.encode("cat", model=both, dtype="int8", threads=1), -embedder.encode("cat", model=both), atol=1e-6
     )
 
 
 def test_command_line_takes_graph_and_threads(both, capsys):
-    assert cli.main(["similarity", "cat", "dog", "-m", str(both), "--graph", "int8", "--threads", "1"]) == 0
-    assert cli.main(["similarity", "cat", "dog", "-m", str(both), "--graph", "fp16"]) == 1
+    assert cli.main(["similarity", "cat", "dog", "-m", str(both), "--dtype", "int8", "--threads", "1"]) == 0
+    assert cli.main(["similarity", "cat", "dog", "-m", str(both), "--dtype", "fp16"]) == 1
     assert "has no graph 'fp16'" in capsys.readouterr().err
     assert cli.main(["info", str(both)]) == 0
     out = capsys.readouterr().out

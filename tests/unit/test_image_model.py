@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import embedder
-from embedder import DependencyError, ImageError, InputError, image_model
+from embedder import DependencyError, ImageError, InputError
+from embedder.engine import image as image_model
 from tests.tiny import (
     DIMENSION,
     IMAGE_SIZE,
@@ -192,9 +193,9 @@ def test_images_are_decoded_in_several_threads(model, monkeypatch):
 def test_graphs_are_chosen_for_both_sides(artifact):
     add_int8_graph(artifact)
     with pytest.raises(InputError, match="the model has no graph 'int8', it has 'fp32'"):
-        embedder.Embedder(artifact, graph="int8")
-    assert "graph='int8+fp32'" in repr(embedder.Embedder(artifact, graph="auto"))
-    assert "graph='fp32'" in repr(embedder.Embedder(artifact))
+        embedder.Embedder(artifact, dtype="int8")
+    assert "dtype='int8+fp32'" in repr(embedder.Embedder(artifact, dtype="auto"))
+    assert "dtype='fp32'" in repr(embedder.Embedder(artifact))
 
 
 @pytest.mark.parametrize("item", [None, 3, 3.5, object(), ["cat"], {"a": 1}])

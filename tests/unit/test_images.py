@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from embedder.artifact.manifest import ImageSettings
+from embedder.engine.preprocessing import Preprocessor, describe, is_image
 from embedder.errors import DependencyError, InputError
-from embedder.images import Preprocessor, describe, is_image
-from embedder.manifest import Images
 
 ORIENTATION = 0x0112
 
 
 def settings(resize=(), crop=(), resample="bicubic"):
-    return Images(resize, resample, crop, 1 / 255, (0, 0, 0), (1, 1, 1), 50, None)
+    return ImageSettings(resize, resample, crop, 1 / 255, (0, 0, 0), (1, 1, 1), 50, None)
 
 
 def colours(item, **options):
@@ -82,9 +82,9 @@ def test_an_url_is_not_fetched():
 def test_texts_need_no_pillow():
     code = """if True:
         import sys
-        from embedder.images import Preprocessor, describe, is_image
-        from embedder.manifest import Images
-        Preprocessor(Images((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None))
+        from embedder.engine.preprocessing import Preprocessor, describe, is_image
+        from embedder.artifact.manifest import ImageSettings
+        Preprocessor(ImageSettings((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None))
         for item in ("a cat", "cat.jpg", b"", object()):
             is_image(item), describe(item)
         assert not [name for name in sys.modules if name.split(".")[0] == "PIL"]
@@ -95,9 +95,10 @@ def test_texts_need_no_pillow():
 def test_formats_that_pillow_loads_last():
     code = """if True:
         import sys
-        from embedder.images import Preprocessor
-        from embedder.manifest import Images
-        print(Preprocessor(Images((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None))(sys.stdin.buffer).shape)
+        from embedder.engine.preprocessing import Preprocessor
+        from embedder.artifact.manifest import ImageSettings
+        settings = ImageSettings((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None)
+        print(Preprocessor(settings)(sys.stdin.buffer).shape)
     """
     file = encoded(Image.fromarray(ARRAY), "TIFF")
     assert (

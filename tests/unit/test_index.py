@@ -133,7 +133,7 @@ def test_texts(tiny, make_artifact, tmp_path):
     assert plain.search(model.encode_query("a dog")) == index.search("a dog")
     with pytest.raises(InputError, match=r"texts need a model: VectorIndex\(model=...\)"):
         plain.search("a dog")
-    other = embedder.Embedder(make_artifact("other", source=embedder.manifest.Source("other", None, "1" * 64)))
+    other = embedder.Embedder(make_artifact("other", source=embedder.artifact.manifest.Source("other", None, "1" * 64)))
     with pytest.raises(InputError, match="made by the model tiny, weights 0000000000000000, not by other, weights 1"):
         VectorIndex.load(tmp_path / "index", model=other)
     plain.save(tmp_path / "again")
@@ -270,7 +270,7 @@ def test_one_found_whole_is_not_read_again_until_it_changes(tmp_path, monkeypatc
     path = tmp_path / "index"
     filled().save(path)
     os.utime(path, (1, 1))
-    monkeypatch.setattr("embedder.digests._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("embedder.common.digests._SETTLED_NS", -(10**18))
     VectorIndex.load(path)
     with monkeypatch.context() as patch:
         patch.setattr(index_file, "_check_digest", None)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedder.artifact.manifest import FORMAT_VERSION, File, read_manifest, write_manifest
 from embedder.errors import ArtifactError, FormatError
-from embedder.manifest import FORMAT_VERSION, File, read_manifest, write_manifest
 from tests.tiny import write_tiny_artifact
 
 
@@ -63,7 +63,7 @@ def test_missing_format_version(tiny):
         (lambda m: m["graphs"][0]["file"].update(size=-1), r"graphs\[0\].file.size: -1 is negative"),
         (lambda m: m["graphs"][0]["file"].update(name="../x"), r"graphs\[0\].file.name: '../x' is not a plain file"),
         (lambda m: m["graphs"][0]["weights"].update(sha256="Z" * 64), r"graphs\[0\].weights.sha256: not a digest"),
-        (lambda m: m["graphs"][0].update(precision="fp8"), r"graphs\[0\].precision: 'fp8' is none of"),
+        (lambda m: m["graphs"][0].update(dtype="fp8"), r"graphs\[0\].dtype: 'fp8' is none of"),
         (lambda m: m["graphs"][0].update(inputs=["pixels"]), r"graphs\[0\].inputs: \['pixels'\] is not"),
         (lambda m: m["tokenizer"].update(max_seq_length=0), "tokenizer.max_seq_length: 0 is not from 1"),
         (lambda m: m["tokenizer"].update(max_seq_length=2**70), "tokenizer.max_seq_length: 1180591620717411303424"),

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import embedder
-from embedder import cli, packed, session
-from embedder.artifact import open_artifact
+from embedder.artifact.locate import open_artifact
+from embedder.backends import prepacked as packed
+from embedder.backends import session
+from embedder.cli import main as cli
 from embedder.errors import ArtifactError
 from tests.tiny import flip_a_bit
 
@@ -15,7 +17,7 @@ TEXTS = ["the cat sat", "dog", ""]
 
 @pytest.fixture(autouse=True)
 def _packing(monkeypatch):
-    monkeypatch.delenv("EMBEDDER_OPTIMIZE")
+    monkeypatch.delenv("EMBEDDER_PREPACK")
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def loaded(monkeypatch):
 def plain(tiny, monkeypatch):
     """The vectors of the artifact as it is."""
     with monkeypatch.context() as patch:
-        patch.setenv("EMBEDDER_OPTIMIZE", "0")
+        patch.setenv("EMBEDDER_PREPACK", "0")
         return embedder.Embedder(tiny).encode(TEXTS)
 
 
@@ -53,7 +55,7 @@ def test_first_load_packs_and_the_next_ones_use_it(tiny, cache, loaded, plain):
 
 
 def test_can_be_switched_off(tiny, cache, monkeypatch):
-    monkeypatch.setenv("EMBEDDER_OPTIMIZE", "0")
+    monkeypatch.setenv("EMBEDDER_PREPACK", "0")
     embedder.Embedder(tiny)
     assert not cache.exists()
 
@@ -109,7 +111,7 @@ def test_a_full_disk_is_done_without_and_leaves_nothing(tiny, cache, monkeypatch
         target.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(packed, "save_packed", full)
+    monkeypatch.setattr(packed, "save_prepacked", full)
     np.testing.assert_array_equal(embedder.Embedder(tiny).encode(TEXTS), plain)
     assert list(cache.iterdir()) == []
 
@@ -134,32 +136,32 @@ def test_another_process_may_be_sooner(tiny, cache, monkeypatch, plain):
     embedder.Embedder(tiny)
     (made,) = cache.iterdir()
     shutil.move(made, cache.parent / "kept")
-    save = packed.save_packed
+    save = packed.save_prepacked
 
     def slow(graph, target):
         save(graph, target)
         shutil.copytree(cache.parent / "kept", made)
 
-    monkeypatch.setattr(packed, "save_packed", slow)
+    monkeypatch.setattr(packed, "save_prepacked", slow)
     monkeypatch.setattr(packed, "_remove_others", lambda root, graph: None)
     np.testing.assert_array_equal(embedder.Embedder(tiny).encode(TEXTS), plain)
     assert list(cache.iterdir()) == [made]
 
 
 def test_optimize_packs_into_the_artifact(tiny, cache, loaded, plain, capsys):
-    assert cli.main(["optimize", str(tiny)]) == 0
+    assert cli.main(["prepack", str(tiny)]) == 0
     (made,) = (tiny / "optimized").iterdir()
     assert capsys.readouterr().out == f"{made}\n"
     loaded.clear()
     np.testing.assert_array_equal(embedder.Embedder(tiny).encode(TEXTS), plain)
     assert {path.parent for path in loaded} == {made}
     assert not cache.exists()
-    assert cli.main(["optimize", str(tiny)]) == 0  # again
+    assert cli.main(["prepack", str(tiny)]) == 0  # again
 
 
 def test_optimize_says_what_is_wrong(tiny, capsys):
     flip_a_bit(tiny / "model.onnx")
-    assert cli.main(["optimize", str(tiny)]) == 1
+    assert cli.main(["prepack", str(tiny)]) == 1
     assert "model.onnx has been altered or damaged" in capsys.readouterr().err
     with pytest.raises(ArtifactError):
-        packed.optimize(open_artifact(tiny))
+        packed.prepack(open_artifact(tiny))

@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from embedder import Embedder, encode, session
+from embedder import Embedder, encode
+from embedder.backends import session
 from embedder.errors import DependencyError, ProviderError
 
 

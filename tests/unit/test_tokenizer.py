@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
+from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import ArtifactError
-from embedder.tokenizer import TextTokenizer
 from tests.tiny import SPECIAL_IDS, ids_of, tiny_tokenizer
 
 

@@ -1,0 +1,95 @@
+"""Artifacts on disk: finding one by name or path, and checking that its files are whole."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedder.artifact import hub
+from embedder.artifact.manifest import MANIFEST_NAME, File, Manifest, read_manifest
+from embedder.errors import ArtifactError, InputError, ModelNotFoundError
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A directory that holds an exported model, and its manifest."""
+
+    directory: Path
+    manifest: Manifest
+
+    def path(self, file: File) -> Path:
+        """Where `file` lies."""
+        return self.directory / file.name
+
+
+def open_artifact(model: str | os.PathLike[str]) -> Artifact:
+    """Find the artifact `model` and check that its files are there, in their full size.
+
+    `model` is the path of a directory; or the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id
+    of a Hub repository that holds an artifact, fetched into the Hub's cache when it is first asked for.
+
+    Raises:
+        InputError: `model` is not a name or a path.
+        ModelNotFoundError: there is no such artifact.
+        ArtifactError: there is, but its manifest is damaged or a file is missing or truncated.
+    """
+    if not isinstance(model, str | os.PathLike) or str(model) in ("", ".") or "\0" in str(model):
+        raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
+    directory = _locate(os.fspath(model))
+    artifact = Artifact(directory, read_manifest(directory))
+    for file in artifact.manifest.files:
+        _check_size(artifact.path(file), file.size)
+    return artifact
+
+
+def _locate(model: str) -> Path:
+    # os.path, as pathlib raises on names that are too long, or of users who do not exist, where there is just no file.
+    path = os.path.expanduser(model)
+    if os.path.isfile(os.path.join(path, MANIFEST_NAME)):
+        return Path(path)
+    if os.path.isdir(path):
+        raise ModelNotFoundError(
+            f"{model!r} is a directory without {MANIFEST_NAME}, so not an exported model. If it is a checkpoint, "
+            f"export it first: embedder-export {model} --output DIRECTORY"
+        )
+    name = model.removeprefix(hub.DEFAULT_ORGANISATION)
+    artifacts = Path(os.environ.get("EMBEDDER_ARTIFACTS", "artifacts"))
+    exported = artifacts / name.rpartition("/")[2]
+    if os.path.isfile(exported / MANIFEST_NAME) and ("/" not in model or _is_from(exported, name)):
+        return exported
+    if hub.is_repository_id(name):
+        return _fetch(name)
+    if os.sep in name:
+        raise ModelNotFoundError(f"no exported model at {model!r}: there is no {MANIFEST_NAME} there")
+    raise ModelNotFoundError(
+        f"no exported model {model!r} in {str(artifacts)!r} (EMBEDDER_ARTIFACTS names another directory to look in). "
+        f"Export it, in a clone of embedder: make export MODEL={name}; or: embedder-export {name} --output {exported}"
+    )
+
+
+def _is_from(exported: Path, name: str) -> bool:
+    """Whether it was `name` that was exported there, rather than another organisation's model of that name."""
+    return read_manifest(exported).source.model == name
+
+
+def _fetch(repository: str) -> Path:
+    # The manifest first: it names the few files to fetch, and a repository without one has gigabytes of others.
+    directory = hub.fetch(repository, [MANIFEST_NAME])
+    if not (directory / MANIFEST_NAME).is_file():
+        raise ModelNotFoundError(
+            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so no exported model. Export it, in a clone "
+            f"of embedder: make export MODEL={repository}; or: embedder-export {repository} --output DIRECTORY"
+        )
+    names = [file.name for file in read_manifest(directory).files]
+    return hub.fetch(repository, [MANIFEST_NAME, *names], revision=directory.name)
+
+
+def _check_size(path: Path, size: int) -> None:
+    try:
+        found = path.stat().st_size
+    except OSError as error:
+        raise ArtifactError(f"{path} is missing: export or copy the model again") from error
+    if found != size:
+        raise ArtifactError(
+            f"{path} has {found:,} bytes, the manifest says {size:,}: it was truncated or replaced. "
+            "Export or copy the model again"
+        )

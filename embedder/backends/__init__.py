@@ -1,0 +1,1 @@
+"""Running a graph on a device. The only folder that knows onnxruntime."""

@@ -1,0 +1,34 @@
+"""Checks of options. Each raises InputError with the option's name, the value, and what is accepted."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from embedder.errors import InputError
+
+
+def check_choice(name: str, value: object, known: Sequence[str]) -> None:
+    """Raise InputError unless `value` is one of `known`."""
+    if not isinstance(value, str) or value not in known:
+        raise InputError(f"{name} should be one of {', '.join(known)}, not {value!r:.80}")
+
+
+def check_count(name: str, value: object, largest: int | None = None) -> None:
+    """Raise InputError unless `value` is None or a whole number from 1 to `largest`."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if value is None or (whole and value >= 1 and (largest is None or value <= largest)):  # type: ignore[operator]
+        return
+    upper = f" and at most {largest}" if largest else ""
+    raise InputError(f"{name} should be a whole number, at least 1{upper}, not {value!r:.80}")
+
+
+def check_counts(**counts: object) -> None:
+    """Raise InputError unless each of `counts` is a whole number of at least 1. None is refused."""
+    for name, value in counts.items():
+        check_count(name, 0 if value is None else value)
+
+
+def check_flag(name: str, value: object) -> None:
+    """Raise InputError unless `value` is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        raise InputError(f"{name} should be True or False, not {value!r:.80}")

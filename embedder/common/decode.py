@@ -1,0 +1,58 @@
+"""Decode JSON to frozen dataclasses. Unknown, missing and mistyped fields are errors that name their place."""
+
+from dataclasses import MISSING, fields, is_dataclass
+from types import UnionType
+from typing import Any, get_args, get_origin
+
+
+def decode(kind: Any, value: Any, where: str = "") -> Any:
+    """Return parsed JSON as `kind`: a dataclass, or the type of one of its fields.
+
+    Understands dataclasses, `X | None`, `tuple[X, ...]`, `dict[str, X]`, `Any`, and JSON's own types. An integer is
+    accepted as a float.
+
+    Raises:
+        ValueError: the message begins with the place, as in `graphs[0].file.size should be a int, not "x"`.
+
+    Example:
+        >>> decode(tuple[int, ...], [1, 2])
+        (1, 2)
+    """
+    origin, arguments = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return value
+    if origin is UnionType:
+        return None if value is None else decode(arguments[0], value, where)
+    if is_dataclass(kind):
+        return _decode_dataclass(kind, value, where)
+    if origin is tuple:
+        items = _expect(list, value, where)
+        return tuple(decode(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(items))
+    if origin is dict:
+        pairs = _expect(dict, value, where)
+        return {key: decode(arguments[1], item, f"{where}[{key!r}]") for key, item in pairs.items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    return _expect(kind, value, where)
+
+
+def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
+    given = _expect(dict, value, where)
+    known = {field.name: field for field in fields(kind)}
+    prefix = f"{where}." if where else ""
+    for name, field in known.items():
+        if name not in given and field.default is MISSING and field.default_factory is MISSING:
+            raise ValueError(f"{prefix}{name} is missing")
+    for name in given.keys() - known.keys():
+        raise ValueError(f"{prefix}{name} is unknown")
+    decoded = {name: decode(known[name].type, item, prefix + name) for name, item in given.items()}
+    try:
+        return kind(**decoded)
+    except ValueError as error:
+        raise ValueError(f"{prefix}{error}") from error
+
+
+def _expect(kind: type, value: Any, where: str) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"{where or 'the whole'} should be a {kind.__name__}, not {value!r:.80}")
+    return value

@@ -1,0 +1,30 @@
+"""Import packages that may not be installed."""
+
+import importlib
+from typing import Any
+
+from embedder.errors import DependencyError
+
+
+def import_optional(module: str, *, needed_for: str, install: str) -> Any:
+    """Import and return `module`.
+
+    Args:
+        module: its full name.
+        needed_for: what needs it; begins the message.
+        install: what to give to `pip install`.
+
+    Raises:
+        DependencyError: it is not installed, or its own import fails. The message has the command that installs it.
+
+    Example:
+        >>> import_optional("math", needed_for="the example", install="python").pi
+        3.141592653589793
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        missing = isinstance(error, ModuleNotFoundError) and error.name in (module, package)
+        problem = f"{package}, which is not installed" if missing else f"{package}, and its import failed ({error})"
+        raise DependencyError(f"{needed_for} needs {problem}. Run: pip install {install}") from error

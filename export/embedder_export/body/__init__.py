@@ -1,0 +1,1 @@
+"""Stage 3: turn each transformer into a graph."""

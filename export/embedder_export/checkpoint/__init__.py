@@ -1,0 +1,1 @@
+"""Stage 1: read what a checkpoint says of itself."""

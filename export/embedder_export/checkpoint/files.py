@@ -1,0 +1,66 @@
+"""A checkpoint's files: JSON, and weights. Reading one never runs anything that it holds."""
+
+import hashlib
+import json
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from embedder.common.digests import sha256_of
+
+from embedder_export.errors import CheckpointError
+
+# In the order of preference, as files and, for the Hub, as patterns of them and their parts.
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+SAFETENSORS, TORCH_WEIGHTS = "model*.safetensors", "pytorch_model*.bin"
+
+
+def read_json(path: Path, kind: type, default: Any = None) -> Any:
+    """The content of `path`, a JSON `kind`; `default`, where one is given, if there is no such file.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if default is not None and not path.is_symlink():  # one that leads nowhere is damage, not absence
+            return default
+        raise CheckpointError(f"{path} is missing: is this a sentence-transformers checkpoint?") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, kind):
+        raise CheckpointError(f"{path} should hold a JSON {kind.__name__}, not {content!r:.80}")
+    return content
+
+
+def find_weights(directory: Path) -> dict[Path, set[str] | None]:
+    """The files of weights in `directory`, as transformers finds them, each with the names of the tensors to take.
+
+    None stands for all of them. Of weights in parts it is those that the index names; transformers makes up others.
+
+    Raises:
+        CheckpointError: there are none, or the index is damaged or leads out of the directory.
+    """
+    for name in _WEIGHTS:
+        if (directory / name).exists():
+            return {directory / name: None}
+        index = directory / f"{name}.index.json"
+        if index.exists():
+            parts = read_json(index, dict).get("weight_map")
+            if not isinstance(parts, dict) or not all(_is_plain(part) for part in parts.values()):
+                raise CheckpointError(f"{index} does not map tensors to files beside it")
+            files = sorted(set(parts.values()))
+            return {directory / file: {tensor for tensor, part in parts.items() if part == file} for file in files}
+    raise CheckpointError(f"{directory} has none of {', '.join(_WEIGHTS)}, whole or in parts")
+
+
+def _is_plain(name: object) -> bool:
+    if not isinstance(name, str) or name in ("", "..") or "\0" in name:
+        return False
+    return PurePosixPath(name).name == name and name.isprintable()  # no lone surrogate, for one
+
+
+def digest_weights(directories: list[Path]) -> str:
+    """SHA-256 of the weights in `directories`; of several files, that of their digests in this order."""
+    digests = [sha256_of(file) for directory in directories for file in find_weights(directory)]
+    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

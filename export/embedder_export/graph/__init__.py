@@ -1,0 +1,1 @@
+"""ONNX graphs: operators and files. Every stage uses it."""

@@ -1,0 +1,1 @@
+"""Stage 4: add pooling and what follows it to the graph."""

@@ -1,0 +1,1 @@
+"""Stage 2: read the checkpoint's tokenizer as sentence-transformers sets it up."""

@@ -1,0 +1,1 @@
+"""Stage 7: compare the artifact with a reference."""
