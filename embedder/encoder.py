@@ -161,8 +161,8 @@ class Embedder(ReadOnly):
         (height, width, channels). With `read_paths=True`, strings that name an existing image file are images, too.
 
         Args:
-            inputs: one input; or many: a list, another sequence, an iterator, an array of strings, a Series of pandas or
-                polars, or an array of pyarrow.
+            inputs: one input; or many: a list, another sequence, an iterator, an array of strings, a Series of pandas
+                or polars, or an array of pyarrow.
             settings: all options as one object, in the place of `options`.
             **options: see `EncodeOptions`.
 
@@ -238,7 +238,7 @@ class Embedder(ReadOnly):
     def iter_results(
         self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
     ) -> Iterator[EncodeResult]:
-        """As `encode_iter`, without the images that cannot be read: each result lists them, as `encode_readable`'s does."""
+        """As `encode_iter`, without the images that cannot be read. Each result lists them, as in `encode_readable`."""
         return self._results(inputs, replace(EncodeSettings.of(options, settings), errors="skip"))
 
     def similarity(self, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
@@ -296,8 +296,8 @@ class Embedder(ReadOnly):
             raise InputError("encode_iter takes many inputs. For one call encode")
         if settings.precision in RANGED_PRECISIONS:
             raise InputError(
-                f"precision {settings.precision!r} needs the ranges of all vectors, which a stream does not have. Collect "
-                "the vectors and call quantize_embeddings, or choose binary or ubinary"
+                f"precision {settings.precision!r} needs the ranges of all vectors, which a stream does not have. "
+                "Collect the vectors and call quantize_embeddings, or choose binary or ubinary"
             )
         dimension = self._dimension(settings)
         total = len(inputs) if isinstance(inputs, Sized) else None

@@ -58,8 +58,8 @@ class ImageError(InputError):
         first = "; ".join(f"inputs[{index}]: {reason}" for index, reason in list(reasons.items())[:_MAX_REASONS_SHOWN])
         more = f"; and {len(reasons) - _MAX_REASONS_SHOWN} more" if len(reasons) > _MAX_REASONS_SHOWN else ""
         super().__init__(
-            f"{first}{more}. The vectors of the other {len(indices)} inputs are in this error's embeddings and indices; "
-            "encode_readable returns them"
+            f"{first}{more}. The vectors of the other {len(indices)} inputs are in this error's embeddings and "
+            "indices; encode_readable returns them"
         )
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -99,19 +99,20 @@ def check_inputs(inputs: Any, kinds: InputKinds) -> Iterator[Item]:
     return (_check(index, item, kinds) for index, item in enumerate(iterator))
 
 
-def _iterator(inputs: Any) -> Iterator[Any] | None:
-    """An iterator over the inputs, or None if they are no list of inputs."""
+def _iterator(inputs: Any) -> Iterable[Any] | None:
+    """The inputs one by one, or None if they are no list of inputs."""
     # To iterate over bytes gives numbers, over a mapping its keys, over a table its columns' names, over a file lines
     # with their ends. A set has no order. None of that can be meant.
     refused = isinstance(inputs, bytes | bytearray | memoryview | Mapping | Set | io.IOBase) or _is_table(inputs)
-    if refused or isinstance(inputs, str | type):
+    if refused or isinstance(inputs, str):
         return None
     if type(inputs).__module__.partition(".")[0] == "pyarrow" and hasattr(inputs, "to_pylist"):
-        return iter(inputs.to_pylist())  # its own iterator gives scalars of pyarrow
+        return list(inputs.to_pylist())  # its own iterator gives scalars of pyarrow
     try:
-        return iter(inputs)
+        iterator: Iterator[Any] = iter(inputs)
     except TypeError:
         return None
+    return iterator
 
 
 def _is_table(inputs: object) -> bool:

@@ -1,8 +1,8 @@
 """`EncoderPool`: encoding in many processes, for a machine with several GPUs or very many cores.
 
-One `Embedder` uses all cores already, so on an ordinary machine a pool gains nothing. Each worker process loads the model
-and gets one chunk of inputs at a time over a pipe of its own. If a worker dies, no other waits for it, and the error says
-which inputs it had.
+One `Embedder` uses all cores already, so on an ordinary machine a pool gains nothing. Each worker process loads the
+model and gets one chunk of inputs at a time over a pipe of its own. If a worker dies, no other waits for it, and the
+error says which inputs it had.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ class EncoderPool(ReadOnly):
         try:
             for provider in providers or [None] * count:
                 self._start_worker(os.fspath(model), replace(settings, provider=provider))
-            self._takes_images = all([self._receive(worker, "loading the model") for worker in range(count)])
+            answers = [self._receive(worker, "loading the model") for worker in range(count)]
+            self._takes_images = all(answers)
         except BaseException:
             self.stop()
             raise

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs
@@ -116,15 +117,14 @@ class CpuBackend:
     def _open(self, threads: int) -> Any:
         if self._prepacked is not None:
             try:
-                session = open_session(
-                    self._prepacked, CPU_EXECUTION_PROVIDER, session_options(threads, optimize=False)
-                )
-                check_outputs(session, self._files.path, self._files.graph)
-                return session
+                return self._open_file(self._prepacked, session_options(threads, optimize=False))
             except ArtifactError:
                 self._prepacked = None  # it is only a copy
-        session = open_session(self._files.path, CPU_EXECUTION_PROVIDER, session_options(threads))
-        check_outputs(session, self._files.path, self._files.graph)
+        return self._open_file(self._files.path, session_options(threads))
+
+    def _open_file(self, path: Path, options: Any) -> Any:
+        session = open_session(path, CPU_EXECUTION_PROVIDER, options)
+        check_outputs(session, path, self._files.graph)
         return session
 
     def _begin(self) -> None:

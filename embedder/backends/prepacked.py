@@ -1,9 +1,10 @@
 """Prepacked weights: weights in the layout of this machine's kernels, kept as files.
 
 When onnxruntime loads a graph, it packs the weights of each matrix product into memory of its own, for every session
-again. Weights that lie packed in a file are mapped instead: the graph loads sooner, and processes share the memory. Such
-a file fits one version of onnxruntime and one kind of CPU. So it is made where the model runs, after the digests of the
-graph's files were checked: by `embedder prepack` in the artifact, or by a first load in the user's cache.
+again. Weights that lie packed in a file are mapped instead: the graph loads sooner, and processes share the memory.
+
+Such a file fits one version of onnxruntime and one kind of CPU. So it is made where the model runs, after the digests
+of the graph's files were checked: by `embedder prepack` in the artifact, or by a first load in the user's cache.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Check files against their SHA-256. Large files are checked once, and again only when they change.
 
-Reading 90 MB of weights takes as long as loading them. So a file that was found whole is remembered in the user's cache,
-by what changes with its content (size, times, inode), as git does in its index. If the cache cannot be written, the file
-is checked at every load.
+Reading 90 MB of weights takes as long as loading them. So a file that was found whole is remembered in the user's
+cache, by what changes with its content (size, times, inode), as git does in its index. If the cache cannot be written,
+the file is checked at every load.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ def check_digest_once(path: Path, sha256: str) -> None:
 
 
 def check_once(path: Path, sha256: str, check: Callable[[], None]) -> None:
-    """Call `check`, which raises unless `path` has that digest. Skip the call if the file has not changed since it passed.
+    """Call `check`, which raises unless `path` has that digest, if the file has changed since it last passed.
 
     Raises:
         OSError: there is no such file.

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from embedder.inputs import ImageItem, Item, Pair
 
-# A window is held at once, tokenised and sorted by length. It is wide enough to find texts of similar length, and narrow
-# enough to bound memory: `tokenizers` holds about 100 bytes for each token.
+# A window is held at once, tokenised and sorted by length. It is wide enough to find texts of similar length, and
+# narrow enough to bound memory: `tokenizers` holds about 100 bytes for each token.
 _WINDOW_ITEMS = 1024
 _WINDOW_CHARACTERS = 1_000_000
 # What an image in memory counts for; an image that is still a file counts nothing.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,7 +30,7 @@ from embedder.engine.image_side import ImageSide
 from embedder.engine.job import Job
 from embedder.engine.text_side import TextSide
 from embedder.engine.tokenizer import TextTokenizer, TokenIds
-from embedder.errors import ArtifactError, EmbedderError, InputError
+from embedder.errors import EmbedderError, InputError
 from embedder.inputs import ImageItem, Item, Pair
 from embedder.options import EncodeSettings, LoadSettings
 
@@ -132,17 +132,18 @@ class Engine:
         """
         self.check_open()
         prompt = self.resolve_prompt(settings)
-        prompt_tokens = self._prompt_token_count(prompt)
         stream = windows(prompt + item if prompt and isinstance(item, str) else item for item in items)
         return self._run(
-            stream, Job(settings.batch_size, prompt_tokens, self._executor, _ignore), self._bar(settings, total)
+            stream,
+            Job(settings.batch_size, self._prompt_token_count(prompt), self._executor, _ignore),
+            self._bar(settings, total),
         )
 
     def _run(self, stream: Iterator[list[Item]], job: Job, bar: Any) -> Iterator[Block]:
         start = 0
         with bar as shown:
             if shown is not None:
-                job = Job(job.batch_size, job.prompt_token_count, job.executor, shown.update)
+                job = replace(job, advance=shown.update)
             for window in self._prepare_ahead(stream):
                 values, errors = self._run_window(window, job)
                 yield Block(start, values, {start + row: reason for row, reason in errors.items()})
@@ -216,8 +217,6 @@ class Engine:
         """The output of the artifact's task."""
         output = self._graphs[modality].output(OUTPUT_OF_TASK[self.manifest.task])
         assert output is not None  # the manifest has seen to it
-        if None in output.shape:
-            raise ArtifactError(f"this version cannot run outputs whose length depends on the text ({output.name!r})")
         return output
 
     def _load_text(self) -> TextSide:

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from embedder.artifact.manifest import IMAGE_INPUTS, ImageSettings, Output
 from embedder.backends import Backend
-from embedder.engine.job import Job
+from embedder.engine.job import Job, fixed_shape
 from embedder.errors import InputError
 from embedder.images.preprocessor import Preprocessor
 
@@ -32,7 +32,7 @@ class ImageSide:
         Returns:
             float32 (images, dimension), with rows of zeros for images that could not be read; and the reasons by row.
         """
-        vectors = np.zeros((len(images), *output.shape), np.float32)
+        vectors = np.zeros((len(images), *fixed_shape(output)), np.float32)
         failures: dict[int, str] = {}
         size = self._batch_size(len(images), job.batch_size)
         starts = range(0, len(images), size)

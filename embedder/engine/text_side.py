@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK, TOKEN_TYPE_IDS, Graph, Output, TokenizerSettings
 from embedder.backends import Backend
 from embedder.engine.batching import pad, plan_batches
-from embedder.engine.job import Job
+from embedder.engine.job import Job, fixed_shape
 from embedder.engine.tokenizer import TextTokenizer, TokenIds
 from embedder.inputs import Pair
 
@@ -24,7 +24,7 @@ class TextSide:
         self._settings = settings
 
     def tokenize(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
-        """Return the token ids of each text, int32 (tokens,); with token type ids (2, tokens) if the graph takes them."""
+        """Return each text's token ids, int32 (tokens,); with token type ids (2, tokens) if the graph takes them."""
         if TOKEN_TYPE_IDS in self._graph.inputs:
             return self.tokenizer.with_type_ids(texts)
         return self.tokenizer(texts)
@@ -34,7 +34,7 @@ class TextSide:
 
         Many batches run side by side; a single batch has all threads.
         """
-        values = np.empty((len(token_ids), *_sizes(output)), np.float32)
+        values = np.empty((len(token_ids), *fixed_shape(output)), np.float32)
         device = self._backend.device
         lengths = [ids.shape[-1] for ids in token_ids]
         batches = plan_batches(lengths, device.token_budget, device.threads, job.batch_size)
@@ -60,9 +60,3 @@ class TextSide:
             feeds[POOLING_MASK] = attention_mask.copy()
             feeds[POOLING_MASK][:, :prompt_token_count] = 0
         return feeds
-
-
-def _sizes(output: Output) -> tuple[int, ...]:
-    sizes = tuple(size for size in output.shape if size is not None)
-    assert len(sizes) == len(output.shape)  # `Engine` refuses outputs that depend on the input's length
-    return sizes
