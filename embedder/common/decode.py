@@ -32,7 +32,7 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
         pairs = _expect(dict, value, where)
         return {key: decode(arguments[1], item, f"{where}[{key!r}]") for key, item in pairs.items()}
     if kind is float and type(value) is int:
-        return float(value)
+        return _to_float(value, where)
     return _expect(kind, value, where)
 
 
@@ -50,6 +50,15 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
         return kind(**decoded)
     except ValueError as error:
         raise ValueError(f"{prefix}{error}") from error
+
+
+def _to_float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(
+            f"{where or 'the whole'} should be a float, not an integer of {value.bit_length()} bits"
+        ) from error
 
 
 def _expect(kind: type, value: Any, where: str) -> Any:
