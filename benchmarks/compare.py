@@ -93,7 +93,7 @@ def available(name):
     """Whether the program can be measured; says so where it cannot."""
     program = PROGRAMS[name]
     manifest = json.loads((ARTIFACT / "embedder.json").read_text(encoding="utf-8"))
-    if name == "embedder-int8" and "int8" not in [graph["precision"] for graph in manifest["graphs"]]:
+    if name == "embedder-int8" and "int8" not in [graph["dtype"] for graph in manifest["graphs"]]:
         print(f"{name} is left out: the artifact has no int8 graph", flush=True)
         return False
     missing = [each for each in {program.environment, program.maker} - {None} if not (each / "bin/python").exists()]
