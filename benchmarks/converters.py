@@ -139,9 +139,12 @@ def compared(sessions, shape, seconds):
 def table(rows):
     parts = [
         "# The two converters, by family at true sizes",
-        "Written by `make converters`. Each figure is native / optimum, with the fusions that were fastest for it. "
-        "Export: the whole command, natively without torch, by optimum with torch, where it is compared. "
-        "Difference: from sentence-transformers, the largest in one number as a share of the vector's length.",
+        "Written by `make converters`. Each figure is native / optimum. optimum has the fusions that were fastest for "
+        "it.",
+        "- Export: the whole command. The native one runs without torch. The one by optimum runs with torch, and also "
+        "compares its vectors.\n"
+        "- Difference: the largest difference from sentence-transformers in one number, as a share of the vector's "
+        "length.",
     ]
     lines = [
         "| stands for | export (s) | its peak memory (MB) | nodes | artifact (MB) | difference | optimum's form |",
@@ -161,9 +164,9 @@ def table(rows):
         lines.append(f"| {row.name} | {' | '.join(pairs)} | {row.exports['optimum'].form} |")
     parts.append("\n".join(lines))
     parts.append(
-        "The time of a call: milliseconds of the native graph, and in brackets how many times as long optimum's takes, "
-        "the median of calls in turn (above 1 the native one is faster). Texts x tokens; the shortest text of a batch "
-        "has three quarters of them."
+        "The time of a call, by texts x tokens: milliseconds of the native graph, and in brackets the time of "
+        "optimum's graph as a multiple of it. Above 1 the native graph is faster. Both are medians of calls in turn. "
+        "The shortest text of a batch has three quarters of the tokens."
     )
     for threads in (1, 2):
         lines = [

@@ -125,9 +125,9 @@ def table(rows, full, count):
     size = "their true sizes" if full else "small sizes"
     parts = [
         f"# Parity with sentence-transformers, by family, at {size}",
-        f"Written by `make parity{'-full' if full else ''}`. Each row is a checkpoint as the model's repository has it "
-        "(body, tokenizer, pooling, head, layout), with random weights; the first is the real one. The difference "
-        "is the largest in one number, as a share of the vector's length.",
+        f"Written by `make parity{'-full' if full else ''}`. Each row is a checkpoint that is built as in the model's "
+        "repository (body, tokenizer, pooling, head, layout), with random weights. The first row is the real model. "
+        "The difference is the largest difference in one number, as a share of the vector's length.",
         "| stands for | dim. | smallest cosine | largest difference | checkpoint (MB) | artifact (MB) "
         "| export (s) | its peak memory (MB) | process to first vector (s) | its peak memory (MB) |",
     ]

@@ -49,9 +49,11 @@ def main():
     queries = near(corpus, QUERIES)
     some = vectors(max(100, options.vectors // SHARE), max(2, options.vectors // SHARE // 50))
     parts = [
-        f"Vectors of {DIM} numbers around random centres, of length 1; top {TOP} of {QUERIES} queries. Median seconds "
-        f"of {options.rounds} rounds; times embedder's in brackets; MB that the process grew by during "
-        "the first call, which leaves out what it had freed before and used again.",
+        f"- Vectors: {DIM} numbers each, around random centres, of length 1. Searches find the top {TOP} for {QUERIES} "
+        "queries.\n"
+        f"- Figures: median seconds of {options.rounds} rounds. In brackets: the time as a multiple of embedder's.\n"
+        "- MB: how much the process grew during the first call. Memory that it had freed before and used again does "
+        "not count.",
         table("search", searches(corpus, queries), options.rounds),
         table("mining", mining(some), options.rounds),
         *quantized(corpus, queries, options.rounds),
