@@ -23,8 +23,8 @@ _FILTER_RADIUS_PIXELS = 3
 class Preprocessor:
     """Prepares images for a model's graph. Safe to call from many threads, also on one Pillow image.
 
-    It takes a path, the bytes of a file, a file object, a data URI, a Pillow image, or an array of uint8: (height, width)
-    or (height, width, channels) with 1, 3 or 4 channels. A file object is read from its position and not closed.
+    It takes a path, the bytes of a file, a file object, a data URI, a Pillow image, or an array of uint8: (height,
+    width) or (height, width, channels) with 1, 3 or 4 channels. A file object is read from its position and not closed.
 
     - A file is turned upright as its EXIF says, and a Pillow image is taken as it is. transformers does the same.
     - The first frame of an animation is used.
