@@ -23,7 +23,7 @@ def is_repository_id(name: str) -> bool:
 
 
 def fetch(repository: str, patterns: Sequence[str], *, revision: str | None = None) -> Path:
-    """Fetch files of a Hub repository into the Hub's cache. Files in the cache are not fetched again; they work offline.
+    """Fetch files of a Hub repository into the Hub's cache. Cached files serve offline.
 
     Args:
         repository: its id, such as "org/name".

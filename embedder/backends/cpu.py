@@ -156,7 +156,7 @@ class _ThreadSlots:
 
     @contextmanager
     def take(self, wanted: int) -> Iterator[int]:
-        """Yield how many threads the caller may use: all, if it wants all and all are free; else one, once it is free."""
+        """Yield how many threads the caller may use: all, if it wants all and all are free; else one, once free."""
         count = self._acquire(wanted)
         try:
             yield count
