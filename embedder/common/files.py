@@ -26,6 +26,7 @@ def replacing(target: Path, *, durable: bool = False, swap_directory: bool = Fal
     Example:
         >>> with replacing(Path("notes.txt")) as partial:
         ...     partial.write_text("all or nothing")
+        14
     """
     for leftover in _leftovers(target):
         _remove(leftover)
