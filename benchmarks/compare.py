@@ -22,7 +22,7 @@ from statistics import median
 
 import numpy as np
 from plot import plot
-from workloads import agreement_texts, calibration_texts, described, workloads
+from workloads import agreement_texts, calibration_texts, described, spread, workloads
 
 ROOT = Path(__file__).parents[1]
 NAME = "all-MiniLM-L6-v2"
@@ -86,7 +86,7 @@ def main():
     texts = workloads(options.texts)
     with tempfile.TemporaryDirectory() as scratch:
         make_models(names, Path(scratch))
-        cosines = agreement(names, Path(scratch))
+        cosines = agreement(names, options.texts, Path(scratch))
         private = {name: second_process(name) for name in names}
         results = rounds(names, texts, options, Path(scratch))
     written = "\n".join([*speed_table(results), "", *size_table(results, private, cosines), "", notes(results, texts)])
@@ -129,9 +129,10 @@ def make_models(names, scratch):
             run([program.maker / "bin/python", ROOT / "benchmarks/graphs.py", *arguments])
 
 
-def agreement(names, scratch):
+def agreement(names, most_texts, scratch):
     """The cosines of each program's vectors to the reference's, as {program: array}; raises where fp32 is no fp32."""
     texts = agreement_texts()
+    texts = texts if most_texts is None else spread(texts, min(most_texts, len(texts)))
     cosines, reference = {}, None
     for name in [REFERENCE, *(name for name in names if name != REFERENCE)]:
         work(name, *encode_arguments("long", texts, scratch))

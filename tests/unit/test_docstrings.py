@@ -1,6 +1,7 @@
 """The examples in the runtime's docstrings give what they show.
 
-Examples that need a real model are marked `# doctest: +SKIP`. They are only compiled.
+Each example stands for itself. Those that need a real model, or what another example made, are marked
+`# doctest: +SKIP`. They are only compiled.
 """
 
 import doctest
@@ -22,9 +23,9 @@ def module_names():
 
 
 @pytest.mark.parametrize("name", list(module_names()))
-def test_examples(name, tiny, tmp_path, monkeypatch):
+def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {"embedder": embedder, "np": np, "Path": Path, "model": embedder.Embedder(tiny)}
+    names = {"embedder": embedder, "np": np, "Path": Path}
     examples = doctest.DocTestFinder().find(importlib.import_module(name), extraglobs=names)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     said = []
