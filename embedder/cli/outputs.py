@@ -14,7 +14,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -150,8 +150,8 @@ def open_output(path: str, layout: Layout) -> Iterator[Writer]:
     If the body raises, what was written before is kept, and a note on the error says where.
 
     Raises:
-        InputError: standard output is closed, or the file's directory does not exist.
-        OSError: the file cannot be written.
+        InputError: standard output is closed, or the file cannot be created.
+        OSError: a write fails.
     """
     if path == STDIO:
         if sys.stdout is None:  # the caller has closed it
@@ -159,7 +159,7 @@ def open_output(path: str, layout: Layout) -> Iterator[Writer]:
         with _OPEN_STREAM[layout.format](sys.stdout.buffer, layout, "on standard output") as writer:
             yield writer
     elif os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device cannot be replaced
-        with open(path, "wb") as stream, _OPEN_STREAM[layout.format](stream, layout, f"in {path}") as writer:
+        with _open_device(path) as stream, _OPEN_STREAM[layout.format](stream, layout, f"in {path}") as writer:
             yield writer
     else:
         target = Path(os.path.realpath(path))
@@ -170,11 +170,22 @@ def open_output(path: str, layout: Layout) -> Iterator[Writer]:
 
 
 @contextmanager
+def _open_device(path: str) -> Iterator[IO[bytes]]:
+    with open(path, "wb") as stream:
+        try:
+            yield stream
+        except BaseException:
+            with suppress(OSError):  # what it refused once, it refuses again, and only the first error has the note
+                stream.close()
+            raise
+
+
+@contextmanager
 def _write_file(target: Path, layout: Layout) -> Iterator[Writer]:
     with replacing(target) as partial:
         writer = None
         try:
-            with partial.open("xb") as stream:
+            with _create(partial, target) as stream:
                 writer = _WRITERS[layout.format](stream, layout)
                 yield writer
             _finish(partial, writer)
@@ -182,6 +193,13 @@ def _write_file(target: Path, layout: Layout) -> Iterator[Writer]:
             if writer is not None and writer.written.rows:
                 _keep(partial, writer, target, error)
             raise
+
+
+def _create(partial: Path, target: Path) -> IO[bytes]:
+    try:
+        return partial.open("xb")
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror}") from error
 
 
 def _finish(path: Path, writer: Writer) -> None:
