@@ -144,6 +144,14 @@ def test_error_is_a_line_without_traceback(encode, monkeypatch, tmp_path, argume
     assert err.count("\n") == 1
 
 
+def test_a_bad_record_in_a_later_window_costs_no_record_before_it(encode, tmp_path):
+    texts = ["the cat", "a", "dog"] * 500
+    status, _, err = encode("--output", tmp_path / "out.npy", stdin="\n".join(texts).encode() + b"\n\xff\n")
+    assert (status, "1,500 records in" in err) == (1, True)
+    found = np.load(tmp_path / "out.npy.partial")
+    np.testing.assert_allclose(found, expected_vectors(texts), atol=1e-6)
+
+
 @pytest.mark.parametrize("precision", ["binary", "ubinary"])
 def test_precision(encode, tiny, tmp_path, precision):
     vectors = embedder.Embedder(tiny).encode(["the cat", "a"])
