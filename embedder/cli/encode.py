@@ -57,7 +57,7 @@ output formats (by the ending of the file's name, or --output-format):
   jsonl  .jsonl          Each record on a line, with its vector in the field
                          "embedding". An old field of that name is dropped.
                          Standard output is jsonl too.
-  npy    .npy            One NumPy array of shape (n, dimension).
+  npy    .npy            One NumPy array, with a row for each vector.
 
 The whole input file is checked before the model is loaded. Standard input
 cannot be checked ahead: all records before a bad one are encoded and written.

@@ -4,6 +4,7 @@ Texts are read as a stream. A regular file is read twice: once to check every re
 it, and once to encode it.
 """
 
+import codecs
 import csv
 import json
 import os
@@ -192,7 +193,10 @@ def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise InputError(f"{name}, line {number} is not UTF-8: {error.reason} at byte {error.start}") from error
+            reason = f"{error.reason} at byte {error.start}"
+            if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                reason = "it looks like UTF-16. Save the file as UTF-8"
+            raise InputError(f"{name}, line {number} is not UTF-8: {reason}") from error
         if text:  # a file of a byte order mark alone has no line
             yield text
 

@@ -103,7 +103,9 @@ class JsonlWriter(Writer):
         for record, vector in zip(records, vectors.tolist(), strict=True):
             fields = {name: value for name, value in record.items() if name != "embedding"}
             start = json.dumps(fields, ensure_ascii=False)[:-1] + (", " if fields else "")
-            lines.append(f'{start}"embedding": [{", ".join([digits % number for number in vector])}]}}\n')
+            numbers = ", ".join([digits % number for number in vector])
+            numbers = numbers.replace("nan", "NaN").replace("inf", "Infinity")  # as Python's json spells them
+            lines.append(f'{start}"embedding": [{numbers}]}}\n')
         # JSON can hold lone surrogates, and UTF-8 cannot. They become the escapes that they were.
         return "".join(lines).encode("utf-8", "backslashreplace")
 

@@ -120,6 +120,7 @@ def test_columns_without_a_name_have_their_number(folder):
     ("format", "content", "message"),
     [
         ("lines", b"fine\n\xff\n", "line 2 is not UTF-8: invalid start byte at byte 0"),
+        ("lines", "a\n".encode("utf-16"), "line 1 is not UTF-8: it looks like UTF-16. Save the file as UTF-8"),
         ("jsonl", '{"text": "a"}\n{"text": 3}\n', "line 2: the column 'text' is not a string but 3"),
         ("jsonl", '{"text": null}', "line 1: the column 'text' is not a string but None"),
         (

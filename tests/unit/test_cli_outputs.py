@@ -265,6 +265,15 @@ def test_layout(precision, columns):
     assert np.dtype(layout.dtype) == {"float32": np.float32, "binary": np.int8, "ubinary": np.uint8}[precision]
 
 
+def test_numbers_that_are_not_finite_are_json():
+    vectors = np.float32([[np.nan, -np.inf], [np.inf, 1e-45]])
+    stream = io.BytesIO()
+    outputs.JsonlWriter(stream, Layout.of("jsonl", 2, "float32")).add([{"text": "nan"}, {"text": "inf"}], vectors)
+    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    np.testing.assert_array_equal(np.float32([record["embedding"] for record in records]), vectors)
+    assert [record["text"] for record in records] == ["nan", "inf"]
+
+
 @pytest.mark.parametrize("rows", [0, 1, 10**9])
 def test_header_has_the_same_length_for_any_number_of_rows(rows):
     writer = outputs.NpyWriter(io.BytesIO(), NPY)
