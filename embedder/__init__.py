@@ -6,7 +6,7 @@ vectors = embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2")
 
 from typing import TYPE_CHECKING
 
-from embedder.encoder import Embedder, EncodeOptions, encode
+from embedder.encoder import Embedder
 from embedder.errors import (
     ArtifactError,
     DependencyError,
@@ -16,11 +16,15 @@ from embedder.errors import (
     InputError,
     ModelNotFoundError,
     ProviderError,
+    SettingError,
     WorkerError,
 )
+from embedder.kept_models import encode, release_models
+from embedder.options import EncodeOptions, EncodeSettings
+from embedder.results import EncodeResult
 
 if TYPE_CHECKING:
-    from embedder.pool import EncoderPool, encode_multi_process, start_multi_process_pool, stop_multi_process_pool
+    from embedder.pool import EncoderPool
     from embedder.vectors.adapters import FaissIndex, UsearchIndex
     from embedder.vectors.index import VectorIndex
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
@@ -48,6 +52,8 @@ __all__ = [
     "Embedder",
     "EmbedderError",
     "EncodeOptions",
+    "EncodeResult",
+    "EncodeSettings",
     "EncoderPool",
     "FaissIndex",
     "FormatError",
@@ -55,6 +61,7 @@ __all__ = [
     "InputError",
     "ModelNotFoundError",
     "ProviderError",
+    "SettingError",
     "UsearchIndex",
     "VectorIndex",
     "WorkerError",
@@ -64,7 +71,6 @@ __all__ = [
     "cos_sim",
     "dot_score",
     "encode",
-    "encode_multi_process",
     "euclidean_sim",
     "manhattan_sim",
     "mine_hard_negatives",
@@ -76,20 +82,19 @@ __all__ = [
     "paraphrase_mining",
     "paraphrase_mining_embeddings",
     "quantize_embeddings",
+    "release_models",
     "semantic_search",
     "semantic_search_quantized",
-    "start_multi_process_pool",
-    "stop_multi_process_pool",
     "truncate_embeddings",
 ]
 
-# Imported when they are first asked for: who only encodes need not wait for them at the start of each process.
-_LATER = {
+# Modules that are imported when one of their names is first used, as a process that only encodes does not need them.
+_LAZY = {
     "vectors.adapters": ("FaissIndex", "UsearchIndex"),
     "vectors.index": ("VectorIndex",),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),
-    "pool": ("EncoderPool", "encode_multi_process", "start_multi_process_pool", "stop_multi_process_pool"),
+    "pool": ("EncoderPool",),
     "vectors.quantization": ("quantize_embeddings", "semantic_search_quantized"),
     "vectors.search": ("semantic_search",),
     "vectors.similarity": (
@@ -103,7 +108,7 @@ if not TYPE_CHECKING:
     def __getattr__(name):  # noqa: ANN001, ANN202
         import importlib
 
-        for module, names in _LATER.items():
+        for module, names in _LAZY.items():
             if name in names:
                 value = getattr(importlib.import_module(f"embedder.{module}"), name)
                 globals()[name] = value

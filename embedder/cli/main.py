@@ -13,15 +13,15 @@ import numpy as np
 import embedder
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import IMAGE, TEXT, Graph, Manifest, Parity
+from embedder.backends import select_device
 from embedder.backends.prepacked import prepack
-from embedder.backends.session import PROVIDERS
 from embedder.cli import records
+from embedder.common.checks import check_count
 from embedder.common.digests import check_digest
 from embedder.encoder import DEFAULT_IMAGE_MODEL, DEFAULT_MODEL, Embedder
 from embedder.engine.engine import choose_graph
-from embedder.engine.preprocessing import IMAGE_ENDINGS, is_image
 from embedder.errors import EmbedderError, InputError
-from embedder.inputs import check_count
+from embedder.images.sources import IMAGE_ENDINGS, is_image
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (encode, search, similarity):
         model = DEFAULT_IMAGE_MODEL if command is search else DEFAULT_MODEL
         command.add_argument("-m", "--model", default=model, help="path or name; default: %(default)s")
-        command.add_argument("--provider", metavar="NAME", help=f"{' or '.join(PROVIDERS)}; default: a GPU if it can")
+        command.add_argument("--provider", metavar="NAME", help="cpu or cuda; default: a GPU if it can")
         command.add_argument(
             "--dtype", metavar="NAME", help="fp32, int8, or auto for the fastest; default: the exact one"
         )
@@ -247,7 +247,7 @@ def _described(manifest: Manifest) -> Iterator[tuple[str, str]]:
         graphs = manifest.graphs_of(modality)
         for graph in graphs:
             yield f"{modality} graph" if manifest.images else "graph", _described_graph(graph)
-        dtype = choose_graph(graphs, "auto", "cpu").dtype
+        dtype = choose_graph(graphs, "auto", select_device("cpu")).dtype
         yield "auto", f"{dtype}, on a CPU like this one"
     yield from _described_parity(manifest.parity, _SAMPLES[TEXT])
     if manifest.images is not None:

@@ -16,8 +16,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.engine.preprocessing import IMAGE_ENDINGS
 from embedder.errors import InputError
+from embedder.images.sources import IMAGE_ENDINGS
 
 Record = dict[str, Any]
 Embedded = Iterable[tuple[list[Record], NDArray[np.float32]]]

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from embedder.artifact.manifest import ImageSettings
-from embedder.engine.preprocessing import Preprocessor, describe, is_image
+from embedder.images.preprocessor import Preprocessor
+from embedder.images.sources import describe, is_image
 from embedder.errors import DependencyError, InputError
 
 ORIENTATION = 0x0112
@@ -82,7 +83,8 @@ def test_an_url_is_not_fetched():
 def test_texts_need_no_pillow():
     code = """if True:
         import sys
-        from embedder.engine.preprocessing import Preprocessor, describe, is_image
+        from embedder.images.preprocessor import Preprocessor
+from embedder.images.sources import describe, is_image
         from embedder.artifact.manifest import ImageSettings
         Preprocessor(ImageSettings((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None))
         for item in ("a cat", "cat.jpg", b"", object()):
@@ -95,7 +97,7 @@ def test_texts_need_no_pillow():
 def test_formats_that_pillow_loads_last():
     code = """if True:
         import sys
-        from embedder.engine.preprocessing import Preprocessor
+        from embedder.images.preprocessor import Preprocessor
         from embedder.artifact.manifest import ImageSettings
         settings = ImageSettings((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None)
         print(Preprocessor(settings)(sys.stdin.buffer).shape)

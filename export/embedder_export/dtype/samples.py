@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import numpy as np
 from embedder.artifact.manifest import GRAPH_INPUTS, IMAGE_INPUTS, POOLING_MASK, ImageSettings
-from embedder.engine.preprocessing import Preprocessor
+from embedder.images.preprocessor import Preprocessor
 from tokenizers import Tokenizer
 
 from embedder_export.errors import CheckpointError

@@ -16,7 +16,7 @@ import onnxruntime
 from embedder import Embedder
 from embedder.artifact import hub
 from embedder.artifact.manifest import GRAPH_INPUTS
-from embedder.backends.session import PROVIDERS, Session
+from embedder.backends import select_device
 from embedder.errors import ModelNotFoundError
 from PIL import Image
 
@@ -25,7 +25,7 @@ from embedder_export.checkpoint.modules import Layer
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NoReferenceError
 from embedder_export.graph.operators import new_graph
-from embedder_export.head.head import add_head
+from embedder_export.head.head import OUTPUT, add_head
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -97,10 +97,8 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
     if path is None:
         return None
     try:
-        theirs = Embedder(artifact, provider="cpu", dtype="fp32")
-        theirs._model.text().session = _OwnSession(
-            path, checkpoint.layers
-        )  # all else is the runtime's: tokens, batches, masks
+        # All else is the runtime's: tokens, batches, masks.
+        theirs = Embedder(artifact, dtype="fp32", backend=OwnGraphBackend(path, checkpoint.layers))
     except Exception as error:  # the graph may be anything
         report(f"{OWN_GRAPH} is no reference: {error}")
         return None
@@ -124,7 +122,7 @@ def _find_own_graph(checkpoint: Checkpoint, report: Callable[[str], None]) -> Pa
     return path if path.is_file() else None
 
 
-class _OwnSession(Session):
+class OwnGraphBackend:
     """Runs a graph of any version of ONNX, from token ids to token vectors, and then our head on these."""
 
     def __init__(self, path: Path, layers: tuple[Layer, ...]) -> None:
@@ -137,14 +135,14 @@ class _OwnSession(Session):
         options = {"providers": ["CPUExecutionProvider"]}
         self._body = onnxruntime.InferenceSession(str(path), **options)
         self._head = onnxruntime.InferenceSession(head, **options)
-        self.provider, self.token_budget, self.threads = "cpu", PROVIDERS["cpu"].token_budget, 1
+        self.device = select_device("cpu", threads=1)
 
-    def run(self, inputs: Mapping[str, np.ndarray], tokens: int, *, alone: bool = True) -> np.ndarray:
+    def run(self, inputs: Mapping[str, np.ndarray], *, single_batch: bool = False) -> dict[str, np.ndarray]:
         given = {_TOKEN_TYPES: np.zeros_like(inputs[GRAPH_INPUTS[0]]), **inputs}
         feed = {value.name: given[value.name] for value in self._body.get_inputs()}
         given[self._tokens] = self._body.run([self._tokens], feed)[0]
         (embeddings,) = self._head.run(None, {value.name: given[value.name] for value in self._head.get_inputs()})
-        return embeddings
+        return {OUTPUT: embeddings}
 
 
 def _token_output(graph: ir.Graph) -> tuple[str, int]:
