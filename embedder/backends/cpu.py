@@ -3,6 +3,7 @@
 import ctypes
 import os
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -143,26 +144,52 @@ class CpuBackend:
 
 
 class _ThreadSlots:
-    """Counts the threads that compute, so that they are never more than `total`."""
+    """Counts the threads that compute, so that they are never more than `total`. Who waits longest is served first.
+
+    Without that order, a caller with one text could wait until a long job of another caller has ended.
+    """
 
     def __init__(self, total: int) -> None:
         self._total = self._free = total
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()  # a locked lock for each waiting caller
 
     @contextmanager
     def take(self, wanted: int) -> Iterator[int]:
-        """Yield how many threads the caller may use: all, if `wanted` is all and all are free; else one, once free."""
-        with self._changed:
-            count = self._total if wanted == self._total == self._free else 1
-            while self._free < count:
-                self._changed.wait()
-            self._free -= count
+        """Yield how many threads the caller may use: all, if it wants all and all are free; else one, once free."""
+        count = self._acquire(wanted)
         try:
             yield count
         finally:
-            with self._changed:
-                self._free += count
-                self._changed.notify_all()
+            self._release(count)
+
+    def _acquire(self, wanted: int) -> int:
+        with self._lock:
+            if self._free:  # then nobody waits
+                count = wanted if wanted == self._free == self._total else 1
+                self._free -= count
+                return count
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        try:
+            turn.acquire()  # until `_release` hands over a slot
+        except BaseException:  # the caller was interrupted
+            with self._lock:
+                handed_over = turn not in self._waiting
+                if not handed_over:
+                    self._waiting.remove(turn)
+            if handed_over:
+                self._release(1)
+            raise
+        return 1
+
+    def _release(self, count: int) -> None:
+        with self._lock:
+            while count and self._waiting:
+                self._waiting.popleft().release()
+                count -= 1
+            self._free += count
 
 
 def _shrinking_arena() -> Any:

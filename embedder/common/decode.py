@@ -2,7 +2,7 @@
 
 from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 def decode(kind: Any, value: Any, where: str = "") -> Any:
@@ -39,13 +39,14 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
 def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     given = _expect(dict, value, where)
     known = {field.name: field for field in fields(kind)}
+    types = get_type_hints(kind)
     prefix = f"{where}." if where else ""
     for name, field in known.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{prefix}{name} is missing")
     for name in given.keys() - known.keys():
         raise ValueError(f"{prefix}{name} is unknown")
-    decoded = {name: decode(known[name].type, item, prefix + name) for name, item in given.items()}
+    decoded = {name: decode(types[name], item, prefix + name) for name, item in given.items()}
     try:
         return kind(**decoded)
     except ValueError as error:

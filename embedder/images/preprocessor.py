@@ -21,26 +21,31 @@ _FILTER_RADIUS_PIXELS = 3
 
 
 class Preprocessor:
-    """What a model does to an image before its graph. Safe to call from many threads, also on one Pillow image.
+    """Prepares images for a model's graph. Safe to call from many threads, also on one Pillow image.
 
-    Takes a path, the bytes of a file, a file object (read from where it stands, and not closed), a data URI, a Pillow
-    image (loaded if it is not, else left as it is), or an array of uint8: (height, width) or (height, width, channels)
-    of 1, 3 or 4 channels, of which a fourth is alpha.
+    It takes a path, the bytes of a file, a file object, a data URI, a Pillow image, or an array of uint8: (height,
+    width) or (height, width, channels) with 1, 3 or 4 channels. A file object is read from its position and not closed.
 
-    What is decoded here is turned upright as its EXIF says, as transformers does with a path; a Pillow image is taken
-    as it lies, as there. Of an animation the first frame counts. Colours become RGB as Pillow converts them: alpha is
-    dropped, and of more than 8 bits of grey, which are not scaled, all above 255 is white.
+    - A file is turned upright as its EXIF says, and a Pillow image is taken as it is. transformers does the same.
+    - The first frame of an animation is used.
+    - Colours become RGB as Pillow converts them: alpha is dropped. Greys of more than 8 bits are not scaled, so that
+      values above 255 become white.
+
+    Example:
+        >>> Preprocessor(model.manifest.images)(Path("cat.png")).shape  # doctest: +SKIP
+        (3, 224, 224)
     """
 
     def __init__(self, settings: ImageSettings) -> None:
         self._settings = settings
-        # Of each channel what 0 to 255 become, in the original's order and precisions, so as to be the same numbers.
+        # For each channel, the values that 0 to 255 become. The order of the steps and their dtypes are transformers',
+        # so that the numbers are the same.
         rescaled = (np.arange(256) * settings.rescale).astype(np.float32)
         mean, std = np.array(settings.mean, np.float32), np.array(settings.std, np.float32)
         self._values = (rescaled - mean[:, None]) / std[:, None]
 
     def __call__(self, item: object) -> NDArray[np.float32]:
-        """The pixel values of the image `item`, float32 of shape (3, height, width).
+        """Return the pixel values of the image `item`, float32 (3, height, width).
 
         Raises:
             InputError: it is no image, cannot be read, is damaged, or is too large.
@@ -55,7 +60,7 @@ class Preprocessor:
         return pixels
 
     def _fitted(self, image: "Image", name: str) -> "Image":
-        """`image`, resized and cropped."""
+        """Resize and crop `image`."""
         size = self._resized_size(*image.size)
         part = box = (0, 0, *size)
         if self._settings.crop:
@@ -70,11 +75,11 @@ class Preprocessor:
             image = _resized(image, size, part, self._settings.resample)
         if box == part:
             return image
-        # What lies outside becomes black.
+        # Pixels outside of the image become black.
         return image.crop((box[0] - part[0], box[1] - part[1], box[2] - part[0], box[3] - part[1]))
 
     def _resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height that an image of `width` and `height` is resized to."""
+        """The width and height that an image is resized to."""
         match self._settings.resize:
             case (height, width):
                 return width, height
@@ -85,10 +90,10 @@ class Preprocessor:
 
 
 def _resized(image: "Image", size: tuple[int, int], part: tuple[int, int, int, int], resample: str) -> "Image":
-    """Of `image` resized to `size` this `part` (left, top, right, bottom), without making the rest.
+    """Resize `image` to `size`, and return `part` (left, top, right, bottom) of the result without making the rest.
 
-    It may differ a little from that of the whole: Pillow goes along one axis, rounds, and then along the other, and
-    which it takes first depends on the sizes.
+    The part may differ by one level from the same part of the whole. Pillow resizes along one axis, rounds, and then
+    along the other one, and the order of the axes depends on the sizes.
     """
     from PIL import Image
 
@@ -100,7 +105,7 @@ def _resized(image: "Image", size: tuple[int, int], part: tuple[int, int, int, i
         scale = image.size[axis] / size[axis]
         reach = math.ceil(_FILTER_RADIUS_PIXELS * max(scale, 1)) + 1
         start, end = part[axis] * scale, part[axis + 2] * scale
-        # Pillow counts in float32: from nearby, or it would lose a pixel in many millions.
+        # Pillow computes positions in float32. Far from the origin they would be off by a pixel.
         low, high = max(0, math.floor(start) - reach), min(image.size[axis], math.ceil(end) + reach)
         spans.append((low, high, start - low, end - low))
     (left, right, x0, x1), (top, bottom, y0, y1) = spans

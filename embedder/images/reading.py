@@ -44,7 +44,15 @@ def check_pillow() -> None:
 
 
 def read_rgb(item: Any, name: str) -> "Image":
-    """The image `item`, loaded, in RGB, upright; InputError calls it `name`."""
+    """Return the image `item`: decoded, upright, in RGB.
+
+    Args:
+        item: what `embedder.images.sources.is_image` takes for an image.
+        name: what messages call it.
+
+    Raises:
+        InputError: it cannot be read, is damaged, or has too many pixels.
+    """
     try:
         if isinstance(item, np.ndarray):
             return _from_array(item, name)
@@ -58,7 +66,7 @@ def read_rgb(item: Any, name: str) -> "Image":
             return _as_rgb(_upright(image))
     except InputError:
         raise
-    except Exception as error:  # for a damaged file Pillow raises nearly anything
+    except Exception as error:  # Pillow raises errors of any type for a damaged file
         if "truncated" in str(error).lower():
             raise InputError(f"{name} is truncated") from error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
@@ -76,7 +84,7 @@ def _from_array(array: NDArray[np.generic], name: str) -> "Image":
 
 
 def _source(item: Any, name: str) -> IO[bytes]:
-    """A file to read `item` from, and to close."""
+    """Open `item` as a binary file. The caller closes it."""
     if isinstance(item, str) and item.startswith(DATA_PREFIX):
         _, found, payload = item.partition(BASE64_MARK)
         if not found:
@@ -85,11 +93,11 @@ def _source(item: Any, name: str) -> IO[bytes]:
     if isinstance(item, str) and item.startswith(URL_PREFIXES):
         raise InputError(f"{name} is not fetched: download it, and give the path or the bytes")
     if isinstance(item, str | os.PathLike):
-        if not stat.S_ISREG(os.stat(item).st_mode):  # to open a pipe may take for ever
+        if not stat.S_ISREG(os.stat(item).st_mode):  # opening a pipe may wait for ever
             raise InputError(f"{name} is not a file")
         return open(item, "rb")
     if isinstance(item, bytes | bytearray | memoryview):
-        return BytesIO(bytes(item))  # no copy of what are bytes
+        return BytesIO(bytes(item))  # bytes are not copied
     if not hasattr(item, "read"):
         raise InputError(f"an image should be a path, bytes, a file object, a Pillow image or an array, not {name}")
     data = item.read()
@@ -99,9 +107,10 @@ def _source(item: Any, name: str) -> IO[bytes]:
 
 
 def _opened(file: IO[bytes], name: str) -> "Image":
-    """The image in `file`, not loaded yet, as PIL.Image.open finds it.
+    """Open the image in `file` as PIL.Image.open does, without decoding it.
 
-    That warns of images half as large as those it refuses, and a warning cannot be turned off for one thread alone.
+    PIL.Image.open itself warns of images half as large as those that it refuses, and Python cannot turn off a warning
+    for one thread alone.
     """
     from PIL import Image
 
@@ -109,11 +118,11 @@ def _opened(file: IO[bytes], name: str) -> "Image":
     if not prefix:
         raise InputError(f"{name} is empty")
     damage = ""
-    for prepare in (Image.preinit, Image.init):  # the usual formats, and all
+    for prepare in (Image.preinit, Image.init):  # loads the usual formats, then all
         prepare()
         for kind, (read, accepts) in list(Image.OPEN.items()):
             accepted = accepts is None or accepts(prefix)
-            # A string says what is missing here; EPS is a program, which Pillow has Ghostscript run.
+            # A string says which library is missing. EPS is a program, and Pillow would let Ghostscript run it.
             if not accepted or isinstance(accepted, str) or kind == "EPS":
                 continue
             try:
@@ -131,8 +140,8 @@ def _check_size(width: int, height: int, name: str) -> None:
     from PIL import Image
 
     if Image.MAX_IMAGE_PIXELS is not None and width * height > 2 * Image.MAX_IMAGE_PIXELS:
-        most = f"PIL.Image.MAX_IMAGE_PIXELS, of which there may be twice as many, is {Image.MAX_IMAGE_PIXELS:,}"
-        raise InputError(f"{name} has {width} x {height} pixels, as a decompression bomb might: {most}")
+        limit = f"the limit is twice PIL.Image.MAX_IMAGE_PIXELS, which is {Image.MAX_IMAGE_PIXELS:,}"
+        raise InputError(f"{name} has {width} x {height} pixels, as a decompression bomb might: {limit}")
 
 
 def _upright(image: "Image") -> "Image":
@@ -140,7 +149,7 @@ def _upright(image: "Image") -> "Image":
 
     try:
         turn = _TURNS[range(2, 9).index(image.getexif()[_EXIF_ORIENTATION])]
-    except Exception:  # there is none, or the EXIF is damaged, which need not be the picture
+    except Exception:  # there is no EXIF, or it is damaged; the picture may be whole
         return image
     return image.transpose(Image.Transpose[turn])
 
@@ -151,7 +160,7 @@ def _decoded(image: Any) -> Any:
         try:
             image.load()
         except BaseException:
-            if undecoded:  # else Pillow would take what it has for the whole image, the next time
+            if undecoded:  # without it, Pillow would take the decoded part for the whole image next time
                 image.tile = undecoded
             raise
     return image
@@ -160,7 +169,7 @@ def _decoded(image: Any) -> Any:
 def _as_rgb(image: "Image") -> "Image":
     if image.mode == "RGB":
         return image
-    if "transparency" in image.info:  # it is dropped, of which Pillow may warn
+    if "transparency" in image.info:  # Pillow may warn that the conversion drops it
         image = image.copy()
         del image.info["transparency"]
     return (image.convert("LA") if image.mode == "La" else image).convert("RGB")

@@ -1,4 +1,4 @@
-"""What counts as an image among the inputs, and its name in messages. Imports no image library."""
+"""Tell images from texts, and name them in messages. Imports no image library."""
 
 import os
 import sys
