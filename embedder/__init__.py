@@ -95,7 +95,7 @@ __all__ = [
 # in the user's cache, and an uploader in the process. Set the variable to 0 to allow it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# Names by module. A module is imported when one of its names is first used, so that `import embedder` takes little time.
+# Names by module. A module is imported when one of its names is first used, so `import embedder` takes little time.
 _LAZY = {
     "encoder": ("Embedder",),
     "kept_models": ("encode", "release_models"),

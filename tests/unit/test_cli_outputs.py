@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from embedder.cli import encode, outputs
-from embedder.cli.commands import Result
+from embedder.results import EncodeResult as Result
 from embedder.cli.main import main
 from embedder.cli.outputs import Layout, open_output
 from embedder.errors import ArtifactError
