@@ -110,7 +110,7 @@ def public_callables():
             yield name, value
 
 
-@pytest.mark.parametrize(("name", "function"), public_callables())
+@pytest.mark.parametrize(("name", "function"), list(public_callables()))
 def test_help_names_types_and_does_not_spell_them_out(name, function):
     signature = pydoc.render_doc(function, renderer=pydoc.plaintext).partition("\n\n")[2].partition("\n    ")[0]
     assert "numpy." not in signature, signature
