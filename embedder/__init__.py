@@ -22,7 +22,7 @@ from embedder.errors import (
 if TYPE_CHECKING:
     from embedder.pool import EncoderPool, encode_multi_process, start_multi_process_pool, stop_multi_process_pool
     from embedder.vectors.adapters import FaissIndex, UsearchIndex
-    from embedder.vectors.index import VectorIndex
+    from embedder.vectors.index.vector_index import VectorIndex
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
     from embedder.vectors.pairs import bitext_mining, mine_hard_negatives
     from embedder.vectors.quantization import quantize_embeddings, semantic_search_quantized
@@ -86,7 +86,7 @@ __all__ = [
 # Imported when they are first asked for: who only encodes need not wait for them at the start of each process.
 _LATER = {
     "vectors.adapters": ("FaissIndex", "UsearchIndex"),
-    "vectors.index": ("VectorIndex",),
+    "vectors.index.vector_index": ("VectorIndex",),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),
     "pool": ("EncoderPool", "encode_multi_process", "start_multi_process_pool", "stop_multi_process_pool"),

@@ -30,8 +30,8 @@ def _no_advice(caplog):
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
 def test_similarity(name, data):
-    a = data.draw(hard_vectors(least=1, most=30))
-    b = data.draw(hard_vectors(least=1, most=30, dim=a.shape[1]))
+    a = data.draw(hard_vectors(min_rows=1, max_rows=30))
+    b = data.draw(hard_vectors(min_rows=1, max_rows=30, dim=a.shape[1]))
     for found, expected in [
         (getattr(embedder, name)(a, b), getattr(util, name)(a, b)),
         (getattr(embedder, name)(a[0], b.tolist()), getattr(util, name)(a[0], b.tolist())),
@@ -62,8 +62,8 @@ def test_semantic_search(name, dtype):
 @given(data=st.data())
 def test_semantic_search_with_ties(data):
     """The scores are the same; which of equally near vectors is found, the reference leaves open."""
-    queries = data.draw(hard_vectors(least=1, most=5))
-    corpus = data.draw(hard_vectors(least=1, dim=queries.shape[1]))
+    queries = data.draw(hard_vectors(min_rows=1, max_rows=5))
+    corpus = data.draw(hard_vectors(min_rows=1, dim=queries.shape[1]))
     k = data.draw(st.integers(1, 60))
     found = embedder.semantic_search(queries, corpus, top_k=k)
     expected = util.semantic_search(queries, corpus, top_k=k)
@@ -111,7 +111,7 @@ def test_community_detection(threshold, least):
 @given(data=st.data())
 def test_community_detection_with_copies(data):
     """As sets, as the order within a community of equal cosines is open in the reference."""
-    vectors = data.draw(hard_vectors(least=1))
+    vectors = data.draw(hard_vectors(min_rows=1))
     threshold, least = data.draw(st.sampled_from([0.3, 0.6, 0.9])), data.draw(st.integers(1, 9))
     cosines = util.cos_sim(vectors, vectors).numpy()
     if (np.abs(cosines - threshold) > 1e-5).all():
@@ -123,8 +123,8 @@ def test_community_detection_with_copies(data):
 @given(data=st.data())
 def test_quantized_bytes(data):
     dtype = data.draw(st.sampled_from([np.float32, np.float64, np.float16]))
-    vectors = data.draw(hard_vectors(least=1)).astype(dtype)
-    other = data.draw(hard_vectors(least=1, dim=vectors.shape[1])).astype(dtype)
+    vectors = data.draw(hard_vectors(min_rows=1)).astype(dtype)
+    other = data.draw(hard_vectors(min_rows=1, dim=vectors.shape[1])).astype(dtype)
     ranges = np.stack([other.min(axis=0), other.max(axis=0)])
     for options in ({}, {"ranges": ranges}, {"calibration_embeddings": other}, {"ranges": ranges.astype(np.float64)}):
         for precision in PRECISIONS:

@@ -150,8 +150,17 @@ def test_wrong_negatives():
             mine_hard_negatives(vectors, vectors, [0, wrong, 1])
     with pytest.raises(InputError, match="num_negatives should be a whole number, at least 1, not 0"):
         mine_hard_negatives(vectors, vectors, [0, 1, 2], num_negatives=0)
-    for options in ({"range_min": -1}, {"range_min": 5, "range_max": 5}, {"range_min": 3, "range_max": 5}):
-        with pytest.raises(InputError, match="range_min and range_max should leave room for num_negatives: not"):
+    for options, message in [
+        ({"range_min": -5}, "range_min should not be negative, but is -5"),
+        ({"range_max": -1}, "range_max should not be negative, but is -1"),
+        ({"range_min": 0.5}, "range_min should be a whole number, not 0.5"),
+        ({"range_min": True}, "range_min should be a whole number, not True"),
+        ({"range_min": 5, "range_max": 5}, r"range_max should be at least range_min \+ num_negatives = 8, not 5"),
+        ({"range_min": 3, "range_max": 5}, r"range_max should be at least range_min \+ num_negatives = 6, not 5"),
+        ({"max_score": "high"}, "max_score should be a number or None, not 'high'"),
+        ({"absolute_margin": float("nan")}, "absolute_margin should be a number or None, not nan"),
+    ]:
+        with pytest.raises(InputError, match=message):
             mine_hard_negatives(vectors, vectors, [0, 1, 2], **options)
     with pytest.raises(InputError, match="sampling_strategy should be one of top, random, not 'best'"):
         mine_hard_negatives(vectors, vectors, [0, 1, 2], sampling_strategy="best")

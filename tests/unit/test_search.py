@@ -7,17 +7,17 @@ import embedder
 from embedder import cos_sim, dot_score, euclidean_sim, manhattan_sim, semantic_search
 from embedder.errors import InputError
 from embedder.vectors import search
-from tests.vectors import best_of, exact_cosines, hard_vectors, ids_of, pairs_of, random_vectors
+from tests.vectors import best_by_sorting, exact_cosines, hard_vectors, ids_of, pairs_of, random_vectors
 
 
 @given(data=st.data())
 def test_same_as_sorting_everything(data):
     """With copies, zeros and any sizes of chunks: the very scores, and ties by the lowest id."""
-    queries = data.draw(hard_vectors(most=7))
-    corpus = data.draw(hard_vectors(most=60, dim=queries.shape[1]))
+    queries = data.draw(hard_vectors(max_rows=7))
+    corpus = data.draw(hard_vectors(max_rows=60, dim=queries.shape[1]))
     k, query_chunk, corpus_chunk = (data.draw(st.integers(1, 70)) for _ in range(3))
     found = semantic_search(queries, corpus, query_chunk, corpus_chunk, top_k=k)
-    assert pairs_of(found) == best_of(exact_cosines(queries, corpus), k)
+    assert pairs_of(found) == best_by_sorting(exact_cosines(queries, corpus), k)
 
 
 def floored(a, b):
@@ -27,11 +27,11 @@ def floored(a, b):
 @given(data=st.data())
 def test_any_function(data):
     function = data.draw(st.sampled_from([dot_score, euclidean_sim, manhattan_sim, floored]))
-    queries = data.draw(hard_vectors(most=7))
-    corpus = data.draw(hard_vectors(most=60, dim=queries.shape[1]))
+    queries = data.draw(hard_vectors(max_rows=7))
+    corpus = data.draw(hard_vectors(max_rows=60, dim=queries.shape[1]))
     k, chunk = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
     found = pairs_of(semantic_search(queries, corpus, 3, chunk, top_k=k, score_function=function))
-    expected = best_of(function(queries, corpus), k)
+    expected = best_by_sorting(function(queries, corpus), k)
     for row, best in zip(found, expected, strict=True):
         np.testing.assert_allclose([score for _, score in row], [score for _, score in best], rtol=1e-5, atol=1e-6)
         assert len({id_ for id_, _ in row}) == len(best)
@@ -50,7 +50,7 @@ def test_neither_chunks_nor_blocks_make_a_difference(monkeypatch):
             assert len({score for _, score in row}) <= 7
         assert semantic_search(queries, corpus, 17, 333, 300, function) == expected
         with monkeypatch.context() as patch:
-            patch.setattr(search, "_BLOCK_NUMBERS", 384 * 500)
+            patch.setattr(search, "_NUMBERS_PER_BLOCK", 384 * 500)
             assert semantic_search(queries, corpus, top_k=300, score_function=function) == expected
 
 
@@ -126,7 +126,7 @@ def test_wrong_input():
         semantic_search(vectors, random_vectors(1, 3, 5))
     with pytest.raises(InputError, match="corpus_embeddings should be numbers"):
         semantic_search(vectors, ["a text"])
-    with pytest.raises(InputError, match=r"score_function should give scores of shape \(3, 3\), not \(3,\)"):
+    with pytest.raises(InputError, match=r"score_function should return scores of shape \(3, 3\), not \(3,\)"):
         semantic_search(vectors, vectors, score_function=embedder.pairwise_cos_sim)
 
 

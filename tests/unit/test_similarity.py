@@ -31,8 +31,8 @@ def by_formula(function, a, b):
 @pytest.mark.parametrize(("function", "pairwise"), list(zip(ALL_PAIRS, PAIRWISE, strict=True)))
 @given(data=st.data())
 def test_by_formula_and_pair_by_pair(function, pairwise, data):
-    a = data.draw(hard_vectors(most=12))
-    b = data.draw(hard_vectors(most=12, dim=a.shape[1]))
+    a = data.draw(hard_vectors(max_rows=12))
+    b = data.draw(hard_vectors(max_rows=12, dim=a.shape[1]))
     scores = function(a, b)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, by_formula(function, a, b), rtol=1e-5, atol=1e-6)
@@ -67,7 +67,7 @@ def test_lists_and_single_vectors(function, pairwise):
 def test_blocks_make_no_difference(monkeypatch):
     a, b = random_vectors(1, 7, 5), random_vectors(2, 50, 5)
     whole = [function(a, b) for function in ALL_PAIRS] + [function(b[:7], a) for function in PAIRWISE]
-    monkeypatch.setattr("embedder.vectors.similarity._BLOCK", 11)
+    monkeypatch.setattr("embedder.vectors.arrays._CACHED_NUMBERS", 11)
     parts = [function(a, b) for function in ALL_PAIRS] + [function(b[:7], a) for function in PAIRWISE]
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
