@@ -6,6 +6,7 @@ vectors = embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2")
 
 from typing import TYPE_CHECKING
 
+from embedder.common.cpp_runtime import initialise_cpp_runtime
 from embedder.encoder import Embedder, EncodeOptions, encode
 from embedder.errors import (
     ArtifactError,
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     )
 
 __version__ = "0.1.0"
+
+initialise_cpp_runtime()
 
 __all__ = [
     "ArtifactError",

@@ -2,71 +2,54 @@
 
 usearch has its own copy of libstdc++ in its compiled module and exports the symbols. Some of them, such as the ids of
 the facets of `std::locale`, are unique in a process (STB_GNU_UNIQUE in the ELF format). The copy that initialises its
-locale first numbers the facets. If that is usearch's copy, packages that use the system's libstdc++ (faiss,
-onnxruntime) crash in `std::locale` later. If the system's libstdc++ comes first, all of them work.
+locale first numbers the facets. If that is usearch's copy, the system's libstdc++ does not find its own facets, and
+packages that use it (onnxruntime, faiss) crash. If the system's libstdc++ comes first, all of them work.
 """
 
 import ctypes
 import sys
-from pathlib import PurePath
 
 from embedder.errors import DependencyError
 
 _LIBRARY = "libstdc++.so.6"
-# The mangled name of std::locale::classic(), which initialises the facets.
-_INITIALISE = "_ZNSt6locale7classicEv"
+# The mangled names of std::locale::classic() and of std::has_facet<Facet>(locale) for some facets.
+_CLASSIC_LOCALE = "_ZNSt6locale7classicEv"
+_HAS_FACET = (
+    "_ZSt9has_facetISt5ctypeIcEEbRKSt6locale",
+    "_ZSt9has_facetISt8numpunctIcEEbRKSt6locale",
+    "_ZSt9has_facetISt7num_putIcSt19ostreambuf_iteratorIcSt11char_traitsIcEEEEbRKSt6locale",
+    "_ZSt9has_facetISt7num_getIcSt19istreambuf_iteratorIcSt11char_traitsIcEEEEbRKSt6locale",
+)
 
 
-def initialise_cpp_runtime() -> None:
-    """Initialise the system's libstdc++. Call it before usearch is imported."""
+def initialise_cpp_runtime() -> bool:
+    """Initialise the system's libstdc++, and return whether it is usable. Call it before usearch is imported.
+
+    Where there is no such library, nothing uses it, and the result is True.
+    """
     if sys.platform != "linux":
-        return
+        return True
     try:
-        initialise = getattr(ctypes.CDLL(_LIBRARY), _INITIALISE)
-    except (OSError, AttributeError):  # no such library: nothing uses it
-        return
-    initialise.restype = ctypes.c_void_p
-    initialise()
+        library = ctypes.CDLL(_LIBRARY)
+        make_locale = library[_CLASSIC_LOCALE]
+        checks = [library[name] for name in _HAS_FACET]
+    except (OSError, AttributeError):
+        return True
+    make_locale.restype = ctypes.c_void_p
+    locale = ctypes.c_void_p(make_locale())
+    for check in checks:
+        check.argtypes, check.restype = [ctypes.c_void_p], ctypes.c_bool
+    return all(check(locale) for check in checks)
 
 
 def check_cpp_runtime(package: str) -> None:
-    """Refuse to use `package` if it would crash because usearch was imported first.
+    """Refuse to use `package`, which uses the system's libstdc++, if it would crash.
 
     Raises:
-        DependencyError: usearch's copy of the C++ runtime was loaded before the system's.
+        DependencyError: usearch was imported first.
     """
-    if sys.platform != "linux" or "usearch.compiled" not in sys.modules:
-        return
-    for path in _loaded_libraries():
-        if path.name.startswith("libstdc++.so"):
-            return
-        if path.parent.name == "usearch":
-            break
-    else:
-        return
-    raise DependencyError(
-        f"{package} would crash this process, because usearch was imported before it, and usearch brings another C++ "
-        f"runtime. Import {package} or embedder.UsearchIndex before usearch, in a new process"
-    )
-
-
-class _LibraryInfo(ctypes.Structure):
-    """The beginning of `struct dl_phdr_info`."""
-
-    _fields_ = (("address", ctypes.c_void_p), ("name", ctypes.c_char_p))
-
-
-def _loaded_libraries() -> list[PurePath]:
-    """Return the paths of the shared libraries of this process, in the order in which they were loaded."""
-    paths: list[PurePath] = []
-    callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(_LibraryInfo), ctypes.c_size_t, ctypes.c_void_p)
-
-    def collect(info: "ctypes._Pointer[_LibraryInfo]", size: int, data: object) -> int:
-        paths.append(PurePath((info.contents.name or b"").decode(errors="replace")))
-        return 0
-
-    try:
-        ctypes.CDLL(None).dl_iterate_phdr(callback(collect), None)
-    except (OSError, AttributeError):
-        return []
-    return paths
+    if "usearch.compiled" in sys.modules and not initialise_cpp_runtime():
+        raise DependencyError(
+            f"{package} would crash this process, because usearch was imported before it, and usearch brings another "
+            "C++ runtime. Start a new process, and import embedder before usearch"
+        )

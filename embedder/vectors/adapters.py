@@ -337,7 +337,7 @@ class UsearchIndex(_LibraryIndex):
         usearch = _import_usearch()
         try:
             read = usearch.Index.restore(os.fspath(path))
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"usearch cannot read {path}: {error}") from error
         if read is None:
             raise ArtifactError(f"usearch cannot read {path}")

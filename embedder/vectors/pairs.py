@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_choice, check_counts
+from embedder.common.checks import check_choice, check_counts, check_flag
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_float32, matching_embeddings
 from embedder.vectors.scoring import Block, ScoreFunction, make_scorer
@@ -134,6 +134,7 @@ class _NegativeOptions:
     sampling_strategy: str
     score_function: ScoreFunction
     seed: int | None
+    include_positives: bool
 
     def __post_init__(self) -> None:
         check_counts(num_negatives=self.num_negatives)
@@ -145,6 +146,7 @@ class _NegativeOptions:
                     f"range_max should be at least range_min + num_negatives = {self.range_min + self.num_negatives}, "
                     f"not {self.range_max}"
                 )
+        check_flag("include_positives", self.include_positives)
         check_choice("sampling_strategy", self.sampling_strategy, SAMPLING_STRATEGIES)
         for name in ("max_score", "min_score", "absolute_margin", "relative_margin"):
             value = getattr(self, name)
@@ -182,6 +184,7 @@ def mine_hard_negatives(
     sampling_strategy: str = "top",
     score_function: ScoreFunction = cos_sim,
     seed: int | None = None,
+    include_positives: bool = False,
 ) -> list[list[Hit]]:
     """Find what is near to a query without being an answer to it: hard negatives to train a model with.
 
@@ -204,6 +207,8 @@ def mine_hard_negatives(
         sampling_strategy: "top" chooses the nearest, "random" chooses at random.
         score_function: see `semantic_search`.
         seed: the seed of "random". None gives another choice each time.
+        include_positives: keep the positives among the nearest, for data to evaluate a ranking with. The margins still
+            drop them.
 
     Returns:
         A list for each query with entries {"corpus_id": row of the corpus, "score": float}, the highest score first.
@@ -226,6 +231,7 @@ def mine_hard_negatives(
         sampling_strategy=sampling_strategy,
         score_function=score_function,
         seed=seed,
+        include_positives=include_positives,
     )
     names = ("query_embeddings", "corpus_embeddings")
     queries, corpus = matching_embeddings(query_embeddings, corpus_embeddings, names)
@@ -236,8 +242,9 @@ def mine_hard_negatives(
     last_rank = options.last_rank(most_positives)
     found = nearest(queries, Corpus(corpus), SearchOptions(last_rank + most_positives, score_function))
     scores, ids = found
-    is_positive = np.isin(np.arange(len(queries))[:, None] * len(corpus) + ids, rows * len(corpus) + columns)
-    kept = ~is_positive & _within_limits(scores, options)
+    kept = _within_limits(scores, options)
+    if not include_positives:
+        kept &= ~np.isin(np.arange(len(queries))[:, None] * len(corpus) + ids, rows * len(corpus) + columns)
     if absolute_margin is not None or relative_margin is not None:
         scorer = make_scorer(as_float32(queries), score_function)
         positive_scores = scorer.score_pairs(Block(as_float32(corpus[columns])), rows, np.arange(len(rows)))

@@ -91,9 +91,7 @@ def _flip_sign_bit(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return codes ^ np.uint8(_SIGNED_OFFSET)
 
 
-def _find_ranges(
-    rows: NDArray[Any], ranges: ArrayLike | None, calibration: ArrayLike | None
-) -> NDArray[np.float32]:
+def _find_ranges(rows: NDArray[Any], ranges: ArrayLike | None, calibration: ArrayLike | None) -> NDArray[np.float32]:
     """Return the smallest and the largest value of each dimension, (2, dim)."""
     dimension = rows.shape[1]
     if ranges is not None:

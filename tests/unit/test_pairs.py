@@ -88,6 +88,8 @@ def test_negatives_are_the_nearest_but_the_positives():
         row[5:9] for row in expected
     ]
     assert ids_of(mine_hard_negatives(queries, corpus, positives, range_max=99, num_negatives=99)) == expected
+    with_positives = mine_hard_negatives(queries, corpus, positives, num_negatives=4, include_positives=True)
+    assert ids_of(with_positives) == order[:, :4].tolist()
     dots = mine_hard_negatives(queries, corpus, positives, score_function=embedder.dot_score)
     assert dots[0][0]["score"] == pytest.approx(float(queries[0] @ corpus[dots[0][0]["corpus_id"]]), rel=1e-6)
 
@@ -157,6 +159,7 @@ def test_wrong_negatives():
         ({"range_min": True}, "range_min should be a whole number, not True"),
         ({"range_min": 5, "range_max": 5}, r"range_max should be at least range_min \+ num_negatives = 8, not 5"),
         ({"range_min": 3, "range_max": 5}, r"range_max should be at least range_min \+ num_negatives = 6, not 5"),
+        ({"include_positives": 1}, "include_positives should be True or False, not 1"),
         ({"max_score": "high"}, "max_score should be a number or None, not 'high'"),
         ({"absolute_margin": float("nan")}, "absolute_margin should be a number or None, not nan"),
     ]:

@@ -42,7 +42,9 @@ def test_wrong_embeddings():
     vectors = random_vectors(1, 4, 8)
     with pytest.raises(InputError, match=r"precision should be one of float32, .*, not 'int4'"):
         quantize_embeddings(vectors, "int4")
-    with pytest.raises(InputError, match="embeddings should be floating-point numbers, not int8: they are quantised already"):
+    with pytest.raises(
+        InputError, match="embeddings should be floating-point numbers, not int8: they are quantised already"
+    ):
         quantize_embeddings(vectors.astype(np.int8), "binary")
     with pytest.raises(InputError, match="embeddings should be numbers, not <U1"):
         quantize_embeddings([["a"]], "binary")
@@ -156,7 +158,10 @@ def test_wrong_search():
         semantic_search_quantized(queries, corpus, "float32")
     with pytest.raises(InputError, match="corpus_embeddings should be uint8 for 'ubinary', not int8"):
         semantic_search_quantized(queries, corpus, "ubinary")
-    with pytest.raises(InputError, match="int8 queries are quantised with the ranges of the corpus: give ranges, or calibration_embeddings"):
+    with pytest.raises(
+        InputError,
+        match="int8 queries are quantised with the ranges of the corpus: give ranges, or calibration_embeddings",
+    ):
         semantic_search_quantized(queries, corpus, "int8")
     with pytest.raises(InputError, match=r"query_embeddings \(2, 16\) and corpus_embeddings \(9, 16\) do not match"):
         semantic_search_quantized(queries, corpus, "binary")

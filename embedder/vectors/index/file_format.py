@@ -173,15 +173,16 @@ def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
         ArtifactError: the file cannot be read, is no index, or is damaged.
     """
     try:
+        # The file is opened once: another process may replace it meanwhile.
         with path.open("rb") as stream:
             header, start = _read_header(path, stream)
             stream.seek(-_DIGEST_BYTES, os.SEEK_END)
             expected, size = stream.read(_DIGEST_BYTES).hex(), stream.tell()
-        starts, end = _section_starts(header, start)
-        if size != end + _DIGEST_BYTES:
-            raise _damaged(path, f"it has {size} bytes, but by its header it should have {end + _DIGEST_BYTES}")
-        check_once(path, expected, lambda: _check_digest(path, end, expected))
-        content = np.memmap(path, np.uint8, "r")
+            starts, end = _section_starts(header, start)
+            if size != end + _DIGEST_BYTES:
+                raise _damaged(path, f"it has {size} bytes, but by its header it should have {end + _DIGEST_BYTES}")
+            check_once(path, expected, lambda: _check_digest(path, stream, expected))
+            content = np.memmap(stream, np.uint8, "r")
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
     sections = {}
@@ -225,11 +226,16 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[Header, int]:
     return header, _PREFIX_BYTES + length
 
 
-def _check_digest(path: Path, size: int, expected: str) -> None:
+def _check_digest(path: Path, stream: BinaryIO, expected: str) -> None:
     digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        for at in range(0, size, _BYTES_PER_READ):
-            digest.update(stream.read(min(_BYTES_PER_READ, size - at)))
+    remaining = stream.seek(0, os.SEEK_END) - _DIGEST_BYTES
+    stream.seek(0)
+    while remaining:
+        chunk = stream.read(min(_BYTES_PER_READ, remaining))
+        if not chunk:  # something has cut the file off meanwhile
+            break
+        digest.update(chunk)
+        remaining -= len(chunk)
     if digest.hexdigest() != expected:
         raise _damaged(path, f"its sha256 is {digest.hexdigest()}, but it should be {expected}")
 
