@@ -44,7 +44,7 @@ def test_float32_is_exact():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_the_others_come_near(precision, similarity):
+def test_quantised_indexes_find_most_of_the_nearest(precision, similarity):
     lengths = 1 + np.arange(2000)[:, None] % 5
     vectors, queries = clustered(1, 2000, 64, 100), clustered(1, 2000, 64, 100)[:40] + 0.05 * random_vectors(2, 40, 64)
     vectors = vectors * lengths if similarity == "dot" else vectors
@@ -60,8 +60,8 @@ def test_the_others_come_near(precision, similarity):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @given(data=st.data())
-def test_any_adding_deleting_and_saving(precision, data, tmp_path_factory):
-    """Whatever has been done to it, it finds what an index does that has been given the same vectors at once."""
+def test_any_sequence_of_add_delete_and_save(precision, data, tmp_path_factory):
+    """It finds the same as an index to which the remaining vectors were added at once."""
     path = tmp_path_factory.getbasetemp() / f"{precision}.index"
     vectors = clustered(1, 200, 12, 20)
     vectors[50:60] = vectors[40:50]
@@ -110,7 +110,7 @@ def test_ids():
     assert repr(index) == "VectorIndex(2 vectors, dimension=3, precision='float32', similarity='cosine')"
 
 
-def test_equal_scores_in_the_order_of_adding():
+def test_equal_scores_come_in_the_order_of_adding():
     for precision in PRECISIONS:
         index = VectorIndex(8, precision=precision)
         index.add(np.ones((5, 8)), [9, 3, 7, 1, 5])
@@ -196,7 +196,7 @@ def test_wrong_input_changes_nothing():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_loaded_is_mapped_and_can_be_saved_over_itself(precision, tmp_path):
+def test_a_loaded_index_is_mapped_and_can_be_saved_over_itself(precision, tmp_path):
     index, queries = filled(precision), random_vectors(5, 3, 24)
     path = tmp_path / "index"
     index.save(path)
@@ -219,7 +219,7 @@ def base(array):
     return array
 
 
-def test_an_empty_one_is_saved(tmp_path):
+def test_an_empty_index_is_saved(tmp_path):
     VectorIndex(5, precision="binary", similarity="dot").save(tmp_path / "index")
     loaded = VectorIndex.load(tmp_path / "index")
     assert (len(loaded), loaded.dimension, loaded.precision, loaded.similarity) == (0, 5, "binary", "dot")
@@ -227,8 +227,8 @@ def test_an_empty_one_is_saved(tmp_path):
     assert len(loaded.search(random_vectors(1, 2, 5))[0]) == 2
 
 
-def test_the_format_is_what_it_says(tmp_path):
-    """Read without our reader, as another program would."""
+def test_the_file_has_the_documented_format(tmp_path):
+    """Another program can read the file by the documentation."""
     path = tmp_path / "index"
     index = VectorIndex(3)
     vectors = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]], np.float32)
@@ -278,7 +278,7 @@ def test_every_truncation_is_found(tmp_path):
         VectorIndex.load(damaged)
 
 
-def test_one_found_whole_is_not_read_again_until_it_changes(tmp_path, monkeypatch):
+def test_an_intact_file_is_read_again_only_after_a_change(tmp_path, monkeypatch):
     path = tmp_path / "index"
     filled().save(path)
     os.utime(path, (1, 1))
@@ -318,7 +318,7 @@ def test_one_found_whole_is_not_read_again_until_it_changes(tmp_path, monkeypatc
         ({"format_version": 1, "model": 3}, ArtifactError, "its header cannot be read"),
     ],
 )
-def test_a_header_of_another_kind(changes, error, message, tmp_path):
+def test_wrong_headers(changes, error, message, tmp_path):
     path = tmp_path / "index"
     filled(n=3).save(path)
     change_header(path, changes)
@@ -351,7 +351,7 @@ def test_a_header_that_is_cut_off(tmp_path):
         VectorIndex.load(tmp_path / "index")
 
 
-# What version 0.1.0 answered for the vectors of the golden files: ids and scores of the three nearest to each query.
+# The ids and scores of the three nearest to each query, from the program that wrote version 1 of the golden files.
 GOLDEN_IDS = [[15, 1, 4], [15, 1, 4]]
 GOLDEN_SCORES = {
     "float32": [
@@ -391,7 +391,7 @@ def test_upgrade_1_to_2():
         assert upgraded == old | {"format_version": 2, "model": expected, "extra": {}}
 
 
-def test_what_is_no_index(tmp_path):
+def test_files_that_are_no_index(tmp_path):
     with pytest.raises(ArtifactError, match="cannot be read: No such file or directory"):
         VectorIndex.load(tmp_path / "none")
     with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
@@ -451,7 +451,7 @@ def test_a_killed_save_leaves_the_old_file(point, tmp_path):
     assert len(os.listdir(tmp_path)) == 2
     index = VectorIndex.load(path)
     assert index.search(random_vectors(5, 3, 24)) == expected
-    (tmp_path / f".index.{os.getpid()}-1.partial").touch()  # another save, which is still at work
+    (tmp_path / f".index.{os.getpid()}-1.partial").touch()  # another save, which is still running
     index.save(path)
     assert sorted(os.listdir(tmp_path)) == [f".index.{os.getpid()}-1.partial", "index"]
     assert VectorIndex.load(path).search(random_vectors(5, 3, 24)) == expected

@@ -23,7 +23,7 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("chunks", [(5000, 100_000), (7, 11), (1, 1)])
-def test_all_pairs_best_first(chunks):
+def test_all_pairs_come_best_first(chunks):
     vectors = random_vectors(1, 40, 6)
     found = paraphrase_mining_embeddings(vectors, *chunks)
     close(found, all_pairs(exact_cosines(vectors, vectors)))
@@ -133,18 +133,18 @@ def test_wrong_input():
         community_detection(["a text"])
 
 
-def communities_by_definition(vectors, threshold, least):
+def communities_by_definition(vectors, threshold, min_size):
     scores = exact_cosines(vectors, vectors)
     groups = []
     for centre, row in enumerate(scores):
         members = np.flatnonzero(row >= np.float32(threshold))
-        if len(members) >= least:
+        if len(members) >= min_size:
             row[centre] = np.inf
             groups.append([int(member) for member in members[np.argsort(-row[members], kind="stable")]])
     taken, kept = set(), []
     for group in sorted(groups, key=len, reverse=True):
         rest = [member for member in group if member not in taken]
-        if group[0] not in taken and len(rest) >= least:
+        if group[0] not in taken and len(rest) >= min_size:
             kept.append(rest)
             taken.update(rest)
     return sorted(kept, key=len, reverse=True)
@@ -178,7 +178,7 @@ def test_communities(threshold, bits, monkeypatch):
     assert all(type(member) is int for community in found for member in community)
 
 
-def test_none_one_and_nan(capsys):
+def test_communities_of_no_rows_one_row_and_nan(capsys):
     assert community_detection(np.zeros((0, 3))) == []
     assert community_detection([]) == []
     assert community_detection([[1.0, 2.0]]) == []

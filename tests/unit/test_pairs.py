@@ -14,7 +14,7 @@ def translations(n=40, dim=8):
 
 
 def by_definition(source, target, k, margin):
-    """Scores of every source with every target, and which of them are looked at from either side."""
+    """Return the scores of all pairs, the best target of each source and the best source of each target."""
     cosines = exact_cosines(source, target)
     ahead = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
     back = np.argsort(-cosines.T, axis=1, kind="stable")[:, :k]
@@ -53,7 +53,7 @@ def test_every_retrieval_by_its_definition(margin, k):
         )
 
 
-def test_threshold_and_what_has_no_score():
+def test_threshold_and_nan():
     source, target = translations()
     found = bitext_mining(source, target)
     assert bitext_mining(source, target, threshold=found[9][0]) == found[:10]
@@ -77,7 +77,7 @@ def test_wrong_bitext():
         bitext_mining(source, target[:, :7])
 
 
-def test_negatives_are_the_nearest_but_the_positives():
+def test_negatives_are_the_nearest_without_the_positives():
     queries, corpus = random_vectors(1, 9, 6), random_vectors(2, 50, 6)
     positives = [[query, query + 20] if query % 2 else query for query in range(9)]
     order = np.argsort(-exact_cosines(queries, corpus), axis=1, kind="stable")
@@ -132,7 +132,7 @@ def test_random_negatives():
     )
 
 
-def test_few_or_none():
+def test_small_and_empty_corpora():
     vectors = random_vectors(1, 3, 4)
     assert mine_hard_negatives([], vectors, []) == []
     assert mine_hard_negatives(vectors, [], [[], [], []]) == [[], [], []]

@@ -29,7 +29,7 @@ def test_bits_by_hand():
     assert quantize_embeddings(vectors, "binary").dtype == np.int8
 
 
-def test_none_and_blocks(monkeypatch):
+def test_no_embeddings_and_several_blocks(monkeypatch):
     for precision in EMBEDDING_PRECISIONS:
         assert len(quantize_embeddings(np.zeros((0, 8)), precision)) == 0
     vectors = random_vectors(1, 50, 7)
@@ -135,7 +135,7 @@ def test_search_by_its_definition(precision):
     assert [len(row) for row in everything] == [400] * 9
 
 
-def test_recall_grows_with_what_is_scored_again():
+def test_recall_grows_with_the_multiplier():
     corpus = clustered(1, 2000, 64, 100)
     queries = corpus[:50] + 0.05 * random_vectors(2, 50, 64)
     exact = ids_of(embedder.semantic_search(queries, corpus))

@@ -11,8 +11,8 @@ from tests.vectors import best_by_sorting, exact_cosines, hard_vectors, ids_of, 
 
 
 @given(data=st.data())
-def test_same_as_sorting_everything(data):
-    """With copies, zeros and any sizes of chunks: the very scores, and ties by the lowest id."""
+def test_the_result_equals_that_of_sorting(data):
+    """Scores are equal to the last bit, and the lower id wins ties, with copies, zeros and any chunk sizes."""
     queries = data.draw(hard_vectors(max_rows=7))
     corpus = data.draw(hard_vectors(max_rows=60, dim=queries.shape[1]))
     k, query_chunk, corpus_chunk = (data.draw(st.integers(1, 70)) for _ in range(3))
@@ -38,10 +38,10 @@ def test_any_function(data):
         assert row == sorted(row, key=lambda pair: (-pair[1], pair[0]))
 
 
-def test_neither_chunks_nor_blocks_make_a_difference(monkeypatch):
-    """A product of float32 rounds copies of a row differently by where they stand; the scores must not show it."""
-    few = random_vectors(0, 7, 384)
-    corpus = few[np.random.default_rng(1).integers(0, 7, 2000)]
+def test_chunks_and_blocks_do_not_change_the_result(monkeypatch):
+    """A float32 product rounds copies of a row differently, depending on their place. The scores must not show it."""
+    different = random_vectors(0, 7, 384)
+    corpus = different[np.random.default_rng(1).integers(0, 7, 2000)]
     queries = random_vectors(2, 40, 384)
     for function in (cos_sim, dot_score):
         expected = semantic_search(queries, corpus, top_k=300, score_function=function)
@@ -55,7 +55,7 @@ def test_neither_chunks_nor_blocks_make_a_difference(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int8, np.float64])
-def test_other_types_are_read_as_float32(dtype):
+def test_other_dtypes_are_read_as_float32(dtype):
     queries, corpus = random_vectors(1, 5, 300, dtype), random_vectors(2, 3000, 300, dtype)
     found = semantic_search(queries, corpus)
     assert found == semantic_search(queries.astype(np.float32), corpus.astype(np.float32))
@@ -78,7 +78,7 @@ def test_lists_single_vectors_and_mapped_files(tmp_path):
     assert type(expected[0][0]["score"]) is float
 
 
-def test_none_and_fewer_than_are_wanted():
+def test_empty_and_small_corpora():
     vectors = random_vectors(1, 3, 4)
     assert semantic_search(np.zeros((0, 4)), vectors) == []
     assert semantic_search([], vectors) == []
@@ -112,7 +112,7 @@ def test_numbers_of_any_size(scale):
     queries, corpus = random_vectors(1, 3, 8), random_vectors(2, 50, 8)
     expected = semantic_search(queries, corpus, top_k=50)
     found = semantic_search(queries, corpus * np.float32(scale), top_k=50)
-    if scale > 1e-12:  # a length below that counts as that
+    if scale > 1e-12:  # shorter vectors are divided by 1e-12
         assert ids_of(found) == ids_of(expected)
 
 
@@ -130,7 +130,7 @@ def test_wrong_input():
         semantic_search(vectors, vectors, score_function=embedder.pairwise_cos_sim)
 
 
-def test_memory_is_that_of_a_block():
+def test_memory_is_bounded_by_a_block():
     import tracemalloc
 
     corpus = random_vectors(1, 50_000, 32, np.float16)
@@ -138,4 +138,4 @@ def test_memory_is_that_of_a_block():
     semantic_search(corpus[:50], corpus, corpus_chunk_size=500)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 4_000_000  # all scores are 10 MB, the corpus in float32 6 MB
+    assert peak < 4_000_000  # all scores would take 10 MB, the corpus in float32 6 MB
