@@ -1,8 +1,10 @@
 """Indexes of faiss and usearch with the methods of `VectorIndex`, for more vectors than it is made for.
 
 Both are thin. The packages are imported when an index is made, and their own objects are in the attribute `index`.
-Search is exact (faiss, by default) or approximate (usearch). Unlike `VectorIndex`, they are not safe to change in one
-thread while another one uses them.
+Search is exact (faiss, by default) or approximate (usearch).
+
+Both are safe to share between threads: several searches run at the same time, and `add` and `delete` wait until they
+are alone. What is called on `index` itself is not guarded.
 """
 
 import json
@@ -19,6 +21,7 @@ from embedder.common.cpp_runtime import check_cpp_runtime, initialise_cpp_runtim
 from embedder.common.files import replacing
 from embedder.common.imports import import_optional
 from embedder.common.read_only import ReadOnly
+from embedder.common.read_write_lock import ReadWriteLock
 from embedder.errors import ArtifactError, InputError
 from embedder.vectors.arrays import as_embeddings, as_float32
 from embedder.vectors.index.file_format import INDEX_SIMILARITIES
@@ -48,6 +51,7 @@ class _LibraryIndex(ReadOnly):
         check_choice("similarity", similarity, INDEX_SIMILARITIES)
         self._dimension, self._similarity = int(dimension), similarity
         self._index: Any = None
+        self._lock = ReadWriteLock()
 
     @property
     def index(self) -> Any:
@@ -126,9 +130,10 @@ class FaissIndex(_LibraryIndex):
             >>> index.add([[1.0, 0.0]], ids=[9])
         """
         rows, numbers = self._rows_and_ids(vectors, ids)
-        if not self._index.is_trained:
-            self._index.train(rows)
-        self._index.add_with_ids(rows, numbers)
+        with self._lock.write():
+            if not self._index.is_trained:
+                self._index.train(rows)
+            self._index.add_with_ids(rows, numbers)
 
     def search(self, queries: ArrayLike, top_k: int = 10) -> list[list[Hit]]:
         """Search as `VectorIndex.search` does. How exact it is depends on the kind of index.
@@ -141,7 +146,9 @@ class FaissIndex(_LibraryIndex):
             [[{'corpus_id': 9, 'score': 1.0}]]
         """
         check_counts(top_k=top_k)
-        scores, ids = self._index.search(self._comparable(queries), top_k)
+        rows = self._comparable(queries)
+        with self._lock.read():
+            scores, ids = self._index.search(rows, top_k)
         counts = (ids >= 0).sum(axis=1)  # faiss fills up with -1
         return [_hits(scores[row, :count], ids[row, :count]) for row, count in enumerate(counts)]
 
@@ -157,7 +164,8 @@ class FaissIndex(_LibraryIndex):
         """
         numbers = np.unique(as_ids(ids))
         try:
-            removed = self._index.remove_ids(numbers)
+            with self._lock.write():
+                removed = self._index.remove_ids(numbers)
         except RuntimeError as error:
             raise InputError(
                 "faiss cannot delete from an index of this kind. Make another index without these ids"
@@ -177,7 +185,8 @@ class FaissIndex(_LibraryIndex):
         note = json.dumps({"similarity": self._similarity}).encode()
         with replacing(Path(path)) as partial:
             try:
-                _import_faiss().write_index(self._index, os.fspath(partial))
+                with self._lock.read():
+                    _import_faiss().write_index(self._index, os.fspath(partial))
             except RuntimeError as error:
                 raise OSError(f"faiss cannot write {path}: {error}") from error
             with partial.open("ab") as stream:
@@ -264,10 +273,11 @@ class UsearchIndex(_LibraryIndex):
         unique, counts = np.unique(numbers, return_counts=True)
         if (counts > 1).any():
             raise InputError(f"id {unique[counts > 1][0]} is given twice")
-        known = numbers[np.atleast_1d(self._index.contains(numbers))]
-        if len(known):
-            raise InputError(f"id {known[0]} is in the index already: delete it first, or give another id")
-        self._index.add(numbers, rows)
+        with self._lock.write():
+            known = numbers[np.atleast_1d(self._index.contains(numbers))]
+            if len(known):
+                raise InputError(f"id {known[0]} is in the index already: delete it first, or give another id")
+            self._index.add(numbers, rows)
 
     def search(self, queries: ArrayLike, top_k: int = 10) -> list[list[Hit]]:
         """Search as `VectorIndex.search` does, but approximately.
@@ -281,9 +291,10 @@ class UsearchIndex(_LibraryIndex):
         """
         check_counts(top_k=top_k)
         rows = self._comparable(queries)
-        if not len(self):
-            return [[] for _ in rows]
-        found = self._index.search(rows, top_k)
+        with self._lock.read():
+            if not len(self):
+                return [[] for _ in rows]
+            found = self._index.search(rows, top_k)
         distances, keys = np.atleast_2d(found.distances), np.atleast_2d(found.keys)
         counts = np.atleast_1d(getattr(found, "counts", np.array(keys.shape[1])))
         return [_hits(1 - distances[row, :count], keys[row, :count]) for row, count in enumerate(counts)]
@@ -298,10 +309,11 @@ class UsearchIndex(_LibraryIndex):
             >>> index.delete([9])
         """
         numbers = np.unique(as_ids(ids))
-        missing = numbers[~np.atleast_1d(self._index.contains(numbers))]
-        if len(missing):
-            raise InputError(f"id {missing[0]} is not in the index")
-        self._index.remove(numbers)
+        with self._lock.write():
+            missing = numbers[~np.atleast_1d(self._index.contains(numbers))]
+            if len(missing):
+                raise InputError(f"id {missing[0]} is not in the index")
+            self._index.remove(numbers)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to `path`, as usearch does. The file records the similarity.
@@ -314,7 +326,8 @@ class UsearchIndex(_LibraryIndex):
         """
         with replacing(Path(path)) as partial:
             try:
-                self._index.save(os.fspath(partial))
+                with self._lock.read():
+                    self._index.save(os.fspath(partial))
             except RuntimeError as error:
                 raise OSError(f"usearch cannot write {path}: {error}") from error
 

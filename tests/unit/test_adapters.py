@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -168,6 +169,24 @@ def test_ids_that_are_missing_or_given_twice():
         index.delete([0, 1, 2])
     with pytest.raises(InputError, match="faiss has no factory 'Cube'"):
         FaissIndex(16, factory="Cube")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_many_threads(adapter):
+    index = adapter(16)
+    index.add(VECTORS[:50], IDS[:50])
+
+    def use(thread):
+        for row in range(50 + thread, 500, 4):
+            index.add(VECTORS[row], IDS[row])
+            assert ids_of(index.search(VECTORS[row], 1)) == [[IDS[row]]]
+            if row % 3 == 0:
+                index.delete(IDS[row])
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(use, range(4)))
+    assert len(index) == 50 + sum(row % 3 != 0 for row in range(50, 500))
+    assert ids_of(index.search(VECTORS[:50], 1)) == [[id_] for id_ in IDS[:50]]
 
 
 @pytest.mark.parametrize(("adapter", "name"), [(FaissIndex, "faiss"), (UsearchIndex, "usearch")])
