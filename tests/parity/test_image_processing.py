@@ -11,8 +11,8 @@ from PIL import Image
 
 from embedder.artifact.manifest import RESAMPLES, ImageSettings
 from embedder.engine import preprocessing as images
-from embedder.images.preprocessor import Preprocessor
 from embedder.errors import InputError
+from embedder.images.preprocessor import Preprocessor
 
 transformers = pytest.importorskip("transformers")
 
