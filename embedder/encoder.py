@@ -19,7 +19,7 @@ from embedder.engine.engine import Block, Engine
 from embedder.errors import ArtifactError, InputError
 from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single
 from embedder.options import RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
-from embedder.results import Embeddings, EncodeResult, quantize, readable, report, shorten
+from embedder.results import Embeddings, EncodeResult, quantize, raise_unreadable, readable, shorten
 from embedder.vectors import similarity
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from embedder.backends import Backend
 
-DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 
 class Embedder(ReadOnly):
@@ -180,8 +180,9 @@ class Embedder(ReadOnly):
             >>> model.encode("The cat sits outside.", truncate_dim=64).shape  # doctest: +SKIP
             (64,)
         """
-        settings = EncodeSettings.of(options, settings)
-        result = report(self._encode(inputs, settings), replace(settings, errors="raise"))
+        settings = _refuse_skip(EncodeSettings.of(options, settings))
+        result = self._encode(inputs, settings)
+        raise_unreadable(result)
         single = is_single(inputs, self._kinds(settings))
         vectors: Embeddings = result.embeddings[0] if single else result.embeddings
         return vectors
@@ -201,7 +202,7 @@ class Embedder(ReadOnly):
     def encode_readable(
         self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
     ) -> EncodeResult:
-        """As `encode`, without the images that cannot be read: they are logged, and listed in the result.
+        """As `encode`, without the images that cannot be read. The result lists them.
 
         Returns:
             The vectors (k, dimension), also for one input; the indices of their inputs; and the reasons by index.
@@ -210,8 +211,7 @@ class Embedder(ReadOnly):
             >>> model.encode_readable([Path("cat.png"), Path("damaged.png")]).indices  # doctest: +SKIP
             array([0])
         """
-        settings = replace(EncodeSettings.of(options, settings), errors="skip")
-        return report(self._encode(inputs, settings), settings)
+        return self._encode(inputs, EncodeSettings.of(options, settings))
 
     def encode_iter(
         self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
@@ -232,7 +232,7 @@ class Embedder(ReadOnly):
             >>> for vectors in model.encode_iter(open_lines()):  # doctest: +SKIP
             ...     store(vectors)
         """
-        settings = replace(EncodeSettings.of(options, settings), errors="raise")
+        settings = _refuse_skip(EncodeSettings.of(options, settings))
         return (result.embeddings for result in self._results(inputs, settings))
 
     def iter_results(
@@ -307,7 +307,7 @@ class Embedder(ReadOnly):
         def result(block: Block) -> EncodeResult:
             kept = readable(shorten(block.values, dimension, settings), block.errors, block.start)
             kept = EncodeResult(quantize(kept.embeddings, settings), kept.indices, kept.reasons)
-            return report(kept, settings)
+            return kept if settings.errors == "skip" else raise_unreadable(kept)
 
         return map(result, blocks)
 
@@ -315,6 +315,15 @@ class Embedder(ReadOnly):
         """Length of the vectors that a request asks for."""
         check_count("truncate_dim", settings.truncate_dim, self.manifest.dimension)
         return settings.truncate_dim or self.dimension
+
+
+def _refuse_skip(settings: EncodeSettings) -> EncodeSettings:
+    if settings.errors != "raise":
+        raise InputError(
+            "encode returns one vector for each input. encode_readable leaves out images that cannot be read, and "
+            "iter_results does so in a stream"
+        )
+    return settings
 
 
 def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:

@@ -7,7 +7,6 @@ error says which inputs it had.
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -26,7 +25,7 @@ from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.errors import EmbedderError, InputError, WorkerError
 from embedder.inputs import ImageItem, InputKinds, Inputs, check_list, is_single
 from embedder.options import EncodeOptions, EncodeSettings, LoadSettings
-from embedder.results import Embeddings, EncodeResult, quantize, report
+from embedder.results import Embeddings, EncodeResult, quantize, raise_unreadable
 
 # Chunks for each worker in a call, so that a slower worker gets fewer of them; and the most inputs in one chunk.
 _CHUNKS_PER_WORKER = 10
@@ -159,7 +158,7 @@ class EncoderPool(ReadOnly):
             if not self._pipes:
                 raise WorkerError("the pool has been stopped. Start another")
             result = self._encode_in_chunks(self._cut(items, chunk_size), request)
-        result = report(result, replace(request, errors="raise"))
+        raise_unreadable(result)
         embeddings = quantize(result.embeddings, request)
         vectors: Embeddings = embeddings[0] if is_single(inputs, kinds) else embeddings
         return vectors
@@ -283,7 +282,6 @@ def _check_can_start_processes() -> None:
 def _work(pipe: Any, model: str, settings: LoadSettings) -> None:
     """Answer requests until the pool is stopped, or the parent has ended."""
     try:
-        logging.getLogger("embedder").setLevel(logging.ERROR)  # the caller's process logs images that cannot be read
         encoder = Embedder(model, **settings.options())
         pipe.send(IMAGE in encoder.modalities)
         while True:

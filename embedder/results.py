@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,8 +15,6 @@ from embedder.vectors.similarity import normalize
 # float32 (n, dimension); with another `precision`, int8 or uint8 as `quantize_embeddings` gives it.
 Embeddings: TypeAlias = "NDArray[Any]"
 Vector: TypeAlias = "NDArray[np.float32]"
-
-_LOG = logging.getLogger("embedder")
 
 
 @dataclass(frozen=True)
@@ -49,16 +46,14 @@ def readable(embeddings: Embeddings, errors: dict[int, str], start: int = 0) -> 
     return EncodeResult(embeddings, indices, errors)
 
 
-def report(result: EncodeResult, settings: EncodeSettings) -> EncodeResult:
-    """Return `result`. If images could not be read, log them or raise, as `settings.errors` says.
+def raise_unreadable(result: EncodeResult) -> EncodeResult:
+    """Return `result` if all inputs could be read.
 
     Raises:
-        ImageError: images could not be read. It has the vectors of all others.
+        ImageError: images could not be read. It has the vectors of all other inputs.
     """
-    if result.reasons and settings.errors == "raise":
+    if result.reasons:
         raise ImageError(result.reasons, result.indices, result.embeddings)
-    for index, reason in result.reasons.items():
-        _LOG.warning("skipped inputs[%d]: %s", index, reason)
     return result
 
 

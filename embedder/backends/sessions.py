@@ -1,16 +1,11 @@
 """Sessions of onnxruntime: what every device shares."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 from embedder.artifact.manifest import Graph
 from embedder.backends.backend import Feeds, Outputs
 from embedder.errors import ArtifactError, DependencyError
-
-# Since 1.32 onnxruntime reports to its maker unless it is told not to before its import: an identifier and a database
-# in the user's cache, and an uploader in the process. Set the variable to 0 to allow it.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # onnxruntime's name of the provider that it always has.
 CPU_EXECUTION_PROVIDER = "CPUExecutionProvider"
