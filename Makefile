@@ -132,6 +132,7 @@ checkpoints/$(RANDOM_CLIP)/model.safetensors: | $(REFERENCE)/.ready
 
 # Environments. `.ready` is as new as the programs that were installed. `.tools` says that the developer's tools are there.
 # Tests and tools read the programs from this checkout, so a changed source file does not ask for `.ready` again.
+# Where pip installs much, it does not compile: Python compiles the modules that are used, when they are first imported.
 
 .venv/%/bin/python:
 	$(PYTHON) -m venv .venv/$*
@@ -153,7 +154,7 @@ $(EXPORT)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES) | $(EXPORT)/bin/python
 
 $(WITH_TORCH)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES) | $(WITH_TORCH)/bin/python
 	@echo "==> installing the exporter with torch in $(WITH_TORCH): one to several gigabytes"
-	$(WITH_TORCH)/bin/python -m pip install "./export[torch]"
+	$(WITH_TORCH)/bin/python -m pip install "./export[torch]" --no-compile
 	@touch $@
 
 $(REFERENCE)/.ready: pyproject.toml | $(REFERENCE)/bin/python
@@ -166,8 +167,8 @@ $(REFERENCE)/.ready: PACKAGES := "sentence-transformers==6.2.*" ".[cpu,image]"
 # torch comes first and alone. The packages that need it then keep the version that is there.
 $(REFERENCE)/.ready .venv/sentence-transformers-onnx/.ready .venv/sentence-transformers-openvino/.ready:
 	@echo "==> installing sentence-transformers in $(@D): one to several gigabytes"
-	$(@D)/bin/python -m pip install torch==2.13.0
-	$(@D)/bin/python -m pip install $(PACKAGES)
+	$(@D)/bin/python -m pip install torch==2.13.0 --no-compile
+	$(@D)/bin/python -m pip install $(PACKAGES) --no-compile
 	@touch $@
 
 .venv/fastembed/.ready: | .venv/fastembed/bin/python
@@ -175,8 +176,11 @@ $(REFERENCE)/.ready .venv/sentence-transformers-onnx/.ready .venv/sentence-trans
 	$(@D)/bin/python -m pip install fastembed==0.9.1
 	@touch $@
 
+$(EXPORT)/.tools $(REFERENCE)/.tools: TOOLS := ".[cpu,image,dev]"
+$(WITH_TORCH)/.tools: TOOLS := ".[cpu,image,dev,examples]"
+
 $(EXPORT)/.tools $(WITH_TORCH)/.tools $(REFERENCE)/.tools: pyproject.toml
 	@test -e $(@D)/.ready || $(MAKE) --no-print-directory $(@D)/.ready
 	@echo "==> adding the developer's tools to $(@D)"
-	$(@D)/bin/python -m pip install ".[cpu,image,dev]"
+	$(@D)/bin/python -m pip install $(TOOLS) --no-compile
 	@touch $@
