@@ -118,6 +118,16 @@ class EncodeSettings:
                 raise InputError(f"encode has no option {name!r}: {hint}")
         return cls(**options)
 
+    def one_each(self) -> EncodeSettings:
+        """Return the settings themselves, for calls that return one vector for each input.
+
+        Raises:
+            InputError: they ask to leave out images that cannot be read.
+        """
+        if self.errors != "raise":
+            raise InputError(f"errors={self.errors!r} has no effect here: {_HINTS['errors']}")
+        return self
+
 
 @dataclass(frozen=True)
 class LoadSettings:

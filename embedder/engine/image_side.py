@@ -55,7 +55,7 @@ class ImageSide:
 
         for count in map(run, starts) if single else job.executor.map(run, starts):
             job.advance(count)
-        return vectors, failures
+        return vectors, {row: failures[row] for row in sorted(failures)}
 
     def _batch_size(self, images: int, ceiling: int | None) -> int:
         device = self._backend.device
