@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 
 from embedder.artifact.manifest import IMAGE
-from embedder.common.checks import check_count
+from embedder.common.checks import check_count, shown
 from embedder.common.cores import usable_cores
 from embedder.common.read_only import ReadOnly
 from embedder.encoder import DEFAULT_MODEL, Embedder
@@ -93,7 +93,7 @@ class EncoderPool(ReadOnly):
         check_count("workers", workers)
         check_count("threads", threads)
         if not isinstance(model, str | os.PathLike):
-            raise InputError(f"model should be the name or the path of an exported model, not {model!r:.80}")
+            raise InputError(f"model should be the name or the path of an exported model, not {shown(model)}")
         if isinstance(providers, str):
             raise InputError(f"providers should be a list of names, one for each worker, not {providers!r}")
         count = workers or (len(providers) if providers else usable_cores())

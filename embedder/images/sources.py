@@ -27,7 +27,7 @@ def is_image(item: object, *, read_paths: bool = False) -> bool:
     """
     if not isinstance(item, str):
         known = isinstance(item, bytes | bytearray | memoryview | np.ndarray | os.PathLike)
-        return known or hasattr(item, "read") or is_pillow(item)
+        return known or callable(getattr(item, "read", None)) or is_pillow(item)
     return read_paths and _names_image(item)
 
 
