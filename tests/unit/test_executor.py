@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from embedder.common.executor import Executor, shared_executor
+from embedder.common.executor import Executor
 from embedder.common.load_once import LoadOnce
 
 ROOT = Path(__file__).parents[2]
