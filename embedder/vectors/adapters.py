@@ -7,6 +7,8 @@ Both are safe to share between threads: several searches run at the same time, a
 are alone. What is called on `index` itself is not guarded.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping
@@ -193,7 +195,7 @@ class FaissIndex(_LibraryIndex):
                 stream.write(note + len(note).to_bytes(_LENGTH_BYTES, "little") + _FAISS_MAGIC)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, similarity: str | None = None) -> "FaissIndex":
+    def load(cls, path: str | os.PathLike[str], *, similarity: str | None = None) -> FaissIndex:
         """Load what `save` wrote. faiss checks little of a file, so load only files that you trust.
 
         Args:
@@ -332,7 +334,7 @@ class UsearchIndex(_LibraryIndex):
                 raise OSError(f"usearch cannot write {path}: {error}") from error
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, similarity: str | None = None) -> "UsearchIndex":
+    def load(cls, path: str | os.PathLike[str], *, similarity: str | None = None) -> UsearchIndex:
         """Load what `save` or usearch wrote. usearch checks little of a file, so load only files that you trust.
 
         Args:

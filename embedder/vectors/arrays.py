@@ -1,5 +1,7 @@
 """Turn what callers pass as embeddings into NumPy arrays, or refuse it with a message that says what to pass."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Set
 from typing import Any
 

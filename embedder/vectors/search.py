@@ -3,6 +3,8 @@
 The corpus is scored a block at a time. `embedder.vectors.scoring` says how the scores are made exact.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 

@@ -4,6 +4,8 @@ Everything is computed in float32 or float64, whatever dtype is given. So float1
 and two dtypes can be compared. (torch computes in the dtype of its inputs.) A single vector (dim,) counts as one row.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np

@@ -77,7 +77,7 @@ def test_a_worker_that_is_killed_ends_the_pool(model_path):
     with pytest.raises(WorkerError, match=message):
         pool.encode(TEXTS, chunk_size=3)
     assert not any(process.is_alive() for process in pool.processes)
-    with pytest.raises(WorkerError, match="the pool has been stopped. Start another"):
+    with pytest.raises(WorkerError, match=r"the pool has been stopped\. Start another"):
         pool.encode(TEXTS)
     with EncoderPool(model_path, 1) as another:
         np.testing.assert_allclose(another.encode(TEXTS), expected, atol=1e-6)

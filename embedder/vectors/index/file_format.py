@@ -9,6 +9,8 @@
 The header determines where each section begins. So the file has no offsets that could point elsewhere.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -56,7 +58,7 @@ class ModelDescription:
     def __str__(self) -> str:
         return f"{self.name}, weights {self.weights}"
 
-    def same_weights(self, other: "ModelDescription") -> bool:
+    def same_weights(self, other: ModelDescription) -> bool:
         """Return whether both have the same name and weights. Their dtypes may differ."""
         return (self.name, self.weights) == (other.name, other.weights)
 

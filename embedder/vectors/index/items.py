@@ -1,5 +1,7 @@
 """What callers add to an index or search for, as vectors: vectors as they are, texts and images through the model."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

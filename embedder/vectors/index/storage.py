@@ -4,6 +4,8 @@ Readers take a snapshot and never wait. Writers wait for each other, and publish
 snapshot never changes: rows are only appended after its last row, and a deletion copies the flags that it changes.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Iterator

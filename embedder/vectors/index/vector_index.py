@@ -1,5 +1,7 @@
 """The public class `VectorIndex`."""
 
+from __future__ import annotations
+
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -209,7 +211,7 @@ class VectorIndex(ReadOnly):
         write_index(Path(path), header, {name: snapshot.kept_rows(name) for name in sections_of(header)})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, model: Any = None) -> "VectorIndex":
+    def load(cls, path: str | os.PathLike[str], *, model: Any = None) -> VectorIndex:
         """Load the index that `save` wrote to `path`.
 
         The file is mapped: only what is searched takes memory, once for all processes. The whole file is checked by its
