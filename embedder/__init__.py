@@ -1,12 +1,17 @@
 """Sentence and image embeddings without PyTorch: onnxruntime, tokenizers and NumPy.
 
-import embedder
-vectors = embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2")
+Example:
+    >>> import embedder  # doctest: +SKIP
+    >>> embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2").shape  # doctest: +SKIP
+    (2, 384)
 """
 
+from __future__ import annotations
+
+import os
 from typing import TYPE_CHECKING
 
-from embedder.encoder import Embedder
+from embedder.common.cpp_runtime import initialise_cpp_runtime
 from embedder.errors import (
     ArtifactError,
     DependencyError,
@@ -19,14 +24,15 @@ from embedder.errors import (
     SettingError,
     WorkerError,
 )
-from embedder.kept_models import encode, release_models
-from embedder.options import EncodeOptions, EncodeSettings
-from embedder.results import EncodeResult
 
 if TYPE_CHECKING:
+    from embedder.encoder import Embedder
+    from embedder.kept_models import encode, release_models
+    from embedder.options import EncodeOptions, EncodeSettings
     from embedder.pool import EncoderPool
+    from embedder.results import EncodeResult
     from embedder.vectors.adapters import FaissIndex, UsearchIndex
-    from embedder.vectors.index import VectorIndex
+    from embedder.vectors.index.vector_index import VectorIndex
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
     from embedder.vectors.pairs import bitext_mining, mine_hard_negatives
     from embedder.vectors.quantization import quantize_embeddings, semantic_search_quantized
@@ -88,13 +94,24 @@ __all__ = [
     "truncate_embeddings",
 ]
 
-# Modules that are imported when one of their names is first used, as a process that only encodes does not need them.
+# Since 1.32 onnxruntime reports to its maker unless it is told not to before its import: an identifier and a database
+# in the user's cache, and an uploader in the process. Set the variable to 0 to allow it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# Before usearch can be imported: see `cpp_runtime`.
+initialise_cpp_runtime()
+
+# Names by module. A module is imported when one of its names is first used, so `import embedder` takes little time.
 _LAZY = {
+    "encoder": ("Embedder",),
+    "kept_models": ("encode", "release_models"),
+    "options": ("EncodeOptions", "EncodeSettings"),
+    "pool": ("EncoderPool",),
+    "results": ("EncodeResult",),
     "vectors.adapters": ("FaissIndex", "UsearchIndex"),
-    "vectors.index": ("VectorIndex",),
+    "vectors.index.vector_index": ("VectorIndex",),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),
-    "pool": ("EncoderPool",),
     "vectors.quantization": ("quantize_embeddings", "semantic_search_quantized"),
     "vectors.search": ("semantic_search",),
     "vectors.similarity": (

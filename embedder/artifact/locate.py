@@ -1,5 +1,7 @@
 """Find an artifact by name or path, and check that its files are there."""
 
+from __future__ import annotations
+
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,16 +1,14 @@
 """Sessions of onnxruntime: what every device shares."""
 
-import os
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 
 from embedder.artifact.manifest import Graph
 from embedder.backends.backend import Feeds, Outputs
+from embedder.common.cpp_runtime import check_cpp_runtime
 from embedder.errors import ArtifactError, DependencyError
-
-# Since 1.32 onnxruntime reports to its maker unless it is told not to before its import: an identifier and a database
-# in the user's cache, and an uploader in the process. Set the variable to 0 to allow it.
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # onnxruntime's name of the provider that it always has.
 CPU_EXECUTION_PROVIDER = "CPUExecutionProvider"
@@ -23,6 +21,7 @@ def import_onnxruntime() -> Any:
     Raises:
         DependencyError: it is not installed. The message has the command for a CPU and for a GPU.
     """
+    check_cpp_runtime("onnxruntime")
     try:
         import onnxruntime
     except ImportError as error:

@@ -1,5 +1,7 @@
 """Write a file or a directory beside its place, then move it there in one step."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
