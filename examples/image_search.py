@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"there are no images in {options.folder}")
     model = Embedder(options.model)
     images = model.encode_readable(paths)
+    for reason in images.reasons.values():
+        print(f"skipped: {reason}", file=sys.stderr)
     if not len(images.embeddings):
         sys.exit(f"no image in {options.folder} can be read")
     # `read_paths` makes a string that names an image file an image. The query comes from the user of this computer. A

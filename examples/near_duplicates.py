@@ -31,6 +31,8 @@ def main(arguments: list[str]) -> None:
     if not paths:
         sys.exit(f"there are no images in {options.folder}")
     images = Embedder(options.model).encode_readable(paths, normalize_embeddings=True)
+    for reason in images.reasons.values():
+        print(f"skipped: {reason}", file=sys.stderr)
 
     groups = duplicates(images.embeddings, options.threshold)
     for number, group in enumerate(groups, 1):

@@ -35,6 +35,8 @@ def main(arguments: list[str]) -> None:
         sys.exit(f"there are no images in {options.images}")
     model = Embedder(options.model)
     images = model.encode_readable(paths, normalize_embeddings=True)
+    for reason in images.reasons.values():
+        print(f"skipped: {reason}", file=sys.stderr)
     if not len(images.embeddings):
         sys.exit(f"no image in {options.images} can be read")
 

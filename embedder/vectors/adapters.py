@@ -145,7 +145,7 @@ class FaissIndex(_LibraryIndex):
 
         Example:
             >>> index.search([1.0, 0.0], top_k=1)
-            [[{'corpus_id': 9, 'score': 1.0}]]
+            [[{'corpus_id': 7, 'score': 1.0}]]
         """
         check_counts(top_k=top_k)
         rows = self._comparable(queries)
@@ -162,7 +162,7 @@ class FaissIndex(_LibraryIndex):
                 HNSW.
 
         Example:
-            >>> index.delete([9])
+            >>> index.delete([8])
         """
         numbers = np.unique(as_ids(ids))
         try:
@@ -208,7 +208,9 @@ class FaissIndex(_LibraryIndex):
             InputError: the similarity is missing, or is not the one that was saved.
 
         Example:
-            >>> index = FaissIndex.load("vectors.faiss")
+            >>> index.save("vectors.faiss")
+            >>> len(FaissIndex.load("vectors.faiss"))
+            2
         """
         faiss = _import_faiss()
         index = cls.__new__(cls)
@@ -289,7 +291,7 @@ class UsearchIndex(_LibraryIndex):
 
         Example:
             >>> index.search([1.0, 0.0], top_k=1)
-            [[{'corpus_id': 9, 'score': 1.0}]]
+            [[{'corpus_id': 7, 'score': 1.0}]]
         """
         check_counts(top_k=top_k)
         rows = self._comparable(queries)
@@ -308,7 +310,7 @@ class UsearchIndex(_LibraryIndex):
             InputError: an id is not in the index. Then nothing has been deleted.
 
         Example:
-            >>> index.delete([9])
+            >>> index.delete([8])
         """
         numbers = np.unique(as_ids(ids))
         with self._lock.write():
@@ -347,7 +349,9 @@ class UsearchIndex(_LibraryIndex):
             InputError: the similarity is not the one that was saved.
 
         Example:
-            >>> index = UsearchIndex.load("vectors.usearch")
+            >>> index.save("vectors.usearch")
+            >>> len(UsearchIndex.load("vectors.usearch"))
+            2
         """
         usearch = _import_usearch()
         try:

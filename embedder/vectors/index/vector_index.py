@@ -147,8 +147,8 @@ class VectorIndex(ReadOnly):
                 be used. The message says which one, and nothing has been added.
 
         Example:
-            >>> index = VectorIndex(model=embedder.Embedder("all-MiniLM-L6-v2"))
-            >>> index.add(["a text", "another"])
+            >>> index = VectorIndex(model=embedder.Embedder("all-MiniLM-L6-v2"))  # doctest: +SKIP
+            >>> index.add(["a text", "another"])  # doctest: +SKIP
             array([0, 1])
         """
         taken = None if ids is None else as_ids(ids)
@@ -186,7 +186,7 @@ class VectorIndex(ReadOnly):
             InputError: a query cannot be used or has another length, or a number is below 1.
 
         Example:
-            >>> index.search("a text", top_k=1)
+            >>> index.search("a text", top_k=1)  # doctest: +SKIP
             [[{'corpus_id': 0, 'score': 1.0}]]
         """
         check_counts(top_k=top_k, rescore_multiplier=rescore_multiplier)
@@ -232,7 +232,9 @@ class VectorIndex(ReadOnly):
             InputError: the vectors were made by another model.
 
         Example:
-            >>> index = VectorIndex.load("texts.index", model=embedder.Embedder("all-MiniLM-L6-v2"))
+            >>> index.save("vectors.index")
+            >>> len(VectorIndex.load("vectors.index"))
+            2
         """
         header, sections = read_index(Path(path))
         index = cls(header.dimension, precision=header.precision, similarity=header.similarity, model=model)
