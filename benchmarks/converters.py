@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from compare import machine
-from embedder_export.dtype.samples import parity_sentences
-from embedder_export.verify.verify import measure
+from embedder_export.samples.texts import parity_sentences
+from embedder_export.verify.compare import measure
 from parity import REAL, RESULTS, ROOT, timed
 from sentence_transformers import SentenceTransformer
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from compare import machine
-from embedder_export.dtype.samples import parity_sentences
-from embedder_export.verify.verify import measure
+from embedder_export.samples.texts import parity_sentences
+from embedder_export.verify.compare import measure
 from quality import DATA, lines
 from sentence_transformers import SentenceTransformer
 

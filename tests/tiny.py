@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from embedder_export.checkpoint.modules import Normalize, Pooling, describe
+from embedder_export.checkpoint.layers import Normalize, Pooling, describe
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.operators import Operators, new_graph, new_image_graph, new_model
-from embedder_export.head.head import add_head
+from embedder_export.head.heads import add_head
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from embedder.artifact.manifest import (

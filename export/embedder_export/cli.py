@@ -15,7 +15,7 @@ from embedder_export import __version__
 from embedder_export.body.convert import CONVERTERS, check_converter
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.pipeline import DTYPES, export
-from embedder_export.verify.verify import VERIFICATIONS, check_verification
+from embedder_export.verify.parity import VERIFICATIONS, check_verification
 
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph with pooling and
 normalisation baked in, its tokenizer and a manifest. The export ends by comparing its embeddings with those of

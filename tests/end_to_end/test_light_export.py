@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from embedder_export.dtype.samples import parity_sentences
-from embedder_export.verify.verify import measure
+from embedder_export.samples.texts import parity_sentences
+from embedder_export.verify.compare import measure
 from sentence_transformers import SentenceTransformer
 
 import embedder

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from embedder_export import pipeline
 from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.dtype.samples import sample_images
+from embedder_export.samples.images import sample_images
 from PIL import Image
 
 from tests import families

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from embedder_export import pipeline
 from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.verify.verify import measure
+from embedder_export.verify.compare import measure
 from sentence_transformers import SentenceTransformer
 
 import embedder

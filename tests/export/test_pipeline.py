@@ -12,7 +12,7 @@ from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
 from embedder_export.tokenizer.convert import convert_tokenizer
-from embedder_export.write.write import staged
+from embedder_export.write.output import staged
 from transformers import BertModel, Qwen2Config, Qwen2ForCausalLM
 
 import embedder
@@ -185,7 +185,7 @@ def test_old_artifact_survives_a_swap_that_fails(artifact, tmp_path, monkeypatch
     rename = Path.rename
 
     def fail(path, target):
-        if Path(target) == output and not path.name.endswith("-old"):
+        if Path(target) == output and not path.name.endswith("-old.partial"):
             raise OSError(5, "Input/output error")
         return rename(path, target)
 
@@ -327,7 +327,7 @@ def test_by_optimum(checkpoint, tmp_path):
 
 
 def test_graph_too_large_to_be_fused(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(fuse, "_MOST_BYTES", 0)
+    monkeypatch.setattr(fuse, "_MAX_FUSED_BYTES", 0)
     manifest = export(checkpoint, tmp_path / "artifact", converter="optimum")
     assert manifest.graphs[0].form == "traced"
 

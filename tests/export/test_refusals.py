@@ -190,7 +190,7 @@ def trace_body_that_needs_pixels(model, onnx_config, path):
     ],
 )
 def test_checkpoint_that_optimum_cannot_do(checkpoint, tmp_path, monkeypatch, trace, message):
-    monkeypatch.setattr(traced, "_trace", trace)
+    monkeypatch.setattr(traced, "_export", trace)
     with pytest.raises(CheckpointError, match=message):
         export(checkpoint, tmp_path / "artifact", converter="optimum")
 

@@ -12,7 +12,7 @@ from embedder_export import pipeline
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, ParityError
-from embedder_export.verify.reference import OWN_GRAPH
+from embedder_export.verify.own_graph import OWN_GRAPH
 from safetensors.torch import load_file, save_file
 
 from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_own_graph

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from embedder_export.dtype.samples import parity_sentences
+from embedder_export.samples.texts import parity_sentences
 
 import embedder
 from benchmarks.quality import spearman
