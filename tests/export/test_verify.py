@@ -15,6 +15,7 @@ from embedder_export.errors import CheckpointError, ParityError
 from embedder_export.verify.own_graph import OWN_GRAPH
 from safetensors.torch import load_file, save_file
 
+from tests import families
 from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_own_graph
 
 
@@ -129,7 +130,10 @@ class TestWithoutSentenceTransformers:
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
         assert export(checkpoint, tmp_path)[0] is None
         assert main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
-        assert "not compared, for neither sentence-transformers is installed nor has" in capsys.readouterr().err
+        assert (
+            "not compared: sentence-transformers is not installed, and the checkpoint has no usable graph"
+            in capsys.readouterr().err
+        )
 
     def test_the_reference_is_wanted(self, tmp_path, capsys):
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
@@ -138,14 +142,60 @@ class TestWithoutSentenceTransformers:
         assert "the comparison with sentence-transformers was asked for: that needs torch" in error
         assert "pip install './export[torch]'" in error
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_vectors_that_are_not_finite(self, tmp_path, value):
+    def test_vectors_that_are_not_finite(self, tmp_path, capsys):
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
-        weights = load_file(checkpoint / "model.safetensors")
-        weights["encoder.layer.1.output.dense.bias"][3] = value
-        save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
-        with pytest.raises(ParityError, match="checkpoint gives embeddings that are not finite"):
+        change_weights(checkpoint, "encoder.layer.1.output.LayerNorm.weight", 3e38)
+        with pytest.raises(ParityError, match="embeddings that are not finite, although its weights are: its numbers"):
             export(checkpoint, tmp_path)
+        options = ["--output", str(tmp_path / "artifact"), "--dtypes"]
+        for dtype, message in {
+            "int8": "int8 cannot be made: the fp32 graph is not usable: it gives numbers that are not finite",
+            "fp16": "fp16 cannot be made: the fp32 graph is not usable: it gives numbers that are not finite",
+        }.items():
+            assert main([str(checkpoint), *options, dtype]) == 1
+            assert message in capsys.readouterr().err
+
+
+def change_weights(checkpoint, name, value):
+    weights = load_file(checkpoint / "model.safetensors")
+    weights[name].view(-1)[3] = value
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("converter", ["native", "optimum"])
+def test_weights_that_are_not_finite(tmp_path, capsys, value, converter):
+    """With int8 too, which is made before the vectors are compared."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    change_weights(checkpoint, "encoder.layer.1.output.dense.bias", value)
+    options = ["--output", str(tmp_path / "artifact"), "--dtypes", "fp32,int8", "--converter", converter]
+    assert main([str(checkpoint), *options]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert re.search(r"checkpoint.* not finite: encoder\.layer\.1\.output\.dense\.bias has NaN or infinity", line)
+    assert not (tmp_path / "artifact").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precisions_that_are_not_finite(tmp_path, dtype):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    weights = {name: tensor.to(dtype) for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+    weights["embeddings.word_embeddings.weight"][-1, -1] = np.nan
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"weights are not finite: embeddings\.word_embeddings\.weight has NaN"):
+        export(checkpoint, tmp_path)
+
+
+def test_weights_that_are_not_used_need_not_be_finite(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    change_weights(checkpoint, "pooler.dense.bias", np.nan)
+    assert export(checkpoint, tmp_path)[0].min_cosine > 0.99999
+
+
+def test_weights_of_a_layer_that_are_not_finite(tmp_path):
+    checkpoint = families.seeded(families.distiluse, tmp_path / "checkpoint")
+    change_weights(checkpoint / "2_Dense", "linear.bias", np.nan)
+    with pytest.raises(CheckpointError, match=r"the weights in .*2_Dense are not finite: linear\.bias has NaN"):
+        export(checkpoint, tmp_path)
 
 
 def test_more_tokens_than_the_table_has_rows(tmp_path):
