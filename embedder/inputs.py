@@ -1,115 +1,162 @@
-"""What callers give: checked before anything is encoded, with errors that name the culprit."""
+"""What callers give to `encode`: told apart and checked once, with errors that name the input at fault."""
 
 from __future__ import annotations
 
+import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.engine.preprocessing import is_image
 from embedder.errors import InputError
+from embedder.images.sources import is_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image as PillowImage
 
-ImageSource: TypeAlias = Union[
-    str, os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], "PillowImage", NDArray[np.uint8]
-]
-Input: TypeAlias = ImageSource  # a text is a string, too
+Image: TypeAlias = Union[os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], "PillowImage", "NDArray[np.uint8]"]
+Input: TypeAlias = str | Image
+Inputs: TypeAlias = Input | Iterable[Input]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+# Attributes that tables have and lists of texts have not: pandas, polars, pyarrow, datasets.
+_TABLE_ATTRIBUTES = ("columns", "column_names")
 
 
 @dataclass(frozen=True)
 class ImageItem:
-    """An image among the caller's inputs, to be told from a text though both may be strings."""
+    """An image among the inputs."""
 
-    source: ImageSource
-
-
-def is_single(inputs: object, *, images: bool) -> bool:
-    """Whether `inputs` is one text or, where the model takes `images`, one image, rather than many."""
-    if isinstance(inputs, np.ndarray):  # of one or four dimensions it is many
-        return images and inputs.ndim in (2, 3) and inputs.dtype.kind not in "OSU"
-    return isinstance(inputs, str) or (images and is_image(inputs))
+    source: Any
 
 
-def checked_list(inputs: Input | Iterable[Input], *, images: bool, read_paths: bool = True) -> list[str | ImageItem]:
-    """`inputs`, or the one, as a list; InputError if one is neither a text nor, where the model takes `images`, one."""
-    many = [inputs] if is_single(inputs, images=images) else inputs
-    return list(checked_inputs(many, images=images, read_paths=read_paths))
+@dataclass(frozen=True)
+class Pair:
+    """Two texts that the model reads together, such as a query and a document."""
+
+    first: str
+    second: str
 
 
-def checked_inputs(inputs: Any, *, images: bool, read_paths: bool = True) -> Iterator[str | ImageItem]:
-    """`inputs` one by one; InputError at once if they cannot be any, and for one of them when its turn comes.
+# An input after the checks. A string is a text.
+Item: TypeAlias = str | Pair | ImageItem
 
-    read_paths: whether a string that names an image is one.
+
+@dataclass(frozen=True)
+class InputKinds:
+    """What a caller's strings and objects may be.
+
+    Attributes:
+        images: whether the model takes images.
+        read_paths: whether a string that names an image file is an image.
     """
-    # Iterating bytes gives numbers, a mapping its keys, a set no order: none can be meant.
-    try:
-        iterator = None if isinstance(inputs, bytes | bytearray | Mapping | Set) else iter(inputs)
-    except TypeError:
-        iterator = None
+
+    images: bool = False
+    read_paths: bool = False
+
+    @property
+    def name(self) -> str:
+        """What messages call the inputs."""
+        return "inputs" if self.images else "texts"
+
+    @property
+    def unit(self) -> str:
+        """What messages and progress bars call one of them."""
+        return "input" if self.images else "text"
+
+
+def is_single(inputs: object, kinds: InputKinds) -> bool:
+    """Return whether `inputs` is one text or one image, rather than many."""
+    if isinstance(inputs, np.ndarray):  # arrays of one or four dimensions are many
+        return kinds.images and inputs.ndim in (2, 3) and inputs.dtype.kind not in "OSU"
+    return isinstance(inputs, str) or (kinds.images and is_image(inputs))
+
+
+def check_list(inputs: Any, kinds: InputKinds) -> list[Item]:
+    """Return `inputs` as a list of checked items. A single input is wrapped.
+
+    Raises:
+        InputError: as `check_inputs`.
+    """
+    return list(check_inputs([inputs] if is_single(inputs, kinds) else inputs, kinds))
+
+
+def check_inputs(inputs: Any, kinds: InputKinds) -> Iterator[Item]:
+    """Yield `inputs` one by one, checked.
+
+    Raises:
+        InputError: at once, if `inputs` is no list of inputs; the message names its type. Later, when the turn of an
+            input comes that is neither a text nor an image; the message has its index.
+    """
+    iterator = _iterator(inputs)
     if iterator is None:
-        expected = "a string, an image or an iterable of them" if images else "a string or an iterable of strings"
-        raise InputError(f"{_name(images)} should be {expected}, not {type(inputs).__name__}")
-    return (_checked(index, item, images, read_paths) for index, item in enumerate(iterator))
+        expected = "a string, an image or a list of them" if kinds.images else "a string or a list of strings"
+        raise InputError(f"{kinds.name} should be {expected}, not {type_name(inputs)}{_hint(inputs)}")
+    return (_check(index, item, kinds) for index, item in enumerate(iterator))
 
 
-def _checked(index: int, item: object, images: bool, read_paths: bool) -> str | ImageItem:
-    if images and (read_paths or not isinstance(item, str)) and is_image(item):
-        return ImageItem(item)  # type: ignore[arg-type]
-    if not isinstance(item, str):
-        expected = "a string or an image" if images else "a string"
-        alone = "" if images or not is_image(item) else "; this model takes no images"
+def _iterator(inputs: Any) -> Iterable[Any] | None:
+    """The inputs one by one, or None if they are no list of inputs."""
+    # To iterate over bytes gives numbers, over a mapping its keys, over a table its columns' names, over a file lines
+    # with their ends. A set has no order. None of that can be meant.
+    refused = isinstance(inputs, bytes | bytearray | memoryview | Mapping | Set | io.IOBase) or _is_table(inputs)
+    if refused or isinstance(inputs, str):
+        return None
+    if type(inputs).__module__.partition(".")[0] == "pyarrow" and hasattr(inputs, "to_pylist"):
+        return list(inputs.to_pylist())  # its own iterator gives scalars of pyarrow
+    try:
+        iterator: Iterator[Any] = iter(inputs)
+    except TypeError:
+        return None
+    return iterator
+
+
+def _is_table(inputs: object) -> bool:
+    return any(hasattr(inputs, name) for name in _TABLE_ATTRIBUTES)
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's type for messages, with its package if it is not Python's own."""
+    kind = type(value)
+    package = kind.__module__.partition(".")[0]
+    return kind.__name__ if package in ("builtins", "__main__") else f"{package}.{kind.__name__}"
+
+
+def _hint(inputs: object) -> str:
+    if _is_table(inputs):
+        return '. Give one of its columns, such as table["text"]'
+    if isinstance(inputs, Mapping):
+        return ". Give its values as a list, such as list(texts.values())"
+    if isinstance(inputs, Set):
+        return ", which has no order. Give a list, such as sorted(texts)"
+    if isinstance(inputs, bytes | bytearray | memoryview):
+        return ". Decode it first, such as data.decode()"
+    if isinstance(inputs, io.IOBase):
+        return ". Read it first, such as file.read().splitlines()"
+    if isinstance(inputs, np.ndarray):
+        return " without a dimension. Give texts.item()"
+    return ""
+
+
+def _check(index: int, item: object, kinds: InputKinds) -> Item:
+    if isinstance(item, str) and not (kinds.images and kinds.read_paths and is_image(item, read_paths=True)):
+        check_text(item, f"{kinds.name}[{index}]")
+        return item
+    if kinds.images and is_image(item, read_paths=kinds.read_paths):
+        return ImageItem(item)
+    expected = "a string or an image" if kinds.images else "a string"
+    hint = "; this model takes no images" if not kinds.images and is_image(item) else ""
+    raise InputError(f"{kinds.name}[{index}] should be {expected}, not {type(item).__name__}: {item!r:.80}{hint}")
+
+
+def check_text(text: str, name: str) -> None:
+    """Raise InputError if `text` is not valid Unicode. The message calls it `name`."""
+    if not text.isascii() and (found := _SURROGATE.search(text)):
         raise InputError(
-            f"{_name(images)}[{index}] should be {expected}, not {type(item).__name__}: {item!r:.80}{alone}"
+            f"{name} is not valid Unicode: it holds the lone surrogate U+{ord(found[0]):04X} at character "
+            f'{found.start()}. text.encode("utf-8", "replace").decode() replaces it'
         )
-    if not item.isascii() and (found := _SURROGATE.search(item)):
-        raise InputError(
-            f"{_name(images)}[{index}] is not valid Unicode: it holds the lone surrogate U+{ord(found[0]):04X} at "
-            f'character {found.start()}. text.encode("utf-8", "replace").decode() replaces it'
-        )
-    return item
-
-
-def _name(images: bool) -> str:
-    return "inputs" if images else "texts"
-
-
-def check_prompt(prompt: object) -> None:
-    """Raise InputError unless `prompt` is a text."""
-    if not isinstance(prompt, str) or _SURROGATE.search(prompt):
-        raise InputError(f"prompt should be a string of valid Unicode, not {prompt!r:.80}")
-
-
-def check_choice(name: str, value: object, known: Sequence[str]) -> None:
-    """Raise InputError unless `value` is one of `known`."""
-    if value not in known:
-        raise InputError(f"{name} should be one of {', '.join(known)}, not {value!r}")
-
-
-def check_errors(errors: object) -> None:
-    """Raise InputError unless `errors` is one of the ways to treat images that cannot be read."""
-    if errors not in ("raise", "skip"):
-        raise InputError(f'errors should be "raise" or "skip", not {errors!r:.80}')
-
-
-def check_count(name: str, value: object, most: int | None = None) -> None:
-    """Raise InputError unless `value` is None or a whole number from 1 to `most`."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if value is None or (whole and value >= 1 and (most is None or value <= most)):  # type: ignore[operator]
-        return
-    upper = f" and at most {most}" if most else ""
-    raise InputError(f"{name} should be a whole number, at least 1{upper}, not {value!r}")
-
-
-def check_counts(**counts: object) -> None:
-    """Raise InputError unless each of `counts` is a whole number of at least 1; None is none."""
-    for name, value in counts.items():
-        check_count(name, 0 if value is None else value)

@@ -1,35 +1,62 @@
-"""Encoding in many processes, for those who need them: a machine with several GPUs, or with very many cores.
+"""`EncoderPool`: encoding in many processes, for a machine with several GPUs or very many cores.
 
-One `Embedder` uses all cores already, so on an ordinary machine a pool gains nothing. Each worker loads the model once
-and is given a chunk of texts at a time over a pipe of its own: if it dies, no other waits for it, and the call says so.
+One `Embedder` uses all cores already, so on an ordinary machine a pool gains nothing. Each worker process loads the
+model and gets one chunk of inputs at a time over a pipe of its own. If a worker dies, no other waits for it, and the
+error says which inputs it had.
 """
 
+from __future__ import annotations
+
 import os
-from collections.abc import Iterable
+import signal
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import TracebackType
-from typing import Any, Unpack
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
-from numpy.typing import NDArray
 
+from embedder.artifact.manifest import IMAGE
+from embedder.common.checks import check_count
 from embedder.common.cores import usable_cores
-from embedder.encoder import DEFAULT_MODEL, Embedder, EncodeOptions
+from embedder.common.read_only import ReadOnly
+from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.errors import EmbedderError, InputError, WorkerError
-from embedder.inputs import check_count, checked_list
+from embedder.inputs import ImageItem, InputKinds, Inputs, check_list, is_single
+from embedder.options import EncodeOptions, EncodeSettings, LoadSettings
+from embedder.results import Embeddings, EncodeResult, quantize, raise_unreadable
 
-# Of a call's texts for each worker, so that one that is slower is given fewer; and the most texts in one chunk.
-_CHUNKS_EACH = 10
-_LARGEST_CHUNK = 5000
-# How long to wait for the end of a worker whose pipe has ended, in seconds.
-_PATIENCE = 5
+# Chunks for each worker in a call, so that a slower worker gets fewer of them; and the most inputs in one chunk.
+_CHUNKS_PER_WORKER = 10
+_MAX_CHUNK_INPUTS = 5000
+# How long to wait for the end of a worker after its pipe has ended.
+_WORKER_EXIT_TIMEOUT_S = 5
 
 
-class EncoderPool:
-    """Processes that have a model loaded; a context manager that stops them. For one caller at a time.
+@dataclass(frozen=True)
+class _Chunk:
+    """Consecutive inputs of a call, from index `start` on."""
 
-    Attributes:
-        processes: the workers.
+    start: int
+    items: list[Any]
+
+    @property
+    def description(self) -> str:
+        return f"encoding the {len(self.items)} inputs from inputs[{self.start}] on"
+
+
+class EncoderPool(ReadOnly):
+    """Processes that have a model loaded. Used in a `with` statement, it stops them at the end.
+
+    Safe to share between threads: a second caller waits until the first has its vectors.
+
+    Example:
+        >>> with EncoderPool("all-MiniLM-L6-v2", workers=2) as pool:  # doctest: +SKIP
+        ...     vectors = pool.encode(texts)
     """
+
+    _instead: ClassVar[Mapping[str, str]] = {"processes": "make another EncoderPool with workers="}
 
     def __init__(
         self,
@@ -37,50 +64,56 @@ class EncoderPool:
         workers: int | None = None,
         *,
         providers: list[str | None] | None = None,
-        threads: int | None = None,
         dtype: str | None = None,
+        threads: int | None = None,
     ) -> None:
-        """Start `workers` processes, each with `model` loaded.
+        """Start the worker processes, each with `model` loaded.
 
-        They are spawned, so a script that starts them at its top level needs `if __name__ == "__main__":` before that.
+        They are spawned: each imports the main script again. So a script needs `if __name__ == "__main__":` before the
+        line that starts a pool.
 
         Args:
             model: as `Embedder` has it.
-            workers: how many; None is one for each provider given, or each core.
-            providers: where each worker runs, as `Embedder` has it; None is the default for all.
-            threads: of each worker; None shares the cores among them.
+            workers: how many processes. None is one for each provider, or else one for each usable core.
+            providers: where each worker runs, as `Embedder` has it. None takes the default for all.
             dtype: as `Embedder` has it.
+            threads: threads of each worker. None shares the cores among the workers.
 
         Raises:
             InputError: a number is out of range, or there are not as many providers as workers.
+            WorkerError: the processes cannot be started here, or one died while it loaded the model.
             EmbedderError: a worker cannot load the model; as `Embedder` would raise it.
         """
         check_count("workers", workers)
         count = workers or (len(providers) if providers else usable_cores())
         if providers is not None and len(providers) != count:
             raise InputError(f"there are {len(providers)} providers for {count} workers")
-        threads = threads or max(1, usable_cores() // count)
-        import multiprocessing  # here, as it takes milliseconds of the start of every process
-
-        context = multiprocessing.get_context("spawn")
-        self.processes: list[Any] = []
+        _check_can_start_processes()
+        settings = LoadSettings(None, dtype, threads or max(1, usable_cores() // count))
+        self._lock = threading.Lock()
+        self._processes: list[Any] = []
         self._pipes: list[Any] = []
         try:
             for provider in providers or [None] * count:
-                ours, theirs = context.Pipe()
-                options = {"provider": provider, "threads": threads, "dtype": dtype}
-                process = context.Process(target=_work, args=(theirs, os.fspath(model), options), daemon=True)
-                process.start()
-                theirs.close()  # so that the pipe ends where the worker does
-                self.processes.append(process)
-                self._pipes.append(ours)
-            for worker in range(count):
-                self._receive(worker, "loading the model")
+                self._start_worker(os.fspath(model), replace(settings, provider=provider))
+            answers = [self._receive(worker, "loading the model") for worker in range(count)]
+            self._takes_images = all(answers)
         except BaseException:
             self.stop()
             raise
 
-    def __enter__(self) -> "EncoderPool":
+    def _start_worker(self, model: str, settings: LoadSettings) -> None:
+        import multiprocessing  # here, as it takes milliseconds of the start of every process
+
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, model, settings), daemon=True)
+        process.start()
+        theirs.close()  # so that the pipe ends where the worker does
+        self._processes.append(process)
+        self._pipes.append(ours)
+
+    def __enter__(self) -> EncoderPool:
         return self
 
     def __exit__(
@@ -88,85 +121,118 @@ class EncoderPool:
     ) -> None:
         self.stop()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        raise WorkerError("a pool cannot be pickled or copied, as its processes belong to this one. Make another")
+
+    @property
+    def processes(self) -> tuple[Any, ...]:
+        """The worker processes."""
+        return tuple(self._processes)
+
     def encode(
-        self, texts: str | Iterable[str], *, chunk_size: int | None = None, **options: Unpack[EncodeOptions]
-    ) -> NDArray[np.float32]:
-        """The embeddings of `texts`, as `Embedder.encode` gives them, and in the same order.
+        self,
+        inputs: Inputs,
+        *,
+        chunk_size: int | None = None,
+        settings: EncodeSettings | None = None,
+        **options: Unpack[EncodeOptions],
+    ) -> Embeddings:
+        """Return the vectors of `inputs`, as `Embedder.encode` does, in the same order.
 
         Args:
-            texts: one string, or any number of them.
-            chunk_size: texts that a worker is given at a time; None is a tenth of its share, and at most 5,000.
-            options: those of `Embedder.encode`, but for the progress bar.
+            inputs: as `Embedder.encode` has them. Images have to be picklable: an open file is not.
+            chunk_size: inputs that a worker gets at a time. None is a tenth of its share, and at most 5,000.
+            settings: all options as one object, in the place of `options`.
+            **options: those of `Embedder.encode`. Progress is not shown.
 
         Raises:
-            InputError: as `Embedder.encode`. The pool can be used again.
-            WorkerError: a worker died, of which the message says how, and with which texts; nothing is returned, and
-                the pool has been stopped. Or it had been stopped before.
+            InputError, ImageError: as `Embedder.encode`. The pool can be used again.
+            WorkerError: a worker died; the message says how, and which inputs it had. No vectors are returned, and the
+                pool has been stopped. Or the pool had been stopped before.
         """
         check_count("chunk_size", chunk_size)
-        if not self._pipes:
-            raise WorkerError("the pool has been stopped: start another")
-        checked = [text for text in checked_list(texts, images=False) if isinstance(text, str)]
-        size = chunk_size or max(1, min(-(-len(checked) // (len(self._pipes) * _CHUNKS_EACH)), _LARGEST_CHUNK))
-        starts = range(0, max(1, len(checked)), size)  # of no texts there is a chunk of none, for its shape
+        request = EncodeSettings.of(options, settings)
+        kinds = InputKinds(self._takes_images, request.read_paths)
+        items = [item.source if isinstance(item, ImageItem) else item for item in check_list(inputs, kinds)]
+        with self._lock:
+            if not self._pipes:
+                raise WorkerError("the pool has been stopped. Start another")
+            result = self._encode_in_chunks(self._cut(items, chunk_size), request)
+        raise_unreadable(result)
+        embeddings = quantize(result.embeddings, request)
+        vectors: Embeddings = embeddings[0] if is_single(inputs, kinds) else embeddings
+        return vectors
+
+    def stop(self) -> None:
+        """Stop the workers. Stopping twice does nothing. A call that runs in another thread ends in a WorkerError."""
+        pipes, self._pipes = self._pipes, []
+        for pipe in pipes:
+            pipe.close()
+        for process in self._processes:
+            process.terminate()
+        for process in self._processes:
+            process.join()
+
+    def _cut(self, items: list[Any], chunk_size: int | None) -> list[_Chunk]:
+        share = -(-len(items) // (len(self._pipes) * _CHUNKS_PER_WORKER))
+        size = chunk_size or max(1, min(share, _MAX_CHUNK_INPUTS))
+        starts = range(0, max(1, len(items)), size)  # no inputs make an empty chunk, which gives the shape
+        return [_Chunk(start, items[start : start + size]) for start in starts]
+
+    def _encode_in_chunks(self, chunks: list[_Chunk], request: EncodeSettings) -> EncodeResult:
+        # Vectors are quantised here, by the ranges of all of them.
+        request = replace(request, show_progress_bar=False, precision="float32", errors="skip")
         try:
-            chunks = self._encode_chunks(checked, starts, size, {**options, "show_progress_bar": False})
+            results = self._hand_out(chunks, request)
         except BaseException as error:
-            # Where a worker is left that has not answered, what it answers later would be taken for another call's.
+            # A worker may not have answered yet. Its answer would be taken for that of another call.
             if isinstance(error, WorkerError) or not isinstance(error, EmbedderError):
                 self.stop()
             raise
-        embeddings = np.concatenate(chunks)
-        return embeddings[0] if isinstance(texts, str) else embeddings
+        embeddings = np.concatenate([result.embeddings for result in results])
+        pairs = list(zip(chunks, results, strict=True))
+        indices = np.concatenate([result.indices + chunk.start for chunk, result in pairs])
+        reasons = {chunk.start + row: why for chunk, result in pairs for row, why in result.reasons.items()}
+        return EncodeResult(embeddings, indices, reasons)
 
-    def stop(self) -> None:
-        """Stop the workers; nothing happens where they have been stopped."""
-        for pipe in self._pipes:
-            pipe.close()
-        self._pipes = []
-        for process in self.processes:
-            process.terminate()
-        for process in self.processes:
-            process.join()
-
-    def _encode_chunks(
-        self, texts: list[str], starts: range, size: int, options: dict[str, Any]
-    ) -> list[NDArray[np.float32]]:
+    def _hand_out(self, chunks: list[_Chunk], request: EncodeSettings) -> list[EncodeResult]:
+        """The result of each chunk. A worker gets the next chunk as soon as it has answered."""
         from multiprocessing.connection import wait
 
-        chunks: list[Any] = [None] * len(starts)
-        waiting = list(range(len(starts)))[::-1]
-        busy: dict[int, int] = {}  # worker: its chunk
+        results: list[Any] = [None] * len(chunks)
+        waiting = list(range(len(chunks)))[::-1]
+        busy: dict[int, int] = {}  # the chunk of each worker
         failure: EmbedderError | None = None
         while busy or (waiting and failure is None):
             for worker in range(len(self._pipes)):
                 if worker not in busy and waiting and failure is None:
-                    busy[worker] = chunk = waiting.pop()
-                    message = texts[starts[chunk] : starts[chunk] + size], options
-                    self._send(worker, message, _where(starts[chunk], size))
+                    busy[worker] = number = waiting.pop()
+                    self._send(worker, chunks[number], request)
             ready = wait([self._pipes[worker] for worker in busy])
             for worker in [worker for worker in busy if self._pipes[worker] in ready]:
-                chunk = busy.pop(worker)
+                number = busy.pop(worker)
                 try:
-                    chunks[chunk] = self._receive(worker, _where(starts[chunk], size))
+                    results[number] = self._receive(worker, chunks[number].description)
                 except WorkerError:
                     raise
-                except EmbedderError as error:  # the others finish what they have begun, so that no pipe is left full
+                except EmbedderError as error:  # the other workers finish what they have, so that no pipe stays full
                     failure = failure or error
         if failure is not None:
             raise failure
-        return chunks
+        return results
 
-    def _send(self, worker: int, message: object, doing: str) -> None:
+    def _send(self, worker: int, chunk: _Chunk, request: EncodeSettings) -> None:
         try:
-            self._pipes[worker].send(message)
+            self._pipes[worker].send((chunk.items, request))
         except OSError:
-            raise self._died(worker, doing) from None
+            raise self._died(worker, chunk.description) from None
+        except Exception as error:  # pickle raises whatever an object's own methods raise
+            raise WorkerError(f"{chunk.description} failed, as an input cannot be pickled: {error}") from error
 
     def _receive(self, worker: int, doing: str) -> Any:
         try:
             answer = self._pipes[worker].recv()
-        except (EOFError, OSError):
+        except (EOFError, OSError, IndexError):  # IndexError: another thread has stopped the pool
             raise self._died(worker, doing) from None
         if isinstance(answer, BaseException):
             if isinstance(answer, EmbedderError):
@@ -175,29 +241,53 @@ class EncoderPool:
         return answer
 
     def _died(self, worker: int, doing: str) -> WorkerError:
-        process = self.processes[worker]
-        process.join(_PATIENCE)
-        code = process.exitcode
-        how = f"by signal {-code}" if code is not None and code < 0 else f"with exit status {code}"
+        process = self._processes[worker]
+        process.join(_WORKER_EXIT_TIMEOUT_S)
+        how, advice = _cause_of_death(process.exitcode, loading=doing == "loading the model")
         return WorkerError(
-            f"worker {worker} (process {process.pid}) died {how} while {doing}; no embeddings are returned. "
-            "It may have run out of memory: start another pool, with fewer workers"
+            f"worker {worker} (process {process.pid}) died {how} while {doing}; no vectors are returned. {advice}"
         )
 
 
-def _where(start: int, size: int) -> str:
-    return f"encoding the {size} texts from texts[{start}] on"
+def _cause_of_death(code: int | None, *, loading: bool) -> tuple[str, str]:
+    """How a worker died, and what to do about it."""
+    if code is not None and code < 0:
+        if -code == getattr(signal, "SIGKILL", None):
+            return f"by signal {-code}", "It may have run out of memory: start another pool, with fewer workers"
+        return f"by signal {-code}", "Start another pool"
+    if loading:
+        return f"with exit status {code}", (
+            "Its own output, above, says why. If the script starts the pool at its top level, put that under "
+            'if __name__ == "__main__":, as each worker imports the script again'
+        )
+    return f"with exit status {code}", "Its own output, above, may say why. Start another pool"
 
 
-def _work(pipe: Any, model: str, options: dict[str, Any]) -> None:
-    """What a worker does until it is stopped, or its parent is gone."""
+def _check_can_start_processes() -> None:
+    """Raise WorkerError where Python starts no processes: in a daemonic one, and while the main script is imported."""
+    import multiprocessing.process
+
+    current = multiprocessing.process.current_process()
+    if getattr(current, "_inheriting", False):
+        raise WorkerError(
+            'a pool was started while a worker imports the main script. Put that line under if __name__ == "__main__":'
+        )
+    if current.daemon:
+        raise WorkerError(
+            "a pool cannot be started in a daemonic process, as Python allows it no children. Make the process with "
+            "daemon=False, or use Embedder in it"
+        )
+
+
+def _work(pipe: Any, model: str, settings: LoadSettings) -> None:
+    """Answer requests until the pool is stopped, or the parent has ended."""
     try:
-        encoder = Embedder(model, **options)
-        pipe.send(None)
+        encoder = Embedder(model, **settings.options())
+        pipe.send(IMAGE in encoder.modalities)
         while True:
-            texts, encode_options = pipe.recv()
+            items, request = pipe.recv()
             try:
-                pipe.send(encoder.encode(texts, **encode_options))
+                pipe.send(encoder.encode_readable(items, settings=request))
             except Exception as error:
                 pipe.send(_portable(error))
     except (EOFError, KeyboardInterrupt, BrokenPipeError):
@@ -207,24 +297,5 @@ def _work(pipe: Any, model: str, options: dict[str, Any]) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """As it is where it is one of ours; others may not survive a pipe."""
+    """The error itself if it is embedder's own; others may not survive a pipe."""
     return error if isinstance(error, EmbedderError) else WorkerError(f"{type(error).__name__}: {error}")
-
-
-def start_multi_process_pool(
-    model: str | os.PathLike[str] = DEFAULT_MODEL, workers: int | None = None, **options: Any
-) -> EncoderPool:
-    """An `EncoderPool`; its options are that class's."""
-    return EncoderPool(model, workers, **options)
-
-
-def encode_multi_process(
-    texts: str | Iterable[str], pool: EncoderPool, *, chunk_size: int | None = None, **options: Unpack[EncodeOptions]
-) -> NDArray[np.float32]:
-    """As `EncoderPool.encode`, under the name that sentence-transformers has had for it."""
-    return pool.encode(texts, chunk_size=chunk_size, **options)
-
-
-def stop_multi_process_pool(pool: EncoderPool) -> None:
-    """As `EncoderPool.stop`."""
-    pool.stop()

@@ -1,4 +1,4 @@
-"""What several tests share: a tiny artifact made on the spot, the real one where it has been exported, and data."""
+"""Fixtures of several tests: a tiny artifact made on the spot, the real model where it has been exported, and data."""
 
 import os
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from benchmarks.quality import DATA
 from tests.tiny import write_tiny_artifact
 
 ROOT = Path(__file__).parents[1]
+DATA = Path(os.environ.get("EMBEDDER_TEST_DATA", ROOT.parent / "shared/data"))
 
 # No test may depend on how fast the machine is today, and CI is to give the same answer twice.
 settings.register_profile(

@@ -1,23 +1,29 @@
-"""A model small enough to be made in each test: an embedding table, mean pooling, a WordPiece vocabulary of 35."""
+"""A model so small that every test makes its own: an embedding table, mean pooling, a WordPiece vocabulary of 35 words.
 
+Its graphs are written here in ONNX's own text format, so that tests of the runtime need no exporter. `expected`,
+`expected_of_image` and `expected_score` are the same formulas in NumPy.
+"""
+
+import functools
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx_ir as ir
-from embedder_export.checkpoint.layers import Normalize, Pooling, describe
-from embedder_export.graph.files import save_graph
-from embedder_export.graph.operators import Operators, new_graph, new_image_graph, new_model
-from embedder_export.head.heads import add_head
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+import onnx
+from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from embedder.artifact.manifest import (
     GRAPH_INPUTS,
+    IMAGE_INPUTS,
     POOLING_MASK,
+    TOKEN_TYPE_IDS,
     Candidate,
     File,
     Graph,
+    Head,
     ImageSettings,
     Manifest,
     Output,
@@ -41,61 +47,113 @@ IMAGE_SIZE = 2
 MIXING = np.random.default_rng(8).normal(size=(3 * IMAGE_SIZE**2, DIMENSION)).astype(np.float32)
 TABLE = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSION)).astype(np.float32)
 
+# The size from which onnx writes a tensor to the weights' file. Smaller ones stay in the graph.
+_MIN_EXTERNAL_BYTES = 1024
 
-def tiny_tokenizer() -> Tokenizer:
+_HEADER = '<ir_version: 10, opset_import: ["": 18], producer_name: "tests">'
+_TOKENS = "int64[batch_size, sequence_length]"
+
+_BODY = f"""{_HEADER}
+embedder ({_TOKENS} input_ids, {_TOKENS} attention_mask)
+    => (float[batch_size, sequence_length, WIDTH] last_hidden_state)
+{{
+    last_hidden_state = Gather(table, input_ids)
+}}"""
+
+# sum(tokens * mask) / max(sum(mask), 1e-9), then vector / max(|vector|, 1e-12): the formulas of sentence-transformers.
+_EMBED = f"""{_HEADER}
+embedder (INPUTS) => (float[batch_size, {DIMENSION}] embedding)
+<int64[1] last = {{-1}}, int64[1] sequence = {{1}}, float least_count = {{1e-9}}, float least_norm = {{1e-12}}>
+{{
+    tokens = Gather(table, input_ids)
+    mask = Cast<to = 1>(POOLED)
+    column = Unsqueeze(mask, last)
+    masked = Mul(tokens, column)
+    total = ReduceSum<keepdims = 0>(masked, sequence)
+    count = ReduceSum<keepdims = 0>(column, sequence)
+    divisor = Max(count, least_count)
+    RESULT = Div(total, divisor)
+    NORMALIZE
+}}"""
+_NORMALIZE = """norm = ReduceL2<keepdims = 1>(mean, sequence)
+    length = Max(norm, least_norm)
+    embedding = Div(mean, length)"""
+
+_IMAGE = f"""{_HEADER}
+embedder (float[batch_size, 3, {IMAGE_SIZE}, {IMAGE_SIZE}] pixel_values) => (float[batch_size, {DIMENSION}] embedding)
+<int64[2] shape = {{-1, {len(MIXING)}}}>
+{{
+    numbers = Reshape(pixel_values, shape)
+    embedding = MatMul(numbers, mixing)
+}}"""
+
+# The dot product of the two segments' mean vectors, times a factor for each label.
+_RANK = f"""{_HEADER}
+embedder ({_TOKENS} input_ids, {_TOKENS} attention_mask, {_TOKENS} token_type_ids) => (float[batch_size, LABELS] score)
+<int64[1] last = {{-1}}, int64[1] sequence = {{1}}, float least_count = {{1e-9}}>
+{{
+    tokens = Gather(table, input_ids)
+    mask = Cast<to = 1>(attention_mask)
+    types = Cast<to = 1>(token_type_ids)
+    mask_b = Mul(mask, types)
+    mask_a = Sub(mask, mask_b)
+    column_a = Unsqueeze(mask_a, last)
+    column_b = Unsqueeze(mask_b, last)
+    masked_a = Mul(tokens, column_a)
+    masked_b = Mul(tokens, column_b)
+    total_a = ReduceSum<keepdims = 0>(masked_a, sequence)
+    total_b = ReduceSum<keepdims = 0>(masked_b, sequence)
+    count_a = ReduceSum<keepdims = 0>(column_a, sequence)
+    count_b = ReduceSum<keepdims = 0>(column_b, sequence)
+    divisor_a = Max(count_a, least_count)
+    divisor_b = Max(count_b, least_count)
+    mean_a = Div(total_a, divisor_a)
+    mean_b = Div(total_b, divisor_b)
+    products = Mul(mean_a, mean_b)
+    dot = ReduceSum<keepdims = 1>(products, sequence)
+    score = Mul(dot, factors)
+}}"""
+
+
+def tiny_tokenizer(*, pairs: bool = False) -> Tokenizer:
+    """Return the tokenizer: `[CLS] text [SEP]`, and with `pairs` also `[CLS] text [SEP] text [SEP]`."""
     tokenizer = Tokenizer(models.WordPiece(VOCABULARY, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     special = [("[CLS]", VOCABULARY["[CLS]"]), ("[SEP]", VOCABULARY["[SEP]"])]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special)
+    pair = {"pair": "[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1"} if pairs else {}
+    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=special, **pair)
     tokenizer.add_special_tokens(["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
     return tokenizer
 
 
-def tiny_body(table: np.ndarray = TABLE) -> ir.Model:
-    """A graph from token ids to rows of `table`."""
-    graph = new_graph()
-    op = Operators(graph, "body")
-    tokens = op.Gather(op.constant(table), graph.inputs[0])
-    return new_model(graph, tokens, table.shape[1])
+def tiny_body(table: np.ndarray = TABLE) -> Any:
+    """Return an `onnx_ir.Model` from token ids to rows of `table`, for the tests of the export."""
+    import onnx_ir
+
+    return onnx_ir.from_proto(_parse(_BODY.replace("WIDTH", str(table.shape[1])), {"table": table}))
 
 
 def write_tiny_artifact(
-    directory: Path, *, normalize: bool = True, include_prompt: bool = True, max_seq_length: int = 16, **fields
+    directory: Path, *, normalize: bool = True, include_prompt: bool = True, max_seq_length: int = 16, **fields: object
 ) -> Path:
-    layers = (Pooling(("mean",), include_prompt), *([Normalize()] if normalize else []))
-    model = tiny_body()
-    add_head(model.graph, layers, DIMENSION)
-    save_graph(model, directory)
-    tokenizer = tiny_tokenizer()
-    # As many real ones do, it comes with a limit and a padding that are not the model's.
-    tokenizer.enable_truncation(4)
-    tokenizer.enable_padding(length=4)
-    tokenizer.save(str(directory / "tokenizer.json"))
+    """Write an artifact of task "embed", with any `fields` of its manifest replaced, and return its `directory`."""
+    directory.mkdir()
+    inputs = GRAPH_INPUTS if include_prompt else (*GRAPH_INPUTS, POOLING_MASK)
+    _save(_embedding_graph(inputs, normalize), directory / "model.onnx")
+    _save_tokenizer(tiny_tokenizer(), directory)
     manifest = Manifest(
         format_version=FORMAT_VERSION,
-        source=Source("tiny", None, "0" * 64),
         task="embed",
+        source=Source("tiny", None, "0" * 64),
         similarity_fn_name="cosine",
         tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0, SPECIAL_IDS),
         images=None,
         image_model=None,
-        head=describe(layers),
+        head=Head(("mean",), include_prompt, ("normalize",) if normalize else ()),
         prompts={},
         default_prompt_name=None,
-        graphs=(
-            Graph(
-                modality="text",
-                dtype="fp32",
-                file=described(directory / "model.onnx"),
-                weights=described(directory / "model.onnx.data"),
-                inputs=GRAPH_INPUTS if include_prompt else (*GRAPH_INPUTS, POOLING_MASK),
-                outputs=(Output("embedding", "dense", (DIMENSION,)),),
-                form="traced",
-                candidates=(),
-                quality=None,
-            ),
-        ),
+        graphs=(_describe_graph(directory / "model.onnx", inputs, Output("embedding", "dense", (DIMENSION,))),),
         parity=Parity("nothing", 0, 1.0, 0.0),
         tools={},
     )
@@ -103,44 +161,56 @@ def write_tiny_artifact(
     return directory
 
 
+def write_tiny_ranker(directory: Path, *, labels: int = 1, max_seq_length: int = 16, **fields: object) -> Path:
+    """Write an artifact of task "rank", a toy cross-encoder that gives a pair of texts a score for each label.
+
+    `expected_score` has its formula, `segments_of` the token ids of a pair.
+    """
+    directory.mkdir()
+    inputs = (*GRAPH_INPUTS, TOKEN_TYPE_IDS)
+    graph = _parse(_RANK.replace("LABELS", str(labels)), {"table": TABLE, "factors": _label_factors(labels)})
+    _save(graph.SerializeToString(), directory / "model.onnx")
+    _save_tokenizer(tiny_tokenizer(pairs=True), directory)
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        task="rank",
+        source=Source("tiny-ranker", None, "0" * 64),
+        similarity_fn_name=None,
+        tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0, SPECIAL_IDS),
+        images=None,
+        image_model=None,
+        head=None,
+        prompts={},
+        default_prompt_name=None,
+        graphs=(_describe_graph(directory / "model.onnx", inputs, Output("score", "score", (labels,))),),
+        parity=None,
+        tools={},
+    )
+    write_manifest(replace(manifest, **fields), directory)
+    return directory
+
+
 def add_image_graph(directory: Path) -> None:
-    """Images beside the texts of `write_tiny_artifact`: two pixels a side, of which the numbers are mixed."""
-    graph = new_image_graph(IMAGE_SIZE, IMAGE_SIZE)
-    op = Operators(graph, "body")
-    numbers = op.Reshape(graph.inputs[0], op.constant([-1, len(MIXING)]))
-    model = new_model(graph, op.MatMul(numbers, op.constant(MIXING)), DIMENSION, pooled=True)
-    add_head(model.graph, (), DIMENSION)
-    scratch = save_graph(model, directory / "scratch", "image.onnx").parent
-    for path in scratch.iterdir():
-        path.rename(directory / path.name)
-    scratch.rmdir()
+    """Add images to a tiny artifact: an image of 2 x 2 pixels is multiplied by `MIXING`."""
+    path = directory / "image.onnx"
+    _save(_parse(_IMAGE, {"mixing": MIXING}).SerializeToString(), path)
     manifest = read_manifest(directory)
-    file, weights = (described(directory / name) for name in ("image.onnx", "image.onnx.data"))
-    of_images = replace(manifest.graphs[0], modality="image", file=file, weights=weights, inputs=("pixel_values",))
+    (output,) = manifest.graphs[0].outputs
+    graph = _describe_graph(path, IMAGE_INPUTS, output, modality="image")
     size = (IMAGE_SIZE, IMAGE_SIZE)
     images = ImageSettings(size, "box", (), 1 / 255, (0.0,) * 3, (1.0,) * 3, tokens=100, parity=None)
-    write_manifest(replace(manifest, graphs=(*manifest.graphs, of_images), images=images), directory)
-
-
-def expected_of_image(pixels: np.ndarray) -> np.ndarray:
-    """What the tiny model gives for an image of its own size, by the formula."""
-    return (pixels.transpose(2, 0, 1).astype(np.float32) / 255).ravel() @ MIXING
+    write_manifest(replace(manifest, graphs=(*manifest.graphs, graph), images=images), directory)
 
 
 def add_int8_graph(directory: Path) -> None:
-    """A second graph beside that of `write_tiny_artifact`, which can be told from it: its vectors are the negative."""
-    model = tiny_body(-TABLE)
-    add_head(model.graph, (Pooling(("mean",), True), Normalize()), DIMENSION)
-    scratch = save_graph(model, directory / "scratch", "model.int8.onnx").parent
-    for path in scratch.iterdir():
-        path.rename(directory / path.name)
-    scratch.rmdir()
+    """Add a second text graph to a tiny artifact. It stands for an int8 graph, and its vectors are the negative."""
+    path = directory / "model.int8.onnx"
+    _save(_embedding_graph(GRAPH_INPUTS, normalize=True, sign=-1), path)
     manifest = read_manifest(directory)
+    (output,) = manifest.graphs[0].outputs
     graph = replace(
-        manifest.graphs[0],
+        _describe_graph(path, GRAPH_INPUTS, output),
         dtype="int8",
-        file=described(directory / "model.int8.onnx"),
-        weights=described(directory / "model.int8.onnx.data"),
         candidates=(Candidate("fp32", 2.0), Candidate("int8", 1.0)),
         quality=Quality(3, 0.998, 0.99),
     )
@@ -148,32 +218,115 @@ def add_int8_graph(directory: Path) -> None:
 
 
 def redescribe(directory: Path) -> None:
-    """Bring the manifest up to date with files that a test has changed."""
+    """Write the sizes and digests of files that a test has changed into the manifest."""
     manifest = read_manifest(directory)
-    (graph,) = manifest.graphs
-    graph = replace(graph, file=described(directory / "model.onnx"), weights=described(directory / "model.onnx.data"))
+    graphs = tuple(
+        replace(graph, file=described(directory / graph.file.name), weights=described(directory / graph.weights.name))
+        for graph in manifest.graphs
+    )
     tokenizer = replace(manifest.tokenizer, file=described(directory / "tokenizer.json"))
-    write_manifest(replace(manifest, graphs=(graph,), tokenizer=tokenizer), directory)
+    write_manifest(replace(manifest, graphs=graphs, tokenizer=tokenizer), directory)
 
 
 def flip_a_bit(path: Path) -> None:
+    """Change one bit in the middle of a file."""
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
 
 
 def described(path: Path) -> File:
+    """Return what a manifest says of the file at `path`."""
     content = path.read_bytes()
     return File(path.name, len(content), hashlib.sha256(content).hexdigest())
 
 
-def expected(ids: list[int], *, normalize: bool = True) -> np.ndarray:
-    """What the tiny model gives for token ids, by the formula."""
-    mean = TABLE[ids].mean(axis=0)
+def expected(ids: Sequence[int], *, normalize: bool = True) -> np.ndarray:
+    """Return the vector that the tiny model gives for token ids, float32 (8,)."""
+    mean = TABLE[list(ids)].mean(axis=0)
     return mean / np.linalg.norm(mean) if normalize else mean
 
 
+def expected_of_image(pixels: np.ndarray) -> np.ndarray:
+    """Return the vector that the tiny model gives for an image, uint8 (2, 2, 3); float32 (8,)."""
+    return (pixels.transpose(2, 0, 1).astype(np.float32) / 255).ravel() @ MIXING
+
+
+def expected_score(a_ids: Sequence[int], b_ids: Sequence[int], *, labels: int = 1) -> np.ndarray:
+    """Return the scores that the tiny ranker gives for a pair of segments, float32 (labels,).
+
+    The score of label l is mean(a) @ mean(b) times 1, -2, 3, -4 ... The ids are those of `segments_of`.
+    """
+    return (expected(a_ids, normalize=False) @ expected(b_ids, normalize=False)) * _label_factors(labels)
+
+
 def ids_of(text: str, limit: int = 16) -> list[int]:
+    """Return the token ids of `text`, special tokens included, cut at `limit` tokens."""
     tokenizer = tiny_tokenizer()
     tokenizer.enable_truncation(limit)
     return tokenizer.encode(text).ids
+
+
+def segments_of(a: str, b: str, limit: int = 16) -> tuple[list[int], list[int]]:
+    """Return the token ids of `[CLS] a [SEP]` and of `b [SEP]`, cut at `limit` tokens together, the longer first."""
+    tokenizer = tiny_tokenizer(pairs=True)
+    tokenizer.enable_truncation(limit)
+    encoding: Encoding = tokenizer.encode(a, b)
+    first, second = ([i for i, kind in zip(encoding.ids, encoding.type_ids, strict=True) if kind == k] for k in (0, 1))
+    return first, second
+
+
+@functools.cache
+def _embedding_graph(inputs: tuple[str, ...], normalize: bool, sign: int = 1) -> bytes:
+    """The graph of task "embed" as protobuf. The table is multiplied by `sign`."""
+    text = _EMBED.replace("INPUTS", ", ".join(f"{_TOKENS} {name}" for name in inputs)).replace("POOLED", inputs[-1])
+    text = text.replace("RESULT", "mean" if normalize else "embedding")
+    text = text.replace("NORMALIZE", _NORMALIZE if normalize else "")
+    return _parse(text, {"table": sign * TABLE}).SerializeToString()
+
+
+def _label_factors(labels: int) -> np.ndarray:
+    """1, -2, 3, -4 ..., float32 (labels,)."""
+    return np.array([(-1) ** label * (label + 1) for label in range(labels)], np.float32)
+
+
+def _parse(text: str, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
+    """The model that ONNX's text format describes, with `weights` by their names in it."""
+    model = onnx.parser.parse_model(text)
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    return model
+
+
+def _save(model: bytes, path: Path) -> None:
+    """Write a model to `path` and its large tensors to `path`.data, which is there even when it is empty."""
+    weights = path.with_name(f"{path.name}.data")
+    weights.touch()
+    onnx.save_model(
+        onnx.load_from_string(model),
+        path,
+        save_as_external_data=True,
+        location=weights.name,
+        size_threshold=_MIN_EXTERNAL_BYTES,
+    )
+
+
+def _save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
+    # Many real tokenizer files hold a limit and a padding that are not the model's.
+    tokenizer.enable_truncation(4)
+    tokenizer.enable_padding(length=4)
+    tokenizer.save(str(directory / "tokenizer.json"))
+
+
+def _describe_graph(path: Path, inputs: tuple[str, ...], output: Output, *, modality: str = "text") -> Graph:
+    """What the manifest says of the fp32 graph at `path`."""
+    return Graph(
+        modality=modality,
+        dtype="fp32",
+        file=described(path),
+        weights=described(path.with_name(f"{path.name}.data")),
+        inputs=inputs,
+        outputs=(output,),
+        form="traced",
+        candidates=(),
+        quality=None,
+    )

@@ -1,4 +1,4 @@
-"""Fetching from the Hugging Face Hub; the only file that knows huggingface_hub, imported when something is fetched."""
+"""Fetch files from the Hugging Face Hub. The only file that knows huggingface_hub, which is imported when needed."""
 
 import re
 from collections.abc import Sequence
@@ -6,24 +6,35 @@ from pathlib import Path
 
 from embedder.errors import ModelNotFoundError
 
-# A name without an organisation is one of this organisation's models.
+# A name without an organisation means a model of this one.
 DEFAULT_ORGANISATION = "sentence-transformers/"
 
 _REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def is_repository_id(name: str) -> bool:
-    """Whether `name` has the form `organisation/name` of a Hub repository."""
+    """Return whether `name` has the form of a Hub repository's id.
+
+    Example:
+        >>> is_repository_id("BAAI/bge-small-en-v1.5")
+        True
+    """
     return _REPOSITORY_ID.fullmatch(name) is not None
 
 
 def fetch(repository: str, patterns: Sequence[str], *, revision: str | None = None) -> Path:
-    """Fetch the files of `repository` that match `patterns` into the Hub's cache, and return their directory.
+    """Fetch files of a Hub repository into the Hub's cache. Cached files serve offline.
 
-    The directory's name is the commit. What the cache already holds is not fetched again, and serves offline.
+    Args:
+        repository: its id, such as "org/name".
+        patterns: names of files, or patterns such as "*.json".
+        revision: a branch, tag or commit. None is the main branch.
+
+    Returns:
+        The directory of the files. Its name is the commit.
 
     Raises:
-        ModelNotFoundError: the repository does not exist, is private, or cannot be reached and is not cached.
+        ModelNotFoundError: the repository does not exist or is private; or it cannot be reached and is not cached.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -37,7 +48,7 @@ def fetch(repository: str, patterns: Sequence[str], *, revision: str | None = No
         advice = "check the name, or log in with `hf auth login` if it is private"
         raise ModelNotFoundError(f"the Hub has no repository {repository!r}: {advice}") from error
     except Exception as error:
-        # huggingface_hub lets errors of whichever HTTP library it was built on through; all mean the same here.
+        # huggingface_hub passes on the errors of its HTTP library. Each means that the fetch failed.
         advice = "check the connection, or give the path of a local directory"
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise ModelNotFoundError(f"{repository!r} could not be fetched from the Hub ({reason}): {advice}") from error

@@ -1,4 +1,4 @@
-"""Artifacts on disk: finding one by name or path, and checking that its files are whole."""
+"""Find an artifact by name or path, and check that its files are there."""
 
 import os
 from dataclasses import dataclass
@@ -11,26 +11,31 @@ from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 
 @dataclass(frozen=True)
 class Artifact:
-    """A directory that holds an exported model, and its manifest."""
+    """A directory that holds an exported model, with its manifest."""
 
     directory: Path
     manifest: Manifest
 
     def path(self, file: File) -> Path:
-        """Where `file` lies."""
+        """Return the path of `file`."""
         return self.directory / file.name
 
 
 def open_artifact(model: str | os.PathLike[str]) -> Artifact:
-    """Find the artifact `model` and check that its files are there, in their full size.
+    """Find the artifact `model`, and check that its files are there in their full size.
 
-    `model` is the path of a directory; or the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id
-    of a Hub repository that holds an artifact, fetched into the Hub's cache when it is first asked for.
+    Args:
+        model: the path of a directory; the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id of a
+            Hub repository that holds an artifact. The Hub's files are fetched into the Hub's cache once.
 
     Raises:
-        InputError: `model` is not a name or a path.
-        ModelNotFoundError: there is no such artifact.
-        ArtifactError: there is, but its manifest is damaged or a file is missing or truncated.
+        InputError: `model` is neither a name nor a path.
+        ModelNotFoundError: there is no such artifact. The message says how to export it.
+        ArtifactError: its manifest is damaged, or a file is missing or truncated.
+
+    Example:
+        >>> open_artifact("all-MiniLM-L6-v2").manifest.dimension  # doctest: +SKIP
+        384
     """
     if not isinstance(model, str | os.PathLike) or str(model) in ("", ".") or "\0" in str(model):
         raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
@@ -42,7 +47,7 @@ def open_artifact(model: str | os.PathLike[str]) -> Artifact:
 
 
 def _locate(model: str) -> Path:
-    # os.path, as pathlib raises on names that are too long, or of users who do not exist, where there is just no file.
+    # os.path says False where pathlib raises: for names that are too long, or home directories of unknown users.
     path = os.path.expanduser(model)
     if os.path.isfile(os.path.join(path, MANIFEST_NAME)):
         return Path(path)
@@ -67,12 +72,12 @@ def _locate(model: str) -> Path:
 
 
 def _is_from(exported: Path, name: str) -> bool:
-    """Whether it was `name` that was exported there, rather than another organisation's model of that name."""
+    """Return whether `exported` was made from `name`, not from another organisation's model of the same name."""
     return read_manifest(exported).source.model == name
 
 
 def _fetch(repository: str) -> Path:
-    # The manifest first: it names the few files to fetch, and a repository without one has gigabytes of others.
+    # The manifest comes first: it names the few files to fetch. A repository without one may hold gigabytes.
     directory = hub.fetch(repository, [MANIFEST_NAME])
     if not (directory / MANIFEST_NAME).is_file():
         raise ModelNotFoundError(

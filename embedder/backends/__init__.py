@@ -1,1 +1,46 @@
-"""Running a graph on a device. The only folder that knows onnxruntime."""
+"""Running a graph on a device. The only folder that knows onnxruntime.
+
+A device is a file: `cpu.py`, `cuda.py`. To add one, write its file and add it to `DEVICE_KINDS`.
+"""
+
+import logging
+
+from embedder.backends.backend import Backend, Device, DeviceKind, GraphFiles
+from embedder.backends.cpu import CPU
+from embedder.backends.cuda import CUDA
+from embedder.errors import ProviderError
+
+__all__ = ["DEVICE_KINDS", "Backend", "Device", "DeviceKind", "GraphFiles", "select_device"]
+
+# In the order of preference where the caller names none. The last one always works.
+DEVICE_KINDS: tuple[DeviceKind, ...] = (CUDA, CPU)
+
+_LOG = logging.getLogger("embedder")
+
+
+def select_device(provider: str | None = None, threads: int | None = None) -> Device:
+    """Return the device that `provider` names, started; None takes the first kind that works here.
+
+    Args:
+        provider: a name of `DEVICE_KINDS`, or None.
+        threads: most threads that compute on a CPU; None takes one for each usable core.
+
+    Raises:
+        ProviderError: the name is unknown, or the device does not work here.
+        DependencyError: onnxruntime is not installed.
+
+    Example:
+        >>> select_device("cpu", threads=2).threads
+        2
+    """
+    kinds = {kind.name: kind for kind in DEVICE_KINDS}
+    if provider is not None:
+        if not isinstance(provider, str) or provider not in kinds:
+            raise ProviderError(f"unknown provider {provider!r}: choose from {', '.join(map(repr, sorted(kinds)))}")
+        return kinds[provider].start(threads)
+    for kind in DEVICE_KINDS[:-1]:
+        try:
+            return kind.start(threads)
+        except ProviderError as error:
+            _LOG.info("%s is not used: %s", kind.name, error)
+    return DEVICE_KINDS[-1].start(threads)

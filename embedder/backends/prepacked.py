@@ -1,37 +1,38 @@
-"""Graphs with their weights packed as this machine's kernels want them, kept as files.
+"""Prepacked weights: weights in the layout of this machine's kernels, kept as files.
 
-onnxruntime packs the weights of each product when it loads a graph: into memory of its own, in every process and every
-session anew. From a file that has them packed they are mapped: sooner loaded, and in memory once for all who load it.
-Such a file fits one version of onnxruntime and one kind of CPU, so it is made where the model runs, of files that were
-found whole, and never instead of them: by `embedder prepack` in the artifact, or by a first load in the user's cache.
+When onnxruntime loads a graph, it packs the weights of each matrix product into memory of its own, for every session
+again. Weights that lie packed in a file are mapped instead: the graph loads sooner, and processes share the memory.
+
+Such a file fits one version of onnxruntime and one kind of CPU. So it is made where the model runs, after the digests
+of the graph's files were checked: by `embedder prepack` in the artifact, or by a first load in the user's cache.
 """
 
 import hashlib
 import json
 import os
 import platform
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from embedder.artifact.locate import Artifact
 from embedder.artifact.manifest import Graph
-from embedder.backends.session import runtime_version, save_prepacked
+from embedder.backends.sessions import CPU_EXECUTION_PROVIDER, open_session, runtime_version, session_options
 from embedder.common.digests import cache_directory, check_digest, check_digest_once, sha256_of
+from embedder.common.files import replacing
 from embedder.errors import EmbedderError
 
-_GRAPH, _WEIGHTS, _RECORD = "model.onnx", "model.onnx.data", "prepacked.json"
-# In the artifact, and in the cache.
+# The directory's name in the artifact and in the cache.
 FOLDER = "prepacked"
-# A larger copy is no first load's to make: it would fill somebody's disk unasked.
-_MOST_BYTES = 1_000_000_000
+_GRAPH, _WEIGHTS, _RECORD = "model.onnx", "model.onnx.data", "prepacked.json"
+# Models with larger weights are not prepacked by a first load: that would fill the user's disk unasked.
+_MAX_CACHED_BYTES = 1_000_000_000
 
 
-def prepacked_graph(artifact: Artifact, graph: Graph) -> Path | None:
-    """The packed form of `graph`, of which the caller has found the files whole.
+def find_prepacked(artifact: Artifact, graph: Graph) -> Path | None:
+    """Return the prepacked form of `graph`. If there is none, make it in the user's cache.
 
-    If there is none it is made in the user's cache. None where that cannot be: the disk is read-only or full, the
-    weights have more than a gigabyte, or `EMBEDDER_PREPACK` is 0.
+    The caller has checked the digests of the graph's files. The answer is None where no file can be made: the disk is
+    read-only or full, the weights exceed a gigabyte, or the variable EMBEDDER_PREPACK is 0.
     """
     if os.environ.get("EMBEDDER_PREPACK") == "0":
         return None
@@ -39,7 +40,7 @@ def prepacked_graph(artifact: Artifact, graph: Graph) -> Path | None:
     for root in (artifact.directory / FOLDER, *_cache()):
         with suppress(OSError, ValueError, KeyError, TypeError, EmbedderError):  # there is none, or it is damaged
             return _checked(root / name)
-    if graph.weights.size > _MOST_BYTES:
+    if graph.weights.size > _MAX_CACHED_BYTES:
         return None
     for root in _cache():
         with suppress(OSError, EmbedderError):
@@ -48,7 +49,7 @@ def prepacked_graph(artifact: Artifact, graph: Graph) -> Path | None:
 
 
 def prepack(artifact: Artifact) -> list[Path]:
-    """Pack every graph of `artifact` into its own directory, for this CPU and version of onnxruntime.
+    """Prepack every graph of `artifact` into its own directory, and return the paths of the new graphs.
 
     Raises:
         ArtifactError: a file is damaged.
@@ -63,20 +64,20 @@ def prepack(artifact: Artifact) -> list[Path]:
 
 
 def _cache() -> list[Path]:
-    with suppress(RuntimeError):  # where the user has no home
+    with suppress(RuntimeError):  # the user has no home directory
         return [cache_directory() / FOLDER]
     return []
 
 
 def _name(graph: Graph) -> str:
-    """The graph, before a dash, and what its packed form depends on besides."""
+    """A digest of the graph, a dash, and a digest of what the prepacked form depends on besides."""
     content = hashlib.sha256((graph.file.sha256 + graph.weights.sha256).encode()).hexdigest()
     machine = hashlib.sha256(f"{runtime_version()}\n{_cpu()}".encode()).hexdigest()
     return f"{content[:32]}-{machine[:32]}"
 
 
 def _cpu() -> str:
-    """What tells one kind of CPU from another."""
+    """Lines that differ between kinds of CPU."""
     lines = [platform.machine()]
     with suppress(OSError):
         core = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
@@ -93,28 +94,41 @@ def _checked(directory: Path) -> Path:
 
 
 def _make(artifact: Artifact, graph: Graph, root: Path) -> Path:
-    import shutil  # here, as it takes milliseconds of the start of every process
-
     root.mkdir(parents=True, exist_ok=True)
-    directory, partial = root / _name(graph), root / f".{os.getpid()}-{time.monotonic_ns()}"
-    partial.mkdir()
+    directory = root / _name(graph)
     try:
-        save_prepacked(artifact.path(graph.file), partial / _GRAPH)
-        record = {name: sha256_of(partial / name) for name in (_GRAPH, _WEIGHTS)}
-        (partial / _RECORD).write_text(json.dumps(record), encoding="utf-8")
-        _remove_others(root, directory.name.partition("-")[0])
-        partial.rename(directory)
+        with replacing(directory) as partial:
+            partial.mkdir()
+            save_prepacked(artifact.path(graph.file), partial / _GRAPH)
+            record = {name: sha256_of(partial / name) for name in (_GRAPH, _WEIGHTS)}
+            (partial / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+            _remove_outdated(root, directory.name.partition("-")[0])
     except OSError:
-        if not (directory / _RECORD).exists():  # another process may have been sooner
+        if not (directory / _RECORD).exists():  # else another process was sooner
             raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return directory / _GRAPH
 
 
-def _remove_others(root: Path, graph: str) -> None:
-    """Those of the same graph are damaged, or for a version of onnxruntime or a CPU that was here before."""
-    import shutil  # as above
+def _remove_outdated(root: Path, graph: str) -> None:
+    """Remove forms of the same graph that are damaged, or for another version of onnxruntime or another CPU."""
+    import shutil  # here, as it takes milliseconds of the start of every process
 
     for directory in root.glob(f"{graph}-*"):
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def save_prepacked(graph: Path, target: Path) -> None:
+    """Write `graph` to `target`, with its weights beside it, as onnxruntime optimises and prepacks them on this CPU.
+
+    Raises:
+        ArtifactError: onnxruntime cannot load the graph, or cannot write.
+    """
+    options = session_options(1)
+    options.optimized_model_filepath = str(target)
+    for key, value in {
+        "session.optimized_model_external_initializers_file_name": f"{target.name}.data",
+        "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+        "session.save_external_prepacked_constant_initializers": "1",
+    }.items():
+        options.add_session_config_entry(key, value)
+    open_session(graph, CPU_EXECUTION_PROVIDER, options)

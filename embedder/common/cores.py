@@ -1,4 +1,4 @@
-"""How many cores this process may really use: what is installed, allowed and paid for, whichever is least."""
+"""How many cores this process may use: the smallest of what is installed, allowed and granted."""
 
 import math
 import os
@@ -12,36 +12,40 @@ _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def usable_cores() -> int:
-    """Cores that this process may run on, at least 1.
+    """Return the number of cores that this process may use, at least 1.
 
-    Two hardware threads of one core count once, as one keeps its arithmetic units busy. The process' affinity and the
-    quota of its control group (v1 or v2, as containers have) are honoured where the system has them.
+    Two hardware threads of one core count once, as one of them keeps the core's arithmetic units busy. The process'
+    affinity and the quota of its control group (v1 or v2, as containers have) are honoured where the system has them.
+
+    Example:
+        >>> usable_cores() >= 1
+        True
     """
     return max(1, min(_allowed_cores(), _quota()))
 
 
 def has_fast_integers() -> bool:
-    """Whether products of integers are faster here than those of floating-point numbers.
+    """Return whether this CPU multiplies integers faster than floating-point numbers.
 
-    They are on any CPU with AVX2 or newer, and on 64-bit ARM. Where the system does not say, it has one.
+    CPUs with AVX2 do, and 64-bit ARM. If the system does not tell, the answer is True.
     """
     flags = next((line for line in _read(_CPUINFO).splitlines() if line.startswith("flags")), None)
     return flags is None or "avx2" in flags.split()
 
 
 def _allowed_cores() -> int:
-    if not hasattr(os, "sched_getaffinity"):  # but on Linux
+    if not hasattr(os, "sched_getaffinity"):  # not Linux
         return os.cpu_count() or 1
     return len({_siblings(number) for number in os.sched_getaffinity(0)})
 
 
 def _siblings(number: int) -> str:
-    """The hardware threads of a core, the same for each of them."""
+    """The list of a core's hardware threads. It is the same for each of them."""
     return _read(Path(_TOPOLOGY.format(number))) or str(number)
 
 
 def _quota() -> int:
-    """Cores' worth of time that the control groups grant, rounded up; many where they set no limit."""
+    """The cores' worth of time that the control groups grant, rounded up. Without a limit it is very large."""
     cores = math.inf
     for line in _read(_MEMBERSHIP).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -57,13 +61,13 @@ def _quota() -> int:
 
 
 def _upwards(root: Path, path: str) -> Iterable[Path]:
-    """A control group and all above it. In a container the path may be the host's: then only the root is there."""
+    """A control group and all groups above it. In a container the path may be the host's: then only the root exists."""
     group = root / path.lstrip("/")
     return (group, *(parent for parent in group.parents if parent == root or root in parent.parents))
 
 
 def _limit(quota: str = "", period: str = "") -> float:
-    """The quota is `max` or negative where there is none; both are microseconds."""
+    """Cores that a quota grants. Both values are in microseconds; without a limit the quota is "max" or negative."""
     if not (quota.isdecimal() and period.isdecimal() and int(quota) and int(period)):
         return math.inf
     return int(quota) / int(period)

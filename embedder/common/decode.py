@@ -2,7 +2,7 @@
 
 from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 
 def decode(kind: Any, value: Any, where: str = "") -> Any:
@@ -32,24 +32,34 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
         pairs = _expect(dict, value, where)
         return {key: decode(arguments[1], item, f"{where}[{key!r}]") for key, item in pairs.items()}
     if kind is float and type(value) is int:
-        return float(value)
+        return _to_float(value, where)
     return _expect(kind, value, where)
 
 
 def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     given = _expect(dict, value, where)
     known = {field.name: field for field in fields(kind)}
+    types = get_type_hints(kind)
     prefix = f"{where}." if where else ""
     for name, field in known.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
             raise ValueError(f"{prefix}{name} is missing")
     for name in given.keys() - known.keys():
         raise ValueError(f"{prefix}{name} is unknown")
-    decoded = {name: decode(known[name].type, item, prefix + name) for name, item in given.items()}
+    decoded = {name: decode(types[name], item, prefix + name) for name, item in given.items()}
     try:
         return kind(**decoded)
     except ValueError as error:
         raise ValueError(f"{prefix}{error}") from error
+
+
+def _to_float(value: int, where: str) -> float:
+    try:
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(
+            f"{where or 'the whole'} should be a float, not an integer of {value.bit_length()} bits"
+        ) from error
 
 
 def _expect(kind: type, value: Any, where: str) -> Any:

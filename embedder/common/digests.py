@@ -1,8 +1,8 @@
-"""Checking files against their SHA-256, the large ones once.
+"""Check files against their SHA-256. Large files are checked once, and again only when they change.
 
-Reading 90 MB of weights takes as long as loading them, so a file that was found whole is remembered by what changes
-with its content (size, times, inode), as git does with its index, in the user's cache directory. It is read again
-when any of that differs; where the cache cannot be written, at every load.
+Reading 90 MB of weights takes as long as loading them. So a file that was found whole is remembered in the user's
+cache, by what changes with its content (size, times, inode), as git does in its index. If the cache cannot be written,
+the file is checked at every load.
 """
 
 import contextlib
@@ -12,20 +12,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from embedder.common.files import replacing
 from embedder.errors import ArtifactError
 
-# Times are coarse: a file changed just now may change again without showing it, so it is not remembered yet.
-_SETTLED_NS = 2_000_000_000
+# File times are coarse: a file changed just now may change again within the same tick. So it is not remembered yet.
+_MIN_AGE_NS = 2_000_000_000
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+    """Return the SHA-256 of a file's content, in lower-case hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def check_digest(path: Path, sha256: str) -> None:
-    """Read `path`, and raise ArtifactError unless it has that SHA-256."""
+    """Read `path`. Raise ArtifactError unless its SHA-256 is `sha256`."""
     try:
         digest = sha256_of(path)
     except OSError as error:
@@ -38,42 +39,46 @@ def check_digest(path: Path, sha256: str) -> None:
 
 
 def check_digest_once(path: Path, sha256: str) -> None:
-    """As `check_digest`, but a file that has not changed since it was found right is not read again."""
+    """As `check_digest`, but do not read a file again that has not changed since it was found right."""
     check_once(path, sha256, lambda: check_digest(path, sha256))
 
 
 def check_once(path: Path, sha256: str, check: Callable[[], None]) -> None:
-    """Call `check`, which raises unless `path` has that content, unless it has passed and nothing changed since."""
+    """Call `check`, which raises unless `path` has that digest, if the file has changed since it last passed.
+
+    Raises:
+        OSError: there is no such file.
+    """
     state = path.stat()
     mark = f"{sha256} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
     with _cache_is_optional():
         if _record(path).read_bytes() == mark.encode():
             return
     check()
-    if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _SETTLED_NS:
+    if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _MIN_AGE_NS:
         with _cache_is_optional():
-            _write_atomically(_record(path), mark)
+            record = _record(path)
+            record.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(record) as partial:
+                partial.write_text(mark)
 
 
 def _cache_is_optional() -> contextlib.suppress:
-    # pathlib raises RuntimeError where the user has no home.
+    # pathlib raises RuntimeError where the user has no home directory.
     return contextlib.suppress(OSError, RuntimeError)
 
 
 def cache_directory() -> Path:
-    """Where embedder keeps what it can make again, for this user; RuntimeError where the user has no home."""
+    """Return this user's directory for what embedder can make again.
+
+    Raises:
+        RuntimeError: the user has no home directory.
+    """
     cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # unset, or to be ignored by the XDG Base Directory Specification
+    if not cache.is_absolute():  # unset; the XDG Base Directory Specification says to ignore relative paths
         cache = Path.home() / ".cache"
     return cache / "embedder"
 
 
 def _record(path: Path) -> Path:
     return cache_directory() / "verified" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(text)
-    partial.replace(path)

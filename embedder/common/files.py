@@ -1,8 +1,6 @@
 """Write a file or a directory beside its place, then move it there in one step."""
 
 import os
-import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,11 +29,11 @@ def replacing(target: Path, *, durable: bool = False, swap_directory: bool = Fal
     """
     for leftover in _leftovers(target):
         _remove(leftover)
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{secrets.token_hex(4)}{_SUFFIX}")
+    partial = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}")
     try:
         yield partial
         if target.is_file() and partial.is_file():
-            shutil.copymode(target, partial)
+            partial.chmod(target.stat().st_mode)
         if durable:
             _flush(partial)
         if swap_directory and target.is_dir():
@@ -69,6 +67,8 @@ def _flush(path: Path) -> None:
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
+        import shutil  # here, as it takes milliseconds of the start of every process
+
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)

@@ -1,11 +1,12 @@
 """Objects whose attributes cannot be set, so that no assignment is accepted and then ignored."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 
 from embedder.errors import SettingError
 
-_K, _V = TypeVar("_K"), TypeVar("_V")
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 class ReadOnly:
@@ -35,14 +36,14 @@ class ReadOnly:
         raise SettingError(f"{kind}.{name} {problem}: {instead}")
 
 
-class ReadOnlyDict(dict[_K, _V]):
+class ReadOnlyDict(dict[_K, _V], Generic[_K, _V]):
     """A dict that cannot be changed. Copy it with `dict(...)` to change the copy."""
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise SettingError("this dict cannot be changed. Make a copy with dict(...), or pass the value as an option")
 
-    __setitem__ = __delitem__ = __ior__ = _refuse  # type: ignore[assignment]
-    clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (dict(self),)

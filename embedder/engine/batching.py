@@ -1,7 +1,7 @@
-"""Which texts go through the model together, and how their token ids become one rectangle.
+"""Which inputs share a call of the graph, and how their token ids become one array.
 
-Padding is wasted work, so texts of like length share a batch; and a batch is filled by tokens, not by texts,
-because that is what its time and memory depend on.
+Padding is wasted work, so texts of similar length share a batch. A batch is filled by tokens, not by texts, because its
+time and memory depend on its tokens.
 """
 
 import os
@@ -10,21 +10,21 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.inputs import ImageItem
+from embedder.inputs import ImageItem, Item, Pair
 
-# A window is what is held at once, tokenised and sorted by length: wide enough to find batch-mates of like length,
-# narrow enough for memory to stay bounded (a token takes some 100 bytes while tokenizers holds it).
+# A window is held at once, tokenised and sorted by length. It is wide enough to find texts of similar length, and
+# narrow enough to bound memory: `tokenizers` holds about 100 bytes for each token.
 _WINDOW_ITEMS = 1024
 _WINDOW_CHARACTERS = 1_000_000
-# What an image counts for that is in memory, rather than a file.
+# What an image in memory counts for; an image that is still a file counts nothing.
 _IMAGE_CHARACTERS = _WINDOW_CHARACTERS // 64
-# In tokens; below it a batch takes a thread no less time than to be handed to it.
-_LEAST_BATCH = 64
+# A batch of fewer tokens takes less time than to hand it to another thread.
+_MIN_BATCH_TOKENS = 64
 
 
-def windows(items: Iterable[str | ImageItem]) -> Iterator[list[str | ImageItem]]:
-    """Cut a stream of texts and images into lists, in order, each bounded in items and in memory."""
-    window: list[str | ImageItem] = []
+def windows(items: Iterable[Item]) -> Iterator[list[Item]]:
+    """Cut a stream of items into lists, in order, each bounded in items and in memory."""
+    window: list[Item] = []
     characters = 0
     for item in items:
         window.append(item)
@@ -36,23 +36,33 @@ def windows(items: Iterable[str | ImageItem]) -> Iterator[list[str | ImageItem]]
         yield window
 
 
-def _characters(item: str | ImageItem) -> int:
+def _characters(item: Item) -> int:
+    if isinstance(item, str):
+        return len(item)
+    if isinstance(item, Pair):
+        return len(item.first) + len(item.second)
     source = item.source if isinstance(item, ImageItem) else item
-    if isinstance(source, str):
+    if isinstance(source, str):  # a path or a data URI
         return len(source)
     return 0 if isinstance(source, os.PathLike) else _IMAGE_CHARACTERS
 
 
 def plan_batches(
-    lengths: Sequence[int], token_budget: int, workers: int, batch_size: int | None
+    lengths: Sequence[int], token_budget: int, threads: int, batch_size: int | None
 ) -> list[NDArray[np.intp]]:
-    """Group the indices of `lengths` into batches, longest first, each of at most `token_budget` padded tokens.
+    """Group texts into batches, longest first.
 
-    Little work is cut finer, so that each of `workers` gets a share of it. A text longer than the budget is a batch of
-    its own; `batch_size`, where given, is a ceiling on texts.
+    Args:
+        lengths: tokens of each text.
+        token_budget: most tokens of a batch, padding included. A longer text is a batch of its own.
+        threads: how many share the batches. Little work is cut finer, so that each has a part of it.
+        batch_size: most texts of a batch; None sets no such limit.
+
+    Returns:
+        The indices of each batch's texts.
     """
-    share = -(-sum(lengths) // workers)
-    token_budget = min(token_budget, max(share, _LEAST_BATCH))
+    share = -(-sum(lengths) // threads)
+    token_budget = min(token_budget, max(share, _MIN_BATCH_TOKENS))
     batches = []
     order = np.argsort(np.negative(lengths), kind="stable")
     start = 0
@@ -66,9 +76,9 @@ def plan_batches(
 
 
 def pad(sequences: Sequence[NDArray[np.int32]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Input ids and attention mask, both int64 of shape (len(sequences), longest), padded on the right.
+    """Return input ids and attention mask, both int64 (texts, longest), padded on the right.
 
-    A row without a token gets one that is masked, as a graph cannot do with none.
+    A text without any token gets one that is masked, as a graph needs at least one.
     """
     longest = max((max(1, len(sequence)) for sequence in sequences), default=0)
     input_ids = np.full((len(sequences), longest), pad_id, np.int64)

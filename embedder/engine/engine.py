@@ -1,157 +1,264 @@
-"""An artifact, loaded: the graph that is wanted for texts, and for images if it takes them, each when first needed."""
+"""The engine: from checked inputs to the output of an artifact's task, in the caller's order and in bounded memory.
 
-import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+    windows ▸ tokenise or decode ▸ sort by length ▸ batches of a token budget ▸ backend.run ▸ the caller's order
+
+One path serves one text and a million: they go through it window by window. Every kind of output takes it: `Embedder`
+and other classes of models are thin layers over an engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder.artifact.locate import Artifact
-from embedder.artifact.manifest import IMAGE, TEXT, Graph
-from embedder.backends.prepacked import prepacked_graph
-from embedder.backends.session import Session, choose_provider
-from embedder.common.cores import has_fast_integers, usable_cores
+from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, OUTPUT_OF_TASK, TEXT, Graph, Output
+from embedder.backends import Backend, Device, GraphFiles, select_device
+from embedder.common.cores import usable_cores
 from embedder.common.digests import check_digest, check_digest_once
-from embedder.engine.image import ImageModel
-from embedder.engine.preprocessing import Preprocessor
-from embedder.engine.text import TextModel
+from embedder.common.executor import Executor
+from embedder.common.load_once import LoadOnce
+from embedder.common.progress import progress_bar
+from embedder.engine.batching import windows
+from embedder.engine.image_side import ImageSide
+from embedder.engine.job import Job
+from embedder.engine.text_side import TextSide
 from embedder.engine.tokenizer import TextTokenizer, TokenIds
-from embedder.errors import InputError
-from embedder.inputs import ImageItem
-
-Advance = Callable[[int], None]
+from embedder.errors import EmbedderError, InputError
+from embedder.inputs import ImageItem, Item, Pair
+from embedder.options import EncodeSettings, LoadSettings
 
 
 @dataclass(frozen=True)
-class Window:
-    """Inputs that are held at once: which are images, the token ids of the texts, and the images."""
+class Block:
+    """Outputs of consecutive inputs.
+
+    Attributes:
+        start: index of the first input.
+        values: float32 (inputs, *shape), with rows of zeros for images that could not be read.
+        errors: why an image could not be read, by the index of the input.
+    """
+
+    start: int
+    values: NDArray[np.float32]
+    errors: dict[int, str]
+
+
+@dataclass
+class _Window:
+    """Inputs that are held at once. The image side empties `images` to free their memory early."""
 
     is_image: NDArray[np.bool_]
     token_ids: list[TokenIds]
     images: list[Any]
 
 
-class Model:
-    """The graphs of an artifact, with what prepares their inputs. Safe to call from many threads at once.
+class Engine:
+    """A loaded artifact. Safe to call from many threads at once, and after a fork.
 
-    A model of texts alone is loaded at once, so that what is wrong with it shows.
+    A model of texts alone is loaded when the engine is made, so that faults show at once. A model of texts and images
+    loads each side when it is first needed.
     """
 
-    def __init__(self, artifact: Artifact, provider: str | None, dtype: str | None, threads: int | None) -> None:
-        """Choose the graphs; arguments and errors are those of `Embedder`."""
+    def __init__(self, artifact: Artifact, settings: LoadSettings, backend: Backend | None = None) -> None:
+        """Settle the device, choose the graphs, and load them.
+
+        Args:
+            artifact: what to load.
+            settings: how to load it.
+            backend: runs the texts' graph in the place of onnxruntime.
+
+        Raises:
+            InputError: the artifact has no graph of the dtype.
+            ArtifactError: a file is missing, damaged or does not fit the others.
+            ProviderError: the provider is unknown or does not work here.
+            DependencyError: onnxruntime is not installed.
+        """
         self.manifest = artifact.manifest
         self._artifact = artifact
-        self._wanted, self._threads = provider, threads
-        self._device = choose_provider(provider)
+        self._backend = backend
+        self.device: Device = backend.device if backend else select_device(settings.provider, settings.threads)
         self._graphs = {
-            modality: choose_graph(self.manifest.graphs_of(modality), dtype, self._device)
+            modality: choose_graph(self.manifest.graphs_of(modality), settings.dtype, self.device)
             for modality in self.manifest.modalities
         }
-        self._loading = threading.Lock()
-        self._text_model: TextModel | None = None
-        self._image_model: ImageModel | None = None
-        if self.manifest.images is None:
-            self.text()
+        self._text = LoadOnce(self._load_text)
+        self._image = LoadOnce(self._load_image)
+        images = IMAGE in self._graphs
+        # On a GPU, threads decode images; texts need one thread to tokenise ahead.
+        self._executor = Executor(settings.threads or usable_cores() if images else self.device.threads)
+        self._closed = False
+        if not images:
+            self._text.get()
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """The precisions of its graphs, one where they share it."""
+        """The dtypes of the graphs that run, one of each."""
         return tuple(dict.fromkeys(graph.dtype for graph in self._graphs.values()))
 
-    @property
-    def provider(self) -> str:
-        """Where it runs; before it is loaded, where it is meant to."""
-        loaded = self._text_model or self._image_model
-        return loaded.session.provider if loaded else self._device
+    def close(self) -> None:
+        """End the threads and release the graphs. Later calls raise EmbedderError. Closing twice does nothing."""
+        self._closed = True
+        self._executor.close()
+        self._text, self._image = LoadOnce(self._load_text), LoadOnce(self._load_image)
 
-    def workers(self) -> int:
-        """Threads that a call may want: those that compute and, on a GPU, those that decode images for it."""
-        if IMAGE in self._graphs:
-            return self._threads or usable_cores()
-        return self.text().session.threads
+    def check_open(self) -> None:
+        """Raise EmbedderError if the engine has been closed."""
+        if self._closed:
+            raise EmbedderError("the model has been closed. Load it again")
 
-    def prepare(self, items: list[str | ImageItem]) -> Window:
-        """What `embed` takes: texts as token ids. It may be made in another thread, ahead of time."""
-        texts = [item for item in items if isinstance(item, str)]
-        images = [item.source for item in items if isinstance(item, ImageItem)]
-        is_image = np.array([isinstance(item, ImageItem) for item in items], bool)
-        return Window(is_image, self.text().tokenizer(texts) if texts else [], images)
+    def tokenize(self, texts: list[Item]) -> list[TokenIds]:
+        """Return the token ids of each text, as the graph gets them, not padded."""
+        self.check_open()
+        return self._text.get().tokenize([text for text in texts if isinstance(text, str | Pair)])
 
-    def unpooled(self, prompt: str) -> int:
-        """How many tokens at the start of each text are left out of its pooling: those of the prompt, or none."""
-        if self.manifest.head.include_prompt:
-            return 0
-        return self.text().tokenizer.prompt_length(prompt, self.manifest.tokenizer.special_ids)
+    def run(self, items: Iterable[Item], settings: EncodeSettings, total: int | None = None) -> Iterator[Block]:
+        """Yield the outputs of `items`, a block for each window.
 
-    def embed(
-        self, window: Window, unpooled: int, batch_size: int | None, pool: ThreadPoolExecutor, advance: Advance
-    ) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """The embeddings of `window`, and what is wrong with images that cannot be read, by their rows.
+        Args:
+            items: checked inputs. They are consumed at most one window ahead.
+            settings: the request's options. The prompt is resolved here; what concerns vectors is left to the caller.
+            total: how many items there are, for the progress bar.
 
-        `advance` is told how many inputs of each batch are done. The images are dropped from `window`.
+        Raises:
+            InputError: the model has no such prompt. It is raised at once.
+            ArtifactError: the graph fails on the inputs.
         """
-        embeddings = np.empty((len(window.is_image), self.manifest.dimension), np.float32)
-        reasons: dict[int, str] = {}
-        if window.token_ids:
-            embeddings[~window.is_image] = self.text().embed(window.token_ids, unpooled, batch_size, pool, advance)
-        if window.images:
-            alone = len(window.images) == 1
-            found, unread = self.image(alone).embed(window.images, batch_size, pool, advance)
-            rows = np.flatnonzero(window.is_image)
-            embeddings[rows] = found
-            reasons = {int(rows[row]): unread[row] for row in sorted(unread)}
-        return embeddings, reasons
+        self.check_open()
+        prompt = self.resolve_prompt(settings)
+        stream = windows(prompt + item if prompt and isinstance(item, str) else item for item in items)
+        return self._run(
+            stream,
+            Job(settings.batch_size, self._prompt_token_count(prompt), self._executor, _ignore),
+            self._bar(settings, total),
+        )
 
-    def text(self) -> TextModel:
-        """The text side, loaded."""
-        if self._text_model is None:
-            with self._loading:
-                if self._text_model is None:  # another thread may have been first
-                    settings = self.manifest.tokenizer
-                    path = self._artifact.path(settings.file)
-                    check_digest(path, settings.file.sha256)
-                    session = self._load_session(TEXT, alone=True)
-                    self._text_model = TextModel(session, TextTokenizer(path, settings.max_seq_length), self.manifest)
-        return self._text_model
+    def _run(self, stream: Iterator[list[Item]], job: Job, bar: Any) -> Iterator[Block]:
+        start = 0
+        with bar as shown:
+            if shown is not None:
+                job = replace(job, advance=shown.update)
+            for window in self._prepare_ahead(stream):
+                values, errors = self._run_window(window, job)
+                yield Block(start, values, {start + row: reason for row, reason in errors.items()})
+                start += len(values)
 
-    def image(self, alone: bool) -> ImageModel:
-        """The image side, loaded; `alone` is as in `Session`."""
+    def _bar(self, settings: EncodeSettings, total: int | None) -> Any:
+        unit = "input" if IMAGE in self._graphs else "text"
+        return progress_bar(total, unit, "Encoding") if settings.show_progress_bar else nullcontext()
+
+    def resolve_prompt(self, settings: EncodeSettings) -> str:
+        """Return the text to put before each input.
+
+        Raises:
+            InputError: the model has no prompt of that name. The message lists those that it has.
+        """
+        if settings.prompt is not None:
+            return settings.prompt
+        name = settings.prompt_name if settings.prompt_name is not None else self.manifest.default_prompt_name
+        prompts = DEFAULT_PROMPTS | self.manifest.prompts
+        if name is not None and name not in list(prompts):  # a list, as not every value can be hashed
+            raise InputError(f"unknown prompt_name {name!r}: the model has {', '.join(map(repr, prompts))}")
+        return "" if name is None else prompts[name]
+
+    def _prompt_token_count(self, prompt: str) -> int:
+        """How many tokens at the start of each text the pooling leaves out."""
+        if not self.manifest.leaves_prompt_out:
+            return 0
+        return self._text.get().tokenizer.prompt_token_count(prompt, self.manifest.tokenizer.special_ids)
+
+    def _prepare_ahead(self, stream: Iterator[list[Item]]) -> Iterator[_Window]:
+        """Yield windows. The next one is prepared in another thread while the caller works on this one."""
+        items = next(stream, None)
+        window = self._prepare(items) if items else None
+        while window is not None:
+            error, items = None, None
+            try:
+                items = next(stream, None)
+            except Exception as raised:  # the caller's iterator failed: what it gave before comes first
+                error = raised
+            prepared: Future[_Window] | None = self._executor.submit(self._prepare, items) if items else None
+            try:
+                yield window
+            except GeneratorExit:
+                if prepared is not None:
+                    prepared.cancel()
+                raise
+            if error is not None:
+                raise error
+            window = prepared.result() if prepared else None
+
+    def _prepare(self, items: list[Item]) -> _Window:
+        is_image = np.array([isinstance(item, ImageItem) for item in items], bool)
+        texts = [item for item in items if isinstance(item, str | Pair)]
+        images = [item.source for item in items if isinstance(item, ImageItem)]
+        return _Window(is_image, self._text.get().tokenize(texts) if texts else [], images)
+
+    def _run_window(self, window: _Window, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """The outputs of a window, and why images could not be read, by their rows."""
+        if not window.images:
+            return self._text.get().run(window.token_ids, self._output(TEXT), job), {}
+        vectors, failures = self._image.get().run(window.images, self._output(IMAGE), job)
+        if not window.token_ids:
+            return vectors, failures
+        values = np.empty((len(window.is_image), *vectors.shape[1:]), np.float32)
+        rows = np.flatnonzero(window.is_image)
+        values[rows] = vectors
+        values[~window.is_image] = self._text.get().run(window.token_ids, self._output(TEXT), job)
+        return values, {int(rows[row]): failures[row] for row in sorted(failures)}
+
+    def _output(self, modality: str) -> Output:
+        """The output of the artifact's task."""
+        output = self._graphs[modality].output(OUTPUT_OF_TASK[self.manifest.task])
+        assert output is not None  # the manifest has seen to it
+        return output
+
+    def _load_text(self) -> TextSide:
+        settings = self.manifest.tokenizer
+        path = self._artifact.path(settings.file)
+        check_digest(path, settings.file.sha256)
+        backend = self._backend or self._open(GraphFiles(self._artifact, self._graphs[TEXT]))
+        tokenizer = TextTokenizer(path, settings.max_seq_length)
+        return TextSide(backend, self._graphs[TEXT], tokenizer, settings)
+
+    def _load_image(self) -> ImageSide:
         settings = self.manifest.images
         assert settings is not None  # there are images only where the model takes them
-        if self._image_model is None:
-            with self._loading:
-                if self._image_model is None:  # as above
-                    preprocessor = Preprocessor(settings)
-                    session = self._load_session(IMAGE, alone=alone)
-                    self._image_model = ImageModel(session, preprocessor, settings.tokens, self.manifest.dimension)
-        return self._image_model
+        files = GraphFiles(self._artifact, self._graphs[IMAGE], settings.tokens, open_now=False)
+        return ImageSide(self._open(files), settings)
 
-    def _load_session(self, modality: str, *, alone: bool) -> Session:
-        artifact, graph = self._artifact, self._graphs[modality]
-        path = artifact.path(graph.file)
-        check_digest(path, graph.file.sha256)
-        check_digest_once(artifact.path(graph.weights), graph.weights.sha256)
-        packed = prepacked_graph(artifact, graph) if self._device == "cpu" else None
-        return Session(path, graph, self.manifest.dimension, self._wanted, self._threads, packed, alone=alone)
+    def _open(self, files: GraphFiles) -> Backend:
+        self.check_open()
+        graph = files.graph
+        check_digest(files.path, graph.file.sha256)
+        check_digest_once(files.artifact.path(graph.weights), graph.weights.sha256)
+        return self.device.open(files)
 
 
-def choose_graph(graphs: tuple[Graph, ...], wanted: str | None, provider: str) -> Graph:
-    """The one of `graphs` that `wanted` is, as `Embedder` has it; InputError if there is none."""
+def choose_graph(graphs: tuple[Graph, ...], dtype: str | None, device: Device) -> Graph:
+    """Return the graph of `dtype`: a dtype's name, "auto" for the fastest on `device`, or None for the first one.
+
+    Raises:
+        InputError: there is no such graph. The message lists the dtypes that there are.
+    """
     by_dtype = {graph.dtype: graph for graph in graphs}
-    if wanted == "auto":
-        if provider == "cuda":
-            order = ("fp16", "fp32", "int8")
-        else:
-            order = ("int8", "fp32", "fp16") if has_fast_integers() else ("fp32", "int8", "fp16")
-        wanted = next(dtype for dtype in order if dtype in by_dtype)
-    elif wanted is None:
-        wanted = graphs[0].dtype
-    if not isinstance(wanted, str) or wanted not in by_dtype:
+    if dtype == "auto":
+        dtype = next(name for name in device.preferred_dtypes if name in by_dtype)
+    elif dtype is None:
+        dtype = graphs[0].dtype
+    if not isinstance(dtype, str) or dtype not in by_dtype:
         raise InputError(
-            f"the model has no graph {wanted!r}, it has {', '.join(map(repr, by_dtype))}: choose one of them, or "
-            '"auto"; embedder-export --dtypes says which to write'
+            f"the model has no graph of dtype {dtype!r}, it has {', '.join(map(repr, by_dtype))}: choose one of them, "
+            'or "auto"; embedder-export --dtypes says which to write'
         )
-    return by_dtype[wanted]
+    return by_dtype[dtype]
+
+
+def _ignore(count: int) -> None:
+    pass

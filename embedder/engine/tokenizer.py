@@ -1,30 +1,38 @@
-"""Texts to token ids; the only file that knows the tokenizers library."""
+"""Texts to token ids. The only file that knows the tokenizers library."""
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder.errors import ArtifactError
+from embedder.inputs import Pair
 
 TokenIds = NDArray[np.int32]
 
-# A first guess at how much of a long text the first tokens cover; `_clip` checks it and takes more where need be.
+# A first guess at how many characters the first tokens of a long text cover. `_clip` checks the guess.
 _CHARACTERS_PER_TOKEN = 16
-_PART = 64
-# In characters; none in use comes near.
-_LONGEST_ADDED_TOKEN = 256
+# Texts that are tokenised at once: the library holds about 100 bytes for each token.
+_TEXTS_AT_ONCE = 64
+# No added token in use is nearly as long.
+_MAX_ADDED_TOKEN_CHARACTERS = 256
 
 
 class TextTokenizer:
     """A checkpoint's tokenizer with the model's own limit. Safe to call from many threads.
 
-    A tokenizer.json often has a limit and a padding of its own baked in (all-MiniLM-L6-v2: 128, where the model's limit
-    is 256); both are replaced.
+    Many a `tokenizer.json` has a limit and a padding of its own (all-MiniLM-L6-v2: 128 tokens, and the model's limit is
+    256). Both are replaced.
     """
 
     def __init__(self, path: Path, max_seq_length: int) -> None:
+        """Load the tokenizer at `path`; texts are cut at `max_seq_length` tokens, special tokens included.
+
+        Raises:
+            ArtifactError: it is damaged, or its special tokens leave no room for a text.
+        """
         from tokenizers import Tokenizer
 
         try:
@@ -41,37 +49,47 @@ class TextTokenizer:
         self._tokenizer.enable_truncation(max_seq_length)
         self._max_seq_length = max_seq_length
 
-    def __call__(self, texts: Sequence[str]) -> list[TokenIds]:
-        """The token ids of each text, special tokens included, cut at the model's limit, not padded.
+    def __call__(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
+        """Return the token ids of each text or pair: with special tokens, cut at the model's limit, not padded.
 
         Raises:
             ArtifactError: the tokenizer is damaged in a way that shows only in use, such as a missing [UNK].
         """
-        long = self._max_seq_length * _CHARACTERS_PER_TOKEN
+        return self._encode(texts, lambda encoding: np.array(encoding.ids, np.int32))
+
+    def with_type_ids(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
+        """Return token ids and token type ids of each text or pair, int32 (2, tokens). Raises as a call does."""
+        return self._encode(texts, lambda encoding: np.array([encoding.ids, encoding.type_ids], np.int32))
+
+    def _encode(self, texts: Sequence[str | Pair], convert: Any) -> list[TokenIds]:
         try:
-            clipped = [text if len(text) <= long else self._clip(text) for text in texts]
-            # In parts, as the library keeps a hundred bytes a token beside its id.
-            parts = (clipped[start : start + _PART] for start in range(0, len(clipped), _PART))
-            return [
-                np.array(encoding.ids, np.int32)
-                for part in parts
-                for encoding in self._tokenizer.encode_batch_fast(part)
-            ]
-        except Exception as error:  # as above
+            clipped = [self._clipped(text) for text in texts]
+            parts = (clipped[start : start + _TEXTS_AT_ONCE] for start in range(0, len(clipped), _TEXTS_AT_ONCE))
+            return [convert(encoding) for part in parts for encoding in self._tokenizer.encode_batch_fast(part)]
+        except Exception as error:  # as in `__init__`
             raise ArtifactError(f"the model's tokenizer failed: {error}. Export or copy the model again") from error
 
-    def prompt_length(self, prompt: str, special_ids: Collection[int]) -> int:
-        """How many tokens at the start of a text are those of `prompt`, as sentence-transformers counts them.
+    def prompt_token_count(self, prompt: str, special_ids: Collection[int]) -> int:
+        """Return how many tokens at the start of a text are the prompt's, as sentence-transformers counts them.
 
-        That is the prompt's tokens where it stands alone, less one of `special_ids` at their end (such as [SEP]).
+        These are the tokens of the prompt alone, without a last one that is in `special_ids` (such as [SEP]).
         """
         if not prompt:
             return 0
         (token_ids,) = self([prompt])
         return len(token_ids) - (len(token_ids) > 0 and int(token_ids[-1]) in special_ids)
 
+    def _clipped(self, text: str | Pair) -> Any:
+        """What the library takes for the text: a string, or a tuple of two."""
+        if isinstance(text, Pair):
+            return self._clip(text.first), self._clip(text.second)
+        return self._clip(text)
+
     def _clip(self, text: str) -> str:
-        """The start of `text` that has its first tokens: tokenising 10 MB to keep 256 tokens takes gigabytes."""
+        """Return the start of `text` that has all tokens up to the limit.
+
+        To tokenise 10 MB for the sake of 256 tokens would take gigabytes.
+        """
         end = self._max_seq_length * _CHARACTERS_PER_TOKEN
         while end < len(text):
             if self._is_settled(text[:end]):
@@ -80,10 +98,10 @@ class TextTokenizer:
         return text
 
     def _is_settled(self, start: str) -> bool:
-        """Whether nothing that follows `start` can change its first tokens, as many as the model takes.
+        """Return whether nothing that follows `start` can change its first tokens, up to the limit.
 
-        Tokenizers split a text at added tokens, then into words, and each word by itself into tokens. So what follows
-        can change the last word, or all that it completes an added token with; what stands before that is settled.
+        Tokenizers split a text at added tokens, then into words, and then each word into tokens. So what follows can
+        change only the last word, or complete an added token. What stands before that is settled.
         """
         encoding = self._tokenizer.encode(start)
         words = [word for word in encoding.word_ids if word is not None]
@@ -91,4 +109,4 @@ class TextTokenizer:
         if not words or not cut_off or cut_off[-1] == words[-1]:
             return False
         settled: int = max(end for _, end in encoding.offsets)
-        return settled <= len(start) - _LONGEST_ADDED_TOKEN
+        return settled <= len(start) - _MAX_ADDED_TOKEN_CHARACTERS

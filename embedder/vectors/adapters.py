@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.checks import check_choice, check_counts
 from embedder.errors import DependencyError, InputError
-from embedder.inputs import check_choice, check_counts
 from embedder.vectors.index import whole_numbers
 from embedder.vectors.index_file import SIMILARITIES
 from embedder.vectors.search import Hit, as_hits

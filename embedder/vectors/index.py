@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.checks import check_choice, check_count, check_counts
 from embedder.errors import InputError
-from embedder.inputs import check_choice, check_count, check_counts
 from embedder.vectors.hamming import nearest_bits
 from embedder.vectors.index_file import (
     FORMAT_VERSION,

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.checks import check_counts
 from embedder.common.progress import progress_bar
 from embedder.errors import InputError
-from embedder.inputs import check_counts
 from embedder.vectors.search import BLOCK_SCORES, Block, ScoreFunction, relative_error, scorer
 from embedder.vectors.similarity import as_embeddings, as_float32, cos_sim, normalize
 from embedder.vectors.topk import top_k_of_rows

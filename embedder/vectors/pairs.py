@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.checks import check_choice, check_counts
 from embedder.errors import InputError
-from embedder.inputs import check_choice, check_counts
 from embedder.vectors.search import Block, Hit, ScoreFunction, nearest, scorer
 from embedder.vectors.similarity import as_float32, as_pair, cos_sim
 

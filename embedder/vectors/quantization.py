@@ -7,8 +7,8 @@ again with the query as it was before it lost its bits: that brings back most of
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.checks import check_choice, check_counts
 from embedder.errors import InputError
-from embedder.inputs import check_choice, check_counts
 from embedder.vectors.hamming import nearest_bits
 from embedder.vectors.search import Hit, as_hits, nearest, rescored
 from embedder.vectors.similarity import as_embeddings, dot_score, rows_a_block

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.checks import check_counts
 from embedder.common.cores import usable_cores
 from embedder.errors import InputError
-from embedder.inputs import check_counts
 from embedder.vectors.similarity import SMALLEST_NORM, as_float32, as_pair, cos_sim, dot_score, normalize, norms_of
 from embedder.vectors.topk import Best, candidates
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.checks import check_count
 from embedder.errors import InputError
-from embedder.inputs import check_count
 
 # As in torch.nn.functional.normalize: what a zero vector is divided by.
 SMALLEST_NORM = 1e-12

@@ -11,7 +11,7 @@ from PIL import Image
 
 from embedder.artifact.manifest import RESAMPLES, ImageSettings
 from embedder.engine import preprocessing as images
-from embedder.engine.preprocessing import Preprocessor
+from embedder.images.preprocessor import Preprocessor
 from embedder.errors import InputError
 
 transformers = pytest.importorskip("transformers")

@@ -6,7 +6,7 @@ import pytest
 
 import embedder
 from embedder.artifact import hub
-from embedder.artifact.manifest import Source, read_manifest, write_manifest
+from embedder.artifact.manifest import Output, Source, read_manifest, write_manifest
 from embedder.common import digests
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 from tests.tiny import flip_a_bit, redescribe
@@ -105,24 +105,29 @@ def test_right_digest_but_not_a_tokenizer(tiny):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("output", "message"),
     [
-        ({"dimension": 9}, r"has the outputs {'embedding': 8}, the manifest says 'embedding' of length 9"),
-        ({"output": "vectors"}, r"has the outputs {'embedding': 8}, the manifest says 'vectors' of length 8"),
-        ({"max_seq_length": 2}, "adds 2 special tokens to each text, and max_seq_length is 2: no room"),
+        (
+            Output("embedding", "dense", (9,)),
+            r"has the outputs {'embedding': \[8\]}, the manifest says 'embedding' of shape \[9\]",
+        ),
+        (
+            Output("vectors", "dense", (8,)),
+            r"has the outputs {'embedding': \[8\]}, the manifest says 'vectors' of shape \[8\]",
+        ),
     ],
 )
-def test_manifest_of_another_model(tiny, change, message):
+def test_manifest_with_another_output_than_the_graph(tiny, output, message):
     manifest = read_manifest(tiny)
-    if "max_seq_length" in change:
-        manifest = replace(manifest, tokenizer=replace(manifest.tokenizer, **change))
-    elif "output" in change:
-        manifest = replace(manifest, graphs=(replace(manifest.graphs[0], **change),))
-    else:
-        manifest = replace(manifest, **change)
-    write_manifest(manifest, tiny)
+    write_manifest(replace(manifest, graphs=(replace(manifest.graphs[0], outputs=(output,)),)), tiny)
     with pytest.raises(ArtifactError, match=message):
         embedder.Embedder(tiny)
+
+
+def test_limit_that_leaves_no_room_for_a_text(make_artifact):
+    message = "adds 2 special tokens to each text, and max_seq_length is 2: no room"
+    with pytest.raises(ArtifactError, match=message):
+        embedder.Embedder(make_artifact(max_seq_length=2))
 
 
 def test_padding_that_the_graph_has_no_place_for(tiny):
@@ -136,14 +141,14 @@ def test_weights_found_whole_are_not_read_again(tiny, monkeypatch):
     reads = []
     check = digests.check_digest
     monkeypatch.setattr(digests, "check_digest", lambda path, digest: reads.append(path) or check(path, digest))
-    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digests, "_MIN_AGE_NS", 0)
     embedder.Embedder(tiny)
     embedder.Embedder(tiny)
     assert reads == [tiny / "model.onnx.data"]
 
 
 def test_weights_that_changed_since_are_read_again(tiny, monkeypatch):
-    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digests, "_MIN_AGE_NS", 0)
     embedder.Embedder(tiny)
     weights = tiny / "model.onnx.data"
     before = weights.stat()
@@ -164,7 +169,7 @@ def test_weights_just_written_are_not_remembered(tiny, monkeypatch, tmp_path):
 
 def test_a_damaged_cache_is_done_without(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digests, "_MIN_AGE_NS", 0)
     embedder.Embedder(tiny)
     (entry,) = (tmp_path / "cache").rglob("verified/*")
     entry.write_bytes(b"\xff")
@@ -175,7 +180,7 @@ def test_a_damaged_cache_is_done_without(tiny, monkeypatch, tmp_path):
 def test_a_cache_that_cannot_be_written_is_done_without(tiny, monkeypatch, tmp_path):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(digests, "_SETTLED_NS", 0)
+    monkeypatch.setattr(digests, "_MIN_AGE_NS", 0)
     assert embedder.Embedder(tiny).encode("a").shape == (8,)
 
 

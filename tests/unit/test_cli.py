@@ -1,8 +1,10 @@
+import inspect
 import io
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
+from embedder.artifact.manifest import Output, Parity, read_manifest, write_manifest
+from embedder.cli.commands import DEFAULT_MODEL
 from embedder.cli.main import main
-from embedder.cli.records import open_output, write_npy
 from tests.tiny import expected, flip_a_bit, ids_of, write_tiny_artifact
 
 TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
@@ -67,19 +70,6 @@ def test_npy_on_stdout(encode):
     np.testing.assert_allclose(np.load(io.BytesIO(out)), expected_vectors(["the cat", "a"]), atol=1e-6)
 
 
-def test_npy_on_a_pipe():
-    class Pipe(io.BytesIO):
-        def seekable(self):
-            return False
-
-        def seek(self, *arguments):
-            raise OSError("a pipe")
-
-    pipe = Pipe()
-    write_npy(pipe, [([], np.ones((2, 3), np.float32))] * 3, 3)
-    np.testing.assert_array_equal(np.load(io.BytesIO(pipe.getvalue())), np.ones((6, 3)))
-
-
 @pytest.mark.parametrize("kind", ["npy", "jsonl"])
 def test_no_input_no_rows(encode, tmp_path, kind):
     path = tmp_path / f"out.{kind}"
@@ -126,61 +116,58 @@ def test_options_reach_the_model(encode, tiny):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "stdin", "message"),
+    ("arguments", "message"),
     [
-        (
-            ["--input-format", "jsonl"],
-            b'{"text": "a"}\n{"text": 3}\n',
-            "stdin, line 2: the column 'text' is not a string but 3",
-        ),
-        (["--input-format", "jsonl"], b'{"text": "a"}\n{"x": "y"}\n', "stdin, line 2: the column 'text' is missing"),
-        (["--input-format", "jsonl"], b'{"text": null}', "stdin, line 1: the column 'text' is not a string but None"),
-        (["--input-format", "jsonl"], b'{"text": "a"}\nnonsense\n', "stdin, line 2 is not JSON"),
-        (["--input-format", "jsonl"], b"[1]", "stdin, line 1 should be a JSON object, not [1]"),
-        (["--input-format", "csv"], b"id\n1\n", "stdin, line 2: the column 'text' is missing"),
-        (["--input-format", "csv"], b"text\na,b\n", "stdin, line 2 has more fields than the header"),
-        (["--input-format", "csv"], b'text\n"a"b\n', "stdin, line 2 is not CSV"),
-        ([], b"fine\n\xff\n", "stdin, line 2 is not UTF-8: invalid start byte at byte 0"),
-        (["--truncate-dim", "99"], b"a", "truncate_dim should be a whole number, at least 1 and at most 8, not 99"),
-        (["--batch-size", "0"], b"a", "batch_size should be a whole number, at least 1, not 0"),
-        (["--prompt-name", "x"], b"a", "unknown prompt_name 'x'"),
-        (["--provider", "tpu"], b"a", "unknown provider 'tpu'"),
-        (["--output", "vectors"], b"a", "what to write to 'vectors'?"),
-        (["--column", "embedding"], b"a", "JSONL output has the vectors there"),
-        (["table.tsv"], b"", "what is in 'table.tsv'? Say --input-format lines, jsonl or csv"),
-        (["--output", "/dev/full", "--output-format", "npy"], b"a", "error: No space left on device"),
-        (["no/such/file"], b"", "no/such/file: No such file or directory"),
-        (["--output", "no/such/place.npy"], b"", "no/such is not a directory"),
-        (["--model", "nobody"], b"a", "make export MODEL=nobody"),
+        (["--truncate-dim", "99"], "truncate_dim should be a whole number, at least 1 and at most 8, not 99"),
+        (["--batch-size", "0"], "batch_size should be a whole number, at least 1, not 0"),
+        (["--prompt-name", "x"], "unknown prompt_name 'x'"),
+        (["--provider", "tpu"], "unknown provider 'tpu'"),
+        (["--output", "vectors"], "the name 'vectors' does not say what to write. End it in .npy or .jsonl, or add"),
+        (["--column", "embedding"], "JSONL output has the vectors there. Rename the column"),
+        (["--precision", "int8"], "--precision int8 needs the range of each dimension over all vectors"),
+        (["--precision", "uint8"], "--precision uint8 needs the range of each dimension over all vectors"),
+        (["--precision", "int4"], "--precision should be one of float32, binary, ubinary, not 'int4'"),
+        (["--delimiter", ";"], "--delimiter is for csv and tsv, and the input format is lines"),
+        (["--input-format", "csv", "--delimiter", ", "], "should be one character such as ; or the word tab, not ', '"),
+        (["table.xlsx"], "the name 'table.xlsx' does not say what the file holds. Add --input-format lines, jsonl"),
+        (["no/such/file"], "no/such/file: No such file or directory"),
+        (["--output", "no/such/place.npy"], "no/such is not a directory"),
+        (["--model", "nobody"], "make export MODEL=nobody"),
     ],
 )
-def test_error_is_a_line_without_traceback(encode, monkeypatch, tmp_path, arguments, stdin, message):
+def test_error_is_a_line_without_traceback(encode, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
-    status, _, err = encode(*arguments, stdin=stdin)
+    status, _, err = encode(*arguments, stdin=b"a")
     assert status == 1
     assert err.startswith("embedder: error: ")
     assert message in err
     assert err.count("\n") == 1
 
 
-def test_output_appears_only_when_whole(encode, tmp_path):
-    output = tmp_path / "out.jsonl"
-    output.write_text("of an earlier run")
-    assert encode("--output", output, stdin=b"a\n" * 1024 + b"\xff")[0] == 1
-    assert output.read_text() == "of an earlier run"
-    assert [path.name for path in tmp_path.iterdir() if "out" in path.name] == ["out.jsonl"]
+def test_a_bad_record_in_a_later_window_costs_no_record_before_it(encode, tmp_path):
+    texts = ["the cat", "a", "dog"] * 500
+    status, _, err = encode("--output", tmp_path / "out.npy", stdin="\n".join(texts).encode() + b"\n\xff\n")
+    assert (status, "1,500 records in" in err) == (1, True)
+    found = np.load(tmp_path / "out.npy.partial")
+    np.testing.assert_allclose(found, expected_vectors(texts), atol=1e-6)
 
 
-def test_output_keeps_its_mode_and_two_may_write_at_once(tmp_path):
-    path = tmp_path / "out"
-    path.write_bytes(b"old")
-    path.chmod(0o600)
-    with open_output(str(path)) as one, open_output(str(path)) as two:
-        one.write(b"1" * 9999)
-        two.write(b"2" * 9999)
-    assert path.read_bytes() == b"1" * 9999
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [path]
+@pytest.mark.parametrize("precision", ["binary", "ubinary"])
+def test_precision(encode, tiny, tmp_path, precision):
+    vectors = embedder.Embedder(tiny).encode(["the cat", "a"])
+    wanted = embedder.quantize_embeddings(vectors[:, :7], precision)
+    options = ["--precision", precision, "--truncate-dim", 7]
+    assert encode(*options, "--output", tmp_path / "out.npy", stdin=b"the cat\na")[0] == 0
+    found = np.load(tmp_path / "out.npy")
+    assert (found.dtype, found.shape) == (wanted.dtype, (2, 1))
+    np.testing.assert_array_equal(found, wanted)
+    assert vectors_of(encode(*options, stdin=b"the cat\na")[1]) == wanted.tolist()
+
+
+def test_precision_without_rows(encode, tmp_path):
+    assert encode("--precision", "binary", "--output", tmp_path / "out.npy")[0] == 0
+    found = np.load(tmp_path / "out.npy")
+    assert (found.dtype, found.shape) == (np.int8, (0, 1))
 
 
 @pytest.mark.parametrize(
@@ -216,6 +203,12 @@ def test_progress_is_shown_to_a_person(encode, monkeypatch):
     assert "Encoding: 30text" in encode(stdin=b"a\n" * 30)[2]
 
 
+def test_progress_knows_how_many_texts_a_file_has(encode, monkeypatch, tmp_path):
+    (tmp_path / "in.txt").write_bytes(b"a\n" * 30)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert "30/30" in encode(tmp_path / "in.txt")[2]
+
+
 def test_output_to_a_device(encode):
     assert encode("--output", "/dev/null", "--output-format", "npy", stdin=b"a")[0] == 0
 
@@ -243,8 +236,6 @@ def test_similarity(tiny, capsys):
 
 
 def test_info(make_artifact, capsys):
-    from embedder.artifact.manifest import Parity
-
     parity = Parity("sentence-transformers 5.7.0", 252, 0.9999999, 3.1e-7)
     prompts = {"query": "query : "}
     directory = make_artifact(parity=parity, prompts=prompts, default_prompt_name="query")
@@ -252,7 +243,9 @@ def test_info(make_artifact, capsys):
     out = capsys.readouterr().out
     for piece in [
         "model           tiny\n",
+        "task            embed\n",
         "dimension       8\n",
+        "similarity      cosine\n",
         "max_seq_length  16 tokens\n",
         "head            mean pooling, normalize\n",
         "query (default): 'query : '",
@@ -268,6 +261,18 @@ def test_info_of_an_artifact_that_was_compared_with_nothing(make_artifact, capsy
     out = capsys.readouterr().out
     assert "not measured: the export had nothing to compare with" in out
     assert "form: traced\n" in out
+
+
+def test_info_of_an_artifact_that_gives_scores(tiny, capsys):
+    manifest = read_manifest(tiny)
+    graph = replace(manifest.graphs[0], outputs=(Output("embedding", "score", (1,)),))
+    write_manifest(
+        replace(manifest, task="rank", similarity_fn_name=None, head=None, graphs=(graph,), parity=None), tiny
+    )
+    assert main(["info", str(tiny)]) == 0
+    out = capsys.readouterr().out
+    assert "task            rank\noutput shape    1\n" in out
+    assert not any(word in out for word in ("dimension", "similarity", "head"))
 
 
 def test_info_reads_every_file(tiny, capsys):
@@ -294,11 +299,42 @@ def test_wrong_usage(arguments, capsys):
     assert "usage: embedder" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", ["encode", "search", "similarity", "info", "prepack"])
+def test_help_has_an_example_and_fits_a_terminal(command, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    out = capsys.readouterr().out
+    assert f"example:\n  embedder {command} " in out
+    assert max(map(len, out.splitlines())) <= 80
+
+
+def test_default_model_is_the_api_s():
+    assert inspect.signature(embedder.Embedder).parameters["model"].default == DEFAULT_MODEL
+
+
+def test_parser_imports_neither_numpy_nor_onnxruntime():
+    """The package's own `__init__` is left out: only what the command line adds is measured."""
+    code = (
+        "import sys, types\n"
+        "package = types.ModuleType('embedder')\n"
+        f"package.__path__ = {list(embedder.__path__)!r}\n"
+        "sys.modules['embedder'] = package\n"
+        "from embedder.cli.main import main\n"
+        "try: main(['encode', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'numpy', 'onnxruntime', 'tokenizers', 'huggingface_hub', 'tqdm', 'PIL'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stderr == "[]\n"
+
+
 def test_interrupt(tiny, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("embedder.cli.main.Embedder", interrupt)
+    monkeypatch.setattr("embedder.Embedder", interrupt)
     assert main(["similarity", "a", "b", "--model", str(tiny)]) == 130
 
 

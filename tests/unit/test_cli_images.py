@@ -1,4 +1,4 @@
-"""The command line with images: vectors of those in a directory, and a search among them."""
+"""The command line with images: encode the images of a directory, and search among them."""
 
 import io
 import json
@@ -27,7 +27,7 @@ def both(tiny):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Images of which all formats keep every number, and what is none."""
+    """A directory of images in lossless formats, and a file that is no image."""
     directory = tmp_path / "images"
     for name, pixels in zip(NAMES, PIXELS, strict=True):
         path = directory / name
@@ -64,36 +64,90 @@ def test_images_of_a_directory_to_npy(run, folder, tmp_path, both):
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), wanted, atol=1e-6)
 
 
-def test_images_that_cannot_be_read_are_named_and_the_others_written(run, folder, caplog):
+def test_unreadable_images_are_reported_and_the_others_written(run, folder):
     (folder / "b.PNG").write_bytes(b"")
     (folder / "z.gif").write_bytes(b"no image")
+    warnings = (
+        f"embedder: warning: {folder / 'b.PNG'} is empty\n"
+        f"embedder: warning: {folder / 'z.gif'} is not an image that Pillow can read\n"
+    )
     status, out, err = run("encode", "--images", folder)
     assert status == 1
-    assert [json.loads(line)["image"] for line in out.splitlines()] == [
-        str(folder / name) for name in NAMES if name not in ("b.PNG", "z.gif")
-    ]
-    assert caplog.messages == [
-        f"skipped inputs[1]: {folder / 'b.PNG'} is empty",
-        f"skipped inputs[5]: {folder / 'z.gif'} is not an image that Pillow can read",
-    ]
-    assert err == "embedder: error: 2 of the images cannot be read, as said above; what can be is written\n"
+    records = [json.loads(line) for line in out.splitlines()]
+    readable = [index for index, name in enumerate(NAMES) if name not in ("b.PNG", "z.gif")]
+    assert [record["image"] for record in records] == [str(folder / NAMES[index]) for index in readable]
+    wanted = [expected_of_image(PIXELS[index]) for index in readable]
+    np.testing.assert_allclose([record["embedding"] for record in records], wanted, atol=1e-5)
+    assert err == (
+        f"{warnings}embedder: error: 2 of the images cannot be read, as said above; the others are written\n"
+    )
     status, out, err = run("search", "--images", folder, "the cat")
     assert (status, len(out.splitlines())) == (1, 4)
-    assert "2 of 6 images cannot be read" in err
+    assert err == f"{warnings}embedder: error: 2 of 6 images cannot be read, as said above\n"
 
 
-@pytest.mark.parametrize("query", ["the cat", "a path"])
+def test_report_of_an_unreadable_image_has_the_whole_path(run, tmp_path):
+    path = tmp_path / ("long" * 20) / "name.png"
+    path.parent.mkdir()
+    path.write_bytes(b"")
+    assert f"embedder: warning: {path}: " in run("encode", "--images", tmp_path)[2]
+
+
+def test_output_file_is_whole_if_images_cannot_be_read(run, folder, tmp_path):
+    (folder / "b.PNG").write_bytes(b"")
+    assert run("encode", "--images", folder, "-o", tmp_path / "out.npy")[0] == 1
+    assert np.load(tmp_path / "out.npy").shape == (5, 8)
+    assert not (tmp_path / "out.npy.partial").exists()
+
+
+@pytest.mark.parametrize("query", [["the cat"], ["--query-image", NAMES[2]]])
 def test_search_for_a_text_or_an_image(run, folder, both, query):
-    query = str(folder / NAMES[2]) if query == "a path" else query
     model = embedder.Embedder(both)
-    scores = model.similarity(model.encode(query), model.encode([folder / name for name in NAMES]))[0]
+    if len(query) == 2:
+        query = [query[0], folder / query[1]]
+    scores = model.similarity(model.encode(query[-1]), model.encode([folder / name for name in NAMES]))[0]
     order = np.argsort(-scores)
-    status, out, _ = run("search", "--images", folder, "--top-k", "3", query)
-    assert status == 0
+    status, out, err = run("search", "--images", folder, "--top-k", "3", *query)
+    assert (status, err) == (0, "")
     assert out.splitlines() == [f"{scores[row]:.4f}  {folder / NAMES[row]}" for row in order[:3]]
 
 
-def test_what_is_no_file_is_not_read(run, folder):
+def test_query_that_names_an_image_is_a_text(run, folder, both):
+    query = str(folder / NAMES[2])
+    model = embedder.Embedder(both)
+    vectors = model.encode([folder / name for name in NAMES])
+    best = model.similarity(model.encode(query, read_paths=False), vectors)[0].max()
+    status, out, err = run("search", "--images", folder, query)
+    assert (status, out.split()[0]) == (0, f"{best:.4f}")
+    assert err == (
+        "embedder: note: QUERY is searched for as a text. To search for images like the file "
+        f"{query}: --query-image {query}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("nowhere.jpg", "cannot be read: No such file or directory"), ("notes.txt", "is not an image")]
+)
+def test_query_image_that_cannot_be_read(run, folder, name, reason):
+    status, out, err = run("search", "--images", folder, "--query-image", folder / name)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"embedder: error: --query-image: {folder / name} {reason}")
+
+
+def test_directory_that_cannot_be_listed_is_an_error(run, folder, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("below"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    status, out, err = run("encode", "--images", folder)
+    assert (status, out, err) == (1, "", f"embedder: error: {folder / 'below'}: Permission denied\n")
+
+
+def test_pipes_and_directories_are_not_images(run, folder):
     os.mkfifo(folder / "a pipe.png")
     (folder / "a directory.jpg").mkdir()
     (folder / "link.jpg").symlink_to(folder / "nowhere")
@@ -112,27 +166,27 @@ def test_names_that_are_not_utf8(run, folder, capsys, monkeypatch):
     assert b"caf\\udce9.png" in stream.buffer.getvalue()
 
 
-def test_lines_of_a_file_are_texts_whatever_they_name(run, folder, tmp_path):
+def test_lines_that_name_files_are_texts(run, folder, tmp_path):
     (tmp_path / "in.txt").write_text(f"{folder / NAMES[0]}\nhttps://x.y/z.png\n", encoding="utf-8")
     status, out, _ = run("encode", tmp_path / "in.txt")
     assert status == 0
     assert [json.loads(line)["text"] for line in out.splitlines()] == [str(folder / NAMES[0]), "https://x.y/z.png"]
 
 
-def test_an_image_is_searched_for_by_the_model_of_images(run, folder, both, tmp_path, monkeypatch):
+def test_query_image_is_encoded_by_the_image_model(run, folder, both, tmp_path, monkeypatch):
     texts = write_tiny_artifact(tmp_path / "texts", image_model=both.name)
     monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(both.parent))
-    first = run("search", "--images", folder, folder / NAMES[2], model=texts)[1].splitlines()[0]
+    first = run("search", "--images", folder, "--query-image", folder / NAMES[2], model=texts)[1].splitlines()[0]
     assert first == f"1.0000  {folder / NAMES[2]}"
 
 
-@pytest.mark.parametrize("option", ["--column", "--prompt", "--prompt-name"])
+@pytest.mark.parametrize("option", ["--column", "--delimiter", "--prompt", "--prompt-name"])
 def test_options_of_texts_with_images(run, folder, option):
     status, _, err = run("encode", "--images", folder, option, "text")
     assert (status, err) == (1, f"embedder: error: {option} is for texts, and --images gives none\n")
 
 
-def test_search_by_a_model_of_texts_that_goes_with_one_of_images(run, folder, both, tmp_path, monkeypatch):
+def test_search_with_a_text_model_that_names_an_image_model(run, folder, both, tmp_path, monkeypatch):
     texts = write_tiny_artifact(tmp_path / "texts", image_model=both.name)
     monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(both.parent))
     assert run("search", "--images", folder, "the cat", model=texts) == run("search", "--images", folder, "the cat")
@@ -158,17 +212,17 @@ def test_directories_without_images(run, tmp_path):
 def test_wrong_usage(run, folder):
     status, _, err = run("search", "--images", folder, "--top-k", "0", "the cat")
     assert (status, err) == (1, "embedder: error: top_k should be a whole number, at least 1, not 0\n")
-    status, _, err = run("search", "--images", folder, "nowhere.JPG")
-    assert (status, err) == (
-        1,
-        "embedder: error: QUERY is the name of an image, and there is no such file: nowhere.JPG\n",
-    )
-    for arguments in (["encode", "in.txt", "--images", folder], ["search", "the cat"]):
+    for arguments in (
+        ["encode", "in.txt", "--images", folder],
+        ["search", "the cat"],
+        ["search", "--images", folder],
+        ["search", "--images", folder, "the cat", "--query-image", "cat.jpg"],
+    ):
         with pytest.raises(SystemExit):
             run(*arguments)
 
 
-def test_info_says_how_images_are_prepared_and_whose_they_are(both, capsys, tmp_path):
+def test_info_describes_the_preparation_of_images_and_the_image_model(both, capsys, tmp_path):
     assert cli.main(["info", str(both)]) == 0
     told = capsys.readouterr().out
     assert "images          resized to 2 x 2 (box), cropped to all\n" in told

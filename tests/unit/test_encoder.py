@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import embedder
 from embedder.encoder import Embedder
 from embedder.errors import InputError
 from tests.tiny import DIMENSION, expected, ids_of, write_tiny_artifact
@@ -65,13 +64,6 @@ def test_text_that_is_no_string_is_named(model, bad, kind):
         model.encode(["a", "b", bad, "c"])
     with pytest.raises(ValueError, match=r"texts\[2\]"):
         model.encode(["a", "b", bad, "c"])
-
-
-@pytest.mark.parametrize("bad", [None, 3, b"abc", {"a": "b"}, {"a"}, object(), np.array("a")])
-def test_texts_that_are_no_texts(model, bad):
-    for call in (model.encode, model.encode_iter, model.encode_query, model.encode_document, model.tokenize):
-        with pytest.raises(InputError, match=f"texts should be .* not {type(bad).__name__}"):
-            call(bad)
 
 
 def test_lone_surrogate_is_named(model):
@@ -142,8 +134,8 @@ def test_normalize_embeddings_of_a_model_that_does_not(make_artifact):
         ({"batch_size": 2.5}, "batch_size .* not 2.5"),
         ({"batch_size": True}, "batch_size .* not True"),
         ({"batch_size": "8"}, "batch_size .* not '8'"),
-        ({"truncate_dim": 0}, "truncate_dim should be a whole number, at least 1 and at most 8, not 0"),
-        ({"truncate_dim": 9}, "truncate_dim .* not 9"),
+        ({"truncate_dim": 0}, "truncate_dim should be a whole number, at least 1, not 0"),
+        ({"truncate_dim": 9}, "truncate_dim should be a whole number, at least 1 and at most 8, not 9"),
         ({"prompt_name": "nobody"}, "unknown prompt_name 'nobody': the model has 'query', 'document'"),
         ({"prompt_name": ["query"]}, r"unknown prompt_name \['query'\]"),
         ({"prompt": 3}, "prompt should be a string .* not 3"),
@@ -154,11 +146,6 @@ def test_bad_option_is_named(model, options, message):
     for call in (model.encode, model.encode_iter, model.encode_query):
         with pytest.raises(InputError, match=message):
             call(["a"], **options)
-
-
-def test_unknown_option_is_refused(model):
-    with pytest.raises(TypeError, match="colour"):
-        model.encode_query("a", colour="red")
 
 
 def test_encode_iter_streams_an_endless_input(model):
@@ -175,7 +162,7 @@ def test_encode_iter_is_encode_in_pieces(model):
 
 
 def test_encode_iter_refuses_one_string(model):
-    with pytest.raises(InputError, match="for one call encode"):
+    with pytest.raises(InputError, match="encode_iter takes many inputs. For one call encode"):
         model.encode_iter("cat")
 
 
@@ -207,27 +194,6 @@ def test_many_threads_at_once(model):
             np.testing.assert_allclose(vectors, np.stack([expected_vectors[text] for text in order]), atol=1e-6)
 
 
-def test_module_encode_keeps_the_model(tiny, monkeypatch):
-    from embedder import encoder
-
-    loads = []
-    monkeypatch.setattr(encoder, "_loaded", {})
-    monkeypatch.setattr(encoder, "Embedder", lambda *a, **k: loads.append(a) or Embedder(*a, **k))
-    with ThreadPoolExecutor(4) as pool:
-        vectors = list(pool.map(lambda _: embedder.encode("cat", model=tiny, normalize_embeddings=True), range(8)))
-    np.testing.assert_allclose(vectors, [expected(ids_of("cat"))] * 8, atol=1e-6)
-    assert len(loads) == 1
-
-
-def test_module_encode_takes_a_name_as_it_is_meant_where_it_is_called(make_artifact, tmp_path, monkeypatch):
-    for directory, normalize in (("one", True), ("two", False)):
-        (tmp_path / directory).mkdir()
-        make_artifact(f"{directory}/model", normalize=normalize)
-        monkeypatch.chdir(tmp_path / directory)
-        vector = embedder.encode("cat", model="model")
-        np.testing.assert_allclose(vector, expected(ids_of("cat"), normalize=normalize), atol=1e-6)
-
-
 def test_properties_and_repr(model):
     assert model.dimension == DIMENSION
     assert model.max_seq_length == 16
@@ -250,7 +216,7 @@ def test_similarity_is_the_models_own(make_artifact):
         "euclidean": [-np.sqrt(2), -5.0],
         "manhattan": [-2.0, -7.0],
     }.items():
-        model = Embedder(make_artifact(function, similarity=function))
+        model = Embedder(make_artifact(function, similarity_fn_name=function))
         np.testing.assert_allclose(model.similarity(a, b), [values], atol=1e-6)
         np.testing.assert_allclose(model.similarity(a[0], b[0]), [values[:1]], atol=1e-6)
         assert model.similarity(np.zeros((0, 2)), b).shape == (0, 2)

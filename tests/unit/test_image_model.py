@@ -1,5 +1,6 @@
 """A model that takes images beside texts: mixed, streamed, damaged; each side loaded when it is first needed."""
 
+import base64
 import io
 import logging
 import pickle
@@ -12,7 +13,7 @@ from PIL import Image
 
 import embedder
 from embedder import DependencyError, ImageError, InputError
-from embedder.engine import image as image_model
+from embedder.images.preprocessor import Preprocessor
 from tests.tiny import (
     DIMENSION,
     IMAGE_SIZE,
@@ -53,8 +54,8 @@ def test_every_source_of_an_image(model, tmp_path):
     path = tmp_path / "image.png"
     path.write_bytes(png())
     with path.open("rb") as file, Image.open(path) as opened:
-        sources = [path, str(path), png(), bytearray(png()), file, opened, PIXELS[0], Image.fromarray(PIXELS[0])]
-        for source in sources[:4] + sources[5:]:
+        sources = [file, path, png(), bytearray(png()), opened, PIXELS[0], Image.fromarray(PIXELS[0])]
+        for source in sources[1:]:
             vector = model.encode(source)
             assert (vector.shape, vector.dtype) == ((DIMENSION,), np.float32)
             assert_close(vector, EXPECTED[0])
@@ -85,7 +86,7 @@ def test_options_are_for_images_too(model):
     assert_close(vectors, EXPECTED[:5, :3] / np.linalg.norm(EXPECTED[:5, :3], axis=1, keepdims=True))
 
 
-def test_both_sides_by_the_words_of_the_object(model):
+def test_modalities_queries_and_documents(model):
     assert model.modalities == ("text", "image")
     assert model.encode_query("cat").shape == model.encode_document(PIXELS[0]).shape == (DIMENSION,)
     assert model.similarity(model.encode("cat"), model.encode(PIXELS[:2])).shape == (1, 2)
@@ -95,14 +96,14 @@ def test_each_side_is_loaded_when_it_is_first_needed(artifact):
     flip_a_bit(artifact / "image.onnx")
     model = embedder.Embedder(artifact)
     assert model.encode("cat").shape == (DIMENSION,)
-    assert model._model._image_model is None
     with pytest.raises(embedder.ArtifactError, match=r"image\.onnx"):
         model.encode(PIXELS[0])
     flip_a_bit(artifact / "image.onnx")
     flip_a_bit(artifact / "model.onnx.data")
     model = embedder.Embedder(artifact)
     assert_close(model.encode(PIXELS[:2]), EXPECTED[:2])
-    assert model._model._text_model is None
+    with pytest.raises(embedder.ArtifactError, match=r"model\.onnx\.data"):
+        model.encode("cat")
 
 
 @pytest.mark.parametrize("count", [1, 40])
@@ -119,36 +120,39 @@ def test_an_error_has_the_embeddings_of_all_others(model, count):
     wanted = np.stack([*EXPECTED[:50], expected(ids_of("cat"))])[error.indices]
     assert_close(error.embeddings, wanted)
     assert ("and 37 more" in str(error)) == (count == 40)
-    assert f"The other {51 - count} are in this error" in str(error)
+    assert f"The vectors of the other {51 - count} inputs are in this error's embeddings" in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.reasons) == (str(error), error.reasons)
-    vectors, indices = model.encode(inputs, errors="skip")
-    assert_close(vectors, wanted)
-    np.testing.assert_array_equal(indices, error.indices)
+    result = model.encode_readable(inputs)
+    assert_close(result.embeddings, wanted)
+    np.testing.assert_array_equal(result.indices, error.indices)
+    assert result.reasons == error.reasons
 
 
-def test_what_is_skipped_is_logged(model, caplog):
+def test_images_that_are_left_out_are_logged(model, caplog):
     with caplog.at_level(logging.WARNING):
-        model.encode([PIXELS[0], b""], errors="skip")
+        model.encode_readable([PIXELS[0], b""])
     assert caplog.messages == ["skipped inputs[1]: bytes (0 of them) is empty"]
 
 
-def test_skipping_with_one_or_none_left(model):
-    vectors, indices = model.encode(PIXELS[0], errors="skip")
-    assert (vectors.shape, indices.tolist()) == ((1, DIMENSION), [0])
-    vectors, indices = model.encode(b"no image", errors="skip")
-    assert (vectors.shape, indices.tolist()) == ((0, DIMENSION), [])
-    assert (vectors.dtype, indices.dtype) == (np.float32, np.int64)
+def test_encode_readable_with_one_image_or_none_left(model):
+    result = model.encode_readable(PIXELS[0])
+    assert (result.embeddings.shape, result.indices.tolist(), result.reasons) == ((1, DIMENSION), [0], {})
+    result = model.encode_readable(b"no image")
+    assert (result.embeddings.shape, result.indices.tolist()) == ((0, DIMENSION), [])
+    assert (result.embeddings.dtype, result.indices.dtype) == (np.float32, np.int64)
+    assert result.reasons == {0: "bytes (8 of them) is not an image that Pillow can read"}
     with pytest.raises(ImageError, match=r"inputs\[0\]: bytes"):
         model.encode(b"no image")
 
 
 def test_a_stream_with_damaged_images(model):
     inputs = [b"no image" if at % 70 == 3 else png(PIXELS[at]) for at in range(200)]
-    blocks = list(model.encode_iter(iter(inputs), errors="skip"))
-    indices = np.concatenate([indices for _, indices in blocks])
+    blocks = list(model.iter_results(iter(inputs)))
+    indices = np.concatenate([block.indices for block in blocks])
     assert indices.tolist() == [at for at in range(200) if at % 70 != 3]
-    assert_close(np.concatenate([vectors for vectors, _ in blocks]), EXPECTED[indices])
+    assert_close(np.concatenate([block.embeddings for block in blocks]), EXPECTED[indices])
+    assert [index for block in blocks for index in block.reasons] == [3, 73, 143]
     with pytest.raises(ImageError, match=r"inputs\[3\]"):
         next(model.encode_iter(iter(inputs)))
 
@@ -180,19 +184,19 @@ def test_images_in_memory_are_let_go_as_they_are_used(model):
 
 
 def test_images_are_decoded_in_several_threads(model, monkeypatch):
-    meeting, decode = threading.Barrier(3, timeout=60), image_model.Preprocessor.__call__
+    meeting, decode = threading.Barrier(3, timeout=60), Preprocessor.__call__
 
     def together(self, item):
         meeting.wait()
         return decode(self, item)
 
-    monkeypatch.setattr(image_model.Preprocessor, "__call__", together)
+    monkeypatch.setattr(Preprocessor, "__call__", together)
     assert_close(model.encode(PIXELS[:12]), EXPECTED[:12])
 
 
 def test_graphs_are_chosen_for_both_sides(artifact):
     add_int8_graph(artifact)
-    with pytest.raises(InputError, match="the model has no graph 'int8', it has 'fp32'"):
+    with pytest.raises(InputError, match="the model has no graph of dtype 'int8', it has 'fp32'"):
         embedder.Embedder(artifact, dtype="int8")
     assert "dtype='int8+fp32'" in repr(embedder.Embedder(artifact, dtype="auto"))
     assert "dtype='fp32'" in repr(embedder.Embedder(artifact))
@@ -205,38 +209,48 @@ def test_neither_a_text_nor_an_image(model, item):
 
 
 @pytest.mark.parametrize("inputs", [None, 3, {"a": 1}, {"cat"}])
-def test_no_inputs_at_all(model, inputs):
-    with pytest.raises(InputError, match="inputs should be a string, an image or an iterable of them, not "):
+def test_what_is_no_list_of_inputs(model, inputs):
+    with pytest.raises(InputError, match="inputs should be a string, an image or a list of them, not "):
         model.encode(inputs)
 
 
-def test_an_address_is_not_fetched_and_costs_nothing_else(model):
-    vectors, indices = model.encode(["http://somewhere/cat.png", "cat"], errors="skip")
-    assert indices.tolist() == [1]
-    assert_close(vectors, [expected(ids_of("cat"))])
+def test_a_web_address_is_not_fetched_and_the_others_are_encoded(model):
+    result = model.encode_readable(["http://somewhere/cat.png", "cat"], read_paths=True)
+    assert result.indices.tolist() == [1]
+    assert_close(result.embeddings, [expected(ids_of("cat"))])
     with pytest.raises(ImageError, match=r"inputs\[0\]: http://somewhere/cat\.png is not fetched: download it"):
-        model.encode("http://somewhere/cat.png")
+        model.encode("http://somewhere/cat.png", read_paths=True)
 
 
-def test_strings_of_strangers_can_all_be_texts(model, tmp_path):
+def test_a_string_is_a_text_unless_read_paths_is_given(model, tmp_path):
     path = tmp_path / "cat.png"
     path.write_bytes(png())
     strings = [str(path), "http://somewhere/cat.png", "data:image/png;base64,AAAA"]
     for string in strings:
-        assert_close(model.encode(string, read_paths=False), expected(ids_of(string)))
-    assert model.encode_query(strings, read_paths=False).shape == (3, DIMENSION)
-    assert_close(model.encode(path, read_paths=False), EXPECTED[0])
-    assert len(next(model.encode_iter(strings, read_paths=False))) == 3
+        assert_close(model.encode(string), expected(ids_of(string)))
+        assert_close(model.encode([string, path]), [expected(ids_of(string)), EXPECTED[0]])
+    wanted = np.stack([expected(ids_of(string)) for string in strings])
+    assert_close(model.encode_query(strings), wanted)
+    assert_close(model.encode_readable(strings).embeddings, wanted)
+    assert_close(next(model.encode_iter(strings)), wanted)
+    assert_close(next(model.iter_results(strings)).embeddings, wanted)
+
+
+def test_with_read_paths_strings_that_name_images_are_images(model, tmp_path):
+    path = tmp_path / "cat.png"
+    path.write_bytes(png())
+    uri = "data:image/png;base64," + base64.b64encode(png()).decode()
+    wanted = [EXPECTED[0], EXPECTED[0], expected(ids_of("none.png")), expected(ids_of("cat"))]
+    inputs = [str(path), uri, "none.png", "cat"]
+    assert_close(model.encode(inputs, read_paths=True), wanted)
+    assert_close(model.encode(str(path), read_paths=True), EXPECTED[0])
+    assert_close(next(model.encode_iter(iter(inputs), read_paths=True)), wanted)
+    assert_close(model.encode_document(inputs, read_paths=True), wanted)
 
 
 def test_an_image_without_pixels(model):
     with pytest.raises(ImageError, match=r"inputs\[1\]: a Pillow image of 0 x 5 is empty"):
         model.encode(["cat", Image.new("RGB", (0, 5))])
-
-
-def test_unknown_way_to_treat_errors(model):
-    with pytest.raises(InputError, match='errors should be "raise" or "skip", not \'ignore\''):
-        model.encode("cat", errors="ignore")
 
 
 @pytest.mark.parametrize("inputs", [PIXELS[0], png(), [png()], [PIXELS[0]]])

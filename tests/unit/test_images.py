@@ -13,8 +13,9 @@ import pytest
 from PIL import Image, ImageFile
 
 from embedder.artifact.manifest import ImageSettings
-from embedder.engine.preprocessing import Preprocessor, describe, is_image
 from embedder.errors import DependencyError, InputError
+from embedder.images.preprocessor import Preprocessor
+from embedder.images.sources import describe, is_image
 
 ORIENTATION = 0x0112
 
@@ -56,7 +57,7 @@ def test_what_is_an_image(tmp_path, monkeypatch):
     Path("folder.jpg").mkdir()
     images = ["cat.JPG", "data:image/png;base64,", Path("none"), b"", bytearray(), memoryview(b""), io.BytesIO()]
     images += [Image.new("L", (1, 1)), ARRAY, Unreadable()]
-    assert [item for item in images if not is_image(item)] == []
+    assert [item for item in images if not is_image(item, read_paths=True)] == []
     texts = [
         "",
         "a cat",
@@ -69,12 +70,14 @@ def test_what_is_an_image(tmp_path, monkeypatch):
         "x" * 10**6 + ".jpg",
     ]
     texts += ["a\0.jpg", "\ud800.jpg", "https://example.com", "https://example.com/a b.jpg", "https://[[a]]/cat.jpg"]
-    assert [item for item in [*texts, None, 1, 1.5, [ARRAY], {}] if is_image(item)] == []
+    assert [item for item in [*texts, None, 1, 1.5, [ARRAY], {}] if is_image(item, read_paths=True)] == []
+    strings = [item for item in images if isinstance(item, str)]
+    assert [item for item in strings if is_image(item)] == []
 
 
 def test_an_url_is_not_fetched():
     url = "https://example.com/cat.jpg?size=3"
-    assert is_image(url)
+    assert is_image(url, read_paths=True)
     with pytest.raises(InputError, match=r"^https://example.com/cat.jpg\?size=3 is not fetched: download it, and give"):
         Preprocessor(settings())(url)
 
@@ -82,7 +85,8 @@ def test_an_url_is_not_fetched():
 def test_texts_need_no_pillow():
     code = """if True:
         import sys
-        from embedder.engine.preprocessing import Preprocessor, describe, is_image
+        from embedder.images.preprocessor import Preprocessor
+        from embedder.images.sources import describe, is_image
         from embedder.artifact.manifest import ImageSettings
         Preprocessor(ImageSettings((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None))
         for item in ("a cat", "cat.jpg", b"", object()):
@@ -95,7 +99,7 @@ def test_texts_need_no_pillow():
 def test_formats_that_pillow_loads_last():
     code = """if True:
         import sys
-        from embedder.engine.preprocessing import Preprocessor
+        from embedder.images.preprocessor import Preprocessor
         from embedder.artifact.manifest import ImageSettings
         settings = ImageSettings((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None)
         print(Preprocessor(settings)(sys.stdin.buffer).shape)

@@ -270,7 +270,7 @@ def test_one_found_whole_is_not_read_again_until_it_changes(tmp_path, monkeypatc
     path = tmp_path / "index"
     filled().save(path)
     os.utime(path, (1, 1))
-    monkeypatch.setattr("embedder.common.digests._SETTLED_NS", -(10**18))
+    monkeypatch.setattr("embedder.common.digests._MIN_AGE_NS", -(10**18))
     VectorIndex.load(path)
     with monkeypatch.context() as patch:
         patch.setattr(index_file, "_check_digest", None)

@@ -1,4 +1,7 @@
+"""The manifest: what is written is read back, and everything else is refused with the name of the field."""
+
 import contextlib
+import copy
 import json
 from dataclasses import asdict
 
@@ -6,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import embedder
 from embedder.artifact.manifest import FORMAT_VERSION, File, read_manifest, write_manifest
 from embedder.errors import ArtifactError, FormatError
-from tests.tiny import write_tiny_artifact
+from tests.golden_artifacts import GOLDEN
+from tests.tiny import add_image_graph, add_int8_graph, write_tiny_ranker
+
+MANIFESTS = {
+    path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+    for path in sorted(GOLDEN.glob("artifact-v*/embedder.json"))
+}
 
 
 def edit(directory, change):
@@ -18,8 +28,28 @@ def edit(directory, change):
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
-def test_what_is_written_is_read_back(tiny, tmp_path):
-    manifest = read_manifest(tiny)
+def assert_refused(directory, change, message):
+    edit(directory, change)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_manifest(directory)
+    assert "Export or copy the model again" in str(caught.value)
+
+
+@pytest.fixture
+def full(tiny):
+    """With an int8 graph and images: every part that a manifest of task "embed" may have."""
+    add_int8_graph(tiny)
+    add_image_graph(tiny)
+    return tiny
+
+
+@pytest.fixture
+def ranker(tmp_path):
+    return write_tiny_ranker(tmp_path / "ranker", labels=2)
+
+
+def test_what_is_written_is_read_back(full, tmp_path):
+    manifest = read_manifest(full)
     write_manifest(manifest, tmp_path)
     assert read_manifest(tmp_path) == manifest
     assert json.loads((tmp_path / "embedder.json").read_text(encoding="utf-8")) == json.loads(
@@ -27,17 +57,21 @@ def test_what_is_written_is_read_back(tiny, tmp_path):
     )
 
 
-def test_newer_format_says_to_upgrade(tiny):
-    edit(tiny, lambda content: content.update(format_version=FORMAT_VERSION + 1, surprise=True))
-    with pytest.raises(FormatError, match=r"format version 5; this embedder reads version 4: upgrade embedder"):
+@pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 10**30])
+def test_newer_format_says_to_upgrade(tiny, version):
+    edit(tiny, lambda content: content.update(format_version=version, surprise=True))
+    message = rf"format version {version}; this embedder reads versions 4 to 5: upgrade embedder, or export the model"
+    with pytest.raises(FormatError, match=message):
         read_manifest(tiny)
 
 
-@pytest.mark.parametrize("version", [0, 1, None, "2", -3])
-def test_other_formats_say_to_export_again(tiny, version):
+@pytest.mark.parametrize("version", [3, 2, 1, 0, -3, None, "5", 5.0, True, [5]])
+def test_older_formats_and_what_is_no_format_say_to_export_again(tiny, version):
     edit(tiny, lambda content: content.update(format_version=version))
-    with pytest.raises(FormatError, match="export the model again"):
+    with pytest.raises(FormatError, match="this embedder reads versions 4 to 5: export the model again") as caught:
         read_manifest(tiny)
+    assert f"format version {version!r}" in str(caught.value)
+    assert "upgrade" not in str(caught.value)
 
 
 def test_missing_format_version(tiny):
@@ -46,46 +80,201 @@ def test_missing_format_version(tiny):
         read_manifest(tiny)
 
 
+def test_what_other_programs_put_under_extra_is_kept_and_has_no_effect(tiny):
+    plain = embedder.Embedder(tiny).encode("cat")
+    extra = {"org.example": {"dimension": -1, "nested": [{"a": None}]}, "task": "dance"}
+    edit(tiny, lambda content: content.update(extra=extra))
+    model = embedder.Embedder(tiny)
+    assert model.manifest.extra == extra
+    assert model.encode("cat").tolist() == plain.tolist()
+
+
+def test_manifest_without_extra_has_none(tiny):
+    edit(tiny, lambda content: content.pop("extra"))
+    assert read_manifest(tiny).extra == {}
+
+
+def places(content, place=()):
+    """Where each object of a manifest is, as the keys that lead there. What is under `extra` is not looked at."""
+    if isinstance(content, dict):
+        yield place
+        for key, value in content.items():
+            if key not in ("extra", "prompts", "tools"):
+                yield from places(value, (*place, key))
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from places(value, (*place, index))
+
+
+def at(content, place):
+    for key in place:
+        content = content[key]
+    return content
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_unknown_key_is_refused_everywhere_but_under_extra(name, tmp_path):
+    found = list(places(MANIFESTS[name]))
+    assert len(found) > 5
+    for place in found:
+        content = copy.deepcopy(MANIFESTS[name])
+        at(content, place)["surprise"] = 1
+        (tmp_path / "embedder.json").write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(ArtifactError, match="surprise is unknown"):
+            read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_missing_key_is_named_everywhere(name, tmp_path):
+    for place in places(MANIFESTS[name]):
+        for key in at(MANIFESTS[name], place):
+            if (place, key) in [((), "extra"), ((), "format_version")]:
+                continue
+            content = copy.deepcopy(MANIFESTS[name])
+            del at(content, place)[key]
+            (tmp_path / "embedder.json").write_text(json.dumps(content), encoding="utf-8")
+            with pytest.raises(ArtifactError, match=rf"{key}'? is missing"):
+                read_manifest(tmp_path)
+
+
+def graph(number=0, **fields):
+    return lambda manifest: manifest["graphs"][number].update(fields)
+
+
+def output(number=0, **fields):
+    return lambda manifest: manifest["graphs"][number]["outputs"][0].update(fields)
+
+
+def tokenizer(**fields):
+    return lambda manifest: manifest["tokenizer"].update(fields)
+
+
+def images(**fields):
+    return lambda manifest: manifest["images"].update(fields)
+
+
+def whole(**fields):
+    return lambda manifest: manifest.update(fields)
+
+
+BAD_FIELDS = [
+    # The file's own fields.
+    (lambda m: m["graphs"][0]["file"].update(size=-1), r"graphs\[0\]\.file\.size: -1 is negative"),
+    (
+        lambda m: m["graphs"][0]["file"].update(name="../x"),
+        r"graphs\[0\]\.file\.name: '\.\./x' is not a plain file name",
+    ),
+    (lambda m: m["graphs"][0]["weights"].update(sha256="Z" * 64), r"graphs\[0\]\.weights\.sha256: not a digest"),
+    (lambda m: m["graphs"][0]["weights"].update(sha256="0" * 63), r"graphs\[0\]\.weights\.sha256: not a digest"),
+    # Types.
+    (whole(graphs={}), "graphs should be a list"),
+    (whole(prompts={"query": 1}), r"prompts\['query'\] should be a str, not 1"),
+    (whole(prompts=["query"]), "prompts should be a dict"),
+    (whole(tools={"onnx": None}), r"tools\['onnx'\] should be a str, not None"),
+    (whole(extra=[1]), r"extra should be a dict, not \[1\]"),
+    (whole(source="org/model"), "source should be a dict, not 'org/model'"),
+    (whole(image_model=3), "image_model should be a str, not 3"),
+    (tokenizer(pad_id=True), r"tokenizer\.pad_id should be a int, not True"),
+    (tokenizer(special_ids=[0, "1"]), r"tokenizer\.special_ids\[1\] should be a int, not '1'"),
+    (images(rescale="1/255"), r"images\.rescale should be a float, not '1/255'"),
+    (images(rescale=10**400), r"images\.rescale should be a float, not an integer of 1329 bits"),
+    # The tokenizer.
+    (tokenizer(max_seq_length=0), r"tokenizer\.max_seq_length: 0 is not from 1 to 2\*\*31 - 1"),
+    (tokenizer(max_seq_length=2**70), r"tokenizer\.max_seq_length: 1180591620717411303424"),
+    (tokenizer(pad_id=-1), r"tokenizer\.pad_id: -1 is not from 0 to 2\*\*31 - 1"),
+    (tokenizer(pad_id=2**31), r"tokenizer\.pad_id: 2147483648 is not from 0"),
+    # Images.
+    (images(resize=[0]), r"images\.resize: \[0\] is no size"),
+    (images(resize=[1, 2, 3]), r"images\.resize: \[1, 2, 3\] is no size"),
+    (images(crop=[2]), r"images\.crop: \[2\] is no size"),
+    (images(crop=[2, 0]), r"images\.crop: \[2, 0\] is no size"),
+    (images(resample="sinc"), r"images\.resample: 'sinc' is none of nearest, lanczos, bilinear"),
+    (images(mean=[0.5]), r"images\.mean, std: not three numbers each"),
+    (images(std=[1.0, 1.0]), r"images\.mean, std: not three numbers each"),
+    (images(std=[1.0, 0.0, 1.0]), r"images\.std: holds a zero"),
+    (images(tokens=0), r"images\.tokens: 0 is below 1"),
+    # Graphs and their outputs.
+    (graph(dtype="fp8"), r"graphs\[0\]\.dtype: 'fp8' is none of fp32, fp16, int8"),
+    (graph(modality="sound"), r"graphs\[0\]\.modality: 'sound' is neither 'text' nor 'image'"),
+    (lambda m: m["graphs"][0].update(weights=m["tokenizer"]["file"]), r"weights: 'tokenizer\.json' is not the graph's"),
+    (graph(inputs=["pixels"]), r"graphs\[0\]\.inputs: \['pixels'\] is not \['input_ids', 'attention_mask'\]"),
+    (graph(inputs=["input_ids", "attention_mask", "position_ids"]), r"graphs\[0\]\.inputs: .* is not"),
+    (graph(inputs=["input_ids", "attention_mask", *["token_type_ids"] * 2]), r"graphs\[0\]\.inputs: .* is not"),
+    (graph(2, inputs=["input_ids"]), r"graphs\[2\]\.inputs: \['input_ids'\] is not \['pixel_values'\]"),
+    (graph(outputs=[]), r"graphs\[0\]\.outputs: \[\] is empty or has a name twice"),
+    (
+        lambda m: m["graphs"][0]["outputs"].append(m["graphs"][0]["outputs"][0]),
+        r"graphs\[0\]\.outputs: \['embedding', 'embedding'\] is empty or has a name twice",
+    ),
+    (output(kind="thick"), r"graphs\[0\]\.outputs\[0\]\.kind: 'thick' is none of dense, score, sparse, token"),
+    (output(shape=[]), r"graphs\[0\]\.outputs\[0\]\.shape: empty"),
+    (output(shape=[0]), r"graphs\[0\]\.outputs\[0\]\.shape: \[0\] is no shape"),
+    (output(shape=[None]), r"graphs\[0\]\.outputs\[0\]\.shape: not one number"),
+    (output(shape=[2, 4]), r"graphs\[0\]\.outputs\[0\]\.shape: not one number"),
+    (output(shape=8), r"graphs\[0\]\.outputs\[0\]\.shape should be a list, not 8"),
+    # What must agree.
+    (whole(task="dance"), "task: 'dance' is none of embed, rank, sparse, multi_vector"),
+    (whole(task="rank"), "graphs: task 'rank' needs an output of the kind 'score' in each"),
+    (whole(similarity_fn_name="near"), "similarity_fn_name: 'near' is none of cosine, dot, euclidean, manhattan"),
+    (whole(similarity_fn_name=None), "similarity_fn_name: null in task 'embed'"),
+    (whole(graphs=[]), "graphs: empty"),
+    (lambda m: m["graphs"].append(m["graphs"][0]), r"graphs: several of one kind, \[\('text', 'fp32'\)"),
+    (lambda m: m["graphs"].pop(), r"graphs: they take \['text'\], and should take \['image', 'text'\]"),
+    (whole(images=None), r"graphs: they take \['image', 'text'\], and should take \['text'\]"),
+    (output(2, shape=[9]), "graphs: their outputs of the kind 'dense' differ in shape"),
+    (whole(default_prompt_name="q"), "default_prompt_name: 'q' is not among the prompts"),
+    (lambda m: m["graphs"][0]["inputs"].append("pooling_mask"), r"head\.include_prompt: contradicts inputs"),
+    (lambda m: m["head"].update(include_prompt=False), r"head\.include_prompt: contradicts inputs"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD_FIELDS)
+def test_bad_field_is_named(full, change, message):
+    assert_refused(full, change, message)
+
+
+def test_several_wrong_fields_are_the_first_one(tiny):
+    assert_refused(tiny, whole(task=1, graphs=1), "task should be a str, not 1")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda m: m.pop("dimension"), "dimension is missing"),
-        (lambda m: m.update(color="red"), "color is unknown"),
-        (lambda m: m.update(dimension="8"), "dimension should be a int, not '8'"),
-        (lambda m: m.update(dimension=True), "dimension should be a int, not True"),
-        (lambda m: m.update(dimension=0), "dimension: 0 is below 1"),
-        (lambda m: m.update(similarity="near"), "similarity: 'near' is none of cosine, dot"),
-        (lambda m: m.update(graphs=[]), "graphs: empty"),
-        (lambda m: m.update(graphs={}), "graphs should be a list"),
-        (lambda m: m.update(prompts={"query": 1}), r"prompts\['query'\] should be a str, not 1"),
-        (lambda m: m.update(default_prompt_name="q"), "default_prompt_name: 'q' is not among the prompts"),
-        (lambda m: m["graphs"][0]["file"].pop("size"), r"graphs\[0\].file.size is missing"),
-        (lambda m: m["graphs"][0]["file"].update(size=-1), r"graphs\[0\].file.size: -1 is negative"),
-        (lambda m: m["graphs"][0]["file"].update(name="../x"), r"graphs\[0\].file.name: '../x' is not a plain file"),
-        (lambda m: m["graphs"][0]["weights"].update(sha256="Z" * 64), r"graphs\[0\].weights.sha256: not a digest"),
-        (lambda m: m["graphs"][0].update(dtype="fp8"), r"graphs\[0\].dtype: 'fp8' is none of"),
-        (lambda m: m["graphs"][0].update(inputs=["pixels"]), r"graphs\[0\].inputs: \['pixels'\] is not"),
-        (lambda m: m["tokenizer"].update(max_seq_length=0), "tokenizer.max_seq_length: 0 is not from 1"),
-        (lambda m: m["tokenizer"].update(max_seq_length=2**70), "tokenizer.max_seq_length: 1180591620717411303424"),
-        (lambda m: m["tokenizer"].update(pad_id=-1), "tokenizer.pad_id: -1 is not from 0"),
-        (
-            lambda m: m["graphs"][0].update(weights=m["tokenizer"]["file"]),
-            r"weights: 'tokenizer\.json' is not the graph's",
-        ),
-        (lambda m: m["graphs"][0]["inputs"].append("pooling_mask"), "head.include_prompt: contradicts inputs"),
-        (lambda m: m["head"].update(include_prompt=False), "head.include_prompt: contradicts inputs"),
+        (output(kind="dense", shape=[2]), "graphs: task 'rank' needs an output of the kind 'score' in each"),
+        (whole(task="embed"), "similarity_fn_name: null in task 'embed'"),
+        (output(shape=[2, -1]), r"graphs\[0\]\.outputs\[0\]\.shape: \[2, -1\] is no shape"),
     ],
 )
-def test_bad_field_is_named(tiny, change, message):
-    edit(tiny, change)
-    with pytest.raises(ArtifactError, match=message):
-        read_manifest(tiny)
+def test_bad_field_of_a_ranker_is_named(ranker, change, message):
+    assert_refused(ranker, change, message)
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"{}", b"[]", b"null", b"3"])
+def test_ranker_has_a_score_for_each_label_and_no_dimension(ranker):
+    manifest = read_manifest(ranker)
+    assert (manifest.task, manifest.output_shape, manifest.modalities) == ("rank", (2,), ("text",))
+    assert manifest.similarity_fn_name is manifest.head is manifest.parity is None
+    with pytest.raises(ValueError, match="task: 'rank' has no dimension"):
+        manifest.dimension  # noqa: B018
+
+
+def test_output_whose_size_depends_on_the_input(ranker):
+    def many_vectors(manifest):
+        manifest["task"] = "multi_vector"
+        output(name="tokens", kind="token", shape=[None, 8])(manifest)
+
+    edit(ranker, many_vectors)
+    assert read_manifest(ranker).output_shape == (None, 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"{}", b"[]", b"null", b"3", b'"x"'])
 def test_not_a_manifest(tmp_path, content):
     (tmp_path / "embedder.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"embedder\.json"):
+        read_manifest(tmp_path)
+
+
+def test_manifest_that_is_not_there(tmp_path):
+    with pytest.raises(ArtifactError, match=r"embedder\.json cannot be read .*: export or copy the model again"):
         read_manifest(tmp_path)
 
 
@@ -96,7 +285,7 @@ def test_file_names_stay_in_the_directory(name):
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just(10**400),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
@@ -104,18 +293,15 @@ JSON = st.recursive(
 
 @given(draw=st.data())
 def test_any_damage_is_an_embedder_error_or_a_manifest(draw, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("damaged") / "tiny"
-    write_tiny_artifact(directory)
-
-    def damage(content):
-        place = content
-        while True:
-            key = draw.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
-            if not place[key] or not isinstance(place[key], dict | list) or draw.draw(st.booleans()):
-                place[key] = draw.draw(JSON)
-                return
-            place = place[key]
-
-    edit(directory, damage)
+    content = copy.deepcopy(MANIFESTS[draw.draw(st.sampled_from(sorted(MANIFESTS)))])
+    place = content
+    while True:
+        key = draw.draw(st.sampled_from(sorted(place) if isinstance(place, dict) else range(len(place))))
+        if not place[key] or not isinstance(place[key], dict | list) or draw.draw(st.booleans()):
+            place[key] = draw.draw(JSON)
+            break
+        place = place[key]
+    directory = tmp_path_factory.mktemp("damaged")
+    (directory / "embedder.json").write_text(json.dumps(content), encoding="utf-8")
     with contextlib.suppress(ArtifactError):
         read_manifest(directory)

@@ -1,4 +1,6 @@
 import inspect
+import pydoc
+from dataclasses import fields
 
 import pytest
 
@@ -11,6 +13,7 @@ EVERY_ERROR = [
     embedder.InputError,
     embedder.ImageError,
     embedder.ProviderError,
+    embedder.SettingError,
     embedder.DependencyError,
     embedder.WorkerError,
 ]
@@ -23,6 +26,8 @@ def test_public_names():
         "Embedder",
         "EmbedderError",
         "EncodeOptions",
+        "EncodeResult",
+        "EncodeSettings",
         "EncoderPool",
         "FaissIndex",
         "FormatError",
@@ -30,6 +35,7 @@ def test_public_names():
         "InputError",
         "ModelNotFoundError",
         "ProviderError",
+        "SettingError",
         "UsearchIndex",
         "VectorIndex",
         "WorkerError",
@@ -39,7 +45,6 @@ def test_public_names():
         "cos_sim",
         "dot_score",
         "encode",
-        "encode_multi_process",
         "euclidean_sim",
         "manhattan_sim",
         "mine_hard_negatives",
@@ -51,10 +56,9 @@ def test_public_names():
         "paraphrase_mining",
         "paraphrase_mining_embeddings",
         "quantize_embeddings",
+        "release_models",
         "semantic_search",
         "semantic_search_quantized",
-        "start_multi_process_pool",
-        "stop_multi_process_pool",
         "truncate_embeddings",
     ]
 
@@ -69,23 +73,48 @@ def test_every_name_is_there():
 def test_embedder_has_these_and_no_more():
     public = {name for name in dir(embedder.Embedder) if not name.startswith("_")}
     assert public == {
+        "close",
         "dimension",
         "encode",
         "encode_document",
         "encode_iter",
         "encode_query",
+        "encode_readable",
+        "iter_results",
+        "manifest",
         "max_seq_length",
         "modalities",
         "prompts",
         "similarity",
+        "similarity_fn_name",
         "tokenize",
+        "truncate_dim",
     }
 
 
-def test_every_option_of_encode_is_in_encode_options():
-    for method in (embedder.Embedder.encode, embedder.Embedder.encode_iter):
-        options = set(inspect.signature(method).parameters) - {"self", "inputs", "errors"}
-        assert options == set(embedder.EncodeOptions.__annotations__)
+def test_settings_have_every_option_of_encode_and_errors():
+    names = {field.name for field in fields(embedder.EncodeSettings)}
+    assert names == {*embedder.EncodeOptions.__annotations__, "errors"}
+
+
+def public_callables():
+    for name in embedder.__all__:
+        value = getattr(embedder, name)
+        if inspect.isclass(value):
+            for attribute, member in inspect.getmembers(value, inspect.isroutine):
+                if not attribute.startswith("_") and (inspect.getmodule(member) or embedder).__name__.startswith(
+                    "embedder"
+                ):
+                    yield f"{name}.{attribute}", member
+        elif callable(value):
+            yield name, value
+
+
+@pytest.mark.parametrize(("name", "function"), list(public_callables()))
+def test_help_names_types_and_does_not_spell_them_out(name, function):
+    signature = pydoc.render_doc(function, renderer=pydoc.plaintext).partition("\n\n")[2].partition("\n    ")[0]
+    assert "numpy." not in signature, signature
+    assert len(signature) < 700, signature
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR)

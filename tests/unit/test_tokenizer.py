@@ -19,18 +19,18 @@ def tokenizer(tmp_path_factory):
     return TextTokenizer(path, 16)
 
 
-def test_limit_and_padding_baked_into_the_file_are_overridden(tokenizer):
+def test_limit_and_padding_in_the_file_are_replaced(tokenizer):
     long, short = tokenizer(["a " * 100, "a"])
     assert len(long) == 16
     assert short.tolist() == ids_of("a") == [2, 4, 3]
     assert long.dtype == np.int32
 
 
-def test_prompt_length(tokenizer):
-    assert tokenizer.prompt_length("", SPECIAL_IDS) == 0
-    assert tokenizer.prompt_length("query : ", SPECIAL_IDS) == 3  # [CLS] query :
-    assert tokenizer.prompt_length("query : ", ()) == 4
-    assert tokenizer.prompt_length("a " * 100, SPECIAL_IDS) == 15
+def test_prompt_token_count(tokenizer):
+    assert tokenizer.prompt_token_count("", SPECIAL_IDS) == 0
+    assert tokenizer.prompt_token_count("query : ", SPECIAL_IDS) == 3  # [CLS] query :
+    assert tokenizer.prompt_token_count("query : ", ()) == 4
+    assert tokenizer.prompt_token_count("a " * 100, SPECIAL_IDS) == 15
 
 
 def test_tokenizer_that_fails_in_use(tmp_path):

@@ -126,7 +126,7 @@ def _text_class(config: PretrainedConfig) -> tuple[Any, PretrainedConfig]:
 
 def _load(checkpoint: Checkpoint, tracing: _Tracing) -> PreTrainedModel:
     """Load the model in float32, and check that its weights are whole and finite."""
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(checkpoint.transformer, trust_remote_code=False)
         kind, config = tracing.load(config)
@@ -221,4 +221,4 @@ def _usable_positions(model: PreTrainedModel) -> int | None:
 
 def _vocabulary_size(model: PreTrainedModel) -> int | None:
     table = model.get_input_embeddings()
-    return table.num_embeddings if isinstance(table, torch.nn.Embedding) else None
+    return int(table.num_embeddings) if isinstance(table, torch.nn.Embedding) else None

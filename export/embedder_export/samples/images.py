@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 from embedder.artifact.manifest import IMAGE_INPUTS, ImageSettings
-from embedder.engine.preprocessing import Preprocessor
+from embedder.images.preprocessor import Preprocessor
 from numpy.typing import NDArray
 
 from embedder_export.samples.feeds import Samples

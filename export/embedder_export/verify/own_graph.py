@@ -10,8 +10,8 @@ import onnx_ir as ir
 from embedder import Embedder
 from embedder.artifact import hub
 from embedder.artifact.manifest import GRAPH_INPUTS, TOKEN_TYPE_IDS
+from embedder.backends import select_device
 from embedder.errors import EmbedderError, ModelNotFoundError
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from embedder_export.body.contract import TOKEN_VECTORS
@@ -50,7 +50,8 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
     if path is None:
         return None
     try:
-        theirs = _open_with_backend(artifact, OwnGraphBackend(path, checkpoint.layers))
+        # Tokens, batches and masks are the runtime's.
+        theirs = Embedder(artifact, dtype="fp32", backend=OwnGraphBackend(path, checkpoint.layers))
     except EmbedderError as error:
         report(f"{OWN_GRAPH} is no reference: {error}")
         return None
@@ -77,23 +78,24 @@ def _find_own_graph(checkpoint: Checkpoint, report: Callable[[str], None]) -> Pa
 class OwnGraphBackend:
     """Runs a graph of any version of ONNX from token ids to token vectors, and then our head on these.
 
-    It has the runtime's protocol of a backend.
+    It is a backend of the runtime, as `embedder.backends.Backend` describes it.
     """
 
     def __init__(self, path: Path, layers: tuple[Layer, ...]) -> None:
         """Load the graph at `path`, with `layers` after it.
 
         Raises:
-            NoReferenceError: the graph cannot be read, has other inputs or outputs, or is not in float32.
+            NoReferenceError: the graph has other inputs or outputs, or is not in float32.
             GraphError: onnxruntime cannot load it.
             CheckpointError: the layers do not fit its vectors.
         """
-        self._tokens, width = _token_output(_load(path))
+        self._body = Session(path)  # first: what onnxruntime loads is a graph
+        self._tokens, width = _token_output(ir.load(path).graph)
         graph = new_graph()
         graph.inputs.append(ir.val(self._tokens, ir.DataType.FLOAT, [None, None, width]))
         graph.outputs.append(graph.inputs[-1])
         add_head(graph, layers, width)
-        self._body = Session(path)
+        self.device = select_device("cpu", threads=1)
         self._head = Session(ir.to_proto(ir.Model(graph, ir_version=_HEAD_IR_VERSION)).SerializeToString())
 
     def run(self, feeds: Mapping[str, NDArray[Any]], *, single_batch: bool = False) -> dict[str, NDArray[Any]]:
@@ -111,13 +113,6 @@ class OwnGraphBackend:
         return dict(zip(self._head.outputs, self._head.run(given), strict=True))
 
 
-def _load(path: Path) -> ir.Graph:
-    try:
-        return ir.load(path).graph
-    except (OSError, ValueError, TypeError, DecodeError) as error:
-        raise NoReferenceError(f"it cannot be read: {error}") from error
-
-
 def _token_output(graph: ir.Graph) -> tuple[str, int]:
     """Return the name of the output that has the token vectors, and their width."""
     tokens = next((value for value in graph.outputs if value.name in _TOKEN_OUTPUTS), None)
@@ -130,23 +125,3 @@ def _token_output(graph: ir.Graph) -> tuple[str, int]:
     if inputs - {TOKEN_TYPE_IDS} != set(GRAPH_INPUTS):
         raise NoReferenceError(f"it has the inputs {sorted(inputs)}")
     return str(tokens.name), width
-
-
-def _open_with_backend(artifact: Path, backend: OwnGraphBackend) -> Embedder:
-    """Load the artifact with another backend for its texts."""
-    theirs = Embedder(artifact, provider="cpu", dtype="fp32")
-    theirs._model.text().session = _BackendSession(backend)  # type: ignore[assignment]
-    return theirs
-
-
-class _BackendSession:
-    """A backend in the form of the runtime's session."""
-
-    provider, token_budget, threads = "cpu", 256, 1
-
-    def __init__(self, backend: OwnGraphBackend) -> None:
-        self._backend = backend
-
-    def run(self, inputs: Mapping[str, NDArray[Any]], tokens: int, *, alone: bool = True) -> NDArray[Any]:
-        (output,) = self._backend.run(inputs, single_batch=alone).values()
-        return output

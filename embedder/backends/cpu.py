@@ -1,0 +1,198 @@
+"""The CPU: sessions with one thread for many batches, and one session with all threads for a single batch."""
+
+import ctypes
+import os
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs
+from embedder.backends.prepacked import find_prepacked
+from embedder.backends.sessions import (
+    CPU_EXECUTION_PROVIDER,
+    check_outputs,
+    import_onnxruntime,
+    open_session,
+    run_session,
+    session_options,
+)
+from embedder.common.cores import has_fast_integers, usable_cores
+from embedder.errors import ArtifactError
+
+# Measured: the activations of a batch of this many tokens stay in a core's caches.
+_TOKEN_BUDGET = 256
+# Bytes of weights times tokens. A call with less work is faster in one thread, as threads wait for one another.
+# Measured on two cores: all-MiniLM-L6-v2 gains from about 25 tokens on in int8, from the first token on in fp32.
+_MIN_SHARED_WORK = 600_000_000
+# Assumed token count of the first call. It decides which session is made when the model is loaded.
+_FIRST_CALL_TOKENS = 16
+# A call with this many times the token budget leaves onnxruntime's memory arena as large. Then the arena is shrunk.
+_SHRINK_ARENA_FACTOR = 4
+
+
+@dataclass(frozen=True)
+class CpuDevice:
+    """The cores that this process may use; `Device` describes the attributes."""
+
+    threads: int
+    name: str = "cpu"
+    token_budget: int = _TOKEN_BUDGET
+    preferred_dtypes: tuple[str, ...] = field(
+        default_factory=lambda: ("int8", "fp32", "fp16") if has_fast_integers() else ("fp32", "int8", "fp16")
+    )
+
+    def open(self, files: GraphFiles) -> Backend:
+        """Load a graph; see `Device.open`."""
+        return CpuBackend(files, self)
+
+
+class _CpuKind:
+    name = "cpu"
+
+    def start(self, threads: int | None) -> Device:
+        import_onnxruntime()
+        return CpuDevice(threads or usable_cores())
+
+
+CPU = _CpuKind()
+
+
+class CpuBackend:
+    """A graph on the CPU. Safe to call from many threads, and after a fork.
+
+    There are two sessions of onnxruntime, each made when it is first needed. In one, a call has all threads: it is the
+    fastest for a single batch. In the other, a call has the caller's thread alone: many batches side by side do more
+    work in a second that way, as no thread waits for another. At most `device.threads` threads compute at a time.
+    """
+
+    def __init__(self, files: GraphFiles, device: CpuDevice) -> None:
+        """Load the graph of `files`; raises as `Device.open`."""
+        self.device = device
+        self._files = files
+        self._output_names = [output.name for output in files.graph.outputs]
+        self._prepacked = find_prepacked(files.artifact, files.graph)
+        self._begin()
+        self._sessions: dict[int, Any] = {}  # by the threads of a call
+        # A session that has shown that the graph loads. It is dropped if the first call needs the other one.
+        self._first: tuple[int, Any] | None = None
+        if files.open_now:
+            threads = self._threads_for(_FIRST_CALL_TOKENS)
+            self._first = threads, self._open(threads)
+
+    def run(self, feeds: Feeds, *, single_batch: bool = False) -> Outputs:
+        """Run the graph; see `Backend.run`.
+
+        A single batch has all threads if it has enough work for them and no other call is running.
+        """
+        if self._process != os.getpid():
+            self._after_fork()
+        tokens = self._files.tokens_of(feeds)
+        threads = self._threads_for(tokens) if single_batch else 1
+        with self._slots.take(threads) as taken:
+            options = _shrinking_arena() if tokens > _SHRINK_ARENA_FACTOR * self.device.token_budget else None
+            return run_session(self._session(taken), feeds, self._output_names, options)
+
+    def _threads_for(self, tokens: int) -> int:
+        enough = tokens * self._files.graph.weights.size >= _MIN_SHARED_WORK
+        return self.device.threads if enough else 1
+
+    def _session(self, threads: int) -> Any:
+        """The session with `threads` threads a call."""
+        session = self._sessions.get(threads)
+        if session is not None:
+            return session
+        with self._loading:
+            if threads not in self._sessions:
+                first, self._first = self._first, None
+                if first is not None and first[0] == threads:
+                    self._sessions[threads] = first[1]
+                else:
+                    del first  # before another is made, so that the two are never in memory together
+                    self._sessions[threads] = self._open(threads)
+            return self._sessions[threads]
+
+    def _open(self, threads: int) -> Any:
+        if self._prepacked is not None:
+            try:
+                return self._open_file(self._prepacked, session_options(threads, optimize=False))
+            except ArtifactError:
+                self._prepacked = None  # it is only a copy
+        return self._open_file(self._files.path, session_options(threads))
+
+    def _open_file(self, path: Path, options: Any) -> Any:
+        session = open_session(path, CPU_EXECUTION_PROVIDER, options)
+        check_outputs(session, path, self._files.graph)
+        return session
+
+    def _begin(self) -> None:
+        self._process = os.getpid()
+        self._loading = threading.Lock()
+        self._slots = _ThreadSlots(self.device.threads)
+
+    def _after_fork(self) -> None:
+        """Forget what has threads: they stay behind in the parent, and a session would wait for them for ever."""
+        first, self._first = self._first, None
+        stranded = [self._sessions.pop(threads) for threads in [*self._sessions] if threads > 1]
+        for session in [*stranded, *([first[1]] if first else [])]:
+            # Its destructor would wait for its threads too. So it is never destroyed.
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+        self._begin()
+
+
+class _ThreadSlots:
+    """Counts the threads that compute, so that they are never more than `total`. Who waits longest is served first.
+
+    Without that order, a caller with one text could wait until a long job of another caller has ended.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = self._free = total
+        self._lock = threading.Lock()
+        self._waiting: deque[threading.Lock] = deque()  # a locked lock for each waiting caller
+
+    @contextmanager
+    def take(self, wanted: int) -> Iterator[int]:
+        """Yield how many threads the caller may use: all, if it wants all and all are free; else one, once free."""
+        count = self._acquire(wanted)
+        try:
+            yield count
+        finally:
+            self._release(count)
+
+    def _acquire(self, wanted: int) -> int:
+        with self._lock:
+            if self._free:  # then nobody waits
+                count = wanted if wanted == self._free == self._total else 1
+                self._free -= count
+                return count
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        try:
+            turn.acquire()  # until `_release` hands over a slot
+        except BaseException:  # the caller was interrupted
+            with self._lock:
+                handed_over = turn not in self._waiting
+                if not handed_over:
+                    self._waiting.remove(turn)
+            if handed_over:
+                self._release(1)
+            raise
+        return 1
+
+    def _release(self, count: int) -> None:
+        with self._lock:
+            while count and self._waiting:
+                self._waiting.popleft().release()
+                count -= 1
+            self._free += count
+
+
+def _shrinking_arena() -> Any:
+    options = import_onnxruntime().RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options

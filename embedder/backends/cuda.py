@@ -1,0 +1,77 @@
+"""NVIDIA GPUs. The only file that knows the name "cuda"."""
+
+from dataclasses import dataclass
+
+from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs
+from embedder.backends.sessions import (
+    check_outputs,
+    import_onnxruntime,
+    open_session,
+    run_session,
+    session_options,
+)
+from embedder.errors import ProviderError
+
+EXECUTION_PROVIDER = "CUDAExecutionProvider"
+_PACKAGE = "onnxruntime-gpu"
+# A GPU needs far more work in a call than a CPU.
+_TOKEN_BUDGET = 16384
+
+# An ONNX graph that returns its one number. A session of it shows whether CUDA starts.
+_PROBE = bytes.fromhex(
+    "08083a3b0a100a017812017922084964656e74697479120570726f62655a0f0a0178120a0a08080112040a020801"
+    "620f0a0179120a0a08080112040a02080142040a001011"
+)
+
+
+@dataclass(frozen=True)
+class CudaDevice:
+    """The first NVIDIA GPU; `Device` describes the attributes."""
+
+    name: str = "cuda"
+    token_budget: int = _TOKEN_BUDGET
+    threads: int = 1
+    preferred_dtypes: tuple[str, ...] = ("fp16", "fp32", "int8")
+
+    def open(self, files: GraphFiles) -> Backend:
+        """Load a graph; see `Device.open`."""
+        return CudaBackend(files, self)
+
+
+class _CudaKind:
+    name = "cuda"
+
+    def start(self, threads: int | None) -> Device:
+        available = import_onnxruntime().get_available_providers()
+        if EXECUTION_PROVIDER not in available:
+            raise ProviderError(
+                f"provider {self.name!r} is not in the onnxruntime installed here (it has {', '.join(available)}). "
+                f"Run: pip uninstall onnxruntime; pip install {_PACKAGE}"
+            )
+        # Where CUDA does not start, onnxruntime goes on with the CPU and says so only in its log.
+        session = open_session(_PROBE, EXECUTION_PROVIDER, session_options(1))
+        if EXECUTION_PROVIDER not in session.get_providers():
+            raise ProviderError(f"provider {self.name!r} did not start: check the NVIDIA driver and the CUDA libraries")
+        return CudaDevice()
+
+
+CUDA = _CudaKind()
+
+
+class CudaBackend:
+    """A graph on the GPU. Safe to call from many threads."""
+
+    def __init__(self, files: GraphFiles, device: CudaDevice) -> None:
+        """Load the graph of `files`.
+
+        Raises:
+            ArtifactError: onnxruntime cannot load the graph, or it has other outputs than the manifest says.
+        """
+        self.device = device
+        self._output_names = [output.name for output in files.graph.outputs]
+        self._session = open_session(files.path, EXECUTION_PROVIDER, session_options(1))
+        check_outputs(self._session, files.path, files.graph)
+
+    def run(self, feeds: Feeds, *, single_batch: bool = False) -> Outputs:
+        """Run the graph; see `Backend.run`."""
+        return run_session(self._session, feeds, self._output_names)

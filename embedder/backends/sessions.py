@@ -1,0 +1,99 @@
+"""Sessions of onnxruntime: what every device shares."""
+
+from pathlib import Path
+from typing import Any
+
+from embedder.artifact.manifest import Graph
+from embedder.backends.backend import Feeds, Outputs
+from embedder.errors import ArtifactError, DependencyError
+
+# onnxruntime's name of the provider that it always has.
+CPU_EXECUTION_PROVIDER = "CPUExecutionProvider"
+_LOG_ERRORS_ONLY = 3
+
+
+def import_onnxruntime() -> Any:
+    """Import and return onnxruntime.
+
+    Raises:
+        DependencyError: it is not installed. The message has the command for a CPU and for a GPU.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise DependencyError(
+            "onnxruntime is not installed. Run: pip install onnxruntime (what the extra embedder[cpu] brings), or, for "
+            "an NVIDIA GPU: pip install onnxruntime-gpu (embedder[gpu]); one of them, not both"
+        ) from error
+    return onnxruntime
+
+
+def runtime_version() -> str:
+    """Return onnxruntime's version."""
+    return str(import_onnxruntime().__version__)
+
+
+def session_options(threads: int, *, optimize: bool = True) -> Any:
+    """Return options for a session with `threads` threads a call; with `optimize`, the graph is optimised on load."""
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.intra_op_num_threads = threads
+    # Threads spin between the steps of a call, which saves a third of its time. Between calls they sleep.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # A memory plan is kept for each shape of input. Few shapes come twice, so a plan costs more than it saves.
+    options.enable_mem_pattern = False
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def open_session(graph: Path | bytes, execution_provider: str, options: Any) -> Any:
+    """Return a session of `graph` on `execution_provider`, by onnxruntime's name.
+
+    Raises:
+        ArtifactError: onnxruntime cannot load the graph.
+    """
+    source = graph if isinstance(graph, bytes) else str(graph)
+    try:
+        return import_onnxruntime().InferenceSession(source, options, providers=[execution_provider])
+    except DependencyError:
+        raise
+    except Exception as error:  # onnxruntime's errors share no base but Exception
+        name = graph if isinstance(graph, Path) else "a graph"
+        raise ArtifactError(f"onnxruntime cannot load {name}: {error}. Export or copy the model again") from error
+
+
+def check_outputs(session: Any, path: Path, graph: Graph) -> None:
+    """Raise ArtifactError unless `session`, of the graph at `path`, has the outputs that the manifest says."""
+    found = {value.name: _sizes(value.shape) for value in session.get_outputs()}
+    for output in graph.outputs:
+        sizes = found.get(output.name)
+        if sizes is None or len(sizes) != len(output.shape) or not all(map(_agree, sizes, output.shape)):
+            raise ArtifactError(
+                f"{path} has the outputs {found}, the manifest says {output.name!r} of shape {list(output.shape)}: "
+                "export or copy the model again"
+            )
+
+
+def _sizes(shape: list[Any]) -> list[int | None]:
+    """The shape for one input. Axes that are named, not numbered, depend on the input."""
+    return [size if isinstance(size, int) else None for size in shape[1:]]
+
+
+def _agree(found: int | None, expected: int | None) -> bool:
+    return found == expected or expected is None
+
+
+def run_session(session: Any, feeds: Feeds, names: list[str], options: Any = None) -> Outputs:
+    """Return the outputs called `names` of `session` for `feeds`.
+
+    Raises:
+        ArtifactError: onnxruntime fails on them, for example on ids past the model's table.
+    """
+    try:
+        values = session.run(names, dict(feeds), options)
+    except Exception as error:  # as in `open_session`
+        shapes = ", ".join(f"{name} {value.shape}" for name, value in feeds.items())
+        raise ArtifactError(f"onnxruntime failed on {shapes}: {error}") from error
+    return dict(zip(names, values, strict=True))

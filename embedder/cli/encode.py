@@ -1,0 +1,230 @@
+"""`embedder encode`: vectors of the texts in a file, or of the images in a directory."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from embedder.cli.commands import (
+    DEFAULT_MODEL,
+    Commands,
+    add_command,
+    add_model_options,
+    check_takes_images,
+    load_model,
+)
+from embedder.cli.console import is_watched, warn_of_image
+from embedder.cli.inputs import (
+    INPUT_FORMATS,
+    STDIO,
+    Record,
+    Records,
+    TextSource,
+    image_files,
+    input_format,
+    open_records,
+    parse_delimiter,
+)
+from embedder.cli.outputs import OUTPUT_FORMATS, PRECISIONS, Layout, Writer, open_output, output_format
+from embedder.cli.stopping import stopped_by_signals
+from embedder.errors import InputError
+
+if TYPE_CHECKING:
+    from embedder import EncodeOptions, EncodeResult
+
+_DESCRIPTION = """Turn texts or images into vectors, in the order of the input.
+
+input formats (by the ending of the file's name, or --input-format):
+  lines  .txt            Each line is a text. An empty line is an empty text.
+                         Standard input is lines too.
+  jsonl  .jsonl .ndjson  Each line is a JSON object. Blank lines may only stand
+                         at the end.
+  csv    .csv            The first line names the columns. The delimiter is a
+                         comma, or the one of ; tab | that splits the header
+                         so that it has the wanted column. In a file of one
+                         column, a blank line is an empty text. In a file of
+                         several, blank lines may only stand at the end.
+  tsv    .tsv .tab       As csv, split at tabs.
+All formats are UTF-8. A field of CSV may be quoted by " and then hold line
+ends and delimiters.
+
+output formats (by the ending of the file's name, or --output-format):
+  jsonl  .jsonl          Each record on a line, with its vector in the field
+                         "embedding". An old field of that name is dropped.
+                         Standard output is jsonl too.
+  npy    .npy            One NumPy array, with a row for each vector.
+
+The whole input file is checked before the model is loaded. Standard input
+cannot be checked ahead: all records before a bad one are encoded and written.
+After Ctrl-C or an error, what was encoded is kept in FILE.partial, and FILE
+stays as it was.
+
+With --images, the images come in the order of their paths, and jsonl has the
+path in the field "image". Images that cannot be read are reported and left
+out, and the exit status is 1. A text never names a file."""
+_EXAMPLE = """  embedder encode reviews.csv --column review --output reviews.npy
+  embedder encode --model clip-ViT-B-32 --images photos --output photos.jsonl"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `embedder encode`."""
+    parser = add_command(
+        commands, "encode", "turn texts or images into vectors", description=_DESCRIPTION, example=_EXAMPLE
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("input", nargs="?", default=STDIO, metavar="INPUT", help="a file of texts; default: stdin")
+    source.add_argument("--images", metavar="DIR", help="encode the images in this directory and those below")
+    parser.add_argument("--input-format", choices=INPUT_FORMATS, help="default: by the file's name")
+    parser.add_argument("--column", metavar="NAME", help="the field of a record that has its text; default: text")
+    parser.add_argument("--delimiter", metavar="CHAR", help="what separates the fields of CSV; default: by the header")
+    parser.add_argument("-o", "--output", default=STDIO, metavar="FILE", help="the file to write; default: stdout")
+    parser.add_argument("--output-format", choices=OUTPUT_FORMATS, help="default: by the file's name")
+    group = parser.add_argument_group("vectors")
+    group.add_argument("--prompt", metavar="TEXT", help="put this before each text")
+    group.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt of this name before each text")
+    group.add_argument("--batch-size", type=int, metavar="N", help="at most N inputs in one call of the model")
+    group.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions")
+    group.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
+    group.add_argument(
+        "--precision",
+        default="float32",
+        metavar="NAME",
+        help="float32, or one bit a dimension: binary (in int8) or ubinary (in uint8)",
+    )
+    add_model_options(parser, DEFAULT_MODEL)
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Encode the inputs and write their vectors."""
+    format = options.output_format or output_format(options.output)
+    _check_precision(options.precision)
+    with stopped_by_signals(), _open_inputs(options, format) as inputs:
+        model = load_model(options, options.model)
+        if options.images is not None:
+            check_takes_images(model)
+        layout = Layout.of(format, options.truncate_dim or model.dimension, options.precision)
+        results = model.iter_results(inputs, **_encode_options(options))
+        with open_output(options.output, layout) as writer:
+            unreadable = _write(results, inputs, writer)
+    if unreadable:
+        raise InputError(f"{unreadable} of the images cannot be read, as said above; the others are written")
+
+
+def _write(results: Iterator[EncodeResult], inputs: Inputs, writer: Writer) -> int:
+    """Write all results with their records. Returns how many inputs could not be read."""
+    unreadable = 0
+    for result in results:
+        for index, reason in result.reasons.items():
+            warn_of_image(inputs.take(index)["image"], reason)
+        unreadable += len(result.reasons)
+        writer.add([inputs.take(index) for index in result.indices.tolist()], result.embeddings)
+    if inputs.error is not None:
+        raise inputs.error
+    return unreadable
+
+
+class Inputs:
+    """An iterator over the inputs of a model, which keeps each record until its vector comes.
+
+    A record that cannot be read ends the iteration, so that the model still encodes all inputs before it.
+
+    Attributes:
+        error: why the iteration ended early, or None.
+    """
+
+    def __init__(self, records: Iterable[Record], to_input: Callable[[Record], Any]) -> None:
+        self._records, self._to_input = iter(records), to_input
+        self._waiting: dict[int, Record] = {}
+        self._index = 0
+        self.error: Exception | None = None
+
+    def __iter__(self) -> Inputs:
+        return self
+
+    def __next__(self) -> Any:
+        try:
+            record = next(self._records)
+        except (InputError, OSError) as error:
+            self.error = error
+            raise StopIteration from error
+        self._waiting[self._index] = record
+        self._index += 1
+        return self._to_input(record)
+
+    def take(self, index: int) -> Record:
+        """Return the record of an input, and forget it."""
+        return self._waiting.pop(index)
+
+
+class CountedInputs(Inputs):
+    """Inputs that are known to be so many. Progress then shows how long it will take."""
+
+    def __init__(self, records: Iterable[Record], to_input: Callable[[Record], Any], count: int) -> None:
+        super().__init__(records, to_input)
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+
+@contextmanager
+def _open_inputs(options: argparse.Namespace, format: str) -> Iterator[Inputs]:
+    """Open what is to be encoded. Raises InputError if they, or the options that name them, are wrong."""
+    if options.images is not None:
+        for name in ("column", "input_format", "delimiter", "prompt", "prompt_name"):
+            if getattr(options, name) is not None:
+                raise InputError(f"--{name.replace('_', '-')} is for texts, and --images gives none")
+        paths = image_files(options.images)
+        yield CountedInputs(({"image": str(path)} for path in paths), lambda record: Path(record["image"]), len(paths))
+        return
+    source = _text_source(options)
+    if format == "jsonl" and source.column == "embedding":
+        raise InputError("--column embedding: JSONL output has the vectors there. Rename the column")
+    with open_records(source) as records:
+        yield _text_inputs(records, source.column)
+
+
+def _text_inputs(records: Records, column: str) -> Inputs:
+    def to_input(record: Record) -> Any:
+        return record[column]
+
+    if records.count is None:
+        return Inputs(records.stream, to_input)
+    return CountedInputs(records.stream, to_input, records.count)
+
+
+def _text_source(options: argparse.Namespace) -> TextSource:
+    format = options.input_format or input_format(options.input)
+    if options.delimiter is None:
+        return TextSource(options.input, format, options.column or "text")
+    if format not in ("csv", "tsv"):
+        raise InputError(f"--delimiter is for csv and tsv, and the input format is {format}")
+    return TextSource(options.input, format, options.column or "text", parse_delimiter(options.delimiter))
+
+
+def _check_precision(precision: str) -> None:
+    if precision in ("int8", "uint8"):
+        raise InputError(
+            f"--precision {precision} needs the range of each dimension over all vectors, and search needs it again: "
+            "write float32, and quantise it with embedder.quantize_embeddings(embeddings, precision, ranges)"
+        )
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision should be one of {', '.join(PRECISIONS)}, not {precision!r:.60}")
+
+
+def _encode_options(options: argparse.Namespace) -> EncodeOptions:
+    chosen: dict[str, Any] = {
+        "prompt": options.prompt,
+        "prompt_name": options.prompt_name,
+        "batch_size": options.batch_size,
+        "truncate_dim": options.truncate_dim,
+        "normalize_embeddings": options.normalize,
+        "precision": options.precision,
+        "show_progress_bar": is_watched(),
+        "read_paths": False,
+    }
+    return chosen  # type: ignore[return-value]

@@ -1,0 +1,130 @@
+"""`embedder info`: what an artifact is, how it was made, and whether its files are whole."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from embedder.cli.commands import Commands, add_command
+from embedder.cli.console import escape_unprintable_output
+
+if TYPE_CHECKING:
+    from embedder.artifact.manifest import Graph, Head, ImageSettings, Manifest, Parity
+
+_DESCRIPTION = """Print what an artifact is: its model, its settings, its graphs, and how near
+its vectors are to the reference's. Then check the SHA-256 of all its files. The
+exit status is 1 if a file has changed."""
+_EXAMPLE = "  embedder info all-MiniLM-L6-v2"
+_SAMPLES = {"text": "sentences", "image": "images"}
+_LABEL_WIDTH = 16
+
+Line = tuple[str, str]
+"""A label and what it says."""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `embedder info`."""
+    parser = add_command(
+        commands, "info", "describe an artifact and check its files", description=_DESCRIPTION, example=_EXAMPLE
+    )
+    parser.add_argument("artifact", metavar="ARTIFACT", help="path or name of a model")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print the description of an artifact, and check its files."""
+    from embedder.artifact.locate import open_artifact
+    from embedder.common.digests import check_digest
+
+    artifact = open_artifact(options.artifact)
+    escape_unprintable_output()
+    for line in _manifest_lines(artifact.manifest):
+        _print_line(line)
+    for file in artifact.manifest.files:
+        check_digest(artifact.path(file), file.sha256)
+    _print_line(("files", f"{len(artifact.manifest.files)} in {artifact.directory}, all with the right sha256"))
+
+
+def _print_line(line: Line) -> None:
+    label, text = line
+    print(f"{label:<{_LABEL_WIDTH}}{text}")
+
+
+def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
+    source = manifest.source
+    yield "model", source.model + (f" at {source.revision}" if source.revision else "")
+    yield "weights", f"sha256 {source.weights_sha256}"
+    yield from _output_lines(manifest)
+    yield "max_seq_length", f"{manifest.tokenizer.max_seq_length} tokens"
+    if manifest.head is not None:
+        yield "head", _head_text(manifest.head)
+    for name, prompt in manifest.prompts.items():
+        default = " (default)" if name == manifest.default_prompt_name else ""
+        yield "prompt", f"{name}{default}: {prompt!r}"
+    if manifest.image_model is not None:
+        yield "images", f"none; its texts go with the images of {manifest.image_model}"
+    if manifest.images is not None:
+        yield "images", _images_text(manifest.images)
+    yield from _graph_lines(manifest)
+    yield from _parity_lines(manifest.parity, "text")
+    if manifest.images is not None:
+        yield from _parity_lines(manifest.images.parity, "image")
+    yield "made by", ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())
+
+
+def _output_lines(manifest: Manifest) -> Iterator[Line]:
+    """Yield the lines that depend on what the artifact is for."""
+    yield "task", manifest.task
+    if manifest.task == "embed":
+        yield "dimension", str(manifest.dimension)
+    else:
+        yield "output shape", " x ".join("any" if size is None else str(size) for size in manifest.output_shape)
+    if manifest.similarity_fn_name is not None:
+        yield "similarity", manifest.similarity_fn_name
+
+
+def _head_text(head: Head) -> str:
+    pooling = "+".join(head.pooling) + ("" if head.include_prompt else ", without the prompt")
+    return ", ".join([f"{pooling} pooling", *head.layers])
+
+
+def _images_text(images: ImageSettings) -> str:
+    size, crop = (" x ".join(map(str, numbers)) for numbers in (images.resize, images.crop))
+    return f"resized to {size or 'no other size'} ({images.resample}), cropped to {crop or 'all'}"
+
+
+def _graph_lines(manifest: Manifest) -> Iterator[Line]:
+    from embedder.backends import select_device
+    from embedder.engine.engine import choose_graph
+
+    for modality in manifest.modalities:
+        graphs = manifest.graphs_of(modality)
+        for graph in graphs:
+            yield f"{modality} graph" if manifest.images else "graph", _graph_text(graph)
+        dtype = choose_graph(graphs, "auto", select_device("cpu")).dtype
+        yield "auto", f"{dtype}, on a CPU like this one"
+
+
+def _graph_text(graph: Graph) -> str:
+    megabytes = (graph.file.size + graph.weights.size) / 1e6
+    text = f"{graph.dtype}, {megabytes:.1f} MB, form: {graph.form}"
+    if graph.candidates:
+        timings = ", ".join(f"{candidate.name} {candidate.milliseconds:.1f} ms" for candidate in graph.candidates)
+        text += f" (timed at export: {timings})"
+    if graph.quality is not None:
+        quality = graph.quality
+        text += (
+            f", cosine to fp32 {quality.mean_cosine:.4f} on average, {quality.min_cosine:.4f} at the least, over "
+            f"{quality.samples} {_SAMPLES[graph.modality]}"
+        )
+    return text
+
+
+def _parity_lines(parity: Parity | None, modality: str) -> Iterator[Line]:
+    samples = _SAMPLES[modality]
+    if parity is None:
+        yield "parity", f"of {samples} not measured: the export had nothing to compare with"
+        return
+    yield "parity", f"with {parity.reference}, over {parity.samples} {samples}:"
+    yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"

@@ -1,0 +1,309 @@
+"""The files that a command reads: texts as lines, JSONL, CSV or TSV, and the images of a directory.
+
+Texts are read as a stream. A regular file is read twice: once to check every record, before hours of work depend on
+it, and once to encode it.
+"""
+
+import codecs
+import csv
+import json
+import os
+import stat
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import IO, Any
+
+from embedder.errors import InputError
+
+Record = dict[str, Any]
+
+STDIO = "-"
+INPUT_FORMATS = ("lines", "jsonl", "csv", "tsv")
+_FORMATS_BY_ENDING = {
+    "": "lines",
+    ".txt": "lines",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+}
+_DELIMITERS = (",", ";", "\t", "|")
+_DELIMITERS_BY_WORD = {"tab": "\t", "\\t": "\t"}
+_MAX_FIELD_CHARACTERS = 2**31 - 1  # Python's default refuses a text of more than 128 kB
+_MAX_NAMES_SHOWN = 20
+_JSON_SPACE = " \t\r\n"
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """A file of texts.
+
+    Attributes:
+        path: the file; "-" is standard input.
+        format: one of `INPUT_FORMATS`.
+        column: the field of a record that holds its text.
+        delimiter: what separates the fields of a CSV or TSV file. None finds it by the header.
+    """
+
+    path: str
+    format: str
+    column: str
+    delimiter: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        return "stdin" if self.path == STDIO else self.path
+
+
+@dataclass(frozen=True)
+class Records:
+    """A stream of records. `count` is how many there are, or None where they cannot be counted beforehand."""
+
+    stream: Iterator[Record]
+    count: int | None
+
+
+@contextmanager
+def open_records(source: TextSource) -> Iterator[Records]:
+    """Open `source` for one pass over its records. Each has a string under `source.column`.
+
+    A regular file is checked as a whole first, so that a bad record is an error here. A pipe can be read only once:
+    there the error comes after the records before it.
+
+    Raises:
+        InputError: a line is not UTF-8, not of the format, or without a text. The message names the line.
+        OSError: the file cannot be read.
+    """
+    with _open_input(source.path) as stream:
+        count = None
+        if _is_regular(stream):
+            start = stream.tell()
+            count = sum(1 for _ in _records(stream, source))
+            stream.seek(start)
+        yield Records(_records(stream, source), count)
+
+
+def input_format(path: str) -> str:
+    """Return the format of a file by the ending of its name. A name without an ending means lines.
+
+    Raises:
+        InputError: the ending is unknown.
+    """
+    ending = Path(path).suffix.lower()
+    if ending not in _FORMATS_BY_ENDING:
+        choices = f"{', '.join(INPUT_FORMATS[:-1])} or {INPUT_FORMATS[-1]}"
+        raise InputError(f"the name {path!r} does not say what the file holds. Add --input-format {choices}")
+    return _FORMATS_BY_ENDING[ending]
+
+
+def parse_delimiter(text: str) -> str:
+    r"""Return the delimiter that the user means: a character, or "tab" or "\t".
+
+    Raises:
+        InputError: it is neither, or CSV has another use for the character.
+    """
+    delimiter = _DELIMITERS_BY_WORD.get(text, text)
+    if len(delimiter) != 1 or delimiter in '"\r\n \ufeff':
+        raise InputError(f"--delimiter should be one character such as ; or the word tab, not {text!r:.60}")
+    return delimiter
+
+
+def image_files(directory: str) -> list[Path]:
+    """Return the images in `directory` and below, by the endings of their names, in the order of their paths.
+
+    Links to directories are not followed. A link that leads nowhere is returned too, so that the user hears of it.
+
+    Raises:
+        InputError: it is no directory, or there are no images in it.
+        OSError: a directory below cannot be read.
+    """
+    from embedder.images.sources import IMAGE_ENDINGS
+
+    if not os.path.isdir(directory):
+        raise InputError(f"{directory} is not a directory")
+    found = (Path(folder, name) for folder, _, names in os.walk(directory, onerror=_raise) for name in names)
+    named = (path for path in found if path.suffix.lower() in IMAGE_ENDINGS)
+    files = sorted(path for path in named if path.is_file() or not path.exists())
+    if not files:
+        raise InputError(f"there are no images in {directory}: their names would end in {', '.join(IMAGE_ENDINGS)}")
+    return files
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+@contextmanager
+def _open_input(path: str) -> Iterator[IO[bytes]]:
+    if path != STDIO:
+        with open(path, "rb") as stream:
+            yield stream
+    elif sys.stdin is None:  # the caller has closed it
+        raise InputError("stdin is closed")
+    else:
+        yield sys.stdin.buffer
+
+
+def _is_regular(stream: IO[bytes]) -> bool:
+    try:
+        return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
+    except OSError:  # it is no file of the system
+        return False
+
+
+def _records(stream: IO[bytes], source: TextSource) -> Iterator[Record]:
+    for number, record in _READERS[source.format](_decoded_lines(stream, source.name), source):
+        _check_text(record, source, number)
+        yield record
+
+
+def _check_text(record: Record, source: TextSource, number: int) -> None:
+    """Raise InputError unless the record has a text that a model accepts."""
+    where = f"{source.name}, line {number}: the column {source.column!r} is"
+    if source.column not in record:
+        raise InputError(f"{where} missing. The line has {_listed(record)}. Choose one with --column")
+    text = record[source.column]
+    if not isinstance(text, str):
+        raise InputError(f"{where} not a string but {text!r:.60}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        surrogate = f"U+{ord(text[error.start]):04X} at character {error.start}"
+        raise InputError(f"{where} not valid Unicode: it holds the lone surrogate {surrogate}") from error
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = [f"{name!r:.60}" for name in names]
+    if not shown:
+        return "no columns"
+    more = len(shown) - _MAX_NAMES_SHOWN
+    label = "the column" if len(shown) == 1 else "the columns"
+    return f"{label} {', '.join(shown[:_MAX_NAMES_SHOWN])}" + (f" and {more} more" if more > 0 else "")
+
+
+def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
+    """Decode lines. They end at a line feed only: a text may hold the other characters at which Python splits."""
+    for number, line in enumerate(stream, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            reason = f"{error.reason} at byte {error.start}"
+            if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                reason = "it looks like UTF-16. Save the file as UTF-8"
+            raise InputError(f"{name}, line {number} is not UTF-8: {reason}") from error
+        if text:  # a file of a byte order mark alone has no line
+            yield text
+
+
+def _read_lines(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, Record]]:
+    for number, line in enumerate(lines, 1):
+        yield number, {source.column: line.removesuffix("\n").removesuffix("\r")}
+
+
+def _read_jsonl(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, Record]]:
+    blank = None
+    for number, line in enumerate(lines, 1):
+        if not line.strip(_JSON_SPACE):
+            blank = blank or number
+            continue
+        _check_no_blank(blank, source)
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{source.name}, line {number} is not JSON: {error}") from error
+        if not isinstance(record, dict):
+            raise InputError(f"{source.name}, line {number} should be a JSON object, not {record!r:.60}")
+        yield number, record
+
+
+def _check_no_blank(blank: int | None, source: TextSource) -> None:
+    """Raise InputError if a blank line came before a record. It may be what is left of a record."""
+    if blank is not None:
+        raise InputError(f"{source.name}, line {blank} is blank, and records follow. Remove the line")
+
+
+def _read_csv(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, Record]]:
+    first = next(lines, None)
+    if first is None:
+        return
+    delimiter = source.delimiter or _find_delimiter(first, source)
+    rows = _csv_rows(chain([first], lines), delimiter, source.name)
+    names = _column_names(next(rows)[1], delimiter, source)
+    text_index = names.index(source.column)
+    blank = None
+    for number, row in rows:
+        if not row and len(names) > 1:
+            blank = blank or number
+            continue
+        _check_no_blank(blank, source)
+        row = row or [""]  # of one column, a blank line is an empty text
+        where = f"{source.name}, line {number} has {len(row)} field{'s' if len(row) > 1 else ''}"
+        if len(row) > len(names):
+            raise InputError(f"{where}, the header {len(names)}. Quote a field that holds {delimiter!r}")
+        if len(row) <= text_index:
+            raise InputError(f"{where}, the header {len(names)}: the column {source.column!r} is missing")
+        yield number, dict(zip_longest(names, row))
+
+
+def _csv_rows(lines: Iterable[str], delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with the number of its first line: a quoted field may hold line ends."""
+    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    number = 1
+    try:
+        for row in reader:
+            yield number, row
+            number = reader.line_num + 1
+    except csv.Error as error:
+        reason = "a quoted field begins in it and never ends" if "unexpected end" in str(error) else error
+        raise InputError(f"{name}, line {number} is not CSV: {reason}") from error
+
+
+def _find_delimiter(header: str, source: TextSource) -> str:
+    """Return the delimiter that gives the header the wanted column: the format's own, if several or none do.
+
+    If none does, a header that only another delimiter splits is split by it, so that the message can name its columns.
+    """
+    own = "\t" if source.format == "tsv" else ","
+    if header.count('"') % 2:  # a quoted name goes on in the next line
+        return own
+    columns = {delimiter: _split_line(header, delimiter) for delimiter in (own, *_DELIMITERS)}
+    found = [delimiter for delimiter, names in columns.items() if source.column in names]
+    return found[0] if found else max(columns, key=lambda delimiter: len(columns[delimiter]))
+
+
+def _split_line(line: str, delimiter: str) -> list[str]:
+    try:
+        return next(csv.reader([line], delimiter=delimiter, strict=True), [])
+    except csv.Error:
+        return []
+
+
+def _column_names(header: list[str], delimiter: str, source: TextSource) -> list[str]:
+    """Return the names of the columns. A column without a name is called by its number."""
+    if not header:
+        raise InputError(f"{source.name}, line 1 is blank. It should name the columns")
+    names = [name or f"column {number}" for number, name in enumerate(header, 1)]
+    repeated = [name for index, name in enumerate(names) if name in names[:index]]
+    if repeated:
+        raise InputError(f"{source.name}, line 1 names the column {repeated[0]!r:.60} twice. Rename one")
+    if source.column not in names:
+        raise InputError(
+            f"{source.name}, line 1: the column {source.column!r} is missing. Split at {delimiter!r}, the header has "
+            f"{_listed(names)}. Choose one with --column, or set --delimiter"
+        )
+    return names
+
+
+_READERS: dict[str, Callable[[Iterator[str], TextSource], Iterator[tuple[int, Record]]]] = {
+    "lines": _read_lines,
+    "jsonl": _read_jsonl,
+    "csv": _read_csv,
+    "tsv": _read_csv,
+}

@@ -1,0 +1,284 @@
+"""The file that `embedder encode` writes: vectors as .npy or JSONL. It is written as a stream.
+
+A file appears under its name only when it is whole. If the work ends early, what was written by then is kept: beside
+the file as `NAME.partial`, or in the pipe or on standard output that it went to.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import chain, count
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from embedder.cli.inputs import STDIO, Record
+from embedder.common.files import replacing
+from embedder.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+PRECISIONS = ("float32", "binary", "ubinary")
+_DTYPES = {"float32": "<f4", "binary": "|i1", "ubinary": "|u1"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is written.
+
+    Attributes:
+        format: "npy" or "jsonl".
+        columns: numbers in a row.
+        dtype: of a number, as NumPy spells it.
+    """
+
+    format: str
+    columns: int
+    dtype: str
+
+    @classmethod
+    def of(cls, format: str, dimension: int, precision: str) -> Layout:
+        """Return the layout of vectors of `dimension` numbers. Of binary ones, a byte holds eight numbers."""
+        columns = dimension if precision == "float32" else -(-dimension // 8)
+        return cls(format, columns, _DTYPES[precision])
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a stream holds for certain: so many rows, in so many bytes."""
+
+    rows: int
+    size_bytes: int
+
+
+class Writer(ABC):
+    """Writes vectors to a binary stream, a block at a time.
+
+    Attributes:
+        written: what the stream holds up to the end of the last block.
+    """
+
+    def __init__(self, stream: IO[bytes], layout: Layout) -> None:
+        self._stream, self._layout = stream, layout
+        self.written = Written(0, 0)
+        self._write(0, self.head(0))
+
+    def add(self, records: Sequence[Record], vectors: NDArray[np.generic]) -> None:
+        """Write a block of vectors (k, columns), each with its record."""
+        self._write(len(records), self._block(records, vectors))
+
+    @abstractmethod
+    def head(self, rows: int) -> bytes:
+        """Return what stands before `rows` rows. Its length does not depend on their number."""
+
+    @abstractmethod
+    def _block(self, records: Sequence[Record], vectors: NDArray[np.generic]) -> bytes: ...
+
+    def _write(self, rows: int, content: bytes) -> None:
+        self._stream.write(content)
+        self._stream.flush()
+        self.written = Written(self.written.rows + rows, self.written.size_bytes + len(content))
+
+
+class JsonlWriter(Writer):
+    """Writes each record on a line, with its vector under `embedding`. Numbers have 9 digits, as float32 needs."""
+
+    def head(self, rows: int) -> bytes:
+        """Return nothing: JSONL has no header."""
+        return b""
+
+    def _block(self, records: Sequence[Record], vectors: NDArray[np.generic]) -> bytes:
+        digits = "%.9g" if vectors.dtype.kind == "f" else "%d"
+        lines = []
+        for record, vector in zip(records, vectors.tolist(), strict=True):
+            fields = {name: value for name, value in record.items() if name != "embedding"}
+            start = json.dumps(fields, ensure_ascii=False)[:-1] + (", " if fields else "")
+            numbers = ", ".join([digits % number for number in vector])
+            numbers = numbers.replace("nan", "NaN").replace("inf", "Infinity")  # as Python's json spells them
+            lines.append(f'{start}"embedding": [{numbers}]}}\n')
+        # JSON can hold lone surrogates, and UTF-8 cannot. They become the escapes that they were.
+        return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+class NpyWriter(Writer):
+    """Writes one array of shape (n, columns) in NumPy's format."""
+
+    def head(self, rows: int) -> bytes:
+        """Return the header of the array. NumPy leaves room in it for any number of rows."""
+        import numpy as np
+
+        header = io.BytesIO()
+        shape = (rows, self._layout.columns)
+        fields = {"descr": self._layout.dtype, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, fields)
+        return header.getvalue()
+
+    def _block(self, records: Sequence[Record], vectors: NDArray[np.generic]) -> bytes:
+        return vectors.astype(self._layout.dtype, copy=False).tobytes()
+
+
+_WRITERS: dict[str, type[Writer]] = {"jsonl": JsonlWriter, "npy": NpyWriter}
+OUTPUT_FORMATS = tuple(_WRITERS)
+
+
+def output_format(path: str) -> str:
+    """Return the format of an output file by the ending of its name. Standard output is JSONL.
+
+    Raises:
+        InputError: the ending is unknown.
+    """
+    found = "jsonl" if path == STDIO else Path(path).suffix.lower().removeprefix(".")
+    if found not in OUTPUT_FORMATS:
+        raise InputError(
+            f"the name {path!r} does not say what to write. End it in .npy or .jsonl, or add --output-format"
+        )
+    return found
+
+
+@contextmanager
+def open_output(path: str, layout: Layout) -> Iterator[Writer]:
+    """Open a file, or standard output for "-", to write vectors to.
+
+    If the body raises, what was written before is kept, and a note on the error says where.
+
+    Raises:
+        InputError: standard output is closed, or the file cannot be created.
+        OSError: a write fails.
+    """
+    if path == STDIO:
+        if sys.stdout is None:  # the caller has closed it
+            raise InputError("stdout is closed")
+        with _OPEN_STREAM[layout.format](sys.stdout.buffer, layout, "on standard output") as writer:
+            yield writer
+    elif os.path.exists(path) and not os.path.isfile(path):  # a pipe or a device cannot be replaced
+        with _open_device(path) as stream, _OPEN_STREAM[layout.format](stream, layout, f"in {path}") as writer:
+            yield writer
+    else:
+        target = Path(os.path.realpath(path))
+        if not target.parent.is_dir():
+            raise InputError(f"{path} cannot be written: {target.parent} is not a directory")
+        with _write_file(target, layout) as writer:
+            yield writer
+
+
+@contextmanager
+def _open_device(path: str) -> Iterator[IO[bytes]]:
+    with open(path, "wb") as stream:
+        try:
+            yield stream
+        except BaseException:
+            with suppress(OSError):  # what it refused once, it refuses again, and only the first error has the note
+                stream.close()
+            raise
+
+
+@contextmanager
+def _write_file(target: Path, layout: Layout) -> Iterator[Writer]:
+    with replacing(target) as partial:
+        writer = None
+        try:
+            with _create(partial, target) as stream:
+                writer = _WRITERS[layout.format](stream, layout)
+                yield writer
+            _finish(partial, writer)
+        except BaseException as error:
+            if writer is not None and writer.written.rows:
+                _keep(partial, writer, target, error)
+            raise
+
+
+def _create(partial: Path, target: Path) -> IO[bytes]:
+    try:
+        return partial.open("xb")
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror}") from error
+
+
+def _finish(path: Path, writer: Writer) -> None:
+    """Cut off what follows the last whole block, and write the header that counts its rows."""
+    with path.open("r+b") as stream:
+        stream.truncate(writer.written.size_bytes)
+        stream.write(writer.head(writer.written.rows))
+
+
+def _keep(partial: Path, writer: Writer, target: Path, error: BaseException) -> None:
+    """Give what was written a name beside `target`, and note it on `error`."""
+    try:
+        _finish(partial, writer)
+        if target.is_file():
+            shutil.copymode(target, partial)
+        kept = _unused_name(target)
+        partial.rename(kept)
+    except OSError as reason:
+        error.add_note(f"what was encoded cannot be kept: {reason}")
+    else:
+        _note(error, writer, f"in {kept}")
+
+
+def _unused_name(target: Path) -> Path:
+    """Return `NAME.partial`. If that exists, a number is added: it may hold hours of work."""
+    names = (target.with_name(f"{target.name}.partial{number}") for number in chain([""], count(2)))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def _note(error: BaseException, writer: Writer, place: str) -> None:
+    rows = writer.written.rows
+    if rows:
+        error.add_note(f"what was encoded is kept: {rows:,} record{'s' if rows > 1 else ''} {place}")
+
+
+@contextmanager
+def _write_lines(stream: IO[bytes], layout: Layout, place: str) -> Iterator[Writer]:
+    writer = JsonlWriter(stream, layout)
+    try:
+        yield writer
+    except BaseException as error:
+        _note(error, writer, place)
+        raise
+
+
+@contextmanager
+def _write_array(stream: IO[bytes], layout: Layout, place: str) -> Iterator[Writer]:
+    """Write an array to a stream that cannot be changed later. The rows wait in a file: their number comes first."""
+    with tempfile.TemporaryFile() as file:
+        writer = NpyWriter(file, layout)
+        try:
+            yield writer
+        except BaseException as error:
+            if writer.written.rows:
+                _copy(writer, file, stream)
+                _note(error, writer, place)
+            raise
+        _copy(writer, file, stream)
+
+
+def _copy(writer: Writer, file: IO[bytes], stream: IO[bytes]) -> None:
+    """Copy the array in `file` to `stream`. If the stream does not take it, it is kept in a temporary file."""
+    file.truncate(writer.written.size_bytes)
+    file.seek(0)
+    file.write(writer.head(writer.written.rows))
+    file.seek(0)
+    try:
+        shutil.copyfileobj(file, stream)
+        stream.flush()
+    except BrokenPipeError:  # the reader has seen enough
+        raise
+    except OSError as error:
+        file.seek(0)
+        with tempfile.NamedTemporaryFile(suffix=".npy", delete=False) as kept:
+            shutil.copyfileobj(file, kept)
+        _note(error, writer, f"in {kept.name}")
+        raise
+
+
+_OPEN_STREAM = {"jsonl": _write_lines, "npy": _write_array}

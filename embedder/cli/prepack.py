@@ -1,0 +1,32 @@
+"""`embedder prepack`: weights in the layout of this CPU's kernels."""
+
+import argparse
+
+from embedder.cli.commands import Commands, add_command
+
+_DESCRIPTION = """Write the weights of an artifact once more, in the layout of this CPU's kernels.
+The model then loads faster, and all processes that load it share one copy in
+memory. Prints the directory of each graph.
+
+Use it where the disk cannot be written later, as in container images and cloud
+functions. Elsewhere the first load does the same in the user's cache. The
+files fit one kind of CPU and one version of onnxruntime."""
+_EXAMPLE = "  embedder prepack artifacts/all-MiniLM-L6-v2"
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `embedder prepack`."""
+    parser = add_command(
+        commands, "prepack", "prepare an artifact to load fast", description=_DESCRIPTION, example=_EXAMPLE
+    )
+    parser.add_argument("artifact", metavar="ARTIFACT", help="path or name of a model")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prepack the weights of an artifact and print where they are."""
+    from embedder.artifact.locate import open_artifact
+    from embedder.backends.prepacked import prepack
+
+    for path in prepack(open_artifact(options.artifact)):
+        print(path.parent)

@@ -1,0 +1,62 @@
+"""The text side of a model: token ids to batches of a token budget, and outputs in the caller's order."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK, TOKEN_TYPE_IDS, Graph, Output, TokenizerSettings
+from embedder.backends import Backend
+from embedder.engine.batching import pad, plan_batches
+from embedder.engine.job import Job, fixed_shape
+from embedder.engine.tokenizer import TextTokenizer, TokenIds
+from embedder.inputs import Pair
+
+
+class TextSide:
+    """A graph of texts with its tokenizer, loaded. Safe to call from many threads."""
+
+    def __init__(self, backend: Backend, graph: Graph, tokenizer: TextTokenizer, settings: TokenizerSettings) -> None:
+        self.tokenizer = tokenizer
+        self._backend = backend
+        self._graph = graph
+        self._settings = settings
+
+    def tokenize(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
+        """Return each text's token ids, int32 (tokens,); with token type ids (2, tokens) if the graph takes them."""
+        if TOKEN_TYPE_IDS in self._graph.inputs:
+            return self.tokenizer.with_type_ids(texts)
+        return self.tokenizer(texts)
+
+    def run(self, token_ids: Sequence[TokenIds], output: Output, job: Job) -> NDArray[np.float32]:
+        """Return `output` for texts that `tokenize` has prepared, float32 (texts, *output.shape).
+
+        Many batches run side by side; a single batch has all threads.
+        """
+        values = np.empty((len(token_ids), *fixed_shape(output)), np.float32)
+        device = self._backend.device
+        lengths = [ids.shape[-1] for ids in token_ids]
+        batches = plan_batches(lengths, device.token_budget, device.threads, job.batch_size)
+        single = len(batches) == 1
+
+        def run(rows: NDArray[np.intp]) -> int:
+            feeds = self._feeds([token_ids[row] for row in rows], job.prompt_token_count)
+            values[rows] = self._backend.run(feeds, single_batch=single)[output.name]
+            return len(rows)
+
+        for count in map(run, batches) if single else job.executor.map(run, batches):
+            job.advance(count)
+        return values
+
+    def _feeds(self, token_ids: list[TokenIds], prompt_token_count: int) -> dict[str, NDArray[Any]]:
+        """The graph's inputs for one batch."""
+        typed = TOKEN_TYPE_IDS in self._graph.inputs
+        input_ids, attention_mask = pad([ids[0] for ids in token_ids] if typed else token_ids, self._settings.pad_id)
+        feeds = dict(zip(GRAPH_INPUTS, (input_ids, attention_mask), strict=True))
+        if typed:
+            feeds[TOKEN_TYPE_IDS] = pad([ids[1] for ids in token_ids], 0)[0]
+        if POOLING_MASK in self._graph.inputs:
+            feeds[POOLING_MASK] = attention_mask.copy()
+            feeds[POOLING_MASK][:, :prompt_token_count] = 0
+        return feeds

@@ -1,0 +1,74 @@
+"""Tell images from texts, and name them in messages. Imports no image library."""
+
+import os
+import sys
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+# The longest has five characters; `is_image` relies on it.
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jfif", ".ppm", ".pgm")
+DATA_PREFIX, BASE64_MARK, URL_PREFIXES = "data:image/", ";base64,", ("http://", "https://")
+# Media types are far shorter.
+_MAX_DATA_HEADER_CHARACTERS = 200
+_MAX_NAME_CHARACTERS = 80
+
+
+def is_image(item: object, *, read_paths: bool = False) -> bool:
+    """Return whether `item` is meant as an image: a path, bytes, a file object, a Pillow image or an array.
+
+    A string is a text. With `read_paths` it is an image if it has an image's ending and is an existing file or a web
+    address, or if it is a data URI of an image.
+
+    Example:
+        >>> is_image("cat.png"), is_image(Path("cat.png"))
+        (False, True)
+    """
+    if not isinstance(item, str):
+        known = isinstance(item, bytes | bytearray | memoryview | np.ndarray | os.PathLike)
+        return known or hasattr(item, "read") or is_pillow(item)
+    return read_paths and _names_image(item)
+
+
+def _names_image(text: str) -> bool:
+    if text.startswith(DATA_PREFIX):
+        return BASE64_MARK in text[:_MAX_DATA_HEADER_CHARACTERS]
+    if not text.startswith(URL_PREFIXES) or " " in text:
+        return text[-5:].lower().endswith(IMAGE_ENDINGS) and os.path.isfile(text)
+    try:
+        return urlsplit(text).path.lower().endswith(IMAGE_ENDINGS)
+    except ValueError:
+        return False
+
+
+def is_pillow(item: object) -> bool:
+    """Return whether `item` is an image of Pillow. Pillow is not imported for that: without it, there are none."""
+    module = sys.modules.get("PIL.Image")
+    return module is not None and isinstance(item, getattr(module, "Image", ()))
+
+
+def describe(item: object) -> str:
+    """Return a name of `item` for messages, at most 80 characters long. Never raises."""
+    try:
+        name = _name(item)
+    except Exception:  # whatever a caller's object does
+        name = type(item).__name__
+    return name if len(name) <= _MAX_NAME_CHARACTERS else f"{name[:25]}...{name[-52:]}"
+
+
+def _name(item: Any) -> str:
+    if isinstance(item, str) and item.startswith(DATA_PREFIX):
+        return f"a data URI ({len(item):,} characters)"
+    if isinstance(item, str | os.PathLike):
+        path = os.fsdecode(item)
+        return path if path.isprintable() else ascii(path)
+    if isinstance(item, bytes | bytearray | memoryview):
+        return f"{type(item).__name__} ({memoryview(item).nbytes:,} of them)"
+    if isinstance(item, np.ndarray):
+        return f"an array of shape {item.shape} and dtype {item.dtype}"
+    if is_pillow(item):
+        return f"a Pillow image of {item.width} x {item.height}"
+    if hasattr(item, "read"):
+        return f"the file object {getattr(item, 'name', '') or type(item).__name__}"
+    return type(item).__name__

@@ -1,0 +1,110 @@
+"""The golden artifacts in tests/golden: small artifacts of every released manifest format, byte for byte.
+
+The names are `artifact-vFORMAT[-KIND]`. Files of a released format never change. When the format changes, keep the old
+directories, add the new names to `ARTIFACTS` and write them: `python -m tests.golden_artifacts`, from the root.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from embedder.artifact.manifest import (
+    FORMAT_VERSION,
+    Candidate,
+    Parity,
+    Quality,
+    Source,
+    read_manifest,
+    write_manifest,
+)
+from tests.tiny import add_image_graph, add_int8_graph, described, redescribe, write_tiny_artifact, write_tiny_ranker
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# What texts.npy, images.npy, prompts.npy and scores.npy hold the vectors and scores of.
+TEXTS = ("the cat sat", "query", "a b c d e f the cat dog sat on mat document long short word", "")
+IMAGES = list(np.random.default_rng(3).integers(0, 256, (4, 2, 2, 3), np.uint8))
+PROMPT = "query : "
+PAIRS = (("the cat", "a dog sat on"), ("query", ""), ("long " * 20, "short"))
+LABELS = 3
+
+
+def write_full(directory: Path) -> None:
+    """Write an artifact with texts and images, int8 graphs, prompts, and a value in every field that may have one."""
+    write_tiny_artifact(directory)
+    add_int8_graph(directory)
+    add_image_graph(directory)
+    manifest = read_manifest(directory)
+    assert manifest.images is not None
+    fp32, int8, image = manifest.graphs
+    # The int8 image graph is the fp32 one under another name.
+    for file in (image.file, image.weights):
+        shutil.copy(directory / file.name, directory / file.name.replace("image.", "image.int8."))
+    int8_image = replace(
+        int8,
+        modality="image",
+        inputs=image.inputs,
+        file=described(directory / "image.int8.onnx"),
+        weights=described(directory / "image.int8.onnx.data"),
+    )
+    full = replace(
+        manifest,
+        source=Source("org/tiny", "0123456789abcdef0123456789abcdef01234567", "f" * 64),
+        images=replace(manifest.images, parity=Parity("sentence-transformers 6.2.0", 16, 0.999, 0.25)),
+        prompts={"query": PROMPT, "passage": "字: "},
+        default_prompt_name="document",
+        graphs=(
+            replace(fp32, form="fused", candidates=(Candidate("traced", 2.5), Candidate("fused", 1.25))),
+            replace(int8, quality=Quality(120, 0.998, 0.99)),
+            image,
+            int8_image,
+        ),
+        parity=Parity("sentence-transformers 6.2.0", 120, 1.0, 1e-07),
+        tools={"embedder-export": "0.1.0", "onnx": "1.23.2"},
+        extra={"org.example": {"note": ["any", "JSON", 1, 0.5, None, True]}},
+    )
+    write_manifest(full, directory)
+
+
+def write_prompt(directory: Path) -> None:
+    """Write an artifact that leaves the prompt's tokens out of the pooling."""
+    write_tiny_artifact(directory, include_prompt=False, image_model="org/tiny-images", similarity_fn_name="dot")
+
+
+def write_ranker(directory: Path) -> None:
+    """Write an artifact that gives a pair of texts three scores."""
+    write_tiny_ranker(directory, labels=LABELS)
+
+
+# How each artifact of the current format was written. Those of older formats were written by older code.
+ARTIFACTS: dict[str, Callable[[Path], None]] = {
+    "artifact-v5": write_full,
+    "artifact-v5-prompt": write_prompt,
+    "artifact-v5-ranker": write_ranker,
+}
+
+
+def write_with_golden_files(name: str, directory: Path) -> None:
+    """Write the artifact `name` with today's code, but around the golden graphs and tokenizer.
+
+    Other versions of onnx and tokenizers may write the same graph in other bytes, and the manifest has their digests.
+    """
+    ARTIFACTS[name](directory)
+    for file in read_manifest(directory).files:
+        shutil.copy(GOLDEN / name / file.name, directory)
+    redescribe(directory)
+
+
+if __name__ == "__main__":
+    for name in ARTIFACTS:
+        if (GOLDEN / name).exists():
+            print(f"tests/golden/{name} is there already, and stays as it is")
+        else:
+            with tempfile.TemporaryDirectory() as scratch:
+                ARTIFACTS[name](Path(scratch) / name)
+                shutil.copytree(Path(scratch) / name, GOLDEN / name)
+            print(f"wrote tests/golden/{name}, format {FORMAT_VERSION}")

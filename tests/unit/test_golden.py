@@ -1,0 +1,150 @@
+"""Artifacts of every released manifest format load, and give the vectors that they always gave."""
+
+import json
+
+import numpy as np
+import onnxruntime
+import pytest
+
+import embedder
+from embedder.artifact.locate import open_artifact
+from embedder.artifact.manifest import read_manifest, write_manifest
+from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION, upgrade_4_to_5
+from tests.golden_artifacts import (
+    ARTIFACTS,
+    GOLDEN,
+    IMAGES,
+    LABELS,
+    PAIRS,
+    PROMPT,
+    TEXTS,
+    write_full,
+    write_prompt,
+    write_with_golden_files,
+)
+from tests.tiny import expected_score, segments_of
+
+DIRECTORIES = sorted(path.name for path in GOLDEN.glob("artifact-v*"))
+FULL = ["artifact-v4", "artifact-v5"]
+WITH_PROMPT = ["artifact-v4-prompt", "artifact-v5-prompt"]
+
+
+def manifest_json(name):
+    return json.loads((GOLDEN / name / "embedder.json").read_text(encoding="utf-8"))
+
+
+def assert_close(vectors, file):
+    np.testing.assert_allclose(vectors, np.load(GOLDEN / file), rtol=0, atol=1e-6)
+
+
+def test_every_format_that_can_be_read_has_a_golden_artifact():
+    found = {manifest_json(name)["format_version"] for name in DIRECTORIES}
+    assert found == set(range(OLDEST_VERSION, FORMAT_VERSION + 1))
+    assert set(DIRECTORIES) == {*FULL, *WITH_PROMPT, *ARTIFACTS}
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_directory_is_whole_and_its_name_has_its_format(name):
+    assert name.split("-")[1] == f"v{manifest_json(name)['format_version']}"
+    assert open_artifact(GOLDEN / name).manifest.format_version == FORMAT_VERSION
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_texts_and_images_have_the_same_vectors_in_every_format(name):
+    model = embedder.Embedder(GOLDEN / name)
+    assert_close(model.encode(TEXTS), "texts.npy")
+    assert_close(model.encode(IMAGES), "images.npy")
+    assert model.prompts["query"] == PROMPT
+
+
+@pytest.mark.parametrize("name", WITH_PROMPT)
+def test_prompts_left_out_of_the_pooling_have_the_same_vectors_in_every_format(name):
+    assert_close(embedder.Embedder(GOLDEN / name).encode(TEXTS, prompt=PROMPT), "prompts.npy")
+
+
+def test_int8_graphs_of_the_golden_artifact_run():
+    model = embedder.Embedder(GOLDEN / "artifact-v5", dtype="int8")
+    assert_close(-model.encode(TEXTS), "texts.npy")
+    assert_close(model.encode(IMAGES), "images.npy")
+
+
+def test_graph_of_the_golden_ranker_gives_its_scores():
+    session = onnxruntime.InferenceSession(GOLDEN / "artifact-v5-ranker" / "model.onnx")
+    for (a, b), golden in zip(PAIRS, np.load(GOLDEN / "scores.npy"), strict=True):
+        a_ids, b_ids = segments_of(a, b)
+        ids = np.array([a_ids + b_ids])
+        types = np.array([[0] * len(a_ids) + [1] * len(b_ids)])
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
+        np.testing.assert_allclose(session.run(["score"], feeds)[0], [golden], rtol=1e-6)
+        np.testing.assert_allclose(expected_score(a_ids, b_ids, labels=LABELS), golden, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ARTIFACTS)
+def test_manifest_written_today_has_the_golden_bytes(name, tmp_path):
+    write_with_golden_files(name, tmp_path / name)
+    golden = (GOLDEN / name / "embedder.json").read_bytes()
+    assert (tmp_path / name / "embedder.json").read_bytes() == golden
+    write_manifest(read_manifest(GOLDEN / name), tmp_path)
+    assert (tmp_path / "embedder.json").read_bytes() == golden
+
+
+def test_golden_manifest_has_a_value_in_every_field_that_may_have_one():
+    """Otherwise a change of how a field is written would go unseen."""
+    empty = set()
+
+    def walk(value, place):
+        if value in (None, [], {}):
+            empty.add(place)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                walk(item, f"{place}.{key}")
+        elif isinstance(value, list):
+            for item in value:
+                walk(item, place)
+
+    content = manifest_json("artifact-v5")
+    walk(content | {"extra": bool(content["extra"])}, "")
+    # The graphs of one dtype have no quality, those of another have one; nothing is cropped; and an artifact that takes
+    # images names no other model for them.
+    assert empty == {".graphs.quality", ".graphs.candidates", ".images.crop", ".image_model"}
+    assert manifest_json("artifact-v5-prompt")["image_model"] == "org/tiny-images"
+
+
+@pytest.mark.parametrize(
+    ("old", "write"), [("artifact-v4", write_full), ("artifact-v4-prompt", write_prompt)], ids=["full", "prompt"]
+)
+def test_upgraded_manifest_has_the_fields_of_the_current_format(old, write, tmp_path):
+    write(tmp_path / "new")
+    current = json.loads((tmp_path / "new" / "embedder.json").read_text(encoding="utf-8"))
+    upgraded = upgrade_4_to_5(manifest_json(old))
+    assert upgraded.keys() == current.keys()
+    assert all(graph.keys() == current["graphs"][0].keys() for graph in upgraded["graphs"])
+
+
+def test_upgrade_from_4_changes_these_fields_and_no_others():
+    before = manifest_json("artifact-v4")
+    copy = manifest_json("artifact-v4")
+    after = upgrade_4_to_5(before)
+    assert before == copy
+    output = {"name": "embedding", "kind": "dense", "shape": [8]}
+    for graph in before["graphs"]:
+        assert graph.pop("precision") == "fp32"
+        assert graph.pop("output") == "embedding"
+        graph |= {"dtype": "fp32", "outputs": [output]}
+    assert before.pop("dimension") == 8
+    assert before.pop("similarity") == "cosine"
+    assert after == before | {"format_version": 5, "task": "embed", "similarity_fn_name": "cosine", "extra": {}}
+
+
+def test_manifest_of_format_4_is_read_as_one_of_format_5(tmp_path):
+    manifest = read_manifest(GOLDEN / "artifact-v4")
+    assert (manifest.task, manifest.similarity_fn_name, manifest.dimension, manifest.extra) == (
+        "embed",
+        "cosine",
+        8,
+        {},
+    )
+    assert manifest.graphs[0].dtype == "fp32"
+    write_manifest(manifest, tmp_path)
+    assert json.loads((tmp_path / "embedder.json").read_text(encoding="utf-8"))["format_version"] == 5
+    assert read_manifest(tmp_path) == manifest
