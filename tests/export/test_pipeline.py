@@ -144,7 +144,7 @@ def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, 
     prepack(open_artifact(output))
     export(checkpoint, output)
     assert not (output / "model.int8.onnx").exists()
-    assert not (output / "optimized").exists()
+    assert not (output / "prepacked").exists()
     assert list(tmp_path.iterdir()) == [output]
 
     (output / "thesis.txt").write_text("years of work")

@@ -221,4 +221,5 @@ def _usable_positions(model: PreTrainedModel) -> int | None:
 
 def _vocabulary_size(model: PreTrainedModel) -> int | None:
     table = model.get_input_embeddings()
-    return int(table.num_embeddings) if isinstance(table, torch.nn.Embedding) else None
+    rows: int | None = table.num_embeddings if isinstance(table, torch.nn.Embedding) else None
+    return rows

@@ -90,6 +90,7 @@ def _read_with_modules(location: Location, modules: list[Module], config: Mappin
     if first.kind not in family.module_classes:
         raise CheckpointError(f"the first module is a {first.kind}, and its config.json is of another model")
     settings = read_transformer_settings(first.directory, family)
+    layers = _read_all_layers(location, modules[1:], family, config)
     return Checkpoint(
         location.directory,
         first.directory,
@@ -97,7 +98,7 @@ def _read_with_modules(location: Location, modules: list[Module], config: Mappin
         location.repository,
         digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS]),
         family,
-        _read_all_layers(location, modules[1:], family, config),
+        layers,
         image_model=IMAGE_MODELS.get(location.name),
         max_seq_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case")),
