@@ -64,7 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report(f"reading the checkpoint {options.model}")
         _quieten_libraries()
         checkpoint = read_checkpoint(options.model)
-        manifest = export(checkpoint, options.output, report, converter=options.converter, dtypes=options.dtypes)
+        manifest = export(
+            checkpoint,
+            options.output,
+            report,
+            converter=options.converter,
+            dtypes=options.dtypes,
+            verification=options.verify,
+        )
     except EmbedderError as error:
         # Other libraries' messages, which ours may end in, have many lines.
         print(f"embedder-export: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -89,8 +96,8 @@ def _dtypes(names: str) -> tuple[str, ...]:
 def _describe(parity: Parity | None) -> str:
     if parity is None:
         return (
-            "not compared, for neither sentence-transformers is installed nor has the checkpoint a usable graph of its "
-            "own; every family's builder is, in the tests"
+            "not compared: no sentence-transformers that reads the checkpoint is installed, and the checkpoint has no "
+            "usable graph of its own; the tests compare the builder of every family"
         )
     return (
         f"with {parity.reference}, smallest cosine {parity.min_cosine:.8f}, largest difference "

@@ -21,6 +21,7 @@ from embedder_export.errors import CheckpointError
 from embedder_export.graph.files import save_graph
 from embedder_export.head.head import add_head
 from embedder_export.tokenizer.convert import convert_tokenizer
+from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.verify.verify import (
     MIN_MEAN_COSINE,
     MIN_QUALITY_COSINE,
@@ -43,6 +44,7 @@ def export(
     *,
     converter: str = "auto",
     dtypes: Collection[str] | None = None,
+    verification: str = "auto",
 ) -> Manifest:
     """Export `checkpoint` to the directory `output`; `report` is told of each stage.
 
@@ -54,6 +56,7 @@ def export(
         report: called with a line at each stage.
         converter: one of `convert.CONVERTERS`.
         dtypes: those of `DTYPES` to write; None for all that are good enough.
+        verification: one of `verify.VERIFICATIONS`.
 
     Raises:
         EmbedderError: its subclasses in `embedder_export.errors`.
@@ -62,7 +65,8 @@ def export(
         report("converting to ONNX")
         bodies = convert_bodies(checkpoint, converter, Path(scratch, "bodies"), report)
         text = bodies[TEXT]
-        tokenizer = convert_tokenizer(checkpoint, text.max_position_embeddings, text.usable_positions)
+        limits = ModelLimits(text.max_position_embeddings, text.usable_positions, text.vocabulary_size)
+        tokenizer = convert_tokenizer(checkpoint, limits)
         images = None
         if IMAGE in bodies:
             images = read_images(checkpoint.transformer, bodies[IMAGE].image_size, bodies[IMAGE].usable_positions)
@@ -77,7 +81,7 @@ def export(
         manifest = write_artifact(stage, checkpoint, tokenizer, images, choices, dimension)
         write_manifest(manifest, stage)
 
-        parity, of_images = verify(stage, checkpoint, report)
+        parity, of_images = verify(stage, checkpoint, report, verification)
         if images is not None:
             images = replace(images, parity=of_images)
         manifest = replace(manifest, parity=parity, images=images)

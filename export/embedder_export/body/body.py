@@ -21,6 +21,7 @@ class Body:
     max_position_embeddings: what the configuration has by this name, if anything.
     usable_positions: rows of its table of positions that a text can use, or an image does, if it has one.
     image_size: of a transformer of images, pixels a side.
+    vocabulary_size: of a transformer of texts, rows of its table of word embeddings.
     """
 
     forms: Iterable[tuple[str, ir.Model]]
@@ -28,3 +29,4 @@ class Body:
     max_position_embeddings: int | None
     usable_positions: int | None
     image_size: int | None = None
+    vocabulary_size: int | None = None

@@ -51,7 +51,8 @@ def trace_body(checkpoint: Checkpoint, directory: Path) -> Body:
     if positions == -1:  # XLNet's way to say that there is no such number
         positions = None
     forms = fused_forms(path, config.hidden_size, getattr(config, "num_attention_heads", 0))
-    return Body(forms, config.hidden_size, positions, usable_positions)
+    rows = getattr(config, "vocab_size", None)
+    return Body(forms, config.hidden_size, positions, usable_positions, vocabulary_size=rows)
 
 
 def trace_clip(checkpoint: Checkpoint, directory: Path) -> dict[str, Body]:
@@ -70,7 +71,8 @@ def _trace_side(checkpoint: Checkpoint, directory: Path, modality: str) -> Body:
     RemoveUnusedNodesPass()(graph)
     if modality == TEXT:
         positions = config.max_position_embeddings
-        return Body([("traced", graph)], config.projection_dim, positions, positions)
+        rows = config.vocab_size
+        return Body([("traced", graph)], config.projection_dim, positions, positions, vocabulary_size=rows)
     positions = (config.image_size // config.patch_size) ** 2 + 1
     return Body([("traced", graph)], config.projection_dim, None, positions, config.image_size)
 

@@ -26,6 +26,7 @@ from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NoReferenceError
 from embedder_export.graph.operators import new_graph
 from embedder_export.head.head import add_head
+from embedder_export.tokenizer.transformers5 import needs_version_5
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -51,7 +52,8 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     Of a CLIP it takes images, too, as uint8 (height, width, 3).
 
     Raises:
-        CheckpointError: sentence-transformers cannot load it, or, later, fails on texts or images.
+        NoReferenceError: transformers 5 saved the tokenizer, and the one that is installed cannot read it.
+        CheckpointError: sentence-transformers cannot load it for another reason, or, later, fails on texts or images.
     """
     if find_spec("sentence_transformers") is None:
         return None
@@ -67,6 +69,11 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
             model_kwargs={"attn_implementation": "eager"},  # the checkpoint may name none that would be fetched
         )
     except Exception as error:  # it raises whatever the checkpoint led to
+        if needs_version_5(checkpoint.transformer) and int(version("transformers").partition(".")[0]) < 5:
+            raise NoReferenceError(
+                f"sentence-transformers cannot load {checkpoint.name}: transformers 5 saved its tokenizer, and "
+                f"transformers {version('transformers')} is installed"
+            ) from error
         raise CheckpointError(f"sentence-transformers cannot load {checkpoint.name}: {error}") from error
     # Padded on the left, its vectors depend on their batch-mates wherever positions are counted from the padding's
     # start. Padded on the right each is what it is alone.

@@ -35,25 +35,39 @@ def check_verification(wanted: str) -> None:
 
 
 def verify(
-    artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]
+    artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None], verification: str = "auto"
 ) -> tuple[Parity | None, Parity | None]:
     """Compare the two on texts, and on images if the model takes them; None for what there is nothing to compare with.
 
-    The reference is sentence-transformers, where it is installed; else, of texts, the checkpoint's own graph.
+    The reference is sentence-transformers, where it is installed and reads the checkpoint; else, of texts, the
+    checkpoint's own graph. With the `verification` "reference" it is sentence-transformers alone.
 
     Raises:
+        NoReferenceError: sentence-transformers is asked for, and cannot read the tokenizer that transformers 5 saved.
         ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_DIFFERENCE`, of
             images `MIN_IMAGE_COSINE` and `MAX_IMAGE_DIFFERENCE`; or a vector is not finite, even without a reference.
         CheckpointError: sentence-transformers itself fails on the checkpoint, or the artifact does.
     """
     try:
         model = Embedder(artifact, provider="cpu", dtype="fp32")
-        load = cache(partial(sentence_transformers_reference, checkpoint, model.max_seq_length))
+        load = cache(partial(_load_reference, checkpoint, model.max_seq_length, report, verification))
         of_texts = _verify_texts(model, artifact, checkpoint, load, report)
         of_images = _verify_images(model, checkpoint, load, report) if IMAGE in model.modalities else None
     except ArtifactError as error:
         raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
     return of_texts, of_images
+
+
+def _load_reference(
+    checkpoint: Checkpoint, max_seq_length: int, report: Callable[[str], None], verification: str
+) -> Reference | None:
+    try:
+        return sentence_transformers_reference(checkpoint, max_seq_length)
+    except NoReferenceError as error:
+        if verification == "reference":
+            raise
+        report(str(error))
+        return None
 
 
 def _verify_texts(

@@ -58,7 +58,8 @@ def build_bodies(checkpoint: Checkpoint) -> dict[str, Body]:
     tokens = family.build(net, values)
     width = getattr(values, family.width)
     model = new_model(graph, tokens, width)
-    return {TEXT: Body([(NATIVE, model)], width, values.max_position_embeddings, family.usable_positions(values))}
+    positions, usable = values.max_position_embeddings, family.usable_positions(values)
+    return {TEXT: Body([(NATIVE, model)], width, positions, usable, vocabulary_size=values.vocab_size)}
 
 
 def _renamed(weights: Weights, base: str) -> Weights:

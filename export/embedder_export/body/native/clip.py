@@ -88,7 +88,8 @@ def _text_body(config: Any, weights: Weights, dimension: int) -> Body:
     pooled = _encoder(net, x, name, config, sees="before", at=op.Squeeze(end, op.constant([1])), mask=until_end)
     pooled = net.layer_norm(pooled, f"{name}.final_layer_norm", width, config.layer_norm_eps)
     features = net.linear(pooled, "text_projection", width, dimension, has_bias=False)
-    return Body([(NATIVE, new_model(graph, features, dimension, pooled=True))], dimension, rows, rows)
+    model = new_model(graph, features, dimension, pooled=True)
+    return Body([(NATIVE, model)], dimension, rows, rows, vocabulary_size=config.vocab_size)
 
 
 def _image_body(config: Any, weights: Weights, dimension: int) -> Body:
