@@ -1,5 +1,6 @@
 """What an export is compared with, and what it says where there is nothing to compare with."""
 
+import json
 import re
 import sys
 
@@ -11,11 +12,11 @@ import torch
 from embedder_export import pipeline
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
-from embedder_export.errors import CheckpointError, ParityError
+from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
 from embedder_export.verify.reference import OWN_GRAPH
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_own_graph
+from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_json, write_own_graph
 
 
 @pytest.fixture
@@ -170,6 +171,37 @@ def test_sentence_transformers_that_is_broken_is_not_passed_over(tmp_path, monke
     monkeypatch.setattr("sentence_transformers.SentenceTransformer", broken)
     with pytest.raises(CheckpointError, match="sentence-transformers cannot load checkpoint: torch is broken"):
         export(write_checkpoint(tmp_path / "checkpoint"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "reason"),
+    [
+        (
+            "config_sentence_transformers.json",
+            {"__version__": {"sentence_transformers": "99.2.0"}},
+            r"which sentence-transformers 99\.2\.0 saved, and sentence-transformers 5\.[0-9.]+ is installed",
+        ),
+        (
+            "config.json",
+            {"transformers_version": "99.0.0.dev0"},
+            r"which transformers 99\.0\.0\.dev0 saved, and transformers 4\.[0-9.]+ is installed",
+        ),
+    ],
+)
+def test_sentence_transformers_that_is_too_old_is_passed_over(checkpoint, tmp_path, file, changes, reason):
+    """Newer versions name the modules otherwise: this one knows no such module."""
+    modules = json.loads((checkpoint / "modules.json").read_text(encoding="utf-8"))
+    modules[2]["type"] = "sentence_transformers.base.modules.newer.Normalize"
+    write_json(checkpoint / "modules.json", modules)
+    with pytest.raises(CheckpointError, match="sentence-transformers cannot load checkpoint: No module named"):
+        export(checkpoint, tmp_path)
+    content = json.loads((checkpoint / file).read_text(encoding="utf-8")) if (checkpoint / file).exists() else {}
+    write_json(checkpoint / file, content | changes)
+    parity, lines = export(checkpoint, tmp_path)
+    assert parity.reference == OWN_GRAPH
+    assert any(re.fullmatch(f"sentence-transformers cannot load checkpoint, {reason}", line) for line in lines)
+    with pytest.raises(NoReferenceError, match=reason):
+        export(checkpoint, tmp_path, verification="reference")
 
 
 def test_converter_by_the_command_line(tmp_path, capsys):

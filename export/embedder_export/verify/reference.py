@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from embedder.errors import ModelNotFoundError
 from PIL import Image
 
 from embedder_export.body.body import TOKEN_VECTORS
+from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.modules import Layer
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NoReferenceError
@@ -52,7 +54,7 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     Of a CLIP it takes images, too, as uint8 (height, width, 3).
 
     Raises:
-        NoReferenceError: transformers 5 saved the tokenizer, and the one that is installed cannot read it.
+        NoReferenceError: it cannot load the checkpoint, which newer libraries saved than are installed.
         CheckpointError: sentence-transformers cannot load it for another reason, or, later, fails on texts or images.
     """
     if find_spec("sentence_transformers") is None:
@@ -69,11 +71,10 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
             model_kwargs={"attn_implementation": "eager"},  # the checkpoint may name none that would be fetched
         )
     except Exception as error:  # it raises whatever the checkpoint led to
-        if needs_version_5(checkpoint.transformer) and int(version("transformers").partition(".")[0]) < 5:
-            raise NoReferenceError(
-                f"sentence-transformers cannot load {checkpoint.name}: transformers 5 saved its tokenizer, and "
-                f"transformers {version('transformers')} is installed"
-            ) from error
+        newer = _newer_library(checkpoint)
+        if newer is not None:
+            message = f"sentence-transformers cannot load {checkpoint.name}, which {newer}"
+            raise NoReferenceError(message) from error
         raise CheckpointError(f"sentence-transformers cannot load {checkpoint.name}: {error}") from error
     # Padded on the left, its vectors depend on their batch-mates wherever positions are counted from the padding's
     # start. Padded on the right each is what it is alone.
@@ -81,6 +82,25 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     # It fails where its limit is past the table of positions.
     model.max_seq_length = min(model.max_seq_length, max_seq_length)
     return Reference(f"sentence-transformers {version('sentence-transformers')}", _encode_by(model, checkpoint))
+
+
+def _newer_library(checkpoint: Checkpoint) -> str | None:
+    """Say which library saved the checkpoint in a newer version than the installed one; None if none did."""
+    saved = read_json(checkpoint.directory / "config_sentence_transformers.json", dict, default={}).get("__version__")
+    versions = {"sentence-transformers": saved.get("sentence_transformers") if isinstance(saved, dict) else None}
+    config = read_json(checkpoint.transformer / "config.json", dict, default={})
+    versions["transformers"] = "5" if needs_version_5(checkpoint.transformer) else config.get("transformers_version")
+    for library, text in versions.items():
+        installed = version(library)
+        if _release(text) > _release(installed):
+            return f"{library} {text} saved, and {library} {installed} is installed"
+    return None
+
+
+def _release(text: object) -> tuple[int, ...]:
+    """The major and minor number of a version, as far as it has them."""
+    found = re.match(r"(\d+)(?:\.(\d+))?", text) if isinstance(text, str) else None
+    return tuple(int(number) for number in found.groups(default="0")) if found else ()
 
 
 def _encode_by(model: SentenceTransformer, checkpoint: Checkpoint) -> Callable[[list[Any], str | None], np.ndarray]:

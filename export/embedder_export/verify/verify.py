@@ -43,7 +43,7 @@ def verify(
     checkpoint's own graph. With the `verification` "reference" it is sentence-transformers alone.
 
     Raises:
-        NoReferenceError: sentence-transformers is asked for, and cannot read the tokenizer that transformers 5 saved.
+        NoReferenceError: sentence-transformers is asked for, and is too old for the checkpoint.
         ParityError: the smallest cosine is below `MIN_COSINE`, or the largest difference above `MAX_DIFFERENCE`, of
             images `MIN_IMAGE_COSINE` and `MAX_IMAGE_DIFFERENCE`; or a vector is not finite, even without a reference.
         CheckpointError: sentence-transformers itself fails on the checkpoint, or the artifact does.
