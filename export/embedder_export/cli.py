@@ -14,7 +14,7 @@ from embedder.errors import EmbedderError
 from embedder_export import __version__
 from embedder_export.body.convert import CONVERTERS, check_converter
 from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.pipeline import DTYPES, export
+from embedder_export.pipeline import DTYPES, ExportSettings, export
 from embedder_export.verify.parity import VERIFICATIONS, check_verification
 
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph that includes
@@ -38,7 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report(f"reading the checkpoint {options.model}")
         _quieten_libraries()
         checkpoint = read_checkpoint(options.model)
-        manifest = export(checkpoint, options.output, report, converter=options.converter, dtypes=options.dtypes)
+        settings = ExportSettings(options.converter, options.dtypes, options.verify)
+        manifest = export(checkpoint, options.output, report, settings)
     except EmbedderError as error:
         # Our message may end in another library's, which has many lines.
         print(f"embedder-export: error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -103,8 +104,8 @@ def _describe_os_error(error: OSError, output: Path) -> str:
 def _describe_parity(parity: Parity | None) -> str:
     if parity is None:
         return (
-            "not compared: sentence-transformers is not installed, and the checkpoint has no usable graph of its own. "
-            "The tests compare the builder of every family"
+            "not compared: no sentence-transformers that reads the checkpoint is installed, and the checkpoint has no "
+            "usable graph of its own. The tests compare the builder of every family"
         )
     return (
         f"with {parity.reference}, smallest cosine {parity.min_cosine:.8f}, largest difference "

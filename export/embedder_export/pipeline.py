@@ -20,12 +20,28 @@ from embedder_export.samples.feeds import Samples
 from embedder_export.samples.images import image_samples
 from embedder_export.samples.texts import text_samples
 from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer
+from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.verify.parity import verify
 from embedder_export.verify.quality import MIN_COSINE, MIN_MEAN_COSINE, is_good_enough, measure_quality
 from embedder_export.write.artifact import FinishedGraph, Parts, keep_graphs, write_files
 from embedder_export.write.output import staged
 
-__all__ = ["DTYPES", "export"]
+__all__ = ["DTYPES", "ExportSettings", "export"]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How to export.
+
+    Attributes:
+        converter: one of `body.convert.CONVERTERS`.
+        dtypes: those of `DTYPES` to write. None is all that are good enough.
+        verification: one of `verify.parity.VERIFICATIONS`.
+    """
+
+    converter: str = "auto"
+    dtypes: Collection[str] | None = None
+    verification: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -49,9 +65,7 @@ def export(
     checkpoint: Checkpoint,
     output: Path,
     report: Callable[[str], None],
-    *,
-    converter: str = "auto",
-    dtypes: Collection[str] | None = None,
+    settings: ExportSettings = ExportSettings(),
 ) -> Manifest:
     """Export `checkpoint` to the directory `output`, which changes only when everything has passed, parity included.
 
@@ -59,8 +73,7 @@ def export(
         checkpoint: what to export.
         output: where to. An artifact there is replaced.
         report: called with a line at each stage.
-        converter: one of `body.convert.CONVERTERS`.
-        dtypes: those of `DTYPES` to write. None is all that are good enough.
+        settings: how to export it.
 
     Raises:
         EmbedderError: one of its subclasses in `embedder_export.errors`.
@@ -71,11 +84,10 @@ def export(
         384
     """
     with staged(output) as stage, TemporaryDirectory(dir=stage) as scratch:
-        work = _Export(checkpoint, dtypes, report, Path(scratch))
+        work = _Export(checkpoint, settings.dtypes, report, Path(scratch))
         report("converting to ONNX")
-        bodies = convert_bodies(checkpoint, converter, work.scratch / "bodies", report)
-        sizes = bodies[TEXT].sizes
-        tokenizer = convert_tokenizer(checkpoint, sizes.max_position_embeddings, sizes.usable_positions)
+        bodies = convert_bodies(checkpoint, settings.converter, work.scratch / "bodies", report)
+        tokenizer = convert_tokenizer(checkpoint, _limits(bodies[TEXT]))
         images = _read_image_settings(checkpoint, bodies)
         graphs = _finish_graphs(work, bodies, tokenizer, images)
 
@@ -83,13 +95,18 @@ def export(
         manifest = write_files(stage, Parts(checkpoint, tokenizer, images, graphs))
         write_manifest(manifest, stage)
 
-        of_texts, of_images = verify(stage, checkpoint, report)
+        of_texts, of_images = verify(stage, checkpoint, report, settings.verification)
         if images is not None:
             images = replace(images, parity=of_images)
         manifest = replace(manifest, parity=of_texts, images=images)
         manifest = _keep_good_graphs(work, stage, _with_quality(work, stage, manifest))
         write_manifest(manifest, stage)
     return manifest
+
+
+def _limits(body: Body) -> ModelLimits:
+    sizes = body.sizes
+    return ModelLimits(sizes.max_position_embeddings, sizes.usable_positions, sizes.vocabulary_size)
 
 
 def _read_image_settings(checkpoint: Checkpoint, bodies: dict[str, Body]) -> ImageSettings | None:

@@ -75,7 +75,12 @@ def instructor(tmp_path_factory):
     """A small one in the place of the one from the Hub."""
     directory = tmp_path_factory.mktemp("instructor")
     checkpoint = families.seeded(families.instructor, directory / "checkpoint")
-    pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None, dtypes=("fp32",))
+    pipeline.export(
+        read_checkpoint(str(checkpoint)),
+        directory / "artifact",
+        lambda line: None,
+        pipeline.ExportSettings(dtypes=("fp32",)),
+    )
     return directory / "artifact"
 
 
@@ -84,7 +89,7 @@ def clip(tmp_path_factory):
     """Likewise."""
     directory = tmp_path_factory.mktemp("clip")
     checkpoint = read_checkpoint(str(write_clip(directory / "checkpoint")))
-    pipeline.export(checkpoint, directory / "artifact", lambda line: None, dtypes=("fp32",))
+    pipeline.export(checkpoint, directory / "artifact", lambda line: None, pipeline.ExportSettings(dtypes=("fp32",)))
     return directory / "artifact"
 
 

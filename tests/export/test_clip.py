@@ -35,7 +35,9 @@ SIZES = BodySizes(24, usable_positions=17, image_size=IMAGE_SIZE)
 
 
 def quiet_export(checkpoint, output, **options):
-    return pipeline.export(read_checkpoint(str(checkpoint)), output, lambda line: None, **options)
+    return pipeline.export(
+        read_checkpoint(str(checkpoint)), output, lambda line: None, pipeline.ExportSettings(**options)
+    )
 
 
 def sessions_of(bodies, directory):

@@ -31,7 +31,9 @@ TEXTS = [text for text in parity_sentences()[::4] if text.strip()]
 
 
 def quiet_export(checkpoint, output, **options):
-    return pipeline.export(read_checkpoint(str(checkpoint)), output, lambda line: None, **options)
+    return pipeline.export(
+        read_checkpoint(str(checkpoint)), output, lambda line: None, pipeline.ExportSettings(**options)
+    )
 
 
 def integers_of(path):

@@ -12,6 +12,7 @@ from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
 from embedder_export.tokenizer.convert import convert_tokenizer
+from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.write.output import staged
 from transformers import BertModel, Qwen2Config, Qwen2ForCausalLM
 
@@ -38,7 +39,9 @@ PROMPTS = {"query": "find: ", "passage": ""}
 
 def export(model, output, **options):
     """In fp32 alone, for int8 takes seconds and has tests of its own."""
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, dtypes=("fp32",), **options)
+    return pipeline.export(
+        read_checkpoint(str(model)), output, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",), **options)
+    )
 
 
 def reference(checkpoint, texts, **options):
@@ -343,7 +346,7 @@ def test_no_limit_anywhere(tmp_path):
     checkpoint = families.seeded(families.instructor, tmp_path / "t5")
     write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": None})
     edit_json(checkpoint / "tokenizer_config.json", model_max_length=None)
-    assert convert_tokenizer(read_checkpoint(str(checkpoint)), None, None).max_seq_length == 8192
+    assert convert_tokenizer(read_checkpoint(str(checkpoint)), ModelLimits()).max_seq_length == 8192
 
 
 def test_causal_language_model_alone_is_pooled_by_its_last_token(tmp_path):

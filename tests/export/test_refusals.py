@@ -20,7 +20,9 @@ from tests.tiny import tiny_body
 
 def export(model, output, **options):
     """In fp32 alone, for int8 takes seconds and has tests of its own."""
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, dtypes=("fp32",), **options)
+    return pipeline.export(
+        read_checkpoint(str(model)), output, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",), **options)
+    )
 
 
 @pytest.fixture(scope="module")

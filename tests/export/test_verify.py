@@ -1,5 +1,6 @@
 """What an export is compared with, and what it says where there is nothing to compare with."""
 
+import json
 import re
 import sys
 
@@ -11,12 +12,12 @@ import torch
 from embedder_export import pipeline
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
-from embedder_export.errors import CheckpointError, ParityError
+from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
 from embedder_export.verify.own_graph import OWN_GRAPH
 from safetensors.torch import load_file, save_file
 
 from tests import families
-from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_own_graph
+from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_json, write_own_graph
 
 
 @pytest.fixture
@@ -35,7 +36,10 @@ def checkpoint(tmp_path):
 def export(checkpoint, tmp_path, **options):
     lines = []
     manifest = pipeline.export(
-        read_checkpoint(str(checkpoint)), tmp_path / "artifact", lines.append, dtypes=("fp32",), **options
+        read_checkpoint(str(checkpoint)),
+        tmp_path / "artifact",
+        lines.append,
+        pipeline.ExportSettings(dtypes=("fp32",), **options),
     )
     return manifest.parity, lines
 
@@ -131,7 +135,7 @@ class TestWithoutSentenceTransformers:
         assert export(checkpoint, tmp_path)[0] is None
         assert main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
         assert (
-            "not compared: sentence-transformers is not installed, and the checkpoint has no usable graph"
+            "not compared: no sentence-transformers that reads the checkpoint is installed, and"
             in capsys.readouterr().err
         )
 
@@ -204,7 +208,9 @@ def test_more_tokens_than_the_table_has_rows(tmp_path):
     weights = load_file(checkpoint / "model.safetensors")
     name = "embeddings.word_embeddings.weight"
     save_file(weights | {name: weights[name][:20].clone()}, checkpoint / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"checkpoint does not work, as its files do not fit together: .*indices"):
+    with pytest.raises(
+        CheckpointError, match=r"the tokenizer of checkpoint cannot be used: its token .* has only 20 rows"
+    ):
         export(checkpoint, tmp_path)
 
 
@@ -215,6 +221,37 @@ def test_sentence_transformers_that_is_broken_is_not_passed_over(tmp_path, monke
     monkeypatch.setattr("sentence_transformers.SentenceTransformer", broken)
     with pytest.raises(CheckpointError, match="sentence-transformers cannot load checkpoint: torch is broken"):
         export(write_checkpoint(tmp_path / "checkpoint"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "reason"),
+    [
+        (
+            "config_sentence_transformers.json",
+            {"__version__": {"sentence_transformers": "99.2.0"}},
+            r"which sentence-transformers 99\.2\.0 saved, and sentence-transformers 5\.[0-9.]+ is installed",
+        ),
+        (
+            "config.json",
+            {"transformers_version": "99.0.0.dev0"},
+            r"which transformers 99\.0\.0\.dev0 saved, and transformers 4\.[0-9.]+ is installed",
+        ),
+    ],
+)
+def test_sentence_transformers_that_is_too_old_is_passed_over(checkpoint, tmp_path, file, changes, reason):
+    """Newer versions name the modules otherwise: this one knows no such module."""
+    modules = json.loads((checkpoint / "modules.json").read_text(encoding="utf-8"))
+    modules[2]["type"] = "sentence_transformers.base.modules.newer.Normalize"
+    write_json(checkpoint / "modules.json", modules)
+    with pytest.raises(CheckpointError, match="sentence-transformers cannot load checkpoint: No module named"):
+        export(checkpoint, tmp_path)
+    content = json.loads((checkpoint / file).read_text(encoding="utf-8")) if (checkpoint / file).exists() else {}
+    write_json(checkpoint / file, content | changes)
+    parity, lines = export(checkpoint, tmp_path)
+    assert parity.reference == OWN_GRAPH
+    assert any(re.fullmatch(f"sentence-transformers cannot load checkpoint, {reason}", line) for line in lines)
+    with pytest.raises(NoReferenceError, match=reason):
+        export(checkpoint, tmp_path, verification="reference")
 
 
 def test_converter_by_the_command_line(tmp_path, capsys):

@@ -215,7 +215,8 @@ def _usable_positions(model: PreTrainedModel) -> int | None:
         if isinstance(table, torch.nn.Embedding):
             # RoBERTa and its relatives count positions from the padding's id on.
             padding = getattr(module, "padding_idx", None)
-            return table.num_embeddings - (padding + 1 if isinstance(padding, int) else 0)
+            usable: int = table.num_embeddings - (padding + 1 if isinstance(padding, int) else 0)
+            return usable
     return None
 
 

@@ -33,7 +33,7 @@ class _Subject:
         model: the artifact, loaded.
         artifact: its directory.
         checkpoint: what it was made from.
-        load_reference: loads sentence-transformers once. None if that is not installed.
+        load_reference: loads sentence-transformers once. None if that is not installed, or too old.
     """
 
     model: Embedder
@@ -53,33 +53,49 @@ def check_verification(wanted: str) -> None:
 
 
 def verify(
-    artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None]
+    artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None], verification: str = "auto"
 ) -> tuple[Parity | None, Parity | None]:
     """Compare the artifact with a reference, on texts and, if the model takes them, on images.
 
-    The reference is sentence-transformers if it is installed. Otherwise, for texts, it is the checkpoint's own graph.
+    The reference is sentence-transformers if it is installed and reads the checkpoint. Otherwise, for texts, it is the
+    checkpoint's own graph.
 
     Args:
         artifact: its directory.
         checkpoint: what it was made from.
         report: called with a line for each comparison.
+        verification: one of `VERIFICATIONS`. "reference" is sentence-transformers alone.
 
     Returns:
         The parity of texts and of images. None where there is nothing to compare with.
 
     Raises:
+        NoReferenceError: sentence-transformers was asked for, and is too old for the checkpoint.
         ParityError: the vectors are not near enough (`compare.TEXT_LIMITS`, `compare.IMAGE_LIMITS`), or not finite.
         CheckpointError: sentence-transformers fails on the checkpoint, or the artifact does not work.
     """
     try:
         model = Embedder(artifact, provider="cpu", dtype="fp32")
-        load = cache(partial(sentence_transformers_reference, checkpoint, model.max_seq_length))
+        is_required = verification == "reference"
+        load = cache(partial(_load_reference, checkpoint, model.max_seq_length, report, is_required=is_required))
         subject = _Subject(model, artifact, checkpoint, load)
         of_texts = _verify_texts(subject, report)
         of_images = _verify_images(subject, report) if IMAGE in model.modalities else None
     except ArtifactError as error:
         raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
     return of_texts, of_images
+
+
+def _load_reference(
+    checkpoint: Checkpoint, max_seq_length: int, report: Callable[[str], None], *, is_required: bool
+) -> Reference | None:
+    try:
+        return sentence_transformers_reference(checkpoint, max_seq_length)
+    except NoReferenceError as error:
+        if is_required:
+            raise
+        report(str(error))
+        return None
 
 
 def _verify_texts(subject: _Subject, report: Callable[[str], None]) -> Parity | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -10,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.read import Checkpoint
-from embedder_export.errors import CheckpointError
+from embedder_export.errors import CheckpointError, NoReferenceError
 from embedder_export.packages import is_installed
+from embedder_export.tokenizer.transformers5 import needs_version_5
 from embedder_export.verify.compare import Vectors
 
 if TYPE_CHECKING:
@@ -48,7 +51,8 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
         max_seq_length: texts are cut here, in tokens.
 
     Raises:
-        CheckpointError: sentence-transformers cannot load it, or fails later on texts or images.
+        NoReferenceError: it cannot load the checkpoint, which newer libraries saved than are installed.
+        CheckpointError: it cannot load the checkpoint for another reason, or fails later on texts or images.
     """
     if not is_reference_installed():
         return None
@@ -85,7 +89,32 @@ def _load(checkpoint: Checkpoint) -> SentenceTransformer:
         )
         return model
     except Exception as error:  # any error of any library; nothing but its own calls stand in this block
-        raise _failure(f"sentence-transformers cannot load {checkpoint.name}", error) from error
+        problem = f"sentence-transformers cannot load {checkpoint.name}"
+        newer = _newer_library(checkpoint)
+        if newer is not None:
+            raise NoReferenceError(f"{problem}, which {newer}") from error
+        raise _failure(problem, error) from error
+
+
+def _newer_library(checkpoint: Checkpoint) -> str | None:
+    """Say which library saved the checkpoint in a newer version than the installed one. None if none did."""
+    saved = read_json(checkpoint.directory / "config_sentence_transformers.json", dict, default={}).get("__version__")
+    config = read_json(checkpoint.transformer / "config.json", dict, default={})
+    by = {
+        "sentence-transformers": saved.get("sentence_transformers") if isinstance(saved, dict) else None,
+        "transformers": "5" if needs_version_5(checkpoint.transformer) else config.get("transformers_version"),
+    }
+    for library, text in by.items():
+        installed = version(library)
+        if _release(text) > _release(installed):
+            return f"{library} {text} saved, and {library} {installed} is installed"
+    return None
+
+
+def _release(text: object) -> tuple[int, ...]:
+    """Return the major and minor number of a version, as far as it has them."""
+    found = re.match(r"(\d+)(?:\.(\d+))?", text) if isinstance(text, str) else None
+    return tuple(int(number) for number in found.groups(default="0")) if found else ()
 
 
 def _failure(problem: str, error: Exception) -> CheckpointError:
