@@ -118,12 +118,14 @@ class _Input:
     Attributes:
         integers: the activation after shift and smoothing.
         by_row: whether each row has its own scale.
+        scale: of the product of integers: that of the activation, or 1 if each row has its own.
         smooth: the factor of each column, float32 (width,).
         mean: of the sample's columns before shift and smoothing.
     """
 
     integers: _Quantized
     by_row: bool
+    scale: ir.Value
     smooth: Floats
     mean: Floats
 
@@ -214,7 +216,8 @@ def _quantize_input(
         integers = _quantize_by_row(op, x, shifted, signed=source not in _LOWER_BOUNDS)
     else:
         integers = _quantize_by_constant(op, x, shifted)
-    return _Input(integers, by_row, smooth, sample.mean(axis=0))
+    scale = op.constant(1.0) if by_row else integers.scale
+    return _Input(integers, by_row, scale, smooth, sample.mean(axis=0))
 
 
 def _source(x: ir.Value) -> str:
@@ -279,8 +282,7 @@ def _replace(op: Operators, product: _Product, matrix: Floats, x: _Input) -> Non
 
 def _write_product(op: Operators, x: _Input, weights: NDArray[np.int8], scales: Floats, bias: Floats) -> ir.Value:
     columns = op.constant(np.ascontiguousarray(weights.T))
-    scale = op.constant(1.0) if x.by_row else x.integers.scale
-    factors = (x.integers.values, columns, scale, op.constant(scales), x.integers.zero, None)
+    factors = (x.integers.values, columns, x.scale, op.constant(scales), x.integers.zero, None)
     added = op.constant(bias)
     if not x.by_row:
         return op.microsoft("MatMulIntegerToFloat", *factors, added)
