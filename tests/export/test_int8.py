@@ -180,6 +180,13 @@ def test_what_cannot_be_quantised_is_not_written_unless_asked_for(checkpoint, tm
     assert not (tmp_path / "asked").exists()
 
 
+def test_mistakes_of_our_own_are_not_taken_for_the_graphs(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setitem(convert._CONVERTERS, "int8", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        quiet_export(checkpoint, tmp_path / "artifact")
+    assert not (tmp_path / "artifact").exists()
+
+
 def test_what_onnxruntime_has_no_kernel_for_is_not_written(checkpoint, tmp_path, monkeypatch, capsys):
     def broken(path, singles, target):
         model = ir.load(path)

@@ -16,7 +16,7 @@ from embedder_export.tokenizer.convert import convert_tokenizer
 from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.tokenizer.native import read_natively
 from embedder_export.tokenizer.transformers5 import needs_version_5
-from embedder_export.verify.reference import OWN_GRAPH
+from embedder_export.verify.own_graph import OWN_GRAPH
 from tokenizers import AddedToken, pre_tokenizers
 
 from embedder import Embedder

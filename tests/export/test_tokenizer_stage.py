@@ -10,7 +10,7 @@ import transformers
 from embedder_export.body.convert import convert_bodies
 from embedder_export.checkpoint.read import Checkpoint, read_checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
-from embedder_export.pipeline import export
+from embedder_export.pipeline import ExportSettings, export
 from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer
 from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.tokenizer.native import read_natively
@@ -332,13 +332,13 @@ def test_an_id_past_the_table_is_refused_in_every_family(tmp_path, make, convert
     directory = families.seeded(make, tmp_path / "checkpoint")
     families.unpickle(directory)
     checkpoint = read_checkpoint(str(directory))
-    rows = convert_bodies(checkpoint, converter, tmp_path / "bodies", print)[TEXT].vocabulary_size
+    rows = convert_bodies(checkpoint, converter, tmp_path / "bodies", print)[TEXT].sizes.vocabulary_size
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
     assert max(tokenizer.get_vocab().values()) == rows - 1
     tokenizer.add_tokens(["<one more>"])
     tokenizer.save(str(directory / "tokenizer.json"))
     with pytest.raises(CheckpointError, match=f"'<one more>' has the id {rows}, and .* has only {rows} rows"):
-        export(checkpoint, tmp_path / "artifact", print, converter=converter)
+        export(checkpoint, tmp_path / "artifact", print, ExportSettings(converter))
     assert not (tmp_path / "artifact").exists()
 
 

@@ -2,7 +2,7 @@
 
 import gc
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -129,7 +129,10 @@ def _load(checkpoint: Checkpoint, tracing: _Tracing) -> PreTrainedModel:
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(checkpoint.transformer, trust_remote_code=False)
-        kind, config = tracing.load(config)
+    except Exception as error:  # any error of any library; nothing but its own call stands in this block
+        raise _failure(f"transformers cannot load {checkpoint.name}", error) from error
+    kind, config = tracing.load(config)
+    try:
         model, loading = kind.from_pretrained(
             checkpoint.transformer,
             config=config,
@@ -139,17 +142,24 @@ def _load(checkpoint: Checkpoint, tracing: _Tracing) -> PreTrainedModel:
             weights_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # any error of any library; nothing but their own calls stand in this block
-        reason = str(error) or type(error).__name__
-        raise CheckpointError(f"transformers cannot load {checkpoint.name}: {reason}") from error
+    except Exception as error:  # any error of any library; nothing but its own call stands in this block
+        raise _failure(f"transformers cannot load {checkpoint.name}", error) from error
+    _check_weights(checkpoint, model, loading["missing_keys"])
+    return cast(PreTrainedModel, model.eval())
+
+
+def _check_weights(checkpoint: Checkpoint, model: PreTrainedModel, missing_names: Collection[str]) -> None:
     # transformers fills missing weights with random numbers. Token vectors do not depend on a pooler.
-    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    missing = sorted(name for name in missing_names if not name.startswith("pooler."))
     if missing:
         raise CheckpointError(f"the weights of {checkpoint.name} lack {', '.join(missing[:3])} ({len(missing)} in all)")
     for name, parameter in model.named_parameters():
-        if not torch.isfinite(parameter).all():
+        if not name.startswith("pooler.") and not torch.isfinite(parameter).all():
             raise CheckpointError(f"the weights of {checkpoint.name} are not finite: {name} has NaN or infinity in it")
-    return cast(PreTrainedModel, model.eval())
+
+
+def _failure(problem: str, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{problem}: {str(error) or type(error).__name__}")
 
 
 def _trace(model: PreTrainedModel, tracing: _Tracing, checkpoint: Checkpoint, directory: Path) -> Path:
@@ -159,8 +169,7 @@ def _trace(model: PreTrainedModel, tracing: _Tracing, checkpoint: Checkpoint, di
         try:
             _export(model, tracing.describe(model), traced)
         except Exception as error:  # any error of any library; nothing but optimum's work stands in this block
-            reason = str(error) or type(error).__name__
-            raise CheckpointError(f"optimum cannot convert {checkpoint.name}: {reason}") from error
+            raise _failure(f"optimum cannot convert {checkpoint.name}", error) from error
         graph = ir.load(traced)
         inputs = {str(value.name) for value in graph.graph.inputs}
         if inputs != set(tracing.inputs):

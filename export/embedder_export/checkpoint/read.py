@@ -19,7 +19,7 @@ from embedder_export.checkpoint.locate import Location, Module, locate, read_mod
 from embedder_export.checkpoint.transformer import read_config, read_transformer_settings
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import Family
-from embedder_export.families.table import family_of
+from embedder_export.families.table import OTHER, family_of
 
 _CONFIG = "config_sentence_transformers.json"
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -35,8 +35,8 @@ class Checkpoint:
         name: for the manifest and for messages.
         repository: its id on the Hub and its commit, if it comes from there.
         weights_sha256: digest of its weights.
-        family: of its transformer.
         layers: what follows the transformer.
+        family: of its transformer.
         task: what the artifact will be for; one of the manifest's tasks.
         image_model: the model whose image vectors lie in the space of this model's text vectors, if one is known.
         max_seq_length: most tokens of a text, if sentence-transformers' settings say so.
@@ -51,8 +51,8 @@ class Checkpoint:
     name: str
     repository: tuple[str, str] | None
     weights_sha256: str
-    family: Family[Any]
     layers: tuple[Layer, ...]
+    family: Family[Any] = OTHER
     task: str = EMBED
     image_model: str | None = None
     max_seq_length: int | None = None
@@ -97,8 +97,8 @@ def _read_with_modules(location: Location, modules: list[Module], config: Mappin
         location.name,
         location.repository,
         digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS]),
-        family,
         layers,
+        family,
         image_model=IMAGE_MODELS.get(location.name),
         max_seq_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case")),
@@ -139,7 +139,7 @@ def _read_bare(location: Location) -> Checkpoint:
         _check_no_chat_template(directory)
     layers = (_bare_pooling(config),) if family.own_pooling is None else ()
     weights = digest_weights([directory])
-    return Checkpoint(directory, directory, location.name, location.repository, weights, family, layers)
+    return Checkpoint(directory, directory, location.name, location.repository, weights, layers, family)
 
 
 def _check_no_chat_template(directory: Path) -> None:
