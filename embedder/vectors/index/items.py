@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from embedder.common.checks import check_flag
 from embedder.errors import InputError
-from embedder.vectors.arrays import as_embeddings, refuse_container
+from embedder.vectors.arrays import as_embeddings, refuse_container, to_array
 
 _MODEL_HINT = "VectorIndex(model=...), or VectorIndex.load(path, model=...)"
 
@@ -44,7 +44,7 @@ def _as_list_or_array(items: Any) -> Any:
     if isinstance(items, list | np.ndarray):
         return np.atleast_1d(items) if isinstance(items, np.ndarray) else items
     if hasattr(items, "__array__"):  # a Series, an array of pyarrow, a tensor
-        return np.atleast_1d(np.asarray(items))
+        return np.atleast_1d(to_array(items, "items"))
     is_file = hasattr(items, "read")
     if isinstance(items, str) or is_file or not hasattr(items, "__iter__"):
         return [items]

@@ -256,9 +256,9 @@ class VectorIndex(ReadOnly):
             vectors = vectors.reshape(0, self.dimension)
         if vectors.shape[1] != self.dimension:
             raise InputError(f"vectors should be (n, {self.dimension}), not {vectors.shape}")
-        finite = np.isfinite(vectors).all(axis=1)
+        finite = np.isfinite(vectors)
         if not finite.all():
-            raise InputError(f"vectors[{int(np.argmin(finite))}] holds NaN or an infinity")
+            raise InputError(f"vectors[{int(np.argmin(finite.all(axis=1)))}] holds NaN or an infinity")
         return normalize(vectors) if self.similarity == "cosine" else vectors
 
 
