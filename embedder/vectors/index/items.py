@@ -27,15 +27,17 @@ def to_vectors(items: Any, encode: Callable[..., Any] | None, read_paths: bool) 
     check_flag("read_paths", read_paths)
     refuse_container(items, "items", "vectors or texts")
     listed = _as_list_or_array(items)
-    if len(listed) and not _is_numeric(listed[0]):
+    if not len(listed):
+        return np.empty((0, 0), np.float32)
+    if not _is_numeric(listed[0]):
         if encode is None:
             raise InputError(_missing_model(listed[0]))
         options = {"read_paths": True} if read_paths else {}
         listed = encode(listed if isinstance(listed, list) else listed.tolist(), **options)
-    elif isinstance(listed, np.ndarray) and listed.ndim in (3, 4) and encode is not None:
+    elif encode is not None and isinstance(listed[0], np.ndarray) and listed[0].ndim > 1:
         raise InputError(
-            f"vectors should be (n, dim) or (dim,), not {listed.shape}. To add images as arrays, encode them first: "
-            "index.add(model.encode_document(images))"
+            f"items[0] should be a vector, not an array of shape {listed[0].shape}. To add images as arrays, encode "
+            "them first: index.add(model.encode_document(images))"
         )
     return as_embeddings(listed, "vectors")
 
