@@ -225,7 +225,7 @@ class VectorIndex(ReadOnly):
             model: the `Embedder` that made the vectors, so that texts and images can be added and searched for.
 
         Raises:
-            FormatError: this version of embedder does not read the file's version.
+            FormatError: the file was written by a newer version of embedder, in a format that this one does not read.
             ArtifactError: the file cannot be read, is no index, or is damaged.
             InputError: the vectors were made by another model.
 
