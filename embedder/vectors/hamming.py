@@ -39,6 +39,7 @@ def nearest_bits(
     if not width:
         return scores, rows
     height = max(_ROWS_PER_BLOCK, 2 * width)
+    threads = usable_cores() if len(queries) > 1 else 1
     step = max(1, min(_QUERIES_PER_BLOCK, _QUERIES_PER_BLOCK * _ROWS_PER_BLOCK // height))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
@@ -54,16 +55,16 @@ def nearest_bits(
                 for query in range(*queries.indices(len(words))):
                     negative_distances(words[query], block, out=found[query])
 
-            _in_threads(compare, len(words))
+            _in_threads(threads, compare, len(words))
             query, column = candidates(found, width, best.bound)
             best.add(query, column + at, found[query, column])
         scores[part], rows[part] = best.result(total)
     return scores, rows if present is None else present[rows]
 
 
-def _in_threads(task: Callable[[slice], None], count: int) -> None:
-    """Call `task` with slices that cover `count` items, in a thread for each core."""
-    size = -(-count // usable_cores())
+def _in_threads(threads: int, task: Callable[[slice], None], count: int) -> None:
+    """Call `task` with slices that cover `count` items, one for each thread."""
+    size = -(-count // threads)
     if size == count:
         task(slice(0, count))
     else:
