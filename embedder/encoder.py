@@ -106,7 +106,7 @@ class Embedder(ReadOnly):
     def __reduce__(self) -> tuple[Any, ...]:
         if self._has_own_backend:
             raise SettingError("a model with a backend of its own cannot be pickled or copied. Make another Embedder")
-        return _load, (type(self), str(self._artifact.directory.absolute()), self._settings)
+        return _load, (type(self), str(self._artifact.directory), self._settings)
 
     def __enter__(self) -> Embedder:
         return self
