@@ -2,10 +2,10 @@
 
 Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/vectors.py [--vectors N] [--rounds N] [--output FILE]
 
-The programs take turns at each task, so that a machine that slows down slows all of them; the first turn of each is not
-timed. A ratio is the median over the rounds of the peer's time by ours in the same round. Memory is what the process
-has of its own at most during a call, beyond what it had before. (The file is not called kernels.py: transformers would
-import it from any script beside it, in the place of the package of that name.)
+The programs take turns at each task, so a machine that slows down slows all of them. The first turn is not timed. A
+ratio is the other program's time divided by ours in the same round, and the table has the median over the rounds.
+Memory is the largest growth of the anonymous memory of the process during a call. (The file is not named kernels.py,
+because transformers would import it instead of the package of that name.)
 """
 
 import argparse
@@ -31,8 +31,8 @@ from embedder import VectorIndex
 DIM = 384
 QUERIES = 100
 TOP = 10
-# What is mined, clustered and aligned is a hundredth of what is searched.
-SHARE = 100
+# Search uses this many times as many vectors as mining, clustering and alignment.
+SEARCH_FACTOR = 100
 OURS = "embedder"
 REFERENCE = "sentence-transformers"
 
@@ -40,20 +40,21 @@ REFERENCE = "sentence-transformers"
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/kernels.md")
-    parser.add_argument("--vectors", type=int, default=1_000_000, help="how many are searched")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each program at each task")
+    parser.add_argument("--vectors", type=int, default=1_000_000, help="how many vectors to search in")
+    parser.add_argument("--rounds", type=int, default=5, help="timed turns of each program")
     options = parser.parse_args()
     logging.disable(logging.WARNING)  # sentence-transformers' advice about calibration
 
     corpus = vectors(options.vectors, max(2, options.vectors // 200))
     queries = near(corpus, QUERIES)
-    some = vectors(max(100, options.vectors // SHARE), max(2, options.vectors // SHARE // 50))
+    sample = vectors(max(100, options.vectors // SEARCH_FACTOR), max(2, options.vectors // SEARCH_FACTOR // 50))
     parts = [
-        f"Vectors of {DIM} numbers around random centres, of length 1; top {TOP} of {QUERIES} queries. Median seconds "
-        f"of {options.rounds} rounds; times embedder's in brackets; MB that the process grew by during "
-        "the first call, which leaves out what it had freed before and used again.",
+        f"Vectors of {DIM} numbers and length 1 around random centres. Search is for the {TOP} nearest to {QUERIES} "
+        f"queries. Seconds are the median of {options.rounds} rounds. The ratio to embedder's time is in brackets. MB "
+        "is the growth of the process during the first call. Memory that was freed before and is used again is not "
+        "counted.",
         table("search", searches(corpus, queries), options.rounds),
-        table("mining", mining(some), options.rounds),
+        table("mining", mining(sample), options.rounds),
         *quantized(corpus, queries, options.rounds),
         index_table(corpus, queries, options.rounds),
     ]
@@ -64,7 +65,7 @@ def main():
 
 
 def vectors(n, groups):
-    """`n` of length 1, in groups of unlike density, made some at a time: a million take 1.5 GB."""
+    """Return `n` vectors of length 1 in groups of different density. They are made in parts: a million take 1.5 GB."""
     random = np.random.default_rng(n)
     centres = random.standard_normal((groups, DIM), np.float32)
     made = np.empty((n, DIM), np.float32)
@@ -131,7 +132,7 @@ def mining(some):
 
 
 def aligned_by_faiss(source, target, k=4):
-    """As sentence-transformers' and LASER's programs for it do: nearest neighbours both ways, margins by loops."""
+    """Do what the scripts of sentence-transformers and LASER do: nearest neighbours both ways, and margins in loops."""
     source, target = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (source, target))
     found = []
     for one, other in ((source, target), (target, source)):
@@ -208,7 +209,7 @@ def index_table(corpus, queries, rounds):
             save = timed(lambda index=index, path=path: index.save(path))
             del index
             if len(corpus) > 100_000:
-                time.sleep(2.1)  # one that has just been written is not remembered
+                time.sleep(2.1)  # a file that was written just now is not remembered as intact
             first = timed(lambda path=path: VectorIndex.load(path))
             again = timed(lambda path=path: VectorIndex.load(path))
             loaded = VectorIndex.load(path)
@@ -225,7 +226,7 @@ def table(title, tasks, rounds):
     rows = [f"| {title} | {' | '.join(programs)} |", f"|---|{'---:|' * len(programs)}"]
     for task, calls in tasks.items():
         seconds = {program: [] for program in calls}
-        memory = {program: peak(call) for program, call in calls.items()}  # the untimed turn
+        memory = {program: peak(call) for program, call in calls.items()}  # the turn that is not timed
         for _ in range(rounds):
             for program, call in calls.items():
                 seconds[program].append(timed(call))
@@ -250,15 +251,15 @@ def timed(call):
 
 
 def peak(call):
-    """MB of anonymous memory at most during `call`, beyond what there was before."""
+    """Return the largest growth of the anonymous memory during `call`, in MB."""
     if not Path("/proc/self/status").exists():
         call()
         return float("nan")
-    done, before, most = threading.Event(), anonymous(), [0.0]
+    done, before, largest = threading.Event(), anonymous(), [0.0]
 
     def watch():
         while not done.wait(0.002):
-            most[0] = max(most[0], anonymous() - before)
+            largest[0] = max(largest[0], anonymous() - before)
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -267,7 +268,7 @@ def peak(call):
     finally:
         done.set()
         watcher.join()
-    return most[0]
+    return largest[0]
 
 
 def anonymous():

@@ -9,6 +9,7 @@ Example:
 import os
 from typing import TYPE_CHECKING
 
+from embedder.common.cpp_runtime import initialise_cpp_runtime
 from embedder.errors import (
     ArtifactError,
     DependencyError,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from embedder.pool import EncoderPool
     from embedder.results import EncodeResult
     from embedder.vectors.adapters import FaissIndex, UsearchIndex
-    from embedder.vectors.index import VectorIndex
+    from embedder.vectors.index.vector_index import VectorIndex
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
     from embedder.vectors.pairs import bitext_mining, mine_hard_negatives
     from embedder.vectors.quantization import quantize_embeddings, semantic_search_quantized
@@ -95,6 +96,9 @@ __all__ = [
 # in the user's cache, and an uploader in the process. Set the variable to 0 to allow it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+# Before usearch can be imported: see `cpp_runtime`.
+initialise_cpp_runtime()
+
 # Names by module. A module is imported when one of its names is first used, so `import embedder` takes little time.
 _LAZY = {
     "encoder": ("Embedder",),
@@ -103,7 +107,7 @@ _LAZY = {
     "pool": ("EncoderPool",),
     "results": ("EncodeResult",),
     "vectors.adapters": ("FaissIndex", "UsearchIndex"),
-    "vectors.index": ("VectorIndex",),
+    "vectors.index.vector_index": ("VectorIndex",),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),
     "vectors.quantization": ("quantize_embeddings", "semantic_search_quantized"),

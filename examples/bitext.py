@@ -1,10 +1,10 @@
-"""Bitext mining: which sentences of two languages are translations of each other?
+"""Bitext mining: find the sentences of two languages that are translations of each other.
 
 Usage: python examples/bitext.py FILE [--model MODEL] [--texts N]
 
-FILE is a TSV file with a header and a sentence and its translation in each row, such as Tatoeba's test sets. The
-translations are shuffled, and found again. MODEL should know both languages, as LaBSE does (`make export MODEL=LaBSE`);
-all-MiniLM-L6-v2 knows English alone, and finds what looks alike.
+FILE is a TSV file with a header. Each row has a sentence and its translation, as in Tatoeba's test sets. The example
+shuffles the translations and finds them again. MODEL should know both languages, such as LaBSE (`make export
+MODEL=LaBSE`). all-MiniLM-L6-v2 knows only English, and finds sentences that look alike.
 """
 
 import argparse
@@ -19,7 +19,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
-    parser.add_argument("--texts", type=int, help="no more than the first so many")
+    parser.add_argument("--texts", type=int, help="use only the first N rows")
     options = parser.parse_args()
 
     rows = [line.split("\t") for line in options.file.read_text(encoding="utf-8").removesuffix("\n").split("\n")][1:]

@@ -1,9 +1,9 @@
-"""Mining duplicates: which customers of a bank ask for the same thing in other words?
+"""Paraphrase mining: find the customers of a bank who ask for the same thing in other words.
 
 Usage: python examples/duplicate_intents.py FILE [--texts N]
 
-FILE is a TSV file with a header and the columns `label` and `text`, such as banking77's training set; the labels only
-judge what is found. Needs the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
+FILE is a TSV file with a header and the columns `label` and `text`, such as banking77's training set. The labels are
+only used to judge the result. Needs the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
 """
 
 import argparse
@@ -15,7 +15,7 @@ from embedder import Embedder, paraphrase_mining
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    parser.add_argument("--texts", type=int, help="no more than so many, evenly from the whole file")
+    parser.add_argument("--texts", type=int, help="use N texts, evenly spread over the file")
     options = parser.parse_args()
 
     rows = [line.split("\t") for line in options.file.read_text(encoding="utf-8").removesuffix("\n").split("\n")][1:]

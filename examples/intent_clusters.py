@@ -1,10 +1,10 @@
-"""Clusters of requests: communities by NumPy alone, k-means and agglomerative clustering by scikit-learn.
+"""Cluster requests: communities with NumPy alone, k-means and agglomerative clustering with scikit-learn.
 
 Usage: python examples/intent_clusters.py FILE [--texts N]
 
-FILE is a TSV file with a header and the columns `label` and `text`, such as clinc150's validation set; the labels only
-judge the clusters (V-measure: 1 where both are the same). Needs `pip install ".[cluster]"`, and the exported model in
-artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
+FILE is a TSV file with a header and the columns `label` and `text`, such as clinc150's validation set. The labels are
+only used to judge the clusters. A V-measure of 1 means that clusters and labels are the same. Needs
+`pip install ".[cluster]"`, and the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
 """
 
 import argparse
@@ -19,7 +19,7 @@ from embedder import Embedder, community_detection
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    parser.add_argument("--texts", type=int, help="no more than the first so many")
+    parser.add_argument("--texts", type=int, help="use only the first N rows")
     options = parser.parse_args()
 
     rows = [line.split("\t") for line in options.file.read_text(encoding="utf-8").removesuffix("\n").split("\n")][1:]

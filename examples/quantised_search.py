@@ -1,9 +1,9 @@
-"""Quantised search: how much smaller vectors can be, and how many of the nearest are still found.
+"""Quantised search: measure how much smaller vectors can be, and how many of the nearest are still found.
 
 Usage: python examples/quantised_search.py FILE [--texts N]
 
-FILE is a TSV file with a header and the column `text` at its end, such as banking77's training set; each tenth text is
-searched for among the others. Needs the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
+FILE is a TSV file with a header, and `text` is the last column, as in banking77's training set. Every tenth text is a
+query, and the others are the corpus. Needs the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
 """
 
 import argparse
@@ -19,7 +19,7 @@ TOP = 10
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    parser.add_argument("--texts", type=int, help="no more than so many, evenly from the whole file")
+    parser.add_argument("--texts", type=int, help="use N texts, evenly spread over the file")
     options = parser.parse_args()
 
     rows = options.file.read_text(encoding="utf-8").removesuffix("\n").split("\n")[1:]
@@ -30,7 +30,7 @@ def main():
     exact = semantic_search(queries, corpus, top_k=TOP)
     print(f"{len(queries)} queries, {len(corpus)} vectors of {corpus.shape[1]} numbers, {corpus.nbytes / 1e6:.1f} MB")
 
-    # As sentence-transformers has it: codes by the ranges of the corpus, and the query's own numbers to score again.
+    # As in sentence-transformers: the ranges come from the corpus, and the unquantised query scores candidates again.
     for precision in ("int8", "ubinary"):
         codes = quantize_embeddings(corpus, precision, calibration_embeddings=corpus)
         for multiplier in (1, 4, 16):
@@ -41,7 +41,7 @@ def main():
                 f"{precision:8} {codes.nbytes / 1e6:5.1f} MB, {multiplier:2} x scored again: {recall(found, exact):.3f}"
             )
 
-    # An index has int8 codes with a scale for each vector; a binary one scores by them what its bits have found.
+    # An index keeps int8 codes with a scale for each vector. A binary index finds candidates by bits first.
     for precision in ("int8", "binary"):
         index = VectorIndex(corpus.shape[1], precision=precision)
         index.add(corpus)
@@ -49,7 +49,7 @@ def main():
 
 
 def recall(found, exact):
-    """The share of the exact nearest that are found."""
+    """Return the share of the exact nearest that were found."""
     ids = [[{hit["corpus_id"] for hit in row} for row in hits] for hits in (found, exact)]
     return np.mean([len(one & other) / TOP for one, other in zip(*ids, strict=True)])
 

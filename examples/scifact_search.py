@@ -1,10 +1,10 @@
-"""Semantic search over SciFact, with an index that lasts: which abstracts speak to a scientific claim?
+"""Semantic search in SciFact with a saved index: find the abstracts that support or refute a scientific claim.
 
 Usage: python examples/scifact_search.py DIRECTORY [--index FILE] [--documents N]
 
-DIRECTORY has corpus.jsonl, queries.jsonl and qrels.tsv, as BEIR has them. Needs the exported model in artifacts/ (`make
-export MODEL=all-MiniLM-L6-v2`). The first run encodes 5,183 abstracts, which takes a minute or two; with --index the
-next ones load them in milliseconds.
+DIRECTORY has corpus.jsonl, queries.jsonl and qrels.tsv in the format of BEIR. Needs the exported model in artifacts/
+(`make export MODEL=all-MiniLM-L6-v2`). The first run encodes 5,183 abstracts, which takes a minute or two. With
+--index, later runs load them in milliseconds.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from embedder import Embedder, VectorIndex
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--index", type=Path, help="where the index is, or is to be")
-    parser.add_argument("--documents", type=int, help="no more than so many, those that are judged first")
+    parser.add_argument("--index", type=Path, help="the index file. It is made if it does not exist")
+    parser.add_argument("--documents", type=int, help="use N documents, those with judgements first")
     options = parser.parse_args()
 
     model = Embedder("all-MiniLM-L6-v2", dtype="auto")
@@ -48,8 +48,8 @@ def main():
     print(f"{len(claims)} claims in {len(index)} abstracts in {seconds:.2f} s; nDCG@10 {np.mean(gains):.4f}")
 
 
-def read(directory, most):
-    """The abstracts, those that are judged first; the claims that have one; and for each its abstracts."""
+def read(directory, limit):
+    """Return at most `limit` abstracts, those with judgements first, the claims, and the relevant ids of each claim."""
     corpus = [json.loads(line) for line in lines(directory / "corpus.jsonl")]
     texts = {query["_id"]: query["text"] for query in map(json.loads, lines(directory / "queries.jsonl"))}
     relevant = {}
@@ -59,17 +59,17 @@ def read(directory, most):
             relevant.setdefault(claim, set()).add(document)
     judged = set().union(*relevant.values())
     corpus.sort(key=lambda document: document["_id"] not in judged)
-    return corpus[:most], {claim: texts[claim] for claim in relevant}, relevant
+    return corpus[:limit], {claim: texts[claim] for claim in relevant}, relevant
 
 
 def ndcg(found, count):
-    """Of what is found, relevant or not, when there are `count` relevant ones."""
+    """Return nDCG@10 of a ranking. `found` says which ranks are relevant, and `count` documents are relevant in all."""
     discounts = 1 / np.log2(np.arange(2, 12))
     return (discounts[: len(found)] * found).sum() / discounts[:count].sum()
 
 
 def lines(path):
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # some texts hold other line separators
+    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # some texts contain other line separators
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Find the passages of a small collection that answer questions asked in other words.
+"""Find the passages of a small collection that answer questions, even if they use other words.
 
 Usage: python examples/semantic_search.py [QUESTION ...]
 

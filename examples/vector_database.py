@@ -1,9 +1,9 @@
-"""A vector database: the small collection in LanceDB, which keeps it in a local directory, with its texts.
+"""Keep the small collection in a vector database: LanceDB stores vectors and texts in a local directory.
 
 Usage: python examples/vector_database.py DIRECTORY [QUESTION ...]
 
-Needs `pip install lancedb`, and the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`). The database
-lies in DIRECTORY, and is made at the first run.
+Needs `pip install lancedb`, and the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`). The first run
+makes the database in DIRECTORY.
 """
 
 import sys

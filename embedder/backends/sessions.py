@@ -5,6 +5,7 @@ from typing import Any
 
 from embedder.artifact.manifest import Graph
 from embedder.backends.backend import Feeds, Outputs
+from embedder.common.cpp_runtime import check_cpp_runtime
 from embedder.errors import ArtifactError, DependencyError
 
 # onnxruntime's name of the provider that it always has.
@@ -18,6 +19,7 @@ def import_onnxruntime() -> Any:
     Raises:
         DependencyError: it is not installed. The message has the command for a CPU and for a GPU.
     """
+    check_cpp_runtime("onnxruntime")
     try:
         import onnxruntime
     except ImportError as error:

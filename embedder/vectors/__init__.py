@@ -1,5 +1,5 @@
-"""What is done with vectors, on NumPy alone: how near they are, search, mining, fewer bits, and an index that lasts.
+"""What is done with vectors: similarity, search, mining, quantisation, and an index in a file.
 
-`similarity`, `topk` and `hamming` are what the others are made of. Nothing here knows models; the names that users call
-are those of `embedder` itself.
+These modules import NumPy, `embedder.errors`, `embedder.options` and `embedder.common`, and know no models. `arrays`,
+`similarity`, `topk`, `scoring` and `hamming` are the base of the others. Users import all public names from `embedder`.
 """

@@ -1,32 +1,34 @@
-"""The nearest of packed bits, by how many of them differ."""
+"""Find the nearest vectors of packed bits by Hamming distance: the number of bits that differ."""
 
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.common.cores import usable_cores
-from embedder.vectors.topk import Best, candidates
+from embedder.common.executor import shared_executor
+from embedder.vectors.search import Found
+from embedder.vectors.topk import TopK, candidates
 
-# Rows of a block, of which a word each stays in the cache; and queries that are looked at in turn.
-_ROWS = 1 << 14
-_QUERIES = 64
+# Rows in a block. One 64-bit word of each row (128 kB) stays in the cache of one core.
+_ROWS_PER_BLOCK = 1 << 14
+_QUERIES_PER_BLOCK = 64
 _WORD = np.dtype(np.uint64)
-# As many words as have more bits than 16 bits can count.
-_MANY_WORDS = 1024
-# NumPy has counted bits since version 2.0; before that they are looked up.
-_COUNTS = np.array([number.bit_count() for number in range(256)], np.uint8)
+# From this many words on, a row has more bits than 16 bits can count.
+_WORDS_BEYOND_UINT16 = 1024
+# The number of set bits of each byte, for NumPy before 2.0, which has no bitwise_count.
+_BITS_OF_BYTE = np.array([number.bit_count() for number in range(256)], np.uint8)
 
 
 def nearest_bits(
     queries: NDArray[np.uint8], corpus: NDArray[np.uint8], top_k: int, alive: NDArray[np.bool_] | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The rows of `corpus` (m, bytes) that differ from each of `queries` (n, bytes) in the fewest bits.
+) -> Found:
+    """Find the rows of `corpus` (m, bytes) with the smallest Hamming distance to each of `queries` (n, bytes).
+
+    Rows where `alive` (m,) is false are left out.
 
     Returns:
-        The negative numbers of bits, float32, and the rows, int64, both of shape (n, min(top_k, m)), the nearest first;
-        of equal ones the lowest row. Rows of which `alive` (m,) is false do not count.
+        The negative distances, float32, and the row numbers, int64. Both have shape (n, min(top_k, m)), the nearest
+        first. The lower row comes first among equal distances.
     """
     present = None if alive is None else np.flatnonzero(alive)
     total = len(corpus) if present is None else len(present)
@@ -34,25 +36,30 @@ def nearest_bits(
     scores, rows = np.empty((len(queries), width), np.float32), np.empty((len(queries), width), np.int64)
     if not width:
         return scores, rows
-    height = max(_ROWS, 2 * width)
-    step = max(1, min(_QUERIES, _QUERIES * _ROWS // height))
-    with ThreadPoolExecutor(usable_cores(), "embedder") as pool:
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            words = as_words(queries[part]).T
-            best = Best(len(words), width)
-            for at in range(0, total, height):
-                block = as_words(corpus[slice(at, at + height) if present is None else present[at : at + height]])
-                found = np.empty((len(words), block.shape[1]), np.float32)
-                list(pool.map(negative_distances, words, [block] * len(words), found))
-                query, column = candidates(found, width, best.bound)
-                best.add(query, column + at, found[query, column])
-            scores[part], rows[part] = best.result(total)
+    height = max(_ROWS_PER_BLOCK, 2 * width)
+    step = max(1, min(_QUERIES_PER_BLOCK, _QUERIES_PER_BLOCK * _ROWS_PER_BLOCK // height))
+    for start in range(0, len(queries), step):
+        part = slice(start, start + step)
+        words = as_words(queries[part]).T
+        best = TopK(len(words), width)
+        for at in range(0, total, height):
+            block = as_words(corpus[slice(at, at + height) if present is None else present[at : at + height]])
+            found = np.empty((len(words), block.shape[1]), np.float32)
+
+            def compare(
+                task: tuple[NDArray[np.uint64], NDArray[np.float32]], block: NDArray[np.uint64] = block
+            ) -> None:
+                negative_distances(task[0], block, out=task[1])
+
+            list(shared_executor().map(compare, zip(words, found, strict=True)))
+            query, column = candidates(found, width, best.bound)
+            best.add(query, column + at, found[query, column])
+        scores[part], rows[part] = best.result(total)
     return scores, rows if present is None else present[rows]
 
 
 def as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Packed bits (n, bytes) as 64-bit words (words, n), the last one filled up by 0."""
+    """Return packed bits (n, bytes) as 64-bit words (words, n). The last word is filled up with zeros."""
     n, size = codes.shape
     words = np.zeros((n, -(-size // _WORD.itemsize) * _WORD.itemsize), np.uint8)
     words[:, :size] = codes
@@ -60,10 +67,10 @@ def as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def negative_distances(query: NDArray[np.uint64], corpus: NDArray[np.uint64], out: NDArray[np.float32]) -> None:
-    """Write to `out` (n,) in how many bits `query` (words,) and each column of `corpus` (words, n) differ, negated."""
+    """Write the negative distances of `query` (words,) and each column of `corpus` (words, n) to `out` (n,)."""
     different = np.empty(corpus.shape[1], _WORD)
-    # Small numbers add up faster.
-    counts: NDArray[Any] = np.zeros(corpus.shape[1], np.uint16 if len(corpus) < _MANY_WORDS else np.uint32)
+    # Sums of 16-bit integers are faster than of 32-bit ones.
+    counts: NDArray[Any] = np.zeros(corpus.shape[1], np.uint16 if len(corpus) < _WORDS_BEYOND_UINT16 else np.uint32)
     for word, words in zip(query, corpus, strict=True):
         counts += _bit_counts(np.bitwise_xor(words, word, out=different))
     np.negative(counts, out=out, dtype=np.float32, casting="unsafe")
@@ -72,5 +79,6 @@ def negative_distances(query: NDArray[np.uint64], corpus: NDArray[np.uint64], ou
 def _bit_counts(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
     if hasattr(np, "bitwise_count"):
         return np.bitwise_count(words)
-    counts: NDArray[np.uint8] = _COUNTS[words.view(np.uint8)].reshape(-1, _WORD.itemsize).sum(axis=1, dtype=np.uint8)
+    bits = _BITS_OF_BYTE[words.view(np.uint8)].reshape(-1, _WORD.itemsize)
+    counts: NDArray[np.uint8] = bits.sum(axis=1, dtype=np.uint8)
     return counts

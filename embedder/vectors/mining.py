@@ -1,11 +1,14 @@
-"""What a collection holds twice, and what groups it falls into: paraphrases and communities.
+"""Mine a collection for its nearest pairs (paraphrases) and for groups of near vectors (communities).
 
-Both look through all scores of a collection with itself, a block of rows at a time, and keep the few that matter.
+Both compare the collection with itself, a block of rows at a time, and keep the few scores that matter.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,45 +16,85 @@ from numpy.typing import ArrayLike, NDArray
 from embedder.common.checks import check_counts
 from embedder.common.progress import progress_bar
 from embedder.errors import InputError
-from embedder.vectors.search import BLOCK_SCORES, Block, ScoreFunction, relative_error, scorer
-from embedder.vectors.similarity import as_embeddings, as_float32, cos_sim, normalize
-from embedder.vectors.topk import top_k_of_rows
+from embedder.vectors.arrays import as_embeddings, as_float32, refuse_container
+from embedder.vectors.scoring import Block, ScoreFunction, make_scorer, relative_error
+from embedder.vectors.search import SCORES_PER_BLOCK
+from embedder.vectors.similarity import cos_sim, normalize
+from embedder.vectors.topk import best_first, top_k_of_rows
 
-# Bits that a pair of rows takes.
-_BITS = 64
-# The share of a block, inverse, from which on computing all of it again takes less time than what is unsure.
-_MANY_UNSURE = 32
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from embedder.options import EncodeOptions
+
+# The memory of a pair of rows, in bits.
+_BITS_PER_PAIR = 64
+# From this share of uncertain scores on, computing the whole block in float64 is faster.
+_DENSE_UNCERTAIN_SHARE = 1 / 32
+
+# Row numbers i, row numbers j, and scores, each of shape (m,).
+_Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class _MiningOptions:
+    """The options of `paraphrase_mining_embeddings`, checked when this is made."""
+
+    query_chunk_size: int
+    corpus_chunk_size: int
+    max_pairs: int
+    top_k: int
+    score_function: ScoreFunction
+
+    def __post_init__(self) -> None:
+        check_counts(
+            query_chunk_size=self.query_chunk_size,
+            corpus_chunk_size=self.corpus_chunk_size,
+            max_pairs=self.max_pairs,
+            top_k=self.top_k,
+        )
 
 
 def paraphrase_mining(
     model: Any,
     sentences: Iterable[str],
-    show_progress_bar: bool = False,
-    batch_size: int | None = None,
+    *,
     query_chunk_size: int = 5000,
     corpus_chunk_size: int = 100_000,
     max_pairs: int = 500_000,
     top_k: int = 100,
     score_function: ScoreFunction = cos_sim,
-    truncate_dim: int | None = None,
-    prompt_name: str | None = None,
-    prompt: str | None = None,
+    **options: Unpack[EncodeOptions],
 ) -> list[list[float | int]]:
-    """The pairs of `sentences` that are nearest to each other, by the embeddings that `model`, an `Embedder`, gives.
+    """Encode `sentences` and find the pairs of them that are nearest to each other.
 
-    As `paraphrase_mining_embeddings`; the options that it does not have are those of `Embedder.encode`.
+    Args:
+        model: an `Embedder`.
+        sentences: the texts. With an image model they may be images, see `Embedder.encode`.
+        query_chunk_size: see `paraphrase_mining_embeddings`, also for the next four.
+        corpus_chunk_size: see there.
+        max_pairs: see there.
+        top_k: see there.
+        score_function: see there.
+        **options: the options of `Embedder.encode`. `precision` is refused, because pairs are scored in float32.
+
+    Returns:
+        A list of [score, i, j] with i < j, the highest score first.
+
+    Raises:
+        InputError: a sentence or an option cannot be used.
+
+    Example:
+        >>> paraphrase_mining(model, ["A cat sat.", "It rains.", "A cat was sitting."], top_k=1)[0][1:]
+        [0, 2]
     """
-    embeddings = model.encode(
-        sentences,
-        show_progress_bar=show_progress_bar,
-        batch_size=batch_size,
-        truncate_dim=truncate_dim,
-        prompt_name=prompt_name,
-        prompt=prompt,
-    )
-    return paraphrase_mining_embeddings(
-        embeddings, query_chunk_size, corpus_chunk_size, max_pairs, top_k, score_function
-    )
+    mining = _MiningOptions(query_chunk_size, corpus_chunk_size, max_pairs, top_k, score_function)
+    if options.get("precision", "float32") not in ("float32", None):
+        raise InputError(
+            f"paraphrase_mining takes no precision, but got {options['precision']!r}: pairs are scored in float32"
+        )
+    refuse_container(sentences, "sentences", "a list of texts")
+    return _mine(as_embeddings(model.encode(sentences, **options)), mining)
 
 
 def paraphrase_mining_embeddings(
@@ -62,106 +105,120 @@ def paraphrase_mining_embeddings(
     top_k: int = 100,
     score_function: ScoreFunction = cos_sim,
 ) -> list[list[float | int]]:
-    """The pairs of rows of `embeddings` (n, dim) that are nearest to each other.
+    """Find the pairs of rows of `embeddings` that are nearest to each other.
 
-    A pair counts where one of the two has the other among its `top_k` + 1 nearest, itself included, of a chunk of the
-    corpus, and its score is above -1 (so NaN never counts). It counts for each of the two of which that holds, and of
-    all that count the best `max_pairs` - 1 are kept: as in sentence-transformers, which hence gives some half as many
-    pairs as that. Of equal scores the lower rows are kept.
+    A pair is a candidate if one of its rows is among the `top_k` nearest of the other. The best `max_pairs` candidates
+    are returned, each once.
 
     Args:
         embeddings: (n, dim).
-        query_chunk_size: most rows that are scored at once.
-        corpus_chunk_size: most rows that they are scored with at once.
-        max_pairs: how many are looked for, as said above.
-        top_k: how many of a row's nearest may be its pairs.
-        score_function: as `semantic_search` has it.
+        query_chunk_size: the largest number of rows that are scored together.
+        corpus_chunk_size: the largest number of rows that they are scored with together. The two chunk sizes bound
+            the memory and do not change the result.
+        max_pairs: the largest number of pairs to return.
+        top_k: how many of each row's nearest rows to consider.
+        score_function: see `semantic_search`. It must be symmetric.
 
     Returns:
-        A list of [score, i, j] with i < j, the highest score first; of equal scores, the lowest i and j. They are taken
-        from products in float32 as they are, so the scores of copies may differ in the last digit.
+        A list of [score, i, j] with i < j, the highest score first. The lower rows come first among equal scores. A
+        score of NaN or -inf is left out. Scores are float32 products, so the scores of copies may differ in the last
+        digit.
 
     Raises:
-        InputError: embeddings are not such an array, or a number is not at least 1.
+        InputError: the embeddings have another shape, or an option is not a whole number of at least 1.
+
+    Example:
+        >>> paraphrase_mining_embeddings([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], max_pairs=1)
+        [[1.0, 0, 2]]
     """
-    check_counts(
-        query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size, max_pairs=max_pairs, top_k=top_k
-    )
-    rows = as_float32(as_embeddings(embeddings))
-    if score_function is cos_sim:
+    mining = _MiningOptions(query_chunk_size, corpus_chunk_size, max_pairs, top_k, score_function)
+    return _mine(as_embeddings(embeddings), mining)
+
+
+def _mine(embeddings: NDArray[np.generic], options: _MiningOptions) -> list[list[float | int]]:
+    rows = as_float32(embeddings)
+    if options.score_function is cos_sim:
         rows = normalize(rows)
-    pairs = _Pairs(max_pairs - 1)
-    for corpus_start in range(0, len(rows), corpus_chunk_size):
-        corpus = rows[corpus_start : corpus_start + corpus_chunk_size]
-        step = min(query_chunk_size, max(1, BLOCK_SCORES // len(corpus)))
-        for start in range(0, len(rows), step):
-            scores = _scores(rows[start : start + step], corpus, score_function)
-            i, j, found = top_k_of_rows(scores, top_k + 1, pairs.least)
-            pairs.add(i + start, j + corpus_start, found)
+    pairs = _BestPairs(options.max_pairs)
+    width = max(1, min(options.corpus_chunk_size, len(rows)))
+    step = min(options.query_chunk_size, max(1, SCORES_PER_BLOCK // width))
+    for start in range(0, len(rows), step):
+        pairs.add(*_nearest_others(rows, slice(start, start + step), pairs.bound, options))
     return pairs.result()
 
 
-def _scores(queries: NDArray[np.float32], corpus: NDArray[np.float32], function: ScoreFunction) -> NDArray[np.float32]:
+def _nearest_others(rows: NDArray[np.float32], part: slice, bound: np.float32, options: _MiningOptions) -> _Pairs:
+    """Return the `top_k` nearest other rows of each row in `part` that score above `bound`, in no order."""
+    found: list[_Pairs] = []
+    for at in range(0, len(rows), options.corpus_chunk_size):
+        scores = _score_block(rows[part], rows[at : at + options.corpus_chunk_size], options.score_function)
+        own = np.arange(part.start - at, part.start - at + len(scores))
+        inside = np.flatnonzero((own >= 0) & (own < scores.shape[1]))
+        scores[inside, own[inside]] = np.nan  # a row is no pair with itself
+        i, j, block_scores = top_k_of_rows(scores, options.top_k, bound)
+        found.append((i + part.start, j + at, block_scores))
+    i, j, all_scores = (np.concatenate(column) for column in zip(*found, strict=True))
+    if len(found) > 1:
+        order, rank = best_first(i, j, all_scores)
+        order = order[rank < options.top_k]
+        i, j, all_scores = i[order], j[order], all_scores[order]
+    return i, j, all_scores
+
+
+def _score_block(
+    queries: NDArray[np.float32], corpus: NDArray[np.float32], function: ScoreFunction
+) -> NDArray[np.float32]:
+    """Return scores (n, m), in an array that may be written to."""
     if function is cos_sim:  # the rows have length 1 already
         return queries @ corpus.T
-    return scorer(queries, function).roughly(Block(corpus))[0]
+    with np.errstate(all="ignore"):
+        return np.array(make_scorer(queries, function).score_float32(Block(corpus)).values)
 
 
-class _Pairs:
-    """The best `most` of the (score, i, j) that are offered.
+class _BestPairs:
+    """The best `limit` pairs (i, j) that are offered, each counted once.
 
     Attributes:
-        least: what a score has to be above.
+        bound: only scores above it can still be among the best.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._parts: list[tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]] = []
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._parts: list[_Pairs] = []
         self._held = 0
-        self.least = np.float32(-1)
+        self.bound = np.float32(-np.inf)
 
-    def add(self, i: NDArray[np.intp], j: NDArray[np.intp], scores: NDArray[np.float32]) -> None:
-        """Offer scores (m,) of the pairs of `i` (m,) and `j` (m,), of which those of a row with itself do not count."""
-        others = i != j
-        self._parts.append((i[others], j[others], scores[others]))
-        self._held += len(self._parts[-1][0])
-        if self._held > 2 * self._most + len(scores):
-            self._drop()
+    def add(self, i: NDArray[np.int64], j: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+        """Offer `scores` (m,) of the pairs of `i` (m,) and `j` (m,). A pair may come from both of its sides."""
+        possible = scores > self.bound
+        i, j = i[possible], j[possible]
+        self._parts.append((np.minimum(i, j), np.maximum(i, j), scores[possible]))
+        self._held += len(i)
+        if self._held > 4 * self._limit:
+            self._merge()
 
-    def _drop(self) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-        i, j, scores = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        if len(scores) > self._most:
-            kept = _largest(scores, i, j, self._most)
-            i, j, scores = i[kept], j[kept], scores[kept]
-            self.least = scores.min(initial=np.inf)
-        self._parts, self._held = [(i, j, scores)], len(scores)
-        return i, j, scores
-
-    def result(self) -> list[list[float | int]]:
-        """Those kept as [score, i, j], each pair once."""
-        if not self._parts:
-            return []
-        i, j, scores = self._drop()
-        low, high = np.minimum(i, j), np.maximum(i, j)
-        # A pair found from both sides may have two scores, as a product's rounding depends on where a row stands.
-        order = np.lexsort((scores, high, low))
+    def _merge(self) -> _Pairs:
+        low, high, scores = (np.concatenate(part) for part in zip(*self._parts, strict=True))
+        # A pair from both sides may have two scores, because a product rounds by place. The higher one is kept.
+        order = np.lexsort((-scores, high, low))
         low, high, scores = low[order], high[order], scores[order]
         first = np.ones(len(order), bool)
         first[1:] = (low[1:] != low[:-1]) | (high[1:] != high[:-1])
         low, high, scores = low[first], high[first], scores[first]
-        order = np.argsort(-scores, kind="stable")
-        columns = (scores[order].tolist(), low[order].tolist(), high[order].tolist())
-        return [[score, one, other] for score, one, other in zip(*columns, strict=True)]
+        order = np.argsort(-scores, kind="stable")[: self._limit]
+        best = low[order], high[order], scores[order]
+        if len(order) == self._limit:
+            self.bound = np.nextafter(best[2][-1], np.float32(-np.inf))  # an equal score may have lower rows
+        self._parts, self._held = [best], len(order)
+        return best
 
-
-def _largest(scores: NDArray[np.float32], i: NDArray[np.intp], j: NDArray[np.intp], most: int) -> NDArray[np.intp]:
-    """Where the `most` largest are; of equal ones, those of the lowest i and j."""
-    if not most:
-        return np.empty(0, np.intp)
-    last = np.partition(scores, len(scores) - most)[len(scores) - most]
-    above, ties = np.flatnonzero(scores > last), np.flatnonzero(scores == last)
-    ties = ties[np.lexsort((np.maximum(i[ties], j[ties]), np.minimum(i[ties], j[ties])))]
-    return np.concatenate([above, ties[: most - len(above)]])
+    def result(self) -> list[list[float | int]]:
+        """Return the pairs as [score, i, j], the best first."""
+        if not self._parts:
+            return []
+        low, high, scores = self._merge()
+        columns = (scores.tolist(), low.tolist(), high.tolist())
+        return [[score, i, j] for score, i, j in zip(*columns, strict=True)]
 
 
 def community_detection(
@@ -171,57 +228,76 @@ def community_detection(
     batch_size: int = 1024,
     show_progress_bar: bool = False,
 ) -> list[list[int]]:
-    """Groups of rows of `embeddings` (n, dim) that have a cosine of at least `threshold` with one of them, its centre.
+    """Find groups of rows that have a cosine of at least `threshold` with one row of the group, its centre.
 
-    Every row is tried as a centre. Of groups that overlap the larger keeps what they share, and of equally large ones
-    that of the lower centre; what is left of the other is a group if it is large enough.
+    Every row is tried as a centre, those with the most near rows first, the lower row first among equals. A group takes
+    the near rows that no earlier group has taken. A row that is in an earlier group cannot be a centre.
 
     Args:
-        embeddings: (n, dim); they need not have length 1.
-        threshold: the least cosine. Cosines near it are computed in float64, so copies of a vector have a cosine of 1.
-        min_community_size: the least size of a group; n where there are fewer rows.
-        batch_size: most rows that are scored with all others at once.
+        embeddings: (n, dim). They need not have length 1.
+        threshold: the smallest cosine with the centre. Cosines near it are computed in float64, so copies of a vector
+            have a cosine of exactly 1.
+        min_community_size: the smallest size of a group. There is no group if there are fewer rows than this.
+        batch_size: the largest number of rows that are compared with all others together.
         show_progress_bar: show progress on stderr.
 
     Returns:
-        The groups, the largest first; each a list of rows, the centre first (where a larger group has not taken it) and
-        then by their cosine with it, of equal ones the lowest row. No row is in two of them. A row of zeros is in none,
-        unless `threshold` is at most 0; neither is one that holds a NaN.
+        The groups as lists of rows, the largest group first. In each, the centre comes first and the others by their
+        cosine with it, the lower row first among equals. No row is in two groups. A row of zeros is in none unless
+        `threshold` is at most 0, and a row with NaN is in none.
 
     Raises:
-        InputError: embeddings are not such an array, or a number is out of range.
+        InputError: the embeddings have another shape, or an option is out of range.
+
+    Example:
+        >>> community_detection([[1.0, 0.0], [0.0, 1.0], [1.0, 0.1]], min_community_size=2)
+        [[0, 2]]
     """
     check_counts(min_community_size=min_community_size, batch_size=batch_size)
     if not isinstance(threshold, int | float | np.number) or np.isnan(threshold):
         raise InputError(f"threshold should be a number, not {threshold!r}")
     rows = as_float32(as_embeddings(embeddings))
-    least = min(min_community_size, len(rows))
+    if len(rows) < min_community_size:
+        return []
     with progress_bar(len(rows), "row", "Finding communities") if show_progress_bar else nullcontext() as bar:
-        counts, members_of = _neighbours(rows, np.float32(threshold), batch_size, bar)
-    centres = np.flatnonzero(counts >= max(1, least))
+        counts, members_of = _neighbours(_Comparison(rows, np.float32(threshold), batch_size, bar))
+    centres = np.flatnonzero(counts >= min_community_size)
     free = np.ones(len(rows), bool)
     communities = []
     for centre in centres[np.argsort(-counts[centres], kind="stable")].tolist():
+        if not free[centre]:
+            continue
         members = members_of(centre)
         members = members[free[members]]
-        if len(members) >= least:
+        if len(members) >= min_community_size:
             free[members] = False
-            communities.append(_by_cosine(rows, centre, members))
+            communities.append(_order_by_cosine(rows, centre, members))
     return sorted(communities, key=len, reverse=True)
 
 
-def _neighbours(
-    rows: NDArray[np.float32], threshold: np.float32, batch_size: int, bar: Any
-) -> tuple[NDArray[np.int64], Callable[[int], NDArray[np.int64]]]:
-    """To how many rows each is near, itself included, (n,); and what gives the numbers of those, ascending."""
-    n, held = len(rows), 0
+@dataclass(frozen=True)
+class _Comparison:
+    """What `community_detection` compares: its rows and options."""
+
+    rows: NDArray[np.float32]
+    threshold: np.float32
+    batch_size: int
+    bar: Any
+
+
+# How many rows are near to each row, itself included, (n,). And a function that returns the near rows, ascending.
+_Neighbours = tuple[NDArray[np.int64], Callable[[int], NDArray[np.int64]]]
+
+
+def _neighbours(comparison: _Comparison) -> _Neighbours:
+    n, held = len(comparison.rows), 0
     pairs = [np.empty(0, np.int64)]
-    for start, near in _near_blocks(rows, threshold, batch_size, bar, symmetric=True):
+    for start, near in _near_blocks(comparison, symmetric=True):
         i, j = np.divmod(np.flatnonzero(near), n - start)
         pairs.append((i[j >= i] + start) * n + j[j >= i] + start)
         held += len(pairs[-1])
-        if held * _BITS > n * n:  # then pairs take more than bits
-            return _neighbours_as_bits(rows, threshold, batch_size, bar)
+        if held * _BITS_PER_PAIR > n * n:  # a matrix of bits takes less memory
+            return _neighbours_as_bits(comparison)
     upper = np.concatenate(pairs)
     i, j = np.divmod(upper, max(1, n))
     both = np.concatenate([upper, (j * n + i)[i != j]])
@@ -231,47 +307,45 @@ def _neighbours(
     return np.diff(starts), lambda row: both[starts[row] : starts[row + 1]]
 
 
-def _neighbours_as_bits(
-    rows: NDArray[np.float32], threshold: np.float32, batch_size: int, bar: Any
-) -> tuple[NDArray[np.int64], Callable[[int], NDArray[np.int64]]]:
-    """As `_neighbours`, in n * n / 8 bytes."""
-    if bar is not None:
-        bar.reset()
-    blocks = _near_blocks(rows, threshold, batch_size, bar, symmetric=False)
+def _neighbours_as_bits(comparison: _Comparison) -> _Neighbours:
+    """Do the same as `_neighbours` in n * n / 8 bytes."""
+    if comparison.bar is not None:
+        comparison.bar.reset()
+    blocks = _near_blocks(comparison, symmetric=False)
     bits = np.concatenate([np.packbits(near, axis=1) for _, near in blocks])
     counts = np.array([np.count_nonzero(np.unpackbits(row)) for row in bits], np.int64)
     return counts, lambda row: np.flatnonzero(np.unpackbits(bits[row]))
 
 
-def _near_blocks(
-    rows: NDArray[np.float32], threshold: np.float32, batch_size: int, bar: Any, symmetric: bool
-) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Which rows are near to those from a number on: the number, and a block of booleans.
+def _near_blocks(comparison: _Comparison, symmetric: bool) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield the number of a block's first row, and which rows are near to those of the block.
 
-    A symmetric block has what comes before it left out: the blocks before it have paired it with that already.
+    A symmetric block leaves out the rows before its own, because earlier blocks were compared with them.
     """
+    rows, threshold = comparison.rows, comparison.threshold
     unit = normalize(rows)
-    step = min(batch_size, max(1, BLOCK_SCORES // max(1, len(rows))))
-    slack = np.float32(relative_error(rows.shape[1]))
+    step = min(comparison.batch_size, max(1, SCORES_PER_BLOCK // max(1, len(rows))))
+    max_error = np.float32(relative_error(rows.shape[1]))
     for start in range(0, len(rows), step):
         first = start if symmetric else 0
         scores = unit[start : start + step] @ unit[first:].T
-        near = scores >= threshold - slack
+        near = scores >= threshold - max_error
         places = np.flatnonzero(near)
-        unsure = places[scores.ravel()[places] < threshold + slack]
-        exact, others = scorer(rows[start : start + step], cos_sim), Block(rows[first:])
-        if len(unsure) > near.size // _MANY_UNSURE:
-            near = exact.exactly(others) >= threshold
-        elif len(unsure):
-            near.ravel()[unsure] = exact.pairs(others, *np.divmod(unsure, near.shape[1])) >= threshold
+        uncertain = places[scores.ravel()[places] < threshold + max_error]
+        scorer, others = make_scorer(rows[start : start + step], cos_sim), Block(rows[first:])
+        if len(uncertain) > near.size * _DENSE_UNCERTAIN_SHARE:
+            near = scorer.score_float64(others) >= threshold
+        elif len(uncertain):
+            exact = scorer.score_pairs(others, *np.divmod(uncertain, near.shape[1]))
+            near.ravel()[uncertain] = exact >= threshold
         yield start, near
-        if bar is not None:
-            bar.update(len(near))
+        if comparison.bar is not None:
+            comparison.bar.update(len(near))
 
 
-def _by_cosine(rows: NDArray[np.float32], centre: int, members: NDArray[np.intp]) -> list[int]:
-    exact = scorer(rows[centre : centre + 1], cos_sim)
-    cosines = exact.pairs(Block(rows), np.zeros(len(members), np.intp), members)
+def _order_by_cosine(rows: NDArray[np.float32], centre: int, members: NDArray[np.intp]) -> list[int]:
+    scorer = make_scorer(rows[centre : centre + 1], cos_sim)
+    cosines = scorer.score_pairs(Block(rows), np.zeros(len(members), np.intp), members)
     cosines[members == centre] = np.inf
     ordered: list[int] = members[np.argsort(-cosines, kind="stable")].tolist()
     return ordered

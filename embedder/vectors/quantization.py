@@ -1,23 +1,29 @@
-"""Embeddings in fewer bits, and search over them.
+"""Quantise embeddings to fewer bits, and search in them.
 
-An int8 vector has a quarter of the size of a float32 one, a binary one a thirty-second. What is found by them is scored
-again with the query as it was before it lost its bits: that brings back most of what they cost.
+An int8 vector takes a quarter of the memory of a float32 one, a binary vector a thirty-second. Search finds candidates
+by the quantised vectors and scores them again with the unquantised query. That restores most of the lost accuracy.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_choice, check_counts
 from embedder.errors import InputError
+from embedder.vectors.arrays import as_embeddings, as_numbers, rows_per_block
 from embedder.vectors.hamming import nearest_bits
-from embedder.vectors.search import Hit, as_hits, nearest, rescored
-from embedder.vectors.similarity import as_embeddings, dot_score, rows_a_block
+from embedder.vectors.search import Corpus, Found, Hit, SearchOptions, as_hits, nearest, rescore_candidates
+from embedder.vectors.similarity import dot_score
 
-PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
-_QUANTIZED = PRECISIONS[1:]
-_BITS = ("binary", "ubinary")
-# What "int8" and "binary" have less than "uint8" and "ubinary".
-_OFFSET = 128
+EMBEDDING_PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
+_QUANTIZED_PRECISIONS = EMBEDDING_PRECISIONS[1:]
+_BIT_PRECISIONS = ("binary", "ubinary")
+# "int8" is "uint8" minus this, and "binary" is "ubinary" minus this.
+_SIGNED_OFFSET = 128
+# int8 and uint8 have this many steps between the smallest and the largest value.
+_STEPS = 255
 
 
 def quantize_embeddings(
@@ -26,87 +32,142 @@ def quantize_embeddings(
     ranges: ArrayLike | None = None,
     calibration_embeddings: ArrayLike | None = None,
 ) -> NDArray[np.generic]:
-    """Embeddings (n, dim) in another precision, byte for byte as sentence-transformers has them.
+    """Quantise embeddings to `precision`. The bytes are those of sentence-transformers 6.2.
 
-    int8 and uint8 divide what lies between the least and the largest value of each dimension into 255 steps; what is
-    outside gets the first or the last. The bits of "binary" and "ubinary" say which numbers are above 0, the first in
-    the highest bit; what the last byte has more than there are dimensions is 0.
+    int8 and uint8 divide the range of each dimension into 255 steps. A value outside of the range gets the first or the
+    last step. "binary" and "ubinary" have one bit for each dimension: whether the value is above 0. The first dimension
+    is in the highest bit, and the last byte is filled up with zeros.
 
     Args:
-        embeddings: (n, dim), of floating-point numbers.
+        embeddings: (n, dim) or (dim,), floating-point numbers.
         precision: "float32", "int8", "uint8", "binary" or "ubinary".
-        ranges: (2, dim), the least and the largest values, for int8 and uint8.
-        calibration_embeddings: (m, dim), to take the ranges of where none are given. Without either they are those of
-            `embeddings`, which had better be a hundred or more then; and each call has ranges of its own.
+        ranges: (2, dim), the smallest and the largest value of each dimension, for int8 and uint8.
+        calibration_embeddings: (m, dim), to take the ranges from. Without it and without `ranges`, they are taken from
+            `embeddings`. Then each call has other ranges, and there should be at least a hundred embeddings.
 
     Returns:
-        float32, int8 or uint8 of shape (n, dim); int8 ("binary") or uint8 ("ubinary") of shape (n, ceil(dim / 8)).
+        float32, int8 or uint8 in the shape of `embeddings`. For bits int8 ("binary") or uint8 ("ubinary"), with
+        ceil(dim / 8) in the place of dim.
 
     Raises:
-        InputError: the precision is unknown; arrays have other shapes or types, or are quantised already; or int8 or
-            uint8 has nothing for a number: it is NaN, or a range is infinite.
+        InputError: the precision is unknown, an array has another shape or dtype, int8 or uint8 ranges would have to be
+            taken from a single embedding, or a value is NaN or its range infinite.
+
+    Example:
+        >>> quantize_embeddings([[0.5, -1.0, 2.0]], "ubinary").tolist()
+        [[160]]
     """
-    check_choice("precision", precision, PRECISIONS)
-    rows = _unquantized(embeddings, "embeddings")
+    check_choice("precision", precision, EMBEDDING_PRECISIONS)
+    given = _as_unquantized(embeddings, "embeddings")
+    rows = np.atleast_2d(given)
     if precision == "float32":
-        return rows.astype(np.float32)
-    if precision in _BITS:
-        bits = np.packbits(rows > 0, axis=-1)
-        return bits if precision == "ubinary" else _with_other_sign(bits).view(np.int8)
-    bounds = _ranges(rows, ranges, calibration_embeddings)
+        return given.astype(np.float32)
+    if precision in _BIT_PRECISIONS:
+        bits = np.packbits(given > 0, axis=-1)
+        return bits if precision == "ubinary" else _flip_sign_bit(bits).view(np.int8)
+    bounds = _find_ranges(rows, ranges, calibration_embeddings)
     quantized = np.empty(rows.shape, precision)
-    step = rows_a_block(rows)
+    step = rows_per_block(rows)
     for start in range(0, len(rows), step):
-        levels = _levels(rows[start : start + step], bounds, start)
-        quantized[start : start + step] = levels - _OFFSET if precision == "int8" else levels
-    return quantized
+        levels = _levels_of(rows[start : start + step], bounds, start)
+        quantized[start : start + step] = levels - _SIGNED_OFFSET if precision == "int8" else levels
+    return quantized.reshape(given.shape)
 
 
-def _unquantized(embeddings: ArrayLike, name: str) -> NDArray[np.float32]:
-    """As an array of the type that NumPy gives a list, float64: so has the reference, and its bytes depend on it."""
-    try:
-        rows = np.asarray(embeddings)
-    except ValueError as error:
-        raise InputError(f"{name} should be numbers: {error}") from error
-    if rows.ndim != 2:
-        raise InputError(f"{name} should be (n, dim), not {rows.shape}")
-    if rows.dtype.kind not in "fiub" or rows.dtype in (np.int8, np.uint8):
-        raise InputError(f"{name} should be floating-point numbers, not {rows.dtype}")
+def _as_unquantized(embeddings: ArrayLike, name: str) -> NDArray[Any]:
+    """Return an array in the dtype that NumPy gives it. A list becomes float64, on which the reference's bytes rely."""
+    rows = as_numbers(embeddings, name)
+    if rows.size == 0 and rows.ndim == 1:
+        rows = rows.reshape(0, 0)
+    if rows.ndim not in (1, 2):
+        raise InputError(f"{name} should be (n, dim) or (dim,), not {rows.shape}")
+    if rows.dtype in (np.int8, np.uint8):
+        raise InputError(f"{name} should be floating-point numbers, not {rows.dtype}: they are quantised already")
     return rows
 
 
-def _with_other_sign(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Less 128 as int8, of uint8; or back: either changes the highest bit."""
-    return codes ^ np.uint8(_OFFSET)
+def _flip_sign_bit(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Turn "ubinary" bytes into the bytes of "binary", or back. Subtracting 128 flips the highest bit."""
+    return codes ^ np.uint8(_SIGNED_OFFSET)
 
 
-def _ranges(rows: NDArray[np.float32], ranges: ArrayLike | None, calibration: ArrayLike | None) -> NDArray[np.floating]:
-    """The least and the largest value of each dimension, (2, dim)."""
-    if ranges is None:
-        source = rows if calibration is None else _unquantized(calibration, "calibration_embeddings")
-        if source.shape[1] != rows.shape[1] or (calibration is not None and not len(source)):
-            raise InputError(f"calibration_embeddings should be (m, {rows.shape[1]}), not {source.shape}")
-        return np.stack([source.min(axis=0), source.max(axis=0)]) if len(source) else np.zeros((2, rows.shape[1]))
-    bounds = _unquantized(ranges, "ranges")
-    if bounds.shape != (2, rows.shape[1]):
-        raise InputError(f"ranges should be (2, {rows.shape[1]}), not {bounds.shape}")
-    return bounds
+def _find_ranges(rows: NDArray[Any], ranges: ArrayLike | None, calibration: ArrayLike | None) -> NDArray[np.float32]:
+    """Return the smallest and the largest value of each dimension, (2, dim)."""
+    dimension = rows.shape[1]
+    if ranges is not None:
+        bounds = _as_unquantized(ranges, "ranges")
+        if bounds.shape != (2, dimension):
+            raise InputError(f"ranges should be (2, {dimension}), not {bounds.shape}")
+    elif calibration is not None:
+        source = np.atleast_2d(_as_unquantized(calibration, "calibration_embeddings"))
+        if source.shape[1] != dimension or not len(source):
+            raise InputError(f"calibration_embeddings should be (m, {dimension}), not {source.shape}")
+        bounds = np.stack([source.min(axis=0), source.max(axis=0)])
+    elif len(rows) == 1:
+        raise InputError(
+            "int8 and uint8 ranges cannot be taken from a single embedding: give ranges or calibration_embeddings"
+        )
+    else:
+        bounds = np.stack([rows.min(axis=0), rows.max(axis=0)]) if len(rows) else np.zeros((2, dimension))
+    with np.errstate(over="ignore"):
+        return bounds.astype(np.float32)
 
 
-def _levels(rows: NDArray[np.float32], bounds: NDArray[np.floating], start: int) -> NDArray[np.floating]:
-    """Whole numbers from 0 to 255, still as floating-point numbers; `start` is the number of the first of `rows`."""
+def _step_sizes(bounds: NDArray[np.float32]) -> NDArray[np.float32]:
+    steps = np.asarray((bounds[1] - bounds[0]) / _STEPS)
+    steps[steps == 0] = 1
+    return steps
+
+
+def _levels_of(rows: NDArray[Any], bounds: NDArray[np.float32], start: int) -> NDArray[Any]:
+    """Return whole numbers from 0 to 255, as floating-point numbers. `start` is the number of the first row."""
     with np.errstate(all="ignore"):
-        steps = np.asarray((bounds[1] - bounds[0]) / 255)
-        steps[steps == 0] = 1
-        levels: NDArray[np.floating] = np.clip(np.floor((rows - bounds[0]) / steps), 0, 255)
-    lost = np.argwhere(np.isnan(levels))
-    if lost.size:
-        row, column = lost[0]
+        levels: NDArray[Any] = np.clip(np.floor((rows - bounds[0]) / _step_sizes(bounds)), 0, _STEPS)
+    invalid = np.argwhere(np.isnan(levels))
+    if invalid.size:
+        row, column = invalid[0]
         raise InputError(
             f"embeddings[{start + row}, {column}] cannot be quantised: it is {rows[row, column]}, "
             f"in the range of {bounds[0, column]} to {bounds[1, column]}"
         )
     return levels
+
+
+@dataclass(frozen=True)
+class _QuantizedCorpus:
+    """A corpus to search in.
+
+    Attributes:
+        codes: (m, dim) int8 or uint8, or (m, ceil(dim / 8)) packed bits.
+        precision: how they were quantised.
+        ranges: (2, dim), for int8 and uint8.
+    """
+
+    codes: NDArray[np.generic]
+    precision: str
+    ranges: NDArray[np.float32]
+
+    @property
+    def has_bits(self) -> bool:
+        return self.precision in _BIT_PRECISIONS
+
+    def search(self, queries: NDArray[np.generic], top_k: int) -> Found:
+        """Find the nearest codes to quantised queries. Distances of bits are positive, and the smallest is first."""
+        if self.has_bits:
+            scores, ids = nearest_bits(queries.view(np.uint8), self.codes.view(np.uint8), top_k)
+            return -scores, ids
+        return nearest(queries, Corpus(self.codes), SearchOptions(top_k, dot_score))
+
+    def restore(self, ids: NDArray[np.int64], dimension: int) -> NDArray[np.float64]:
+        """Return what the codes of `ids` stand for, (k, dim): the bits, or the start of each value's step."""
+        codes = self.codes[ids]
+        if self.has_bits:
+            bits = codes.view(np.uint8)
+            bits = _flip_sign_bit(bits) if self.precision == "binary" else bits
+            return np.unpackbits(bits, axis=1, count=dimension).astype(np.float64)
+        levels = codes.astype(np.float64) + (_SIGNED_OFFSET if self.precision == "int8" else 0)
+        restored: NDArray[np.float64] = levels * _step_sizes(self.ranges) + self.ranges[0]
+        return restored
 
 
 def semantic_search_quantized(
@@ -119,63 +180,61 @@ def semantic_search_quantized(
     rescore: bool = True,
     rescore_multiplier: int = 2,
 ) -> list[list[Hit]]:
-    """The vectors of a quantised corpus that are nearest to each query, as sentence-transformers finds them by faiss.
+    """Find the vectors of a quantised corpus that are nearest to each query.
 
-    Queries are quantised as the corpus was, and compared with all of it: by the dot product of int8 and uint8, by the
-    number of bits that differ of the others. Of the `top_k` * `rescore_multiplier` nearest, those are returned whose
-    dot product with the query before it was quantised is largest, a bit being 0 or 1.
+    Queries are quantised as the corpus was, and compared with all of it: int8 and uint8 by the dot product of the
+    codes, bits by the Hamming distance. The `top_k` * `rescore_multiplier` nearest are scored again, by the dot product
+    of the unquantised query with the restored vector, and the best `top_k` are returned. A bit is restored as 0 or 1,
+    an int8 or uint8 code as the start of its step. This is what `semantic_search_faiss` and `semantic_search_usearch`
+    of sentence-transformers 6.2 do.
 
     Args:
-        query_embeddings: (n, dim), or one vector (dim,): unquantised, or as the corpus, and then not scored again.
-        corpus_embeddings: (m, dim) or (m, ceil(dim / 8)), by `quantize_embeddings`; may be mapped from a file.
+        query_embeddings: (n, dim), or one vector (dim,). If they are quantised already, they are not scored again.
+        corpus_embeddings: (m, dim) or (m, ceil(dim / 8)), from `quantize_embeddings`. May be mapped from a file.
         corpus_precision: "int8", "uint8", "binary" or "ubinary".
-        top_k: how many are wanted; all are given where the corpus has fewer.
-        ranges: those that the corpus was quantised by, for int8 and uint8.
-        calibration_embeddings: what they were taken of. One of the two is needed for unquantised queries.
+        top_k: how many vectors to return for each query. A smaller corpus is returned whole.
+        ranges: the ranges that the corpus was quantised with, for int8 and uint8.
+        calibration_embeddings: the embeddings that the ranges were taken from. Unquantised queries need this or
+            `ranges`, for int8 and uint8.
         rescore: whether to score again.
-        rescore_multiplier: how many times as many as are wanted are scored again.
+        rescore_multiplier: how many times `top_k` candidates are scored again.
 
     Returns:
-        As `semantic_search`, the best first, and of equal ones the lowest corpus_id. Not scored again, the score is the
-        dot product, or the number of bits that differ, of which the fewest are best.
+        Lists as `semantic_search` returns them, the best first, the lower corpus_id first among equals. Without
+        a second score, the score is the dot product of the codes, or the Hamming distance, where the smallest is best.
 
     Raises:
-        InputError: as `quantize_embeddings`; or a number is not at least 1, or queries and corpus do not fit.
+        InputError: see `quantize_embeddings`. Also if an option is not a whole number of at least 1, or if queries and
+            corpus do not match.
+
+    Example:
+        >>> corpus = quantize_embeddings([[1.0, -1.0], [-1.0, 1.0]], "ubinary")
+        >>> semantic_search_quantized([[0.5, -2.0]], corpus, "ubinary", top_k=1)
+        [[{'corpus_id': 0, 'score': 0.5}]]
     """
-    check_choice("corpus_precision", corpus_precision, _QUANTIZED)
+    check_choice("corpus_precision", corpus_precision, _QUANTIZED_PRECISIONS)
     check_counts(top_k=top_k, rescore_multiplier=rescore_multiplier)
     dtype = np.dtype(np.int8 if corpus_precision in ("int8", "binary") else np.uint8)
-    corpus = as_embeddings(corpus_embeddings, "corpus_embeddings")
-    if corpus.dtype != dtype:
-        raise InputError(f"corpus_embeddings should be {dtype} for {corpus_precision!r}, not {corpus.dtype}")
+    codes = as_embeddings(corpus_embeddings, "corpus_embeddings")
+    if codes.dtype != dtype:
+        raise InputError(f"corpus_embeddings should be {dtype} for {corpus_precision!r}, not {codes.dtype}")
     queries = as_embeddings(query_embeddings, "query_embeddings")
-    codes = queries
+    quantized, bounds = queries, np.empty((2, 0), np.float32)
     if queries.dtype != dtype:
-        if corpus_precision not in _BITS and ranges is None and calibration_embeddings is None:
-            raise InputError("queries are quantised as the corpus was: give its ranges, or its calibration_embeddings")
-        codes = quantize_embeddings(queries, corpus_precision, ranges, calibration_embeddings)
-    if codes.shape[1] != corpus.shape[1]:
-        raise InputError(f"query_embeddings {queries.shape} and corpus_embeddings {corpus.shape} do not fit")
-    again = rescore and queries is not codes
-    wanted = top_k * rescore_multiplier if again else top_k
-    if corpus_precision in _BITS:
-        scores, ids = nearest_bits(codes.view(np.uint8), corpus.view(np.uint8), wanted)
-        scores = -scores
-    else:
-        scores, ids = nearest(codes, corpus, wanted, dot_score)
-    if again:
-        exact = queries.astype(np.float64)
-        scores, ids = rescored(
-            ids, top_k, lambda query, rows: _numbers(corpus[rows], corpus_precision, queries.shape[1]) @ exact[query]
-        )
-    return as_hits(scores, ids)
-
-
-def _numbers(codes: NDArray[np.generic], precision: str, dimension: int) -> NDArray[np.float64]:
-    """Codes as the numbers that a query is multiplied by."""
-    if precision not in _BITS:
-        return codes.astype(np.float64)
-    bits = codes.view(np.uint8)
-    if precision == "binary":
-        bits = _with_other_sign(bits)
-    return np.unpackbits(bits, axis=1, count=dimension).astype(np.float64)
+        if corpus_precision not in _BIT_PRECISIONS:
+            if ranges is None and calibration_embeddings is None:
+                raise InputError(
+                    f"{corpus_precision} queries are quantised with the ranges of the corpus: give ranges, or "
+                    "calibration_embeddings"
+                )
+            bounds = _find_ranges(queries, ranges, calibration_embeddings)
+        quantized = quantize_embeddings(queries, corpus_precision, bounds if bounds.size else None)
+    if quantized.shape[1] != codes.shape[1]:
+        raise InputError(f"query_embeddings {queries.shape} and corpus_embeddings {codes.shape} do not match")
+    corpus = _QuantizedCorpus(codes, corpus_precision, bounds)
+    if not rescore or quantized is queries:
+        return as_hits(corpus.search(quantized, top_k))
+    _, ids = corpus.search(quantized, top_k * rescore_multiplier)
+    exact = queries.astype(np.float64)
+    dimension = queries.shape[1]
+    return as_hits(rescore_candidates(ids, top_k, lambda query, rows: corpus.restore(rows, dimension) @ exact[query]))

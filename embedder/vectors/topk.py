@@ -1,66 +1,66 @@
-"""The best of many scores, kept while blocks of them go by.
+"""Select the k best of many scores, block by block.
 
-Sorting a block costs far more than making it, so it is not sorted: a pass over it leaves what is above a bound: the
-k-th best score so far, or for want of one the k-th best of the maxima of groups of the block. Few survive.
+Sorting a block takes far longer than computing it. So a block is only compared with a bound, in one pass, and the few
+scores above the bound are sorted. The bound is the k-th best score so far. Before there are k scores, it is the k-th
+largest of the maxima of groups of the block.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-# Groups to a wanted score, of which the maxima are taken: more would bound closer, and take longer.
-_GROUPS = 8
-# Times as many survivors as are wanted before a bound is made closer.
-_MANY = 4
+# Groups for each wanted score. More groups give a closer bound, but take longer.
+_GROUPS_PER_SCORE = 8
+# If more candidates than this pass the bound for each wanted score, a closer bound is computed.
+_MAX_CANDIDATES_PER_SCORE = 4
 
 
-class Best:
-    """The k best (score, id) of each of n rows. Equal scores are ranked by id, the lowest first; NaN is never kept.
+class TopK:
+    """The k best (score, id) of each of n rows. The lower id wins among equal scores. NaN is never kept.
 
     Attributes:
-        bound: float32 (n,); the k-th best score of each row, -inf while there are fewer.
+        k: how many are kept for each row.
+        bound: float32 (n,), the k-th best score of each row, or -inf while there are fewer than k.
     """
 
     def __init__(self, n: int, k: int) -> None:
-        """For `n` rows, the `k` best of each."""
-        self._n, self._k = n, k
+        self._n, self.k = n, k
         self._kept: tuple[NDArray[np.intp], NDArray[np.int64], NDArray[np.float32]] = (
             np.empty(0, np.intp),
             np.empty(0, np.int64),
             np.empty(0, np.float32),
         )
         self._pending = [self._kept]
-        self._waiting = 0
+        self._pending_count = 0
         self.bound = np.full(n, -np.inf, np.float32)
 
     def add(self, rows: NDArray[np.intp], ids: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        """Offer scores (m,) of `rows` (m,) for `ids` (m,)."""
+        """Offer `scores` (m,) of `rows` (m,) for `ids` (m,)."""
         self._pending.append((rows, ids, scores))
-        self._waiting += len(rows)
-        if self._waiting >= self._n * self._k:
+        self._pending_count += len(rows)
+        if self._pending_count >= self._n * self.k:
             self._merge()
 
     def _merge(self) -> None:
         rows, ids, scores = (np.concatenate(part) for part in zip(*self._pending, strict=True))
-        good = ~np.isnan(scores)
-        if not good.all():
-            rows, ids, scores = rows[good], ids[good], scores[good]
-        order = np.lexsort((ids, -scores, rows))
+        valid = ~np.isnan(scores)
+        if not valid.all():
+            rows, ids, scores = rows[valid], ids[valid], scores[valid]
+        order, rank = best_first(rows, ids, scores)
         rows = rows[order]
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        kept = rank < self._k
+        kept = rank < self.k
         order = order[kept]
         self._kept = rows[kept], ids[order], scores[order]
-        last = rank == self._k - 1
-        self.bound[rows[last]] = self._kept[2][rank[kept] == self._k - 1]
-        self._pending, self._waiting = [self._kept], 0
+        last = rank == self.k - 1
+        self.bound[rows[last]] = self._kept[2][rank[kept] == self.k - 1]
+        self._pending, self._pending_count = [self._kept], 0
 
     def result(self, total: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Scores and ids (n, min(k, total)), the best first, of rows that were offered all ids below `total`.
+        """Return scores and ids, both (n, min(k, total)), the best first.
 
-        Ids that were not kept for want of a number as their score come last, with NaN, the lowest first.
+        Every id below `total` must have been offered for each row. Ids with a NaN score come last, the lowest first.
         """
         self._merge()
-        width = min(self._k, total)
+        width = min(self.k, total)
         rows, kept_ids, kept_scores = self._kept
         rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
         scores, ids = np.full((self._n, width), np.nan, np.float32), np.full((self._n, width), -1, np.int64)
@@ -71,15 +71,25 @@ class Best:
         return scores, ids
 
 
-def lower_bound(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """A number for each row of `scores` (n, m) that at least k of its scores reach, float32 (n,); -inf if fewer do.
+def best_first(
+    rows: NDArray[np.intp], ids: NDArray[np.int64], scores: NDArray[np.float32]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the order that sorts by row, then score, then id, and the rank of each sorted score in its row."""
+    order = np.lexsort((ids, -scores, rows))
+    ordered = rows[order]
+    return order, np.arange(len(rows)) - np.searchsorted(ordered, ordered)
 
-    Of disjoint groups' maxima the k-th largest is one: k groups have a score that large.
+
+def lower_bound(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
+    """Return a number for each row of `scores` (n, m) that at least k of its scores reach, float32 (n,).
+
+    It is the k-th largest of the maxima of disjoint groups: k groups hold a score that is at least as large. It is -inf
+    if the row has fewer than k scores.
     """
     n, m = scores.shape
     if k > m:
         return np.full(n, -np.inf, np.float32)
-    groups = min(m, _GROUPS * k)
+    groups = min(m, _GROUPS_PER_SCORE * k)
     size = m // groups
     maxima = np.fmax.reduce(scores[:, : groups * size].reshape(n, size, groups), axis=1)
     maxima[np.isnan(maxima)] = -np.inf
@@ -88,23 +98,23 @@ def lower_bound(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
 
 
 def candidates(
-    scores: NDArray[np.float32], k: int, bound: NDArray[np.float32], slack: NDArray[np.float32] | None = None
+    scores: NDArray[np.float32], k: int, bound: NDArray[np.float32], max_error: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Where `scores` (n, m) may have one of the k best of its row: rows and columns, in that order.
+    """Return the rows and columns of `scores` (n, m) that may hold one of the k best of their row, sorted.
 
     Args:
         scores: the block.
-        k: how many are wanted.
-        bound: (n,); what is not above it is not wanted. It is -inf where everything is.
-        slack: (n,); how far a score may be from the true one. None where they are the true ones.
+        k: how many scores of each row are wanted.
+        bound: (n,). Only scores above it are candidates. With -inf, all are.
+        max_error: (n,), the largest error of the scores in each row. None means that they are exact.
     """
-    if slack is None:
+    if max_error is None:
         least = np.where(bound == -np.inf, bound, np.nextafter(bound, np.float32(np.inf)))
     else:
-        least = bound - slack
+        least = bound - max_error
     above = scores >= least[:, None]
-    if np.count_nonzero(above) > _MANY * k * len(scores):
-        closer = lower_bound(scores, k) - (0 if slack is None else 2 * slack)
+    if np.count_nonzero(above) > _MAX_CANDIDATES_PER_SCORE * k * len(scores):
+        closer = lower_bound(scores, k) - (0 if max_error is None else 2 * max_error)
         least = np.fmax(least, closer.astype(np.float32))
         np.greater_equal(scores, least[:, None], out=above)
     rows, columns = np.divmod(np.flatnonzero(above), scores.shape[1])
@@ -112,20 +122,19 @@ def candidates(
 
 
 def top_k_of_rows(
-    scores: NDArray[np.float32], k: int, least: np.float32
+    scores: NDArray[np.float32], k: int, bound: np.float32
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """The k best of each row of `scores` (n, m) that are above `least`: rows, columns and scores, in no order.
+    """Return the k best of each row of `scores` (n, m) above `bound`: rows, columns and scores, in no order.
 
-    Equal scores are ranked by column, the lowest first; NaN is above nothing.
+    The lower column wins among equal scores. NaN is never among them.
     """
-    bound = np.full(len(scores), least)
-    rows, columns = candidates(scores, k, bound)
+    rows, columns = candidates(scores, k, np.full(len(scores), bound))
     found = scores[rows, columns]
     counts = np.bincount(rows, minlength=len(scores))
     widest = counts.max(initial=0)
     if widest <= k:
         return rows, columns, found
-    # Rows of unlike length side by side; in each the columns ascend, so that a stable sort leaves ties in their order.
+    # One line of a table for each row. The columns ascend in it, so a stable sort keeps the order of equal scores.
     table = np.full((len(scores), widest), np.inf, np.float32)
     place = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
     table[rows, place] = -found

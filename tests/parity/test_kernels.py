@@ -1,4 +1,4 @@
-"""The kernels against sentence-transformers' own, on random and on hard embeddings."""
+"""The kernels against those of sentence-transformers 6.2, on random and on hard embeddings."""
 
 import logging
 import sys
@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import sentence_transformers
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -16,10 +17,14 @@ from sentence_transformers.util import hard_negatives
 from sentence_transformers.util import quantization as reference_quantization
 
 import embedder
-from embedder.vectors.quantization import PRECISIONS
+from embedder.vectors.quantization import EMBEDDING_PRECISIONS
 from tests.vectors import clustered, hard_vectors, ids_of, pairs_of, random_vectors
 
 NAMES = ["cos_sim", "dot_score", "euclidean_sim", "manhattan_sim"]
+
+
+if int(sentence_transformers.__version__.split(".")[0]) < 6:
+    pytest.skip("the reference is sentence-transformers 6.2", allow_module_level=True)
 
 
 @pytest.fixture(autouse=True)
@@ -30,15 +35,15 @@ def _no_advice(caplog):
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.data())
 def test_similarity(name, data):
-    a = data.draw(hard_vectors(least=1, most=30))
-    b = data.draw(hard_vectors(least=1, most=30, dim=a.shape[1]))
+    a = data.draw(hard_vectors(min_rows=1, max_rows=30))
+    b = data.draw(hard_vectors(min_rows=1, max_rows=30, dim=a.shape[1]))
     for found, expected in [
         (getattr(embedder, name)(a, b), getattr(util, name)(a, b)),
         (getattr(embedder, name)(a[0], b.tolist()), getattr(util, name)(a[0], b.tolist())),
         (getattr(embedder, f"pairwise_{name}")(a[:1], b[:1]), getattr(util, f"pairwise_{name}")(a[:1], b[:1])),
     ]:
         assert found.shape == tuple(expected.shape)
-        # torch takes a distance from products where there are many rows, which is off by some 1e-3.
+        # With many rows, torch computes distances from products. That has an error of about 1e-3.
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=5e-3 if name == "euclidean_sim" else 1e-5)
 
 
@@ -61,9 +66,9 @@ def test_semantic_search(name, dtype):
 
 @given(data=st.data())
 def test_semantic_search_with_ties(data):
-    """The scores are the same; which of equally near vectors is found, the reference leaves open."""
-    queries = data.draw(hard_vectors(least=1, most=5))
-    corpus = data.draw(hard_vectors(least=1, dim=queries.shape[1]))
+    """The scores are the same. The reference does not say which of several vectors with equal scores it finds."""
+    queries = data.draw(hard_vectors(min_rows=1, max_rows=5))
+    corpus = data.draw(hard_vectors(min_rows=1, dim=queries.shape[1]))
     k = data.draw(st.integers(1, 60))
     found = embedder.semantic_search(queries, corpus, top_k=k)
     expected = util.semantic_search(queries, corpus, top_k=k)
@@ -85,7 +90,15 @@ def test_empty():
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"top_k": 3}, {"top_k": 3, "corpus_chunk_size": 130}, {"query_chunk_size": 77}, {"max_pairs": 801}],
+    [
+        {},
+        {"top_k": 3},
+        {"top_k": 3, "corpus_chunk_size": 130},
+        {"query_chunk_size": 77},
+        {"max_pairs": 801},
+        {"max_pairs": 801, "query_chunk_size": 50, "top_k": 7},
+        {"max_pairs": 1},
+    ],
 )
 def test_paraphrase_mining(options):
     vectors = clustered(1, 400, 32, 60)
@@ -95,8 +108,17 @@ def test_paraphrase_mining(options):
             torch.from_numpy(vectors), score_function=getattr(util, name), **options
         )
         np.testing.assert_allclose([p[0] for p in found], [p[0] for p in expected], atol=1e-4)
-        # Scores that differ in the last digit may stand in another order.
+        # Scores that differ in the last digit may come in another order.
         assert sorted(p[1:] for p in found) == sorted(p[1:] for p in expected)
+
+
+def test_each_pair_is_counted_once():
+    vectors = random_vectors(1, 320, 32)
+    found = embedder.paraphrase_mining_embeddings(vectors, max_pairs=5000, top_k=20)
+    expected = util.paraphrase_mining_embeddings(torch.from_numpy(vectors), max_pairs=5000, top_k=20)
+    pairs = [tuple(pair[1:]) for pair in found]
+    assert len(set(pairs)) == len(pairs) == len(expected) > 3200
+    assert sorted(pairs) == sorted(tuple(pair[1:]) for pair in expected)
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.6, 0.75])
@@ -110,8 +132,8 @@ def test_community_detection(threshold, least):
 
 @given(data=st.data())
 def test_community_detection_with_copies(data):
-    """As sets, as the order within a community of equal cosines is open in the reference."""
-    vectors = data.draw(hard_vectors(least=1))
+    """Members are compared sorted, because the reference does not say how it orders equal cosines."""
+    vectors = data.draw(hard_vectors(min_rows=1))
     threshold, least = data.draw(st.sampled_from([0.3, 0.6, 0.9])), data.draw(st.integers(1, 9))
     cosines = util.cos_sim(vectors, vectors).numpy()
     if (np.abs(cosines - threshold) > 1e-5).all():
@@ -123,14 +145,19 @@ def test_community_detection_with_copies(data):
 @given(data=st.data())
 def test_quantized_bytes(data):
     dtype = data.draw(st.sampled_from([np.float32, np.float64, np.float16]))
-    vectors = data.draw(hard_vectors(least=1)).astype(dtype)
-    other = data.draw(hard_vectors(least=1, dim=vectors.shape[1])).astype(dtype)
+    vectors = data.draw(hard_vectors(min_rows=1)).astype(dtype)
+    other = data.draw(hard_vectors(min_rows=1, dim=vectors.shape[1])).astype(dtype)
     ranges = np.stack([other.min(axis=0), other.max(axis=0)])
     for options in ({}, {"ranges": ranges}, {"calibration_embeddings": other}, {"ranges": ranges.astype(np.float64)}):
-        for precision in PRECISIONS:
+        for precision in EMBEDDING_PRECISIONS:
             for given_as in (vectors, vectors.tolist()):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
+                    if len(vectors) == 1 and not options and "int8" in precision:
+                        for function in (util.quantize_embeddings, embedder.quantize_embeddings):
+                            with pytest.raises(ValueError, match="single embedding"):
+                                function(given_as, precision)
+                        continue
                     expected = util.quantize_embeddings(given_as, precision, **options)
                 found = embedder.quantize_embeddings(given_as, precision, **options)
                 assert (found.dtype, found.shape, found.tobytes()) == (
@@ -140,18 +167,29 @@ def test_quantized_bytes(data):
                 )
 
 
-@pytest.mark.parametrize("precision", ["uint8", "ubinary", "int8"])
+@pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)
+def test_one_quantized_vector(precision):
+    vectors = random_vectors(1, 9, 12)
+    ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
+    found = embedder.quantize_embeddings(vectors[4], precision, ranges)
+    expected = util.quantize_embeddings(vectors[4], precision, ranges)
+    assert (found.dtype, found.shape, found.tobytes()) == (expected.dtype, expected.shape, expected.tobytes())
+
+
+@pytest.mark.parametrize("precision", ["uint8", "ubinary", "int8", "binary"])
 @pytest.mark.parametrize("rescore", [True, False])
 def test_quantized_search(precision, rescore):
     corpus, queries = random_vectors(1, 2000, 64), random_vectors(2, 40, 64)
     ranges = np.stack([corpus.min(axis=0), corpus.max(axis=0)])
     codes = embedder.quantize_embeddings(corpus, precision, ranges)
-    options = {"top_k": 7, "ranges": ranges, "rescore": rescore, "rescore_multiplier": 3}
-    name = "semantic_search_usearch" if precision == "int8" else "semantic_search_faiss"
+    # usearch chooses among equal Hamming distances in another way, so all vectors are candidates for it.
+    multiplier = 300 if precision == "binary" else 3
+    options = {"top_k": 7, "ranges": ranges, "rescore": rescore, "rescore_multiplier": multiplier}
+    name = "semantic_search_usearch" if precision in ("int8", "binary") else "semantic_search_faiss"
     expected, *_ = getattr(reference_quantization, name)(queries, codes, corpus_precision=precision, **options)
     found = embedder.semantic_search_quantized(queries, codes, precision, **options)
     scores = [[s for _, s in row] for row in pairs_of(found)]
-    if precision == "int8" and not rescore:  # usearch has 1 less the dot product
+    if precision == "int8" and not rescore:  # usearch returns 1 minus the dot product
         scores = [[1 - score for score in row] for row in scores]
     if rescore or precision == "uint8":
         assert np.mean([a == b for a, b in zip(ids_of(found), ids_of(expected), strict=True)]) > 0.9  # but for ties
@@ -159,7 +197,7 @@ def test_quantized_search(precision, rescore):
 
 
 class Table:
-    """As much of datasets.Dataset, and of what pandas makes of it, as the reference uses."""
+    """The part of datasets.Dataset, and of its pandas form, that the reference uses."""
 
     def __init__(self, columns):
         self.columns = columns
@@ -187,7 +225,7 @@ class Table:
 
 
 class Encoder:
-    """A model that knows the embeddings of "q3" and "d7" already."""
+    """A model that has the embeddings of texts such as "q3" and "d7"."""
 
     device = "cpu"
     similarity = staticmethod(util.cos_sim)
@@ -229,10 +267,10 @@ def test_mine_hard_negatives(data):
             mined = util.mine_hard_negatives(
                 pairs, Encoder(queries, corpus), corpus=[f"d{row}" for row in range(m)], verbose=False, **options
             )
-        except ZeroDivisionError:  # where it has dropped everything, the reference divides by what is left
+        except ZeroDivisionError:  # the reference divides by the number of candidates that are left
             assume(False)
     expected = [[] for _ in range(n)]
     for query, answer, negative in zip(mined["query"], mined["answer"], mined["negative"], strict=True):
-        if answer == f"d{positives[int(query[1:])][0]}":  # they are the same for each of a query's answers
+        if answer == f"d{positives[int(query[1:])][0]}":  # each answer of a query has the same negatives
             expected[int(query[1:])].append(int(negative[1:]))
     assert ids_of(embedder.mine_hard_negatives(queries, corpus, positives, **options)) == expected

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 from embedder.cli import encode, outputs
-from embedder.results import EncodeResult as Result
 from embedder.cli.main import main
 from embedder.cli.outputs import Layout, open_output
 from embedder.errors import ArtifactError
+from embedder.results import EncodeResult as Result
 
 ROWS_PER_BLOCK = 2
 NPY = Layout.of("npy", 2, "float32")

@@ -14,13 +14,14 @@ from hypothesis import strategies as st
 import embedder
 from embedder import VectorIndex
 from embedder.errors import ArtifactError, FormatError, InputError
-from embedder.vectors import index_file
+from embedder.vectors.index import file_format
 from tests.tiny import flip_a_bit
 from tests.vectors import clustered, ids_of, pairs_of, random_vectors
 
 PRECISIONS = ["float32", "int8", "binary"]
 ROOT = Path(__file__).parents[2]
 DAMAGED = "is damaged: |is no index of embedder: |has format version "
+GOLDEN = ROOT / "tests/golden"
 
 
 def filled(precision="float32", n=300, **options):
@@ -43,7 +44,7 @@ def test_float32_is_exact():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("similarity", ["cosine", "dot"])
-def test_the_others_come_near(precision, similarity):
+def test_quantised_indexes_find_most_of_the_nearest(precision, similarity):
     lengths = 1 + np.arange(2000)[:, None] % 5
     vectors, queries = clustered(1, 2000, 64, 100), clustered(1, 2000, 64, 100)[:40] + 0.05 * random_vectors(2, 40, 64)
     vectors = vectors * lengths if similarity == "dot" else vectors
@@ -59,8 +60,8 @@ def test_the_others_come_near(precision, similarity):
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @given(data=st.data())
-def test_any_adding_deleting_and_saving(precision, data, tmp_path_factory):
-    """Whatever has been done to it, it finds what an index does that has been given the same vectors at once."""
+def test_any_sequence_of_add_delete_and_save(precision, data, tmp_path_factory):
+    """It finds the same as an index to which the remaining vectors were added at once."""
     path = tmp_path_factory.getbasetemp() / f"{precision}.index"
     vectors = clustered(1, 200, 12, 20)
     vectors[50:60] = vectors[40:50]
@@ -103,13 +104,13 @@ def test_ids():
     assert index.add([]).tolist() == []
     index.delete([])
     index.add(random_vectors(3, 1, 3), 2**63 - 1)
-    with pytest.raises(InputError, match=f"there are no ids left after {2**63 - 1}: give some"):
+    with pytest.raises(InputError, match=f"there are no ids left after {2**63 - 1}: give ids that are free"):
         index.add(random_vectors(3, 1, 3))
     index.delete(2**63 - 1)
     assert repr(index) == "VectorIndex(2 vectors, dimension=3, precision='float32', similarity='cosine')"
 
 
-def test_equal_scores_in_the_order_of_adding():
+def test_equal_scores_come_in_the_order_of_adding():
     for precision in PRECISIONS:
         index = VectorIndex(8, precision=precision)
         index.add(np.ones((5, 8)), [9, 3, 7, 1, 5])
@@ -134,10 +135,13 @@ def test_texts(tiny, make_artifact, tmp_path):
     with pytest.raises(InputError, match=r"texts need a model: VectorIndex\(model=...\)"):
         plain.search("a dog")
     other = embedder.Embedder(make_artifact("other", source=embedder.artifact.manifest.Source("other", None, "1" * 64)))
-    with pytest.raises(InputError, match="made by the model tiny, weights 0000000000000000, not by other, weights 1"):
+    with pytest.raises(
+        InputError,
+        match=r"were made by tiny, weights 0{16}\. They cannot be compared with those of other, weights 1{16}",
+    ):
         VectorIndex.load(tmp_path / "index", model=other)
     plain.save(tmp_path / "again")
-    with pytest.raises(InputError, match="was made by the model tiny"):
+    with pytest.raises(InputError, match="were made by tiny"):
         VectorIndex.load(tmp_path / "again", model=other)
 
 
@@ -150,7 +154,7 @@ def test_wrong_options(tiny):
         VectorIndex()
     with pytest.raises(InputError, match="dimension should be a whole number, at least 1, not 0"):
         VectorIndex(0)
-    with pytest.raises(InputError, match="the model's vectors have length 8, those of the index 7"):
+    with pytest.raises(InputError, match="the model's vectors have length 8, but those of the index 7"):
         VectorIndex(7, model=embedder.Embedder(tiny))
 
 
@@ -162,18 +166,24 @@ def test_wrong_input_changes_nothing():
     damaged[1, 3] = np.nan
     for items, ids, message in [
         (vectors[:, :20], None, r"vectors should be \(n, 24\), not \(3, 20\)"),
-        (damaged, None, r"vectors\[1\] holds a NaN or an infinity"),
-        (vectors.astype(np.float64) * 1e300, None, r"vectors\[0\] holds a NaN or an infinity"),
+        (damaged, None, r"vectors\[1\] holds NaN or an infinity"),
+        (vectors.astype(np.float64) * 1e300, None, r"vectors\[0\] holds NaN or an infinity"),
+        (vectors[None], None, r"vectors should be \(n, dim\) or \(dim,\), not \(1, 3, 24\)"),
         (vectors, [1, 2], "there are 2 ids for 3 vectors"),
-        (vectors, [1, 2, 1], "id 1 is in the index already, or twice among the ids: delete it first"),
-        (vectors, [1, 2, -50], "id -50 is in the index already"),
+        (vectors, [1, 2, 1], "id 1 is given twice"),
+        (vectors, [1, 2, -50], "id -50 is in the index already: delete it first, or give another id"),
         (vectors, [1.0, 2.0, 3.0], r"ids should be whole numbers, not float64 of shape \(3,\)"),
         (vectors, [[1], [2, 3]], "ids should be whole numbers: "),
         (vectors, ["a", "b", "c"], "ids should be whole numbers, not <U1"),
         (vectors, np.array([1, 2, 2**63], np.uint64), "ids should be below"),
         (["a text"], None, "texts need a model"),
         (["a text", 3], None, "texts need a model"),
-        ([object()], None, "vectors should be numbers"),
+        ([object()], None, r"items\[0\] should be a vector or a text, not object: .* Images need a model: Vector"),
+        ([b"bytes"], None, r"items\[0\] should be a vector or a text, not bytes"),
+        (Path("cat.png"), None, r"items\[0\] should be a vector or a text, not PosixPath"),
+        ([[1.0] * 24, "a text"], None, "vectors should be numbers"),
+        ([[1.0] * 24, [1.0] * 23], None, "vectors should be numbers: "),
+        ([None], None, r"items\[0\] should be a vector or a text, not NoneType"),
     ]:
         with pytest.raises(InputError, match=message):
             index.add(items, ids)
@@ -186,13 +196,14 @@ def test_wrong_input_changes_nothing():
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_loaded_is_mapped_and_can_be_saved_over_itself(precision, tmp_path):
+def test_a_loaded_index_is_mapped_and_can_be_saved_over_itself(precision, tmp_path):
     index, queries = filled(precision), random_vectors(5, 3, 24)
     path = tmp_path / "index"
     index.save(path)
     loaded = VectorIndex.load(path)
-    assert all(isinstance(base(section), np.memmap) for section in loaded._parts[0].values())
-    assert not any(section.flags.writeable for section in loaded._parts[0].values())
+    sections = loaded._storage.snapshot.loaded
+    assert all(isinstance(base(section), np.memmap) for section in sections.values())
+    assert not any(section.flags.writeable for section in sections.values())
     assert loaded.search(queries, 99) == index.search(queries, 99)
     loaded.delete(loaded.ids[::3])
     loaded.add(random_vectors(6, 10, 24))
@@ -208,7 +219,7 @@ def base(array):
     return array
 
 
-def test_an_empty_one_is_saved(tmp_path):
+def test_an_empty_index_is_saved(tmp_path):
     VectorIndex(5, precision="binary", similarity="dot").save(tmp_path / "index")
     loaded = VectorIndex.load(tmp_path / "index")
     assert (len(loaded), loaded.dimension, loaded.precision, loaded.similarity) == (0, 5, "binary", "dot")
@@ -216,8 +227,8 @@ def test_an_empty_one_is_saved(tmp_path):
     assert len(loaded.search(random_vectors(1, 2, 5))[0]) == 2
 
 
-def test_the_format_is_what_it_says(tmp_path):
-    """Read without our reader, as another program would."""
+def test_the_file_has_the_documented_format(tmp_path):
+    """Another program can read the file by the documentation."""
     path = tmp_path / "index"
     index = VectorIndex(3)
     vectors = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]], np.float32)
@@ -227,12 +238,13 @@ def test_the_format_is_what_it_says(tmp_path):
     assert content[:8] == b"\x89EMBIDX\n"
     length = int.from_bytes(content[8:16], "little")
     assert json.loads(content[16 : 16 + length]) == {
-        "format_version": 1,
+        "format_version": 2,
         "dimension": 3,
         "precision": "float32",
         "similarity": "cosine",
         "count": 2,
         "model": None,
+        "extra": {},
     }
     start = 16 + length
     assert start % 64 == 0
@@ -262,18 +274,18 @@ def test_every_truncation_is_found(tmp_path):
         with pytest.raises(ArtifactError, match=DAMAGED):
             VectorIndex.load(damaged)
     damaged.write_bytes(content + b"\0")
-    with pytest.raises(ArtifactError, match=r"is damaged: it has \d+ bytes, its header says otherwise"):
+    with pytest.raises(ArtifactError, match=r"is damaged: it has \d+ bytes, but by its header it should have \d+"):
         VectorIndex.load(damaged)
 
 
-def test_one_found_whole_is_not_read_again_until_it_changes(tmp_path, monkeypatch):
+def test_an_intact_file_is_read_again_only_after_a_change(tmp_path, monkeypatch):
     path = tmp_path / "index"
     filled().save(path)
     os.utime(path, (1, 1))
     monkeypatch.setattr("embedder.common.digests._MIN_AGE_NS", -(10**18))
     VectorIndex.load(path)
     with monkeypatch.context() as patch:
-        patch.setattr(index_file, "_check_digest", None)
+        patch.setattr(file_format, "_check_digest", None)
         VectorIndex.load(path)
     flip_a_bit(path)
     with pytest.raises(ArtifactError, match="is damaged: its sha256 is"):
@@ -283,32 +295,103 @@ def test_one_found_whole_is_not_read_again_until_it_changes(tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"format_version": 2}, FormatError, "has format version 2; this embedder reads version 1"),
-        ({"format_version": "1"}, FormatError, "has format version '1'"),
-        ({"count": -1}, ArtifactError, "its header has Header"),
-        ({"count": 2.0}, ArtifactError, "its header has 2.0 as count"),
-        ({"count": 10**30}, ArtifactError, "its header says otherwise"),
-        ({"dimension": 0}, ArtifactError, "its header has Header"),
-        ({"dimension": True}, ArtifactError, "its header has True as dimension"),
-        ({"precision": "int4"}, ArtifactError, "its header has Header"),
-        ({"similarity": []}, ArtifactError, "its header has \\[\\] as similarity"),
-        ({"model": 3}, ArtifactError, "its header has 3 as model"),
-        ({"more": 3}, ArtifactError, "its header cannot be read"),
+        (
+            {"format_version": 3},
+            FormatError,
+            "has format version 3, and this embedder reads the versions from 1 to 2. Up",
+        ),
+        ({"format_version": 0}, FormatError, "has format version 0, and"),
+        ({"format_version": "1"}, FormatError, "has format version '1', and"),
+        ({"format_version": True}, FormatError, "has format version True, and"),
+        ({"count": -1}, ArtifactError, r"its header cannot be read \(count should be at least 0, not -1\)"),
+        ({"count": 2.0}, ArtifactError, "count should be a int, not 2.0"),
+        ({"count": 10**30}, ArtifactError, "bytes, but by its header it should have"),
+        ({"dimension": 0}, ArtifactError, "dimension should be at least 1, not 0"),
+        ({"dimension": True}, ArtifactError, "dimension should be a int, not True"),
+        ({"precision": "int4"}, ArtifactError, "precision should be one of float32, int8, binary, not 'int4'"),
+        ({"similarity": []}, ArtifactError, r"similarity should be a str, not \[\]"),
+        ({"similarity": "far"}, ArtifactError, "similarity should be one of cosine, dot, not 'far'"),
+        ({"model": 3}, ArtifactError, "model should be a dict, not 3"),
+        ({"model": {"name": "a", "weights": "b"}}, ArtifactError, r"model\.dtype is missing"),
+        ({"extra": 3}, ArtifactError, "extra should be a dict, not 3"),
+        ({"more": 3}, ArtifactError, "more is unknown"),
+        ({"format_version": 1, "model": 3}, ArtifactError, "its header cannot be read"),
     ],
 )
-def test_a_header_of_another_kind(changes, error, message, tmp_path):
+def test_wrong_headers(changes, error, message, tmp_path):
     path = tmp_path / "index"
     filled(n=3).save(path)
-    content = path.read_bytes()
-    length = int.from_bytes(content[8:16], "little")
-    header = json.loads(content[16 : 16 + length]) | changes
-    text = json.dumps(header).encode()
-    path.write_bytes(content[:8] + len(text).to_bytes(8, "little") + text + content[16 + length :])
+    change_header(path, changes)
     with pytest.raises(error, match=message):
         VectorIndex.load(path)
 
 
-def test_what_is_no_index(tmp_path):
+def change_header(path, changes):
+    """Change the header's JSON, and make the digest match again."""
+    content = path.read_bytes()
+    length = int.from_bytes(content[8:16], "little")
+    text = json.dumps(json.loads(content[16 : 16 + length]) | changes).encode()
+    text += b" " * (-(16 + len(text)) % 64)
+    changed = content[:8] + len(text).to_bytes(8, "little") + text + content[16 + length : -32]
+    path.write_bytes(changed + hashlib.sha256(changed).digest())
+
+
+def test_unknown_keys_under_extra_are_ignored(tmp_path):
+    path = tmp_path / "index"
+    index = filled(n=3)
+    index.save(path)
+    change_header(path, {"extra": {"from the future": [1, 2]}})
+    queries = random_vectors(5, 3, 24)
+    assert VectorIndex.load(path).search(queries) == index.search(queries)
+
+
+def test_a_header_that_is_cut_off(tmp_path):
+    (tmp_path / "index").write_bytes(b"\x89EMBIDX\n" + (1 << 40).to_bytes(8, "little") + b"{}")
+    with pytest.raises(ArtifactError, match=f"is damaged: its header should have {1 << 40} bytes, but 2 can be read"):
+        VectorIndex.load(tmp_path / "index")
+
+
+# The ids and scores of the three nearest to each query, from the program that wrote version 1 of the golden files.
+GOLDEN_IDS = [[15, 1, 4], [15, 1, 4]]
+GOLDEN_SCORES = {
+    "float32": [
+        [0.4045793414115906, 0.13942179083824158, -0.19196674227714539],
+        [0.39965638518333435, 0.22531990706920624, -0.041050951927900314],
+    ],
+    "int8": [[0.40563520789146423, 0.1396353393793106, -0.19116465032100677]],
+    "binary": [[0.40563520789146423, 0.1396353393793106, -0.19116465032100677]],
+}
+
+
+@pytest.mark.parametrize("version", range(1, file_format.INDEX_FORMAT_VERSION + 1))
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_version_is_read(version, precision, tmp_path):
+    index = VectorIndex.load(GOLDEN / f"index-v{version}-{precision}.index")
+    assert index.ids.tolist() == [3, 1, 4, 15, 9]
+    assert (index.dimension, index.precision, index.similarity) == (8, precision, "cosine")
+    queries = np.random.default_rng(6).normal(size=(2, 8))
+    found = index.search(queries, 3)
+    assert ids_of(found) == GOLDEN_IDS
+    for row, scores in zip(pairs_of(found), GOLDEN_SCORES[precision], strict=False):
+        np.testing.assert_allclose([score for _, score in row], scores, atol=1e-6)
+    index.save(tmp_path / "index")
+    current = GOLDEN / f"index-v{file_format.INDEX_FORMAT_VERSION}-{precision}.index"
+    assert (tmp_path / "index").read_bytes() == current.read_bytes()
+
+
+def test_upgrade_1_to_2():
+    old = {"format_version": 1, "dimension": 3, "precision": "int8", "similarity": "dot", "count": 0}
+    for model, expected in [
+        (None, None),
+        ("org/name, weights 0123", {"name": "org/name", "weights": "0123", "dtype": None}),
+        ("a, weights b, weights 0123", {"name": "a, weights b", "weights": "0123", "dtype": None}),
+        ("a name", {"name": "a name", "weights": "", "dtype": None}),
+    ]:
+        upgraded = file_format.upgrade(old | {"model": model})
+        assert upgraded == old | {"format_version": 2, "model": expected, "extra": {}}
+
+
+def test_files_that_are_no_index(tmp_path):
     with pytest.raises(ArtifactError, match="cannot be read: No such file or directory"):
         VectorIndex.load(tmp_path / "none")
     with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
@@ -341,19 +424,18 @@ KILLED = """
 import os, signal, sys
 import numpy as np
 import embedder
-from embedder.vectors import index_file
+from embedder.vectors.index import file_format
 path, point = sys.argv[1:]
 index = embedder.VectorIndex.load(path)
 index.add(np.ones((1000, 24)))
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 if point == "writing":
-    inner = index_file.sections_of
-    index_file._write = lambda stream, header, sections: (stream.write(bytes(5000)), stream.flush(), die())
+    file_format._write = lambda stream, header, sections: (stream.write(bytes(5000)), stream.flush(), die())
 elif point == "written":
     os.fsync = die
 else:
-    index_file.Path.replace = die
+    file_format.Path.replace = die
 index.save(path)
 """
 
@@ -369,7 +451,7 @@ def test_a_killed_save_leaves_the_old_file(point, tmp_path):
     assert len(os.listdir(tmp_path)) == 2
     index = VectorIndex.load(path)
     assert index.search(random_vectors(5, 3, 24)) == expected
-    (tmp_path / f".index.{os.getpid()}-1.partial").touch()  # another save, which is still at work
+    (tmp_path / f".index.{os.getpid()}-1.partial").touch()  # another save, which is still running
     index.save(path)
     assert sorted(os.listdir(tmp_path)) == [f".index.{os.getpid()}-1.partial", "index"]
     assert VectorIndex.load(path).search(random_vectors(5, 3, 24)) == expected

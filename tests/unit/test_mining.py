@@ -23,41 +23,55 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("chunks", [(5000, 100_000), (7, 11), (1, 1)])
-def test_all_pairs_best_first(chunks):
+def test_all_pairs_come_best_first(chunks):
     vectors = random_vectors(1, 40, 6)
     found = paraphrase_mining_embeddings(vectors, *chunks)
     close(found, all_pairs(exact_cosines(vectors, vectors)))
     assert all(type(number) is kind for number, kind in zip(found[0], (float, int, int), strict=True))
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 20, 99, 1560, 1561, 10**6])
-def test_a_pair_counts_for_each_side_that_finds_it(most, monkeypatch):
-    monkeypatch.setattr(mining, "BLOCK_SCORES", 200)
+@pytest.mark.parametrize("limit", [1, 2, 3, 20, 99, 779, 780, 781, 10**6])
+def test_the_best_pairs_are_returned_each_once(limit, monkeypatch):
+    monkeypatch.setattr(mining, "SCORES_PER_BLOCK", 200)
     vectors = random_vectors(1, 40, 6)
     expected = all_pairs(exact_cosines(vectors, vectors))
-    close(paraphrase_mining_embeddings(vectors, max_pairs=most), expected[: most // 2])
+    close(paraphrase_mining_embeddings(vectors, max_pairs=limit), expected[:limit])
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
-@pytest.mark.parametrize("chunk", [13, 100])
-def test_a_pair_is_among_the_nearest_of_either_side_in_a_chunk(k, chunk):
+@pytest.mark.parametrize("chunk", [1, 13, 100])
+def test_a_pair_has_one_row_among_the_nearest_of_the_other(k, chunk):
     vectors = random_vectors(1, 40, 6)
     scores = exact_cosines(vectors, vectors)
-    counted = np.zeros(scores.shape, bool)
-    for start in range(0, 40, chunk):
-        part = scores[:, start : start + chunk]
-        nearest = np.argsort(-part, axis=1)[:, : k + 1]
-        np.put_along_axis(counted, nearest + start, True, axis=1)
-    expected = [pair for pair in all_pairs(scores) if counted[pair[1], pair[2]] or counted[pair[2], pair[1]]]
+    others = scores.copy()
+    np.fill_diagonal(others, -np.inf)
+    near = np.zeros(scores.shape, bool)
+    np.put_along_axis(near, np.argsort(-others, axis=1)[:, :k], True, axis=1)
+    expected = [pair for pair in all_pairs(scores) if near[pair[1], pair[2]] or near[pair[2], pair[1]]]
     close(paraphrase_mining_embeddings(vectors, 9, chunk, top_k=k), expected)
 
 
-def test_other_functions_and_scores_below_minus_one():
+def test_equal_scores_keep_the_lowest_rows(monkeypatch):
+    monkeypatch.setattr(mining, "SCORES_PER_BLOCK", 30)
+    vectors = np.ones((30, 4), np.float32)
+    found = paraphrase_mining_embeddings(vectors, max_pairs=40)
+    assert [pair[1:] for pair in found] == [[0, j] for j in range(1, 30)] + [[1, j] for j in range(2, 13)]
+
+
+def test_other_functions_and_any_scores():
     vectors = random_vectors(1, 30, 3)
     for function in (embedder.dot_score, embedder.euclidean_sim):
-        expected = [pair for pair in all_pairs(function(vectors, vectors)) if pair[0] > -1]
-        assert len(expected) < 435
+        expected = all_pairs(function(vectors, vectors))
+        assert expected[-1][0] < -1
         close(paraphrase_mining_embeddings(vectors, score_function=function), expected)
+
+
+def test_the_scores_of_a_function_are_not_changed():
+    vectors = random_vectors(1, 6, 3)
+    kept = embedder.dot_score(vectors, vectors)
+    before = kept.copy()
+    paraphrase_mining_embeddings(vectors, score_function=lambda a, b: kept)
+    np.testing.assert_array_equal(kept, before)
 
 
 def test_copies_zeros_and_nan():
@@ -81,6 +95,30 @@ def test_paraphrases_of_texts(tiny):
     close(paraphrase_mining(model, texts, truncate_dim=3), paraphrase_mining_embeddings(model.encode(texts)[:, :3]))
 
 
+class RecordingModel:
+    """Returns one-hot vectors and keeps the options of each call."""
+
+    def __init__(self):
+        self.options = []
+
+    def encode(self, inputs, **options):
+        self.options.append(options)
+        return np.eye(len(inputs), dtype=np.float32)
+
+
+def test_options_go_to_the_model():
+    model = RecordingModel()
+    paraphrase_mining(model, ["cat.png", "a"])
+    paraphrase_mining(model, ["cat.png", "a"], top_k=1, read_paths=True, batch_size=2)
+    assert model.options == [{}, {"read_paths": True, "batch_size": 2}]
+    with pytest.raises(InputError, match="paraphrase_mining takes no precision, but got 'int8'"):
+        paraphrase_mining(model, ["a", "b"], precision="int8")
+    for wrong, kind in [({"a": 1}, "dict"), ({"a"}, "set"), (b"text", "bytes")]:
+        with pytest.raises(InputError, match=f"sentences should be a list of texts, not a {kind}: "):
+            paraphrase_mining(model, wrong)
+    assert len(model.options) == 2
+
+
 def test_wrong_input():
     for name in ("query_chunk_size", "corpus_chunk_size", "max_pairs", "top_k"):
         with pytest.raises(InputError, match=f"{name} should be a whole number, at least 1, not 0"):
@@ -95,34 +133,33 @@ def test_wrong_input():
         community_detection(["a text"])
 
 
-def communities_by_definition(vectors, threshold, least):
+def communities_by_definition(vectors, threshold, min_size):
     scores = exact_cosines(vectors, vectors)
-    least = min(least, len(vectors))
     groups = []
     for centre, row in enumerate(scores):
         members = np.flatnonzero(row >= np.float32(threshold))
-        if len(members) >= least:
+        if len(members) >= min_size:
             row[centre] = np.inf
             groups.append([int(member) for member in members[np.argsort(-row[members], kind="stable")]])
     taken, kept = set(), []
     for group in sorted(groups, key=len, reverse=True):
         rest = [member for member in group if member not in taken]
-        if len(rest) >= least:
+        if group[0] not in taken and len(rest) >= min_size:
             kept.append(rest)
             taken.update(rest)
     return sorted(kept, key=len, reverse=True)
 
 
-@pytest.mark.parametrize("unsure", [1, 10**9], ids=["pair by pair", "whole blocks"])
+@pytest.mark.parametrize("share", [1, 0], ids=["pair by pair", "whole blocks"])
 @pytest.mark.parametrize("bits", [0, 10**9], ids=["pairs", "bits"])
 @given(data=st.data())
-def test_communities_of_hard_vectors(bits, unsure, data):
+def test_communities_of_hard_vectors(bits, share, data):
     vectors = data.draw(hard_vectors())
     threshold = data.draw(st.sampled_from([0.0, 0.5, 0.75, 1.0, -1.0, 1.1]))
     least, batch = data.draw(st.integers(1, 50)), data.draw(st.integers(1, 50))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mining, "_BITS", bits)
-        patch.setattr(mining, "_MANY_UNSURE", unsure)
+        patch.setattr(mining, "_BITS_PER_PAIR", bits)
+        patch.setattr(mining, "_DENSE_UNCERTAIN_SHARE", share)
         found = community_detection(vectors, threshold, least, batch)
     assert found == communities_by_definition(vectors, threshold, least)
 
@@ -130,21 +167,23 @@ def test_communities_of_hard_vectors(bits, unsure, data):
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.9])
 @pytest.mark.parametrize("bits", [0, 10**9], ids=["pairs", "bits"])
 def test_communities(threshold, bits, monkeypatch):
-    monkeypatch.setattr(mining, "_BITS", bits)
+    monkeypatch.setattr(mining, "_BITS_PER_PAIR", bits)
     vectors = clustered(1, 300, 16, 12)
     found = community_detection(vectors, threshold, 5)
     assert len(found) > 3
     assert found == communities_by_definition(vectors, threshold, 5)
-    monkeypatch.setattr(mining, "BLOCK_SCORES", 1000)
+    monkeypatch.setattr(mining, "SCORES_PER_BLOCK", 1000)
     assert community_detection(vectors, threshold, 5) == found
     assert community_detection((7 * vectors).tolist(), threshold, 5) == found
     assert all(type(member) is int for community in found for member in community)
 
 
-def test_none_one_and_nan(capsys):
+def test_communities_of_no_rows_one_row_and_nan(capsys):
     assert community_detection(np.zeros((0, 3))) == []
     assert community_detection([]) == []
-    assert community_detection([[1.0, 2.0]]) == [[0]]
+    assert community_detection([[1.0, 2.0]]) == []
+    assert community_detection([[1.0, 2.0]], min_community_size=1) == [[0]]
+    assert community_detection(np.ones((9, 3)), min_community_size=10) == []
     vectors = random_vectors(1, 3, 4)[[0, 1, 0, 2, 0]]
     vectors[1] = np.nan
     assert community_detection(vectors, min_community_size=2, show_progress_bar=True) == [[0, 2, 4]]

@@ -14,7 +14,7 @@ def translations(n=40, dim=8):
 
 
 def by_definition(source, target, k, margin):
-    """Scores of every source with every target, and which of them are looked at from either side."""
+    """Return the scores of all pairs, the best target of each source and the best source of each target."""
     cosines = exact_cosines(source, target)
     ahead = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
     back = np.argsort(-cosines.T, axis=1, kind="stable")[:, :k]
@@ -53,7 +53,7 @@ def test_every_retrieval_by_its_definition(margin, k):
         )
 
 
-def test_threshold_and_what_has_no_score():
+def test_threshold_and_nan():
     source, target = translations()
     found = bitext_mining(source, target)
     assert bitext_mining(source, target, threshold=found[9][0]) == found[:10]
@@ -77,7 +77,7 @@ def test_wrong_bitext():
         bitext_mining(source, target[:, :7])
 
 
-def test_negatives_are_the_nearest_but_the_positives():
+def test_negatives_are_the_nearest_without_the_positives():
     queries, corpus = random_vectors(1, 9, 6), random_vectors(2, 50, 6)
     positives = [[query, query + 20] if query % 2 else query for query in range(9)]
     order = np.argsort(-exact_cosines(queries, corpus), axis=1, kind="stable")
@@ -88,6 +88,8 @@ def test_negatives_are_the_nearest_but_the_positives():
         row[5:9] for row in expected
     ]
     assert ids_of(mine_hard_negatives(queries, corpus, positives, range_max=99, num_negatives=99)) == expected
+    with_positives = mine_hard_negatives(queries, corpus, positives, num_negatives=4, include_positives=True)
+    assert ids_of(with_positives) == order[:, :4].tolist()
     dots = mine_hard_negatives(queries, corpus, positives, score_function=embedder.dot_score)
     assert dots[0][0]["score"] == pytest.approx(float(queries[0] @ corpus[dots[0][0]["corpus_id"]]), rel=1e-6)
 
@@ -130,7 +132,7 @@ def test_random_negatives():
     )
 
 
-def test_few_or_none():
+def test_small_and_empty_corpora():
     vectors = random_vectors(1, 3, 4)
     assert mine_hard_negatives([], vectors, []) == []
     assert mine_hard_negatives(vectors, [], [[], [], []]) == [[], [], []]
@@ -150,8 +152,18 @@ def test_wrong_negatives():
             mine_hard_negatives(vectors, vectors, [0, wrong, 1])
     with pytest.raises(InputError, match="num_negatives should be a whole number, at least 1, not 0"):
         mine_hard_negatives(vectors, vectors, [0, 1, 2], num_negatives=0)
-    for options in ({"range_min": -1}, {"range_min": 5, "range_max": 5}, {"range_min": 3, "range_max": 5}):
-        with pytest.raises(InputError, match="range_min and range_max should leave room for num_negatives: not"):
+    for options, message in [
+        ({"range_min": -5}, "range_min should not be negative, but is -5"),
+        ({"range_max": -1}, "range_max should not be negative, but is -1"),
+        ({"range_min": 0.5}, "range_min should be a whole number, not 0.5"),
+        ({"range_min": True}, "range_min should be a whole number, not True"),
+        ({"range_min": 5, "range_max": 5}, r"range_max should be at least range_min \+ num_negatives = 8, not 5"),
+        ({"range_min": 3, "range_max": 5}, r"range_max should be at least range_min \+ num_negatives = 6, not 5"),
+        ({"include_positives": 1}, "include_positives should be True or False, not 1"),
+        ({"max_score": "high"}, "max_score should be a number or None, not 'high'"),
+        ({"absolute_margin": float("nan")}, "absolute_margin should be a number or None, not nan"),
+    ]:
+        with pytest.raises(InputError, match=message):
             mine_hard_negatives(vectors, vectors, [0, 1, 2], **options)
     with pytest.raises(InputError, match="sampling_strategy should be one of top, random, not 'best'"):
         mine_hard_negatives(vectors, vectors, [0, 1, 2], sampling_strategy="best")

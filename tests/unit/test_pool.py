@@ -1,22 +1,14 @@
 """Encoding in many processes: the same vectors, one caller at a time, and errors that say what happened."""
 
-import contextlib
-import copy
-import multiprocessing
 import os
-import pickle
 import signal
-import subprocess
-import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 import embedder
-from embedder import EncodeSettings, EncoderPool
-from embedder.errors import EmbedderError, ImageError, InputError, ModelNotFoundError, WorkerError
+from embedder import EncoderPool, EncodeSettings
+from embedder.errors import InputError, ModelNotFoundError, WorkerError
 from tests.tiny import IMAGE_SIZE, add_image_graph, write_tiny_artifact
 
 TEXTS = ["the cat sat on the mat", "a", "", "dogs !", "字 é", "long " * 100, "cat"] * 9

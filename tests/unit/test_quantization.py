@@ -6,8 +6,8 @@ from embedder import quantize_embeddings, semantic_search_quantized
 from embedder.errors import InputError
 from embedder.vectors import hamming
 from embedder.vectors.hamming import nearest_bits
-from embedder.vectors.quantization import PRECISIONS
-from tests.vectors import best_of, clustered, ids_of, pairs_of, random_vectors
+from embedder.vectors.quantization import EMBEDDING_PRECISIONS
+from tests.vectors import best_by_sorting, clustered, ids_of, pairs_of, random_vectors
 
 
 def test_int8_by_hand():
@@ -29,12 +29,12 @@ def test_bits_by_hand():
     assert quantize_embeddings(vectors, "binary").dtype == np.int8
 
 
-def test_none_and_blocks(monkeypatch):
-    for precision in PRECISIONS:
+def test_no_embeddings_and_several_blocks(monkeypatch):
+    for precision in EMBEDDING_PRECISIONS:
         assert len(quantize_embeddings(np.zeros((0, 8)), precision)) == 0
     vectors = random_vectors(1, 50, 7)
     whole = quantize_embeddings(vectors, "int8")
-    monkeypatch.setattr("embedder.vectors.similarity._BLOCK", 20)
+    monkeypatch.setattr("embedder.vectors.arrays._CACHED_NUMBERS", 20)
     np.testing.assert_array_equal(quantize_embeddings(vectors, "int8"), whole)
 
 
@@ -42,12 +42,17 @@ def test_wrong_embeddings():
     vectors = random_vectors(1, 4, 8)
     with pytest.raises(InputError, match=r"precision should be one of float32, .*, not 'int4'"):
         quantize_embeddings(vectors, "int4")
-    with pytest.raises(InputError, match="embeddings should be floating-point numbers, not int8"):
+    with pytest.raises(
+        InputError, match="embeddings should be floating-point numbers, not int8: they are quantised already"
+    ):
         quantize_embeddings(vectors.astype(np.int8), "binary")
-    with pytest.raises(InputError, match="embeddings should be floating-point numbers, not <U1"):
+    with pytest.raises(InputError, match="embeddings should be numbers, not <U1"):
         quantize_embeddings([["a"]], "binary")
-    with pytest.raises(InputError, match=r"embeddings should be \(n, dim\), not \(8,\)"):
-        quantize_embeddings(vectors[0], "int8")
+    with pytest.raises(InputError, match=r"embeddings should be \(n, dim\) or \(dim,\), not \(1, 4, 8\)"):
+        quantize_embeddings(vectors[None], "int8")
+    for single in (vectors[0], vectors[:1]):
+        with pytest.raises(InputError, match="int8 and uint8 ranges cannot be taken from a single embedding: give"):
+            quantize_embeddings(single, "int8")
     with pytest.raises(InputError, match="embeddings should be numbers: "):
         quantize_embeddings([[1.0], [1.0, 2.0]], "int8")
     with pytest.raises(InputError, match=r"ranges should be \(2, 8\), not \(2, 7\)"):
@@ -62,6 +67,16 @@ def test_wrong_embeddings():
         quantize_embeddings([[0.0, 1.0]], "uint8", [[0.0, -np.inf], [1.0, 1.0]])
 
 
+@pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)
+def test_one_vector(precision):
+    vectors = random_vectors(1, 5, 12)
+    ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
+    expected = quantize_embeddings(vectors, precision, ranges)[2]
+    found = quantize_embeddings(vectors[2], precision, ranges)
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+    np.testing.assert_array_equal(found, expected)
+
+
 def distances(queries, corpus):
     return (np.unpackbits(queries, axis=1)[:, None] != np.unpackbits(corpus, axis=1)).sum(axis=-1)
 
@@ -71,7 +86,7 @@ def distances(queries, corpus):
 def test_nearest_bits(size, counted, monkeypatch):
     if not counted:
         monkeypatch.delattr(np, "bitwise_count", raising=False)
-    monkeypatch.setattr(hamming, "_ROWS", 64)
+    monkeypatch.setattr(hamming, "_ROWS_PER_BLOCK", 64)
     random = np.random.default_rng(size)
     queries, corpus = (random.integers(0, 256, (n, size), np.uint8) for n in (70, 500))
     corpus[100:200] = corpus[:100]
@@ -80,14 +95,14 @@ def test_nearest_bits(size, counted, monkeypatch):
     for k in (1, 10, 300, 9999):
         scores, rows = nearest_bits(queries, corpus, k)
         found = [list(zip(*pair, strict=True)) for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
-        assert found == best_of(expected, k)
+        assert found == best_by_sorting(expected, k)
         scores, rows = nearest_bits(queries, corpus, k, alive)
         left = np.where(alive, expected, -9999)
         found = [list(zip(*pair, strict=True)) for pair in zip(rows.tolist(), scores.tolist(), strict=True)]
-        assert found == [row[: alive.sum()] for row in best_of(left, k)]
-    monkeypatch.setattr(hamming, "_MANY_WORDS", 0)
+        assert found == [row[: alive.sum()] for row in best_by_sorting(left, k)]
+    monkeypatch.setattr(hamming, "_WORDS_BEYOND_UINT16", 0)
     np.testing.assert_array_equal(
-        nearest_bits(queries, corpus, 10)[1], [[at for at, _ in r] for r in best_of(expected, 10)]
+        nearest_bits(queries, corpus, 10)[1], [[at for at, _ in r] for r in best_by_sorting(expected, 10)]
     )
     assert nearest_bits(queries, corpus[:0], 5)[0].shape == (70, 0)
     assert nearest_bits(queries[:0], corpus, 5)[0].shape == (0, 5)
@@ -100,18 +115,19 @@ def test_search_by_its_definition(precision):
     codes, query_codes = (quantize_embeddings(x, precision, ranges) for x in (corpus, queries))
     if precision.endswith("int8"):
         coarse = query_codes.astype(int) @ codes.T.astype(int)
-        numbers = codes.astype(np.float64)
+        levels = codes.astype(np.float64) + (128 if precision == "int8" else 0)
+        numbers = ranges[0] + levels * (ranges[1] - ranges[0]) / 255
     else:
         coarse = -distances(query_codes.view(np.uint8), codes.view(np.uint8))
         numbers = (corpus > 0).astype(np.float64)
     sign = -1 if precision.endswith("binary") else 1
     plain = semantic_search_quantized(queries, codes, precision, 7, ranges, rescore=False)
-    assert pairs_of(plain) == [[(at, sign * score) for at, score in row] for row in best_of(coarse, 7)]
+    assert pairs_of(plain) == [[(at, sign * score) for at, score in row] for row in best_by_sorting(coarse, 7)]
     assert semantic_search_quantized(query_codes, codes, precision, 7) == plain
     found = semantic_search_quantized(queries, codes, precision, 7, calibration_embeddings=corpus, rescore_multiplier=3)
     fine = queries.astype(np.float64) @ numbers.T
     for query, row in enumerate(found):
-        candidates = sorted(at for at, _ in best_of(coarse, 21)[query])
+        candidates = sorted(at for at, _ in best_by_sorting(coarse, 21)[query])
         best = sorted(candidates, key=lambda at: -fine[query, at])[:7]
         assert [hit["corpus_id"] for hit in row] == best
         np.testing.assert_allclose([hit["score"] for hit in row], fine[query, best], rtol=1e-6)
@@ -119,7 +135,7 @@ def test_search_by_its_definition(precision):
     assert [len(row) for row in everything] == [400] * 9
 
 
-def test_recall_grows_with_what_is_scored_again():
+def test_recall_grows_with_the_multiplier():
     corpus = clustered(1, 2000, 64, 100)
     queries = corpus[:50] + 0.05 * random_vectors(2, 50, 64)
     exact = ids_of(embedder.semantic_search(queries, corpus))
@@ -142,9 +158,12 @@ def test_wrong_search():
         semantic_search_quantized(queries, corpus, "float32")
     with pytest.raises(InputError, match="corpus_embeddings should be uint8 for 'ubinary', not int8"):
         semantic_search_quantized(queries, corpus, "ubinary")
-    with pytest.raises(InputError, match="give its ranges, or its calibration_embeddings"):
+    with pytest.raises(
+        InputError,
+        match="int8 queries are quantised with the ranges of the corpus: give ranges, or calibration_embeddings",
+    ):
         semantic_search_quantized(queries, corpus, "int8")
-    with pytest.raises(InputError, match=r"query_embeddings \(2, 16\) and corpus_embeddings \(9, 16\) do not fit"):
+    with pytest.raises(InputError, match=r"query_embeddings \(2, 16\) and corpus_embeddings \(9, 16\) do not match"):
         semantic_search_quantized(queries, corpus, "binary")
     for name in ("top_k", "rescore_multiplier"):
         with pytest.raises(InputError, match=f"{name} should be a whole number, at least 1, not 0"):

@@ -7,17 +7,17 @@ import embedder
 from embedder import cos_sim, dot_score, euclidean_sim, manhattan_sim, semantic_search
 from embedder.errors import InputError
 from embedder.vectors import search
-from tests.vectors import best_of, exact_cosines, hard_vectors, ids_of, pairs_of, random_vectors
+from tests.vectors import best_by_sorting, exact_cosines, hard_vectors, ids_of, pairs_of, random_vectors
 
 
 @given(data=st.data())
-def test_same_as_sorting_everything(data):
-    """With copies, zeros and any sizes of chunks: the very scores, and ties by the lowest id."""
-    queries = data.draw(hard_vectors(most=7))
-    corpus = data.draw(hard_vectors(most=60, dim=queries.shape[1]))
+def test_the_result_equals_that_of_sorting(data):
+    """Scores are equal to the last bit, and the lower id wins ties, with copies, zeros and any chunk sizes."""
+    queries = data.draw(hard_vectors(max_rows=7))
+    corpus = data.draw(hard_vectors(max_rows=60, dim=queries.shape[1]))
     k, query_chunk, corpus_chunk = (data.draw(st.integers(1, 70)) for _ in range(3))
     found = semantic_search(queries, corpus, query_chunk, corpus_chunk, top_k=k)
-    assert pairs_of(found) == best_of(exact_cosines(queries, corpus), k)
+    assert pairs_of(found) == best_by_sorting(exact_cosines(queries, corpus), k)
 
 
 def floored(a, b):
@@ -27,21 +27,21 @@ def floored(a, b):
 @given(data=st.data())
 def test_any_function(data):
     function = data.draw(st.sampled_from([dot_score, euclidean_sim, manhattan_sim, floored]))
-    queries = data.draw(hard_vectors(most=7))
-    corpus = data.draw(hard_vectors(most=60, dim=queries.shape[1]))
+    queries = data.draw(hard_vectors(max_rows=7))
+    corpus = data.draw(hard_vectors(max_rows=60, dim=queries.shape[1]))
     k, chunk = data.draw(st.integers(1, 70)), data.draw(st.integers(1, 70))
     found = pairs_of(semantic_search(queries, corpus, 3, chunk, top_k=k, score_function=function))
-    expected = best_of(function(queries, corpus), k)
+    expected = best_by_sorting(function(queries, corpus), k)
     for row, best in zip(found, expected, strict=True):
         np.testing.assert_allclose([score for _, score in row], [score for _, score in best], rtol=1e-5, atol=1e-6)
         assert len({id_ for id_, _ in row}) == len(best)
         assert row == sorted(row, key=lambda pair: (-pair[1], pair[0]))
 
 
-def test_neither_chunks_nor_blocks_make_a_difference(monkeypatch):
-    """A product of float32 rounds copies of a row differently by where they stand; the scores must not show it."""
-    few = random_vectors(0, 7, 384)
-    corpus = few[np.random.default_rng(1).integers(0, 7, 2000)]
+def test_chunks_and_blocks_do_not_change_the_result(monkeypatch):
+    """A float32 product rounds copies of a row differently, depending on their place. The scores must not show it."""
+    different = random_vectors(0, 7, 384)
+    corpus = different[np.random.default_rng(1).integers(0, 7, 2000)]
     queries = random_vectors(2, 40, 384)
     for function in (cos_sim, dot_score):
         expected = semantic_search(queries, corpus, top_k=300, score_function=function)
@@ -50,12 +50,12 @@ def test_neither_chunks_nor_blocks_make_a_difference(monkeypatch):
             assert len({score for _, score in row}) <= 7
         assert semantic_search(queries, corpus, 17, 333, 300, function) == expected
         with monkeypatch.context() as patch:
-            patch.setattr(search, "_BLOCK_NUMBERS", 384 * 500)
+            patch.setattr(search, "_NUMBERS_PER_BLOCK", 384 * 500)
             assert semantic_search(queries, corpus, top_k=300, score_function=function) == expected
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.int8, np.float64])
-def test_other_types_are_read_as_float32(dtype):
+def test_other_dtypes_are_read_as_float32(dtype):
     queries, corpus = random_vectors(1, 5, 300, dtype), random_vectors(2, 3000, 300, dtype)
     found = semantic_search(queries, corpus)
     assert found == semantic_search(queries.astype(np.float32), corpus.astype(np.float32))
@@ -78,7 +78,7 @@ def test_lists_single_vectors_and_mapped_files(tmp_path):
     assert type(expected[0][0]["score"]) is float
 
 
-def test_none_and_fewer_than_are_wanted():
+def test_empty_and_small_corpora():
     vectors = random_vectors(1, 3, 4)
     assert semantic_search(np.zeros((0, 4)), vectors) == []
     assert semantic_search([], vectors) == []
@@ -112,7 +112,7 @@ def test_numbers_of_any_size(scale):
     queries, corpus = random_vectors(1, 3, 8), random_vectors(2, 50, 8)
     expected = semantic_search(queries, corpus, top_k=50)
     found = semantic_search(queries, corpus * np.float32(scale), top_k=50)
-    if scale > 1e-12:  # a length below that counts as that
+    if scale > 1e-12:  # shorter vectors are divided by 1e-12
         assert ids_of(found) == ids_of(expected)
 
 
@@ -126,11 +126,11 @@ def test_wrong_input():
         semantic_search(vectors, random_vectors(1, 3, 5))
     with pytest.raises(InputError, match="corpus_embeddings should be numbers"):
         semantic_search(vectors, ["a text"])
-    with pytest.raises(InputError, match=r"score_function should give scores of shape \(3, 3\), not \(3,\)"):
+    with pytest.raises(InputError, match=r"score_function should return scores of shape \(3, 3\), not \(3,\)"):
         semantic_search(vectors, vectors, score_function=embedder.pairwise_cos_sim)
 
 
-def test_memory_is_that_of_a_block():
+def test_memory_is_bounded_by_a_block():
     import tracemalloc
 
     corpus = random_vectors(1, 50_000, 32, np.float16)
@@ -138,4 +138,4 @@ def test_memory_is_that_of_a_block():
     semantic_search(corpus[:50], corpus, corpus_chunk_size=500)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 4_000_000  # all scores are 10 MB, the corpus in float32 6 MB
+    assert peak < 4_000_000  # all scores would take 10 MB, the corpus in float32 6 MB

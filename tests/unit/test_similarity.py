@@ -30,9 +30,9 @@ def by_formula(function, a, b):
 
 @pytest.mark.parametrize(("function", "pairwise"), list(zip(ALL_PAIRS, PAIRWISE, strict=True)))
 @given(data=st.data())
-def test_by_formula_and_pair_by_pair(function, pairwise, data):
-    a = data.draw(hard_vectors(most=12))
-    b = data.draw(hard_vectors(most=12, dim=a.shape[1]))
+def test_the_formula_for_all_pairs_and_pairwise(function, pairwise, data):
+    a = data.draw(hard_vectors(max_rows=12))
+    b = data.draw(hard_vectors(max_rows=12, dim=a.shape[1]))
     scores = function(a, b)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, by_formula(function, a, b), rtol=1e-5, atol=1e-6)
@@ -45,7 +45,7 @@ def test_by_formula_and_pair_by_pair(function, pairwise, data):
 
 @pytest.mark.parametrize("function", ALL_PAIRS)
 @pytest.mark.parametrize("types", [(np.float16, np.float32), (np.int8, np.int8), (np.int8, np.float64), (bool, "u1")])
-def test_any_types_as_float32(function, types):
+def test_any_dtypes_as_float32(function, types):
     a, b = (random_vectors(seed, 5, 300, np.int8).astype(dtype) for seed, dtype in enumerate(types))
     scores = function(a, b)
     assert scores.dtype == np.float32
@@ -64,10 +64,10 @@ def test_lists_and_single_vectors(function, pairwise):
     np.testing.assert_allclose(pairwise(b, a[0]), function(a[0], b)[0], rtol=1e-6)
 
 
-def test_blocks_make_no_difference(monkeypatch):
+def test_blocks_do_not_change_the_result(monkeypatch):
     a, b = random_vectors(1, 7, 5), random_vectors(2, 50, 5)
     whole = [function(a, b) for function in ALL_PAIRS] + [function(b[:7], a) for function in PAIRWISE]
-    monkeypatch.setattr("embedder.vectors.similarity._BLOCK", 11)
+    monkeypatch.setattr("embedder.vectors.arrays._CACHED_NUMBERS", 11)
     parts = [function(a, b) for function in ALL_PAIRS] + [function(b[:7], a) for function in PAIRWISE]
     for one, other in zip(whole, parts, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-6)
@@ -98,7 +98,7 @@ def test_truncate():
 
 
 @pytest.mark.parametrize("function", [*ALL_PAIRS, *PAIRWISE])
-def test_what_cannot_be_compared(function):
+def test_wrong_input(function):
     vectors = random_vectors(1, 3, 4)
     with pytest.raises(InputError, match=r"not \(3, 4\) and \(3, 5\)"):
         function(vectors, random_vectors(1, 3, 5))
@@ -113,6 +113,6 @@ def test_what_cannot_be_compared(function):
 
 
 @pytest.mark.parametrize("function", PAIRWISE)
-def test_pairs_need_a_row_each(function):
+def test_pairwise_needs_as_many_rows_on_both_sides(function):
     with pytest.raises(InputError, match=r"should be \(n, dim\) and \(n, dim\), not \(3, 4\) and \(2, 4\)"):
         function(random_vectors(1, 3, 4), random_vectors(1, 2, 4))

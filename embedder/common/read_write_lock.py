@@ -1,0 +1,60 @@
+"""A lock that many readers or one writer can hold."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class ReadWriteLock:
+    """Many readers at the same time, or one writer alone. Others wait. In a forked process the lock is free at first.
+
+    Example:
+        >>> lock = ReadWriteLock()
+        >>> with lock.read():
+        ...     "other readers may come, writers wait"
+        'other readers may come, writers wait'
+    """
+
+    def __init__(self) -> None:
+        self._states: dict[int, _State] = {}
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Hold the lock as a reader."""
+        state = self._state_of_process()
+        with state.changed:
+            state.changed.wait_for(lambda: not state.writing)
+            state.readers += 1
+        try:
+            yield
+        finally:
+            with state.changed:
+                state.readers -= 1
+                state.changed.notify_all()
+
+    @contextmanager
+    def write(self) -> Iterator[None]:
+        """Hold the lock as the only one."""
+        state = self._state_of_process()
+        with state.changed:
+            state.changed.wait_for(lambda: not state.writing and not state.readers)
+            state.writing = True
+        try:
+            yield
+        finally:
+            with state.changed:
+                state.writing = False
+                state.changed.notify_all()
+
+    def _state_of_process(self) -> "_State":
+        """Return the state of this process: a thread of the parent may have held the lock during the fork."""
+        process = os.getpid()
+        return self._states.get(process) or self._states.setdefault(process, _State())
+
+
+class _State:
+    def __init__(self) -> None:
+        self.changed = threading.Condition()
+        self.readers = 0
+        self.writing = False

@@ -1,0 +1,122 @@
+"""Turn what callers pass as embeddings into NumPy arrays, or refuse it with a message that says what to pass."""
+
+from collections.abc import Mapping, Set
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedder.errors import InputError
+
+# The type names of tables in pandas, polars and pyarrow. None of these packages is imported here.
+_TABLE_TYPES = ("DataFrame", "LazyFrame", "Table", "RecordBatch")
+# This many numbers (512 kB of float32) stay in the cache of one core during several passes over them.
+_CACHED_NUMBERS = 1 << 17
+
+
+def as_embeddings(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.generic]:
+    """Return `embeddings` as an array of shape (n, dim). One vector of shape (dim,) becomes one row.
+
+    Arrays keep their dtype, lists become float32. A column of vectors (a Series of pandas or polars, an array of
+    pyarrow, an object array) is stacked.
+
+    Raises:
+        InputError: they have another shape, or are not real numbers. The message calls them `name`.
+
+    Example:
+        >>> as_embeddings([1.0, 2.0]).shape
+        (1, 2)
+    """
+    return np.atleast_2d(as_vectors(embeddings, name))
+
+
+def as_vectors(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.generic]:
+    """Do the same as `as_embeddings`, but leave one vector in the shape (dim,)."""
+    array = as_numbers(embeddings, name)
+    if isinstance(embeddings, list | tuple):
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32, copy=False)
+        if array.shape == (0,):  # an empty list holds no vectors
+            return array.reshape(0, 0)
+    if array.ndim not in (1, 2):
+        raise InputError(f"{name} should be (n, dim) or (dim,), not {array.shape}")
+    return array
+
+
+def as_numbers(embeddings: ArrayLike, name: str) -> NDArray[np.generic]:
+    """Return `embeddings` as an array of real numbers, in the dtype that NumPy gives them.
+
+    Raises:
+        InputError: they are not real numbers.
+    """
+    refuse_container(embeddings, name, "an array of numbers")
+    try:
+        array = np.asarray(embeddings)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{name} should be numbers: {error}") from error
+    if array.dtype.kind == "O" and array.ndim == 1:
+        array = _stack(array, name)
+    if array.dtype.kind not in "fiub":
+        raise InputError(f"{name} should be numbers, not {array.dtype}")
+    return array
+
+
+def _stack(column: NDArray[np.object_], name: str) -> NDArray[np.generic]:
+    """Return an object array of vectors as one array of shape (n, dim)."""
+    rows: list[NDArray[np.generic]] = []
+    for index, item in enumerate(column):
+        try:
+            row = np.asarray(item)
+        except ValueError:
+            row = np.empty((0, 0))
+        if row.ndim != 1 or row.dtype.kind not in "fiub":
+            raise InputError(f"{name}[{index}] should be a vector of numbers, not {item!r:.80}")
+        if rows and len(row) != len(rows[0]):
+            raise InputError(f"{name}[{index}] has {len(row)} numbers, but {name}[0] has {len(rows[0])}")
+        rows.append(row)
+    return np.stack(rows) if rows else np.empty((0, 0), np.float32)
+
+
+def refuse_container(items: object, name: str, expected: str) -> None:
+    """Raise InputError if `items` is a table, a mapping, a set or bytes: iterating these gives no vectors or texts."""
+    kind = type(items).__name__
+    if kind in _TABLE_TYPES:
+        hint = 'pass one column, such as table["vector"]'
+    elif isinstance(items, Mapping):
+        hint = "pass its values, as in list(mapping.values())"
+    elif isinstance(items, Set):
+        hint = "a set has no order; pass a list"
+    elif isinstance(items, bytes | bytearray | memoryview):
+        hint = "decode it, as in np.frombuffer(data, np.float32)"
+    else:
+        return
+    raise InputError(f"{name} should be {expected}, not a {kind}: {hint}")
+
+
+def matching_embeddings(
+    a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ("embeddings", "embeddings")
+) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
+    """Return both as `as_embeddings` does. An empty side takes the dimension of the other.
+
+    Raises:
+        InputError: they are no embeddings, or differ in dimension.
+    """
+    rows_a, rows_b = as_embeddings(a, names[0]), as_embeddings(b, names[1])
+    if not len(rows_a):
+        rows_a = np.zeros((0, rows_b.shape[1]), np.float32)
+    if not len(rows_b):
+        rows_b = np.zeros((0, rows_a.shape[1]), np.float32)
+    if rows_a.shape[1] != rows_b.shape[1]:
+        raise InputError(f"embeddings should be (n, dim) and (m, dim), not {rows_a.shape} and {rows_b.shape}")
+    return rows_a, rows_b
+
+
+def as_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
+    """Return `rows` as contiguous float32, without a copy where they are. Numbers too large for it become infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(rows, np.float32)
+
+
+def rows_per_block(rows: NDArray[Any]) -> int:
+    """Return how many of `rows` (n, dim) to process together, so that they stay in the cache of one core."""
+    return int(max(1, _CACHED_NUMBERS // max(1, rows.shape[1])))

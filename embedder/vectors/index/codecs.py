@@ -1,0 +1,112 @@
+"""How an index keeps vectors and compares them: one class for each precision."""
+
+import math
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder.vectors.hamming import nearest_bits
+from embedder.vectors.index.storage import Columns, Part, Snapshot
+from embedder.vectors.search import Corpus, Found, SearchOptions, nearest, rescore_candidates
+from embedder.vectors.similarity import dot_score
+
+# The largest code of int8.
+_LARGEST_CODE = 127
+# The norm of a vector of length 1 is below this, in spite of rounding.
+_MAX_UNIT_NORM = 1.0001
+
+
+class Codec(Protocol):
+    """What encodes vectors to the columns of an index, and searches in them."""
+
+    def encode(self, vectors: NDArray[np.float32]) -> Columns:
+        """Return the columns of `vectors` (n, dim), each of n rows."""
+
+    def search(self, snapshot: Snapshot, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
+        """Return the scores and rows of the `top_k` nearest to each of `queries` (n, dim).
+
+        Codecs that score twice score `top_k` * `multiplier` candidates again.
+        """
+
+
+def make_codec(precision: str, dimension: int, unit_norm: bool) -> Codec:
+    """Return the codec of `precision`. With `unit_norm`, every vector has length 1."""
+    if precision == "float32":
+        return _Float32Codec(_MAX_UNIT_NORM if unit_norm else None)
+    return _Int8Codec(dimension) if precision == "int8" else _BinaryCodec(dimension)
+
+
+class _Float32Codec:
+    """Keeps vectors as they are. Search is exact."""
+
+    def __init__(self, longest: float | None) -> None:
+        self._longest = longest
+
+    def encode(self, vectors: NDArray[np.float32]) -> Columns:
+        return {"vectors": vectors}
+
+    def search(self, snapshot: Snapshot, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
+        options = SearchOptions(top_k, dot_score)
+
+        def find(part: Part) -> Found:
+            return nearest(queries, Corpus(part.columns["vectors"], part.alive, longest=self._longest), options)
+
+        return _search_parts(snapshot, top_k, find)
+
+
+class _Int8Codec:
+    """Keeps a vector as int8 codes and a scale. The largest number of the vector gets the code 127."""
+
+    def __init__(self, dimension: int) -> None:
+        self._dimension = dimension
+
+    def encode(self, vectors: NDArray[np.float32]) -> Columns:
+        scales = np.abs(vectors).max(axis=1, initial=0) / np.float32(_LARGEST_CODE)
+        codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
+        return {"codes": codes, "scales": scales.astype(np.float32)}
+
+    def search(self, snapshot: Snapshot, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
+        options = SearchOptions(top_k, dot_score)
+
+        def find(part: Part) -> Found:
+            scales = part.columns["scales"]
+            longest = float(scales.max(initial=0)) * _LARGEST_CODE * math.sqrt(self._dimension) * _MAX_UNIT_NORM
+            return nearest(queries, Corpus(part.columns["codes"], part.alive, scales, longest), options)
+
+        return _search_parts(snapshot, top_k, find)
+
+
+class _BinaryCodec:
+    """Keeps one bit for each number to find candidates, and int8 codes to score them."""
+
+    def __init__(self, dimension: int) -> None:
+        self._int8 = _Int8Codec(dimension)
+
+    def encode(self, vectors: NDArray[np.float32]) -> Columns:
+        return self._int8.encode(vectors) | {"bits": np.packbits(vectors > 0, axis=1)}
+
+    def search(self, snapshot: Snapshot, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
+        bits, count = np.packbits(queries > 0, axis=1), top_k * multiplier
+        _, rows = _search_parts(
+            snapshot, count, lambda part: nearest_bits(bits, part.columns["bits"], count, part.alive)
+        )
+        exact = queries.astype(np.float64)
+
+        def score(query: int, found: NDArray[np.int64]) -> NDArray[np.float64]:
+            scores: NDArray[np.float64] = (snapshot.take("codes", found) @ exact[query]) * snapshot.take(
+                "scales", found
+            )
+            return scores
+
+        return rescore_candidates(rows, top_k, score)
+
+
+def _search_parts(snapshot: Snapshot, top_k: int, find: Callable[[Part], Found]) -> Found:
+    """Return the scores and rows of the `top_k` best that `find` finds in any part. The lower row wins ties."""
+    found = [(part, *find(part)) for part in snapshot.parts]
+    scores = np.concatenate([scores for _, scores, _ in found], axis=1)
+    rows = np.concatenate([rows + part.start for part, _, rows in found], axis=1)
+    order = np.lexsort((rows, -scores), axis=1)[:, :top_k]
+    return np.take_along_axis(scores, order, 1), np.take_along_axis(rows, order, 1)

@@ -1,0 +1,67 @@
+"""What callers add to an index or search for, as vectors: vectors as they are, texts and images through the model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder.common.checks import check_flag
+from embedder.errors import InputError
+from embedder.vectors.arrays import as_embeddings, refuse_container
+
+_MODEL_HINT = "VectorIndex(model=...), or VectorIndex.load(path, model=...)"
+
+
+def to_vectors(items: Any, encode: Callable[..., Any] | None, read_paths: bool) -> NDArray[np.generic]:
+    """Return `items` as vectors (n, dim).
+
+    Args:
+        items: vectors (n, dim) or (dim,), or one or several texts or images. Arrays of numbers are always vectors.
+        encode: the method of the model that encodes texts and images. None if the index has no model.
+        read_paths: let the model read the image file that a string names.
+
+    Raises:
+        InputError: items are neither, or are texts or images and there is no model.
+    """
+    check_flag("read_paths", read_paths)
+    refuse_container(items, "items", "vectors or texts")
+    listed = _as_list_or_array(items)
+    if len(listed) and not _is_numeric(listed[0]):
+        if encode is None:
+            raise InputError(_missing_model(listed[0]))
+        options = {"read_paths": True} if read_paths else {}
+        listed = encode(listed if isinstance(listed, list) else listed.tolist(), **options)
+    elif isinstance(listed, np.ndarray) and listed.ndim in (3, 4) and encode is not None:
+        raise InputError(
+            f"vectors should be (n, dim) or (dim,), not {listed.shape}. To add images as arrays, encode them first: "
+            "index.add(model.encode_document(images))"
+        )
+    return as_embeddings(listed, "vectors")
+
+
+def _as_list_or_array(items: Any) -> Any:
+    if isinstance(items, list | np.ndarray):
+        return np.atleast_1d(items) if isinstance(items, np.ndarray) else items
+    if hasattr(items, "__array__"):  # a Series, an array of pyarrow, a tensor
+        return np.atleast_1d(np.asarray(items))
+    is_file = hasattr(items, "read")
+    if isinstance(items, str) or is_file or not hasattr(items, "__iter__"):
+        return [items]
+    return list(items)
+
+
+def _is_numeric(item: Any) -> bool:
+    """Return whether `item` is a number or a vector, so that it is not for the model."""
+    if isinstance(item, str | bytes | bytearray | memoryview):
+        return False
+    return isinstance(item, int | float | np.number | np.bool_ | list | tuple) or hasattr(item, "__array__")
+
+
+def _missing_model(item: object) -> str:
+    if isinstance(item, str):
+        return f"texts need a model: {_MODEL_HINT}"
+    return (
+        f"items[0] should be a vector or a text, not {type(item).__name__}: {item!r:.80}. Images need a model: "
+        f"{_MODEL_HINT}"
+    )

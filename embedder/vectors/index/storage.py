@@ -1,0 +1,265 @@
+"""The rows of an index: columns, ids and deletions. Safe to use from many threads, and after a fork.
+
+Readers take a snapshot and never wait. Writers wait for each other, and publish a new snapshot when they are done. A
+snapshot never changes: rows are only appended after its last row, and a deletion copies the flags that it changes.
+"""
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedder.errors import InputError
+
+# Rows that are copied together when the index is saved.
+_ROWS_PER_CHUNK = 1 << 14
+# The smallest number of rows that memory is reserved for.
+_MIN_CAPACITY = 64
+# Ids are below this.
+_ID_LIMIT = 1 << 63
+
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some rows of a snapshot, which lie together in memory or in a file.
+
+    Attributes:
+        start: the number of the first row.
+        count: how many rows there are.
+        columns: each of shape (count, ...).
+        alive: (count,), which rows are not deleted. None is all.
+    """
+
+    start: int
+    count: int
+    columns: Columns
+    alive: NDArray[np.bool_] | None
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """An index at one moment.
+
+    Attributes:
+        loaded: the columns of the rows that a file holds.
+        added: the columns of the rows added since, with room for more.
+        loaded_count: how many rows `loaded` has.
+        count: how many rows there are in both, deleted ones included.
+        deleted_count: how many of them are deleted.
+        next_id: the id after the largest one so far.
+        id_buffer: the id of each row, with room for more.
+        alive_buffer: whether each row is not deleted, with room for more.
+    """
+
+    loaded: Columns
+    added: Columns
+    loaded_count: int
+    count: int
+    deleted_count: int
+    next_id: int
+    id_buffer: NDArray[np.int64]
+    alive_buffer: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return self.count - self.deleted_count
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The id of each row, deleted ones included."""
+        return self.id_buffer[: self.count]
+
+    @property
+    def alive(self) -> NDArray[np.bool_]:
+        """Which rows are not deleted."""
+        return self.alive_buffer[: self.count]
+
+    @property
+    def parts(self) -> tuple[Part, Part]:
+        """The rows of the file, and the rows added since."""
+        split, added_count = self.loaded_count, self.count - self.loaded_count
+        added = {name: column[:added_count] for name, column in self.added.items()}
+        return (
+            Part(0, split, self.loaded, self._alive_or_none(slice(0, split))),
+            Part(split, added_count, added, self._alive_or_none(slice(split, self.count))),
+        )
+
+    def _alive_or_none(self, rows: slice) -> NDArray[np.bool_] | None:
+        alive = self.alive[rows]
+        return None if not self.deleted_count or alive.all() else alive
+
+    def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return `rows` of a column as float64."""
+        loaded, added = self.loaded[name], self.added[name]
+        taken = np.empty((len(rows), *added.shape[1:]))
+        in_file = rows < self.loaded_count
+        taken[in_file], taken[~in_file] = loaded[rows[in_file]], added[rows[~in_file] - self.loaded_count]
+        return taken
+
+    def kept_rows(self, name: str) -> Iterator[NDArray[Any]]:
+        """Yield the rows of a column, or of the ids, that are not deleted, some thousands at a time."""
+        for part in self.parts:
+            ids = self.ids[part.start : part.start + part.count]
+            column = ids if name == "ids" else part.columns[name]
+            for at in range(0, part.count, _ROWS_PER_CHUNK):
+                chunk = column[at : at + _ROWS_PER_CHUNK]
+                yield chunk if part.alive is None else chunk[part.alive[at : at + _ROWS_PER_CHUNK]]
+
+
+class Storage:
+    """Rows that can be appended and deleted, with an id each."""
+
+    def __init__(self, ids: NDArray[np.int64], loaded: Columns, empty: Columns) -> None:
+        """Begin with the rows of a file.
+
+        Args:
+            ids: (n,), which may be read-only.
+            loaded: columns of n rows.
+            empty: the same columns without rows, which give the dtype and shape of rows that are added.
+        """
+        self._locks: dict[int, threading.Lock] = {}
+        # The row of each id. Made when something is first added or deleted. None while it may be out of date.
+        self._row_of_id: dict[int, int] | None = None
+        self.snapshot = Snapshot(
+            loaded=loaded,
+            added=empty,
+            loaded_count=len(ids),
+            count=len(ids),
+            deleted_count=0,
+            next_id=int(ids.max(initial=-1)) + 1,
+            id_buffer=np.array(ids, np.int64),
+            alive_buffer=np.ones(len(ids), bool),
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"snapshot": self.snapshot}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.snapshot = state["snapshot"]
+        self._locks, self._row_of_id = {}, None
+
+    def append(self, columns: Columns, ids: NDArray[np.int64] | None, count: int) -> NDArray[np.int64]:
+        """Add `count` rows and return their ids.
+
+        Args:
+            columns: the rows.
+            ids: (count,), or None for the ids after the largest one so far.
+            count: how many rows there are.
+
+        Raises:
+            InputError: an id is in use or given twice, or there are no ids left. Then nothing has been added.
+        """
+        with self._lock():
+            old, row_of_id = self.snapshot, self._rows()
+            taken = _next_ids(old.next_id, count) if ids is None else _check_ids(ids, count, row_of_id)
+            self._row_of_id = None
+            added_count = old.count - old.loaded_count
+            self.snapshot = Snapshot(
+                loaded=old.loaded,
+                added={name: _append(column, added_count, columns[name]) for name, column in old.added.items()},
+                loaded_count=old.loaded_count,
+                count=old.count + count,
+                deleted_count=old.deleted_count,
+                next_id=max(old.next_id, int(taken.max(initial=-1)) + 1),
+                id_buffer=_append(old.id_buffer, old.count, taken),
+                alive_buffer=_append(old.alive_buffer, old.count, np.ones(count, bool)),
+            )
+            row_of_id.update(zip(taken.tolist(), range(old.count, old.count + count), strict=True))
+            self._row_of_id = row_of_id
+        return taken
+
+    def delete(self, ids: NDArray[np.int64]) -> None:
+        """Delete the rows of `ids`.
+
+        Raises:
+            InputError: an id is not in the index. Then nothing has been deleted.
+        """
+        with self._lock():
+            old, row_of_id = self.snapshot, self._rows()
+            unique = list(dict.fromkeys(ids.tolist()))
+            for number in unique:
+                if number not in row_of_id:
+                    raise InputError(f"id {number} is not in the index")
+            if not unique:
+                return
+            self._row_of_id = None
+            alive_buffer = old.alive_buffer.copy()
+            alive_buffer[[row_of_id[number] for number in unique]] = False
+            self.snapshot = Snapshot(
+                loaded=old.loaded,
+                added=old.added,
+                loaded_count=old.loaded_count,
+                count=old.count,
+                deleted_count=old.deleted_count + len(unique),
+                next_id=old.next_id,
+                id_buffer=old.id_buffer,
+                alive_buffer=alive_buffer,
+            )
+            for number in unique:
+                del row_of_id[number]
+            self._row_of_id = row_of_id
+
+    def _lock(self) -> threading.Lock:
+        """Return the lock of this process: during a fork, another thread may have held the parent's."""
+        process = os.getpid()
+        return self._locks.get(process) or self._locks.setdefault(process, threading.Lock())
+
+    def _rows(self) -> dict[int, int]:
+        if self._row_of_id is None:
+            rows = np.flatnonzero(self.snapshot.alive)
+            self._row_of_id = dict(zip(self.snapshot.ids[rows].tolist(), rows.tolist(), strict=True))
+        return self._row_of_id
+
+
+def _next_ids(first: int, count: int) -> NDArray[np.int64]:
+    if first + count > _ID_LIMIT:
+        raise InputError(f"there are no ids left after {first - 1}: give ids that are free")
+    return np.arange(first, first + count)
+
+
+def _check_ids(ids: NDArray[np.int64], count: int, row_of_id: dict[int, int]) -> NDArray[np.int64]:
+    if len(ids) != count:
+        raise InputError(f"there are {len(ids)} ids for {count} vectors")
+    seen: set[int] = set()
+    for number in ids.tolist():
+        if number in row_of_id:
+            raise InputError(f"id {number} is in the index already: delete it first, or give another id")
+        if number in seen:
+            raise InputError(f"id {number} is given twice")
+        seen.add(number)
+    return ids
+
+
+def _append(buffer: NDArray[Any], used: int, rows: NDArray[Any]) -> NDArray[Any]:
+    """Return a buffer with `rows` after the first `used` rows: the same one, or one of at least twice its size."""
+    needed = used + len(rows)
+    if needed > len(buffer):
+        larger = np.empty((max(needed, 2 * len(buffer), _MIN_CAPACITY), *buffer.shape[1:]), buffer.dtype)
+        larger[:used] = buffer[:used]
+        buffer = larger
+    buffer[used:needed] = rows
+    return buffer
+
+
+def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
+    """Return `ids`, one or several, as int64 (n,).
+
+    Raises:
+        InputError: they are not whole numbers.
+    """
+    try:
+        numbers = np.atleast_1d(np.asarray(ids))
+    except ValueError as error:
+        raise InputError(f"ids should be whole numbers: {error}") from error
+    if numbers.size == 0:
+        return np.empty(0, np.int64)
+    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
+        raise InputError(f"ids should be whole numbers, not {numbers.dtype} of shape {numbers.shape}")
+    if numbers.dtype == np.uint64 and numbers.max() >= _ID_LIMIT:
+        raise InputError(f"ids should be below 2**63, not {numbers.max()}")
+    return numbers.astype(np.int64)

@@ -1,0 +1,288 @@
+"""The public class `VectorIndex`."""
+
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedder.common.checks import check_choice, check_count, check_counts
+from embedder.common.read_only import ReadOnly
+from embedder.errors import InputError
+from embedder.vectors.arrays import as_float32
+from embedder.vectors.index.codecs import make_codec
+from embedder.vectors.index.file_format import (
+    INDEX_FORMAT_VERSION,
+    INDEX_PRECISIONS,
+    INDEX_SIMILARITIES,
+    Header,
+    ModelDescription,
+    read_index,
+    sections_of,
+    write_index,
+)
+from embedder.vectors.index.items import to_vectors
+from embedder.vectors.index.storage import Columns, Storage, as_ids
+from embedder.vectors.search import Hit, as_hits
+from embedder.vectors.similarity import normalize
+
+_logger = logging.getLogger(__name__)
+
+# What can be added or searched for: vectors, texts or images.
+Items = str | Iterable[Any] | ArrayLike
+
+
+class VectorIndex(ReadOnly):
+    """Vectors with ids: add, search, delete, save and load.
+
+    A search compares the query with every vector. It is exact for "float32". "int8" takes a quarter of the memory and
+    is nearly exact. "binary" finds candidates by packed bits, in a thirty-second of the memory, and scores them again
+    by int8 codes. Of a loaded index, only the codes that are scored are read from the file.
+
+    An index is safe to share between threads. A search sees the index as it was when the search began. It never waits
+    for `add`, `delete` or `save`, and several searches run at the same time. `add` and `delete` wait for each other.
+
+    Attributes:
+        dimension: the length of a vector.
+        precision: how vectors are kept: "float32", "int8" or "binary".
+        similarity: what vectors are compared by: "cosine" or "dot".
+
+    Example:
+        >>> index = VectorIndex(2)
+        >>> index.add([[1.0, 0.0], [0.0, 1.0]], ids=[7, 8])
+        array([7, 8])
+        >>> index.search([2.0, 0.0], top_k=1)
+        [[{'corpus_id': 7, 'score': 1.0}]]
+    """
+
+    _instead: ClassVar[Mapping[str, str]] = {
+        "ids": "use add and delete",
+        "model": "save the index, and load it with VectorIndex.load(path, model=...)",
+    }
+
+    def __init__(
+        self,
+        dimension: int | None = None,
+        *,
+        precision: str = "float32",
+        similarity: str = "cosine",
+        model: Any = None,
+    ) -> None:
+        """Make an empty index.
+
+        Args:
+            dimension: the length of a vector. None takes the dimension of `model`.
+            precision: how vectors are kept: "float32", "int8" or "binary".
+            similarity: what vectors are compared by: "cosine" or "dot". For "cosine" they are scaled to length 1.
+            model: an `Embedder`, so that texts and images can be added and searched for.
+
+        Raises:
+            InputError: an option is unknown, there is neither a dimension nor a model, or the two do not match.
+        """
+        check_choice("precision", precision, INDEX_PRECISIONS)
+        check_choice("similarity", similarity, INDEX_SIMILARITIES)
+        check_count("dimension", dimension)
+        if dimension is None and model is None:
+            raise InputError("an index needs a dimension, or a model that has one")
+        if model is not None and dimension not in (None, model.dimension):
+            raise InputError(f"the model's vectors have length {model.dimension}, but those of the index {dimension}")
+        self._dimension: int = model.dimension if dimension is None else int(dimension)
+        self._precision, self._similarity = precision, similarity
+        self._model, self._made_by = model, _describe(model)
+        self._codec = make_codec(precision, self._dimension, unit_norm=similarity == "cosine")
+        empty = self._empty_columns()
+        self._storage = Storage(np.empty(0, np.int64), empty, empty)
+
+    def __len__(self) -> int:
+        return len(self._storage.snapshot)
+
+    def __repr__(self) -> str:
+        return (
+            f"VectorIndex({len(self)} vectors, dimension={self.dimension}, precision={self.precision!r}, "
+            f"similarity={self.similarity!r})"
+        )
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        return self._dimension
+
+    @property
+    def precision(self) -> str:
+        """How vectors are kept: "float32", "int8" or "binary"."""
+        return self._precision
+
+    @property
+    def similarity(self) -> str:
+        """What vectors are compared by: "cosine" or "dot"."""
+        return self._similarity
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The ids, int64 (n,), in the order in which they were added. It is a copy."""
+        snapshot = self._storage.snapshot
+        return snapshot.ids[snapshot.alive]
+
+    def add(self, items: Items, ids: ArrayLike | None = None, *, read_paths: bool = False) -> NDArray[np.int64]:
+        """Add vectors, or texts and images, which the model encodes as documents.
+
+        Args:
+            items: vectors (n, dim), one vector (dim,), a column of vectors, one text or image, or several. A string is
+                a text. An array of numbers is vectors.
+            ids: a whole number for each item, which the index does not have. None takes the numbers after the largest
+                id so far.
+            read_paths: for image models: a string that names an image file is that image. Leave it False for strings
+                that you do not trust.
+
+        Returns:
+            The ids, int64 (n,).
+
+        Raises:
+            InputError: an item cannot be used, a vector has another length or holds NaN or an infinity, or an id cannot
+                be used. The message says which one, and nothing has been added.
+
+        Example:
+            >>> index = VectorIndex(model=embedder.Embedder("all-MiniLM-L6-v2"))
+            >>> index.add(["a text", "another"])
+            array([0, 1])
+        """
+        taken = None if ids is None else as_ids(ids)
+        vectors = self._comparable(items, "encode_document", read_paths)
+        return self._storage.append(self._codec.encode(vectors), taken, len(vectors))
+
+    def delete(self, ids: ArrayLike) -> None:
+        """Delete the vectors of `ids`, a whole number or several. Save and load the index to free their memory.
+
+        Raises:
+            InputError: an id is not in the index. Then nothing has been deleted.
+
+        Example:
+            >>> index.delete([7, 8])
+        """
+        self._storage.delete(as_ids(ids))
+
+    def search(
+        self, queries: Items, top_k: int = 10, rescore_multiplier: int = 4, *, read_paths: bool = False
+    ) -> list[list[Hit]]:
+        """Find the `top_k` vectors that are nearest to each query.
+
+        Args:
+            queries: vectors, texts or images, as for `add`. The model encodes texts and images as queries.
+            top_k: how many vectors to return for each query. A smaller index is returned whole.
+            rescore_multiplier: for a "binary" index: how many times `top_k` candidates are scored again. More
+                candidates miss fewer of the nearest.
+            read_paths: see `add`.
+
+        Returns:
+            A list for each query with entries {"corpus_id": the id, "score": float}, the highest score first. What was
+            added first comes first among equal scores.
+
+        Raises:
+            InputError: a query cannot be used or has another length, or a number is below 1.
+
+        Example:
+            >>> index.search("a text", top_k=1)
+            [[{'corpus_id': 0, 'score': 1.0}]]
+        """
+        check_counts(top_k=top_k, rescore_multiplier=rescore_multiplier)
+        vectors = self._comparable(queries, "encode_query", read_paths)
+        snapshot = self._storage.snapshot
+        scores, rows = self._codec.search(snapshot, vectors, top_k, rescore_multiplier)
+        return as_hits((scores, snapshot.ids[rows]))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to `path`. An existing file stays until the new one is on the disk.
+
+        Vectors that are added or deleted meanwhile are not part of it.
+
+        Raises:
+            OSError: the file system refused. The existing file is as it was.
+
+        Example:
+            >>> index.save("texts.index")
+        """
+        snapshot = self._storage.snapshot
+        header = self._header(len(snapshot), self._made_by)
+        write_index(Path(path), header, {name: snapshot.kept_rows(name) for name in sections_of(header)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, model: Any = None) -> "VectorIndex":
+        """Load the index that `save` wrote to `path`.
+
+        The file is mapped: only what is searched takes memory, once for all processes. The whole file is checked by its
+        SHA-256. A file that was found intact is remembered, and read again only if it has changed. What is added or
+        deleted stays in memory until the index is saved.
+
+        The file records the model that made its vectors. Another model is refused. The same weights in another dtype,
+        such as int8 instead of fp32, are accepted, because the vectors of both are close (a cosine of about 0.998 for
+        all-MiniLM-L6-v2). The logger `embedder` then gets a warning.
+
+        Args:
+            path: the file.
+            model: the `Embedder` that made the vectors, so that texts and images can be added and searched for.
+
+        Raises:
+            FormatError: this version of embedder does not read the file's version.
+            ArtifactError: the file cannot be read, is no index, or is damaged.
+            InputError: the vectors were made by another model.
+
+        Example:
+            >>> index = VectorIndex.load("texts.index", model=embedder.Embedder("all-MiniLM-L6-v2"))
+        """
+        header, sections = read_index(Path(path))
+        index = cls(header.dimension, precision=header.precision, similarity=header.similarity, model=model)
+        if header.model is not None:
+            _compare_models(path, header.model, index._made_by)
+            index._made_by = header.model
+        ids = sections.pop("ids")
+        index._storage = Storage(ids, sections, index._empty_columns())
+        return index
+
+    def _header(self, count: int, model: ModelDescription | None) -> Header:
+        return Header(INDEX_FORMAT_VERSION, self.dimension, self.precision, self.similarity, count, model)
+
+    def _empty_columns(self) -> Columns:
+        sections = sections_of(self._header(0, None))
+        return {name: np.empty(shape, dtype) for name, (dtype, shape) in sections.items() if name != "ids"}
+
+    def _comparable(self, items: Items, method: str, read_paths: bool) -> NDArray[np.float32]:
+        """Return `items` as the index compares them: float32 (n, dim), of length 1 for the cosine."""
+        encode = None if self._model is None else getattr(self._model, method)
+        vectors = as_float32(to_vectors(items, encode, read_paths))
+        if not len(vectors):
+            vectors = vectors.reshape(0, self.dimension)
+        if vectors.shape[1] != self.dimension:
+            raise InputError(f"vectors should be (n, {self.dimension}), not {vectors.shape}")
+        finite = np.isfinite(vectors).all(axis=1)
+        if not finite.all():
+            raise InputError(f"vectors[{int(np.argmin(finite))}] holds NaN or an infinity")
+        return normalize(vectors) if self.similarity == "cosine" else vectors
+
+
+def _describe(model: Any) -> ModelDescription | None:
+    manifest = getattr(model, "manifest", None)
+    if manifest is None:
+        return None
+    dtype = getattr(model, "dtype", None)
+    source = manifest.source
+    return ModelDescription(source.model, source.weights_sha256[:16], dtype if isinstance(dtype, str) else None)
+
+
+def _compare_models(path: str | os.PathLike[str], made_by: ModelDescription, given: ModelDescription | None) -> None:
+    """Refuse other weights than those that made the vectors of `path`, and log another dtype."""
+    if given is None:
+        return
+    if not made_by.same_weights(given):
+        raise InputError(f"the vectors of {path} were made by {made_by}. They cannot be compared with those of {given}")
+    if None not in (made_by.dtype, given.dtype) and made_by.dtype != given.dtype:
+        _logger.warning(
+            "The vectors of %s were made with dtype %s, but this model runs in %s. Their cosines differ slightly. To "
+            "get the same vectors, use Embedder(..., dtype=%r)",
+            path,
+            made_by.dtype,
+            given.dtype,
+            made_by.dtype,
+        )

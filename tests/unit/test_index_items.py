@@ -1,0 +1,183 @@
+"""What can be added to an index and searched for, and what is refused."""
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import embedder
+from embedder import VectorIndex
+from embedder.errors import InputError, SettingError
+from tests.vectors import ids_of, random_vectors
+
+
+class RecordingModel:
+    """A model that gives each new input the next unit vector, and keeps what it was called with."""
+
+    dimension = 8
+
+    def __init__(self, name="tiny", dtype="fp32", weights="0" * 64):
+        self.manifest = SimpleNamespace(source=SimpleNamespace(model=name, weights_sha256=weights))
+        self.dtype = dtype
+        self.calls = []
+        self.known = []
+
+    def _encode(self, inputs):
+        self.known += [item for item in inputs if item not in self.known]
+        return np.eye(8, dtype=np.float32)[[self.known.index(item) for item in inputs]]
+
+    def encode_document(self, inputs, **options):
+        self.calls.append(("document", inputs, options))
+        return self._encode(inputs)
+
+    def encode_query(self, inputs, **options):
+        self.calls.append(("query", inputs, options))
+        return self._encode(inputs)
+
+
+def test_a_string_is_a_text_unless_the_caller_says_otherwise():
+    model = RecordingModel()
+    index = VectorIndex(model=model)
+    index.add("cat.png")
+    index.add(["cat.png", "dog.png"], read_paths=True)
+    index.search("cat.png")
+    index.search(("cat.png",), read_paths=True)
+    assert model.calls == [
+        ("document", ["cat.png"], {}),
+        ("document", ["cat.png", "dog.png"], {"read_paths": True}),
+        ("query", ["cat.png"], {}),
+        ("query", ["cat.png"], {"read_paths": True}),
+    ]
+    for wrong in (1, "yes", None):
+        with pytest.raises(InputError, match="read_paths should be True or False"):
+            index.add("cat.png", read_paths=wrong)
+
+
+class Picture:
+    """Looks like an image of Pillow: NumPy can read it, but it is neither an array nor iterable."""
+
+    __array_interface__ = {"shape": (1, 1), "typestr": "|u1", "data": b"\0", "version": 3}  # noqa: RUF012
+
+
+def test_images_go_to_the_model(tmp_path):
+    model = RecordingModel()
+    index = VectorIndex(model=model)
+    path, picture = Path("cat.png"), Picture()
+    index.add(path)
+    index.add(picture)
+    index.add([path, picture, "a text", b"\x89PNG"])
+    with (tmp_path / "image").open("wb+") as stream:
+        index.add(stream)
+        assert [call[1] for call in model.calls] == [[path], [picture], [path, picture, "a text", b"\x89PNG"], [stream]]
+    assert ids_of(index.search(path, 1)) == [[0]]
+    assert ids_of(index.search([picture], 1)) == [[1]]
+
+
+def test_arrays_of_numbers_are_vectors():
+    model = RecordingModel()
+    index = VectorIndex(model=model)
+    index.add(np.eye(8, dtype=np.uint8)[:3])
+    index.add([1.0] * 8)
+    index.add([np.ones(8), np.zeros(8)])
+    assert len(index) == 6
+    assert model.calls == []
+    with pytest.raises(InputError, match=r"not \(2, 4, 4, 3\). To add images as arrays, encode them first: index.add"):
+        index.add(np.zeros((2, 4, 4, 3), np.uint8))
+
+
+def test_an_image_of_pillow():
+    image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    model = RecordingModel()
+    index = VectorIndex(model=model)
+    picture = image.new("RGB", (2, 2))
+    index.add(picture)
+    index.add([picture])
+    assert [call[1] for call in model.calls] == [[picture], [picture]]
+
+
+def test_texts_in_any_sequence():
+    for items in (["a", "b"], ("a", "b"), iter(["a", "b"]), np.array(["a", "b"]), np.array(["a", "b"], object)):
+        model = RecordingModel()
+        assert VectorIndex(model=model).add(items).tolist() == [0, 1]
+        assert model.calls == [("document", ["a", "b"], {})]
+
+
+@pytest.mark.parametrize(
+    ("items", "message"),
+    [
+        ({"a": "text"}, r"items should be vectors or texts, not a dict: pass its values, as in list\(mapping.values"),
+        ({"a", "b"}, "items should be vectors or texts, not a set: a set has no order; pass a list"),
+        (frozenset("a"), "items should be vectors or texts, not a frozenset: a set has no order; pass a list"),
+        ({"a": 1}.keys(), "items should be vectors or texts, not a dict_keys: a set has no order; pass a list"),
+        (b"a text", r"items should be vectors or texts, not a bytes: decode it, as in np.frombuffer\(data, np.float"),
+        (bytearray(8), "items should be vectors or texts, not a bytearray: "),
+        (memoryview(b"12345678"), "items should be vectors or texts, not a memoryview: "),
+    ],
+)
+def test_other_containers_are_refused_by_name(items, message):
+    index = VectorIndex(model=RecordingModel())
+    for call in (index.add, index.search):
+        with pytest.raises(InputError, match=message):
+            call(items)
+    assert len(index) == 0
+    with pytest.raises(InputError, match="embeddings should be an array of numbers, not a "):
+        embedder.normalize_embeddings(items)
+
+
+def test_tables_are_refused_by_name():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    table = pandas.DataFrame({"vector": [np.ones(8), np.zeros(8)], "text": ["a", "b"]})
+    model = RecordingModel()
+    index = VectorIndex(model=model)
+    for call in (index.add, index.search):
+        with pytest.raises(InputError, match=r'not a DataFrame: pass one column, such as table\["vector"\]'):
+            call(table)
+    index.add(table["vector"])
+    index.add(table["text"])
+    assert len(index) == 4
+    assert model.calls == [("document", ["a", "b"], {})]
+
+
+def test_attributes_are_read_only():
+    index = VectorIndex(4)
+    for name in ("dimension", "precision", "similarity"):
+        with pytest.raises(SettingError, match=f"VectorIndex.{name} cannot be set: make another VectorIndex with the"):
+            setattr(index, name, 3)
+    with pytest.raises(SettingError, match=r"VectorIndex.ids cannot be set: use add and delete"):
+        index.ids = [1]
+    with pytest.raises(SettingError, match=r"VectorIndex.model cannot be set: save the index, and load it with Vector"):
+        index.model = RecordingModel()
+    with pytest.raises(SettingError, match=r"VectorIndex.metric does not exist, and cannot be set"):
+        index.metric = "dot"
+    index.add(random_vectors(1, 2, 4))
+    index.ids[0] = 9  # of a copy
+    assert index.ids.tolist() == [0, 1]
+
+
+def test_another_dtype_of_the_same_weights_is_logged(tmp_path, caplog):
+    VectorIndex(model=RecordingModel()).save(tmp_path / "index")
+    caplog.set_level(logging.WARNING, "embedder")
+    VectorIndex.load(tmp_path / "index", model=RecordingModel())
+    VectorIndex.load(tmp_path / "index", model=RecordingModel(dtype=None))
+    VectorIndex.load(tmp_path / "index")
+    assert caplog.messages == []
+    index = VectorIndex.load(tmp_path / "index", model=RecordingModel(dtype="int8"))
+    assert caplog.messages == [
+        f"The vectors of {tmp_path / 'index'} were made with dtype fp32, but this model runs in int8. Their cosines "
+        "differ slightly. To get the same vectors, use Embedder(..., dtype='fp32')"
+    ]
+    index.save(tmp_path / "again")
+    caplog.clear()
+    VectorIndex.load(tmp_path / "again", model=RecordingModel())
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("other", [RecordingModel(name="other"), RecordingModel(weights="1" * 64)])
+def test_another_model_is_refused(other, tmp_path):
+    VectorIndex(model=RecordingModel()).save(tmp_path / "index")
+    with pytest.raises(
+        InputError, match=r"index were made by tiny, weights 0{16}\. They cannot be compared with those"
+    ):
+        VectorIndex.load(tmp_path / "index", model=other)

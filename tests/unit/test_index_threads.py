@@ -1,0 +1,228 @@
+"""An index that many threads use, and that is used while the interpreter shuts down or after a fork."""
+
+import copy
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedder import VectorIndex
+from embedder.errors import InputError
+from tests.vectors import ids_of, pairs_of, random_vectors
+
+ROOT = Path(__file__).parents[2]
+PRECISIONS = ["float32", "int8", "binary"]
+
+
+@pytest.fixture(autouse=True)
+def _switch_often():
+    """Let threads interrupt each other as often as possible."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def run_together(*functions):
+    start = threading.Barrier(len(functions))
+
+    def run(function):
+        start.wait()
+        return function()
+
+    with ThreadPoolExecutor(len(functions)) as pool:
+        return list(pool.map(run, functions))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_single_vectors_from_eight_threads(precision):
+    vectors = random_vectors(1, 8 * 60, 16)
+    index = VectorIndex(16, precision=precision, similarity="dot")
+
+    def add_some(thread):
+        return [(row, int(index.add(vectors[row])[0])) for row in range(thread, len(vectors), 8)]
+
+    parts = run_together(*(lambda thread=thread: add_some(thread) for thread in range(8)))
+    added = [pair for part in parts for pair in part]
+    assert sorted(id_ for _, id_ in added) == list(range(len(vectors)))
+    assert sorted(index.ids.tolist()) == list(range(len(vectors)))
+    expected = VectorIndex(16, precision=precision, similarity="dot")
+    expected.add(vectors, [id_ for _, id_ in sorted(added)])
+    queries = random_vectors(2, 3, 16)
+    for row, other in zip(index.search(queries, 480, 1), expected.search(queries, 480, 1), strict=True):
+        assert {hit["corpus_id"]: hit["score"] for hit in row} == {hit["corpus_id"]: hit["score"] for hit in other}
+
+
+def test_one_id_from_eight_threads_is_added_once():
+    index = VectorIndex(4)
+
+    def add_all():
+        refused = 0
+        for id_ in range(50):
+            try:
+                index.add(np.ones(4), id_)
+            except InputError as error:
+                assert f"id {id_} is in the index already" in str(error)  # noqa: PT017
+                refused += 1
+        return refused
+
+    assert sum(run_together(*[add_all] * 8)) == 7 * 50
+    assert sorted(index.ids.tolist()) == list(range(50))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_search_and_save_while_others_add_and_delete(precision, tmp_path):
+    """Whatever has been added for good is always found with its own score, and everything else that is found exists."""
+    vectors = random_vectors(1, 400, 16)
+    query = random_vectors(2, 1, 16)
+    reference = VectorIndex(16, precision=precision)
+    reference.add(vectors)
+    scores = dict(pairs_of(reference.search(query, 400))[0])
+    index = VectorIndex(16, precision=precision)
+    index.add(vectors[:100])
+    index.save(tmp_path / "base")
+    index = VectorIndex.load(tmp_path / "base")
+    done = threading.Event()
+
+    def change(thread):
+        own = np.arange(100 + 100 * thread, 200 + 100 * thread)
+        for turn in range(40):
+            some = own[turn % 7 :: 3]
+            index.add(vectors[some], some)
+            index.delete(some[::2])
+            index.delete(some[1::2])
+
+    def change_all():
+        try:
+            run_together(*(lambda thread=thread: change(thread) for thread in range(3)))
+        finally:
+            done.set()
+
+    def check(found):
+        assert set(range(100)) <= {id_ for id_, _ in found}
+        assert len({id_ for id_, _ in found}) == len(found)
+        assert all(scores[id_] == score for id_, score in found)
+
+    def search():
+        turns = 0
+        while not done.is_set() or not turns:
+            check(pairs_of(index.search(query, 400))[0])
+            assert set(range(100)) <= set(index.ids.tolist())
+            assert 100 <= len(index) <= 400
+            turns += 1
+
+    def save(name):
+        turns = 0
+        while not done.is_set() or not turns:
+            index.save(tmp_path / name)
+            loaded = VectorIndex.load(tmp_path / name)
+            check(pairs_of(loaded.search(query, 400))[0])
+            turns += 1
+
+    run_together(change_all, search, search, lambda: save("saved"), lambda: save("saved"))
+    assert sorted(index.ids.tolist()) == list(range(100))
+    assert sorted(os.listdir(tmp_path)) == ["base", "saved"]
+
+
+def test_an_add_that_fails_half_way_changes_nothing(monkeypatch):
+    index = VectorIndex(4)
+    index.add(np.eye(4))
+    before = index.search(np.ones(4), 9)
+
+    def fail(buffer, used, rows):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("embedder.vectors.index.storage._append", fail)
+        with pytest.raises(MemoryError):
+            index.add(np.eye(4), [4, 5, 6, 7])
+    assert index.search(np.ones(4), 9) == before
+    assert index.add(np.eye(4), [4, 5, 6, 7]).tolist() == [4, 5, 6, 7]
+
+
+def test_copies_and_pickles_are_independent():
+    index = VectorIndex(4)
+    index.add(np.eye(4))
+    for copied in (copy.deepcopy(index), pickle.loads(pickle.dumps(index))):
+        copied.add(np.ones((1, 4)))
+        copied.delete(0)
+        assert copied.ids.tolist() == [1, 2, 3, 4]
+    assert index.ids.tolist() == [0, 1, 2, 3]
+    assert ids_of(index.search(np.eye(4)[2], 1)) == [[2]]
+
+
+FORKED = """
+import os, threading
+import numpy as np
+import embedder
+index = embedder.VectorIndex(4)
+index.add(np.eye(4))
+index.search(np.ones(4))
+with index._storage._lock():  # another thread is in the middle of an `add`
+    index._storage._row_of_id = None
+    child = os.fork()
+    if child == 0:
+        assert index.add(np.ones(4)).tolist() == [4]
+        index.delete(0)
+        assert [hit["corpus_id"] for hit in index.search(np.ones(4), 1)[0]] == [4]
+        os._exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert index.ids.tolist() == [0, 1, 2, 3]
+"""
+
+LATE = """
+import atexit, sys, threading
+import numpy as np
+import embedder
+from embedder.vectors import search
+search._NUMBERS_PER_BLOCK = 1000  # several blocks, which threads score side by side
+
+vectors = np.random.default_rng(1).normal(size=(3000, 16)).astype(np.float32)
+indexes = [embedder.VectorIndex(16, precision=precision) for precision in ("float32", "int8", "binary")]
+for index in indexes:
+    index.add(vectors)
+expected = [index.search(vectors[7], 3) for index in indexes] if "warm" in sys.argv else None
+
+def late():
+    found = [index.search(vectors[7], 3) for index in indexes]
+    assert expected in (None, found)
+    assert all(row[0][0]["corpus_id"] == 7 for row in found)
+    hits = embedder.semantic_search(vectors[7], vectors, top_k=1)
+    assert hits[0][0]["corpus_id"] == 7
+    print("done", flush=True)
+
+def later():
+    threading.main_thread().join()
+    late()
+
+if "atexit" in sys.argv:
+    atexit.register(late)
+else:
+    threading.Thread(target=later).start()
+"""
+
+
+def run_python(code, *arguments):
+    environment = dict(os.environ, PYTHONPATH=str(ROOT))
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=60
+    )
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_after_a_fork():
+    finished = run_python(FORKED)
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.mark.parametrize("first", ["warm", "cold"])
+@pytest.mark.parametrize("when", ["atexit", "after the main thread"])
+def test_search_while_the_interpreter_shuts_down(when, first):
+    finished = run_python(LATE, when, first)
+    assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
