@@ -1,5 +1,7 @@
 """Find the nearest vectors of packed bits by Hamming distance: the number of bits that differ."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 
