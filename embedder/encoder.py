@@ -322,8 +322,10 @@ class Embedder(ReadOnly):
 
     def _dimension(self, settings: EncodeSettings) -> int:
         """Length of the vectors that a request asks for."""
+        if settings.truncate_dim is None:
+            return self.dimension
         check_count("truncate_dim", settings.truncate_dim, self.manifest.dimension)
-        return settings.truncate_dim or self.dimension
+        return settings.truncate_dim
 
 
 def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:
