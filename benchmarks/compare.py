@@ -1,9 +1,11 @@
-"""embedder against its peers on this machine, in one run; writes a table and a plot.
+"""Compare embedder with other programs on this machine, in one run. Writes tables and a plot.
 
 Usage: `make bench`, which makes the environments and the artifact, then runs this.
 
 Each measurement is a process of its own, in the environment of its program. In each round every program takes its turn
-at every task, so that a machine that slows down slows all of them. The tables give medians and ranges.
+at every task. So a machine that slows down slows all programs. The tables give medians and ranges.
+
+The tables go to benchmarks/results/comparison.md and to docs/benchmarks.md, the plot to comparison.svg.
 """
 
 import argparse
@@ -20,7 +22,7 @@ from statistics import median
 
 import numpy as np
 from plot import plot
-from workloads import agreement_texts, calibration_texts, described, workloads
+from workloads import agreement_texts, calibration_texts, described, spread, workloads
 
 ROOT = Path(__file__).parents[1]
 NAME = "all-MiniLM-L6-v2"
@@ -32,6 +34,10 @@ TORCH = ROOT / ".venv/sentence-transformers"
 ONNX = ROOT / ".venv/sentence-transformers-onnx"
 OPENVINO = ROOT / ".venv/sentence-transformers-openvino"
 FASTEMBED = ROOT / ".venv/fastembed"
+RESULT = ROOT / "benchmarks/results/comparison.md"
+# The page that shows the tables, between these two lines.
+PAGE = ROOT / "docs/benchmarks.md"
+PAGE_MARKS = ("<!-- comparison -->", "<!-- /comparison -->")
 
 
 @dataclass(frozen=True)
@@ -69,7 +75,7 @@ SETTINGS = {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/comparison.md")
+    parser.add_argument("--output", type=Path, default=RESULT)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each program at each task")
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="PROGRAM")
     parser.add_argument("--texts", type=int, help="at most so many texts of each workload")
@@ -80,20 +86,29 @@ def main():
     texts = workloads(options.texts)
     with tempfile.TemporaryDirectory() as scratch:
         make_models(names, Path(scratch))
-        cosines = agreement(names, Path(scratch))
+        cosines = agreement(names, options.texts, Path(scratch))
         private = {name: second_process(name) for name in names}
         results = rounds(names, texts, options, Path(scratch))
     written = "\n".join([*speed_table(results), "", *size_table(results, private, cosines), "", notes(results, texts)])
     options.output.write_text(written + "\n", encoding="utf-8")
     options.output.with_suffix(".svg").write_text(chart(results), encoding="utf-8")
+    if options.output == RESULT:
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), written), encoding="utf-8")
     print(written)
+
+
+def with_tables(page, written):
+    """Return `page` with `written` between its marks."""
+    first, last = PAGE_MARKS
+    before, after = page.split(first)[0], page.split(last)[1]
+    return f"{before}{first}\n\n{written}\n\n{last}{after}"
 
 
 def available(name):
     """Whether the program can be measured; says so where it cannot."""
     program = PROGRAMS[name]
     manifest = json.loads((ARTIFACT / "embedder.json").read_text(encoding="utf-8"))
-    if name == "embedder-int8" and "int8" not in [graph["precision"] for graph in manifest["graphs"]]:
+    if name == "embedder-int8" and "int8" not in [graph["dtype"] for graph in manifest["graphs"]]:
         print(f"{name} is left out: the artifact has no int8 graph", flush=True)
         return False
     missing = [each for each in {program.environment, program.maker} - {None} if not (each / "bin/python").exists()]
@@ -114,9 +129,10 @@ def make_models(names, scratch):
             run([program.maker / "bin/python", ROOT / "benchmarks/graphs.py", *arguments])
 
 
-def agreement(names, scratch):
+def agreement(names, most_texts, scratch):
     """The cosines of each program's vectors to the reference's, as {program: array}; raises where fp32 is no fp32."""
     texts = agreement_texts()
+    texts = texts if most_texts is None else spread(texts, min(most_texts, len(texts)))
     cosines, reference = {}, None
     for name in [REFERENCE, *(name for name in names if name != REFERENCE)]:
         work(name, *encode_arguments("long", texts, scratch))
@@ -259,24 +275,34 @@ def notes(results, texts):
         if len(results[name][task]) < max(turns)
     ]
     sizes = "; ".join(f"{name}: {described(each)}" for name, each in texts.items())
-    return (
-        f"Medians (and ranges) over {max(turns)} rounds of all programs in turn, each measurement its own process, "
-        f"on {machine()}.{' Fewer rounds, to save time: ' + '; '.join(fewer) + '.' if fewer else ''} Texts: "
-        f"{sizes}. Every program cuts texts at 256 tokens. Cold start: new process, import to first vector. Memory: "
-        "the process' peak; second process: what is private to it while another one holds the same model. Agreement: "
-        "cosines to the vectors of sentence-transformers with torch, over sentences of many kinds and cut texts. "
-        "Settings: batches of 32 short, 8 long and 16 mixed texts, sorted by length, of 16, 4 and 1 in fastembed, "
-        "which does not sort; embedder fills its own. The ONNX graph of the three that share it is "
-        "sentence-transformers' with its optimisations O3, qint8 is as its documentation has it for this CPU; where "
-        "OpenVINO is not told fp32 it takes bfloat16 on a CPU that has it, and its qint8 is calibrated with "
-        f"{len(calibration_texts())} mixed texts. Versions: {versions(results)}."
-    )
+    rounds = f"- Figures: medians over {max(turns)} rounds, with the range in brackets."
+    if fewer:
+        rounds += f" Fewer rounds, to save time: {'; '.join(fewer)}."
+    lines = [
+        f"- Machine: {machine()}.",
+        f"{rounds} All programs take turns. Each measurement is a process of its own.",
+        f"- Texts: {sizes}. Every program cuts texts at 256 tokens.",
+        "- Cold start: a new process, from its first import to its first vector.",
+        "- Memory: the peak of the process. Second process: its private memory while another process holds the same "
+        "model.",
+        "- Agreement: cosines with the vectors of sentence-transformers with torch, over sentences of many kinds and "
+        "long texts.",
+        "- Batches: 32 short, 8 long or 16 mixed texts, sorted by length. fastembed does not sort: 16, 4 and 1. "
+        "embedder fills its own.",
+        "- ONNX graph: the three programs that use it share the one of sentence-transformers, with its optimisations "
+        "O3. qint8 follows its documentation for this CPU.",
+        "- OpenVINO: without fp32 it takes bfloat16, if the CPU has it. Its qint8 is calibrated with "
+        f"{len(calibration_texts())} mixed texts.",
+        f"- Versions: {versions(results)}.",
+    ]
+    return "\n".join(lines)
 
 
 def chart(results):
-    """The plot: at each task how fast the programs are beside the best peer, of those in int8 and of the others.
+    """Draw how fast each program is at each task, as a ratio to the best other program.
 
-    Without the cold start, of which a bar thirty times as high would dwarf all others.
+    Programs in int8 have a panel of their own. The cold start is left out: its bar would be thirty times as high as all
+    others.
     """
     groups = {
         "short texts": ("short", "texts_per_second"),
@@ -298,7 +324,9 @@ def chart(results):
             best = max(speeds[name] for name in peers)
             for name in names:
                 panels[title][PROGRAMS[name].label].append(speeds[name] / best)
-    return plot(f"{NAME} on {machine()}: speed beside the best peer's (1.0); higher is faster", list(groups), panels)
+    return plot(
+        f"{NAME} on {machine()}: speed beside the best other program (1.0); higher is faster", list(groups), panels
+    )
 
 
 def size_mb(directory):

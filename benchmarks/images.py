@@ -99,7 +99,7 @@ def real_pictures():
 
 
 def drawn_pictures():
-    from embedder_export.dtype.samples import sample_images
+    from embedder_export.samples.images import sample_images
 
     return map(Image.fromarray, sample_images())
 
@@ -181,17 +181,25 @@ def notes(results, inputs):
         f"{PROGRAMS[name].label} {BATCH_SIZES[name]}" for name in results if BATCH_SIZES[name] is not None
     )
     versions = "; ".join(f"{PROGRAMS[name].label}: {tasks['cold'][0]['versions']}" for name, tasks in results.items())
-    return (
-        f"Medians (and ranges) over {count} rounds of all programs in turn, each measurement its own process, on "
-        f"{machine()}. The model has the size of clip-ViT-B-32, and random weights. Images: {sizes(inputs['images'])}, "
-        f"given as paths and read from the page cache, so that decoding is in the figures. Captions: "
-        f"{described(inputs['captions'])}. Cold start: new process, import to the first image's vector. Memory: the "
-        f"process' peak. Agreement: cosines to the vectors of {REFERENCE} in fp32, over {COMPARED} images and as many "
-        "captions. Settings: fastembed is given embedder's own fp32 graph, under the name of its CLIP model; "
-        "sentence-transformers has Pillow and no torchvision; its ONNX backend is left out, as it cannot run CLIP: it "
-        f"exports both sides as one graph, which then wants texts and images at once. Batches: {batches}; embedder "
-        f"fills its own. Versions: {versions}."
-    )
+    lines = [
+        f"- Machine: {machine()}.",
+        f"- Figures: medians over {count} rounds, with the range in brackets. All programs take turns. Each "
+        "measurement is a process of its own.",
+        "- Model: the size of clip-ViT-B-32, with random weights.",
+        f"- Images: {sizes(inputs['images'])}. They are given as paths and read from the page cache, so decoding is in "
+        "the figures.",
+        f"- Captions: {described(inputs['captions'])}.",
+        "- Cold start: a new process, from its first import to the vector of the first image.",
+        "- Memory: the peak of the process.",
+        f"- Agreement: cosines with the vectors of {REFERENCE} in fp32, over {COMPARED} images and {COMPARED} "
+        "captions.",
+        "- fastembed runs embedder's fp32 graph, under the name of its own CLIP model.",
+        "- sentence-transformers has Pillow and no torchvision. Its ONNX backend is left out, because it cannot run "
+        "CLIP: it exports both sides as one graph, which needs texts and images at once.",
+        f"- Batches: {batches}; embedder fills its own.",
+        f"- Versions: {versions}.",
+    ]
+    return "\n".join(lines)
 
 
 def sizes(paths):

@@ -1,18 +1,18 @@
-"""Grouped bars as an SVG, written by hand: it needs no package, is small, and comes out the same every time."""
+"""Draw grouped bars as an SVG. It needs no package, and gives the same file every time."""
 
 from xml.sax.saxutils import escape
 
 WIDTH, LEFT, RIGHT, TOP, BARS, BELOW = 980, 44, 964, 56, 190, 56
-# The legend: labels in a line, and the height of one.
+# The legend: labels in a line, and the height of a line in pixels.
 ACROSS, LINE = 3, 18
-# The first is ours; the others are told apart by lightness, too.
+# The first colour is embedder's. The colours also differ in lightness.
 COLOURS = ("#0b5394", "#8c8c8c", "#e69138", "#f1c232", "#93c47d", "#b4a7d6", "#c27ba0", "#76a5af")
 
 
 def plot(title, groups, panels):
-    """`panels` is {name: {label: [a ratio for each group]}}; one panel below the other, each with its legend.
+    """Return the SVG of `panels`, {name: {label: [a ratio for each group]}}, one below the other with its legend.
 
-    A program has the same colour in every panel: that of its label less what it says of int8.
+    A program has the same colour in every panel. Its label without int8 decides.
     """
     colours = {}
     parts, top = [text(LEFT, 26, title, "start", 'font-size="14" font-weight="bold"')], TOP
@@ -37,7 +37,7 @@ def kind(label):
 
 
 def legend(top, entries):
-    """To the right of the panel's name."""
+    """Yield the legend, to the right of the panel's name."""
     for place, (label, shade) in enumerate(entries):
         x, y = LEFT + 100 + place % ACROSS * 275, top + place // ACROSS * LINE
         yield f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{shade}"/>'
@@ -45,7 +45,7 @@ def legend(top, entries):
 
 
 def scale(series):
-    """Pixels for 1.0, so that the highest bar fits."""
+    """Return how many pixels 1.0 has, so that the highest bar fits."""
     return BARS / max(1.0, *(ratio for ratios in series.values() for ratio in ratios))
 
 
@@ -69,7 +69,7 @@ def bars(floor, groups, series, shades):
                 f'<rect x="{x:.1f}" y="{floor - tall:.1f}" width="{width - 2:.1f}" height="{tall:.1f}" '
                 f'fill="{shades[place]}"><title>{escape(f"{group}, {label}: {ratios[index]:.2f}")}</title></rect>'
             )
-            # White behind the figure, as the line at 1.0 may run there.
+            # A white box behind the figure, because the line at 1.0 may cross it.
             yield f'<rect x="{x:.1f}" y="{floor - tall - 13:.1f}" width="{width - 2:.1f}" height="12" fill="#fff"/>'
             yield text(x + width / 2 - 1, floor - tall - 4, f"{ratios[index]:.2f}", "middle", 'font-size="9"')
 

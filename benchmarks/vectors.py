@@ -49,10 +49,11 @@ def main():
     queries = near(corpus, QUERIES)
     sample = vectors(max(100, options.vectors // SEARCH_FACTOR), max(2, options.vectors // SEARCH_FACTOR // 50))
     parts = [
-        f"Vectors of {DIM} numbers and length 1 around random centres. Search is for the {TOP} nearest to {QUERIES} "
-        f"queries. Seconds are the median of {options.rounds} rounds. The ratio to embedder's time is in brackets. MB "
-        "is the growth of the process during the first call. Memory that was freed before and is used again is not "
-        "counted.",
+        f"- Vectors: {DIM} numbers each, around random centres, of length 1. Searches find the top {TOP} for {QUERIES} "
+        "queries.\n"
+        f"- Figures: median seconds of {options.rounds} rounds. In brackets: the time as a multiple of embedder's.\n"
+        "- MB: how much the process grew during the first call. Memory that it had freed before and used again does "
+        "not count.",
         table("search", searches(corpus, queries), options.rounds),
         table("mining", mining(sample), options.rounds),
         *quantized(corpus, queries, options.rounds),

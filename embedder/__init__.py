@@ -6,6 +6,8 @@ Example:
     (2, 384)
 """
 
+from __future__ import annotations
+
 import os
 from typing import TYPE_CHECKING
 

@@ -16,10 +16,10 @@ from embedder.common.checks import check_count
 from embedder.common.read_only import ReadOnly, ReadOnlyDict
 from embedder.engine.batching import pad
 from embedder.engine.engine import Block, Engine
-from embedder.errors import ArtifactError, InputError
+from embedder.errors import ArtifactError, InputError, SettingError
 from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single
 from embedder.options import RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
-from embedder.results import Embeddings, EncodeResult, quantize, raise_unreadable, readable, shorten
+from embedder.results import Embeddings, EncodeResult, check_ranges, quantize, raise_unreadable, readable, shorten
 from embedder.vectors import similarity
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ class Embedder(ReadOnly):
             DependencyError: onnxruntime is not installed.
         """
         self._settings = LoadSettings(provider, dtype, threads, truncate_dim)
+        self._has_own_backend = backend is not None
+        if backend is not None and (provider, threads) != (None, None):
+            raise InputError("provider and threads are those of the backend. Give either a backend, or these")
         self._artifact = open_artifact(model)
         manifest = self._artifact.manifest
         if manifest.task != EMBED:
@@ -101,7 +104,9 @@ class Embedder(ReadOnly):
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load, (type(self), str(self._artifact.directory.absolute()), self._settings)
+        if self._has_own_backend:
+            raise SettingError("a model with a backend of its own cannot be pickled or copied. Make another Embedder")
+        return _load, (type(self), str(self._artifact.directory), self._settings)
 
     def __enter__(self) -> Embedder:
         return self
@@ -180,9 +185,8 @@ class Embedder(ReadOnly):
             >>> model.encode("The cat sits outside.", truncate_dim=64).shape  # doctest: +SKIP
             (64,)
         """
-        settings = _refuse_skip(EncodeSettings.of(options, settings))
+        settings = EncodeSettings.of(options, settings).one_each()
         result = self._encode(inputs, settings)
-        raise_unreadable(result)
         single = is_single(inputs, self._kinds(settings))
         vectors: Embeddings = result.embeddings[0] if single else result.embeddings
         return vectors
@@ -211,7 +215,7 @@ class Embedder(ReadOnly):
             >>> model.encode_readable([Path("cat.png"), Path("damaged.png")]).indices  # doctest: +SKIP
             array([0])
         """
-        return self._encode(inputs, EncodeSettings.of(options, settings))
+        return self._encode(inputs, replace(EncodeSettings.of(options, settings), errors="skip"))
 
     def encode_iter(
         self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
@@ -232,7 +236,7 @@ class Embedder(ReadOnly):
             >>> for vectors in model.encode_iter(open_lines()):  # doctest: +SKIP
             ...     store(vectors)
         """
-        settings = _refuse_skip(EncodeSettings.of(options, settings))
+        settings = EncodeSettings.of(options, settings).one_each()
         return (result.embeddings for result in self._results(inputs, settings))
 
     def iter_results(
@@ -280,14 +284,14 @@ class Embedder(ReadOnly):
     def _encode(self, inputs: Any, settings: EncodeSettings) -> EncodeResult:
         """What all ways to encode a list share."""
         items = check_list(inputs, self._kinds(settings))
+        check_ranges(len(items), settings)
         dimension = self._dimension(settings)
         vectors = np.empty((len(items), dimension), np.float32)
         errors: dict[int, str] = {}
         for block in self._engine.run(items, settings, len(items)):
             vectors[block.start : block.start + len(block.values)] = shorten(block.values, dimension, settings)
             errors |= block.errors
-        result = readable(vectors, errors)
-        return EncodeResult(quantize(result.embeddings, settings), result.indices, result.reasons)
+        return quantize(raise_unreadable(readable(vectors, errors), settings), settings)
 
     def _results(self, inputs: Any, settings: EncodeSettings) -> Iterator[EncodeResult]:
         """What both ways to encode a stream share. Options are checked at once."""
@@ -300,14 +304,13 @@ class Embedder(ReadOnly):
                 "Collect the vectors and call quantize_embeddings, or choose binary or ubinary"
             )
         dimension = self._dimension(settings)
-        total = len(inputs) if isinstance(inputs, Sized) else None
         items: Iterator[Item] = check_inputs(inputs, kinds)
+        total = len(inputs) if isinstance(inputs, Sized) else None
         blocks = self._engine.run(items, settings, total)
 
         def result(block: Block) -> EncodeResult:
             kept = readable(shorten(block.values, dimension, settings), block.errors, block.start)
-            kept = EncodeResult(quantize(kept.embeddings, settings), kept.indices, kept.reasons)
-            return kept if settings.errors == "skip" else raise_unreadable(kept)
+            return quantize(raise_unreadable(kept, settings), settings)
 
         return map(result, blocks)
 
@@ -315,15 +318,6 @@ class Embedder(ReadOnly):
         """Length of the vectors that a request asks for."""
         check_count("truncate_dim", settings.truncate_dim, self.manifest.dimension)
         return settings.truncate_dim or self.dimension
-
-
-def _refuse_skip(settings: EncodeSettings) -> EncodeSettings:
-    if settings.errors != "raise":
-        raise InputError(
-            "encode returns one vector for each input. encode_readable leaves out images that cannot be read, and "
-            "iter_results does so in a stream"
-        )
-    return settings
 
 
 def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:

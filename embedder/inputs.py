@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.common.checks import shown
 from embedder.errors import InputError
 from embedder.images.sources import is_image
 
@@ -103,8 +104,9 @@ def _iterator(inputs: Any) -> Iterable[Any] | None:
     """The inputs one by one, or None if they are no list of inputs."""
     # To iterate over bytes gives numbers, over a mapping its keys, over a table its columns' names, over a file lines
     # with their ends. A set has no order. None of that can be meant.
-    refused = isinstance(inputs, bytes | bytearray | memoryview | Mapping | Set | io.IOBase) or _is_table(inputs)
-    if refused or isinstance(inputs, str):
+    if isinstance(inputs, str | bytes | bytearray | memoryview | array | Mapping | Set):
+        return None
+    if _is_table(inputs) or _is_file(inputs):
         return None
     if type(inputs).__module__.partition(".")[0] == "pyarrow" and hasattr(inputs, "to_pylist"):
         return list(inputs.to_pylist())  # its own iterator gives scalars of pyarrow
@@ -116,7 +118,12 @@ def _iterator(inputs: Any) -> Iterable[Any] | None:
 
 
 def _is_table(inputs: object) -> bool:
-    return any(hasattr(inputs, name) for name in _TABLE_ATTRIBUTES)
+    # The type is asked, as a Series of pandas has its labels as attributes.
+    return any(hasattr(type(inputs), name) for name in _TABLE_ATTRIBUTES)
+
+
+def _is_file(inputs: object) -> bool:
+    return callable(getattr(inputs, "read", None))
 
 
 def type_name(value: object) -> str:
@@ -135,7 +142,7 @@ def _hint(inputs: object) -> str:
         return ", which has no order. Give a list, such as sorted(texts)"
     if isinstance(inputs, bytes | bytearray | memoryview):
         return ". Decode it first, such as data.decode()"
-    if isinstance(inputs, io.IOBase):
+    if _is_file(inputs):
         return ". Read it first, such as file.read().splitlines()"
     if isinstance(inputs, np.ndarray):
         return " without a dimension. Give texts.item()"
@@ -150,7 +157,7 @@ def _check(index: int, item: object, kinds: InputKinds) -> Item:
         return ImageItem(item)
     expected = "a string or an image" if kinds.images else "a string"
     hint = "; this model takes no images" if not kinds.images and is_image(item) else ""
-    raise InputError(f"{kinds.name}[{index}] should be {expected}, not {type(item).__name__}: {item!r:.80}{hint}")
+    raise InputError(f"{kinds.name}[{index}] should be {expected}, not {type(item).__name__}: {shown(item)}{hint}")
 
 
 def check_text(text: str, name: str) -> None:

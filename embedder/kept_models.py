@@ -56,8 +56,6 @@ def encode(
             _kept[key] = LoadOnce(lambda: Embedder(model, provider=provider, dtype=dtype, threads=threads))
         kept = _kept[key]
         _kept.move_to_end(key)
-        while len(_kept) > _MAX_KEPT_MODELS:
-            _kept.popitem(last=False)
     try:
         loaded = kept.get()
     except BaseException:
@@ -65,6 +63,9 @@ def encode(
             if _kept.get(key) is kept:
                 del _kept[key]
         raise
+    with _lock:  # only now, so that a load that fails releases no other model
+        while len(_kept) > _MAX_KEPT_MODELS:
+            _kept.popitem(last=False)
     return loaded.encode(inputs, **options)
 
 

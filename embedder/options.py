@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
-from embedder.common.checks import check_choice, check_count, check_flag
+from embedder.common.checks import check_choice, check_count, check_flag, shown
 from embedder.errors import InputError
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
@@ -86,7 +86,7 @@ class EncodeSettings:
 
     def __post_init__(self) -> None:
         if self.prompt is not None and (not isinstance(self.prompt, str) or _SURROGATE.search(self.prompt)):
-            raise InputError(f"prompt should be a string of valid Unicode, not {self.prompt!r:.80}")
+            raise InputError(f"prompt should be a string of valid Unicode, not {shown(self.prompt)}")
         check_count("batch_size", self.batch_size)
         check_count("truncate_dim", self.truncate_dim)
         check_flag("show_progress_bar", False if self.show_progress_bar is None else self.show_progress_bar)
@@ -117,6 +117,16 @@ class EncodeSettings:
                 hint = _HINTS.get(name, f"known are {', '.join(EncodeOptions.__annotations__)}")
                 raise InputError(f"encode has no option {name!r}: {hint}")
         return cls(**options)
+
+    def one_each(self) -> EncodeSettings:
+        """Return the settings themselves, for calls that return one vector for each input.
+
+        Raises:
+            InputError: they ask to leave out images that cannot be read.
+        """
+        if self.errors != "raise":
+            raise InputError(f"errors={self.errors!r} has no effect here: {_HINTS['errors']}")
+        return self
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ error says which inputs it had.
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Mapping
@@ -18,14 +19,14 @@ from typing import Any, ClassVar, Unpack
 import numpy as np
 
 from embedder.artifact.manifest import IMAGE
-from embedder.common.checks import check_count
+from embedder.common.checks import check_count, shown
 from embedder.common.cores import usable_cores
 from embedder.common.read_only import ReadOnly
 from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.errors import EmbedderError, InputError, WorkerError
 from embedder.inputs import ImageItem, InputKinds, Inputs, check_list, is_single
 from embedder.options import EncodeOptions, EncodeSettings, LoadSettings
-from embedder.results import Embeddings, EncodeResult, quantize, raise_unreadable
+from embedder.results import Embeddings, EncodeResult, check_ranges, quantize, raise_unreadable
 
 # Chunks for each worker in a call, so that a slower worker gets fewer of them; and the most inputs in one chunk.
 _CHUNKS_PER_WORKER = 10
@@ -43,7 +44,11 @@ class _Chunk:
 
     @property
     def description(self) -> str:
-        return f"encoding the {len(self.items)} inputs from inputs[{self.start}] on"
+        return f"encoding the {self.range}"
+
+    @property
+    def range(self) -> str:
+        return f"{len(self.items)} inputs from inputs[{self.start}] on"
 
 
 class EncoderPool(ReadOnly):
@@ -85,12 +90,20 @@ class EncoderPool(ReadOnly):
             EmbedderError: a worker cannot load the model; as `Embedder` would raise it.
         """
         check_count("workers", workers)
+        check_count("threads", threads)
+        if not isinstance(model, str | os.PathLike):
+            raise InputError(f"model should be the name or the path of an exported model, not {shown(model)}")
+        if isinstance(providers, str):
+            raise InputError(f"providers should be a list of names, one for each worker, not {providers!r}")
         count = workers or (len(providers) if providers else usable_cores())
         if providers is not None and len(providers) != count:
             raise InputError(f"there are {len(providers)} providers for {count} workers")
         _check_can_start_processes()
         settings = LoadSettings(None, dtype, threads or max(1, usable_cores() // count))
-        self._lock = threading.Lock()
+        self._owner = os.getpid()
+        # Reentrant, as a call that fails stops the pool.
+        self._lock = threading.RLock()
+        self._stopped = False
         self._processes: list[Any] = []
         self._pipes: list[Any] = []
         try:
@@ -151,27 +164,35 @@ class EncoderPool(ReadOnly):
                 pool has been stopped. Or the pool had been stopped before.
         """
         check_count("chunk_size", chunk_size)
-        request = EncodeSettings.of(options, settings)
+        request = EncodeSettings.of(options, settings).one_each()
         kinds = InputKinds(self._takes_images, request.read_paths)
         items = [item.source if isinstance(item, ImageItem) else item for item in check_list(inputs, kinds)]
+        check_ranges(len(items), request)
         with self._lock:
-            if not self._pipes:
-                raise WorkerError("the pool has been stopped. Start another")
+            self._check_usable()
             result = self._encode_in_chunks(self._cut(items, chunk_size), request)
-        raise_unreadable(result)
-        embeddings = quantize(result.embeddings, request)
+        embeddings = quantize(raise_unreadable(result, request), request).embeddings
         vectors: Embeddings = embeddings[0] if is_single(inputs, kinds) else embeddings
         return vectors
 
     def stop(self) -> None:
         """Stop the workers. Stopping twice does nothing. A call that runs in another thread ends in a WorkerError."""
-        pipes, self._pipes = self._pipes, []
-        for pipe in pipes:
-            pipe.close()
+        if self._owner != os.getpid():  # this is a copy of the pool in a forked process
+            return
+        self._stopped = True
         for process in self._processes:
             process.terminate()
         for process in self._processes:
             process.join()
+        with self._lock:  # a call that runs has seen the end of its pipes by now, or will
+            for pipe in self._pipes:
+                pipe.close()
+
+    def _check_usable(self) -> None:
+        if self._owner != os.getpid():
+            raise WorkerError("the pool belongs to the process that started it. Start another in this process")
+        if self._stopped:
+            raise WorkerError("the pool has been stopped. Start another")
 
     def _cut(self, items: list[Any], chunk_size: int | None) -> list[_Chunk]:
         share = -(-len(items) // (len(self._pipes) * _CHUNKS_PER_WORKER))
@@ -204,35 +225,43 @@ class EncoderPool(ReadOnly):
         busy: dict[int, int] = {}  # the chunk of each worker
         failure: EmbedderError | None = None
         while busy or (waiting and failure is None):
-            for worker in range(len(self._pipes)):
-                if worker not in busy and waiting and failure is None:
-                    busy[worker] = number = waiting.pop()
-                    self._send(worker, chunks[number], request)
-            ready = wait([self._pipes[worker] for worker in busy])
-            for worker in [worker for worker in busy if self._pipes[worker] in ready]:
-                number = busy.pop(worker)
-                try:
+            try:
+                for worker in range(len(self._pipes)):
+                    if worker not in busy and waiting and failure is None:
+                        number = waiting.pop()
+                        self._send(worker, chunks[number], request)
+                        busy[worker] = number
+                ready = wait([self._pipes[worker] for worker in busy])
+                for worker in [worker for worker in busy if self._pipes[worker] in ready]:
+                    number = busy.pop(worker)
                     results[number] = self._receive(worker, chunks[number].description)
-                except WorkerError:
-                    raise
-                except EmbedderError as error:  # the other workers finish what they have, so that no pipe stays full
-                    failure = failure or error
+            except WorkerError:
+                raise
+            except EmbedderError as error:  # the other workers finish what they have, so that no pipe stays full
+                failure = failure or error
         if failure is not None:
             raise failure
         return results
 
     def _send(self, worker: int, chunk: _Chunk, request: EncodeSettings) -> None:
+        from multiprocessing.reduction import ForkingPickler
+
         try:
-            self._pipes[worker].send((chunk.items, request))
+            message = ForkingPickler.dumps((chunk.items, request))
+        except Exception as error:  # pickle raises whatever an object's own methods raise
+            raise InputError(
+                f"one of the {chunk.range} cannot be sent to a worker process: {error}. Give the path or the bytes of "
+                "an image in the place of an open file"
+            ) from error
+        try:
+            self._pipes[worker].send_bytes(message)
         except OSError:
             raise self._died(worker, chunk.description) from None
-        except Exception as error:  # pickle raises whatever an object's own methods raise
-            raise WorkerError(f"{chunk.description} failed, as an input cannot be pickled: {error}") from error
 
     def _receive(self, worker: int, doing: str) -> Any:
         try:
             answer = self._pipes[worker].recv()
-        except (EOFError, OSError, IndexError):  # IndexError: another thread has stopped the pool
+        except (EOFError, OSError):
             raise self._died(worker, doing) from None
         if isinstance(answer, BaseException):
             if isinstance(answer, EmbedderError):
@@ -241,6 +270,8 @@ class EncoderPool(ReadOnly):
         return answer
 
     def _died(self, worker: int, doing: str) -> WorkerError:
+        if self._stopped:
+            return WorkerError(f"the pool was stopped by another thread while {doing}; no vectors are returned")
         process = self._processes[worker]
         process.join(_WORKER_EXIT_TIMEOUT_S)
         how, advice = _cause_of_death(process.exitcode, loading=doing == "loading the model")
@@ -285,8 +316,9 @@ def _work(pipe: Any, model: str, settings: LoadSettings) -> None:
         encoder = Embedder(model, **settings.options())
         pipe.send(IMAGE in encoder.modalities)
         while True:
-            items, request = pipe.recv()
+            message = pipe.recv_bytes()
             try:
+                items, request = pickle.loads(message)
                 pipe.send(encoder.encode_readable(items, settings=request))
             except Exception as error:
                 pipe.send(_portable(error))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.errors import ImageError
-from embedder.options import EncodeSettings
+from embedder.errors import ImageError, InputError
+from embedder.options import RANGED_PRECISIONS, EncodeSettings
 from embedder.vectors.similarity import normalize
 
 # float32 (n, dimension); with another `precision`, int8 or uint8 as `quantize_embeddings` gives it.
@@ -46,13 +46,13 @@ def readable(embeddings: Embeddings, errors: dict[int, str], start: int = 0) -> 
     return EncodeResult(embeddings, indices, errors)
 
 
-def raise_unreadable(result: EncodeResult) -> EncodeResult:
-    """Return `result` if all inputs could be read.
+def raise_unreadable(result: EncodeResult, settings: EncodeSettings) -> EncodeResult:
+    """Return `result`. If images could not be read, raise unless `settings.errors` is "skip".
 
     Raises:
-        ImageError: images could not be read. It has the vectors of all other inputs.
+        ImageError: images could not be read. It has the vectors of all others.
     """
-    if result.reasons:
+    if result.reasons and settings.errors == "raise":
         raise ImageError(result.reasons, result.indices, result.embeddings)
     return result
 
@@ -63,10 +63,27 @@ def shorten(vectors: NDArray[np.float32], dimension: int, settings: EncodeSettin
     return normalize(vectors) if settings.normalize_embeddings else vectors
 
 
-def quantize(vectors: NDArray[np.float32], settings: EncodeSettings) -> Embeddings:
-    """Return `vectors` in the precision of `settings`."""
+def check_ranges(count: int, settings: EncodeSettings) -> None:
+    """Raise InputError if `settings` ask for a precision that needs more than `count` vectors.
+
+    One vector has no ranges: the smallest value of a dimension is its largest. sentence-transformers refuses it too.
+    """
+    if count == 1 and settings.precision in RANGED_PRECISIONS:
+        raise InputError(
+            f"precision {settings.precision!r} needs the ranges of several vectors, and there is one. Call "
+            "quantize_embeddings with ranges= or calibration_embeddings=, or choose binary or ubinary"
+        )
+
+
+def quantize(result: EncodeResult, settings: EncodeSettings) -> EncodeResult:
+    """Return `result` with the vectors in the precision of `settings`.
+
+    Raises:
+        InputError: as `check_ranges`.
+    """
     if settings.precision == "float32":
-        return vectors
+        return result
     from embedder.vectors.quantization import quantize_embeddings  # here, as few need it
 
-    return quantize_embeddings(vectors, settings.precision)
+    check_ranges(len(result.embeddings), settings)
+    return replace(result, embeddings=quantize_embeddings(result.embeddings, settings.precision))

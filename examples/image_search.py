@@ -1,11 +1,11 @@
-"""Search a folder of images by a text, or by another image, and see the best of them on one sheet.
+"""Search a folder of images by a text or by another image, and draw the best of them on one sheet.
 
 Usage: python examples/image_search.py FOLDER QUERY [--model clip-ViT-B-32] [--top-k 9] [--sheet hits.png]
 
-Prints the score and the path of the nearest images, and draws them on a contact sheet, each over its score and name.
-QUERY is a text or the path of an image. Files that cannot be read are named on stderr, and left out.
+The example prints the score and the path of the nearest images. It draws them on a contact sheet, each above its score
+and name. QUERY is a text, or the path of an image. Images that cannot be read are reported on stderr and left out.
 
-Needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
+It needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
 """
 
 import argparse
@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from embedder import Embedder
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-SIDE, GAP, LINE = 224, 12, 18  # pixels: of a thumbnail, between two, and of a line of text
-BACKGROUND = "gainsboro"  # of images that are not square, or transparent
+SIDE, GAP, LINE = 224, 12, 18  # in pixels: a thumbnail's side, the gap between two, the height of a line of text
+BACKGROUND = "gainsboro"  # behind images that are not square, or transparent
 
 
 def main(arguments: list[str]) -> None:
@@ -35,37 +35,42 @@ def main(arguments: list[str]) -> None:
     if not paths:
         sys.exit(f"there are no images in {options.folder}")
     model = Embedder(options.model)
-    vectors, readable = model.encode(paths, errors="skip")
-    if not len(vectors):
+    images = model.encode_readable(paths)
+    for reason in images.reasons.values():
+        print(f"skipped: {reason}", file=sys.stderr)
+    if not len(images.embeddings):
         sys.exit(f"no image in {options.folder} can be read")
-    scores = model.similarity(model.encode(options.query), vectors)[0]
+    # `read_paths` makes a string that names an image file an image. The query comes from the user of this computer. A
+    # web service must not do this: its callers could read any image on its disk.
+    query = model.encode(options.query, read_paths=True)
+    scores = model.similarity(query, images.embeddings)[0]
     best = (-scores).argsort(kind="stable")[: options.top_k]
 
-    hits = [paths[readable[row]] for row in best]
+    hits = [paths[images.indices[row]] for row in best]
     for score, path in zip(scores[best], hits, strict=True):
         print(f"{score:.3f}  {path}")
     contact_sheet(hits, scores[best]).save(options.sheet)
-    print(f"the best {len(hits)} of {len(vectors)} images are drawn in {options.sheet}")
+    print(f"the best {len(hits)} of {len(images.embeddings)} images are drawn in {options.sheet}")
 
 
 def contact_sheet(paths, scores) -> Image.Image:
-    """The images in a grid, each upright and whole, over its score and name."""
+    """Draw the images in a grid. Each is upright and whole, above its score and name."""
     columns = math.ceil(math.sqrt(len(paths)))
     rows = math.ceil(len(paths) / columns)
-    width, height = SIDE + GAP, SIDE + 2 * LINE + 2 * GAP  # from one cell to the next
+    width, height = SIDE + GAP, SIDE + 2 * LINE + 2 * GAP  # distance from one cell to the next
     sheet = Image.new("RGB", (columns * width + GAP, rows * height + GAP), "white")
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
     for cell, (path, score) in enumerate(zip(paths, scores, strict=True)):
         left, top = GAP + cell % columns * width, GAP + cell // columns * height
         with Image.open(path) as image:
-            image.draft(None, (2 * SIDE, 2 * SIDE))  # a large JPEG need not be decoded in full
+            image.draft(None, (2 * SIDE, 2 * SIDE))  # decode a large JPEG at a lower resolution, which is faster
             thumbnail = ImageOps.exif_transpose(image).convert("RGBA")
         thumbnail.thumbnail((SIDE, SIDE))
         corner = left + (SIDE - thumbnail.width) // 2, top + (SIDE - thumbnail.height) // 2
         draw.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), BACKGROUND)
         sheet.paste(thumbnail, corner, thumbnail)
         name, kept = path.name, len(path.name)
-        while font.getlength(name) > SIDE:  # leave out the middle
+        while font.getlength(name) > SIDE:  # replace the middle of a long name by dots
             kept -= 1
             name = f"{path.name[: kept // 2]}...{path.name[-(kept // 2) :]}"
         for line, text in enumerate([f"{score:.3f}", name]):

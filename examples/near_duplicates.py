@@ -1,11 +1,12 @@
-"""Find the images in a folder that are nearly the same: copies that were resized, recompressed or touched up.
+"""Find images in a folder that are nearly the same: copies that were resized, recompressed or retouched.
 
 Usage: python examples/near_duplicates.py FOLDER [--threshold 0.95] [--model clip-ViT-B-32]
 
-Prints the groups, the nearest first: the files of each, with the cosine to the nearest other one, which is at least the
-threshold; that to the rest of a group may be less. Files that cannot be read are named on stderr, and left out.
+The example prints groups of files, the nearest first. The number before a file is its cosine to the nearest other file
+of the group. It is at least the threshold; the cosines to other files of the group may be lower. Images that cannot be
+read are reported on stderr and left out.
 
-Needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
+It needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
 """
 
 import argparse
@@ -29,18 +30,21 @@ def main(arguments: list[str]) -> None:
     paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in ENDINGS and path.is_file())
     if not paths:
         sys.exit(f"there are no images in {options.folder}")
-    vectors, readable = Embedder(options.model).encode(paths, errors="skip", normalize_embeddings=True)
+    images = Embedder(options.model).encode_readable(paths, normalize_embeddings=True)
+    for reason in images.reasons.values():
+        print(f"skipped: {reason}", file=sys.stderr)
 
-    groups = duplicates(vectors, options.threshold)
+    groups = duplicates(images.embeddings, options.threshold)
     for number, group in enumerate(groups, 1):
         print(f"group {number}: {len(group)} files")
         for score, row in group:
-            print(f"  {score:.4f}  {paths[readable[row]]}")
-    print(f"groups with cosines of {options.threshold} or more: {len(groups)}, of {len(vectors)} images compared")
+            print(f"  {score:.4f}  {paths[images.indices[row]]}")
+    count = len(images.embeddings)
+    print(f"groups with cosines of {options.threshold} or more: {len(groups)}, of {count} images compared")
 
 
 def duplicates(vectors, threshold, chunk=1024):
-    """The groups of `vectors` that are near, the nearest first; each of (cosine to its nearest, index)."""
+    """Return groups of near `vectors`, the nearest first. A member is (cosine to its nearest, index)."""
     group_of = np.arange(len(vectors))
     nearest = np.full(len(vectors), -np.inf, np.float32)
     for score, a, b in near_pairs(vectors, threshold, chunk):
@@ -54,9 +58,10 @@ def duplicates(vectors, threshold, chunk=1024):
 
 
 def near_pairs(vectors, threshold, chunk=1024):
-    """Score and indices, the lower first, of each pair of `vectors`, of length 1, whose cosine is at least `threshold`.
+    """Yield (cosine, lower index, higher index) for each pair of `vectors` with a cosine of at least `threshold`.
 
-    It takes `chunk` by `chunk` of them at a time, so that memory does not grow with the square of their number.
+    The vectors have length 1. `chunk` times `chunk` of them are compared at a time. So memory does not grow with the
+    square of their number.
     """
     for top in range(0, len(vectors), chunk):
         for left in range(top, len(vectors), chunk):

@@ -2,10 +2,10 @@
 
 Usage: python examples/zero_shot.py FOLDER_OR_IMAGE LABEL LABEL ... [--model clip-ViT-B-32]
 
-Prints the path of each image, and below it the most probable labels. Files that cannot be read are named on stderr, and
-left out. The probabilities are of these labels alone: one of them wins, even where none fits.
+The example prints the path of each image, and below it the most probable labels. Images that cannot be read are
+reported on stderr and left out. The probabilities of all labels sum to 1. So one label wins even if none fits.
 
-Needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
+It needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
 """
 
 import argparse
@@ -18,8 +18,8 @@ from embedder import Embedder
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 TEMPLATES = ["a photo of a {}.", "a photo of the {}.", "a good photo of a {}.", "a close-up photo of a {}."]
-LOGIT_SCALE = 100  # CLIP learns it, and in the released models it is 100, the most that its training allowed
-TOP = 5
+LOGIT_SCALE = 100  # a weight of CLIP; in all released models it is 100
+SHOWN_LABELS = 5
 
 
 def main(arguments: list[str]) -> None:
@@ -34,21 +34,24 @@ def main(arguments: list[str]) -> None:
     if not paths:
         sys.exit(f"there are no images in {options.images}")
     model = Embedder(options.model)
-    vectors, readable = model.encode(paths, errors="skip", normalize_embeddings=True)
-    if not len(vectors):
+    images = model.encode_readable(paths, normalize_embeddings=True)
+    for reason in images.reasons.values():
+        print(f"skipped: {reason}", file=sys.stderr)
+    if not len(images.embeddings):
         sys.exit(f"no image in {options.images} can be read")
 
-    for index, row in zip(readable, probabilities(vectors, label_vectors(model, options.labels)), strict=True):
+    rows = probabilities(images.embeddings, label_vectors(model, options.labels))
+    for index, row in zip(images.indices, rows, strict=True):
         print(paths[index])
-        for label in (-row).argsort(kind="stable")[:TOP]:
+        for label in (-row).argsort(kind="stable")[:SHOWN_LABELS]:
             print(f"  {row[label]:6.1%}  {options.labels[label]}")
 
 
 def label_vectors(model, labels, templates=TEMPLATES):
-    """A vector of length 1 for each label: the mean of those that it has in each template.
+    """Return a vector of length 1 for each label: the mean of its vectors in all templates.
 
-    That is the ensemble of section 3.1.4 of CLIP's paper (https://arxiv.org/abs/2103.00020), which finds it better than
-    a single template, and much better than the bare label.
+    This is the prompt ensemble of section 3.1.4 of CLIP's paper (https://arxiv.org/abs/2103.00020). The paper finds it
+    better than a single template, and much better than the bare label.
     """
     texts = [template.format(label) for label in labels for template in templates]
     vectors = model.encode(texts, normalize_embeddings=True)
@@ -57,7 +60,10 @@ def label_vectors(model, labels, templates=TEMPLATES):
 
 
 def probabilities(images, labels):
-    """Of each image's vector (n, dim) the probabilities of the labels' (m, dim), all of length 1: (n, m)."""
+    """Return the probability of each label for each image, (n, m).
+
+    `images` are (n, dim) and `labels` are (m, dim). All vectors have length 1.
+    """
     logits = LOGIT_SCALE * images @ labels.T
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     return exponentials / exponentials.sum(axis=1, keepdims=True)

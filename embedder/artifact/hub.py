@@ -1,5 +1,7 @@
 """Fetch files from the Hugging Face Hub. The only file that knows huggingface_hub, which is imported when needed."""
 
+from __future__ import annotations
+
 import re
 from collections.abc import Sequence
 from pathlib import Path

@@ -4,6 +4,8 @@ The dataclasses below are the format. The export builds them and calls `write_ma
 with `read_manifest`, which checks every field and upgrades older formats.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field

@@ -1,5 +1,7 @@
 """Upgrade the JSON of older manifests, one version a step, so that artifacts outlive the program that made them."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -3,6 +3,8 @@
 A device is a file: `cpu.py`, `cuda.py`. To add one, write its file and add it to `DEVICE_KINDS`.
 """
 
+from __future__ import annotations
+
 import logging
 
 from embedder.backends.backend import Backend, Device, DeviceKind, GraphFiles

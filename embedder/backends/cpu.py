@@ -1,7 +1,8 @@
 """The CPU: sessions with one thread for many batches, and one session with all threads for a single batch."""
 
+from __future__ import annotations
+
 import ctypes
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from embedder.backends.sessions import (
     session_options,
 )
 from embedder.common.cores import has_fast_integers, usable_cores
+from embedder.common.forks import renew_after_fork
 from embedder.errors import ArtifactError
 
 # Measured: the activations of a batch of this many tokens stay in a core's caches.
@@ -34,9 +36,71 @@ _FIRST_CALL_TOKENS = 16
 _SHRINK_ARENA_FACTOR = 4
 
 
+class ThreadSlots:
+    """Counts the threads that compute, so that they are never more than `total`. Who waits longest is served first.
+
+    Safe to share between threads, and after a fork.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self.renew()
+        renew_after_fork(self)
+
+    @contextmanager
+    def take(self, wanted: int) -> Iterator[int]:
+        """Yield how many threads the caller may use: all, if `wanted` is all and all are free; else one, once free."""
+        count = self._acquire(wanted)
+        try:
+            yield count
+        finally:
+            self._release(count)
+
+    def renew(self) -> None:
+        """Make all slots free, as the threads that had them stayed behind in the parent of a fork."""
+        self._free = self._total
+        self._lock = threading.Lock()
+        # A held lock for each waiting caller. To release it is to give the caller a slot.
+        self._waiting: deque[threading.Lock] = deque()
+
+    def _acquire(self, wanted: int) -> int:
+        with self._lock:
+            if self._free:
+                count = self._total if wanted == self._total == self._free else 1
+                self._free -= count
+                return count
+            turn = threading.Lock()
+            turn.acquire()
+            self._waiting.append(turn)
+        try:
+            turn.acquire()
+        except BaseException:  # the caller was interrupted
+            self._stop_waiting(turn)
+            raise
+        return 1
+
+    def _stop_waiting(self, turn: threading.Lock) -> None:
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                return
+        self._release(1)  # the slot had been given already
+
+    def _release(self, count: int) -> None:
+        with self._lock:
+            for _ in range(count):
+                if self._waiting:
+                    self._waiting.popleft().release()
+                else:
+                    self._free += 1
+
+
 @dataclass(frozen=True)
 class CpuDevice:
-    """The cores that this process may use; `Device` describes the attributes."""
+    """The cores that this process may use; `Device` describes the attributes.
+
+    The graphs of a model share its `slots`.
+    """
 
     threads: int
     name: str = "cpu"
@@ -44,6 +108,10 @@ class CpuDevice:
     preferred_dtypes: tuple[str, ...] = field(
         default_factory=lambda: ("int8", "fp32", "fp16") if has_fast_integers() else ("fp32", "int8", "fp16")
     )
+    slots: ThreadSlots = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "slots", ThreadSlots(self.threads))
 
     def open(self, files: GraphFiles) -> Backend:
         """Load a graph; see `Device.open`."""
@@ -75,26 +143,31 @@ class CpuBackend:
         self._files = files
         self._output_names = [output.name for output in files.graph.outputs]
         self._prepacked = find_prepacked(files.artifact, files.graph)
-        self._begin()
+        self._loading = threading.Lock()
+        self._running: list[int] = []  # the threads of each call that runs
         self._sessions: dict[int, Any] = {}  # by the threads of a call
         # A session that has shown that the graph loads. It is dropped if the first call needs the other one.
         self._first: tuple[int, Any] | None = None
         if files.open_now:
             threads = self._threads_for(_FIRST_CALL_TOKENS)
             self._first = threads, self._open(threads)
+        renew_after_fork(self)
 
     def run(self, feeds: Feeds, *, single_batch: bool = False) -> Outputs:
         """Run the graph; see `Backend.run`.
 
         A single batch has all threads if it has enough work for them and no other call is running.
         """
-        if self._process != os.getpid():
-            self._after_fork()
         tokens = self._files.tokens_of(feeds)
         threads = self._threads_for(tokens) if single_batch else 1
-        with self._slots.take(threads) as taken:
+        with self.device.slots.take(threads) as taken:
             options = _shrinking_arena() if tokens > _SHRINK_ARENA_FACTOR * self.device.token_budget else None
-            return run_session(self._session(taken), feeds, self._output_names, options)
+            session = self._session(taken)
+            self._running.append(taken)
+            try:
+                return run_session(session, feeds, self._output_names, options)
+            finally:
+                self._running.pop()
 
     def _threads_for(self, tokens: int) -> int:
         enough = tokens * self._files.graph.weights.size >= _MIN_SHARED_WORK
@@ -128,68 +201,18 @@ class CpuBackend:
         check_outputs(session, path, self._files.graph)
         return session
 
-    def _begin(self) -> None:
-        self._process = os.getpid()
-        self._loading = threading.Lock()
-        self._slots = _ThreadSlots(self.device.threads)
+    def renew(self) -> None:
+        """Forget sessions that would wait for ever after a fork, as their threads stayed behind in the parent.
 
-    def _after_fork(self) -> None:
-        """Forget what has threads: they stay behind in the parent, and a session would wait for them for ever."""
+        A session with one thread has no thread of its own. But a call that was running has left its locks locked.
+        """
+        busy, self._running = bool(self._running), []
+        self._loading = threading.Lock()
         first, self._first = self._first, None
-        stranded = [self._sessions.pop(threads) for threads in [*self._sessions] if threads > 1]
+        stranded = [self._sessions.pop(threads) for threads in list(self._sessions) if threads > 1 or busy]
         for session in [*stranded, *([first[1]] if first else [])]:
             # Its destructor would wait for its threads too. So it is never destroyed.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-        self._begin()
-
-
-class _ThreadSlots:
-    """Counts the threads that compute, so that they are never more than `total`. Who waits longest is served first.
-
-    Without that order, a caller with one text could wait until a long job of another caller has ended.
-    """
-
-    def __init__(self, total: int) -> None:
-        self._total = self._free = total
-        self._lock = threading.Lock()
-        self._waiting: deque[threading.Lock] = deque()  # a locked lock for each waiting caller
-
-    @contextmanager
-    def take(self, wanted: int) -> Iterator[int]:
-        """Yield how many threads the caller may use: all, if it wants all and all are free; else one, once free."""
-        count = self._acquire(wanted)
-        try:
-            yield count
-        finally:
-            self._release(count)
-
-    def _acquire(self, wanted: int) -> int:
-        with self._lock:
-            if self._free:  # then nobody waits
-                count = wanted if wanted == self._free == self._total else 1
-                self._free -= count
-                return count
-            turn = threading.Lock()
-            turn.acquire()
-            self._waiting.append(turn)
-        try:
-            turn.acquire()  # until `_release` hands over a slot
-        except BaseException:  # the caller was interrupted
-            with self._lock:
-                handed_over = turn not in self._waiting
-                if not handed_over:
-                    self._waiting.remove(turn)
-            if handed_over:
-                self._release(1)
-            raise
-        return 1
-
-    def _release(self, count: int) -> None:
-        with self._lock:
-            while count and self._waiting:
-                self._waiting.popleft().release()
-                count -= 1
-            self._free += count
 
 
 def _shrinking_arena() -> Any:

@@ -1,5 +1,7 @@
 """NVIDIA GPUs. The only file that knows the name "cuda"."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs

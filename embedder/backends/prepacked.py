@@ -7,6 +7,8 @@ Such a file fits one version of onnxruntime and one kind of CPU. So it is made w
 of the graph's files were checked: by `embedder prepack` in the artifact, or by a first load in the user's cache.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os

@@ -1,5 +1,7 @@
 """Sessions of onnxruntime: what every device shares."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

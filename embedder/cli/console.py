@@ -1,5 +1,7 @@
 """What the commands say: results on standard output, messages on standard error."""
 
+from __future__ import annotations
+
 import io
 import os
 import sys

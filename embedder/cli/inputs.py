@@ -4,6 +4,8 @@ Texts are read as a stream. A regular file is read twice: once to check every re
 it, and once to encode it.
 """
 
+from __future__ import annotations
+
 import codecs
 import csv
 import json

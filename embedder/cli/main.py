@@ -1,5 +1,7 @@
 """The command line, `embedder`: its parser, and how errors end it. Each command has a module of its own."""
 
+from __future__ import annotations
+
 import argparse
 import sys
 import warnings

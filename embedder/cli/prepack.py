@@ -1,5 +1,7 @@
 """`embedder prepack`: weights in the layout of this CPU's kernels."""
 
+from __future__ import annotations
+
 import argparse
 
 from embedder.cli.commands import Commands, add_command

@@ -1,5 +1,7 @@
 """`embedder similarity`: how near two texts are."""
 
+from __future__ import annotations
+
 import argparse
 
 from embedder.cli.commands import DEFAULT_MODEL, Commands, add_command, add_model_options, load_model

@@ -1,5 +1,7 @@
 """End a long command in order when the system asks the process to end."""
 
+from __future__ import annotations
+
 import signal
 import threading
 from collections.abc import Iterator

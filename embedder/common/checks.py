@@ -1,16 +1,33 @@
 """Checks of options. Each raises InputError with the option's name, the value, and what is accepted."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
 
 from embedder.errors import InputError
 
+_MAX_SHOWN_CHARACTERS = 80
+
+
+def shown(value: object) -> str:
+    """Return how `value` looks in a message, at most 80 characters long. Never raises.
+
+    Example:
+        >>> shown("a text")
+        "'a text'"
+    """
+    try:
+        return repr(value)[:_MAX_SHOWN_CHARACTERS]
+    except Exception:  # whatever a caller's object does
+        return f"<{type(value).__name__}>"
+
 
 def check_choice(name: str, value: object, known: Sequence[str]) -> None:
     """Raise InputError unless `value` is one of `known`."""
     if not isinstance(value, str) or value not in known:
-        raise InputError(f"{name} should be one of {', '.join(known)}, not {value!r:.80}")
+        raise InputError(f"{name} should be one of {', '.join(known)}, not {shown(value)}")
 
 
 def check_count(name: str, value: object, largest: int | None = None) -> None:
@@ -19,7 +36,7 @@ def check_count(name: str, value: object, largest: int | None = None) -> None:
     if value is None or (whole and value >= 1 and (largest is None or value <= largest)):  # type: ignore[operator]
         return
     upper = f" and at most {largest}" if largest else ""
-    raise InputError(f"{name} should be a whole number, at least 1{upper}, not {value!r:.80}")
+    raise InputError(f"{name} should be a whole number, at least 1{upper}, not {shown(value)}")
 
 
 def check_counts(**counts: object) -> None:
@@ -31,4 +48,4 @@ def check_counts(**counts: object) -> None:
 def check_flag(name: str, value: object) -> None:
     """Raise InputError unless `value` is True or False."""
     if not isinstance(value, bool | np.bool_):
-        raise InputError(f"{name} should be True or False, not {value!r:.80}")
+        raise InputError(f"{name} should be True or False, not {shown(value)}")

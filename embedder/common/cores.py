@@ -1,5 +1,7 @@
 """How many cores this process may use: the smallest of what is installed, allowed and granted."""
 
+from __future__ import annotations
+
 import math
 import os
 from collections.abc import Iterable

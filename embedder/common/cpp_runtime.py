@@ -6,6 +6,8 @@ locale first numbers the facets. If that is usearch's copy, the system's libstdc
 packages that use it (onnxruntime, faiss) crash. If the system's libstdc++ comes first, all of them work.
 """
 
+from __future__ import annotations
+
 import ctypes
 import sys
 

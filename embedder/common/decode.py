@@ -1,15 +1,19 @@
 """Decode JSON to frozen dataclasses. Unknown, missing and mistyped fields are errors that name their place."""
 
+from __future__ import annotations
+
 from dataclasses import MISSING, fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
+
+from embedder.common.read_only import ReadOnlyDict
 
 
 def decode(kind: Any, value: Any, where: str = "") -> Any:
     """Return parsed JSON as `kind`: a dataclass, or the type of one of its fields.
 
     Understands dataclasses, `X | None`, `tuple[X, ...]`, `dict[str, X]`, `Any`, and JSON's own types. An integer is
-    accepted as a float.
+    accepted as a float. A dict cannot be changed, as a frozen dataclass cannot.
 
     Raises:
         ValueError: the message begins with the place, as in `graphs[0].file.size should be a int, not "x"`.
@@ -30,7 +34,7 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
         return tuple(decode(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(items))
     if origin is dict:
         pairs = _expect(dict, value, where)
-        return {key: decode(arguments[1], item, f"{where}[{key!r}]") for key, item in pairs.items()}
+        return ReadOnlyDict({key: decode(arguments[1], item, f"{where}[{key!r}]") for key, item in pairs.items()})
     if kind is float and type(value) is int:
         return _to_float(value, where)
     return _expect(kind, value, where)

@@ -5,6 +5,8 @@ cache, by what changes with its content (size, times, inode), as git does in its
 the file is checked at every load.
 """
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import os

@@ -5,21 +5,23 @@
 interpreter starts no more threads, the caller runs the tasks itself.
 """
 
-import os
+from __future__ import annotations
+
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 from embedder.common.cores import usable_cores
+from embedder.common.forks import renew_after_fork
 from embedder.common.load_once import LoadOnce
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-# A task waiting for a thread: its future, the function, and its argument. None ends a thread.
+# A task waiting for a thread: its future, the function, and its argument.
 _Task = tuple[Future[Any], Callable[[Any], Any], Any]
 
 
@@ -36,16 +38,15 @@ class Executor:
     def __init__(self, threads: int) -> None:
         self._limit = threads
         self._begin()
+        renew_after_fork(self)
 
-    def submit(self, function: Callable[[_T], _R], item: _T) -> "Future[_R]":
-        """Start `function(item)` and return its future."""
-        if self._process != os.getpid():  # the threads stayed behind in the parent
-            self._finalizer.detach()
-            self._begin()
-        future: Future[_R] = Future()
-        self._state.tasks.put((future, function, item))
-        self._start_a_thread()
-        return future
+    def submit(self, function: Callable[[_T], _R], item: _T) -> Future[_R]:
+        """Start `function(item)` and return its future. Where there can be no thread, run it before returning."""
+        task: _Task = Future(), function, item
+        # In the last phase of the interpreter's end other threads stand still for ever.
+        if sys.is_finalizing() or not self._state.accept(task, self._limit):
+            _run(task)
+        return task[0]
 
     def map(self, function: Callable[[_T], _R], items: Iterable[_T], ahead: int | None = None) -> Iterator[_R]:
         """Yield `function(item)` for each item, in order, while the next ones are computed.
@@ -72,68 +73,71 @@ class Executor:
             wait([future for future in waiting if not future.cancelled()])
 
     def close(self) -> None:
-        """End the threads once they have done what was submitted. A later `submit` starts new ones."""
-        if self._process == os.getpid():
-            self._finalizer()
+        """End the threads once they have done what was submitted. Later tasks run in the thread that submits them."""
+        self._finalizer()
+
+    def renew(self) -> None:
+        """Forget the threads, which stayed behind in the parent of a fork."""
+        closed = not self._finalizer.alive
+        self._finalizer.detach()
         self._begin()
+        if closed:
+            self.close()
 
     def _begin(self) -> None:
-        self._process = os.getpid()
         self._state = _State()
         self._finalizer = weakref.finalize(self, self._state.stop)
         self._finalizer.atexit = False  # callers may still come in functions that run at exit
-
-    def _start_a_thread(self) -> None:
-        state = self._state
-        if state.idle.acquire(blocking=False):  # a thread waits for a task already
-            return
-        with state.lock:
-            if len(state.threads) >= self._limit:
-                return
-            thread = threading.Thread(target=_work, args=(state,), name="embedder", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # the interpreter is shutting down
-                if state.threads:
-                    return
-            else:
-                state.threads.append(thread)
-                return
-        state.run_waiting_tasks()
 
 
 class _State:
     """What the threads share. They must not refer to the executor, or it would never be collected."""
 
     def __init__(self) -> None:
-        self.tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self.idle = threading.Semaphore(0)
-        self.lock = threading.Lock()
-        self.threads: list[threading.Thread] = []
+        # Its lock is reentrant: the garbage collector may call `stop` in a thread that holds it.
+        self._changed = threading.Condition()
+        self._tasks: deque[_Task] = deque()
+        self._threads = self._idle = 0
+        self._stopped = False
+
+    def accept(self, task: _Task, limit: int) -> bool:
+        """Give `task` to a thread, a new one if all are busy. Return False if there is none and can be none."""
+        with self._changed:
+            if self._stopped or not (self._idle > len(self._tasks) or self._add_thread(limit)):
+                return False
+            self._tasks.append(task)
+            self._changed.notify()
+            return True
+
+    def _add_thread(self, limit: int) -> bool:
+        """Start a thread if there are fewer than `limit`. Return whether there is any thread."""
+        if self._threads < limit:
+            try:
+                threading.Thread(target=_work, args=(self,), name="embedder", daemon=True).start()
+                self._threads += 1
+            except RuntimeError:  # the interpreter is shutting down, or the system has no more threads
+                pass
+        return self._threads > 0
+
+    def take(self) -> _Task | None:
+        """Wait for a task and return it, or None if the thread should end."""
+        with self._changed:
+            while not self._tasks:
+                if self._stopped:
+                    return None
+                self._idle += 1
+                self._changed.wait()
+                self._idle -= 1
+            return self._tasks.popleft()
 
     def stop(self) -> None:
-        for _ in self.threads:
-            self.tasks.put(None)
-
-    def run_waiting_tasks(self) -> None:
-        while True:
-            try:
-                task = self.tasks.get_nowait()
-            except Empty:
-                return
-            if task is not None:
-                _run(task)
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
 
 
 def _work(state: _State) -> None:
-    while True:
-        try:
-            task = state.tasks.get_nowait()
-        except Empty:
-            state.idle.release()
-            task = state.tasks.get()
-        if task is None:
-            return
+    while (task := state.take()) is not None:
         _run(task)
         del task  # it may hold a batch of images
 

@@ -1,5 +1,7 @@
 """Write a file or a directory beside its place, then move it there in one step."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +28,7 @@ def replacing(target: Path, *, durable: bool = False, swap_directory: bool = Fal
     Example:
         >>> with replacing(Path("notes.txt")) as partial:
         ...     partial.write_text("all or nothing")
+        14
     """
     for leftover in _leftovers(target):
         _remove(leftover)

@@ -1,5 +1,7 @@
 """Import packages that may not be installed."""
 
+from __future__ import annotations
+
 import importlib
 from typing import Any
 

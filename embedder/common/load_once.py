@@ -1,9 +1,12 @@
 """Make an object when it is first needed, once for all threads."""
 
-import os
+from __future__ import annotations
+
 import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
+
+from embedder.common.forks import renew_after_fork
 
 _T = TypeVar("_T")
 
@@ -20,14 +23,12 @@ class LoadOnce(Generic[_T]):
     def __init__(self, make: Callable[[], _T]) -> None:
         self._make = make
         self._made: list[_T] = []
-        self._lock = threading.Lock()
-        self._process = os.getpid()
+        self.renew()
+        renew_after_fork(self)
 
     def get(self) -> _T:
         """Return the object. The first caller makes it, the others wait. If `make` raises, the next call tries it."""
         if not self._made:
-            if self._process != os.getpid():  # a thread of the parent may have held the lock during the fork
-                self._process, self._lock = os.getpid(), threading.Lock()
             with self._lock:
                 if not self._made:
                     self._made.append(self._make())
@@ -37,3 +38,7 @@ class LoadOnce(Generic[_T]):
     def made(self) -> _T | None:
         """The object if it has been made, else None."""
         return self._made[0] if self._made else None
+
+    def renew(self) -> None:
+        """Make the lock anew, as a thread of the parent may have held it during a fork."""
+        self._lock = threading.Lock()

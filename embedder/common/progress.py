@@ -1,5 +1,7 @@
 """Progress bars on stderr."""
 
+from __future__ import annotations
+
 from contextlib import AbstractContextManager
 from typing import Any
 

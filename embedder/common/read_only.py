@@ -1,5 +1,7 @@
 """Objects whose attributes cannot be set, so that no assignment is accepted and then ignored."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, NoReturn, TypeVar
 

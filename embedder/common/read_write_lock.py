@@ -1,5 +1,7 @@
 """A lock that many readers or one writer can hold."""
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Iterator
@@ -47,7 +49,7 @@ class ReadWriteLock:
                 state.writing = False
                 state.changed.notify_all()
 
-    def _state_of_process(self) -> "_State":
+    def _state_of_process(self) -> _State:
         """Return the state of this process: a thread of the parent may have held the lock during the fork."""
         process = os.getpid()
         return self._states.get(process) or self._states.setdefault(process, _State())

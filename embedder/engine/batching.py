@@ -4,6 +4,8 @@ Padding is wasted work, so texts of similar length share a batch. A batch is fil
 time and memory depend on its tokens.
 """
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterable, Iterator, Sequence
 

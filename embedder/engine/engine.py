@@ -8,11 +8,12 @@ and other classes of models are thin layers over an engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,15 +82,14 @@ class Engine:
             DependencyError: onnxruntime is not installed.
         """
         self.manifest = artifact.manifest
-        self._artifact = artifact
-        self._backend = backend
         self.device: Device = backend.device if backend else select_device(settings.provider, settings.threads)
         self._graphs = {
             modality: choose_graph(self.manifest.graphs_of(modality), settings.dtype, self.device)
             for modality in self.manifest.modalities
         }
-        self._text = LoadOnce(self._load_text)
-        self._image = LoadOnce(self._load_image)
+        loader = _Loader(artifact, self._graphs, self.device, backend)
+        self._text = LoadOnce(loader.load_text)
+        self._image = LoadOnce(loader.load_image)
         images = IMAGE in self._graphs
         # On a GPU, threads decode images; texts need one thread to tokenise ahead.
         self._executor = Executor(settings.threads or usable_cores() if images else self.device.threads)
@@ -106,12 +106,12 @@ class Engine:
         """End the threads and release the graphs. Later calls raise EmbedderError. Closing twice does nothing."""
         self._closed = True
         self._executor.close()
-        self._text, self._image = LoadOnce(self._load_text), LoadOnce(self._load_image)
+        self._text, self._image = LoadOnce(_refuse_closed), LoadOnce(_refuse_closed)
 
     def check_open(self) -> None:
         """Raise EmbedderError if the engine has been closed."""
         if self._closed:
-            raise EmbedderError("the model has been closed. Load it again")
+            _refuse_closed()
 
     def tokenize(self, texts: list[Item]) -> list[TokenIds]:
         """Return the token ids of each text, as the graph gets them, not padded."""
@@ -136,12 +136,12 @@ class Engine:
         return self._run(
             stream,
             Job(settings.batch_size, self._prompt_token_count(prompt), self._executor, _ignore),
-            self._bar(settings, total),
+            partial(self._bar, settings, total),
         )
 
-    def _run(self, stream: Iterator[list[Item]], job: Job, bar: Any) -> Iterator[Block]:
+    def _run(self, stream: Iterator[list[Item]], job: Job, make_bar: Callable[[], Any]) -> Iterator[Block]:
         start = 0
-        with bar as shown:
+        with make_bar() as shown:
             if shown is not None:
                 job = replace(job, advance=shown.update)
             for window in self._prepare_ahead(stream):
@@ -219,26 +219,39 @@ class Engine:
         assert output is not None  # the manifest has seen to it
         return output
 
-    def _load_text(self) -> TextSide:
-        settings = self.manifest.tokenizer
-        path = self._artifact.path(settings.file)
-        check_digest(path, settings.file.sha256)
-        backend = self._backend or self._open(GraphFiles(self._artifact, self._graphs[TEXT]))
-        tokenizer = TextTokenizer(path, settings.max_seq_length)
-        return TextSide(backend, self._graphs[TEXT], tokenizer, settings)
 
-    def _load_image(self) -> ImageSide:
-        settings = self.manifest.images
+@dataclass(frozen=True)
+class _Loader:
+    """Loads the sides of a model. It does not refer to the engine, so that an engine is freed when it is dropped."""
+
+    artifact: Artifact
+    graphs: Mapping[str, Graph]  # by modality
+    device: Device
+    backend: Backend | None
+
+    def load_text(self) -> TextSide:
+        settings = self.artifact.manifest.tokenizer
+        path = self.artifact.path(settings.file)
+        check_digest(path, settings.file.sha256)
+        backend = self.backend or self._open(GraphFiles(self.artifact, self.graphs[TEXT]))
+        tokenizer = TextTokenizer(path, settings.max_seq_length)
+        return TextSide(backend, self.graphs[TEXT], tokenizer, settings)
+
+    def load_image(self) -> ImageSide:
+        settings = self.artifact.manifest.images
         assert settings is not None  # there are images only where the model takes them
-        files = GraphFiles(self._artifact, self._graphs[IMAGE], settings.tokens, open_now=False)
+        files = GraphFiles(self.artifact, self.graphs[IMAGE], settings.tokens, open_now=False)
         return ImageSide(self._open(files), settings)
 
     def _open(self, files: GraphFiles) -> Backend:
-        self.check_open()
         graph = files.graph
         check_digest(files.path, graph.file.sha256)
         check_digest_once(files.artifact.path(graph.weights), graph.weights.sha256)
         return self.device.open(files)
+
+
+def _refuse_closed() -> NoReturn:
+    raise EmbedderError("the model has been closed. Load it again")
 
 
 def choose_graph(graphs: tuple[Graph, ...], dtype: str | None, device: Device) -> Graph:
@@ -249,7 +262,7 @@ def choose_graph(graphs: tuple[Graph, ...], dtype: str | None, device: Device) -
     """
     by_dtype = {graph.dtype: graph for graph in graphs}
     if dtype == "auto":
-        dtype = next(name for name in device.preferred_dtypes if name in by_dtype)
+        dtype = next((name for name in device.preferred_dtypes if name in by_dtype), graphs[0].dtype)
     elif dtype is None:
         dtype = graphs[0].dtype
     if not isinstance(dtype, str) or dtype not in by_dtype:

@@ -1,5 +1,7 @@
 """The image side of a model: images decoded and prepared in threads, batches of a token budget, vectors in order."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np
@@ -55,7 +57,7 @@ class ImageSide:
 
         for count in map(run, starts) if single else job.executor.map(run, starts):
             job.advance(count)
-        return vectors, failures
+        return vectors, {row: failures[row] for row in sorted(failures)}
 
     def _batch_size(self, images: int, ceiling: int | None) -> int:
         device = self._backend.device

@@ -1,5 +1,7 @@
 """What the sides of a model need to know of the request that they work for."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,5 +1,7 @@
 """The text side of a model: token ids to batches of a token budget, and outputs in the caller's order."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Texts to token ids. The only file that knows the tokenizers library."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,7 @@
 """Images to pixel values, as transformers' CLIPImageProcessor makes them."""
 
+from __future__ import annotations
+
 import math
 from typing import TYPE_CHECKING
 
@@ -59,7 +61,7 @@ class Preprocessor:
             np.take(values, np.asarray(band), out=out, mode="clip")  # other modes write to a copy first
         return pixels
 
-    def _fitted(self, image: "Image", name: str) -> "Image":
+    def _fitted(self, image: Image, name: str) -> Image:
         """Resize and crop `image`."""
         size = self._resized_size(*image.size)
         part = box = (0, 0, *size)
@@ -89,7 +91,7 @@ class Preprocessor:
         return width, height
 
 
-def _resized(image: "Image", size: tuple[int, int], part: tuple[int, int, int, int], resample: str) -> "Image":
+def _resized(image: Image, size: tuple[int, int], part: tuple[int, int, int, int], resample: str) -> Image:
     """Resize `image` to `size`, and return `part` (left, top, right, bottom) of the result without making the rest.
 
     The part may differ by one level from the same part of the whole. Pillow resizes along one axis, rounds, and then

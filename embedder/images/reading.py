@@ -1,5 +1,7 @@
 """Read images with Pillow: decode, turn upright, convert to RGB."""
 
+from __future__ import annotations
+
 import base64
 import os
 import stat
@@ -43,7 +45,7 @@ def check_pillow() -> None:
     import_optional("PIL.Image", needed_for="Reading images", install="Pillow (what the extra embedder[image] brings)")
 
 
-def read_rgb(item: Any, name: str) -> "Image":
+def read_rgb(item: Any, name: str) -> Image:
     """Return the image `item`: decoded, upright, in RGB.
 
     Args:
@@ -73,7 +75,7 @@ def read_rgb(item: Any, name: str) -> "Image":
         raise InputError(f"{name} cannot be read: {reason:.200}") from error
 
 
-def _from_array(array: NDArray[np.generic], name: str) -> "Image":
+def _from_array(array: NDArray[np.generic], name: str) -> Image:
     from PIL import Image
 
     channels = array.shape[2] if array.ndim == 3 else 1
@@ -106,7 +108,7 @@ def _source(item: Any, name: str) -> IO[bytes]:
     return BytesIO(data)
 
 
-def _opened(file: IO[bytes], name: str) -> "Image":
+def _opened(file: IO[bytes], name: str) -> Image:
     """Open the image in `file` as PIL.Image.open does, without decoding it.
 
     PIL.Image.open itself warns of images half as large as those that it refuses, and Python cannot turn off a warning
@@ -144,7 +146,7 @@ def _check_size(width: int, height: int, name: str) -> None:
         raise InputError(f"{name} has {width} x {height} pixels, as a decompression bomb might: {limit}")
 
 
-def _upright(image: "Image") -> "Image":
+def _upright(image: Image) -> Image:
     from PIL import Image
 
     try:
@@ -166,7 +168,7 @@ def _decoded(image: Any) -> Any:
     return image
 
 
-def _as_rgb(image: "Image") -> "Image":
+def _as_rgb(image: Image) -> Image:
     if image.mode == "RGB":
         return image
     if "transparency" in image.info:  # Pillow may warn that the conversion drops it

@@ -1,5 +1,7 @@
 """Tell images from texts, and name them in messages. Imports no image library."""
 
+from __future__ import annotations
+
 import os
 import sys
 from typing import Any
@@ -27,7 +29,7 @@ def is_image(item: object, *, read_paths: bool = False) -> bool:
     """
     if not isinstance(item, str):
         known = isinstance(item, bytes | bytearray | memoryview | np.ndarray | os.PathLike)
-        return known or hasattr(item, "read") or is_pillow(item)
+        return known or callable(getattr(item, "read", None)) or is_pillow(item)
     return read_paths and _names_image(item)
 
 

@@ -7,6 +7,8 @@ Both are safe to share between threads: several searches run at the same time, a
 are alone. What is called on `index` itself is not guarded.
 """
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping
@@ -143,7 +145,7 @@ class FaissIndex(_LibraryIndex):
 
         Example:
             >>> index.search([1.0, 0.0], top_k=1)
-            [[{'corpus_id': 9, 'score': 1.0}]]
+            [[{'corpus_id': 7, 'score': 1.0}]]
         """
         check_counts(top_k=top_k)
         rows = self._comparable(queries)
@@ -160,7 +162,7 @@ class FaissIndex(_LibraryIndex):
                 HNSW.
 
         Example:
-            >>> index.delete([9])
+            >>> index.delete([8])
         """
         numbers = np.unique(as_ids(ids))
         try:
@@ -193,7 +195,7 @@ class FaissIndex(_LibraryIndex):
                 stream.write(note + len(note).to_bytes(_LENGTH_BYTES, "little") + _FAISS_MAGIC)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, similarity: str | None = None) -> "FaissIndex":
+    def load(cls, path: str | os.PathLike[str], *, similarity: str | None = None) -> FaissIndex:
         """Load what `save` wrote. faiss checks little of a file, so load only files that you trust.
 
         Args:
@@ -206,7 +208,9 @@ class FaissIndex(_LibraryIndex):
             InputError: the similarity is missing, or is not the one that was saved.
 
         Example:
-            >>> index = FaissIndex.load("vectors.faiss")
+            >>> index.save("vectors.faiss")
+            >>> len(FaissIndex.load("vectors.faiss"))
+            2
         """
         faiss = _import_faiss()
         index = cls.__new__(cls)
@@ -287,7 +291,7 @@ class UsearchIndex(_LibraryIndex):
 
         Example:
             >>> index.search([1.0, 0.0], top_k=1)
-            [[{'corpus_id': 9, 'score': 1.0}]]
+            [[{'corpus_id': 7, 'score': 1.0}]]
         """
         check_counts(top_k=top_k)
         rows = self._comparable(queries)
@@ -306,7 +310,7 @@ class UsearchIndex(_LibraryIndex):
             InputError: an id is not in the index. Then nothing has been deleted.
 
         Example:
-            >>> index.delete([9])
+            >>> index.delete([8])
         """
         numbers = np.unique(as_ids(ids))
         with self._lock.write():
@@ -332,7 +336,7 @@ class UsearchIndex(_LibraryIndex):
                 raise OSError(f"usearch cannot write {path}: {error}") from error
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, similarity: str | None = None) -> "UsearchIndex":
+    def load(cls, path: str | os.PathLike[str], *, similarity: str | None = None) -> UsearchIndex:
         """Load what `save` or usearch wrote. usearch checks little of a file, so load only files that you trust.
 
         Args:
@@ -345,7 +349,9 @@ class UsearchIndex(_LibraryIndex):
             InputError: the similarity is not the one that was saved.
 
         Example:
-            >>> index = UsearchIndex.load("vectors.usearch")
+            >>> index.save("vectors.usearch")
+            >>> len(UsearchIndex.load("vectors.usearch"))
+            2
         """
         usearch = _import_usearch()
         try:

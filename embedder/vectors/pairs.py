@@ -1,5 +1,7 @@
 """Find pairs across two collections: translations of each other, and hard negatives for training."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,6 +4,8 @@ An int8 vector takes a quarter of the memory of a float32 one, a binary vector a
 by the quantised vectors and scores them again with the unquantised query. That restores most of the lost accuracy.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 

@@ -5,6 +5,8 @@ by the float32 scores, within their error, and computes the candidates again in 
 vectors then have equal scores, and a result depends neither on block sizes nor on the number of threads.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

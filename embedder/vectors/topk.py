@@ -5,6 +5,8 @@ scores above the bound are sorted. The bound is the k-th best score so far. Befo
 largest of the maxima of groups of the block.
 """
 
+from __future__ import annotations
+
 import numpy as np
 from numpy.typing import NDArray
 

@@ -1,159 +1,257 @@
-"""The README is true: its commands run, its output is what they print, its table is the benchmark's."""
+"""The README and the pages in docs/ are true: commands run, snippets print what is shown, tables have true numbers.
+
+Small random models stand in for the large ones, and a small checkpoint for the one that is exported. What make runs is
+looked up with `make --dry-run`. `make test` has made the environments that the commands run in.
+"""
 
 import os
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from embedder_export import pipeline
-from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.dtype.samples import sample_images
 from PIL import Image
 
-from tests import families
+import embedder
+from tests.checkpoints import write_checkpoint
 from tests.clips import write_clip
 
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+MAX_README_WORDS = 1200
+MAX_LINES_BEFORE_PYTHON = 40
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+# Another CPU may round otherwise.
+TOLERANCE = 2e-3
 
-# What runs this test, and what the Makefile does word for word to make the environments that this test uses.
-DONE_BY_MAKE = {
-    "make test",
+# The Makefile runs these word for word to make the environments that this test uses.
+INSTALLS = (
     'pip install ".[cpu]"',
     'pip install ".[cpu,image]"',
     "pip install ./export",
     'pip install "./export[torch]"',
+)
+# Options that make a benchmark take seconds and leave the results alone.
+BENCHMARKS = {
+    "make bench": "BENCH_OPTIONS=--programs embedder --rounds 1 --texts 8",
+    "make parity": "PARITY_OPTIONS=--families all-MiniLM-L12-v2",
+    "make converters": "CONVERTERS_OPTIONS=--families all-MiniLM-L6-v2 --seconds 0",
+    "make kernels": "KERNELS_OPTIONS=--vectors 2000 --rounds 1",
 }
-# So that the benchmark takes seconds and leaves the results alone.
-SHORTENED = {
-    "make bench": [
-        "make",
-        "bench",
-        "PEERS=",
-        "BENCH_OPTIONS=--programs embedder torch --rounds 1 --texts 8 --output {}",
-    ],
-    "make parity": ["make", "parity", "PARITY_OPTIONS=--families instructor-base --output {}"],
-    # The true sizes take gigabytes; the only one that does not is that of the real model.
-    "make converters": ["make", "converters", "CONVERTERS_OPTIONS=--families all-MiniLM-L6-v2 --seconds 0 --output {}"],
-    "make kernels": ["make", "kernels", "KERNELS_OPTIONS=--vectors 2000 --rounds 1 --output {}"],
-    "make parity-full": ["make", "parity-full", "PARITY_OPTIONS=--families all-MiniLM-L6-v2 --output {}"],
-}
-# From the Hub: what make would run is looked at; tests/export/test_hub.py runs it.
-FROM_HUB = re.compile(r"make export (TORCH=1 )?MODEL=((?:\w+/)?(?!all-MiniLM)([\w-]+))")
+EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 
 
-def console():
-    """Each command of the README with the output that it shows, if any."""
-    for language, block in BLOCKS:
+@dataclass(frozen=True)
+class Block:
+    """A block of code on a page, and the output that the page shows for it, if any."""
+
+    page: Path
+    language: str
+    code: str
+    output: str
+
+    def __str__(self) -> str:
+        return f"{self.page.stem}: {self.code.splitlines()[0]}"
+
+
+def code_blocks(page):
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for (language, code), (following, output) in zip(found, [*found[1:], ("", "")], strict=True):
         if language == "console":
-            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+            for part in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
                 command, _, output = part.partition("\n")
-                yield command, output
+                yield Block(page, language, command, output)
+        else:
+            yield Block(page, language, code, output if following == "text" else "")
 
 
-@pytest.fixture
-def environment(lean_bin):
-    """Of a text: the environment to run it in, the lean one, or for images the one of this test, which has Pillow."""
-
-    def environment(text):
-        places = [lean_bin, Path(sys.executable).parent]
-        if "photos" in text:
-            places.reverse()
-        return dict(os.environ, PATH=os.pathsep.join([*map(str, places), os.environ["PATH"]]))
-
-    return environment
+BLOCKS = [block for page in PAGES for block in code_blocks(page)]
+# A command that stands on several pages runs once.
+COMMANDS = list({(block.code, block.output): block for block in BLOCKS if block.language == "console"}.values())
+SNIPPETS = [block for block in BLOCKS if block.language == "python"]
 
 
 @pytest.fixture(scope="module")
-def instructor(tmp_path_factory):
-    """A small one in the place of the one from the Hub."""
-    directory = tmp_path_factory.mktemp("instructor")
-    checkpoint = families.seeded(families.instructor, directory / "checkpoint")
-    pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None, dtypes=("fp32",))
-    return directory / "artifact"
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    """Likewise."""
-    directory = tmp_path_factory.mktemp("clip")
-    checkpoint = read_checkpoint(str(write_clip(directory / "checkpoint")))
-    pipeline.export(checkpoint, directory / "artifact", lambda line: None, dtypes=("fp32",))
-    return directory / "artifact"
+def small_models(export_bin, tmp_path_factory):
+    """Directories by the names of large models: artifacts of small random ones, and a checkpoint."""
+    directory = tmp_path_factory.mktemp("models")
+    checkpoints = {
+        "instructor-base": write_checkpoint(directory / "checkpoint"),
+        "clip-ViT-B-32": write_clip(directory / "clip"),
+    }
+    for name, checkpoint in checkpoints.items():
+        output_of([export_bin / "embedder-export", checkpoint, "--output", directory / name, "--dtypes", "fp32"])
+    return directory
 
 
 @pytest.fixture
-def checkout(minilm, minilm_checkpoint, instructor, clip, tmp_path):
-    """A place with what the commands read, so that what they write does not land in the checkout."""
-    for name in ("examples", "artifacts"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "checkpoints").symlink_to(ROOT / "checkpoints")
-    (tmp_path / "artifacts/instructor-base").symlink_to(instructor)
-    (tmp_path / "artifacts/clip-ViT-B-32").symlink_to(clip)
+def checkout(minilm, small_models, tmp_path):
+    """A directory with what the commands read. What they write stays in it."""
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    shutil.copytree(minilm, tmp_path / "artifacts" / minilm.name, copy_function=link)
+    for name in ("instructor-base", "clip-ViT-B-32"):
+        shutil.copytree(small_models / name, tmp_path / "artifacts" / name, copy_function=link)
+    shutil.copytree(small_models / "checkpoint", tmp_path / "checkpoints" / minilm.name)
     (tmp_path / "photos").mkdir()
-    for number, image in enumerate(sample_images()[:6]):
-        Image.fromarray(image).save(tmp_path / f"photos/{number}.jpg")
+    for number in range(6):
+        pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
+        Image.fromarray(pixels).resize((90, 60)).save(tmp_path / f"photos/{number}.jpg")
     return tmp_path
 
 
-@pytest.mark.parametrize(("command", "output"), list(console()))
-def test_command(command, output, environment, checkout, tmp_path):
-    if command in DONE_BY_MAKE:
-        assert command == "make test" or command.replace("pip", "-m pip") in (ROOT / "Makefile").read_text()
-        return
-    if model := FROM_HUB.fullmatch(command):
-        planned = subprocess.run([*command.split(), "--dry-run"], cwd=ROOT, check=True, capture_output=True, text=True)
-        place = ".venv/torch" if model[1] else ".venv/export"
-        assert f"{place}/bin/embedder-export {model[2]} --output artifacts/{model[3]}\n" in planned.stdout
-        return
-    words = [word.format(tmp_path / "table.md") for word in SHORTENED[command]] if command in SHORTENED else command
-    answer = subprocess.run(
-        words,
-        shell=isinstance(words, str),
-        cwd=ROOT if command.startswith("make ") else checkout,
-        env=environment(command),
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+def link(source, target):
+    """Copy a file that no command changes in place."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+@pytest.fixture
+def run(checkout, lean_bin, export_bin):
+    """Runs a command in the checkout, in the smallest environment that has all it needs, and returns what it prints."""
+
+    def run(command, text):
+        place = export_bin if "photos" in text or "embedder-export" in text else lean_bin
+        path = os.pathsep.join([str(place), os.environ["PATH"]])
+        return output_of(command, cwd=checkout, env=os.environ | {"PATH": path})
+
+    return run
+
+
+def output_of(command, **options):
+    answer = subprocess.run(command, shell=isinstance(command, str), capture_output=True, text=True, **options)
+    assert answer.returncode == 0, answer.stderr
     assert "Traceback" not in answer.stderr
-    if output:
-        assert_same(answer.stdout, output)
+    return answer.stdout
 
 
-@pytest.mark.parametrize("at", [at for at, (language, _) in enumerate(BLOCKS) if language == "python"])
-def test_python_example(at, environment, checkout):
-    (_, code), (following, output) = BLOCKS[at : at + 2]
-    answer = subprocess.run(
-        ["python", "-c", code], cwd=checkout, env=environment(code), check=True, capture_output=True, text=True
-    )
-    if following == "text":
-        assert_same(answer.stdout, output)
+def planned(command, *variables):
+    """Return the last line that `make` would run. The lines before it make environments and models."""
+    of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # set where `make test` runs this test
+    environment = {name: value for name, value in os.environ.items() if name not in of_make}
+    words = [*command.split(), "--dry-run", "--no-print-directory", *variables]
+    return output_of(words, cwd=ROOT, env=environment).splitlines()[-1]
+
+
+def with_python(line):
+    """Return `line`. If its environment has not been made, this test's interpreter runs it, with this checkout."""
+    python = next(word for word in line.split() if word.endswith("/bin/python"))
+    if (ROOT / python).exists():
+        return line
+    return line.replace(python, sys.executable).replace("PYTHONPATH=.", "PYTHONPATH=.:export")
+
+
+@pytest.mark.parametrize("block", COMMANDS, ids=str)
+def test_command(block, run, tmp_path):
+    command = block.code
+    if command in INSTALLS:
+        assert command.replace("pip", "-m pip") in (ROOT / "Makefile").read_text(encoding="utf-8")
+    elif command == "make test":
+        assert "pytest" in planned(command)
+    elif command == "make parity-full":  # the program of `make parity`, which runs
+        assert planned(command).split() == [*planned("make parity").split(), "--full"]
+    elif command == "make demo":
+        assert "1. 0." in run(str(ROOT / planned(command)), command)
+    elif match := EXPORT.fullmatch(command):
+        torch, model, name = match.groups()
+        source = f"checkpoints/{model}" if model == "all-MiniLM-L6-v2" else model
+        program = f".venv/{'torch' if torch else 'export'}/bin/embedder-export"
+        assert planned(command) == f"{program} {source} --output artifacts/{name}"
+    elif command in BENCHMARKS:
+        line = planned(command, f"{BENCHMARKS[command]} --output {tmp_path / 'table.md'}")
+        output_of(with_python(line), cwd=ROOT)
+        assert "|---" in (tmp_path / "table.md").read_text(encoding="utf-8")
+    else:
+        printed = run(command, command)
+        if block.output:
+            assert_same(printed, block.output)
+
+
+@pytest.mark.parametrize("block", SNIPPETS, ids=str)
+def test_snippet(block, run, checkout):
+    (checkout / "snippet.py").write_text(block.code, encoding="utf-8")
+    printed = run("python snippet.py", block.code)
+    if block.output:
+        assert_same(printed, block.output)
 
 
 def assert_same(printed, shown):
-    """The same text, and the same numbers but for what another CPU may round otherwise."""
+    """The texts are equal, and the numbers nearly so."""
     assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
     found, expected = ([float(number) for number in NUMBER.findall(text)] for text in (printed, shown))
-    np.testing.assert_allclose(found, expected, atol=2e-3)
+    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
-def test_every_block_is_covered():
-    assert {language for language, _ in BLOCKS} == {"console", "python", "text"}
-    assert {"make demo", "make test"} <= {command for command, _ in console()}
+def test_every_block_is_run():
+    assert {block.language for block in BLOCKS} == {"console", "python", "text"}
+    assert {"make demo", "make test"} <= {block.code for block in COMMANDS if block.page == README}
 
 
-def test_table_is_the_benchmarks():
-    shown = README.split("<!-- comparison -->")[1].split("<!-- /comparison -->")[0]
-    assert shown.strip() == (ROOT / "benchmarks/results/comparison.md").read_text(encoding="utf-8").strip()
+def test_readme_is_short():
+    text = README.read_text(encoding="utf-8")
+    assert len(text.split()) <= MAX_README_WORDS
+    assert text[: text.index("```python")].count("\n") < MAX_LINES_BEFORE_PYTHON
 
 
-def test_links_lead_somewhere():
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+def rows_of(text):
+    """The cells of each row of the tables in `text`, by the first cell. A range after a median is left out."""
+    rows = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+            rows.setdefault(name, []).extend(cell.split(" (")[0] for cell in cells)
+    return rows
+
+
+def test_numbers_of_the_readme_are_the_benchmarks():
+    results = rows_of((ROOT / "benchmarks/results/comparison.md").read_text(encoding="utf-8"))
+    table = rows_of(README.read_text(encoding="utf-8").split("\n\n")[2])
+    assert len(table) == 6  # the header, and five programs
+    for name, cells in list(table.items())[1:]:
+        short, long, _, query, _, cold, _, peak, _, _, _, _, installed, *_ = results[name]
+        assert cells == [short, long, query, cold, peak, installed]
+
+
+def test_tables_of_the_benchmarks_page_are_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from compare import with_tables
+
+    page = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    written = (ROOT / "benchmarks/results/comparison.md").read_text(encoding="utf-8").strip()
+    assert with_tables(page, written) == page
+    images = rows_of((ROOT / "benchmarks/results/images.md").read_text(encoding="utf-8"))
+    shown = rows_of(page.split("## Images")[1])
+    for name in ("embedder", "embedder, int8", "sentence-transformers, torch", "fastembed"):
+        assert shown[name] == images[name][:2]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors_of(target), link
+
+
+def anchors_of(page):
+    titles = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_pages_name_what_there_is():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    for name in set(embedder.__all__) - {"__version__"}:
+        assert re.search(rf"\b{name}\b", text), f"no page names {name}"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"`make ([\w-]+)", text):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make has no {target}"
+    source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "embedder").rglob("*.py"))
+    for variable in re.findall(r"`(EMBEDDER_\w+)", text):
+        assert variable in source, f"embedder reads no {variable}"

@@ -12,7 +12,8 @@ from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
 from embedder_export.tokenizer.convert import convert_tokenizer
-from embedder_export.write.write import staged
+from embedder_export.tokenizer.limits import ModelLimits
+from embedder_export.write.output import staged
 from transformers import BertModel, Qwen2Config, Qwen2ForCausalLM
 
 import embedder
@@ -38,7 +39,9 @@ PROMPTS = {"query": "find: ", "passage": ""}
 
 def export(model, output, **options):
     """In fp32 alone, for int8 takes seconds and has tests of its own."""
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, dtypes=("fp32",), **options)
+    return pipeline.export(
+        read_checkpoint(str(model)), output, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",), **options)
+    )
 
 
 def reference(checkpoint, texts, **options):
@@ -144,7 +147,7 @@ def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, 
     prepack(open_artifact(output))
     export(checkpoint, output)
     assert not (output / "model.int8.onnx").exists()
-    assert not (output / "optimized").exists()
+    assert not (output / "prepacked").exists()
     assert list(tmp_path.iterdir()) == [output]
 
     (output / "thesis.txt").write_text("years of work")
@@ -185,7 +188,7 @@ def test_old_artifact_survives_a_swap_that_fails(artifact, tmp_path, monkeypatch
     rename = Path.rename
 
     def fail(path, target):
-        if Path(target) == output and not path.name.endswith("-old"):
+        if Path(target) == output and not path.name.endswith("-old.partial"):
             raise OSError(5, "Input/output error")
         return rename(path, target)
 
@@ -327,7 +330,7 @@ def test_by_optimum(checkpoint, tmp_path):
 
 
 def test_graph_too_large_to_be_fused(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(fuse, "_MOST_BYTES", 0)
+    monkeypatch.setattr(fuse, "_MAX_FUSED_BYTES", 0)
     manifest = export(checkpoint, tmp_path / "artifact", converter="optimum")
     assert manifest.graphs[0].form == "traced"
 
@@ -343,7 +346,7 @@ def test_no_limit_anywhere(tmp_path):
     checkpoint = families.seeded(families.instructor, tmp_path / "t5")
     write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": None})
     edit_json(checkpoint / "tokenizer_config.json", model_max_length=None)
-    assert convert_tokenizer(read_checkpoint(str(checkpoint)), None, None).max_seq_length == 8192
+    assert convert_tokenizer(read_checkpoint(str(checkpoint)), ModelLimits()).max_seq_length == 8192
 
 
 def test_causal_language_model_alone_is_pooled_by_its_last_token(tmp_path):

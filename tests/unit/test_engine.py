@@ -1,18 +1,34 @@
 """Which of an artifact's graphs runs, in which threads; and streams that end early."""
 
+import gc
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import count
 
 import numpy as np
 import pytest
 
 import embedder
+from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import read_manifest, write_manifest
 from embedder.backends import cpu
 from embedder.backends.cpu import CpuDevice
 from embedder.cli import main as cli
-from embedder.errors import InputError
-from tests.tiny import add_int8_graph, expected, ids_of
+from embedder.engine.engine import Engine
+from embedder.errors import ArtifactError, InputError
+from embedder.inputs import Pair
+from embedder.options import EncodeSettings, LoadSettings
+from tests.tiny import (
+    add_image_graph,
+    add_int8_graph,
+    expected,
+    expected_score,
+    ids_of,
+    segments_of,
+    write_tiny_ranker,
+)
 
 TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
 
@@ -138,3 +154,199 @@ def test_errors_of_the_callers_texts_come_after_what_they_gave_before(tiny):
         found.extend(model.encode_iter(texts()))
     assert sum(map(len, found)) == 1024
     np.testing.assert_allclose(found[0][1], expected(ids_of("dog")), atol=1e-6)
+
+
+class Gauge:
+    """Counts the calls that run at once, and the threads of the engine that are alive."""
+
+    def __init__(self):
+        self.lock, self.now, self.most, self.most_alive = threading.Lock(), 0, 0, 0
+
+    def __enter__(self):
+        alive = sum(thread.name == "embedder" for thread in threading.enumerate())
+        with self.lock:
+            self.now += 1
+            self.most, self.most_alive = max(self.most, self.now), max(self.most_alive, alive)
+
+    def __exit__(self, *error):
+        with self.lock:
+            self.now -= 1
+
+
+@pytest.mark.parametrize("enough_work", [False, True])
+def test_sixteen_callers_never_have_more_than_eight_threads(tiny, monkeypatch, enough_work):
+    gauge, run = Gauge(), cpu.run_session
+
+    def watched(session, *rest):
+        with ExitStack() as stack:
+            for _ in range(session.get_session_options().intra_op_num_threads):
+                stack.enter_context(gauge)
+            return run(session, *rest)
+
+    monkeypatch.setattr(cpu, "run_session", watched)
+    if enough_work:  # a single batch takes all threads where it can
+        monkeypatch.setattr(cpu, "_MIN_SHARED_WORK", 0)
+    model = embedder.Embedder(tiny, provider="cpu", threads=8)
+    others = {thread for thread in threading.enumerate() if thread.name == "embedder"}
+    barrier = threading.Barrier(16)
+    words = [*"abcdef", "the", "cat", "dog"]
+
+    def call(caller):
+        random = np.random.default_rng(caller)
+        barrier.wait()
+        for number in range(6):
+            texts = [" ".join(random.choice(words, random.integers(0, 12))) for _ in range(1 if number % 3 else 400)]
+            wanted = np.stack([expected(ids_of(text)) for text in texts])
+            if number % 3 == 1:
+                np.testing.assert_allclose(model.encode(texts[0]), wanted[0], atol=1e-6)
+            elif number == 3:
+                np.testing.assert_allclose(np.concatenate(list(model.encode_iter(iter(texts)))), wanted, atol=1e-6)
+            else:
+                np.testing.assert_allclose(model.encode(texts), wanted, atol=1e-6)
+
+    with ThreadPoolExecutor(16) as callers:
+        list(callers.map(call, range(16)))
+    assert gauge.now == 0
+    assert 1 <= gauge.most <= 8
+    assert gauge.most_alive - len(others) <= 8
+
+
+def test_texts_and_images_share_the_threads(tiny, monkeypatch):
+    add_image_graph(tiny)
+    gauge, run = Gauge(), cpu.run_session
+
+    def watched(session, *rest):
+        with gauge:
+            return run(session, *rest)
+
+    monkeypatch.setattr(cpu, "run_session", watched)
+    model, barrier = embedder.Embedder(tiny, provider="cpu", threads=2), threading.Barrier(8)
+    image = np.zeros((2, 2, 3), np.uint8)
+
+    def call(caller):
+        barrier.wait()
+        for _ in range(30):
+            model.encode("the cat" if caller % 2 else image)
+
+    with ThreadPoolExecutor(8) as callers:
+        list(callers.map(call, range(8)))
+    assert gauge.most <= 2
+
+
+def test_a_thousand_calls_leave_no_thread_behind(tiny):
+    model = embedder.Embedder(tiny, threads=3)
+    for texts in (TEXTS, "cat"):
+        model.encode(texts)
+    before = set(threading.enumerate())
+    for number in range(1000):
+        model.encode("cat" if number % 10 else TEXTS)
+    assert len(set(threading.enumerate()) - before) <= 2  # an engine starts its threads when it needs them
+
+
+def test_a_stream_that_is_abandoned_stops_its_work(tiny):
+    model = embedder.Embedder(tiny, threads=2)
+    taken, closed = [], []
+
+    def texts():
+        try:
+            for number in count():
+                taken.append(number)
+                yield "cat dog"
+        finally:
+            closed.append(True)
+
+    stream = model.encode_iter(texts())
+    assert len(next(stream)) == 1024
+    assert len(taken) == 2048  # one window is read ahead
+    del stream
+    gc.collect()
+    assert len(taken) == 2048
+    assert closed == [True]
+    assert model.encode(TEXTS).shape == (400, 8)
+
+
+def test_a_stream_that_is_never_started_takes_nothing(tiny, capsys):
+    taken = []
+    stream = embedder.Embedder(tiny).encode_iter((taken.append(1) or "cat" for _ in range(3)), show_progress_bar=True)
+    del stream
+    assert taken == []
+    assert capsys.readouterr().err == ""
+
+
+def test_texts_may_come_from_the_model_itself(tiny):
+    """An iterator that calls the model that reads it. With one thread it would wait for itself."""
+    model = embedder.Embedder(tiny, threads=1)
+
+    def texts():
+        for number in range(3000):
+            if number % 1000 == 0:
+                assert model.encode(TEXTS).shape == (400, 8)
+                assert len(list(model.encode_iter(TEXTS))) == 1
+            yield "the cat" if model.encode("dog")[0] < 2 else ""
+
+    np.testing.assert_allclose(model.encode(texts())[-1], expected(ids_of("the cat")), atol=1e-6)
+    assert sum(map(len, model.encode_iter(texts()))) == 3000
+
+
+def test_two_streams_side_by_side(tiny):
+    model = embedder.Embedder(tiny, threads=2)
+    pairs = list(zip(model.encode_iter(["cat"] * 3000), model.encode_iter(["dog"] * 3000), strict=True))
+    assert sum(len(cats) for cats, _ in pairs) == 3000
+    for cats, dogs in pairs:
+        np.testing.assert_allclose(cats, [expected(ids_of("cat"))] * len(cats), atol=1e-6)
+        np.testing.assert_allclose(dogs, [expected(ids_of("dog"))] * len(dogs), atol=1e-6)
+
+
+def test_one_huge_text_among_others(tiny):
+    model = embedder.Embedder(tiny, threads=2)
+    texts = ["cat", "the cat " * 500_000, "dog", "x" * 100_000]
+    np.testing.assert_allclose(model.encode(texts), [expected(ids_of(text[:9000])) for text in texts], atol=1e-6)
+    np.testing.assert_allclose(model.encode(texts[1]), expected(ids_of(texts[1][:9000])), atol=1e-6)
+
+
+def test_batches_of_one(tiny):
+    model = embedder.Embedder(tiny, threads=2)
+    np.testing.assert_allclose(model.encode(TEXTS, batch_size=1), model.encode(TEXTS), atol=1e-6)
+
+
+def test_progress_of_a_stream(tiny, capsys):
+    model = embedder.Embedder(tiny)
+    list(model.encode_iter(TEXTS, show_progress_bar=True))
+    assert "400/400" in capsys.readouterr().err
+    list(model.encode_iter(iter(TEXTS), show_progress_bar=True))
+    assert "400text" in capsys.readouterr().err.replace(" ", "")
+    list(model.encode_iter(TEXTS, show_progress_bar=None))
+    assert capsys.readouterr().err == ""
+
+
+class TinyRanker:
+    """A cross-encoder in ten lines: scores of pairs by the engine."""
+
+    def __init__(self, model):
+        self.engine = Engine(open_artifact(model), LoadSettings(threads=2))
+
+    def predict(self, pairs, **options):
+        items = [Pair(*pair) for pair in pairs]
+        blocks = self.engine.run(items, EncodeSettings.of(options), len(items))
+        return np.concatenate([block.values for block in blocks])
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_a_cross_encoder_needs_no_change_of_the_engine(tmp_path, labels):
+    ranker = TinyRanker(write_tiny_ranker(tmp_path / "ranker", labels=labels))
+    words = ["the cat", "", "a dog sat on the mat", "query : document", "long " * 40]
+    pairs = [(a, b) for a in words for b in words] * 50
+    wanted = np.stack([expected_score(*segments_of(a, b), labels=labels) for a, b in pairs])
+    assert len(pairs) > 1024
+    for batch_size in (None, 1, 7):
+        scores = ranker.predict(pairs, batch_size=batch_size)
+        assert (scores.shape, scores.dtype) == ((len(pairs), labels), np.float32)
+        np.testing.assert_allclose(scores, wanted, atol=1e-5)
+    for pair, score in zip(pairs[:25], wanted, strict=False):
+        np.testing.assert_allclose(ranker.predict([pair]), [score], atol=1e-5)
+
+
+def test_a_cross_encoder_is_no_embedder(tmp_path):
+    path = write_tiny_ranker(tmp_path / "ranker")
+    with pytest.raises(ArtifactError, match=r"ranker is for the task 'rank', and Embedder for 'embed'"):
+        embedder.Embedder(path)

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import logging
 import pickle
 import sys
 import threading
@@ -129,10 +128,8 @@ def test_an_error_has_the_embeddings_of_all_others(model, count):
     assert result.reasons == error.reasons
 
 
-def test_images_that_are_left_out_are_logged(model, caplog):
-    with caplog.at_level(logging.WARNING):
-        model.encode_readable([PIXELS[0], b""])
-    assert caplog.messages == ["skipped inputs[1]: bytes (0 of them) is empty"]
+def test_images_that_are_left_out_are_in_the_result(model):
+    assert model.encode_readable([PIXELS[0], b""]).reasons == {1: "bytes (0 of them) is empty"}
 
 
 def test_encode_readable_with_one_image_or_none_left(model):

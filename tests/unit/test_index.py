@@ -295,14 +295,10 @@ def test_an_intact_file_is_read_again_only_after_a_change(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        (
-            {"format_version": 3},
-            FormatError,
-            "has format version 3, and this embedder reads the versions from 1 to 2. Up",
-        ),
-        ({"format_version": 0}, FormatError, "has format version 0, and"),
-        ({"format_version": "1"}, FormatError, "has format version '1', and"),
-        ({"format_version": True}, FormatError, "has format version True, and"),
+        ({"format_version": 3}, FormatError, "has format version 3, and this embedder reads versions up to 2: upgrade"),
+        ({"format_version": 0}, ArtifactError, "format_version should be a whole number, at least 1, not 0"),
+        ({"format_version": "1"}, ArtifactError, "format_version should be a whole number, at least 1, not '1'"),
+        ({"format_version": True}, ArtifactError, "format_version should be a whole number, at least 1, not True"),
         ({"count": -1}, ArtifactError, r"its header cannot be read \(count should be at least 0, not -1\)"),
         ({"count": 2.0}, ArtifactError, "count should be a int, not 2.0"),
         ({"count": 10**30}, ArtifactError, "bytes, but by its header it should have"),

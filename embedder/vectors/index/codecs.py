@@ -1,5 +1,7 @@
 """How an index keeps vectors and compares them: one class for each precision."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Protocol

@@ -9,6 +9,8 @@
 The header determines where each section begins. So the file has no offsets that could point elsewhere.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os
@@ -56,7 +58,7 @@ class ModelDescription:
     def __str__(self) -> str:
         return f"{self.name}, weights {self.weights}"
 
-    def same_weights(self, other: "ModelDescription") -> bool:
+    def same_weights(self, other: ModelDescription) -> bool:
         """Return whether both have the same name and weights. Their dtypes may differ."""
         return (self.name, self.weights) == (other.name, other.weights)
 
@@ -169,7 +171,7 @@ def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
     """Return the header of `path` in the current version, and its sections. They are mapped and read-only.
 
     Raises:
-        FormatError: this version of embedder does not read the file's version.
+        FormatError: the file was written by a newer version of embedder, in a format that this one does not read.
         ArtifactError: the file cannot be read, is no index, or is damaged.
     """
     try:
@@ -215,10 +217,12 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[Header, int]:
     try:
         content = json.loads(text)
         version = content["format_version"]
-        if type(version) is not int or not 1 <= version <= INDEX_FORMAT_VERSION:
+        if type(version) is not int or version < 1:
+            raise ValueError(f"format_version should be a whole number, at least 1, not {version!r:.80}")
+        if version > INDEX_FORMAT_VERSION:
             raise FormatError(
-                f"{path} has format version {version!r}, and this embedder reads the versions from 1 to "
-                f"{INDEX_FORMAT_VERSION}. Upgrade embedder, or make the index again"
+                f"{path} has format version {version}, and this embedder reads versions up to {INDEX_FORMAT_VERSION}: "
+                "upgrade embedder"
             )
         header = decode(Header, upgrade(content))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -4,6 +4,8 @@ Readers take a snapshot and never wait. Writers wait for each other, and publish
 snapshot never changes: rows are only appended after its last row, and a deletion copies the flags that it changes.
 """
 
+from __future__ import annotations
+
 import os
 import threading
 from collections.abc import Iterator
@@ -165,7 +167,7 @@ class Storage:
                 loaded_count=old.loaded_count,
                 count=old.count + count,
                 deleted_count=old.deleted_count,
-                next_id=max(old.next_id, int(taken.max(initial=-1)) + 1),
+                next_id=old.next_id + count if ids is None else max(old.next_id, int(taken.max(initial=-1)) + 1),
                 id_buffer=_append(old.id_buffer, old.count, taken),
                 alive_buffer=_append(old.alive_buffer, old.count, np.ones(count, bool)),
             )

@@ -1,5 +1,7 @@
 """The public class `VectorIndex`."""
 
+from __future__ import annotations
+
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -145,8 +147,8 @@ class VectorIndex(ReadOnly):
                 be used. The message says which one, and nothing has been added.
 
         Example:
-            >>> index = VectorIndex(model=embedder.Embedder("all-MiniLM-L6-v2"))
-            >>> index.add(["a text", "another"])
+            >>> index = VectorIndex(model=embedder.Embedder("all-MiniLM-L6-v2"))  # doctest: +SKIP
+            >>> index.add(["a text", "another"])  # doctest: +SKIP
             array([0, 1])
         """
         taken = None if ids is None else as_ids(ids)
@@ -155,6 +157,8 @@ class VectorIndex(ReadOnly):
 
     def delete(self, ids: ArrayLike) -> None:
         """Delete the vectors of `ids`, a whole number or several. Save and load the index to free their memory.
+
+        Give many ids in one call: each call copies one byte for every vector, so that searches are not disturbed.
 
         Raises:
             InputError: an id is not in the index. Then nothing has been deleted.
@@ -184,7 +188,7 @@ class VectorIndex(ReadOnly):
             InputError: a query cannot be used or has another length, or a number is below 1.
 
         Example:
-            >>> index.search("a text", top_k=1)
+            >>> index.search("a text", top_k=1)  # doctest: +SKIP
             [[{'corpus_id': 0, 'score': 1.0}]]
         """
         check_counts(top_k=top_k, rescore_multiplier=rescore_multiplier)
@@ -209,7 +213,7 @@ class VectorIndex(ReadOnly):
         write_index(Path(path), header, {name: snapshot.kept_rows(name) for name in sections_of(header)})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], *, model: Any = None) -> "VectorIndex":
+    def load(cls, path: str | os.PathLike[str], *, model: Any = None) -> VectorIndex:
         """Load the index that `save` wrote to `path`.
 
         The file is mapped: only what is searched takes memory, once for all processes. The whole file is checked by its
@@ -225,12 +229,14 @@ class VectorIndex(ReadOnly):
             model: the `Embedder` that made the vectors, so that texts and images can be added and searched for.
 
         Raises:
-            FormatError: this version of embedder does not read the file's version.
+            FormatError: the file was written by a newer version of embedder, in a format that this one does not read.
             ArtifactError: the file cannot be read, is no index, or is damaged.
             InputError: the vectors were made by another model.
 
         Example:
-            >>> index = VectorIndex.load("texts.index", model=embedder.Embedder("all-MiniLM-L6-v2"))
+            >>> index.save("vectors.index")
+            >>> len(VectorIndex.load("vectors.index"))
+            2
         """
         header, sections = read_index(Path(path))
         index = cls(header.dimension, precision=header.precision, similarity=header.similarity, model=model)
@@ -256,9 +262,9 @@ class VectorIndex(ReadOnly):
             vectors = vectors.reshape(0, self.dimension)
         if vectors.shape[1] != self.dimension:
             raise InputError(f"vectors should be (n, {self.dimension}), not {vectors.shape}")
-        finite = np.isfinite(vectors).all(axis=1)
+        finite = np.isfinite(vectors)
         if not finite.all():
-            raise InputError(f"vectors[{int(np.argmin(finite))}] holds NaN or an infinity")
+            raise InputError(f"vectors[{int(np.argmin(finite.all(axis=1)))}] holds NaN or an infinity")
         return normalize(vectors) if self.similarity == "cosine" else vectors
 
 
