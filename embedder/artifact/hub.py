@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,8 +50,21 @@ def fetch(repository: str, patterns: Sequence[str], *, revision: str | None = No
     except RepositoryNotFoundError as error:
         advice = "check the name, or log in with `hf auth login` if it is private"
         raise ModelNotFoundError(f"the Hub has no repository {repository!r}: {advice}") from error
-    except Exception as error:
-        # huggingface_hub passes on the errors of its HTTP library. Each means that the fetch failed.
-        advice = "check the connection, or give the path of a local directory"
+    except Exception as error:  # huggingface_hub passes on the errors of its HTTP library
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ModelNotFoundError(f"{repository!r} could not be fetched from the Hub ({reason}): {advice}") from error
+        problem = f"{repository!r} could not be fetched from the Hub ({reason})"
+        raise ModelNotFoundError(f"{problem}: {_advice(error)}") from error
+
+
+def _advice(error: Exception) -> str:
+    """What to do about an error that says neither that the repository is missing nor that it is gated."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    if isinstance(error, RevisionNotFoundError):
+        return "check the revision"
+    # The errors of HTTP libraries are OSErrors too, but without a file.
+    if isinstance(error, OSError) and error.filename is not None:
+        return "check the directory of the Hub's cache, which $HF_HOME names"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "make room on the disk of the Hub's cache, which $HF_HOME names"
+    return "check the connection, or give the path of a local directory"

@@ -59,13 +59,14 @@ def open_session(graph: Path | bytes, execution_provider: str, options: Any) -> 
         ArtifactError: onnxruntime cannot load the graph.
     """
     source = graph if isinstance(graph, bytes) else str(graph)
+    onnxruntime = import_onnxruntime()
     try:
-        return import_onnxruntime().InferenceSession(source, options, providers=[execution_provider])
-    except DependencyError:
-        raise
+        return onnxruntime.InferenceSession(source, options, providers=[execution_provider])
     except Exception as error:  # onnxruntime's errors share no base but Exception
         name = graph if isinstance(graph, Path) else "a graph"
-        raise ArtifactError(f"onnxruntime cannot load {name}: {error}. Export or copy the model again") from error
+        raise ArtifactError(
+            f"onnxruntime cannot load {name} (its version is {onnxruntime.__version__}): {error}"
+        ) from error
 
 
 def check_outputs(session: Any, path: Path, graph: Graph) -> None:

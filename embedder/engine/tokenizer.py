@@ -35,12 +35,13 @@ class TextTokenizer:
         Raises:
             ArtifactError: it is damaged, or its special tokens leave no room for a text.
         """
-        from tokenizers import Tokenizer
+        from tokenizers import Tokenizer, __version__
 
         try:
             self._tokenizer = Tokenizer.from_file(str(path))
         except Exception as error:  # the library raises bare Exception
-            raise ArtifactError(f"{path} is not a tokenizer: {error}. Export or copy the model again") from error
+            # The digest of the file has been checked before, so to copy the file again would not help.
+            raise ArtifactError(f"{path} is not a tokenizer that tokenizers {__version__} reads: {error}") from error
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if max_seq_length <= special:
             raise ArtifactError(
@@ -69,7 +70,7 @@ class TextTokenizer:
             parts = (clipped[start : start + _TEXTS_AT_ONCE] for start in range(0, len(clipped), _TEXTS_AT_ONCE))
             return [convert(encoding) for part in parts for encoding in self._tokenizer.encode_batch_fast(part)]
         except Exception as error:  # as in `__init__`
-            raise ArtifactError(f"the model's tokenizer failed: {error}. Export or copy the model again") from error
+            raise ArtifactError(f"the model's tokenizer failed: {error or type(error).__name__}") from error
 
     def prompt_token_count(self, prompt: str, special_ids: Collection[int]) -> int:
         """Return how many tokens at the start of a text are the prompt's, as sentence-transformers counts them.
