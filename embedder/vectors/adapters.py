@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_choice, check_counts
+from embedder.common.checks import check_choice, check_counts, shown
 from embedder.common.cpp_runtime import check_cpp_runtime, initialise_cpp_runtime
 from embedder.common.files import replacing
 from embedder.common.imports import import_optional
@@ -34,6 +34,7 @@ from embedder.vectors.similarity import normalize
 # The end of a file of `FaissIndex`: the similarity as JSON, its length in 8 bytes, and this. faiss ignores it.
 _FAISS_MAGIC = b"\x89EMBFAISS\n"
 _LENGTH_BYTES = 8
+_USEARCH_DTYPES = ("f32", "f16", "bf16", "i8")
 _MAX_NOTE_BYTES = 4096
 
 
@@ -147,7 +148,8 @@ class FaissIndex(_LibraryIndex):
         """Add `vectors` (n, dim) under `ids` (n,), whole numbers. faiss keeps an id twice if it is added twice.
 
         Raises:
-            InputError: vectors or ids have another shape or dtype.
+            InputError: vectors or ids have another shape or dtype, a vector holds NaN or an infinity, or there are too
+                few vectors to train the index. Then nothing has been added.
 
         Example:
             >>> index.add([[1.0, 0.0]], ids=[9])
@@ -155,8 +157,14 @@ class FaissIndex(_LibraryIndex):
         rows, numbers = self._rows_and_ids(vectors, ids)
         with self._lock.write():
             if not self._index.is_trained:
-                self._index.train(rows)
+                self._train(rows)
             self._index.add_with_ids(rows, numbers)
+
+    def _train(self, rows: NDArray[np.float32]) -> None:
+        try:
+            self._index.train(rows)
+        except RuntimeError as error:
+            raise InputError(f"faiss cannot train the index on {len(rows)} vectors: {error}") from error
 
     def search(self, queries: ArrayLike, top_k: int = 10) -> list[list[Hit]]:
         """Search as `VectorIndex.search` does. How exact it is depends on the kind of index.
@@ -274,11 +282,17 @@ class UsearchIndex(_LibraryIndex):
 
         Raises:
             DependencyError: usearch is not installed.
-            InputError: the dimension or the similarity cannot be used.
+            InputError: the dimension or the similarity cannot be used, or usearch refuses the dtype or an option.
         """
         super().__init__(dimension, similarity)
+        check_choice("dtype", dtype, _USEARCH_DTYPES)
         metric = "cos" if similarity == "cosine" else "ip"
-        self._index = _import_usearch().Index(ndim=self._dimension, metric=metric, dtype=dtype, **options)
+        usearch = _import_usearch()
+        try:
+            self._index = usearch.Index(ndim=self._dimension, metric=metric, dtype=dtype, **options)
+        except (TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"usearch refuses the options {shown(options)}: {reason}") from error
 
     def _to_bytes(self) -> bytes:
         return bytes(self._index.save())
@@ -294,7 +308,8 @@ class UsearchIndex(_LibraryIndex):
         """Add `vectors` (n, dim) under `ids` (n,), whole numbers that are not negative.
 
         Raises:
-            InputError: vectors or ids have another shape or dtype, or an id is negative, in use, or given twice.
+            InputError: vectors or ids have another shape or dtype, a vector holds NaN or an infinity, or an id is
+                negative, in use, or given twice. Then nothing has been added.
 
         Example:
             >>> index.add([[1.0, 0.0]], ids=[9])

@@ -152,6 +152,18 @@ def test_wrong_input(adapter):
             setattr(index, name, "dot")
 
 
+def test_what_the_libraries_refuse():
+    index = FaissIndex(4, factory="IVF100,Flat")
+    with pytest.raises(InputError, match="faiss cannot train the index on 4 vectors: .*Number of training points"):
+        index.add(np.eye(4), range(4))
+    assert len(index) == 0
+    with pytest.raises(InputError, match="dtype should be one of f32, f16, bf16, i8, not 'int8'"):
+        UsearchIndex(4, dtype="int8")
+    for options in ({"connections": 5}, {"metric": "l2sq"}, {"connectivity": -1}):
+        with pytest.raises(InputError, match=f"usearch refuses the options {options}: "):
+            UsearchIndex(4, **options)
+
+
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_vectors_that_are_not_finite(adapter):
     index = adapter(2)
