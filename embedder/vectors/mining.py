@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_counts, check_function, check_number
+from embedder.common.checks import check_counts, check_function, check_number, shown
 from embedder.common.progress import progress_bar
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_embeddings, as_float32, refuse_container
@@ -90,10 +90,13 @@ def paraphrase_mining(
         [0, 2]
     """
     mining = _MiningOptions(query_chunk_size, corpus_chunk_size, max_pairs, top_k, score_function)
-    if options.get("precision", "float32") not in ("float32", None):
-        raise InputError(
-            f"paraphrase_mining takes no precision, but got {options['precision']!r}: pairs are scored in float32"
-        )
+    if not callable(getattr(model, "encode", None)) or isinstance(model, str):
+        raise InputError(f"model should be an Embedder, not {shown(model)}")
+    precision = getattr(options.get("settings"), "precision", options.get("precision"))
+    if precision not in ("float32", None):
+        raise InputError(f"paraphrase_mining takes no precision, but got {precision!r}: pairs are scored in float32")
+    if isinstance(sentences, str):
+        raise InputError(f"sentences should be a list of texts, not one text: {shown(sentences)}")
     refuse_container(sentences, "sentences", "a list of texts", column="text")
     return _mine(as_embeddings(model.encode(sentences, **options)), mining)
 

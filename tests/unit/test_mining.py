@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 import embedder
 from embedder import community_detection, paraphrase_mining, paraphrase_mining_embeddings
 from embedder.errors import InputError
+from embedder.options import EncodeSettings
 from embedder.vectors import mining
 from tests.vectors import clustered, exact_cosines, hard_vectors, random_vectors
 
@@ -113,6 +114,10 @@ def test_options_go_to_the_model():
     assert model.options == [{}, {"read_paths": True, "batch_size": 2}]
     with pytest.raises(InputError, match="paraphrase_mining takes no precision, but got 'int8'"):
         paraphrase_mining(model, ["a", "b"], precision="int8")
+    with pytest.raises(InputError, match="paraphrase_mining takes no precision, but got 'int8'"):
+        paraphrase_mining(model, ["a", "b"], settings=EncodeSettings(precision="int8"))
+    with pytest.raises(InputError, match="sentences should be a list of texts, not one text: 'a text'"):
+        paraphrase_mining(model, "a text")
     for wrong, kind in [({"a": 1}, "dict"), ({"a"}, "set"), (b"text", "bytes")]:
         with pytest.raises(InputError, match=f"sentences should be a list of texts, not a {kind}: "):
             paraphrase_mining(model, wrong)
@@ -126,6 +131,9 @@ def test_wrong_input():
     for name in ("min_community_size", "batch_size"):
         with pytest.raises(InputError, match=f"{name} should be a whole number, at least 1, not 0"):
             community_detection(random_vectors(1, 3, 4), **{name: 0})
+    for model in ("all-MiniLM-L6-v2", None):
+        with pytest.raises(InputError, match=f"model should be an Embedder, not {model!r}"):
+            paraphrase_mining(model, ["a", "b"])
     for function in ("cosine", None):
         with pytest.raises(InputError, match=r"score_function should be a function, such as embedder\.cos_sim, not"):
             paraphrase_mining_embeddings(random_vectors(1, 3, 4), score_function=function)

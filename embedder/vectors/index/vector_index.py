@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_choice, check_count, check_counts
+from embedder.common.checks import check_choice, check_count, check_counts, shown
 from embedder.common.read_only import ReadOnly
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_float32, check_finite
@@ -82,13 +82,16 @@ class VectorIndex(ReadOnly):
             model: an `Embedder`, so that texts and images can be added and searched for.
 
         Raises:
-            InputError: an option is unknown, there is neither a dimension nor a model, or the two do not match.
+            InputError: an option is unknown, `model` is none, there is neither a dimension nor a model, or the two do
+                not match.
         """
         check_choice("precision", precision, INDEX_PRECISIONS)
         check_choice("similarity", similarity, INDEX_SIMILARITIES)
         check_count("dimension", dimension)
         if dimension is None and model is None:
             raise InputError("an index needs a dimension, or a model that has one")
+        if model is not None and not hasattr(model, "dimension"):
+            raise InputError(f"model should be an Embedder, not {shown(model)}")
         if model is not None and dimension not in (None, model.dimension):
             raise InputError(f"the model's vectors have length {model.dimension}, but those of the index {dimension}")
         self._dimension: int = model.dimension if dimension is None else int(dimension)
