@@ -116,10 +116,13 @@ def test_a_sum_that_is_cut_off_would_be_seen():
     assert pairwise_sums(x, w) == x.astype(int) @ w.astype(int)
 
 
-def test_file_is_a_quarter(exported):
+def test_weights_of_products_take_a_quarter(exported):
     artifact, _ = exported
-    fp32, int8 = read_manifest(artifact).graphs
-    assert int8.weights.size < 0.4 * fp32.weights.size  # small models have much of what stays float32
+    nodes = [node for node in ir.load(artifact / "model.onnx").graph if node.op_type in ("Gemm", "MatMul")]
+    weights = [node.inputs[1] for node in nodes if not node.inputs[1].name.startswith("head/")]
+    integers = integers_of(artifact / "model.int8.onnx")
+    assert len(integers) == len(weights)
+    assert 4 * sum(array.nbytes for array in integers) == sum(weight.const_value.nbytes for weight in weights)
 
 
 def test_by_optimum_too(tmp_path):

@@ -241,7 +241,7 @@ PARTS = [
 
 @pytest.mark.parametrize(("family", "model_class", "name"), PARTS)
 def test_weights_with_and_without_the_prefix(tmp_path, family, model_class, name):
-    """Of two weights of one name, versions of transformers take different ones. Parts that are not used do not count."""
+    """Of two weights of one name, versions of transformers take different ones. Unused parts do not count."""
     prefix = EXPORTED[family].prefix
     write_checkpoint(tmp_path / "checkpoint")
     model = model_class(FAMILIES[family][1](**SIZES)).eval()
