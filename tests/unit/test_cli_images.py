@@ -13,6 +13,7 @@ from PIL import Image
 import embedder
 from embedder.artifact.manifest import read_manifest, write_manifest
 from embedder.cli import main as cli
+from embedder.images.sources import describe
 from tests.tiny import IMAGE_SIZE, add_image_graph, expected_of_image, write_tiny_artifact
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
@@ -68,8 +69,8 @@ def test_unreadable_images_are_reported_and_the_others_written(run, folder):
     (folder / "b.PNG").write_bytes(b"")
     (folder / "z.gif").write_bytes(b"no image")
     warnings = (
-        f"embedder: warning: {folder / 'b.PNG'} is empty\n"
-        f"embedder: warning: {folder / 'z.gif'} is not an image that Pillow can read\n"
+        f"embedder: warning: {describe(folder / 'b.PNG')} is empty\n"
+        f"embedder: warning: {describe(folder / 'z.gif')} is not an image that Pillow can read\n"
     )
     status, out, err = run("encode", "--images", folder)
     assert status == 1
@@ -131,7 +132,7 @@ def test_query_that_names_an_image_is_a_text(run, folder, both):
 def test_query_image_that_cannot_be_read(run, folder, name, reason):
     status, out, err = run("search", "--images", folder, "--query-image", folder / name)
     assert (status, out) == (1, "")
-    assert err.startswith(f"embedder: error: --query-image: {folder / name} {reason}")
+    assert err.startswith(f"embedder: error: --query-image: {describe(folder / name)} {reason}")
 
 
 def test_directory_that_cannot_be_listed_is_an_error(run, folder, monkeypatch):
