@@ -1,24 +1,35 @@
 """The tables that a new family, pooling or output is entered in: each row is whole, and names what exists."""
 
+import sys
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 import transformers
 from embedder_export.checkpoint import known_checkpoints
+from embedder_export.checkpoint.layers import Pooling, read_layers
+from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.checkpoint.weights import read_weights
 from embedder_export.errors import CheckpointError, GraphError, NeedsTorchError
+from embedder_export.families.clip import CLIP
 from embedder_export.families.table import FAMILIES, OTHER, family_of
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.run import Session
-from embedder_export.head.heads import HEADS
-from embedder_export.head.poolings import POOLINGS
+from embedder_export.head.heads import HEADS, add_head
+from embedder_export.head.poolings import POOLINGS, PoolingMode
 from embedder_export.packages import import_from_extra, is_installed
+from embedder_export.pipeline import ExportSettings, export
 from optimum.exporters.onnx import model_configs
 from sentence_transformers.sentence_transformer.modules.pooling import Pooling as TheirPooling
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
-from embedder.artifact.manifest import OUTPUT_OF_TASK
+from embedder import Embedder
+from embedder.artifact.manifest import OUTPUT_OF_TASK, Head, Output
 from embedder.errors import DependencyError
-from tests.tiny import tiny_body
+from tests.checkpoints import edit_json, write_json
+from tests.clips import write_clip
+from tests.tiny import DIMENSION, TABLE, tiny_body
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
@@ -51,6 +62,41 @@ def test_poolings_are_those_of_sentence_transformers():
 
 def test_heads_are_for_tasks_of_the_manifest():
     assert HEADS.keys() <= OUTPUT_OF_TASK.keys()
+
+
+def test_a_second_family_of_two_transformers_is_a_row_of_the_table(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    monkeypatch.setitem(FAMILIES, "two-towers", replace(CLIP, own_pooling="lasttoken"))
+    checkpoint = write_clip(tmp_path / "clip")
+    edit_json(checkpoint / "config.json", model_type="two-towers")
+    settings = ExportSettings(dtypes=("fp32",))
+    manifest = export(read_checkpoint(str(checkpoint)), tmp_path / "artifact", lambda line: None, settings)
+    assert manifest.modalities == ("text", "image")
+    assert manifest.head == Head(("lasttoken",), True, ())
+    assert Embedder(tmp_path / "artifact").encode("a cat").shape == (24,)
+
+
+def test_a_new_pooling_is_a_row_of_the_table(tmp_path, monkeypatch):
+    def write_min(op, given):
+        return op.ReduceMin(given.tokens, op.constant([1]), keepdims=0)
+
+    monkeypatch.setitem(POOLINGS, "min", PoolingMode("pooling_mode_min_tokens", write_min))
+    write_json(tmp_path / "1_Pooling/config.json", {"pooling_mode_min_tokens": True})
+    layers = read_layers([("Pooling", tmp_path / "1_Pooling")])
+    assert layers == (Pooling(("min",), True),)
+    model = tiny_body()
+    add_head(model.graph, layers, DIMENSION)
+    ids = np.array([[4, 5, 6]])
+    (vectors,) = Session(save_graph(model, tmp_path / "graph")).run(
+        {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    )
+    np.testing.assert_array_equal(vectors, TABLE[ids].min(axis=1))
+
+
+def test_a_new_kind_of_output_is_a_row_of_the_table(monkeypatch):
+    outputs = (Output("score", "score", (1,)),)
+    monkeypatch.setitem(HEADS, "rank", lambda graph, layers, width: outputs)
+    assert add_head(tiny_body().graph, (), DIMENSION, "rank") == outputs
 
 
 def test_known_checkpoints_are_full_names():

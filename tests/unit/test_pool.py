@@ -204,7 +204,7 @@ def test_an_input_that_cannot_be_sent_leaves_the_pool_as_it_is(clip_pool, tmp_pa
         for size in (1, 100):
             with pytest.raises(
                 InputError,
-                match=r"one of the \d+ inputs from inputs\[\d+\] on cannot be sent to a worker process: .*BufferedReader"
+                match=r"one of the \d+ inputs from inputs\[\d+\] on cannot be sent to a worker process: .*BufferedRead"
                 r".*Give the path or the bytes of an image in the place of an open file",
             ):
                 clip_pool.encode(inputs, chunk_size=size)

@@ -50,15 +50,16 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
     if path is None:
         return None
     try:
-        # Tokens, batches and masks are the runtime's.
-        theirs = Embedder(artifact, dtype="fp32", backend=OwnGraphBackend(path, checkpoint.layers))
+        backend = OwnGraphBackend(path, checkpoint.layers)
     except EmbedderError as error:
         report(f"{OWN_GRAPH} is no reference: {error}")
         return None
 
     def encode(texts: Sequence[Any], prompt: str | None) -> Vectors:
         try:
-            return theirs.encode(list(texts), prompt=prompt)
+            # Tokens, batches and masks are the runtime's.
+            with Embedder(artifact, dtype="fp32", backend=backend) as theirs:
+                return theirs.encode(list(texts), prompt=prompt)
         except EmbedderError as error:
             raise NoReferenceError(f"{OWN_GRAPH} is no reference: {error}") from error
 

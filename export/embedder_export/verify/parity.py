@@ -75,12 +75,12 @@ def verify(
         CheckpointError: sentence-transformers fails on the checkpoint, or the artifact does not work.
     """
     try:
-        model = Embedder(artifact, provider="cpu", dtype="fp32")
-        is_required = verification == "reference"
-        load = cache(partial(_load_reference, checkpoint, model.max_seq_length, report, is_required=is_required))
-        subject = _Subject(model, artifact, checkpoint, load)
-        of_texts = _verify_texts(subject, report)
-        of_images = _verify_images(subject, report) if IMAGE in model.modalities else None
+        with Embedder(artifact, provider="cpu", dtype="fp32") as model:
+            is_required = verification == "reference"
+            load = cache(partial(_load_reference, checkpoint, model.max_seq_length, report, is_required=is_required))
+            subject = _Subject(model, artifact, checkpoint, load)
+            of_texts = _verify_texts(subject, report)
+            of_images = _verify_images(subject, report) if IMAGE in model.modalities else None
     except ArtifactError as error:
         raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
     return of_texts, of_images

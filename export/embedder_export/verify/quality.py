@@ -17,8 +17,11 @@ MIN_MEAN_COSINE, MIN_COSINE = 0.997, 0.985
 def measure_quality(artifact: Path, modality: str, dtype: str) -> Quality:
     """Compare the vectors of the graph of `dtype` with those of fp32, on samples that did not calibrate it."""
     samples = sample_images()[1::2] if modality == IMAGE else real_sentences()[1::2]
-    ours, exact = (Embedder(artifact, provider="cpu", dtype=name).encode(samples) for name in (dtype, "fp32"))
-    cosine, _ = measure(ours, exact)
+    vectors = []
+    for name in (dtype, "fp32"):
+        with Embedder(artifact, provider="cpu", dtype=name) as model:  # one in memory at a time
+            vectors.append(model.encode(samples))
+    cosine, _ = measure(*vectors)
     cosine = np.minimum(np.nan_to_num(cosine, nan=-1.0), 1.0)
     return Quality(len(samples), float(cosine.mean()), float(cosine.min()))
 
