@@ -26,9 +26,9 @@ def both(tiny):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A directory of images in lossless formats, and a file that is no image."""
-    directory = tmp_path / "images"
+def folder(tmp_path_factory):
+    """A directory of images in lossless formats, and a file that is no image. Messages would cut a longer path."""
+    directory = tmp_path_factory.mktemp("images")
     for name, pixels in zip(NAMES, PIXELS, strict=True):
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)

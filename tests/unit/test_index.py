@@ -58,6 +58,7 @@ def test_quantised_indexes_find_most_of_the_nearest(precision, similarity):
     assert all(abs(score - scores[id_]) < 0.05 for id_, score in pairs_of(found)[0] if id_ in scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @given(data=st.data())
 def test_any_sequence_of_add_delete_and_save(precision, data, tmp_path_factory):
@@ -254,6 +255,7 @@ def test_the_file_has_the_documented_format(tmp_path):
     assert content[-32:] == hashlib.sha256(content[:-32]).digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_flipped_bit_is_found(precision, tmp_path):
     path, damaged = tmp_path / "index", tmp_path / "altered"
