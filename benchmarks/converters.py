@@ -2,8 +2,8 @@
 
 Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/converters.py [--families NAME ...] [--output FILE]
 
-Each checkpoint is exported by the command line twice: natively in the light environment, and by optimum in the one with
-torch, where sentence-transformers is compared with, too. Then the two graphs take turns at each shape.
+Each checkpoint is exported by the command line twice: natively in the light environment, and by optimum in the
+environment with torch, where it is also compared with sentence-transformers. Then the two graphs take turns.
 """
 
 import argparse
@@ -18,8 +18,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from compare import machine
-from embedder_export.dtype.samples import parity_sentences
-from embedder_export.verify.verify import measure
+from embedder_export.samples.texts import parity_sentences
+from embedder_export.verify.compare import measure
 from parity import REAL, RESULTS, ROOT, timed
 from sentence_transformers import SentenceTransformer
 
@@ -64,7 +64,7 @@ class Export:
 class Row:
     name: str
     exports: dict[str, Export]
-    # By threads and shape: milliseconds of the native graph, and how many times as long optimum's takes.
+    # By threads and shape: milliseconds of the native graph, and optimum's time as a multiple of that.
     calls: dict[tuple[int, tuple[int, int]], tuple[float, float]]
 
 
@@ -109,7 +109,7 @@ def measured(family, scratch, seconds):
 
 
 def session(path, threads):
-    """As the runtime makes it, but for the threads."""
+    """Load a graph as the runtime does, except for the number of threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False
@@ -118,7 +118,7 @@ def session(path, threads):
 
 
 def compared(sessions, shape, seconds):
-    """Median milliseconds of the native graph, and the median of optimum's time as a ratio to the native one before."""
+    """Return the native graph's median milliseconds, and the median ratio of optimum's time to it, call by call."""
     generator = np.random.default_rng(0)
     texts, tokens = shape
     lengths = np.linspace(tokens, max(1, tokens * 3 // 4), texts).astype(int)[:, None]

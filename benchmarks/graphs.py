@@ -1,9 +1,9 @@
-"""The model as a peer takes it, made by the exports of sentence-transformers' own backends.
+"""Make the model in the form that a peer takes, by the exports of sentence-transformers' own backends.
 
 Usage: python graphs.py PROGRAM CHECKPOINT OUTPUT TEXTS.json
 
-Run by compare.py, once for each, in an environment that has the backend. TEXTS.json is what the OpenVINO backend's
-quantisation is calibrated with.
+compare.py runs it once for each peer, in an environment that has the backend. TEXTS.json calibrates the quantisation
+of the OpenVINO backend.
 """
 
 import json
@@ -41,12 +41,12 @@ def load(backend, checkpoint):
 
 
 def onnx(checkpoint, output, quantize=False):
-    """Its fp32 graph with its optimisations for a CPU, "O3"; or its int8 one, as its documentation has it."""
+    """Make the fp32 graph with the optimisations for a CPU ("O3"), or the int8 graph as the documentation shows it."""
     from sentence_transformers import export_dynamic_quantized_onnx_model, export_optimized_onnx_model
 
     model = load("onnx", checkpoint)
     model.save_pretrained(str(output))
-    # It lies where the backend looks when it is told no name.
+    # The backend looks here if it is told no name.
     default = output / "onnx/model.onnx"
     default.unlink()
     if quantize:
@@ -58,7 +58,7 @@ def onnx(checkpoint, output, quantize=False):
 
 
 def instructions():
-    """What this CPU has, of the configurations that sentence-transformers names."""
+    """Return sentence-transformers' name of the instructions that this CPU has."""
     if platform.machine() in ("arm64", "aarch64"):
         return "arm64"
     cpuinfo = Path("/proc/cpuinfo")
@@ -67,7 +67,7 @@ def instructions():
 
 
 def openvino_qint8(checkpoint, output, texts):
-    """As `export_static_quantized_openvino_model` does it, but for the texts, which that gets from a hub."""
+    """Quantise as `export_static_quantized_openvino_model` does. That function would fetch its texts from a hub."""
     import nncf
     from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
 
@@ -85,14 +85,14 @@ def openvino_qint8(checkpoint, output, texts):
 
 
 def plain(checkpoint, output):
-    """The ONNX backend's fp32 graph beside the tokenizer's files, for programs that know no sentence-transformers."""
+    """Put the ONNX backend's fp32 graph beside the tokenizer's files, for programs without sentence-transformers."""
     exported = output / "exported"
     onnx(checkpoint, exported)
     (exported / "onnx/model.onnx").rename(output / "model.onnx")
     shutil.rmtree(exported)
     for name in ("config.json", "special_tokens_map.json", "tokenizer.json"):
         shutil.copy(Path(checkpoint) / name, output / name)
-    # fastembed takes its limit from here; the checkpoint says 512, and sentence-transformers 256 in a file of its own.
+    # fastembed reads its limit here. The checkpoint says 512 here, and 256 in sentence-transformers' own file.
     settings = json.loads((Path(checkpoint) / "tokenizer_config.json").read_text(encoding="utf-8"))
     (output / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": MAX_TOKENS}))
 

@@ -99,7 +99,7 @@ def real_pictures():
 
 
 def drawn_pictures():
-    from embedder_export.dtype.samples import sample_images
+    from embedder_export.samples.images import sample_images
 
     return map(Image.fromarray, sample_images())
 

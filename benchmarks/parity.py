@@ -2,8 +2,8 @@
 
 Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/parity.py [--full] [--families NAME ...] [--output FILE]
 
-Each family's checkpoint is made (tests/families.py; the true sizes with --full), exported by the command line, and
-loaded in a process of its own; then both programs encode the same sentences, in many languages. The real
+For each family a checkpoint is made (tests/families.py; with --full at its true size), exported by the command line,
+and loaded in a process of its own. Then both programs encode the same sentences in many languages. The real
 all-MiniLM-L6-v2 comes first.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from compare import machine
-from embedder_export.dtype.samples import parity_sentences
-from embedder_export.verify.verify import measure
+from embedder_export.samples.texts import parity_sentences
+from embedder_export.verify.compare import measure
 from quality import DATA, lines
 from sentence_transformers import SentenceTransformer
 
@@ -28,7 +28,7 @@ from tests.families import FAMILIES, Family, seeded
 ROOT = Path(__file__).parents[1]
 REAL = Family("all-MiniLM-L6-v2", lambda directory, full: ROOT / "checkpoints/all-MiniLM-L6-v2")
 RESULTS = ROOT / "benchmarks/results"
-# A process starts with its parent's peak, so a small one stands between.
+# A process inherits the peak of its parent, so a small process stands between.
 WATCH = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
@@ -98,7 +98,7 @@ def measured(family, scratch, full, texts):
 
 
 def timed(command):
-    """Seconds that `command` took, and its peak of resident memory in bytes."""
+    """Return the seconds that `command` took, and its peak of resident memory in bytes."""
     start = time.perf_counter()
     answer = subprocess.run([sys.executable, "-c", WATCH, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if answer.returncode:
@@ -107,7 +107,7 @@ def timed(command):
 
 
 def sentences(full):
-    """The export's own, at the true sizes a quarter of them; and where there are data some of every language there."""
+    """Return the export's own sentences, at true sizes a quarter of them; and some of each language in the data."""
     texts = parity_sentences()[:: 4 if full else 1]
     if DATA.is_dir():
         for path in sorted((DATA / "bitext/tatoeba").glob("*.tsv")):

@@ -54,7 +54,7 @@ def agreement_texts():
 
 
 def parity_texts():
-    return lines(ROOT / "export/embedder_export/parity_sentences.txt")
+    return lines(ROOT / "export/embedder_export/samples/parity_sentences.txt")
 
 
 def described(texts):

@@ -49,6 +49,7 @@ class Embedder(ReadOnly):
         "default_prompt_name": "pass prompt_name= to encode",
         "max_seq_length": "export the model again with another max_seq_length in its checkpoint",
         "device": "pass provider= to Embedder(...)",
+        "dtype": "pass dtype= to Embedder(...)",
         "dimension": "pass truncate_dim= to Embedder(...)",
     }
 
@@ -99,14 +100,14 @@ class Embedder(ReadOnly):
     def __repr__(self) -> str:
         return (
             f"Embedder({self.manifest.source.model!r}, dimension={self.dimension}, "
-            f"max_seq_length={self.max_seq_length}, dtype={'+'.join(self._engine.dtypes)!r}, "
+            f"max_seq_length={self.max_seq_length}, dtype={self.dtype!r}, "
             f"provider={self._engine.device.name!r})"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._has_own_backend:
             raise SettingError("a model with a backend of its own cannot be pickled or copied. Make another Embedder")
-        return _load, (type(self), str(self._artifact.directory.absolute()), self._settings)
+        return _load, (type(self), str(self._artifact.directory), self._settings)
 
     def __enter__(self) -> Embedder:
         return self
@@ -151,6 +152,11 @@ class Embedder(ReadOnly):
         name = self.manifest.similarity_fn_name
         assert name is not None  # the manifest of a model for embeddings has one
         return name
+
+    @property
+    def dtype(self) -> str:
+        """The dtype of the graph that runs, such as "fp32"; of different graphs for texts and images, "int8+fp32"."""
+        return "+".join(self._engine.dtypes)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -316,8 +322,10 @@ class Embedder(ReadOnly):
 
     def _dimension(self, settings: EncodeSettings) -> int:
         """Length of the vectors that a request asks for."""
+        if settings.truncate_dim is None:
+            return self.dimension
         check_count("truncate_dim", settings.truncate_dim, self.manifest.dimension)
-        return settings.truncate_dim or self.dimension
+        return settings.truncate_dim
 
 
 def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
@@ -104,11 +103,12 @@ def _iterator(inputs: Any) -> Iterable[Any] | None:
     """The inputs one by one, or None if they are no list of inputs."""
     # To iterate over bytes gives numbers, over a mapping its keys, over a table its columns' names, over a file lines
     # with their ends. A set has no order. None of that can be meant.
-    if isinstance(inputs, str | bytes | bytearray | memoryview | array | Mapping | Set):
+    if isinstance(inputs, str | bytes | bytearray | memoryview | Mapping | Set):
         return None
-    if _is_table(inputs) or _is_file(inputs):
+    package = type(inputs).__module__.partition(".")[0]
+    if _is_table(inputs) or _is_file(inputs) or package == "array":
         return None
-    if type(inputs).__module__.partition(".")[0] == "pyarrow" and hasattr(inputs, "to_pylist"):
+    if package == "pyarrow" and hasattr(inputs, "to_pylist"):
         return list(inputs.to_pylist())  # its own iterator gives scalars of pyarrow
     try:
         iterator: Iterator[Any] = iter(inputs)

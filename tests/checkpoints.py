@@ -46,7 +46,7 @@ def write_checkpoint(
     limits_name: str = "sentence_bert_config.json",
     seed: int = 0,
 ) -> Path:
-    """A BERT of two layers, width 32, with a vocabulary of letters."""
+    """Write a BERT of two layers and width 32 with a vocabulary of letters."""
     torch.manual_seed(seed)
     shape = BertConfig(vocab_size=VOCABULARY_SIZE, max_position_embeddings=64, **SMALL)
     directory.mkdir(parents=True)
@@ -64,7 +64,7 @@ def write_checkpoint(
 def write_modules(
     directory: Path, kinds: Sequence[str], *, types: dict[str, str] | None = None, folder: str = ""
 ) -> None:
-    """modules.json; a module's folder is its number and kind, but for the transformer's."""
+    """Write modules.json. A module's folder is named after its number and kind; the transformer's is `folder`."""
     types = types or {}
     entries = [
         {
@@ -85,7 +85,7 @@ def write_own_graph(
     opset: int = 14,
     **weights: torch.Tensor,
 ) -> None:
-    """onnx/model.onnx as repositories have it, with token types; some of its weights may be other ones."""
+    """Write onnx/model.onnx, with token types, as repositories have it. `weights` replace some of the model's."""
     model = BertModel.from_pretrained(directory, attn_implementation="eager").eval()
     model.load_state_dict(weights, strict=False)
     names = ["input_ids", "attention_mask", "token_type_ids"]

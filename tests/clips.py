@@ -1,4 +1,4 @@
-"""Random CLIP checkpoints in each of the layouts that they have; the real tokenizer where the data folder is."""
+"""Random CLIP checkpoints in all their layouts. They have the real tokenizer if the data folder is here."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ NEW_TRANSFORMER = {
     },
     "module_output_name": "sentence_embedding",
 }
-# By their names: what sentence-transformers saves, what it saved of old, and a model of transformers alone.
+# What sentence-transformers saves, what its older versions saved, and a model of transformers alone.
 LAYOUTS = ("new", "old", "transformers")
 
 
@@ -47,7 +47,7 @@ def write_clip(
     seed: int = 0,
     **config: object,
 ) -> Path:
-    """Two layers of width 32, and images of 32 pixels in patches of 8, unless `text`, `vision` or `config` say else."""
+    """Write two layers of width 32 for images of 32 pixels in patches of 8. `text`, `vision`, `config` change that."""
     torch.manual_seed(seed)
     body = directory / "0_CLIPModel" if layout == "old" else directory
     body.mkdir(parents=True)
@@ -62,7 +62,7 @@ def write_clip(
             **config,
         )
     )
-    with torch.no_grad():  # as they are set, layers change next to nothing, and vectors are all alike
+    with torch.no_grad():  # with the initial weights, layers change next to nothing and all vectors are alike
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and "embedding" not in name:
                 weight.mul_(4)
@@ -78,12 +78,12 @@ def write_clip(
 
 
 def body_of(directory: Path) -> Path:
-    """Where the model's own files lie."""
+    """Return the directory of the model's own files."""
     return directory / "0_CLIPModel" if (directory / "0_CLIPModel").is_dir() else directory
 
 
 def with_old_settings(directory: Path, **changes: object) -> None:
-    """Each side's settings twice in config.json, as of old, of which the second has the `changes`."""
+    """Write each transformer's settings twice in config.json, as old files have them. The second has the `changes`."""
     path = body_of(directory) / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     for name in ("text_config", "vision_config"):

@@ -1,7 +1,7 @@
 """Checkpoints of every text family on the "Pretrained Models" page, in the layouts of their repositories.
 
-Random weights by a fixed seed; real tokenizers where the data folder is, else small ones of the same kinds. `full`
-gives the true sizes, which without a network is the nearest to the originals.
+Weights are random, from a fixed seed. Tokenizers are real if the data folder is here, otherwise small ones of the same
+kinds. `full` gives the true sizes.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ IDENTITY, TANH = "torch.nn.modules.linear.Identity", "torch.nn.modules.activatio
 
 @dataclass(frozen=True)
 class Family:
-    """A row of the page: the model that stands for it, how to make one, and a prompt if it is used with one."""
+    """A row of the page: a model that stands for it, how to make it, and a prompt if the model is used with one."""
 
     name: str
     make: Callable[[Path, bool], Path]
@@ -97,7 +97,7 @@ def roberta(directory: Path, full: bool) -> Path:
 
 
 def multilingual_minilm(directory: Path, full: bool) -> Path:
-    """A BERT with XLM-R's tokenizer: their ids of the padding differ, in the original too."""
+    """A BERT with XLM-R's tokenizer. The two have different padding ids, as in the original."""
     tokenizer = _unigram()
     size = 250_037 if full else len(tokenizer)
     config = BertConfig(vocab_size=size, pad_token_id=0, **(MINILM if full else SMALL))
@@ -155,7 +155,7 @@ def instructor(directory: Path, full: bool) -> Path:
     else:
         tokenizer = T5TokenizerFast(tokenizer_object=vocabularies.unigram(["<pad>", "</s>", "<unk>"], "$A </s>"))
     base = {"d_model": 768, "d_ff": 3072, "num_layers": 12, "num_heads": 12}
-    # As in some T5s, the heads together are not as wide as the model, nor does their number divide its width.
+    # As in some T5s, the heads together are narrower than the model, and their number does not divide its width.
     small = {"d_model": 32, "d_ff": 64, "num_layers": 2, "num_heads": 3, "d_kv": 12}
     config = T5Config(vocab_size=32_128 if full else len(tokenizer), **(base if full else small))
     body = T5EncoderModel(config)
@@ -206,7 +206,7 @@ def _distilbert(tokenizer: PreTrainedTokenizerFast, full: bool) -> PreTrainedMod
 
 
 def _uncased(kind: type) -> PreTrainedTokenizerFast:
-    if TOKENIZERS.is_dir():  # MPNet's vocabulary is BERT's, between a few tokens of its own
+    if TOKENIZERS.is_dir():  # MPNet's vocabulary is BERT's, with a few tokens of its own around it
         return kind(str(TOKENIZERS / "all-mpnet-base-v2/vocab.txt"), do_lower_case=True, model_max_length=512)
     return kind(tokenizer_object=vocabularies.wordpiece(), do_lower_case=True, model_max_length=512)
 
@@ -244,7 +244,7 @@ def _write(
     config: dict[str, Any] | None = None,
     pickled: bool = False,
 ) -> Path:
-    """The layout of the page's repositories, which are older than the modules' new names; `pickled` as torch saves."""
+    """Write a checkpoint with the modules' old names, as the page's repositories have it."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in body.parameters():  # biases and scales as training leaves them, not 0 and 1
@@ -272,13 +272,13 @@ def _write(
 
 
 def seeded(make: Callable[[Path, bool], Path], directory: Path, *, full: bool = False) -> Path:
-    """The checkpoint that `make` makes; the same one each time."""
+    """Make a checkpoint that is the same each time."""
     torch.manual_seed(0)
     return make(directory, full)
 
 
 def unpickle(checkpoint: Path) -> None:
-    """Weights that are in torch's own format, as safetensors, which can be read without torch."""
+    """Convert weights from torch's own format to safetensors, which can be read without torch."""
     for path in checkpoint.rglob("pytorch_model.bin"):
         weights = {name: tensor.clone() for name, tensor in torch.load(path).items()}
         save_file(weights, path.with_name("model.safetensors"), {"format": "pt"})

@@ -1,4 +1,4 @@
-"""A model hub on this machine: the few answers of the Hugging Face Hub that huggingface_hub asks for."""
+"""A model hub on this machine: it gives the few answers of the Hugging Face Hub that huggingface_hub needs."""
 
 import hashlib
 import json
@@ -16,7 +16,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """Where it listens, what it serves (repository to directory), and the paths of the files that were taken."""
+    """A hub that runs.
+
+    Attributes:
+        endpoint: its address.
+        repositories: the directory of each repository.
+        taken: paths of the files that were fetched, in order.
+    """
 
     endpoint: str
     repositories: dict[str, Path]
@@ -25,6 +31,7 @@ class Hub:
 
 @contextmanager
 def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
+    """Run a hub with `repositories` for the time of a `with` statement."""
     hub = Hub("", repositories)
 
     class Handler(BaseHTTPRequestHandler):

@@ -41,7 +41,7 @@ def open_artifact(model: str | os.PathLike[str]) -> Artifact:
     """
     if not isinstance(model, str | os.PathLike) or str(model) in ("", ".") or "\0" in str(model):
         raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
-    directory = _locate(os.fspath(model))
+    directory = _locate(os.fspath(model)).absolute()  # files are opened later, too, from any working directory
     artifact = Artifact(directory, read_manifest(directory))
     for file in artifact.manifest.files:
         _check_size(artifact.path(file), file.size)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,23 +45,11 @@ class ThreadSlots:
         self.renew()
         renew_after_fork(self)
 
-    @contextmanager
-    def take(self, wanted: int) -> Iterator[int]:
-        """Yield how many threads the caller may use: all, if `wanted` is all and all are free; else one, once free."""
-        count = self._acquire(wanted)
-        try:
-            yield count
-        finally:
-            self._release(count)
+    def acquire(self, wanted: int) -> int:
+        """Return how many threads the caller may use: all, if `wanted` is all and all are free; else one, once free.
 
-    def renew(self) -> None:
-        """Make all slots free, as the threads that had them stayed behind in the parent of a fork."""
-        self._free = self._total
-        self._lock = threading.Lock()
-        # A held lock for each waiting caller. To release it is to give the caller a slot.
-        self._waiting: deque[threading.Lock] = deque()
-
-    def _acquire(self, wanted: int) -> int:
+        The caller gives them back by `release`.
+        """
         with self._lock:
             if self._free:
                 count = self._total if wanted == self._total == self._free else 1
@@ -79,20 +65,28 @@ class ThreadSlots:
             raise
         return 1
 
-    def _stop_waiting(self, turn: threading.Lock) -> None:
-        with self._lock:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-                return
-        self._release(1)  # the slot had been given already
-
-    def _release(self, count: int) -> None:
+    def release(self, count: int) -> None:
+        """Give back `count` threads. They go to the callers that wait."""
         with self._lock:
             for _ in range(count):
                 if self._waiting:
                     self._waiting.popleft().release()
                 else:
                     self._free += 1
+
+    def renew(self) -> None:
+        """Make all slots free, as the threads that had them stayed behind in the parent of a fork."""
+        self._free = self._total
+        self._lock = threading.Lock()
+        # A held lock for each waiting caller. To release it is to give the caller a slot.
+        self._waiting: deque[threading.Lock] = deque()
+
+    def _stop_waiting(self, turn: threading.Lock) -> None:
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+                return
+        self.release(1)  # the slot had been given already
 
 
 @dataclass(frozen=True)
@@ -160,14 +154,17 @@ class CpuBackend:
         """
         tokens = self._files.tokens_of(feeds)
         threads = self._threads_for(tokens) if single_batch else 1
-        with self.device.slots.take(threads) as taken:
-            options = _shrinking_arena() if tokens > _SHRINK_ARENA_FACTOR * self.device.token_budget else None
-            session = self._session(taken)
-            self._running.append(taken)
+        options = _shrinking_arena() if tokens > _SHRINK_ARENA_FACTOR * self.device.token_budget else None
+        threads = self.device.slots.acquire(threads)
+        try:
+            session = self._session(threads)
+            self._running.append(threads)
             try:
                 return run_session(session, feeds, self._output_names, options)
             finally:
                 self._running.pop()
+        finally:
+            self.device.slots.release(threads)
 
     def _threads_for(self, tokens: int) -> int:
         enough = tokens * self._files.graph.weights.size >= _MIN_SHARED_WORK

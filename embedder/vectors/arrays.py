@@ -52,15 +52,24 @@ def as_numbers(embeddings: ArrayLike, name: str) -> NDArray[np.generic]:
         InputError: they are not real numbers.
     """
     refuse_container(embeddings, name, "an array of numbers")
-    try:
-        array = np.asarray(embeddings)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{name} should be numbers: {error}") from error
+    array = to_array(embeddings, name)
     if array.dtype.kind == "O" and array.ndim == 1:
         array = _stack(array, name)
     if array.dtype.kind not in "fiub":
         raise InputError(f"{name} should be numbers, not {array.dtype}")
     return array
+
+
+def to_array(items: Any, name: str) -> NDArray[Any]:
+    """Return `items` as NumPy reads them.
+
+    Raises:
+        InputError: NumPy cannot read them, for example lists of different lengths, or a tensor on a GPU.
+    """
+    try:
+        return np.asarray(items)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{name} should be numbers: {error}") from error
 
 
 def _stack(column: NDArray[np.object_], name: str) -> NDArray[np.generic]:
@@ -81,6 +90,8 @@ def _stack(column: NDArray[np.object_], name: str) -> NDArray[np.generic]:
 
 def refuse_container(items: object, name: str, expected: str) -> None:
     """Raise InputError if `items` is a table, a mapping, a set or bytes: iterating these gives no vectors or texts."""
+    if isinstance(items, np.ndarray | list):  # the usual case, before the slower checks
+        return
     kind = type(items).__name__
     if kind in _TABLE_TYPES:
         hint = 'pass one column, such as table["vector"]'

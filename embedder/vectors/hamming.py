@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.common.cores import usable_cores
 from embedder.common.executor import shared_executor
 from embedder.vectors.search import Found
 from embedder.vectors.topk import TopK, candidates
@@ -39,6 +41,7 @@ def nearest_bits(
     if not width:
         return scores, rows
     height = max(_ROWS_PER_BLOCK, 2 * width)
+    threads = usable_cores() if len(queries) > 1 else 1
     step = max(1, min(_QUERIES_PER_BLOCK, _QUERIES_PER_BLOCK * _ROWS_PER_BLOCK // height))
     for start in range(0, len(queries), step):
         part = slice(start, start + step)
@@ -49,15 +52,25 @@ def nearest_bits(
             found = np.empty((len(words), block.shape[1]), np.float32)
 
             def compare(
-                task: tuple[NDArray[np.uint64], NDArray[np.float32]], block: NDArray[np.uint64] = block
+                queries: slice, words: NDArray[Any] = words, block: NDArray[Any] = block, found: NDArray[Any] = found
             ) -> None:
-                negative_distances(task[0], block, out=task[1])
+                for query in range(*queries.indices(len(words))):
+                    negative_distances(words[query], block, out=found[query])
 
-            list(shared_executor().map(compare, zip(words, found, strict=True)))
+            _in_threads(threads, compare, len(words))
             query, column = candidates(found, width, best.bound)
             best.add(query, column + at, found[query, column])
         scores[part], rows[part] = best.result(total)
     return scores, rows if present is None else present[rows]
+
+
+def _in_threads(threads: int, task: Callable[[slice], None], count: int) -> None:
+    """Call `task` with slices that cover `count` items, one for each thread."""
+    size = -(-count // threads)
+    if size == count:
+        task(slice(0, count))
+    else:
+        list(shared_executor().map(task, [slice(start, start + size) for start in range(0, count, size)]))
 
 
 def as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:

@@ -151,10 +151,11 @@ def nearest(queries: NDArray[np.generic], corpus: Corpus, options: SearchOptions
 
         starts = range(0, total, height)
         blocks: Iterator[tuple[int, Block, Scores]]
-        if scorer.threads == 1 or len(starts) == 1:
+        threads = scorer.threads if len(starts) > 1 else 1
+        if threads == 1:
             blocks = map(score_block, starts)
         else:
-            blocks = shared_executor().map(score_block, starts, ahead=2 * scorer.threads)
+            blocks = shared_executor().map(score_block, starts, ahead=2 * threads)
         for at, block, approximate in blocks:
             _offer(best, scorer, block, approximate, at)
         scores[part], ids[part] = best.result(total)

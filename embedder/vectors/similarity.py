@@ -35,9 +35,10 @@ def norms_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         squares: NDArray[np.float32] = np.einsum("ij,ij->i", rows, rows)
         smallest, largest = _SAFE_SQUARES
-        unsafe = np.flatnonzero(~((squares > smallest) & (squares < largest)))
+        safe = (squares > smallest) & (squares < largest)
         norms: NDArray[np.float32] = np.sqrt(squares, dtype=np.float32)
-        if unsafe.size:
+        if not safe.all():
+            unsafe = np.flatnonzero(~safe)
             norms[unsafe] = np.linalg.norm(rows[unsafe].astype(np.float64), axis=1)
     return norms
 

@@ -14,18 +14,46 @@ from embedder.errors import EmbedderError
 from embedder_export import __version__
 from embedder_export.body.convert import CONVERTERS, check_converter
 from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.pipeline import DTYPES, export
-from embedder_export.verify.verify import VERIFICATIONS, check_verification
+from embedder_export.pipeline import DTYPES, ExportSettings, export
+from embedder_export.verify.parity import VERIFICATIONS, check_verification
 
-_DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph with pooling and
-normalisation baked in, its tokenizer and a manifest. The export ends by comparing its embeddings with those of
-sentence-transformers on some 250 sentences, where that is installed, else with those of the checkpoint's own
-onnx/model.onnx, where it has one; it fails, writing nothing, unless every cosine is at least 0.99999 and no number
-differs by more than 1e-4 of the vector's length."""
+_DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph that includes
+pooling and normalisation, a tokenizer and a manifest. At the end the artifact's embeddings of some 250 sentences are
+compared with a reference: sentence-transformers if it is installed, otherwise the checkpoint's own onnx/model.onnx if
+it has one. Nothing is written unless every cosine is at least 0.99999 and no number differs by more than 1e-4 of the
+vector's length."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0, 1 for an error that the message explains, 2 for wrong usage."""
+    """Run the command line.
+
+    Returns:
+        The exit status: 0; 1 for an error that the message explains; 2 for wrong usage; 130 for an interrupt.
+    """
+    options = _parser().parse_args(arguments)
+    report = _reporter()
+    try:
+        check_converter(options.converter)
+        check_verification(options.verify)
+        report(f"reading the checkpoint {options.model}")
+        _quieten_libraries()
+        checkpoint = read_checkpoint(options.model)
+        settings = ExportSettings(options.converter, options.dtypes, options.verify)
+        manifest = export(checkpoint, options.output, report, settings)
+    except EmbedderError as error:
+        # Our message may end in another library's, which has many lines.
+        print(f"embedder-export: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        print(f"embedder-export: error: {_describe_os_error(error, options.output)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    report(f"{options.output}: {_describe_parity(manifest.parity)}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="embedder-export", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"embedder-export {__version__}")
     parser.add_argument(
@@ -40,42 +68,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--converter",
         choices=CONVERTERS,
         default="auto",
-        help="native: a graph written directly, for the families of BERT, MPNet and T5; optimum: a traced one, which "
-        "needs the extra [torch]; auto, the default: native where it can be",
+        help="native: write the graph directly, for the families of BERT, MPNet, T5 and CLIP; optimum: trace it, which "
+        "needs the extra [torch]; auto (default): native if it can, otherwise optimum",
     )
     parser.add_argument(
         "--verify",
         choices=VERIFICATIONS,
         default="auto",
-        help="reference: compare with sentence-transformers, which needs the extra [torch]; auto, the default: with "
-        "the best reference that is here",
+        help="reference: compare with sentence-transformers, which needs the extra [torch]; auto (default): compare "
+        "with the best reference that is installed",
     )
     parser.add_argument(
         "--dtypes",
         type=_dtypes,
         metavar="NAME,...",
-        help=f"which of {','.join(DTYPES)} to write; default: all that are good enough",
+        help=f"which of {','.join(DTYPES)} to write; default: fp32, and int8 if it is good enough",
     )
-    options = parser.parse_args(arguments)
-    report = _reporter()
-    try:
-        check_converter(options.converter)
-        check_verification(options.verify)
-        report(f"reading the checkpoint {options.model}")
-        _quieten_libraries()
-        checkpoint = read_checkpoint(options.model)
-        manifest = export(checkpoint, options.output, report, converter=options.converter, dtypes=options.dtypes)
-    except EmbedderError as error:
-        # Other libraries' messages, which ours may end in, have many lines.
-        print(f"embedder-export: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"embedder-export: error: {error.filename or options.output}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    report(f"{options.output}: {_describe(manifest.parity)}")
-    return 0
+    return parser
 
 
 def _dtypes(names: str) -> tuple[str, ...]:
@@ -86,11 +95,17 @@ def _dtypes(names: str) -> tuple[str, ...]:
     return wanted
 
 
-def _describe(parity: Parity | None) -> str:
+def _describe_os_error(error: OSError, output: Path) -> str:
+    """Name the file that failed. An error without a file comes from writing the output, such as a full disk."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename or output}: {reason}"
+
+
+def _describe_parity(parity: Parity | None) -> str:
     if parity is None:
         return (
-            "not compared, for neither sentence-transformers is installed nor has the checkpoint a usable graph of its "
-            "own; every family's builder is, in the tests"
+            "not compared: no sentence-transformers that reads the checkpoint is installed, and the checkpoint has no "
+            "usable graph of its own. The tests compare the builder of every family"
         )
     return (
         f"with {parity.reference}, smallest cosine {parity.min_cosine:.8f}, largest difference "
@@ -108,7 +123,7 @@ def _reporter() -> Callable[[str], None]:
 
 
 def _quieten_libraries() -> None:
-    """Silence the libraries' advice, which is for people who call them."""
+    """Silence the libraries' warnings. They are for people who call these libraries themselves."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -1,4 +1,14 @@
-"""The errors of the export."""
+"""The errors of the export. Each message says what is wrong, and what to do if there is something to do.
+
+EmbedderError             of `embedder`, the base of all
+├── CheckpointError       the checkpoint is damaged, or has a part that the export cannot honour
+├── NotNativeError        no native builder, or no native tokenizer, for something in the checkpoint
+├── NeedsTorchError       a package of the extra [torch] is needed and not installed
+├── GraphError            onnxruntime cannot load or run a graph
+├── NoReferenceError      the reference fails, so that there is nothing to compare with
+├── ParityError           the artifact's vectors are not those of the reference
+└── OutputError           the output directory cannot be written, or holds something else than an artifact
+"""
 
 from embedder.errors import EmbedderError
 
@@ -8,11 +18,11 @@ class CheckpointError(EmbedderError):
 
 
 class NotNativeError(EmbedderError):
-    """The checkpoint has something that this program does not know, and optimum or transformers may."""
+    """The checkpoint has something that the export itself does not know. optimum or transformers may know it."""
 
 
 class NeedsTorchError(EmbedderError):
-    """What the checkpoint has needs torch, or a library that is built on it, and that is not installed."""
+    """A package of the extra [torch] is needed, and is not installed."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -21,8 +31,12 @@ class NeedsTorchError(EmbedderError):
         )
 
 
+class GraphError(EmbedderError):
+    """A graph cannot be loaded or run by onnxruntime, or its numbers are not usable."""
+
+
 class NoReferenceError(EmbedderError):
-    """What was to be compared with fails."""
+    """The reference fails, so that there is nothing to compare with."""
 
 
 class ParityError(EmbedderError):

@@ -1,153 +1,188 @@
-"""The export from end to end: every stage in its order."""
+"""The export from end to end: the stages in the order in which they run."""
 
 import gc
-import math
 from collections.abc import Callable, Collection
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from embedder.artifact.manifest import IMAGE, TEXT, Graph, Manifest, write_manifest
+from embedder.artifact.manifest import IMAGE, TEXT, Graph, ImageSettings, Manifest, Output, Quality, write_manifest
 
-from embedder_export.body.body import Body
+from embedder_export.body.contract import Body
 from embedder_export.body.convert import convert_bodies
 from embedder_export.checkpoint.image_processor import read_images
 from embedder_export.checkpoint.read import Checkpoint
-from embedder_export.dtype.choose import Choice, choose_form, timed
-from embedder_export.dtype.fp16 import halve
-from embedder_export.dtype.int8 import quantize
-from embedder_export.dtype.samples import Samples, image_samples, text_samples
+from embedder_export.dtype.convert import DTYPES, Conversion, convert_dtypes
 from embedder_export.errors import CheckpointError
 from embedder_export.graph.files import save_graph
-from embedder_export.head.head import add_head
-from embedder_export.tokenizer.convert import convert_tokenizer
-from embedder_export.verify.verify import (
-    MIN_MEAN_COSINE,
-    MIN_QUALITY_COSINE,
-    falls_short,
-    measure_quality,
-    verify,
-)
-from embedder_export.write.write import keep_graphs, staged, write_artifact
+from embedder_export.head.heads import add_head
+from embedder_export.samples.feeds import Samples
+from embedder_export.samples.images import image_samples
+from embedder_export.samples.texts import text_samples
+from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer
+from embedder_export.tokenizer.limits import ModelLimits
+from embedder_export.verify.parity import verify
+from embedder_export.verify.quality import MIN_COSINE, MIN_MEAN_COSINE, is_good_enough, measure_quality
+from embedder_export.write.artifact import FinishedGraph, Parts, keep_graphs, write_files
+from embedder_export.write.output import staged
 
-# What an export can write, of `embedder.artifact.manifest.DTYPES`; fp16 is for GPUs, so it has to be asked for.
-DTYPES = ("fp32", "int8", "fp16")
-_BY_DEFAULT = ("fp32", "int8")
-_MAKERS = {"int8": quantize, "fp16": halve}
+__all__ = ["DTYPES", "ExportSettings", "export"]
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """How to export.
+
+    Attributes:
+        converter: one of `body.convert.CONVERTERS`.
+        dtypes: those of `DTYPES` to write. None is all that are good enough.
+        verification: one of `verify.parity.VERIFICATIONS`.
+    """
+
+    converter: str = "auto"
+    dtypes: Collection[str] | None = None
+    verification: str = "auto"
+
+
+@dataclass(frozen=True)
+class _Export:
+    """What the stages share.
+
+    Attributes:
+        checkpoint: what is exported.
+        dtypes: those that were asked for. None is all that are good enough.
+        report: called with a line at each stage.
+        scratch: a directory for files between stages.
+    """
+
+    checkpoint: Checkpoint
+    dtypes: Collection[str] | None
+    report: Callable[[str], None]
+    scratch: Path
 
 
 def export(
     checkpoint: Checkpoint,
     output: Path,
     report: Callable[[str], None],
-    *,
-    converter: str = "auto",
-    dtypes: Collection[str] | None = None,
+    settings: ExportSettings = ExportSettings(),
 ) -> Manifest:
-    """Export `checkpoint` to the directory `output`; `report` is told of each stage.
-
-    `output` changes only when everything, parity included, has passed.
+    """Export `checkpoint` to the directory `output`, which changes only when everything has passed, parity included.
 
     Args:
         checkpoint: what to export.
-        output: where to; an artifact there is replaced.
+        output: where to. An artifact there is replaced.
         report: called with a line at each stage.
-        converter: one of `convert.CONVERTERS`.
-        dtypes: those of `DTYPES` to write; None for all that are good enough.
+        settings: how to export it.
 
     Raises:
-        EmbedderError: its subclasses in `embedder_export.errors`.
+        EmbedderError: one of its subclasses in `embedder_export.errors`.
+
+    Example:
+        >>> checkpoint = read_checkpoint("checkpoints/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> export(checkpoint, Path("artifacts/all-MiniLM-L6-v2"), print).dimension  # doctest: +SKIP
+        384
     """
     with staged(output) as stage, TemporaryDirectory(dir=stage) as scratch:
+        work = _Export(checkpoint, settings.dtypes, report, Path(scratch))
         report("converting to ONNX")
-        bodies = convert_bodies(checkpoint, converter, Path(scratch, "bodies"), report)
-        text = bodies[TEXT]
-        tokenizer = convert_tokenizer(checkpoint, text.max_position_embeddings, text.usable_positions)
-        images = None
-        if IMAGE in bodies:
-            images = read_images(checkpoint.transformer, bodies[IMAGE].image_size, bodies[IMAGE].usable_positions)
-        choices: dict[tuple[str, str], Choice] = {}
-        for modality, body in bodies.items():
-            samples = image_samples(images) if modality == IMAGE else text_samples(tokenizer)
-            name = modality if checkpoint.is_clip else "model"
-            made, dimension = _choices(checkpoint, body, samples, Path(scratch, modality), name, dtypes, report)
-            choices |= {(modality, dtype): choice for dtype, choice in made.items()}
+        bodies = convert_bodies(checkpoint, settings.converter, work.scratch / "bodies", report)
+        tokenizer = convert_tokenizer(checkpoint, _limits(bodies[TEXT]))
+        images = _read_image_settings(checkpoint, bodies)
+        graphs = _finish_graphs(work, bodies, tokenizer, images)
 
         report(f"writing the graphs; texts are cut at {tokenizer.max_seq_length} tokens")
-        manifest = write_artifact(stage, checkpoint, tokenizer, images, choices, dimension)
+        manifest = write_files(stage, Parts(checkpoint, tokenizer, images, graphs))
         write_manifest(manifest, stage)
 
-        parity, of_images = verify(stage, checkpoint, report)
+        of_texts, of_images = verify(stage, checkpoint, report, settings.verification)
         if images is not None:
             images = replace(images, parity=of_images)
-        manifest = replace(manifest, parity=parity, images=images)
-        manifest = _with_quality(stage, manifest, dtypes, report)
+        manifest = replace(manifest, parity=of_texts, images=images)
+        manifest = _keep_good_graphs(work, stage, _with_quality(work, stage, manifest))
         write_manifest(manifest, stage)
     return manifest
 
 
-def _choices(
-    checkpoint: Checkpoint,
-    body: Body,
-    samples: Samples,
-    scratch: Path,
-    name: str,
-    dtypes: Collection[str] | None,
-    report: Callable[[str], None],
-) -> tuple[dict[str, Choice], int]:
-    """The graphs of one transformer, called `name`, by dtype, in folders of `scratch`; and their dimension."""
-    scratch.mkdir()
-    forms = {}
+def _limits(body: Body) -> ModelLimits:
+    sizes = body.sizes
+    return ModelLimits(sizes.max_position_embeddings, sizes.usable_positions, sizes.vocabulary_size)
+
+
+def _read_image_settings(checkpoint: Checkpoint, bodies: dict[str, Body]) -> ImageSettings | None:
+    processor = checkpoint.family.image_processor
+    if IMAGE not in bodies or processor is None:
+        return None
+    return read_images(checkpoint.transformer, processor, bodies[IMAGE].sizes)
+
+
+def _finish_graphs(
+    work: _Export, bodies: dict[str, Body], tokenizer: ConvertedTokenizer, images: ImageSettings | None
+) -> tuple[FinishedGraph, ...]:
+    """Return the graphs of all transformers: with their heads, in all dtypes."""
+    finished = []
+    for modality, body in bodies.items():
+        samples = image_samples(images) if modality == IMAGE and images is not None else text_samples(tokenizer)
+        name = modality if len(bodies) > 1 else "model"
+        finished += _finish_body(work, modality, name, body, samples)
+    return tuple(finished)
+
+
+def _finish_body(work: _Export, modality: str, name: str, body: Body, samples: Samples) -> list[FinishedGraph]:
+    directory = work.scratch / modality
+    directory.mkdir()
+    forms, outputs = _add_heads(work.checkpoint, body, directory, f"{name}.onnx")
+    try:
+        chosen = convert_dtypes(Conversion(name, forms, samples, directory), work.dtypes, work.report)
+    except CheckpointError as error:
+        raise CheckpointError(f"{work.checkpoint.name}: {error}") from error
+    return [FinishedGraph(modality, dtype, outputs, graph) for dtype, graph in chosen.items()]
+
+
+def _add_heads(
+    checkpoint: Checkpoint, body: Body, directory: Path, name: str
+) -> tuple[dict[str, Path], tuple[Output, ...]]:
+    """Save each form of a transformer with its head. Return the files by form, and the outputs, the same of each."""
+    forms: dict[str, Path] = {}
+    outputs: tuple[Output, ...] = ()
     for form, model in body.forms:
-        dimension = add_head(model.graph, checkpoint.layers, body.hidden_size)
-        forms[form] = save_graph(model, scratch / form, f"{name}.onnx")
+        outputs = add_head(model.graph, checkpoint.layers, body.sizes.width, checkpoint.task)
+        forms[form] = save_graph(model, directory / form, name)
         del model
         gc.collect()  # fusing leaves cycles that hold the weights
-    choice = choose_form(forms, samples.batches, report)
-    choices = {"fp32": choice}
-    # Fused attention keeps its weights to itself; the first form has every product as a node.
-    first = next(iter(forms))
-    for dtype, make in _MAKERS.items():
-        if dtype not in (_BY_DEFAULT if dtypes is None else dtypes):
-            continue
-        report(f"making {name}.{dtype}.onnx")
-        try:
-            path = make(forms[first], samples.singles, scratch / dtype / f"{name}.{dtype}.onnx")
-            candidates = timed({"fp32": choice.graph, dtype: path}, samples.batches, tolerance=math.inf)
-            if len(candidates) < 2:
-                raise CheckpointError("onnxruntime fails on it")
-            choices[dtype] = Choice(path, first, candidates)
-        except Exception as error:  # the graph may be any that can be traced
-            if dtypes is not None:
-                raise CheckpointError(f"{dtype} of {checkpoint.name} cannot be made: {error}") from error
-            report(f"{dtype} is not written, as it cannot be made: {error}")
-    return choices, dimension
+    return forms, outputs
 
 
-def _with_quality(
-    stage: Path, manifest: Manifest, dtypes: Collection[str] | None, report: Callable[[str], None]
-) -> Manifest:
-    """`manifest` with what each graph is worth, and without those that were not asked for, or are too bad."""
-    measured, kept = [], []
+def _with_quality(work: _Export, stage: Path, manifest: Manifest) -> Manifest:
+    """Return the manifest with the quality of each graph that is not fp32."""
+    graphs = []
     for graph in manifest.graphs:
         if graph.dtype != "fp32":
-            graph = replace(graph, quality=measure_quality(stage, graph.modality, graph.dtype))
-            report(_described(graph, wanted=dtypes is not None))
-        measured.append(graph)
-        good = graph.quality is None or not falls_short(graph.quality)
-        if good if dtypes is None else graph.dtype in dtypes:
-            kept.append(graph)
-    return keep_graphs(stage, replace(manifest, graphs=tuple(measured)), tuple(kept))
+            quality = measure_quality(stage, graph.modality, graph.dtype)
+            work.report(_describe_quality(graph.file.name, quality, asked_for=work.dtypes is not None))
+            graph = replace(graph, quality=quality)
+        graphs.append(graph)
+    return replace(manifest, graphs=tuple(graphs))
 
 
-def _described(graph: Graph, *, wanted: bool) -> str:
-    quality = graph.quality
+def _keep_good_graphs(work: _Export, stage: Path, manifest: Manifest) -> Manifest:
+    """Return the manifest with the graphs that were asked for; or, if none were, with those that are good enough."""
+
+    def is_kept(graph: Graph) -> bool:
+        if work.dtypes is not None:
+            return graph.dtype in work.dtypes
+        return graph.quality is None or is_good_enough(graph.quality)
+
+    return keep_graphs(stage, manifest, [graph for graph in manifest.graphs if is_kept(graph)])
+
+
+def _describe_quality(name: str, quality: Quality, *, asked_for: bool) -> str:
     line = (
-        f"{graph.file.name} beside fp32: mean cosine {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, "
-        f"over {quality.samples} samples"
+        f"{name} beside fp32: mean cosine {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, over "
+        f"{quality.samples} samples"
     )
-    if falls_short(quality):
-        line += f": it falls short of {MIN_MEAN_COSINE} and {MIN_QUALITY_COSINE}"
-        if not wanted:
+    if not is_good_enough(quality):
+        line += f": it falls short of {MIN_MEAN_COSINE} and {MIN_COSINE}"
+        if not asked_for:
             line += ", and is not written; --dtypes writes it all the same"
     return line

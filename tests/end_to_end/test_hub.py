@@ -1,6 +1,6 @@
-"""Models from a hub: a small server that speaks the Hub's protocol, asked by processes of their own.
+"""Models from a hub. A small server speaks the Hub's protocol, and processes of their own fetch from it.
 
-In both environments, whose versions of huggingface_hub are built on different HTTP libraries.
+They run in two environments. Each has its own version of huggingface_hub, on another HTTP library.
 """
 
 import os
@@ -87,7 +87,7 @@ def test_hub_that_cannot_be_reached(ask):
     assert_error(answer, "'org/tiny' could not be fetched from the Hub")
 
 
-def test_damage_on_the_way_is_found(tiny, ask):
+def test_file_that_was_damaged_on_the_way_is_found(tiny, ask):
     flip_a_bit(tiny / "model.onnx.data")
     with serve({"org/tiny": tiny}) as hub:
         answer = ask(hub, "org/tiny")
@@ -95,7 +95,7 @@ def test_damage_on_the_way_is_found(tiny, ask):
 
 
 def test_directory_is_named_after_the_commit(tiny, python, tmp_path):
-    code = "from embedder import hub; print(hub.fetch('org/tiny', ['embedder.json']).name)"
+    code = "from embedder.artifact import hub; print(hub.fetch('org/tiny', ['embedder.json']).name)"
     with serve({"org/tiny": tiny}) as hub:
         environment = dict(os.environ, HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "hf"))
         answer = subprocess.run([python, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -35,7 +35,9 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def artifact(checkpoint, tmp_path_factory):
     directory = tmp_path_factory.mktemp("artifact") / "clip"
-    pipeline.export(read_checkpoint(str(checkpoint)), directory, lambda line: None, dtypes=("fp32",))
+    pipeline.export(
+        read_checkpoint(str(checkpoint)), directory, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",))
+    )
     return directory
 
 

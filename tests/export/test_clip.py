@@ -1,4 +1,4 @@
-"""CLIP: every layout of a checkpoint to one artifact with two graphs, each as sentence-transformers computes it."""
+"""CLIP: each layout of a checkpoint becomes an artifact with two graphs, with sentence-transformers' vectors."""
 
 import json
 
@@ -7,14 +7,18 @@ import onnxruntime
 import pytest
 import torch
 from embedder_export import cli, pipeline
-from embedder_export.body import native
-from embedder_export.body.traced import trace_clip
+from embedder_export.body.contract import BodySizes
+from embedder_export.body.native import build_bodies
+from embedder_export.body.traced import trace_bodies
 from embedder_export.checkpoint.image_processor import read_images
 from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.dtype.samples import parity_sentences, sample_images
 from embedder_export.errors import CheckpointError, NotNativeError, ParityError
+from embedder_export.families.clip import CLIP
 from embedder_export.graph.files import save_graph
-from embedder_export.verify.verify import measure, verify
+from embedder_export.samples.images import sample_images
+from embedder_export.samples.texts import parity_sentences
+from embedder_export.verify import parity
+from embedder_export.verify.compare import measure
 from PIL import Image
 from sentence_transformers import SentenceTransformer
 from transformers import CLIPModel
@@ -27,10 +31,13 @@ from tests.checkpoints import edit_json, write_json
 from tests.clips import IMAGE_SIZE, LAYOUTS, PREPROCESSOR, body_of, write_clip
 
 TEXTS = parity_sentences()[::5]
+SIZES = BodySizes(24, usable_positions=17, image_size=IMAGE_SIZE)
 
 
 def quiet_export(checkpoint, output, **options):
-    return pipeline.export(read_checkpoint(str(checkpoint)), output, lambda line: None, **options)
+    return pipeline.export(
+        read_checkpoint(str(checkpoint)), output, lambda line: None, pipeline.ExportSettings(**options)
+    )
 
 
 def sessions_of(bodies, directory):
@@ -42,7 +49,7 @@ def sessions_of(bodies, directory):
 
 
 def assert_same(sessions, model, seed=0):
-    """Both graphs beside transformers' features, on tokens in rows of several lengths, and on pixels."""
+    """Compare both graphs with transformers' features, on rows of tokens of several lengths and on pixels."""
     generator, config = np.random.default_rng(seed), model.config
     end = config.text_config.eos_token_id
     for rows, tokens in ((1, 2), (3, 9), (2, config.text_config.max_position_embeddings)):
@@ -87,7 +94,7 @@ def model_of(checkpoint):
 )
 def test_native_graphs_are_those_of_transformers(tmp_path, changes):
     checkpoint = write_clip(tmp_path / "clip", **changes)
-    sessions = sessions_of(native.build_bodies(read_checkpoint(str(checkpoint))), tmp_path)
+    sessions = sessions_of(build_bodies(read_checkpoint(str(checkpoint))), tmp_path)
     assert_same(sessions, model_of(checkpoint))
 
 
@@ -96,12 +103,12 @@ def test_settings_of_old_that_are_null(tmp_path):
     edit_json(checkpoint / "config.json", text_config_dict=None, vision_config_dict=None)
     model = model_of(checkpoint)
     assert model.config.text_config.hidden_act == "gelu"
-    assert_same(sessions_of(native.build_bodies(read_checkpoint(str(checkpoint))), tmp_path), model)
+    assert_same(sessions_of(build_bodies(read_checkpoint(str(checkpoint))), tmp_path), model)
 
 
 def test_padding_that_has_a_higher_id_than_the_end(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", text={"eos_token_id": 2})
-    session = sessions_of(native.build_bodies(read_checkpoint(str(checkpoint))), tmp_path)["text"]
+    session = sessions_of(build_bodies(read_checkpoint(str(checkpoint))), tmp_path)["text"]
     ids = np.array([[5, 40, 60, 61, 61], [5, 40, 60, 61, 61]])
     mask = np.array([[1, 1, 1, 0, 0]] * 2)
     (padded,) = session.run(None, {"input_ids": ids, "attention_mask": mask})
@@ -114,7 +121,7 @@ def test_settings_of_old_are_there_twice(tmp_path):
     clips.with_old_settings(checkpoint, hidden_act="relu", layer_norm_eps=1e-2)
     model = model_of(checkpoint)
     assert model.config.text_config.hidden_act == "relu"
-    assert_same(sessions_of(native.build_bodies(read_checkpoint(str(checkpoint))), tmp_path), model)
+    assert_same(sessions_of(build_bodies(read_checkpoint(str(checkpoint))), tmp_path), model)
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
@@ -195,7 +202,7 @@ def test_optimum_is_the_fallback(tmp_path):
 def test_both_converters_agree(tmp_path):
     checkpoint = write_clip(tmp_path / "clip")
     model = model_of(checkpoint)
-    assert_same(sessions_of(trace_clip(read_checkpoint(str(checkpoint)), tmp_path / "traced"), tmp_path), model)
+    assert_same(sessions_of(trace_bodies(read_checkpoint(str(checkpoint)), tmp_path / "traced"), tmp_path), model)
 
 
 def test_modules_after_it_are_for_both_sides(tmp_path):
@@ -244,7 +251,7 @@ def test_settings_that_the_builder_does_not_honour(tmp_path, changes, message):
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     edit_json(checkpoint / "config.json", vision_config=config["vision_config"] | changes)
     with pytest.raises(NotNativeError, match=message):
-        native.build_bodies(read_checkpoint(str(checkpoint)))
+        build_bodies(read_checkpoint(str(checkpoint)))
 
 
 def test_a_weight_that_is_missing(tmp_path):
@@ -253,13 +260,13 @@ def test_a_weight_that_is_missing(tmp_path):
     weights = {name: weight for name, weight in model.state_dict().items() if name != "visual_projection.weight"}
     model.save_pretrained(checkpoint, state_dict=weights)
     with pytest.raises(CheckpointError, match=r"the weights lack visual_projection.weight"):
-        native.build_bodies(read_checkpoint(str(checkpoint)))
+        build_bodies(read_checkpoint(str(checkpoint)))
 
 
 def test_preparation_of_images_in_the_file_of_transformers_5(tmp_path):
     settings = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "resample": 2}
     write_json(tmp_path / "processor_config.json", {"image_processor": settings | {"rescale_factor": 0.5}})
-    images = read_images(tmp_path, 32, 17)
+    images = read_images(tmp_path, CLIP.image_processor, SIZES)
     assert (images.resize, images.crop, images.resample, images.rescale) == ((40,), (32, 32), "bilinear", 0.5)
 
 
@@ -277,7 +284,7 @@ def test_preparation_of_images_in_the_file_of_transformers_5(tmp_path):
 )
 def test_numbers_of_the_preparation(tmp_path, changes, expected):
     write_json(tmp_path / "preprocessor_config.json", PREPROCESSOR | changes)
-    images = read_images(tmp_path, IMAGE_SIZE, 17)
+    images = read_images(tmp_path, CLIP.image_processor, SIZES)
     assert (images.rescale, images.mean, images.std) == expected
 
 
@@ -300,21 +307,21 @@ def test_numbers_of_the_preparation(tmp_path, changes, expected):
 def test_preparation_that_cannot_be_honoured(tmp_path, changes, message):
     write_json(tmp_path / "preprocessor_config.json", PREPROCESSOR | changes)
     with pytest.raises(CheckpointError, match=message):
-        read_images(tmp_path, IMAGE_SIZE, 17)
+        read_images(tmp_path, CLIP.image_processor, SIZES)
 
 
 def test_preparation_that_is_missing_or_contradicts_itself(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no preprocessor_config\.json"):
-        read_images(tmp_path, IMAGE_SIZE, 17)
+        read_images(tmp_path, CLIP.image_processor, SIZES)
     write_json(tmp_path / "preprocessor_config.json", PREPROCESSOR)
     write_json(tmp_path / "processor_config.json", {"image_processor": PREPROCESSOR | {"size": 40}})
     with pytest.raises(CheckpointError, match=r"that is not that of preprocessor_config\.json"):
-        read_images(tmp_path, IMAGE_SIZE, 17)
+        read_images(tmp_path, CLIP.image_processor, SIZES)
 
 
 def test_images_that_differ_fail_the_export(tmp_path, monkeypatch):
     checkpoint = write_clip(tmp_path / "clip")
-    reference = verify.sentence_transformers_reference
+    reference = parity.sentence_transformers_reference
 
     def wrong(checkpoint, max_seq_length):
         right = reference(checkpoint, max_seq_length)
@@ -324,7 +331,7 @@ def test_images_that_differ_fail_the_export(tmp_path, monkeypatch):
 
         return type(right)(right.name, encode)
 
-    monkeypatch.setattr(verify, "sentence_transformers_reference", wrong)
+    monkeypatch.setattr(parity, "sentence_transformers_reference", wrong)
     with pytest.raises(ParityError, match="worst on 'image "):
         quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32",))
     assert not (tmp_path / "artifact").exists()

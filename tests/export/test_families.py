@@ -1,10 +1,10 @@
-"""Every family of text models, small: exported by the pipeline, and compared with sentence-transformers."""
+"""Every family of text models, in small: the pipeline's vectors are those of sentence-transformers."""
 
 import numpy as np
 import pytest
 from embedder_export import pipeline
 from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.verify.verify import measure
+from embedder_export.verify.compare import measure
 from sentence_transformers import SentenceTransformer
 
 import embedder
@@ -27,7 +27,12 @@ PROMPTS = ["Represent the Science title: ", "query: ", "日本語 ", "x " * 200]
 def pair(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("family")
     checkpoint = families.seeded(request.param.make, directory / request.param.name)
-    pipeline.export(read_checkpoint(str(checkpoint)), directory / "artifact", lambda line: None, dtypes=("fp32",))
+    pipeline.export(
+        read_checkpoint(str(checkpoint)),
+        directory / "artifact",
+        lambda line: None,
+        pipeline.ExportSettings(dtypes=("fp32",)),
+    )
     reference = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
     return embedder.Embedder(directory / "artifact", provider="cpu"), reference
 
@@ -83,7 +88,10 @@ def test_without_the_real_tokenizers(make, tmp_path, monkeypatch):
     monkeypatch.setattr(families, "TOKENIZERS", tmp_path / "nowhere")
     checkpoint = families.seeded(make, tmp_path / "small")
     assert pipeline.export(
-        read_checkpoint(str(checkpoint)), tmp_path / "artifact", lambda line: None, dtypes=("fp32",)
+        read_checkpoint(str(checkpoint)),
+        tmp_path / "artifact",
+        lambda line: None,
+        pipeline.ExportSettings(dtypes=("fp32",)),
     ).parity
 
 
@@ -93,5 +101,8 @@ def test_tokenizer_in_sentencepieces_own_format(tmp_path):
     (checkpoint / "tokenizer.json").unlink()
     assert (checkpoint / "spiece.model").exists()
     assert pipeline.export(
-        read_checkpoint(str(checkpoint)), tmp_path / "artifact", lambda line: None, dtypes=("fp32",)
+        read_checkpoint(str(checkpoint)),
+        tmp_path / "artifact",
+        lambda line: None,
+        pipeline.ExportSettings(dtypes=("fp32",)),
     ).parity

@@ -7,8 +7,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from embedder_export.checkpoint.modules import (
-    POOLING_MODES,
+from embedder_export.checkpoint.layers import (
     SENTENCE,
     TOKENS,
     Dense,
@@ -22,7 +21,8 @@ from embedder_export.checkpoint.modules import (
 from embedder_export.errors import CheckpointError
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.operators import ACTIVATIONS
-from embedder_export.head.head import add_head
+from embedder_export.head.heads import add_head
+from embedder_export.head.poolings import POOLINGS
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
@@ -41,7 +41,7 @@ BIAS = GENERATOR.normal(size=5).astype(np.float32)
 
 def run(directory: Path, layers, ids, mask, pooling_mask=None) -> np.ndarray:
     model = tiny_body()
-    dimension = add_head(model.graph, layers, DIMENSION)
+    (output,) = add_head(model.graph, layers, DIMENSION)
     path = save_graph(model, directory)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     feed = {"input_ids": ids, "attention_mask": mask}
@@ -49,7 +49,7 @@ def run(directory: Path, layers, ids, mask, pooling_mask=None) -> np.ndarray:
         feed["pooling_mask"] = pooling_mask
     (embeddings,) = session.run(["embedding"], feed)
     assert embeddings.dtype == np.float32
-    assert embeddings.shape == (len(ids), dimension)
+    assert embeddings.shape == (len(ids), *output.shape)
     return embeddings
 
 
@@ -68,9 +68,10 @@ RIGHT = (np.arange(6) < np.array([[6], [4], [1], [0], [3]])).astype(np.int64)
 
 
 LEFT = RIGHT[:, ::-1].copy()
+POOLING_MODES = tuple(POOLINGS)
 
 
-# Not by position and padded on the left: they count from the padding's start, which is not what the text has alone.
+# Not weightedmean with padding on the left: sentence-transformers then counts positions from the padding's start.
 @pytest.mark.parametrize(
     ("mode", "mask"),
     [(mode, RIGHT) for mode in POOLING_MODES] + [(mode, LEFT) for mode in POOLING_MODES if mode != "weightedmean"],

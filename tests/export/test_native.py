@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import onnx
@@ -11,14 +11,15 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
-from embedder_export.body import native
-from embedder_export.body.body import Body
+from embedder_export.body.contract import Body
 from embedder_export.body.convert import check_converter, convert_bodies
-from embedder_export.body.native.network import bucket
-from embedder_export.body.native.settings import ACTIVATION_NAMES, DERIVED
-from embedder_export.body.traced import trace_body
+from embedder_export.body.native import build_bodies
+from embedder_export.body.network import bucket
+from embedder_export.body.traced import trace_text_encoder
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
+from embedder_export.families.settings import ACTIVATION_NAMES, DERIVED
+from embedder_export.families.table import FAMILIES as EXPORTED
 from embedder_export.graph.files import save_graph
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,7 +91,7 @@ VARIATIONS = [
 
 
 def write_model(family: str, directory, **changes) -> PreTrainedModel:
-    """A random model in the directory of a checkpoint, of which the tokenizer does not matter here."""
+    """Write a random model into the directory of a checkpoint. Its tokenizer does not matter here."""
     model_class, config_class, sizes = FAMILIES[family]
     torch.manual_seed(0)
     model = model_class(config_class(attn_implementation="eager", **(sizes | changes)))
@@ -108,11 +109,11 @@ def session_of(body: Body, directory):
 
 
 def native_session(checkpoint, directory):
-    return session_of(native.build_bodies(read_checkpoint(str(checkpoint)))["text"], directory)
+    return session_of(build_bodies(read_checkpoint(str(checkpoint)))["text"], directory)
 
 
 def batches(pad: int):
-    """Token ids and masks: a batch of several lengths, with the padding's id inside of a text, and one text alone."""
+    """Yield ids and masks: a batch of several lengths, with the padding's id inside a text; and single texts."""
     generator = np.random.default_rng(0)
     for rows, length in ((4, 20), (1, 1), (1, LENGTH)):
         ids = generator.integers(0, ROWS, (rows, length))
@@ -121,7 +122,7 @@ def batches(pad: int):
 
 
 def assert_same(session, expected, pad: int):
-    """`expected`: another session, or a model of transformers."""
+    """Compare with `expected`, another session or a model of transformers."""
     for ids, mask in batches(pad):
         feed = {"input_ids": ids, "attention_mask": mask}
         (ours,) = session.run(None, feed)
@@ -149,19 +150,19 @@ def test_same_token_vectors_as_transformers(tmp_path, family, changes):
 def test_same_token_vectors_as_optimums_graph(tmp_path, family):
     model = write_model(family, tmp_path / "checkpoint")
     checkpoint = read_checkpoint(str(tmp_path / "checkpoint"))
-    theirs, ours = trace_body(checkpoint, tmp_path / "traced"), native.build_bodies(checkpoint)["text"]
+    theirs, ours = trace_text_encoder(checkpoint, tmp_path / "traced"), build_bodies(checkpoint)["text"]
     assert replace(ours, forms=()) == replace(theirs, forms=())
     assert_same(session_of(ours, tmp_path / "ours"), session_of(theirs, tmp_path / "theirs"), pad_id(model))
 
 
 def test_fewer_nodes_and_no_copies_of_weights(tmp_path):
-    """ALBERT's layers share theirs, and so do they in the file."""
+    """ALBERT's layers share their weights, also in the file."""
     write_model("albert", tmp_path / "checkpoint", num_hidden_layers=8)
-    body = native.build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
+    body = build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
     _, model = next(iter(body.forms))
     assert len(model.graph) < 8 * 25
     save_graph(model, tmp_path / "graph")
-    # Small tensors lie by pages.
+    # Each small tensor fills a page.
     assert (tmp_path / "graph/model.onnx.data").stat().st_size < 20 * 4096
 
 
@@ -180,7 +181,7 @@ def test_weights_in_parts(tmp_path, safe):
     model.save_pretrained(tmp_path / "checkpoint", max_shard_size="20KB", safe_serialization=safe)
     assert len(list((tmp_path / "checkpoint").glob("*-of-*"))) > 1
     assert_same(native_session(tmp_path / "checkpoint", tmp_path / "graph"), model, 0)
-    # transformers makes up what is in a file, but not in the index.
+    # transformers fills weights that the index lacks with random numbers, even if a file has them.
     (index,) = (tmp_path / "checkpoint").glob("*.index.json")
     names = json.loads(index.read_text())["weight_map"]
     del names["encoder.final_layer_norm.weight"]
@@ -240,8 +241,8 @@ PARTS = [
 
 @pytest.mark.parametrize(("family", "model_class", "name"), PARTS)
 def test_weights_with_and_without_the_prefix(tmp_path, family, model_class, name):
-    """Versions of transformers differ in which of two they take, unless it is of a part that is not used."""
-    prefix = native.FAMILIES[family].prefix
+    """Of two weights of one name, versions of transformers take different ones. Unused parts do not count."""
+    prefix = EXPORTED[family].prefix
     write_checkpoint(tmp_path / "checkpoint")
     model = model_class(FAMILIES[family][1](**SIZES)).eval()
     model.save_pretrained(tmp_path / "checkpoint")
@@ -285,7 +286,7 @@ def test_weights_that_do_not_fit(tmp_path, change, error, message):
     write_model("bert", tmp_path / "checkpoint")
     change_weights(tmp_path / "checkpoint", change)
     with pytest.raises(error, match=message):
-        native.build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
+        build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
 
 
 @pytest.mark.parametrize(
@@ -327,24 +328,24 @@ def test_settings_that_no_builder_honours(tmp_path, family, changes, message):
     write_model(family, tmp_path / "checkpoint")
     edit_json(tmp_path / "checkpoint/config.json", **changes)
     with pytest.raises(NotNativeError, match=message):
-        native.build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
+        build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_other_names_of_settings_are_those_of_transformers(family):
     known = FAMILIES[family][1].attribute_map.items()
-    assert native.FAMILIES[family].aliases == dict(known)
+    assert EXPORTED[family].aliases == dict(known)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_defaults_are_those_of_transformers(family):
     config = FAMILIES[family][1]()
-    for name, setting in native.FAMILIES[family].settings.items():
-        if setting.default not in (None, DERIVED):  # what a configuration need not have at all
-            assert setting.default == getattr(config, name), name
+    for field in fields(EXPORTED[family].settings):
+        if field.default not in (None, DERIVED):  # what a configuration need not have at all
+            assert field.default == getattr(config, field.name), field.name
 
 
-# What transformers' configurations know beyond what the builders read, and why it changes no token vector.
+# Settings of transformers that the builders do not read, and why they change no token vector.
 TRAINING = {
     "attention_dropout", "attention_probs_dropout_prob", "dropout", "dropout_rate", "hidden_dropout_prob",
     "initializer_factor", "initializer_range", "qa_dropout", "seq_classif_dropout", "classifier_dropout",
@@ -358,12 +359,12 @@ OTHER_HEADS_AND_DECODERS = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_setting_that_a_model_reads_is_honoured_or_inert(family):
-    """A new one in a newer transformers has to be looked at."""
+    """This fails if a newer transformers has a new setting. Somebody then has to look at it."""
     own = FAMILIES[family][1]().to_diff_dict().keys() | FAMILIES[family][1]().to_dict().keys()
     general = BertConfig.__base__().to_dict().keys()
-    # What a padding's id changes is a row of the table of words in training, but for RoBERTa's positions.
+    # The padding's id acts in training alone, except in RoBERTa, which counts positions from it.
     inert = TRAINING | OTHER_HEADS_AND_DECODERS | {"model_type", "pad_token_id"}
-    assert own - general - inert - native.FAMILIES[family].settings.keys() == set()
+    assert own - general - inert - {field.name for field in fields(EXPORTED[family].settings)} == set()
 
 
 @given(st.integers(4, 80), st.integers(1, 400))
@@ -385,7 +386,7 @@ def test_buckets_of_mpnet():
 
 @pytest.fixture
 def relative_key_bert(tmp_path):
-    """A checkpoint that no builder honours, and optimum does."""
+    """A checkpoint that optimum can convert and no builder can."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     edit_json(checkpoint / "config.json", position_embedding_type="relative_key")
     change_weights(checkpoint, lambda weights: weights | {
@@ -420,10 +421,10 @@ def test_torchs_own_format_where_torch_is_not_installed(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path / "checkpoint", safe_serialization=False)
     (tmp_path / "checkpoint/model.safetensors").unlink(missing_ok=True)
     checkpoint = read_checkpoint(str(tmp_path / "checkpoint"))
-    assert_same(session_of(native.build_bodies(checkpoint)["text"], tmp_path / "graph"), model, 0)
+    assert_same(session_of(build_bodies(checkpoint)["text"], tmp_path / "graph"), model, 0)
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(NeedsTorchError, match=r"pytorch_model\.bin is in torch's own format: that needs torch"):
-        native.build_bodies(checkpoint)["text"]
+        build_bodies(checkpoint)["text"]
 
 
 def test_weights_behind_a_link(tmp_path):
@@ -443,7 +444,7 @@ def test_weights_with_another_name(tmp_path):
 
 
 def test_longer_than_the_table_of_positions(tmp_path):
-    """The runtime cuts a text before; a graph that is asked all the same fails."""
+    """The runtime truncates texts first. A graph that is given more tokens fails."""
     for family in ("bert", "roberta", "mpnet", "albert"):
         write_model(family, tmp_path / family)
         session = native_session(tmp_path / family, tmp_path / f"{family}-graph")
@@ -453,9 +454,9 @@ def test_longer_than_the_table_of_positions(tmp_path):
 
 
 def test_graph_is_valid(tmp_path):
-    """By onnx's own checker, but for onnxruntime's operators, which it does not know."""
+    """onnx's checker accepts it. The checker ignores onnxruntime's own operators."""
     write_model("t5", tmp_path / "checkpoint")
-    body = native.build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
+    body = build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
     _, model = next(iter(body.forms))
     path = save_graph(model, tmp_path / "graph")
     onnx.checker.check_model(path)

@@ -1,4 +1,4 @@
-"""The export from end to end, on small random checkpoints: the vectors are those of sentence-transformers."""
+"""The export from end to end: vectors of small random checkpoints are those of sentence-transformers."""
 
 import shutil
 from pathlib import Path
@@ -12,7 +12,8 @@ from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, OutputError, ParityError
 from embedder_export.tokenizer.convert import convert_tokenizer
-from embedder_export.write.write import staged
+from embedder_export.tokenizer.limits import ModelLimits
+from embedder_export.write.output import staged
 from transformers import BertModel, Qwen2Config, Qwen2ForCausalLM
 
 import embedder
@@ -37,8 +38,10 @@ PROMPTS = {"query": "find: ", "passage": ""}
 
 
 def export(model, output, **options):
-    """In fp32 alone, for int8 takes seconds and has tests of its own."""
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, dtypes=("fp32",), **options)
+    """Export in fp32 alone. int8 takes seconds and has its own tests."""
+    return pipeline.export(
+        read_checkpoint(str(model)), output, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",), **options)
+    )
 
 
 def reference(checkpoint, texts, **options):
@@ -144,7 +147,7 @@ def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, 
     prepack(open_artifact(output))
     export(checkpoint, output)
     assert not (output / "model.int8.onnx").exists()
-    assert not (output / "optimized").exists()
+    assert not (output / "prepacked").exists()
     assert list(tmp_path.iterdir()) == [output]
 
     (output / "thesis.txt").write_text("years of work")
@@ -185,7 +188,7 @@ def test_old_artifact_survives_a_swap_that_fails(artifact, tmp_path, monkeypatch
     rename = Path.rename
 
     def fail(path, target):
-        if Path(target) == output and not path.name.endswith("-old"):
+        if Path(target) == output and not path.name.endswith("-old.partial"):
             raise OSError(5, "Input/output error")
         return rename(path, target)
 
@@ -244,14 +247,14 @@ def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_pa
     ],
 )
 def test_limit(tmp_path, limit, changes, expected):
-    """The checkpoint's own before the tokenizer's; never more than the 64 positions that there are."""
+    """The checkpoint's limit counts before the tokenizer's. Neither exceeds the 64 positions of the model."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", transformer={"max_seq_length": limit})
     edit_json(checkpoint / "tokenizer_config.json", **changes)
     assert export(checkpoint, tmp_path / "artifact").tokenizer.max_seq_length == expected
 
 
 def test_repository_of_transformers_alone(tmp_path):
-    """No modules.json: mean pooling, and what only sentence-transformers' own files say does not hold."""
+    """Without modules.json, tokens are pooled by their mean, and sentence-transformers' other files do not count."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"prompts": {"query": "find: "}})
     (checkpoint / "modules.json").unlink()
     manifest = export(checkpoint, tmp_path / "artifact")
@@ -274,7 +277,7 @@ def test_truncated_dimensions(tmp_path):
 
 
 def test_left_padding(tmp_path):
-    """Of a BERT padded on the left sentence-transformers' vectors depend on the batch: the ones alone are ours."""
+    """sentence-transformers' vectors depend on the batch here. Ours are those of each text alone."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     edit_json(checkpoint / "tokenizer_config.json", padding_side="left")
     export(checkpoint, tmp_path / "artifact")
@@ -327,7 +330,7 @@ def test_by_optimum(checkpoint, tmp_path):
 
 
 def test_graph_too_large_to_be_fused(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(fuse, "_MOST_BYTES", 0)
+    monkeypatch.setattr(fuse, "_MAX_FUSED_BYTES", 0)
     manifest = export(checkpoint, tmp_path / "artifact", converter="optimum")
     assert manifest.graphs[0].form == "traced"
 
@@ -339,11 +342,11 @@ def test_form_that_the_fusions_do_not_know(checkpoint, tmp_path, monkeypatch):
 
 
 def test_no_limit_anywhere(tmp_path):
-    """A T5 counts no positions, so that sentence-transformers takes texts of any length; here there is an end."""
+    """A T5 has no positions, so sentence-transformers takes texts of any length. Here there is a limit."""
     checkpoint = families.seeded(families.instructor, tmp_path / "t5")
     write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": None})
     edit_json(checkpoint / "tokenizer_config.json", model_max_length=None)
-    assert convert_tokenizer(read_checkpoint(str(checkpoint)), None, None).max_seq_length == 8192
+    assert convert_tokenizer(read_checkpoint(str(checkpoint)), ModelLimits()).max_seq_length == 8192
 
 
 def test_causal_language_model_alone_is_pooled_by_its_last_token(tmp_path):

@@ -19,8 +19,10 @@ from tests.tiny import tiny_body
 
 
 def export(model, output, **options):
-    """In fp32 alone, for int8 takes seconds and has tests of its own."""
-    return pipeline.export(read_checkpoint(str(model)), output, lambda line: None, dtypes=("fp32",), **options)
+    """Export in fp32 alone. int8 takes seconds and has its own tests."""
+    return pipeline.export(
+        read_checkpoint(str(model)), output, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",), **options)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +192,7 @@ def trace_body_that_needs_pixels(model, onnx_config, path):
     ],
 )
 def test_checkpoint_that_optimum_cannot_do(checkpoint, tmp_path, monkeypatch, trace, message):
-    monkeypatch.setattr(traced, "_trace", trace)
+    monkeypatch.setattr(traced, "_export", trace)
     with pytest.raises(CheckpointError, match=message):
         export(checkpoint, tmp_path / "artifact", converter="optimum")
 

@@ -8,16 +8,17 @@ import onnx
 import onnx_ir as ir
 import pytest
 from embedder_export.body import traced
-from embedder_export.checkpoint.modules import Pooling
+from embedder_export.checkpoint.layers import Pooling
 from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.dtype import choose
-from embedder_export.dtype.samples import parity_sentences, text_samples
+from embedder_export.dtype import timing
+from embedder_export.dtype.fp32 import choose_form
 from embedder_export.errors import CheckpointError, ParityError
 from embedder_export.graph.files import save_graph, weights_of
 from embedder_export.graph.operators import Operators
-from embedder_export.head.head import add_head
+from embedder_export.head.heads import add_head
+from embedder_export.samples.texts import parity_sentences, text_samples
 from embedder_export.tokenizer.convert import ConvertedTokenizer
-from embedder_export.verify.verify import compare
+from embedder_export.verify.compare import compare
 
 from tests.checkpoints import write_checkpoint
 from tests.tiny import DIMENSION, TABLE, tiny_body, tiny_tokenizer
@@ -47,7 +48,7 @@ def test_a_graph_without_large_weights_has_an_empty_file_of_them(tmp_path):
 
 
 def test_constants_of_nodes_come_back_into_the_graph(tmp_path, monkeypatch):
-    """Where optimum writes a graph past 2 GB it puts those into files as well."""
+    """In graphs past 2 GB, optimum moves constants of nodes into files too."""
 
     def trace(model, onnx_config, path):
         body = ir.to_proto(tiny_body())
@@ -56,9 +57,9 @@ def test_constants_of_nodes_come_back_into_the_graph(tmp_path, monkeypatch):
         options = {"save_as_external_data": True, "size_threshold": 100, "convert_attribute": True}
         onnx.save_model(body, path, location="data", **options)
 
-    monkeypatch.setattr(traced, "_trace", trace)
+    monkeypatch.setattr(traced, "_export", trace)
     checkpoint = read_checkpoint(str(write_checkpoint(tmp_path / "checkpoint")))
-    body = traced.trace_body(checkpoint, tmp_path / "body")
+    body = traced.trace_text_encoder(checkpoint, tmp_path / "body")
     _, model = next(iter(body.forms))
     saved = onnx.load(save_graph(model, tmp_path / "graph"))
     tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in saved.graph.initializer}
@@ -74,7 +75,7 @@ def test_weights_that_end_too_soon(tmp_path):
 
 
 def form(directory, scale=1.0, extra_nodes=0):
-    """The tiny graph, with its table scaled, and some nodes that do nothing."""
+    """Write the tiny graph with a scaled table and some nodes that do nothing."""
     model = tiny_body(TABLE * np.float32(scale))
     add_head(model.graph, (Pooling(("mean",), True),), DIMENSION)
     op = Operators(model.graph, "nothing")
@@ -85,14 +86,14 @@ def form(directory, scale=1.0, extra_nodes=0):
 
 def chosen(forms):
     tokenizer = ConvertedTokenizer(tiny_tokenizer().to_str(), 16, 0, ())
-    return choose.choose_form(forms, text_samples(tokenizer).batches, lambda line: None)
+    return choose_form(forms, text_samples(tokenizer).batches, lambda line: None)
 
 
 def test_a_draw_goes_to_the_smallest_graph(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "_seconds", lambda session, feed: 0.01)
+    monkeypatch.setattr(timing, "_seconds", lambda session, feed: 0.01)
     full = form(tmp_path / "full", extra_nodes=1)
     choice = chosen({"traced": form(tmp_path / "traced", extra_nodes=2), "full": full})
-    assert (choice.form, choice.graph) == ("full", full)
+    assert (choice.form, choice.path) == ("full", full)
     assert [(candidate.name, candidate.milliseconds) for candidate in choice.candidates] == [
         ("traced", 10),
         ("full", 10),
@@ -101,13 +102,13 @@ def test_a_draw_goes_to_the_smallest_graph(tmp_path, monkeypatch):
 
 def test_the_fastest_form_is_kept(tmp_path, monkeypatch):
     seconds = iter([0.010, 0.020] * 1000)
-    monkeypatch.setattr(choose, "_seconds", lambda session, feed: next(seconds))
+    monkeypatch.setattr(timing, "_seconds", lambda session, feed: next(seconds))
     choice = chosen({"traced": form(tmp_path / "traced", extra_nodes=9), "full": form(tmp_path / "full")})
     assert choice.form == "traced"
 
 
 def test_a_form_with_other_embeddings_is_dropped(tmp_path, monkeypatch):
-    monkeypatch.setattr(choose, "_seconds", lambda session, feed: 0.01)
+    monkeypatch.setattr(timing, "_seconds", lambda session, feed: 0.01)
     forms = {
         "traced": form(tmp_path / "traced", extra_nodes=9),
         "wrong": form(tmp_path / "wrong", scale=1.01),
@@ -130,14 +131,14 @@ def test_a_form_that_onnxruntime_cannot_do_is_dropped(tmp_path):
     traced = form(tmp_path / "traced", extra_nodes=9)
     choice = chosen({"traced": traced, "broken": broken, "wrong": wrong})
     assert [candidate.name for candidate in choice.candidates] == ["traced"]
-    with pytest.raises(CheckpointError, match="cannot load the graph that was made"):
+    with pytest.raises(CheckpointError, match="the checkpoint is not usable: onnxruntime cannot load it"):
         chosen({"traced": broken, "wrong": wrong})
 
 
 def test_token_ids_that_the_graph_has_no_row_for(tmp_path):
     body = tiny_body(TABLE[:5])
     add_head(body.graph, (Pooling(("mean",), True),), DIMENSION)
-    with pytest.raises(CheckpointError, match=r"cannot run the graph that was made: .*out of data bounds"):
+    with pytest.raises(CheckpointError, match=r"is not usable: onnxruntime cannot run it: .*out of data bounds"):
         chosen({"traced": save_graph(body, tmp_path / "traced"), "full": form(tmp_path / "full")})
 
 

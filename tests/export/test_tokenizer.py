@@ -1,126 +1,30 @@
-"""The tokenizer read without transformers, held against what transformers itself makes of the same files."""
+"""The tokenizer read without transformers, compared with what transformers makes of the same files."""
 
 import json
-import shutil
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import transformers
-from embedder_export.checkpoint.read import Checkpoint
-from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
-from embedder_export.tokenizer.classes import CLASS_OF_MODEL
-from embedder_export.tokenizer.convert import convert_tokenizer
-from embedder_export.tokenizer.native import EffectiveTokenizer, read_natively
+from embedder_export.errors import NotNativeError
+from embedder_export.tokenizer.classes import CLASS_OF_5, CLASSES, usual_class
+from embedder_export.tokenizer.native import read_natively
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, normalizers, pre_tokenizers
 
-from tests import vocabularies
 from tests.checkpoints import edit_json, write_json
-from tests.families import TOKENIZERS
+from tests.tokenizer_files import (
+    BARE_CLASSES,
+    MAKERS,
+    assert_as_transformers,
+    assert_same,
+    copy_real,
+    token,
+    write_bare,
+    write_tokenizer,
+)
 
-ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-BARE_CLASSES = ["BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer", "MPNetTokenizer", "RobertaTokenizer"]
-TEXTS = [
-    "",
-    " ",
-    "The cat's HAT, e.g. 3.5 of them!",
-    "café ÉTÉ e\u0301te\u0301 Straße İ",
-    "中文字 and 日本語mixed 🙂👩‍👩‍👧",
-    "tab\there\n\nnew  lines \u00a0 \u200b ",
-    "[CLS] one [SEP] two [MASK] three[PAD] [UNK] [cls]",
-    "<s> one </s> two <mask> three<pad> <unk> <S>",
-    "  <mask>  [MASK]  ",
-    "<extra_id_0> sentinel <extra_id_99> <s>NOTUSED",
-    "new1 NEW1 xnew1x new2 , the [new3][NEW3] zz <new4> zz",
-]
-
-
-def byte_level_bpe() -> Tokenizer:
-    tokenizer = vocabularies.byte_level_bpe()
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=True)
-    return tokenizer
-
-
-def unigram() -> Tokenizer:
-    return vocabularies.unigram(ROBERTA_SPECIAL, "<s> $A </s>")
-
-
-MAKERS: dict[str, Callable[[], Tokenizer]] = {
-    "AlbertTokenizer": lambda: vocabularies.unigram(["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]),
-    "BertTokenizer": vocabularies.wordpiece,
-    "CLIPTokenizer": vocabularies.clip,
-    "CamembertTokenizer": unigram,
-    "DistilBertTokenizer": vocabularies.wordpiece,
-    "ElectraTokenizer": vocabularies.wordpiece,
-    "MPNetTokenizer": lambda: vocabularies.wordpiece(["<s>", "<pad>", "</s>", "[UNK]", "<mask>"], "<s> $A </s>"),
-    "PreTrainedTokenizer": vocabularies.wordpiece,
-    "RobertaTokenizer": byte_level_bpe,
-    "T5Tokenizer": lambda: vocabularies.unigram(["<pad>", "</s>", "<unk>"], "$A </s>"),
-    "XLMRobertaTokenizer": unigram,
-}
-
-
-def write_tokenizer(
-    directory: Path, kind: str, config: dict[str, object] | None = None, *, tokenizer: Tokenizer | None = None
-) -> Path:
-    """A directory of the class `kind`, which only tokenizer_config.json names, with tokenizer.json."""
-    directory.mkdir(parents=True, exist_ok=True)
-    (tokenizer or MAKERS[kind]()).save(str(directory / "tokenizer.json"))
-    write_json(directory / "tokenizer_config.json", {"tokenizer_class": kind} | (config or {}))
-    return directory
-
-
-def write_bare(directory: Path, kind: str, config: dict[str, object] | None = None) -> Path:
-    """The same with vocab.txt, or vocab.json and merges.txt, for tokenizer.json."""
-    write_tokenizer(directory, kind, config)
-    model = json.loads((directory / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    (directory / "tokenizer.json").unlink()
-    if model["type"] == "BPE":
-        write_json(directory / "vocab.json", model["vocab"])
-        merges = [" ".join(merge) for merge in model["merges"]]
-        (directory / "merges.txt").write_text("\n".join(["#version: 0.2", *merges, merges[0], ""]), encoding="utf-8")
-    else:
-        (directory / "vocab.txt").write_text("".join(f"{word}\n" for word in model["vocab"]), encoding="utf-8")
-    return directory
-
-
-def assert_same(native: EffectiveTokenizer, judge: transformers.PreTrainedTokenizerFast) -> None:
-    assert native.special_ids == tuple(sorted(judge.all_special_ids))
-    assert native.pad_id == judge.pad_token_id
-    assert native.model_max_length == judge.model_max_length
-    assert native.has_token_types == ("token_type_ids" in judge.model_input_names)
-    assert native.truncation_side == judge.truncation_side
-    assert native.splits_special_tokens == judge.split_special_tokens
-    ours, theirs = (json.loads(backend.to_str()) for backend in (native.backend, judge.backend_tokenizer))
-    for content in (ours, theirs):  # for texts in pairs, which are not embedded
-        (content["post_processor"] or {}).pop("pair", None)
-    assert ours == theirs
-    # As the runtime has them, which reads them from JSON once more.
-    ours, theirs = (Tokenizer.from_str(backend.to_str()) for backend in (native.backend, judge.backend_tokenizer))
-    for text in TEXTS:
-        assert ours.encode(text).ids == theirs.encode(text).ids
-
-
-def assert_as_transformers(directory: Path) -> EffectiveTokenizer:
-    native = read_natively(directory)
-    assert_same(native, transformers.AutoTokenizer.from_pretrained(directory))
-    return native
-
-
-def checkpoint_of(directory: Path, **fields: object) -> Checkpoint:
-    return Checkpoint(directory, directory, "small", None, "", (), **fields)
-
-
-def token(content: str, **options: bool) -> dict[str, object]:
-    """A token with its options, as special_tokens_map.json and added_tokens_decoder have it."""
-    defaults = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
-    return {"content": content} | defaults | options
-
-
+MODEL_TYPES = ["albert", "bert", "camembert", "clip", "distilbert", "electra", "mpnet", "roberta", "t5", "xlm-roberta"]
 CONFIGS = [
     {},
     {"do_lower_case": True, "tokenize_chinese_chars": False, "strip_accents": True},
@@ -143,6 +47,10 @@ CONFIGS = [
 ]
 
 
+def test_every_class_has_a_small_tokenizer_here():
+    assert {*MAKERS} == {*CLASSES} - {CLASS_OF_5}  # test_tokenizer_of_transformers_5 has the last one
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: ",".join(config) or "none")
 @pytest.mark.parametrize("kind", sorted(MAKERS))
 def test_each_class_with_each_setting(tmp_path, kind, config):
@@ -161,10 +69,10 @@ def test_class_of_transformers_is_meant(tmp_path, kind):
     assert type(judge).__name__ == kind.removesuffix("Fast") + "Fast"
 
 
-@pytest.mark.parametrize("model_type", sorted(CLASS_OF_MODEL))
+@pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("config", [None, {}, {"tokenizer_class": None}])
 def test_class_by_the_model(tmp_path, model_type, config):
-    directory = write_tokenizer(tmp_path, CLASS_OF_MODEL[model_type])
+    directory = write_tokenizer(tmp_path, usual_class(model_type))
     write_json(directory / "config.json", {"model_type": model_type, "tokenizer_class": None})
     if config is None:
         (directory / "tokenizer_config.json").unlink()
@@ -250,91 +158,6 @@ def test_sentinels_of_t5(tmp_path, extra_ids, additional):
             read_natively(directory)
     else:
         assert_as_transformers(directory)
-
-
-# What transformers 5 adds to any tokenizer_config.json, in which special tokens are names alone.
-OF_5 = {"backend": "tokenizers", "is_local": True, "local_files_only": True, "mask_token": "[MASK]"}
-SENTINELS = [f"<extra_id_{at}>" for at in range(100)]
-
-
-def assert_as_of_old(directory: Path, **changes: object) -> EffectiveTokenizer:
-    """The tokenizer of a directory of transformers 5 is what transformers 4 makes of it with `changes`."""
-    native = read_natively(directory)
-    edit_json(directory / "tokenizer_config.json", **({"extra_special_tokens": {}} | changes))
-    assert_same(native, transformers.AutoTokenizer.from_pretrained(directory))
-    return native
-
-
-@pytest.mark.parametrize("tokens", [[], ["new1", "[new3]"], ["the", "<s>", "<extra_id_0>"]])
-@pytest.mark.parametrize("kind", sorted(MAKERS))
-def test_list_of_special_tokens_of_transformers_5(tmp_path, kind, tokens):
-    directory = write_tokenizer(tmp_path, kind, OF_5 | {"extra_special_tokens": tokens, "extra_ids": 100})
-    assert_as_of_old(directory, additional_special_tokens=tokens, extra_ids=0)
-
-
-def test_sentinels_of_t5_in_transformers_5(tmp_path):
-    config = OF_5 | {"extra_special_tokens": SENTINELS, "extra_ids": 100}
-    assert_as_of_old(write_tokenizer(tmp_path, "T5Tokenizer", config), additional_special_tokens=SENTINELS)
-
-
-@pytest.mark.parametrize("saved", [True, False])
-@pytest.mark.parametrize("config", [{}, {"add_prefix_space": True}, {"extra_special_tokens": ["new1"]}])
-@pytest.mark.parametrize("maker", ["BertTokenizer", "RobertaTokenizer", "T5Tokenizer"])
-def test_general_class_of_transformers_5(tmp_path, maker, config, saved):
-    """It is transformers 4's but for two things: it leaves the prefix space alone, and gives no token types."""
-    tokenizer = MAKERS[maker]()
-    if maker == "RobertaTokenizer":
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=saved)
-    config = OF_5 | {"pad_token": "new2"} | config
-    native = assert_as_of_old(
-        write_tokenizer(tmp_path, "TokenizersBackend", config, tokenizer=tokenizer),
-        tokenizer_class="PreTrainedTokenizerFast",
-        additional_special_tokens=config.get("extra_special_tokens"),
-        add_prefix_space=saved,
-        model_input_names=["input_ids", "attention_mask"],
-    )
-    assert not native.has_token_types
-
-
-def test_what_transformers_5_left_of_an_older_checkpoint(tmp_path):
-    """Where it writes over one, special_tokens_map.json stays, and says the same."""
-    tokenizer = MAKERS["BertTokenizer"]()
-    tokenizer.add_special_tokens([AddedToken("[MASK]", rstrip=True), "new1"])
-    config = OF_5 | {"extra_special_tokens": ["new1"]}
-    directory = write_tokenizer(tmp_path, "BertTokenizer", config, tokenizer=tokenizer)
-    special = {"mask_token": token("[MASK]", lstrip=True), "additional_special_tokens": ["new1"]}
-    write_json(directory / "special_tokens_map.json", special)
-    assert_as_of_old(directory, additional_special_tokens=["new1"])
-    edit_json(directory / "tokenizer_config.json", extra_special_tokens=["new1", "new2"])
-    with pytest.raises(NotNativeError, match=r"both additional_special_tokens and extra_special_tokens"):
-        read_natively(directory)
-
-
-@pytest.mark.parametrize("kind", ["BertTokenizer", "TokenizersBackend"])
-@pytest.mark.parametrize(
-    ("config", "files", "reason"),
-    [
-        ({"mask_token": token("x") | {"__type": "AddedToken"}}, {}, "tokens in the form of transformers 4"),
-        ({"extra_special_tokens": [token("x") | {"__type": "AddedToken"}]}, {}, "tokens in the form of transformers 4"),
-        ({"added_tokens_decoder": {}}, {}, "tokens in the form of transformers 4"),
-        ({}, {"added_tokens": {}}, "tokens in the form of transformers 4"),
-        ({}, {"special_tokens_map": {"mask_token": "[PAD]"}}, r"its special_tokens_map\.json"),
-        # Of a token that tokenizer.json does not have among the added ones.
-        ({}, {"special_tokens_map": {"mask_token": "[MASK]"}}, r"its special_tokens_map\.json"),
-        ({"image_token": "<image>"}, {}, "it has the setting image_token"),
-    ],
-)
-def test_what_transformers_5_does_not_write_is_unknown(tmp_path, kind, config, files, reason):
-    config = OF_5 | {"extra_special_tokens": []} | config
-    directory = write_tokenizer(tmp_path, kind, config, tokenizer=byte_level_bpe())
-    change_files(directory, **files)
-    with pytest.raises(NotNativeError, match=reason):
-        read_natively(directory)
-
-
-def test_transformers_5_without_tokenizer_json_is_unknown(tmp_path):
-    with pytest.raises(NotNativeError, match=r"it has no tokenizer\.json"):
-        read_natively(write_bare(tmp_path, "BertTokenizer", {"extra_special_tokens": ["a"]}))
 
 
 def written_by_slow(directory: Path, kind: str, tokens: list[AddedToken], *, special: bool = False) -> Path:
@@ -451,21 +274,6 @@ def test_any_added_tokens_of_a_bare_vocabulary(tmp_path_factory, kind, legacy, a
         assert_as_transformers(directory)
 
 
-def copied(directory: Path, *sources: str, config: dict[str, object] | None = None, model: str | None = None) -> Path:
-    if not TOKENIZERS.is_dir():
-        pytest.skip("the real tokenizers are not here (EMBEDDER_TEST_DATA names the directory of data)")
-    directory.mkdir()
-    for source in sources:
-        path = TOKENIZERS / source
-        for file in [path] if path.is_file() else path.glob("*.*"):
-            shutil.copy(file, directory)
-    if config is not None:
-        write_json(directory / "tokenizer_config.json", config)
-    if model is not None:
-        write_json(directory / "config.json", {"model_type": model})
-    return directory
-
-
 @pytest.mark.parametrize(
     ("sources", "changes"),
     [
@@ -483,7 +291,7 @@ def copied(directory: Path, *sources: str, config: dict[str, object] | None = No
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )
 def test_real_tokenizers(tmp_path, sources, changes):
-    assert_as_transformers(copied(tmp_path / "real", *sources, **changes))
+    assert_as_transformers(copy_real(tmp_path / "real", *sources, **changes))
 
 
 @pytest.mark.parametrize(
@@ -495,213 +303,8 @@ def test_real_tokenizers(tmp_path, sources, changes):
     ],
 )
 def test_real_vocabularies_of_slow_tokenizers(tmp_path, sources, kind):
-    source = copied(tmp_path / "real", *sources, config={"tokenizer_class": kind, "do_lower_case": False})
+    source = copy_real(tmp_path / "real", *sources, config={"tokenizer_class": kind, "do_lower_case": False})
     slow = transformers.AutoTokenizer.from_pretrained(source, use_fast=False)
     slow.add_tokens([AddedToken("the", lstrip=True)])
     slow.save_pretrained(tmp_path / "slow")
     assert_as_transformers(tmp_path / "slow")
-
-
-def test_real_t5_of_transformers_5(tmp_path):
-    config = OF_5 | {"tokenizer_class": "T5Tokenizer", "extra_special_tokens": SENTINELS, "extra_ids": 100}
-    del config["mask_token"]
-    directory = copied(tmp_path / "t5", "t5-small/tokenizer.json", config=config)
-    assert_as_of_old(directory, additional_special_tokens=SENTINELS)
-
-
-def test_sentencepiece_model_is_left_to_transformers(tmp_path):
-    directory = copied(tmp_path / "albert", "albert-base-v2")
-    with pytest.raises(NotNativeError, match="it has no tokenizer"):
-        read_natively(directory)
-    converted = convert_tokenizer(checkpoint_of(directory), 512, 512)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(directory)
-    assert Tokenizer.from_str(converted.json).encode("A héllo").ids == tokenizer("A héllo")["input_ids"]
-    tokenizer.save_pretrained(tmp_path / "fast")
-    assert_as_transformers(tmp_path / "fast")
-
-
-UNKNOWN = [
-    ({"tokenizer_class": "XLNetTokenizer"}, "its class 'XLNetTokenizer' is not known"),
-    ({"tokenizer_class": 3}, "its class 3 is not known"),
-    ({"do_lower_case": "yes"}, "it has 'yes' as do_lower_case"),
-    ({"strip_accents": 1}, "it has 1 as strip_accents"),
-    ({"split_special_tokens": "no"}, "it has 'no' as split_special_tokens"),
-    ({"model_max_length": "48"}, "it has '48' as model_max_length"),
-    ({"model_input_names": "token_type_ids"}, "it has 'token_type_ids' as model_input_names"),
-    ({"padding_side": None}, "it has None as padding_side"),
-    ({"truncation_side": "up"}, "it has 'up' as truncation_side"),
-    ({"mask_token": {"content": "x"}}, "it has the special token {'content': 'x'}"),
-    ({"mask_token": ""}, "it has the special token ''"),
-    ({"additional_special_tokens": "x"}, "it has 'x' as additional_special_tokens"),
-    ({"added_tokens_decoder": {"first": token("x")}}, "as added_tokens_decoder"),
-    ({"added_tokens_decoder": {"1": {"content": "x"}}}, "it has the token {'content': 'x'}"),
-    ({"added_tokens_decoder": {"1": token("x", other=True)}}, "it has the token"),
-    ({"extra_special_tokens": {"image_token": "<image>"}}, "it has extra_special_tokens that are not a list"),
-    ({"extra_special_tokens": None}, "it has extra_special_tokens that are not a list"),
-    ({"tokenizer_file": None}, "it has the setting tokenizer_file"),
-    ({"fast_tokenizer_files": ["tokenizer.4.0.0.json"]}, "it has the setting fast_tokenizer_files"),
-    ({"auto_map": {"AutoTokenizer": ["evil.Tokenizer", None]}}, "it has the setting auto_map"),
-]
-
-
-@pytest.mark.parametrize(("config", "reason"), UNKNOWN)
-def test_unusual_settings_are_unknown(tmp_path, config, reason):
-    with pytest.raises(NotNativeError) as error:
-        read_natively(write_tokenizer(tmp_path, "BertTokenizer", config))
-    assert reason in str(error.value)
-
-
-def change_files(directory: Path, **contents: object) -> None:
-    for name, content in contents.items():
-        write_json(directory / f"{name}.json", content)
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda d: (d / "vocab.txt").unlink(), "neither tokenizer.json nor a plain vocabulary"),
-        (lambda d: (d / "tokenizer.model").write_text(""), "and more than a vocabulary"),
-        (lambda d: change_files(d, added_tokens={"new1": 200}), "and more than a vocabulary"),
-        (lambda d: change_files(d, added_tokens={"new1": "200"}), "an unusual added_tokens.json"),
-        (lambda d: change_files(d, special_tokens_map={"cls_token": "new1"}), "its vocabulary has no cls_token"),
-        (lambda d: change_files(d, special_tokens_map={"cls_token": {"content": 3}}), "it has the token"),
-        (lambda d: edit_json(d / "tokenizer_config.json", do_basic_tokenize=False), "it has no basic tokenisation"),
-        (lambda d: edit_json(d / "tokenizer_config.json", tokenizer_class="T5Tokenizer"), "it has no tokenizer.json"),
-        (lambda d: edit_json(d / "tokenizer_config.json", tokenizer_class=None), "its class is not named"),
-    ],
-)
-def test_unusual_bare_vocabularies_are_unknown(tmp_path, change, reason):
-    directory = write_bare(tmp_path, "BertTokenizer")
-    write_json(directory / "config.json", {"model_type": "novel"})
-    change(directory)
-    with pytest.raises(NotNativeError, match=reason):
-        read_natively(directory)
-
-
-def test_bert_without_normalizer_is_unknown(tmp_path):
-    tokenizer = json.loads(vocabularies.wordpiece().to_str()) | {"normalizer": None}
-    directory = write_tokenizer(tmp_path, "BertTokenizer", tokenizer=Tokenizer.from_str(json.dumps(tokenizer)))
-    with pytest.raises(NotNativeError, match="it has no normaliser"):
-        read_natively(directory)
-
-
-def test_t5_with_prefix_space_is_unknown(tmp_path):
-    directory = write_tokenizer(tmp_path, "T5Tokenizer", {"add_prefix_space": True})
-    with pytest.raises(NotNativeError, match="unusual extra_ids, or add_prefix_space"):
-        read_natively(directory)
-
-
-def test_what_is_unknown_transformers_reads(tmp_path):
-    tokenizer = vocabularies.byte_level_bpe()
-    directory = write_tokenizer(tmp_path, "GPT2Tokenizer", {"pad_token": "<pad>"}, tokenizer=tokenizer)
-    converted = convert_tokenizer(checkpoint_of(directory), None, None)
-    judge = transformers.AutoTokenizer.from_pretrained(directory)
-    assert Tokenizer.from_str(converted.json).encode(TEXTS[2]).ids == judge(TEXTS[2])["input_ids"]
-    assert converted.pad_id == judge.pad_token_id
-    assert converted.special_ids == tuple(sorted(judge.all_special_ids))
-
-
-def test_what_is_unknown_needs_transformers(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    directory = write_tokenizer(tmp_path, "GPT2Tokenizer", tokenizer=vocabularies.byte_level_bpe())
-    message = r"^the tokenizer cannot be read here: its class 'GPT2Tokenizer' is not known: that needs torch"
-    with pytest.raises(NeedsTorchError, match=message + r".*pip install '\./export\[torch\]'"):
-        convert_tokenizer(checkpoint_of(directory), None, None)
-
-
-def test_slow_tokenizer_is_refused(tmp_path, monkeypatch):
-    slow = SimpleNamespace(from_pretrained=lambda *arguments, **options: SimpleNamespace(is_fast=False))
-    monkeypatch.setattr("transformers.AutoTokenizer", slow)
-    directory = write_tokenizer(tmp_path, "XLMTokenizer", tokenizer=vocabularies.byte_level_bpe())
-    with pytest.raises(CheckpointError, match="cannot be used: it is not a fast one, and transformers cannot make one"):
-        convert_tokenizer(checkpoint_of(directory), None, None)
-
-
-@pytest.mark.parametrize("kind", ["BertTokenizer", "BertJapaneseTokenizer"])
-def test_known_classes_alone_do_without_transformers(tmp_path, monkeypatch, kind):
-    monkeypatch.setitem(sys.modules, "transformers", None)
-    directory = write_tokenizer(tmp_path, kind, tokenizer=vocabularies.wordpiece())
-    if kind == "BertTokenizer":
-        assert convert_tokenizer(checkpoint_of(directory), 64, 64).max_seq_length == 64
-    else:
-        with pytest.raises(NeedsTorchError, match="its class 'BertJapaneseTokenizer' is not known"):
-            convert_tokenizer(checkpoint_of(directory), 64, 64)
-
-
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"truncation_side": "left"}, "it cuts long texts at their start, which is not supported"),
-        ({"split_special_tokens": True}, r"it splits special tokens \(split_special_tokens\), which is not supported"),
-        ({"model_max_length": 2}, "at most 2 tokens leave no place for a text beside 2 special tokens"),
-        ({"model_max_length": 0}, "a text can have no more than 0 tokens"),
-        ({"model_max_length": "48"}, ""),
-    ],
-)
-def test_what_the_runtime_cannot_do_is_refused(tmp_path, config, message):
-    directory = write_tokenizer(tmp_path, "BertTokenizer", config)
-    with pytest.raises(CheckpointError, match=f"^the tokenizer of small cannot be used: {message}"):
-        convert_tokenizer(checkpoint_of(directory), None, None)
-
-
-def test_token_types_are_refused_where_the_model_is_given_them(tmp_path):
-    tokenizer = vocabularies.wordpiece()
-    frame = [("[CLS]", 2), ("[SEP]", 3)]
-    tokenizer.post_processor = processors.TemplateProcessing(single="[CLS]:0 $A:1 [SEP]:1", special_tokens=frame)
-    with pytest.raises(CheckpointError, match="it gives other token types than 0, which is not supported"):
-        convert_tokenizer(checkpoint_of(write_tokenizer(tmp_path, "BertTokenizer", tokenizer=tokenizer)), None, None)
-    directory = write_tokenizer(tmp_path / "distilbert", "DistilBertTokenizer", tokenizer=tokenizer)
-    assert convert_tokenizer(checkpoint_of(directory), None, None).pad_id == 0
-
-
-@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"])
-def test_damaged_file(tmp_path, name):
-    directory = write_tokenizer(tmp_path, "BertTokenizer")
-    (directory / name).write_text("{", encoding="utf-8")
-    with pytest.raises(CheckpointError, match="the tokenizer of small cannot be used: "):
-        convert_tokenizer(checkpoint_of(directory), None, None)
-
-
-@pytest.mark.parametrize(
-    ("own", "config", "positions", "places", "limit"),
-    [
-        (None, {}, None, None, 8192),
-        (None, {"model_max_length": 48}, None, None, 48),
-        (None, {"model_max_length": 48}, 40, None, 40),
-        (None, {"model_max_length": 512}, 514, 512, 512),
-        (32, {"model_max_length": 16}, 16, None, 32),
-        (600, {}, 514, 512, 512),
-        (None, {}, 514, 512, 512),
-    ],
-)
-def test_limit(tmp_path, own, config, positions, places, limit):
-    directory = write_tokenizer(tmp_path, "BertTokenizer", config)
-    converted = convert_tokenizer(checkpoint_of(directory, max_seq_length=own), positions, places)
-    assert converted.max_seq_length == limit
-
-
-def test_own_limit_and_padding_are_taken_off(tmp_path):
-    tokenizer = vocabularies.wordpiece()
-    tokenizer.enable_truncation(8)
-    tokenizer.enable_padding(length=8)
-    directory = write_tokenizer(tmp_path, "BertTokenizer", tokenizer=tokenizer)
-    content = json.loads(convert_tokenizer(checkpoint_of(directory), None, None).json)
-    assert (content["truncation"], content["padding"]) == (None, None)
-
-
-@pytest.mark.parametrize("kind", ["BertTokenizer", "RobertaTokenizer"])
-def test_the_checkpoints_own_lower_casing_comes_first(tmp_path, kind):
-    directory = write_tokenizer(tmp_path, kind, {"do_lower_case": False})
-    cased, lowered = (
-        Tokenizer.from_str(convert_tokenizer(checkpoint_of(directory, lowercase=flag), None, None).json)
-        for flag in (False, True)
-    )
-    assert lowered.encode("The HAT").ids == cased.encode("the hat").ids != cased.encode("The HAT").ids
-
-
-def test_no_second_lower_casing(tmp_path):
-    tokenizer = vocabularies.unigram(ROBERTA_SPECIAL, "<s> $A </s>")
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
-    directory = write_tokenizer(tmp_path, "XLMRobertaTokenizer", tokenizer=tokenizer)
-    content = json.loads(convert_tokenizer(checkpoint_of(directory, lowercase=True), None, None).json)
-    assert [step["type"] for step in content["normalizer"]["normalizers"]] == ["NFC", "Lowercase"]

@@ -1,5 +1,6 @@
-"""What an export is compared with, and what it says where there is nothing to compare with."""
+"""The reference that an export is compared with, and the message if there is none."""
 
+import json
 import re
 import sys
 
@@ -11,11 +12,12 @@ import torch
 from embedder_export import pipeline
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
-from embedder_export.errors import CheckpointError, ParityError
-from embedder_export.verify.reference import OWN_GRAPH
+from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
+from embedder_export.verify.own_graph import OWN_GRAPH
 from safetensors.torch import load_file, save_file
 
-from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_own_graph
+from tests import families
+from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_json, write_own_graph
 
 
 @pytest.fixture
@@ -25,7 +27,7 @@ def _without_sentence_transformers(monkeypatch):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """One with a graph of its own, as sentence-transformers' repositories have it: with token types."""
+    """A checkpoint with a graph of its own that takes token types, as sentence-transformers' repositories have it."""
     directory = write_checkpoint(tmp_path / "checkpoint")
     write_own_graph(directory)
     return directory
@@ -34,7 +36,10 @@ def checkpoint(tmp_path):
 def export(checkpoint, tmp_path, **options):
     lines = []
     manifest = pipeline.export(
-        read_checkpoint(str(checkpoint)), tmp_path / "artifact", lines.append, dtypes=("fp32",), **options
+        read_checkpoint(str(checkpoint)),
+        tmp_path / "artifact",
+        lines.append,
+        pipeline.ExportSettings(dtypes=("fp32",), **options),
     )
     return manifest.parity, lines
 
@@ -129,7 +134,10 @@ class TestWithoutSentenceTransformers:
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
         assert export(checkpoint, tmp_path)[0] is None
         assert main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
-        assert "not compared, for neither sentence-transformers is installed nor has" in capsys.readouterr().err
+        assert (
+            "not compared: no sentence-transformers that reads the checkpoint is installed, and"
+            in capsys.readouterr().err
+        )
 
     def test_the_reference_is_wanted(self, tmp_path, capsys):
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
@@ -138,14 +146,60 @@ class TestWithoutSentenceTransformers:
         assert "the comparison with sentence-transformers was asked for: that needs torch" in error
         assert "pip install './export[torch]'" in error
 
-    @pytest.mark.parametrize("value", [np.nan, np.inf])
-    def test_vectors_that_are_not_finite(self, tmp_path, value):
+    def test_vectors_that_are_not_finite(self, tmp_path, capsys):
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
-        weights = load_file(checkpoint / "model.safetensors")
-        weights["encoder.layer.1.output.dense.bias"][3] = value
-        save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
-        with pytest.raises(ParityError, match="checkpoint gives embeddings that are not finite"):
+        change_weights(checkpoint, "encoder.layer.1.output.LayerNorm.weight", 3e38)
+        with pytest.raises(ParityError, match="embeddings that are not finite, although its weights are: its numbers"):
             export(checkpoint, tmp_path)
+        options = ["--output", str(tmp_path / "artifact"), "--dtypes"]
+        for dtype, message in {
+            "int8": "int8 cannot be made: the fp32 graph is not usable: it gives numbers that are not finite",
+            "fp16": "fp16 cannot be made: the fp32 graph is not usable: it gives numbers that are not finite",
+        }.items():
+            assert main([str(checkpoint), *options, dtype]) == 1
+            assert message in capsys.readouterr().err
+
+
+def change_weights(checkpoint, name, value):
+    weights = load_file(checkpoint / "model.safetensors")
+    weights[name].view(-1)[3] = value
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("converter", ["native", "optimum"])
+def test_weights_that_are_not_finite(tmp_path, capsys, value, converter):
+    """int8 is made before the vectors are compared, and must not be blamed."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    change_weights(checkpoint, "encoder.layer.1.output.dense.bias", value)
+    options = ["--output", str(tmp_path / "artifact"), "--dtypes", "fp32,int8", "--converter", converter]
+    assert main([str(checkpoint), *options]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert re.search(r"checkpoint.* not finite: encoder\.layer\.1\.output\.dense\.bias has NaN or infinity", line)
+    assert not (tmp_path / "artifact").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precisions_that_are_not_finite(tmp_path, dtype):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    weights = {name: tensor.to(dtype) for name, tensor in load_file(checkpoint / "model.safetensors").items()}
+    weights["embeddings.word_embeddings.weight"][-1, -1] = np.nan
+    save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"weights are not finite: embeddings\.word_embeddings\.weight has NaN"):
+        export(checkpoint, tmp_path)
+
+
+def test_weights_that_are_not_used_need_not_be_finite(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    change_weights(checkpoint, "pooler.dense.bias", np.nan)
+    assert export(checkpoint, tmp_path)[0].min_cosine > 0.99999
+
+
+def test_weights_of_a_layer_that_are_not_finite(tmp_path):
+    checkpoint = families.seeded(families.distiluse, tmp_path / "checkpoint")
+    change_weights(checkpoint / "2_Dense", "linear.bias", np.nan)
+    with pytest.raises(CheckpointError, match=r"the weights in .*2_Dense are not finite: linear\.bias has NaN"):
+        export(checkpoint, tmp_path)
 
 
 def test_more_tokens_than_the_table_has_rows(tmp_path):
@@ -154,7 +208,9 @@ def test_more_tokens_than_the_table_has_rows(tmp_path):
     weights = load_file(checkpoint / "model.safetensors")
     name = "embeddings.word_embeddings.weight"
     save_file(weights | {name: weights[name][:20].clone()}, checkpoint / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"checkpoint does not work, as its files do not fit together: .*indices"):
+    with pytest.raises(
+        CheckpointError, match=r"the tokenizer of checkpoint cannot be used: its token .* has only 20 rows"
+    ):
         export(checkpoint, tmp_path)
 
 
@@ -165,6 +221,37 @@ def test_sentence_transformers_that_is_broken_is_not_passed_over(tmp_path, monke
     monkeypatch.setattr("sentence_transformers.SentenceTransformer", broken)
     with pytest.raises(CheckpointError, match="sentence-transformers cannot load checkpoint: torch is broken"):
         export(write_checkpoint(tmp_path / "checkpoint"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "reason"),
+    [
+        (
+            "config_sentence_transformers.json",
+            {"__version__": {"sentence_transformers": "99.2.0"}},
+            r"which sentence-transformers 99\.2\.0 saved, and sentence-transformers 5\.[0-9.]+ is installed",
+        ),
+        (
+            "config.json",
+            {"transformers_version": "99.0.0.dev0"},
+            r"which transformers 99\.0\.0\.dev0 saved, and transformers 4\.[0-9.]+ is installed",
+        ),
+    ],
+)
+def test_sentence_transformers_that_is_too_old_is_passed_over(checkpoint, tmp_path, file, changes, reason):
+    """Newer versions give modules other names, which this version does not know."""
+    modules = json.loads((checkpoint / "modules.json").read_text(encoding="utf-8"))
+    modules[2]["type"] = "sentence_transformers.base.modules.newer.Normalize"
+    write_json(checkpoint / "modules.json", modules)
+    with pytest.raises(CheckpointError, match="sentence-transformers cannot load checkpoint: No module named"):
+        export(checkpoint, tmp_path)
+    content = json.loads((checkpoint / file).read_text(encoding="utf-8")) if (checkpoint / file).exists() else {}
+    write_json(checkpoint / file, content | changes)
+    parity, lines = export(checkpoint, tmp_path)
+    assert parity.reference == OWN_GRAPH
+    assert any(re.fullmatch(f"sentence-transformers cannot load checkpoint, {reason}", line) for line in lines)
+    with pytest.raises(NoReferenceError, match=reason):
+        export(checkpoint, tmp_path, verification="reference")
 
 
 def test_converter_by_the_command_line(tmp_path, capsys):

@@ -10,7 +10,7 @@ import embedder
 from benchmarks.quality import spearman
 
 # The exporter's own sentences, read as a file: the exporter is not installed beside the reference.
-FILE = Path(__file__).parents[2] / "export/embedder_export/parity_sentences.txt"
+FILE = Path(__file__).parents[2] / "export/embedder_export/samples/parity_sentences.txt"
 BLANK = ["", " ", "\n", "\t \n", "\u0085"]
 ODD = ["<s> of </s> [CLS] special [SEP] [MASK] tokens [UNK]", "two\nlines", "\ufeffmark", "a\0b", "\x7f"]
 LONG = ["word " * 2000, "x" * 5000, "字" * 1000]

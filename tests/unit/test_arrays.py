@@ -109,6 +109,19 @@ def test_a_column_that_holds_no_vectors(rows, message):
         embedder.cos_sim(column, column)
 
 
+class Tensor:
+    """Refuses like a tensor that requires gradients."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise RuntimeError("Use tensor.detach().numpy() instead.")
+
+
+def test_what_numpy_cannot_read():
+    for call in (embedder.normalize_embeddings, embedder.VectorIndex(4).add, embedder.VectorIndex(4).search):
+        with pytest.raises(InputError, match=r"should be numbers: Use tensor.detach\(\).numpy\(\) instead"):
+            call(Tensor())
+
+
 def test_texts_are_not_numbers():
     for texts in (["1", "2"], np.array(["1", "2"]), [1.0, "2"]):
         with pytest.raises(InputError, match=r"embeddings should be numbers, not <U"):

@@ -300,3 +300,46 @@ def test_works_after_a_fork(tiny, enough_work):
     assert child.exitcode == 0
     np.testing.assert_array_equal(one, wanted[0])
     np.testing.assert_allclose(many, wanted[1], atol=1e-6)
+
+
+def test_who_waits_longest_for_a_thread_is_served_first():
+    """Otherwise bulk work, which asks again at once, would keep a single text waiting until its end."""
+    slots, served = cpu.ThreadSlots(2), []
+    assert slots.acquire(2) == 2
+
+    def call(number):
+        assert slots.acquire(2) == 1
+        served.append(number)
+        slots.release(1)
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(5)]
+    for number, caller in enumerate(callers):
+        caller.start()
+        while len(slots._waiting) <= number:
+            pass
+    slots.release(1)
+    assert slots.acquire(2) == 1  # after those that waited
+    assert served == [0, 1, 2, 3, 4]
+    for caller in callers:
+        caller.join(60)
+    slots.release(2)
+    assert slots.acquire(2) == 2
+
+
+def test_a_single_text_is_served_while_bulk_runs(tiny, monkeypatch):
+    monkeypatch.setattr(cpu, "_TOKEN_BUDGET", 8)
+    model, run, batches = Embedder(tiny, provider="cpu", threads=1), cpu.run_session, []
+    started = threading.Event()
+
+    def note(session, feeds, *rest):
+        batches.append(len(feeds["input_ids"]))
+        started.set()
+        return run(session, feeds, *rest)
+
+    monkeypatch.setattr(cpu, "run_session", note)
+    with ThreadPoolExecutor(1) as callers:
+        bulk = callers.submit(model.encode, TEXTS * 10)
+        assert started.wait(60)
+        model.encode("cat")
+        assert not bulk.done()
+        assert bulk.result(60).shape == (4000, 8)

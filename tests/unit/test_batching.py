@@ -1,61 +1,94 @@
+"""How inputs are cut into windows and batches, and padded."""
+
+from pathlib import Path
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedder.engine import batching
 from embedder.engine.batching import pad, plan_batches, windows
+from embedder.inputs import ImageItem, Pair
 
 LENGTHS = st.lists(st.integers(0, 600), max_size=80)
+THREADS = st.integers(1, 64)
+SMALL_WINDOW_ITEMS, SMALL_WINDOW_CHARACTERS = 8, 20
 
 
-WORKERS = st.integers(1, 64)
-
-
-@given(LENGTHS, st.integers(1, 1024), WORKERS, st.none() | st.integers(1, 40))
-def test_batches_hold_every_text_once_within_budget_and_ceiling(lengths, budget, workers, batch_size):
-    batches = [batch.tolist() for batch in plan_batches(lengths, budget, workers, batch_size)]
+@given(LENGTHS, st.integers(1, 1024), THREADS, st.none() | st.integers(1, 40))
+def test_every_text_is_in_one_batch_and_no_batch_is_too_large(lengths, token_budget, threads, batch_size):
+    batches = [batch.tolist() for batch in plan_batches(lengths, token_budget, threads, batch_size)]
     assert sorted(index for batch in batches for index in batch) == list(range(len(lengths)))
     for batch in batches:
         longest = max(lengths[index] for index in batch)
-        assert len(batch) == 1 or len(batch) * longest <= budget
+        assert len(batch) == 1 or len(batch) * longest <= token_budget
         assert batch_size is None or len(batch) <= batch_size
 
 
-@given(LENGTHS, st.integers(1, 1024), WORKERS)
-def test_longest_come_first_and_like_lengths_together(lengths, budget, workers):
-    order = [lengths[index] for batch in plan_batches(lengths, budget, workers, None) for index in batch]
+@given(LENGTHS, st.integers(1, 1024), THREADS)
+def test_the_longest_texts_come_first_and_similar_lengths_share_a_batch(lengths, token_budget, threads):
+    order = [lengths[index] for batch in plan_batches(lengths, token_budget, threads, None) for index in batch]
     assert order == sorted(lengths, reverse=True)
 
 
-def test_little_work_is_shared_out_and_very_little_is_not():
+def test_little_work_is_shared_among_threads_and_very_little_is_not():
     assert [len(batch) for batch in plan_batches([40] * 8, 512, 4, None)] == [2, 2, 2, 2]
     assert [len(batch) for batch in plan_batches([40] * 8, 512, 1, None)] == [8]
     assert [len(batch) for batch in plan_batches([8] * 4, 512, 4, None)] == [4]
 
 
-@given(st.lists(st.text(max_size=8) | st.just("x" * 400_000), max_size=2100))
-def test_windows_keep_order_and_bounds(texts):
-    cut = list(windows(iter(texts)))
-    assert [text for window in cut for text in window] == texts
+SHORT_TEXTS = st.text(max_size=SMALL_WINDOW_CHARACTERS)
+
+
+@given(st.lists(SHORT_TEXTS | st.builds(Pair, SHORT_TEXTS, SHORT_TEXTS), max_size=40))
+def test_windows_keep_the_order_and_end_at_the_first_bound_that_is_reached(items):
+    def characters(item):
+        return len(item) if isinstance(item, str) else len(item.first) + len(item.second)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batching, "_WINDOW_ITEMS", SMALL_WINDOW_ITEMS)
+        patch.setattr(batching, "_WINDOW_CHARACTERS", SMALL_WINDOW_CHARACTERS)
+        cut = list(windows(iter(items)))
+    assert [item for window in cut for item in window] == items
     for window in cut:
-        assert 1 <= len(window) <= 1024
-        assert sum(map(len, window[:-1])) < 1_000_000
+        assert 1 <= len(window) <= SMALL_WINDOW_ITEMS
+        assert sum(map(characters, window[:-1])) < SMALL_WINDOW_CHARACTERS
+    for window in cut[:-1]:
+        assert len(window) == SMALL_WINDOW_ITEMS or sum(map(characters, window)) >= SMALL_WINDOW_CHARACTERS
 
 
-def test_windows_read_no_further_than_they_must():
-    taken = []
-    stream = windows(taken.append(number) or "text" for number in range(5000))
+@pytest.mark.parametrize(
+    ("item", "count"),
+    [
+        ("a", 1024),
+        ("x" * 400_000, 3),
+        (Pair("x" * 300_000, "y" * 300_000), 2),
+        (ImageItem(Path("photo.jpg")), 1024),
+        (ImageItem("data:image/png;base64," + "A" * 499_978), 2),
+        (ImageItem(np.zeros((2, 2, 3), np.uint8)), 64),
+    ],
+    ids=["text", "long text", "pair", "path", "data URI", "array"],
+)
+def test_window_is_bounded_in_items_and_in_memory(item, count):
+    assert [len(window) for window in windows([item] * (count + 1))] == [count, 1]
+
+
+def test_windows_read_no_more_of_a_stream_than_they_must():
+    read = []
+    stream = windows(read.append(number) or "text" for number in range(5000))
     next(stream)
-    assert len(taken) == 1024
+    assert len(read) == 1024
 
 
-def test_padding_goes_on_the_right():
+def test_padding_is_on_the_right():
     ids, mask = pad([np.array([5, 6, 7], np.int32), np.array([8], np.int32)], 1)
     assert ids.tolist() == [[5, 6, 7], [8, 1, 1]]
     assert mask.tolist() == [[1, 1, 1], [1, 0, 0]]
     assert ids.dtype == mask.dtype == np.int64
 
 
-def test_a_row_without_tokens_has_a_masked_one():
+def test_text_without_tokens_gets_one_that_is_masked():
     ids, mask = pad([np.array([], np.int32)], 1)
     assert (ids.tolist(), mask.tolist()) == ([[1]], [[0]])
     assert pad([], 1)[0].shape == (0, 0)

@@ -26,9 +26,9 @@ def both(tiny):
 
 
 @pytest.fixture
-def folder(tmp_path):
-    """A directory of images in lossless formats, and a file that is no image."""
-    directory = tmp_path / "images"
+def folder(tmp_path_factory):
+    """A directory of images in lossless formats, and a file that is no image. Messages would cut a longer path."""
+    directory = tmp_path_factory.mktemp("images")
     for name, pixels in zip(NAMES, PIXELS, strict=True):
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,10 +128,11 @@ def test_query_that_names_an_image_is_a_text(run, folder, both):
 @pytest.mark.parametrize(
     ("name", "reason"), [("nowhere.jpg", "cannot be read: No such file or directory"), ("notes.txt", "is not an image")]
 )
-def test_query_image_that_cannot_be_read(run, folder, name, reason):
-    status, out, err = run("search", "--images", folder, "--query-image", folder / name)
+def test_query_image_that_cannot_be_read(run, folder, monkeypatch, name, reason):
+    monkeypatch.chdir(folder)
+    status, out, err = run("search", "--images", folder, "--query-image", name)
     assert (status, out) == (1, "")
-    assert err.startswith(f"embedder: error: --query-image: {folder / name} {reason}")
+    assert err.startswith(f"embedder: error: --query-image: {name} {reason}")
 
 
 def test_directory_that_cannot_be_listed_is_an_error(run, folder, monkeypatch):

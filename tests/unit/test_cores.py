@@ -1,3 +1,5 @@
+"""How many cores may be used, on systems that are made up in files."""
+
 import os
 
 import pytest
@@ -7,7 +9,7 @@ from embedder.common import cores
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
-    """A machine of 8 cores with 16 hardware threads, and a file system of control groups to write to."""
+    """A machine of 8 cores with 16 hardware threads. Returns a function that writes files of its control groups."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
     monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(cores, "_MEMBERSHIP", tmp_path / "membership")
@@ -29,12 +31,12 @@ def test_hardware_threads_of_a_core_count_once(system):
     assert cores.usable_cores() == 8
 
 
-def test_affinity_is_honoured(system, monkeypatch):
+def test_cores_that_the_process_may_not_use_do_not_count(system, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 8, 3})
     assert cores.usable_cores() == 2
 
 
-def test_no_topology_and_no_groups(system, monkeypatch, tmp_path):
+def test_system_without_topology_and_control_groups(system, monkeypatch, tmp_path):
     monkeypatch.setattr(cores, "_TOPOLOGY", str(tmp_path / "nowhere{}"))
     assert cores.usable_cores() == 16
 
@@ -48,18 +50,18 @@ def test_quota_of_a_control_group(system, quota, expected):
     assert cores.usable_cores() == expected
 
 
-def test_a_group_above_may_grant_less(system):
+def test_group_above_may_grant_less(system):
     system(membership="0::/a/b\n", cgroup__a__b__cpu_DOT_max="max 100000", cgroup__a__cpu_DOT_max="200000 100000")
     assert cores.usable_cores() == 2
 
 
-def test_in_a_container_the_groups_are_at_the_root(system):
+def test_control_groups_of_a_container_are_at_the_root(system):
     system(membership="0::/of/the/host\n", cgroup__cpu_DOT_max="300000 100000\n")
     assert cores.usable_cores() == 3
 
 
 @pytest.mark.parametrize(("quota", "expected"), [("250000", 3), ("-1", 8), ("", 8), ("nonsense", 8)])
-def test_quota_of_the_first_version(system, quota, expected):
+def test_quota_of_a_control_group_of_version_1(system, quota, expected):
     system(
         membership="5:memory:/x\n4:cpu,cpuacct:/x\n",
         **{
@@ -70,7 +72,7 @@ def test_quota_of_the_first_version(system, quota, expected):
     assert cores.usable_cores() == expected
 
 
-def test_other_systems_count_what_there_is(monkeypatch, tmp_path):
+def test_system_without_affinity_counts_all_cores(monkeypatch, tmp_path):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     monkeypatch.setattr(cores, "_MEMBERSHIP", tmp_path / "nowhere")
@@ -81,7 +83,7 @@ def test_other_systems_count_what_there_is(monkeypatch, tmp_path):
     ("cpuinfo", "expected"),
     [("flags\t: sse avx\n", False), ("flags\t: sse avx2 fma\n", True), ("Features: fp\n", True)],
 )
-def test_integers_are_fast_where_the_cpu_has_avx2_or_says_nothing(system, cpuinfo, expected):
+def test_integers_are_fast_if_the_cpu_has_avx2_or_does_not_tell(system, cpuinfo, expected):
     system(cpuinfo=cpuinfo)
     assert cores.has_fast_integers() is expected
 

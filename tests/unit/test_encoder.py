@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from embedder.encoder import Embedder
 from embedder.errors import InputError
+from embedder.vectors.quantization import quantize_embeddings
 from tests.tiny import DIMENSION, expected, ids_of, write_tiny_artifact
 
 TEXTS = ["the cat sat on the mat", "a", "", "dogs !", "   ", "字 é", "long " * 100, "cat"]
@@ -224,3 +225,66 @@ def test_similarity_is_the_models_own(make_artifact):
             model.similarity(a, [1.0, 2.0, 3.0])
         with pytest.raises(InputError, match="embeddings should be numbers"):
             model.similarity("a text", "another")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "uint8", "binary", "ubinary"])
+@pytest.mark.parametrize("options", [{}, {"truncate_dim": 3}, {"truncate_dim": 5, "normalize_embeddings": True}])
+def test_precision_quantises_what_is_returned(model, precision, options):
+    texts = TEXTS * 200
+    found = model.encode(texts, precision=precision, **options)
+    wanted = quantize_embeddings(model.encode(texts, **options), precision)
+    np.testing.assert_array_equal(found, wanted)
+    assert found.dtype == wanted.dtype
+    result = model.encode_readable(texts, precision=precision, **options)
+    np.testing.assert_array_equal(result.embeddings, wanted)
+    empty = model.encode([], precision=precision, **options)
+    assert (empty.shape, empty.dtype) == ((0, wanted.shape[1]), wanted.dtype)
+
+
+@pytest.mark.parametrize("precision", ["binary", "ubinary"])
+def test_precision_of_one_text_and_of_a_stream(model, precision):
+    wanted = quantize_embeddings(model.encode(TEXTS), precision)
+    np.testing.assert_array_equal(model.encode(TEXTS[0], precision=precision), wanted[0])
+    np.testing.assert_array_equal(model.encode_query(TEXTS[:1], precision=precision), wanted[:1])
+    np.testing.assert_array_equal(np.concatenate(list(model.encode_iter(iter(TEXTS), precision=precision))), wanted)
+    np.testing.assert_array_equal(next(model.iter_results(TEXTS, precision=precision)).embeddings, wanted)
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_a_precision_with_ranges_needs_several_texts(model, precision):
+    """One vector has no ranges; sentence-transformers refuses it as well."""
+    message = f"precision '{precision}' needs the ranges of several vectors, and there is one"
+    for call in (model.encode, model.encode_query, model.encode_document, model.encode_readable):
+        for texts in ("cat", ["cat"], iter(["cat"])):
+            with pytest.raises(InputError, match=message):
+                call(texts, precision=precision)
+    assert model.encode(["cat", "cat"], precision=precision).tolist() in ([[0] * 8] * 2, [[-128] * 8] * 2)
+    for call in (model.encode_iter, model.iter_results):
+        with pytest.raises(
+            InputError, match=f"precision '{precision}' needs the ranges of all vectors, which a stream"
+        ):
+            call(TEXTS, precision=precision)
+
+
+def test_dimension_follows_truncate_dim(tiny, model):
+    short = Embedder(tiny, truncate_dim=3)
+    assert (short.dimension, short.truncate_dim, short.manifest.dimension) == (3, 3, 8)
+    assert (model.dimension, model.truncate_dim) == (8, None)
+    assert "dimension=3" in repr(short)
+    whole = model.encode(TEXTS)
+    np.testing.assert_array_equal(short.encode(TEXTS), whole[:, :3])
+    np.testing.assert_array_equal(short.encode_query("cat"), model.encode("cat")[:3])
+    np.testing.assert_array_equal(next(short.encode_iter(TEXTS)), whole[:, :3])
+    assert short.encode([]).shape == (0, 3)
+    np.testing.assert_array_equal(short.encode(TEXTS, truncate_dim=2), whole[:, :2])
+    np.testing.assert_array_equal(short.encode(TEXTS, truncate_dim=5), whole[:, :5])  # a call's own value counts
+    assert short.similarity(short.encode(TEXTS), short.encode("cat")).shape == (len(TEXTS), 1)
+
+
+def test_vectors_belong_to_the_caller(model):
+    first = model.encode(TEXTS)
+    first[:] = 0
+    np.testing.assert_allclose(model.encode(TEXTS)[0], expected(ids_of(TEXTS[0])), atol=1e-6)
+    for vectors in (first, model.encode(TEXTS, truncate_dim=3), model.encode("cat")):
+        assert vectors.flags.c_contiguous
+        assert vectors.flags.writeable

@@ -416,6 +416,7 @@ def test_names():
         assert name.isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM"])
 def test_damaged_files_give_an_error_or_a_whole_picture(kind):
     preprocessor = Preprocessor(settings())

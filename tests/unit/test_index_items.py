@@ -83,8 +83,15 @@ def test_arrays_of_numbers_are_vectors():
     index.add([np.ones(8), np.zeros(8)])
     assert len(index) == 6
     assert model.calls == []
-    with pytest.raises(InputError, match=r"not \(2, 4, 4, 3\). To add images as arrays, encode them first: index.add"):
-        index.add(np.zeros((2, 4, 4, 3), np.uint8))
+    image = np.zeros((4, 5, 3), np.uint8)
+    for images in (np.stack([image, image]), [image], [image, image[:2]]):
+        with pytest.raises(
+            InputError, match=r"items\[0\] should be a vector, not an array of shape \(4, 5, 3\). To add"
+        ):
+            index.add(images)
+    for nothing in ([], np.empty((0, 8)), np.array([], str), iter([])):
+        assert len(index.add(nothing)) == 0
+        assert index.search(nothing) == []
 
 
 def test_an_image_of_pillow():

@@ -75,6 +75,7 @@ def test_embedder_has_these_and_no_more():
     assert public == {
         "close",
         "dimension",
+        "dtype",
         "encode",
         "encode_document",
         "encode_iter",

@@ -171,7 +171,7 @@ def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
     """Return the header of `path` in the current version, and its sections. They are mapped and read-only.
 
     Raises:
-        FormatError: this version of embedder does not read the file's version.
+        FormatError: the file was written by a newer version of embedder, in a format that this one does not read.
         ArtifactError: the file cannot be read, is no index, or is damaged.
     """
     try:
@@ -217,10 +217,12 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[Header, int]:
     try:
         content = json.loads(text)
         version = content["format_version"]
-        if type(version) is not int or not 1 <= version <= INDEX_FORMAT_VERSION:
+        if type(version) is not int or version < 1:
+            raise ValueError(f"format_version should be a whole number, at least 1, not {version!r:.80}")
+        if version > INDEX_FORMAT_VERSION:
             raise FormatError(
-                f"{path} has format version {version!r}, and this embedder reads the versions from 1 to "
-                f"{INDEX_FORMAT_VERSION}. Upgrade embedder, or make the index again"
+                f"{path} has format version {version}, and this embedder reads versions up to {INDEX_FORMAT_VERSION}: "
+                "upgrade embedder"
             )
         header = decode(Header, upgrade(content))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

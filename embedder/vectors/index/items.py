@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from embedder.common.checks import check_flag
 from embedder.errors import InputError
-from embedder.vectors.arrays import as_embeddings, refuse_container
+from embedder.vectors.arrays import as_embeddings, refuse_container, to_array
 
 _MODEL_HINT = "VectorIndex(model=...), or VectorIndex.load(path, model=...)"
 
@@ -29,15 +29,17 @@ def to_vectors(items: Any, encode: Callable[..., Any] | None, read_paths: bool) 
     check_flag("read_paths", read_paths)
     refuse_container(items, "items", "vectors or texts")
     listed = _as_list_or_array(items)
-    if len(listed) and not _is_numeric(listed[0]):
+    if not len(listed):
+        return np.empty((0, 0), np.float32)
+    if not _is_numeric(listed[0]):
         if encode is None:
             raise InputError(_missing_model(listed[0]))
         options = {"read_paths": True} if read_paths else {}
         listed = encode(listed if isinstance(listed, list) else listed.tolist(), **options)
-    elif isinstance(listed, np.ndarray) and listed.ndim in (3, 4) and encode is not None:
+    elif encode is not None and isinstance(listed[0], np.ndarray) and listed[0].ndim > 1:
         raise InputError(
-            f"vectors should be (n, dim) or (dim,), not {listed.shape}. To add images as arrays, encode them first: "
-            "index.add(model.encode_document(images))"
+            f"items[0] should be a vector, not an array of shape {listed[0].shape}. To add images as arrays, encode "
+            "them first: index.add(model.encode_document(images))"
         )
     return as_embeddings(listed, "vectors")
 
@@ -46,7 +48,7 @@ def _as_list_or_array(items: Any) -> Any:
     if isinstance(items, list | np.ndarray):
         return np.atleast_1d(items) if isinstance(items, np.ndarray) else items
     if hasattr(items, "__array__"):  # a Series, an array of pyarrow, a tensor
-        return np.atleast_1d(np.asarray(items))
+        return np.atleast_1d(to_array(items, "items"))
     is_file = hasattr(items, "read")
     if isinstance(items, str) or is_file or not hasattr(items, "__iter__"):
         return [items]

@@ -167,7 +167,7 @@ class Storage:
                 loaded_count=old.loaded_count,
                 count=old.count + count,
                 deleted_count=old.deleted_count,
-                next_id=max(old.next_id, int(taken.max(initial=-1)) + 1),
+                next_id=old.next_id + count if ids is None else max(old.next_id, int(taken.max(initial=-1)) + 1),
                 id_buffer=_append(old.id_buffer, old.count, taken),
                 alive_buffer=_append(old.alive_buffer, old.count, np.ones(count, bool)),
             )

@@ -1,21 +1,23 @@
-"""Second stage: each transformer as a graph, by a native builder if one honours all of it, or by optimum."""
+"""Which converter writes the graphs: a native builder where one honours all settings, otherwise optimum."""
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 
-from embedder.artifact.manifest import TEXT
-
-from embedder_export.body.body import Body
+from embedder_export.body.contract import Body
 from embedder_export.body.native import build_bodies
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
+from embedder_export.packages import is_installed
 
 CONVERTERS = ("auto", "native", "optimum")
 
 
 def check_converter(converter: str) -> None:
-    """Raise NeedsTorchError where `converter`, one of `CONVERTERS`, cannot be had."""
+    """Check that `converter`, one of `CONVERTERS`, can run here.
+
+    Raises:
+        NeedsTorchError: its packages are not installed.
+    """
     if converter == "optimum":
         _check_optimum("optimum converts by tracing")
 
@@ -23,13 +25,18 @@ def check_converter(converter: str) -> None:
 def convert_bodies(
     checkpoint: Checkpoint, converter: str, directory: Path, report: Callable[[str], None]
 ) -> dict[str, Body]:
-    """By modality the transformers of `checkpoint`, by `converter`, one of `CONVERTERS`; optimum's files go to a new
-    `directory`.
+    """Return the transformers of `checkpoint` by modality.
+
+    Args:
+        checkpoint: what to convert.
+        converter: one of `CONVERTERS`.
+        directory: where optimum's files go. It must not exist.
+        report: called with a line where "auto" takes optimum.
 
     Raises:
         NotNativeError: the converter is "native", and no builder honours the checkpoint.
         NeedsTorchError: optimum or torch is needed, and is not installed.
-        CheckpointError: the checkpoint is damaged, or neither can convert it.
+        CheckpointError: the checkpoint is damaged, or neither converter can convert it.
     """
     if converter != "optimum":
         try:
@@ -42,11 +49,11 @@ def convert_bodies(
                 raise NotNativeError(f"{reason}; --converter auto would go to optimum") from error
             _check_optimum(reason)
             report(f"{reason}; converting it with optimum")
-    from embedder_export.body.traced import trace_body, trace_clip
+    from embedder_export.body.traced import trace_bodies
 
-    return trace_clip(checkpoint, directory) if checkpoint.is_clip else {TEXT: trace_body(checkpoint, directory)}
+    return trace_bodies(checkpoint, directory)
 
 
 def _check_optimum(reason: str) -> None:
-    if any(find_spec(package) is None for package in ("optimum", "torch", "transformers")):
+    if not is_installed("optimum", "torch", "transformers"):
         raise NeedsTorchError(reason)

@@ -1,12 +1,13 @@
 """onnxruntime's transformer fusions of a traced graph, in several degrees.
 
-Fusing everything is not fastest on every machine and model, so this offers a few forms of the same graph, and `choose`
-times them.
+Fusing everything is not fastest on every machine and for every model. So there are a few forms of the same graph, and
+`dtype.fp32` times them.
 """
 
 import logging
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -17,27 +18,32 @@ from onnxruntime.transformers.optimizer import optimize_model
 
 from embedder_export.graph.operators import MICROSOFT
 
-# Fusing copies the graph as a protobuf message, of which the limit is 2 GB.
-_MOST_BYTES = 1_500_000_000
+# Fusing copies the graph as one protobuf message, and those end at 2 GB.
+_MAX_FUSED_BYTES = 1_500_000_000
 
 
-def fused_forms(path: Path, hidden_size: int, attention_heads: int) -> Iterator[tuple[str, ir.Model]]:
-    """The graph at `path` itself, as "traced"; with its attention fused; and with everything fused but the embeddings.
+@dataclass(frozen=True)
+class AttentionSizes:
+    """What the fusions need to know of a transformer: its width, and its heads if they are known (otherwise 0)."""
 
-    The fusions compute with the weights, so these are in memory then, all but tables of embeddings; a graph with more
-    than fits has no fused form, nor has one that the fusions do not know.
+    width: int
+    heads: int
+
+
+def fused_forms(path: Path, sizes: AttentionSizes) -> Iterator[tuple[str, ir.Model]]:
+    """Yield the graph at `path` as "traced", with fused attention, and with everything fused except the embeddings.
+
+    The fusions compute with the weights, so these are in memory meanwhile, except for tables of embeddings. A graph
+    that is too large has no fused form, nor has one that the fusions do not know.
     """
     yield "traced", ir.load(path)
     for form, options in _fusions().items():
         graph = _load_for_fusing(path)
-        if graph is None:
-            continue
-        try:
-            fused = ir.from_proto(_fused(graph, hidden_size, attention_heads, options))
-        except Exception:  # the optimizer asserts what holds for BERT
-            continue
-        ir.external_data.set_base_dir(fused.graph, path.parent)
-        yield form, fused
+        fused = None if graph is None else _fuse(graph, sizes, options)
+        if fused is not None:
+            model = ir.from_proto(fused)
+            ir.external_data.set_base_dir(model.graph, path.parent)
+            yield form, model
 
 
 def _fusions() -> dict[str, FusionOptions]:
@@ -51,10 +57,11 @@ def _fusions() -> dict[str, FusionOptions]:
 
 
 def _load_for_fusing(path: Path) -> onnx.ModelProto | None:
+    """Load the graph with its weights, except for tables of embeddings. None if it is too large."""
     graph = onnx.load(path, load_external_data=False)
     tables = {node.input[0] for node in graph.graph.node if node.op_type == "Gather"}
     wanted = [tensor for tensor in graph.graph.initializer if uses_external_data(tensor) and tensor.name not in tables]
-    if sum(map(_size, wanted)) > _MOST_BYTES:
+    if sum(map(_size_bytes, wanted)) > _MAX_FUSED_BYTES:
         return None
     for tensor in wanted:
         load_external_data_for_tensor(tensor, str(path.parent))
@@ -63,23 +70,29 @@ def _load_for_fusing(path: Path) -> onnx.ModelProto | None:
     return graph
 
 
-def _size(tensor: onnx.TensorProto) -> int:
-    return math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+def _size_bytes(tensor: onnx.TensorProto) -> int:
+    size: int = math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+    return size
 
 
-def _fused(graph: onnx.ModelProto, hidden_size: int, attention_heads: int, options: FusionOptions) -> onnx.ModelProto:
+def _fuse(graph: onnx.ModelProto, sizes: AttentionSizes, options: FusionOptions) -> onnx.ModelProto | None:
+    """Return the fused graph. None if the fusions fail on it."""
     logging.getLogger("onnxruntime.transformers").setLevel(logging.ERROR)
-    # It insists that the heads divide the width, as they need not in a T5; with zeros it finds out by itself.
-    known = attention_heads > 0 and hidden_size % attention_heads == 0
-    fused = optimize_model(
-        graph,
-        model_type="bert",  # the pattern's name: it covers the BERT family's descendants too
-        num_heads=attention_heads if known else 0,
-        hidden_size=hidden_size if known else 0,
-        optimization_options=options,
-        opt_level=0,
-    ).model
-    # The optimizer uses onnxruntime's own operators but leaves their domain undeclared, which ONNX does not allow.
+    # The optimizer asserts that the heads divide the width, which is not so in every T5. With zeros it finds out alone.
+    known = sizes.heads > 0 and sizes.width % sizes.heads == 0
+    try:
+        optimized = optimize_model(
+            graph,
+            model_type="bert",  # the name of the pattern. It covers the BERT family's descendants too
+            num_heads=sizes.heads if known else 0,
+            hidden_size=sizes.width if known else 0,
+            optimization_options=options,
+            opt_level=0,
+        )
+    except Exception:  # the optimizer asserts what holds for BERT; nothing but its own call stands in this block
+        return None
+    fused: onnx.ModelProto = optimized.model
+    # The optimizer uses onnxruntime's own operators and does not declare their domain, as ONNX demands.
     if all(opset.domain != MICROSOFT for opset in fused.opset_import):
         fused.opset_import.append(onnx.helper.make_opsetid(MICROSOFT, 1))
     return fused

@@ -1,19 +1,20 @@
-"""The other converter: a transformer traced by optimum, for what no native builder knows. It needs torch."""
+"""Conversion by tracing: optimum traces the model in torch. It serves models that no native builder knows."""
 
 import gc
 import warnings
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import onnx_ir as ir
 import torch
+import transformers
 from embedder.artifact.manifest import GRAPH_INPUTS, IMAGE, IMAGE_INPUTS, TEXT
 from onnx_ir.passes.common import LiftConstantsToInitializersPass, RemoveUnusedNodesPass
-from optimum.exporters.onnx import export
+from optimum.exporters.onnx import export, model_configs
 from optimum.exporters.onnx.config import OnnxConfig, TextEncoderOnnxConfig
-from optimum.exporters.onnx.model_configs import CLIPTextWithProjectionOnnxConfig, CLIPVisionModelOnnxConfig
 from optimum.exporters.tasks import TasksManager
 from optimum.utils import NormalizedTextConfig
 from transformers import (
@@ -21,120 +22,117 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForTextEncoding,
-    CLIPTextModelWithProjection,
-    CLIPVisionModelWithProjection,
     PretrainedConfig,
     PreTrainedModel,
 )
 from transformers.utils import logging as transformers_logging
 
-from embedder_export.body.body import POOLED, TOKEN_VECTORS, Body
-from embedder_export.body.fuse import fused_forms
+from embedder_export.body.contract import POOLED, TOKEN_VECTORS, Body, BodySizes
+from embedder_export.body.fuse import AttentionSizes, fused_forms
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError
+from embedder_export.families.family import TracedTower
 from embedder_export.graph.files import save_graph
 
 _TASK = "feature-extraction"
-_BATCH = {0: "batch_size"}
-_AXES = _BATCH | {1: "sequence_length"}
-_SIDES = {TEXT: (CLIPTextModelWithProjection, GRAPH_INPUTS), IMAGE: (CLIPVisionModelWithProjection, IMAGE_INPUTS)}
+_BATCH_AXIS = {0: "batch_size"}
+_TOKEN_AXES = _BATCH_AXIS | {1: "sequence_length"}
+# For each modality the inputs of its graph, and which of their axes vary.
+_INPUTS = {TEXT: (GRAPH_INPUTS, _TOKEN_AXES), IMAGE: (IMAGE_INPUTS, _BATCH_AXIS)}
 
 
-def trace_body(checkpoint: Checkpoint, directory: Path) -> Body:
-    """Trace the transformer of `checkpoint` in float32 to its token vectors, by way of files in a new `directory`.
+@dataclass(frozen=True)
+class _Tracing:
+    """How a transformer is traced.
 
-    Of an encoder and decoder it takes the encoder, as sentence-transformers does. Eager attention, because that is the
-    form whose pattern onnxruntime's fusions know.
+    Attributes:
+        inputs: that its graph must have.
+        load: loads its class in transformers.
+        describe: optimum's description of what goes in and comes out.
     """
-    config, usable_positions, path = _traced(checkpoint, directory, GRAPH_INPUTS, _onnx_config)
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions == -1:  # XLNet's way to say that there is no such number
-        positions = None
-    forms = fused_forms(path, config.hidden_size, getattr(config, "num_attention_heads", 0))
-    return Body(forms, config.hidden_size, positions, usable_positions)
+
+    inputs: tuple[str, ...]
+    load: Callable[[PretrainedConfig], tuple[Any, PretrainedConfig]]
+    describe: Callable[[PreTrainedModel], OnnxConfig]
 
 
-def trace_clip(checkpoint: Checkpoint, directory: Path) -> dict[str, Body]:
-    """The same of CLIP's two transformers, each to its projection."""
+def trace_bodies(checkpoint: Checkpoint, directory: Path) -> dict[str, Body]:
+    """Trace each transformer of `checkpoint` in float32, by way of files in a new `directory`.
+
+    Raises:
+        CheckpointError: transformers cannot load it, optimum cannot convert it, or weights are missing or not finite.
+    """
+    if not checkpoint.family.towers:
+        return {TEXT: trace_text_encoder(checkpoint, directory)}
     directory.mkdir()
-    return {modality: _trace_side(checkpoint, directory / modality, modality) for modality in (TEXT, IMAGE)}
+    return {
+        modality: _trace_tower(checkpoint, directory / modality, modality) for modality in checkpoint.family.modalities
+    }
 
 
-def _trace_side(checkpoint: Checkpoint, directory: Path, modality: str) -> Body:
-    kind, inputs = _SIDES[modality]
-    config, _, path = _traced(checkpoint, directory, inputs, partial(_side_config, modality=modality), kind)
-    graph = ir.load(path)
-    (output,) = (value for value in graph.graph.outputs if value.name == f"{modality}_embeds")
+def trace_text_encoder(checkpoint: Checkpoint, directory: Path) -> Body:
+    """Trace a transformer of texts to its token vectors.
+
+    For an encoder and decoder it is the encoder, as in sentence-transformers. Attention is "eager": onnxruntime's
+    fusions know the pattern of that implementation.
+    """
+    tracing = _Tracing(GRAPH_INPUTS, _text_class, _describe_text_encoder)
+    model = _load(checkpoint, tracing)
+    config, usable_positions = model.config, _usable_positions(model)
+    width = getattr(config, "hidden_size", None)
+    if not isinstance(width, int):
+        raise CheckpointError(f"optimum cannot convert {checkpoint.name}: its configuration has no hidden_size")
+    vocabulary_size = _vocabulary_size(model)
+    path = _trace(model, tracing, checkpoint, directory)
+    del model
+    gc.collect()
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions == -1:  # XLNet has no such number, and says so with -1
+        positions = None
+    forms = fused_forms(path, AttentionSizes(width, getattr(config, "num_attention_heads", 0)))
+    return Body(forms, BodySizes(width, positions, usable_positions, vocabulary_size))
+
+
+def _trace_tower(checkpoint: Checkpoint, directory: Path, modality: str) -> Body:
+    """Trace one of several transformers to its projection."""
+    tower, (inputs, _) = checkpoint.family.towers[modality], _INPUTS[modality]
+    tracing = _Tracing(
+        inputs,
+        lambda config: (getattr(transformers, tower.model_class), _tower_config(config, tower)),
+        lambda model: _describe_tower(model, tower, modality),
+    )
+    model = _load(checkpoint, tracing)
+    sizes = tower.sizes(model.config)
+    graph = ir.load(_trace(model, tracing, checkpoint, directory))
+    del model
+    gc.collect()
+    (output,) = (value for value in graph.graph.outputs if value.name == tower.output)
     output.name = POOLED
     graph.graph.outputs[:] = [output]
     RemoveUnusedNodesPass()(graph)
-    if modality == TEXT:
-        positions = config.max_position_embeddings
-        return Body([("traced", graph)], config.projection_dim, positions, positions)
-    positions = (config.image_size // config.patch_size) ** 2 + 1
-    return Body([("traced", graph)], config.projection_dim, None, positions, config.image_size)
+    return Body([("traced", graph)], sizes)
 
 
-def _side_config(model: PreTrainedModel, modality: str) -> OnnxConfig:
-    """Optimum's description of one of the two, of the contract's inputs to what the projection gives."""
-    known = CLIPTextWithProjectionOnnxConfig if modality == TEXT else CLIPVisionModelOnnxConfig
-    axes = dict.fromkeys(GRAPH_INPUTS, _AXES) if modality == TEXT else dict.fromkeys(IMAGE_INPUTS, _BATCH)
-
-    class Features(known):  # type: ignore[misc, valid-type]
-        inputs = axes
-        outputs = {f"{modality}_embeds": _BATCH}  # noqa: RUF012
-
-    return Features(model.config, task=_TASK)
+def _tower_config(config: PretrainedConfig, tower: TracedTower) -> PretrainedConfig:
+    """Return a tower's own configuration. Its projection_dim is replaced: that of the whole model counts."""
+    own: PretrainedConfig = getattr(config, tower.config_name)
+    own.projection_dim = config.projection_dim
+    return own
 
 
-def _traced(
-    checkpoint: Checkpoint,
-    directory: Path,
-    inputs: tuple[str, ...],
-    describe: Callable[[PreTrainedModel], OnnxConfig],
-    kind: type[PreTrainedModel] | None = None,
-) -> tuple[PretrainedConfig, int | None, Path]:
-    """The configuration of the model, its usable positions, and its graph of `inputs` in a new `directory`."""
-    model = _load(checkpoint, kind)
-    config, usable_positions = model.config, _usable_positions(model)
-    with TemporaryDirectory(dir=directory.parent) as scratch:
-        traced = Path(scratch) / "model.onnx"
-        try:
-            _trace(model, describe(model), traced)
-            _ = config.hidden_size  # that of every text model is needed
-        except Exception as error:  # from several libraries
-            raise CheckpointError(f"optimum cannot convert {checkpoint.name}: {error}") from error
-        del model
-        gc.collect()
-        return config, usable_positions, _save(traced, directory, checkpoint, inputs)
+def _text_class(config: PretrainedConfig) -> tuple[Any, PretrainedConfig]:
+    return AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel, config
 
 
-def _trace(model: PreTrainedModel, onnx_config: OnnxConfig, path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of much that may go wrong; `verify` sees whether it did
-        export(model, onnx_config, path)
-
-
-def _save(traced: Path, directory: Path, checkpoint: Checkpoint, expected: tuple[str, ...]) -> Path:
-    """The graph at `traced` in a new `directory`, if it takes what is `expected`."""
-    graph = ir.load(traced)
-    inputs = {value.name for value in graph.graph.inputs}
-    if inputs != set(expected):
-        raise CheckpointError(f"{checkpoint.name} needs the inputs {sorted(inputs)}, which are not supported")
-    # Past 2 GB large constants of nodes lie in files too, where only initializers are looked for later.
-    LiftConstantsToInitializersPass(lift_all_constants=True)(graph)
-    return save_graph(graph, directory)
-
-
-def _load(checkpoint: Checkpoint, kind: type[PreTrainedModel] | None = None) -> PreTrainedModel:
-    """The transformer as the class `kind`, or as the one that its configuration says."""
+def _load(checkpoint: Checkpoint, tracing: _Tracing) -> PreTrainedModel:
+    """Load the model in float32, and check that its weights are whole and finite."""
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(checkpoint.transformer, trust_remote_code=False)
-        if kind is None:
-            kind = AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
-        else:
-            config = _side_of(config, kind)
+    except Exception as error:  # any error of any library; nothing but its own call stands in this block
+        raise _failure(f"transformers cannot load {checkpoint.name}", error) from error
+    kind, config = tracing.load(config)
+    try:
         model, loading = kind.from_pretrained(
             checkpoint.transformer,
             config=config,
@@ -144,48 +142,94 @@ def _load(checkpoint: Checkpoint, kind: type[PreTrainedModel] | None = None) -> 
             weights_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # it raises whatever the damaged file led to
-        raise CheckpointError(f"transformers cannot load {checkpoint.name}: {error}") from error
-    # What is missing transformers makes up at random. Token vectors have no use for a pooler.
-    missing = sorted(name for name in loading["missing_keys"] if not name.startswith("pooler."))
+    except Exception as error:  # any error of any library; nothing but its own call stands in this block
+        raise _failure(f"transformers cannot load {checkpoint.name}", error) from error
+    _check_weights(checkpoint, model, loading["missing_keys"])
+    return cast(PreTrainedModel, model.eval())
+
+
+def _check_weights(checkpoint: Checkpoint, model: PreTrainedModel, missing_names: Collection[str]) -> None:
+    # transformers fills missing weights with random numbers. Token vectors do not depend on a pooler.
+    missing = sorted(name for name in missing_names if not name.startswith("pooler."))
     if missing:
         raise CheckpointError(f"the weights of {checkpoint.name} lack {', '.join(missing[:3])} ({len(missing)} in all)")
-    return model.eval()
+    for name, parameter in model.named_parameters():
+        if not name.startswith("pooler.") and not torch.isfinite(parameter).all():
+            raise CheckpointError(f"the weights of {checkpoint.name} are not finite: {name} has NaN or infinity in it")
 
 
-def _side_of(config: PretrainedConfig, kind: type[PreTrainedModel]) -> PretrainedConfig:
-    """The configuration of one side; each has a projection_dim of its own, and that of the whole counts."""
-    side = config.text_config if kind is CLIPTextModelWithProjection else config.vision_config
-    side.projection_dim = config.projection_dim
-    return side
+def _failure(problem: str, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{problem}: {str(error) or type(error).__name__}")
 
 
-def _onnx_config(model: PreTrainedModel) -> TextEncoderOnnxConfig:
-    """Optimum's description of the model, but of token ids and a mask to token vectors, whatever else it can do.
+def _trace(model: PreTrainedModel, tracing: _Tracing, checkpoint: Checkpoint, directory: Path) -> Path:
+    """Trace `model` to a graph in a new `directory`, and check that it takes the inputs of `tracing`."""
+    with TemporaryDirectory(dir=directory.parent) as scratch:
+        traced = Path(scratch) / "model.onnx"
+        try:
+            _export(model, tracing.describe(model), traced)
+        except Exception as error:  # any error of any library; nothing but optimum's work stands in this block
+            raise _failure(f"optimum cannot convert {checkpoint.name}", error) from error
+        graph = ir.load(traced)
+        inputs = {str(value.name) for value in graph.graph.inputs}
+        if inputs != set(tracing.inputs):
+            raise CheckpointError(f"{checkpoint.name} needs the inputs {sorted(inputs)}, which are not supported")
+        # In graphs past 2 GB large constants of nodes lie in files too. Later stages look only for initializers there.
+        LiftConstantsToInitializersPass(lift_all_constants=True)(graph)
+        return save_graph(graph, directory)
 
-    Without token_type_ids: of a single text they are all zero, which is the default.
+
+def _export(model: PreTrainedModel, onnx_config: OnnxConfig, path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of what may go wrong; `verify` sees whether it did
+        export(model, onnx_config, path)
+
+
+def _describe_text_encoder(model: PreTrainedModel) -> OnnxConfig:
+    """Describe a model of token ids and a mask to token vectors, whatever else it can do.
+
+    token_type_ids is left out. Its default is zero, and for a single text all types are zero.
     """
     try:
         known = TasksManager.get_exporter_config_constructor(
             "onnx", model=model, task=_TASK, library_name="transformers"
         ).func
-    except (KeyError, ValueError):  # optimum does not know the architecture; tracing may do all the same
+    except (KeyError, ValueError):  # optimum does not know the architecture, and may trace it all the same
         known = TextEncoderOnnxConfig
-    base = known if issubclass(known, TextEncoderOnnxConfig) else TextEncoderOnnxConfig
+    base: Any = known if issubclass(known, TextEncoderOnnxConfig) else TextEncoderOnnxConfig
 
-    class TokenVectors(base):  # type: ignore[misc, valid-type]
+    class TokenVectors(base):  # type: ignore[misc]
         NORMALIZED_CONFIG_CLASS = getattr(base, "NORMALIZED_CONFIG_CLASS", None) or NormalizedTextConfig
-        inputs = dict.fromkeys(GRAPH_INPUTS, _AXES)
-        outputs = {TOKEN_VECTORS: _AXES}  # noqa: RUF012
+        inputs = dict.fromkeys(GRAPH_INPUTS, _TOKEN_AXES)
+        outputs = {TOKEN_VECTORS: _TOKEN_AXES}  # noqa: RUF012
 
-    return TokenVectors(model.config, task=_TASK)
+    return cast(OnnxConfig, TokenVectors(model.config, task=_TASK))
+
+
+def _describe_tower(model: PreTrainedModel, tower: TracedTower, modality: str) -> OnnxConfig:
+    """Describe one of several transformers, from the manifest's inputs to the output of its projection."""
+    base: Any = getattr(model_configs, tower.onnx_config)
+    names, axes = _INPUTS[modality]
+
+    class Features(base):  # type: ignore[misc]
+        inputs = dict.fromkeys(names, axes)
+        outputs = {tower.output: _BATCH_AXIS}  # noqa: RUF012
+
+    return cast(OnnxConfig, Features(model.config, task=_TASK))
 
 
 def _usable_positions(model: PreTrainedModel) -> int | None:
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, torch.nn.Embedding):
-            # RoBERTa and its kin number the positions from the padding's id on.
+            # RoBERTa and its relatives count positions from the padding's id on.
             padding = getattr(module, "padding_idx", None)
-            return table.num_embeddings - (padding + 1 if isinstance(padding, int) else 0)
+            usable: int = table.num_embeddings - (padding + 1 if isinstance(padding, int) else 0)
+            return usable
     return None
+
+
+def _vocabulary_size(model: PreTrainedModel) -> int | None:
+    table = model.get_input_embeddings()
+    rows: int | None = table.num_embeddings if isinstance(table, torch.nn.Embedding) else None
+    return rows

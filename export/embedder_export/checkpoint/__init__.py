@@ -1,1 +1,1 @@
-"""Stage 1: read what a checkpoint says of itself."""
+"""Stage 1: find a checkpoint, and read what it says of itself. Nothing in it is ever run."""

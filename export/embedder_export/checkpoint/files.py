@@ -9,13 +9,19 @@ from embedder.common.digests import sha256_of
 
 from embedder_export.errors import CheckpointError
 
-# In the order of preference, as files and, for the Hub, as patterns of them and their parts.
+# In the order of preference.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# Patterns of the files of weights, whole or in parts.
 SAFETENSORS, TORCH_WEIGHTS = "model*.safetensors", "pytorch_model*.bin"
 
 
 def read_json(path: Path, kind: type, default: Any = None) -> Any:
-    """The content of `path`, a JSON `kind`; `default`, where one is given, if there is no such file.
+    """Return the content of the JSON file `path`.
+
+    Args:
+        path: of the file.
+        kind: the type that it must hold, dict or list.
+        default: what to return if there is no such file. None makes that an error.
 
     Raises:
         CheckpointError: the file is missing, damaged, or holds something else.
@@ -23,7 +29,7 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        if default is not None and not path.is_symlink():  # one that leads nowhere is damage, not absence
+        if default is not None and not path.is_symlink():  # a link that leads nowhere is damage, not absence
             return default
         raise CheckpointError(f"{path} is missing: is this a sentence-transformers checkpoint?") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -34,9 +40,10 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
 
 
 def find_weights(directory: Path) -> dict[Path, set[str] | None]:
-    """The files of weights in `directory`, as transformers finds them, each with the names of the tensors to take.
+    """Return the files of weights in `directory`, as transformers finds them, each with the names of its tensors.
 
-    None stands for all of them. Of weights in parts it is those that the index names; transformers makes up others.
+    None stands for all tensors of the file. For weights in parts the index names them: transformers replaces a tensor
+    that the index lacks by random numbers.
 
     Raises:
         CheckpointError: there are none, or the index is damaged or leads out of the directory.
@@ -57,10 +64,10 @@ def find_weights(directory: Path) -> dict[Path, set[str] | None]:
 def _is_plain(name: object) -> bool:
     if not isinstance(name, str) or name in ("", "..") or "\0" in name:
         return False
-    return PurePosixPath(name).name == name and name.isprintable()  # no lone surrogate, for one
+    return PurePosixPath(name).name == name and name.isprintable()  # a lone surrogate is not
 
 
 def digest_weights(directories: list[Path]) -> str:
-    """SHA-256 of the weights in `directories`; of several files, that of their digests in this order."""
+    """Return the SHA-256 of the weights in `directories`; of several files, the SHA-256 of their digests."""
     digests = [sha256_of(file) for directory in directories for file in find_weights(directory)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

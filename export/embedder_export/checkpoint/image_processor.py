@@ -1,4 +1,4 @@
-"""Beside the second stage: how images are prepared, as transformers' CLIPImageProcessor has it."""
+"""How images are prepared: the settings of transformers' image processor."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,67 +6,64 @@ from typing import Any
 
 from embedder.artifact.manifest import RESAMPLES, ImageSettings
 
+from embedder_export.body.contract import BodySizes
 from embedder_export.checkpoint.files import read_json
 from embedder_export.errors import CheckpointError
+from embedder_export.families.family import ImageProcessor
 
-# Transformers 4's file, and 5's, which has the same under a name of its own.
-_FILE, _NEW_FILE, _NEW_NAME = "preprocessor_config.json", "processor_config.json", "image_processor"
-_CLASSES = ("CLIPFeatureExtractor", "CLIPImageProcessor", "CLIPImageProcessorFast", "CLIPImageProcessorPil")
-_DEFAULTS: dict[str, Any] = {
-    "do_resize": True,
-    "size": {"shortest_edge": 224},
-    "resample": 3,
-    "do_center_crop": True,
-    "crop_size": 224,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-}
-# Where these are null the default holds; a switch that is null is off, and the others may not be.
+# The file of transformers 4. That of transformers 5 has the same settings under a key.
+_FILE, _NEW_FILE, _NEW_KEY = "preprocessor_config.json", "processor_config.json", "image_processor"
+# Settings where null means the default. Of the others, a switch that is null is off, and null is refused elsewhere.
 _NULLABLE = ("size", "crop_size", "image_mean", "image_std")
-# What else may be there and changes nothing: an image is RGB in any case.
+# Settings that change nothing: the runtime converts an image to RGB in any case.
 _IGNORED = ("do_convert_rgb", "feature_extractor_type", "image_processor_type", "processor_class", "return_tensors")
-# As transformers' faster class always writes it.
+# Settings that transformers' faster class always writes with these values.
 _FIXED = {"data_format": "channels_first", "default_to_square": False}
 
 
-def read_images(directory: Path, image_size: int, tokens: int) -> ImageSettings:
-    """How `directory` has images prepared for a model of `image_size` pixels a side, where each takes `tokens`.
+def read_images(directory: Path, processor: ImageProcessor, sizes: BodySizes) -> ImageSettings:
+    """Read how `directory` has images prepared.
+
+    Args:
+        directory: of the transformer.
+        processor: of its family.
+        sizes: of the transformer of images.
 
     Raises:
-        CheckpointError: a file is missing or damaged, has a setting that is not known, or makes images of another size.
+        CheckpointError: a file is missing or damaged, a setting is not known, or it makes images of another size than
+            the transformer takes.
     """
     path, config = _find(directory)
-    kind = config.get("image_processor_type", config.get("feature_extractor_type", _CLASSES[0]))
-    if kind not in _CLASSES:
+    kind = config.get("image_processor_type", config.get("feature_extractor_type", processor.classes[0]))
+    if kind not in processor.classes:
         raise CheckpointError(f"{path} has the image processor {kind!r:.80}, which is not supported")
     for key, value in config.items():
-        if key not in (*_DEFAULTS, *_IGNORED) and value not in (None, _FIXED.get(key)):
+        if key not in (*processor.defaults, *_IGNORED) and value not in (None, _FIXED.get(key)):
             raise CheckpointError(f"{path} has {value!r:.80} as {key}, which is not supported")
-    settings = _DEFAULTS | {key: value for key, value in config.items() if value is not None or key not in _NULLABLE}
+    given = {key: value for key, value in config.items() if value is not None or key not in _NULLABLE}
+    if sizes.image_size is None or sizes.usable_positions is None:
+        raise CheckpointError(f"{path} prepares images for a transformer of no known image size")
     try:
-        images = _images(settings, tokens)
+        images = _image_settings({**processor.defaults, **given}, sizes.usable_positions)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a setting that cannot be used: {error!r}") from error
-    size = images.crop or images.resize
-    if size != (image_size, image_size):
-        raise CheckpointError(f"{path} makes images of {list(size)} pixels, and the model takes {image_size} a side")
+    made, taken = images.crop or images.resize, sizes.image_size
+    if made != (taken, taken):
+        raise CheckpointError(f"{path} makes images of {list(made)} pixels, and the model takes {taken} a side")
     return images
 
 
 def _find(directory: Path) -> tuple[Path, dict[str, Any]]:
-    new = read_json(directory / _NEW_FILE, dict, default={}).get(_NEW_NAME)
-    old = read_json(directory / _FILE, dict, default={}) or None
-    if new is None and old is None:
+    new: Any = read_json(directory / _NEW_FILE, dict, default={}).get(_NEW_KEY)
+    old: dict[str, Any] = read_json(directory / _FILE, dict, default={})
+    if new is None and not old:
         raise CheckpointError(f"{directory} has no {_FILE}, which says how images are prepared")
-    if new is not None and (not isinstance(new, dict) or (old is not None and old != new)):
-        raise CheckpointError(f"{directory} has {_NEW_NAME} in {_NEW_FILE} that is not that of {_FILE}, or is damaged")
+    if new is not None and (not isinstance(new, dict) or (old and old != new)):
+        raise CheckpointError(f"{directory} has {_NEW_KEY} in {_NEW_FILE} that is not that of {_FILE}, or is damaged")
     return (directory / _FILE, old) if new is None else (directory / _NEW_FILE, new)
 
 
-def _images(settings: Mapping[str, Any], tokens: int) -> ImageSettings:
+def _image_settings(settings: Mapping[str, Any], tokens: int) -> ImageSettings:
     mean, std = settings["image_mean"], settings["image_std"]
     if settings["resample"] not in range(len(RESAMPLES)):
         raise ValueError(f"resample: {settings['resample']!r:.80}")

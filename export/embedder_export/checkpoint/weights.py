@@ -1,56 +1,67 @@
-"""A checkpoint's weights: tensors by their names, read only when they are written to the artifact."""
+"""A checkpoint's weights: tensors by name. They are read only when they are checked or written to the artifact."""
 
 import json
-from collections.abc import Callable
+import math
+import pickle
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
-from embedder.errors import EmbedderError
-from safetensors import safe_open
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from embedder_export.checkpoint.files import find_weights
-from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
+from embedder_export.errors import CheckpointError, NotNativeError
+from embedder_export.packages import import_from_extra
 
-# Those that transformers, too, loads into a float32 model as they are.
+# Floating-point formats of safetensors that transformers too loads into a float32 model as they are.
 _DTYPES = {
     "F64": ir.DataType.DOUBLE,
     "F32": ir.DataType.FLOAT,
     "F16": ir.DataType.FLOAT16,
     "BF16": ir.DataType.BFLOAT16,
 }
-# Buffers of ids and the like.
-_NO_WEIGHTS = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
-Weights = dict[str, ir.TensorProtocol]
+# Formats of buffers, such as position ids. They are no weights.
+_BUFFER_DTYPES = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
+# Numbers that are checked at once, so that a check takes little memory.
+_CHECKED_AT_ONCE = 1 << 20
+# What torch raises for a file that is damaged or holds more than tensors. It has no base class for them.
+_TORCH_LOAD_ERRORS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+)
+Weights: TypeAlias = dict[str, ir.TensorProtocol]
+Floats: TypeAlias = NDArray[np.float32]
 
 
 def read_weights(directory: Path) -> Weights:
-    """The floating-point tensors of `directory`, whole or in parts, float32 whatever they are stored as.
+    """Return the floating-point tensors of `directory`, whole or in parts, as float32.
 
     Raises:
-        CheckpointError: there are none, they are damaged, or would run code.
-        NotNativeError: they are in a precision that is not known here.
+        CheckpointError: there are none, they are damaged, or reading them would run code.
+        NotNativeError: they are stored in a format that is not known here.
         NeedsTorchError: they are in torch's format, and torch is not installed.
     """
     weights: Weights = {}
     for path, names in find_weights(directory).items():
-        try:
-            part = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-        except EmbedderError:
-            raise
-        except Exception as error:  # the libraries raise whatever the damage led to
-            kind = type(error).__name__
-            raise CheckpointError(f"{path} cannot be read as plain weights: {kind}: {error}") from error
+        part = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
         weights |= {name: tensor for name, tensor in part.items() if names is None or name in names}
     return weights
 
 
-def read_arrays(directory: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The tensors of a small module, float32: those of `shapes`, all of them and no others.
+def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
+    """Return the tensors of a small module as float32. It must have those of `shapes` and no others.
 
     Raises:
-        CheckpointError: as `read_weights`, or there are other tensors.
+        CheckpointError: as `read_weights`; or there are other tensors, or a number is not finite.
     """
     try:
         arrays = {name: tensor.numpy() for name, tensor in read_weights(directory).items()}
@@ -58,55 +69,105 @@ def read_arrays(directory: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str
         raise CheckpointError(str(error)) from error
     found = {name: array.shape for name, array in arrays.items()}
     if found != shapes:
-        raise CheckpointError(f"{directory} holds the tensors {found}, not {shapes}")
+        raise CheckpointError(f"{directory} holds the tensors {found}, not {dict(shapes)}")
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"the weights in {directory} are not finite: {name} has NaN or infinity in it")
     return arrays
 
 
+def tensor_names(directory: Path) -> set[str]:
+    """Return the names of the tensors in the safetensors files of `directory`. Other files are not looked at.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    files = [path for path in find_weights(directory) if path.suffix == ".safetensors"]
+    return {name for path in files for name in _read_header(path)[0]}
+
+
+def is_finite(tensor: ir.TensorProtocol) -> bool:
+    """Whether no number of a float32 tensor is NaN or infinite."""
+    if not isinstance(tensor, ir.ExternalTensor):
+        return bool(np.isfinite(tensor.numpy()).all())
+    # Read, not mapped: pages of a mapped file stay in memory.
+    left = math.prod(tensor.shape.numpy())
+    with open(tensor.path, "rb") as stream:
+        stream.seek(tensor.offset or 0)
+        while left > 0:
+            numbers = np.fromfile(stream, "<f4", min(left, _CHECKED_AT_ONCE))
+            if not len(numbers) or not np.isfinite(numbers).all():
+                return False
+            left -= len(numbers)
+    return True
+
+
+def lazy(
+    read: Callable[[], NDArray[Any]], shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT
+) -> ir.LazyTensor:
+    """Return a tensor that calls `read` each time it is needed."""
+    return ir.LazyTensor(lambda: ir.tensor(read()), dtype, ir.Shape(shape))
+
+
 def _read_safetensors(path: Path) -> Weights:
-    """The format is https://github.com/huggingface/safetensors#format; the library checks it, and we map it."""
-    with safe_open(path, "np"):
-        pass
-    with path.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(size))
-    header.pop("__metadata__", None)
-    stored = {name: entry for name, entry in header.items() if entry["dtype"] not in _NO_WEIGHTS}
+    header, start = _read_header(path)
+    stored = {name: entry for name, entry in header.items() if entry["dtype"] not in _BUFFER_DTYPES}
     for name, entry in stored.items():
         if entry["dtype"] not in _DTYPES:
             raise NotNativeError(f"{path.name} has {name} as {entry['dtype']}")
-    return {name: _float32(_mapped(path, name, 8 + size, entry)) for name, entry in stored.items()}
+    return {name: _as_float32(_map_tensor(path, name, start, entry)) for name, entry in stored.items()}
 
 
-def _mapped(path: Path, name: str, start: int, entry: dict[str, Any]) -> ir.ExternalTensor:
+def _read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """Return the entries of a safetensors file by name, and where its data begin.
+
+    The format is https://github.com/huggingface/safetensors#format. The library checks the file first.
+    """
+    try:
+        with safe_open(path, "np"):
+            pass
+        with path.open("rb") as stream:
+            size = int.from_bytes(stream.read(8), "little")
+            header: dict[str, Any] = json.loads(stream.read(size))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    header.pop("__metadata__", None)
+    return header, 8 + size
+
+
+def _map_tensor(path: Path, name: str, start: int, entry: dict[str, Any]) -> ir.ExternalTensor:
     begin, end = entry["data_offsets"]
     dtype, shape = _DTYPES[entry["dtype"]], ir.Shape(entry["shape"])
-    # An absolute path is ours, not a stranger's: onnx_ir lets it be a link, as in the Hub's cache.
+    # onnx_ir lets an absolute path be a link, as in the Hub's cache.
     place = str(path.absolute())
     return ir.ExternalTensor(place, start + begin, end - begin, dtype, shape=shape, name=name)
 
 
-def _float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+def _as_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     if tensor.dtype == ir.DataType.FLOAT:
         return tensor
-    return lazy(lambda: tensor.numpy().astype(np.float32), tuple(tensor.shape.numpy()))
+    return lazy(lambda: tensor.numpy().astype(np.float32), _shape_of(tensor))
 
 
-def lazy(
-    read: Callable[[], np.ndarray], shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT
-) -> ir.LazyTensor:
-    """A tensor that `read` makes each time it is asked for."""
-    return ir.LazyTensor(lambda: ir.tensor(read()), dtype, ir.Shape(shape))
+def _shape_of(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    return tuple(tensor.shape.numpy())
 
 
 def _read_pickle(path: Path) -> Weights:
-    """Torch's own format, of which only plain tensors are read: `weights_only` runs nothing."""
+    """Read torch's own format. `weights_only` reads tensors and runs nothing."""
+    torch = import_from_extra("torch", f"{path.name} is in torch's own format")
     try:
-        import torch
-    except ImportError as error:
-        raise NeedsTorchError(f"{path.name} is in torch's own format") from error
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
-    return {
-        name: lazy(lambda tensor=tensor: tensor.detach().float().numpy(), tuple(tensor.shape))
-        for name, tensor in tensors.items()
-        if tensor.is_floating_point()
-    }
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except _TORCH_LOAD_ERRORS as error:
+        raise _unreadable(path, error) from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
+        raise CheckpointError(f"{path} cannot be read as plain weights: it does not hold tensors by name")
+    return {name: _lazy_from_torch(tensor) for name, tensor in tensors.items() if tensor.is_floating_point()}
+
+
+def _lazy_from_torch(tensor: Any) -> ir.LazyTensor:
+    return lazy(lambda: tensor.detach().float().numpy(), tuple(tensor.shape))
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be read as plain weights: {type(error).__name__}: {error}")

@@ -1,1 +1,1 @@
-"""Stage 5: choose the fastest fp32 graph; make int8 and fp16 graphs of it."""
+"""Stage 5: the graph in each dtype. One file a dtype; `convert` makes those that are wanted."""

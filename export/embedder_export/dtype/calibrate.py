@@ -1,42 +1,58 @@
-"""A sample of what the products of a graph are given."""
+"""A sample of the activations that a graph's matrix products are given."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
+from numpy.typing import NDArray
 
-from embedder_export.dtype.samples import Feed
+from embedder_export.checkpoint.weights import Floats
+from embedder_export.errors import GraphError
+from embedder_export.graph.run import Feed, Session
 
-# Of a text or an image, so that a long text does not count for many short ones.
-_MOST_ROWS = 16
+# Rows of one text or image, so that a long text does not outweigh many short ones.
+_MAX_ROWS_PER_INPUT = 16
 
 
-def activations(path: Path, names: Sequence[str], singles: Sequence[Feed]) -> dict[str, np.ndarray]:
-    """The values called `names` of the graph at `path` for `singles`: float32 (rows, width) each.
+def sample_activations(path: Path, names: Sequence[str], singles: Sequence[Feed]) -> dict[str, Floats]:
+    """Return the values called `names` of the graph at `path`, as float32 (rows, width) each.
 
-    A row is that of a token, the same tokens of each text or image for every name.
+    A row is one token's. It is of the same tokens of each input for every name.
+
+    Args:
+        path: of the graph.
+        names: of values of its nodes.
+        singles: single inputs.
+
+    Raises:
+        GraphError: onnxruntime fails on the graph, or a number is not finite.
     """
+    session = _session_with_outputs(path, names)
+    generator = np.random.default_rng(0)
+    found: dict[str, list[Floats]] = {name: [] for name in names}
+    for feed in singles:
+        chosen: dict[int, NDArray[np.int64]] = {}
+        for name, output in zip(names, session.run(feed, names), strict=True):
+            rows = output.reshape(-1, output.shape[-1])
+            # The last layer of a CLIP has a row for one token only.
+            indices = chosen.setdefault(len(rows), generator.permutation(len(rows))[:_MAX_ROWS_PER_INPUT])
+            found[name].append(rows[indices])
+    samples = {name: np.concatenate(parts) for name, parts in found.items()}
+    if not all(np.isfinite(sample).all() for sample in samples.values()):
+        raise GraphError("the fp32 graph gives numbers that are not finite on sample inputs")
+    return samples
+
+
+def _session_with_outputs(path: Path, names: Sequence[str]) -> Session:
+    """Return a session of the graph at `path` that has the values `names` as outputs too."""
     model = ir.load(path)
     values = {value.name: value for node in model.graph for value in node.outputs}
     for name in names:
         values[name].dtype = ir.DataType.FLOAT
         model.graph.outputs.append(values[name])
-    # Beside the original, of which the weights are.
-    everything = path.with_name(f"{path.stem}.activations.onnx")
-    ir.save(model, everything)
-    session = onnxruntime.InferenceSession(str(everything), providers=["CPUExecutionProvider"])
-    known = {value.name for value in session.get_inputs()}
-    generator = np.random.default_rng(0)
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for feed in singles:
-        outputs = session.run(list(names), {name: feed[name] for name in known})
-        chosen: dict[int, np.ndarray] = {}
-        for name, output in zip(names, outputs, strict=True):
-            rows = output.reshape(-1, output.shape[-1])
-            # Of CLIP's last layer there is a row for one token alone.
-            at = chosen.setdefault(len(rows), generator.permutation(len(rows))[:_MOST_ROWS])
-            found[name].append(rows[at])
-    everything.unlink()
-    return {name: np.concatenate(parts) for name, parts in found.items()}
+    copy = path.with_name(f"{path.stem}.activations.onnx")  # beside the original, where its weights lie
+    ir.save(model, copy)
+    session = Session(copy)
+    copy.unlink()
+    return session

@@ -1,57 +1,58 @@
-"""A graph in half precision, for GPUs: weights and activations in float16; inputs, head and output as they were.
+"""fp16, for GPUs: weights and activations in float16. Inputs, head and output stay as they are.
 
-The head stays in float32, as its sums over many tokens, and the lengths of vectors, would lose what the body has kept.
+The head stays in float32: sums over many tokens and lengths of vectors would lose precision in float16.
 """
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from embedder_export.body.body import POOLED, TOKEN_VECTORS
+from embedder_export.body.contract import POOLED, TOKEN_VECTORS
 from embedder_export.checkpoint.weights import lazy
-from embedder_export.dtype.samples import Feed
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.operators import Operators
+from embedder_export.graph.run import Feed
 
-_FLOAT, _HALF = ir.DataType.FLOAT, ir.DataType.FLOAT16
-_MOST = float(np.finfo(np.float16).max)
+_FLOAT32, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def halve(path: Path, singles: Sequence[Feed], target: Path) -> Path:
-    """The float32 graph at `path` in float16, written to `target` in a new directory; returns its path.
+def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path) -> Path:
+    """Write the float32 graph at `path` in float16 to `target`, in a new directory, and return `target`.
 
-    `singles` are what other precisions are calibrated on; here nothing is.
+    `singles` is not used. Other dtypes are calibrated on it.
     """
     model = ir.load(path)
     graph = model.graph
     op = Operators(graph, "fp16")
     (end,) = (value for node in graph for value in node.outputs if value.name in (TOKEN_VECTORS, POOLED))
-    body = _ancestors(end)
-    halves: dict[ir.Value, ir.Value] = {}
-    for node in body:
+    converted: dict[ir.Value, ir.Value] = {}
+    for node in _ancestors(end):
         for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype == _FLOAT and _is_given(value):
-                if value not in halves:
-                    halves[value] = _half(op, value)
-                node.replace_input_with(index, halves[value])
-        _halve_attributes(node)
-        for value in node.outputs:
-            value.type = value.shape = None  # those that are floats have become another kind
+            if value is not None and value.dtype == _FLOAT32 and _is_given(value):
+                if value not in converted:
+                    converted[value] = _convert_value(op, value)
+                node.replace_input_with(index, converted[value])
+        _convert_attributes(node)
+        for output in node.outputs:
+            output.type = output.shape = None  # a float32 output is float16 now
     uses = [(use.node, use.idx) for use in end.uses()]
-    exact = op.Cast(end, to=_FLOAT)
+    restored = op.Cast(end, to=_FLOAT32)
     for node, index in uses:
-        node.replace_input_with(index, exact)
+        node.replace_input_with(index, restored)
     graph.sort()
     RemoveUnusedNodesPass()(model)
     return save_graph(model, target.parent, target.name)
 
 
 def _ancestors(value: ir.Value) -> list[ir.Node]:
-    """The nodes that `value` is made by."""
+    """Return the nodes that `value` depends on."""
     found: dict[ir.Node, None] = {}
     waiting = [value.producer()]
     while waiting:
@@ -66,23 +67,25 @@ def _is_given(value: ir.Value) -> bool:
     return value.const_value is not None or value.is_graph_input()
 
 
-def _half(op: Operators, value: ir.Value) -> ir.Value:
-    """A constant, or an input of the graph, in float16; what is past its range is at its end."""
-    if value.const_value is None:
-        return op.Cast(value, to=_HALF)
+def _convert_value(op: Operators, value: ir.Value) -> ir.Value:
+    """Return a constant or an input of the graph in float16."""
     tensor = value.const_value
+    if tensor is None:
+        return op.Cast(value, to=_FLOAT16)
     shape = tuple(tensor.shape.numpy())
-    return op.initializer(lazy(partial(_halved, tensor), shape, _HALF))
+    return op.initializer(lazy(partial(_to_float16, tensor), shape, _FLOAT16))
 
 
-def _halved(tensor: ir.TensorProtocol) -> np.ndarray:
-    return np.clip(tensor.numpy(), -_MOST, _MOST).astype(np.float16)
+def _to_float16(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    """Return the numbers in float16. Those past its range are at its limit."""
+    numbers: NDArray[Any] = tensor.numpy()
+    return numbers.clip(-_MAX_FLOAT16, _MAX_FLOAT16).astype(np.float16)
 
 
-def _halve_attributes(node: ir.Node) -> None:
-    if node.op_type == "Cast" and node.attributes["to"].as_int() == _FLOAT:
-        node.attributes["to"] = ir.AttrInt64("to", _HALF)
+def _convert_attributes(node: ir.Node) -> None:
+    if node.op_type == "Cast" and node.attributes["to"].as_int() == _FLOAT32:
+        node.attributes["to"] = ir.AttrInt64("to", _FLOAT16)
     value = node.attributes.get("value")
-    if node.op_type == "ConstantOfShape" and (value is None or value.as_tensor().dtype == _FLOAT):
-        array = np.zeros(1, np.float16) if value is None else _halved(value.as_tensor())
+    if node.op_type == "ConstantOfShape" and (value is None or value.as_tensor().dtype == _FLOAT32):
+        array = np.zeros(1, np.float16) if value is None else _to_float16(value.as_tensor())
         node.attributes["value"] = ir.AttrTensor("value", ir.tensor(array))

@@ -1,1 +1,1 @@
-"""ONNX graphs: operators and files. Every stage uses it."""
+"""ONNX graphs: writing nodes, saving to files, running. Every stage uses it."""

@@ -1,7 +1,7 @@
-"""Graphs as files: the graph itself, and its weights beside it, where onnxruntime can map them instead of copying.
+"""Graphs as files: the graph, and its weights in a second file that onnxruntime can map instead of copy.
 
-The weights of a large model must never be all in memory, nor in one protobuf message, which ends at 2 GB. So the
-stages work on graphs of which the tensors refer to files, and are read when they are written to another.
+The weights of a large model need not fit in memory, and do not fit in one protobuf message, which ends at 2 GB. So
+the tensors of a graph refer to files. They are read when they are written to another file.
 """
 
 from pathlib import Path
@@ -9,9 +9,9 @@ from pathlib import Path
 import onnx_ir as ir
 
 # Smaller tensors stay in the graph, where onnxruntime's own optimisations can see them.
-_EXTERNAL_BYTES = 1024
-# The least that onnx_ir takes, of which the page of memory and the cache line are divisors.
-_ALIGNMENT = 4096
+_MIN_EXTERNAL_BYTES = 1024
+# The smallest that onnx_ir takes. Pages of memory and cache lines divide it.
+_ALIGNMENT_BYTES = 4096
 
 
 def save_graph(model: ir.Model, directory: Path, name: str = "model.onnx") -> Path:
@@ -23,13 +23,18 @@ def save_graph(model: ir.Model, directory: Path, name: str = "model.onnx") -> Pa
         model,
         path,
         external_data=weights_of(path).name,
-        size_threshold_bytes=_EXTERNAL_BYTES - 1,
-        alignment=_ALIGNMENT,
-        align_threshold=_ALIGNMENT,
+        size_threshold_bytes=_MIN_EXTERNAL_BYTES - 1,
+        alignment=_ALIGNMENT_BYTES,
+        align_threshold=_ALIGNMENT_BYTES,
     )
     return path
 
 
 def weights_of(path: Path) -> Path:
-    """Where the weights of the graph at `path` lie."""
+    """Return where the weights of the graph at `path` lie.
+
+    Example:
+        >>> weights_of(Path("model.onnx")).name
+        'model.onnx.data'
+    """
     return path.with_name(f"{path.name}.data")

@@ -1,4 +1,4 @@
-"""What graphs are written with: ONNX operators as methods. `op.Add(x, y)` adds a node to a graph and is its value."""
+"""What graphs are written with: ONNX operators as methods. `op.Add(x, y)` adds a node and returns its value."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,34 +6,41 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from embedder.artifact.manifest import GRAPH_INPUTS, IMAGE_INPUTS
+from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
-from embedder_export.body.body import POOLED, TOKEN_VECTORS
+from embedder_export.body.contract import POOLED, TOKEN_VECTORS
 
-# onnxruntime's own operators; a graph that has one names their version.
+# The domain of onnxruntime's own operators. A graph that has one declares the domain's version.
 MICROSOFT = "com.microsoft"
 
-
 _AXES = ("batch_size", "sequence_length")
-# Of versions that every onnxruntime can read which the runtime admits.
+# Every onnxruntime that the runtime admits reads these versions.
 _OPSET, _IR_VERSION = 18, 10
 
 
 def new_graph() -> ir.Graph:
-    """A graph with the inputs of the contract, int64 of shape (batch, sequence), and nothing else."""
+    """Return a graph with the manifest's inputs for texts, int64 (batch, sequence), and nothing else."""
     inputs = [ir.val(name, ir.DataType.INT64, _AXES) for name in GRAPH_INPUTS]
     return ir.Graph(inputs, [], nodes=[], opset_imports={"": _OPSET}, name="embedder")
 
 
 def new_image_graph(height: int, width: int) -> ir.Graph:
-    """A graph with the input of the contract for images, float32 of shape (batch, 3, height, width)."""
+    """Return a graph with the manifest's input for images, float32 (batch, 3, height, width), and nothing else."""
     (name,) = IMAGE_INPUTS
     inputs = [ir.val(name, ir.DataType.FLOAT, ("batch_size", 3, height, width))]
     return ir.Graph(inputs, [], nodes=[], opset_imports={"": _OPSET}, name="embedder")
 
 
 def new_model(graph: ir.Graph, output: ir.Value, width: int, *, pooled: bool = False) -> ir.Model:
-    """The model of `graph`, of which `output` is float32 (batch, sequence, `width`); `pooled`, (batch, `width`)."""
+    """Return the model of `graph`.
+
+    Args:
+        graph: its nodes.
+        output: float32 (batch, sequence, width), or (batch, width) if `pooled`.
+        width: length of its vectors.
+        pooled: whether there is one vector for each input.
+    """
     output.name, output.dtype = POOLED if pooled else TOKEN_VECTORS, ir.DataType.FLOAT
     output.shape = ir.Shape([*(_AXES[:1] if pooled else _AXES), width])
     graph.outputs.append(output)
@@ -41,7 +48,7 @@ def new_model(graph: ir.Graph, output: ir.Value, width: int, *, pooled: bool = F
 
 
 class Operators:
-    """Writes nodes and constants into `graph`; its initializers are named after `prefix`."""
+    """Writes nodes and constants into `graph`. The constants' names begin with `prefix`."""
 
     def __init__(self, graph: ir.Graph, prefix: str) -> None:
         self._tape = Tape(graph)
@@ -50,18 +57,21 @@ class Operators:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def __getattr__(self, operator: str) -> Callable[..., ir.Value]:
-        """The operator of that name, as a function of its inputs (None for one left out) and attributes."""
-        if not operator[0].isupper():  # as all of ONNX's are
+        """Return the operator as a function of its inputs and attributes. An input that is left out is None."""
+        if not operator[0].isupper():  # all of ONNX's operators begin with a capital letter
             raise AttributeError(operator)
         return lambda *inputs, **attributes: self._tape.op(operator, inputs, attributes)
 
     def microsoft(self, operator: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
-        """One of onnxruntime's own operators."""
+        """Add one of onnxruntime's own operators."""
         self._graph.opset_imports.setdefault(MICROSOFT, 1)
         return self._tape.op(operator, inputs, attributes, domain=MICROSOFT)
 
-    def constant(self, value: np.ndarray | float | list[int]) -> ir.Value:
-        """`value`: an array as it is, a float as float32, integers as int64; these are stored once."""
+    def constant(self, value: NDArray[Any] | float | list[int]) -> ir.Value:
+        """Return a constant. A float becomes float32, integers become int64, an array stays as it is.
+
+        Equal floats and equal lists are stored once. Arrays are not compared.
+        """
         if isinstance(value, np.ndarray):
             return self.initializer(ir.tensor(value))
         array = np.asarray(value, np.float32 if isinstance(value, float) else np.int64)
@@ -71,27 +81,28 @@ class Operators:
         return self._constants[key]
 
     def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
-        """`tensor` as a constant of the graph, which need not be in memory before it is written."""
+        """Return `tensor` as a constant. A lazy one is in memory only while it is written to a file."""
         name = f"{self._prefix}/{len(self._graph.initializers)}"
         return self._tape.initializer(tensor, name)
 
 
 def _gelu(op: Operators, x: ir.Value) -> ir.Value:
-    """X * (1 + erf(x / sqrt(2))) / 2."""
+    """Write x * (1 + erf(x / sqrt(2))) / 2."""
     return op.microsoft("Gelu", x)
 
 
 def _gelu_tanh(op: Operators, x: ir.Value) -> ir.Value:
-    """X * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2."""
+    """Write x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2."""
     return op.microsoft("FastGelu", x)
 
 
 def _x_sigmoid(alpha: float) -> Callable[[Operators, ir.Value], ir.Value]:
-    """X * sigmoid(alpha * x)."""
+    """Return a function that writes x * sigmoid(alpha * x)."""
     return lambda op, x: op.microsoft("QuickGelu", x, alpha=alpha)
 
 
-# By torch's names of the classes, and transformers' of what torch has none for. Formulas and defaults are theirs.
+# By the names of torch's classes, and of transformers' classes where torch has none. The formulas and defaults are
+# theirs.
 ACTIVATIONS: dict[str, Callable[[Operators, ir.Value], ir.Value]] = {
     "Identity": lambda op, x: x,
     "Tanh": lambda op, x: op.Tanh(x),

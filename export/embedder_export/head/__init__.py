@@ -1,1 +1,1 @@
-"""Stage 4: add pooling and what follows it to the graph."""
+"""Stage 4: pooling and what follows it, as nodes of the graph. The runtime need not know them."""

@@ -1,1 +1,1 @@
-"""Stage 7: compare the artifact with a reference."""
+"""Stage 7: the artifact's vectors, as the runtime computes them, beside those of a reference."""

@@ -1,0 +1,90 @@
+"""Is the checkpoint an embedder at all? Models of other kinds are refused by name.
+
+Without modules.json, sentence-transformers pools the token vectors of any transformer. A classifier or a cross-encoder
+would become an embedder that nobody trained.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from embedder_export.checkpoint.files import SAFETENSORS, read_json
+from embedder_export.checkpoint.weights import tensor_names
+from embedder_export.errors import CheckpointError
+
+# Endings of names of architectures, and the kinds of models that they belong to.
+# Pretrained models stay allowed: *Model, *ForMaskedLM, *ForPreTraining, *ForCausalLM, *ForConditionalGeneration.
+_KINDS = {
+    "ForSequenceClassification": "a text classifier or a cross-encoder",
+    "ForTokenClassification": "a token classifier",
+    "ForQuestionAnswering": "a question-answering model",
+    "ForMultipleChoice": "a multiple-choice model",
+    "ForNextSentencePrediction": "a next-sentence classifier",
+    "Classification": "a classifier",
+    "Classifier": "a classifier",
+}
+_COLBERT = re.compile("colbert", re.IGNORECASE)
+_COLBERT_KIND = "a ColBERT (late interaction) model"
+_COLBERT_METADATA = "artifact.metadata"
+# Beginnings of names of weights that only such models have.
+_WEIGHTS = {
+    "classifier.": "a classifier",
+    "score.": "a text classifier or a cross-encoder",
+    "qa_outputs.": "a question-answering model",
+}
+# The projection of ColBERT's checkpoints lies beside the transformer.
+_COLBERT_PROJECTION = "linear.weight"
+_ADVICE = "it gives no sentence embeddings, so it is not exported"
+
+
+def check_declared_kind(config: Mapping[str, Any]) -> None:
+    """Check config_sentence_transformers.json, the declaration of sentence-transformers' own models.
+
+    Raises:
+        CheckpointError: it names another kind than SentenceTransformer, such as CrossEncoder or SparseEncoder.
+    """
+    kind = config.get("model_type", "SentenceTransformer")
+    if kind != "SentenceTransformer":
+        raise CheckpointError(f"the checkpoint is a {kind!s:.80}, not a SentenceTransformer")
+
+
+def check_bare_kind(directory: Path, config: Mapping[str, Any]) -> None:
+    """Check a checkpoint without modules.json.
+
+    Args:
+        directory: of the checkpoint.
+        config: the content of its config.json.
+
+    Raises:
+        CheckpointError: its architecture, its weights or its metadata belong to a model of another kind.
+    """
+    for architecture in _architectures(config):
+        kind = _kind_of(architecture)
+        if kind is not None:
+            raise CheckpointError(f"the checkpoint is {kind} ({architecture:.80}): {_ADVICE}")
+    if (directory / _COLBERT_METADATA).exists():
+        raise CheckpointError(f"the checkpoint is {_COLBERT_KIND}, as its {_COLBERT_METADATA} says: {_ADVICE}")
+    settings = read_json(directory / "config_sentence_transformers.json", dict, default={})
+    check_declared_kind(settings)
+    if any(directory.glob(SAFETENSORS)):
+        _check_weights(tensor_names(directory))
+
+
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    names = config.get("architectures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def _kind_of(architecture: str) -> str | None:
+    if _COLBERT.search(architecture):
+        return _COLBERT_KIND
+    return next((kind for ending, kind in _KINDS.items() if architecture.endswith(ending)), None)
+
+
+def _check_weights(names: set[str]) -> None:
+    for name in sorted(names):
+        kind = next((kind for beginning, kind in _WEIGHTS.items() if name.startswith(beginning)), None)
+        kind = _COLBERT_KIND if name == _COLBERT_PROJECTION else kind
+        if kind is not None:
+            raise CheckpointError(f"the checkpoint is {kind}, as it has the weight {name:.80}: {_ADVICE}")

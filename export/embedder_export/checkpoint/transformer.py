@@ -1,0 +1,133 @@
+"""The transformer's own files: config.json, its tokenizer's settings, and those of sentence-transformers."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from embedder_export.checkpoint.files import read_json
+from embedder_export.checkpoint.layers import SENTENCE, TOKENS
+from embedder_export.errors import CheckpointError
+from embedder_export.families.family import Family
+
+# The names that sentence-transformers has given its settings file, in the order in which it tries them.
+_SETTINGS_FILES = tuple(
+    f"sentence_{architecture}_config.json"
+    for architecture in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+_Check = Callable[[Any], bool]
+
+
+def _is_optional_count(value: Any) -> bool:
+    return value is None or (type(value) is int and value >= 1)
+
+
+def _is_optional_flag(value: Any) -> bool:
+    return value is None or isinstance(value, bool)
+
+
+# Each setting with what it may be. Arguments for transformers must be empty: among them are paths, and `weights_only`,
+# which decides whether loading runs code.
+_SETTINGS: dict[str, _Check] = {
+    "max_seq_length": _is_optional_count,
+    "do_lower_case": _is_optional_flag,
+    "transformer_task": lambda value: value == "feature-extraction",
+    "unpad_inputs": _is_optional_flag,
+} | dict.fromkeys(
+    (
+        "model_args",
+        "model_kwargs",
+        "tokenizer_args",
+        "processor_kwargs",
+        "config_args",
+        "config_kwargs",
+        "processing_kwargs",
+        "tokenizer_name_or_path",
+    ),
+    lambda value: not value,
+)
+# Names of implementations of attention. Any other name is of code that transformers would fetch.
+_ATTENTION = ("eager", "sdpa")
+
+
+def read_config(directory: Path, transformer: Path) -> dict[str, Any]:
+    """Return the content of config.json, after a check of what would lead transformers to other files.
+
+    Args:
+        directory: of the checkpoint.
+        transformer: the directory of its transformer.
+
+    Raises:
+        CheckpointError: config.json is missing or damaged, or a file names something outside of the checkpoint.
+    """
+    for place in (directory, transformer):
+        if (place / "adapter_config.json").exists():
+            raise CheckpointError(f"{place} holds an adapter (adapter_config.json), which is not supported")
+    config = cast(dict[str, Any], read_json(transformer / "config.json", dict))
+    for key, value in config.items():
+        if "attn_implementation" in key and isinstance(value, str) and value not in _ATTENTION:
+            raise CheckpointError(f"{transformer / 'config.json'} has {value!r:.80} as {key}")
+    path = transformer / "tokenizer_config.json"
+    for key, value in read_json(path, dict, default={}).items():
+        # Old checkpoints name files of the machine that made them. A file that is not here does no harm.
+        if key.endswith("_file") and isinstance(value, str) and _is_outside(transformer, value):
+            raise CheckpointError(f"{path} has {value!r:.80} as {key}, a file outside of the checkpoint")
+    return config
+
+
+def read_transformer_settings(transformer: Path, family: Family[Any]) -> dict[str, Any]:
+    """Return the settings that sentence-transformers keeps for a transformer of `family`.
+
+    Raises:
+        CheckpointError: a setting is unknown, or has a value that cannot be honoured.
+    """
+    known = _SETTINGS | _output_settings(family)
+    for name in _SETTINGS_FILES:
+        path = transformer / name
+        settings: dict[str, Any] = read_json(path, dict, default={})
+        if not settings:
+            continue
+        for key, value in settings.items():
+            if key not in known or not known[key](value):
+                raise CheckpointError(f"{path} has {value!r:.80} as {key}, which is not supported")
+        return settings
+    return {}
+
+
+def _output_settings(family: Family[Any]) -> dict[str, _Check]:
+    """The settings that say what the transformer gives: token vectors, or vectors that it has pooled by itself."""
+    if family.own_pooling is None:
+        return {
+            "modality_config": lambda value: (
+                isinstance(value, dict) and "message" not in value and _gives_tokens(value.get("text"))
+            ),
+            "module_output_name": lambda value: value == TOKENS,
+        }
+    return {
+        "modality_config": lambda value: (
+            isinstance(value, dict)
+            and set(value) == set(family.modalities)
+            and all(_gives_features(modality, method) for modality, method in value.items())
+        ),
+        "module_output_name": lambda value: value == SENTENCE,
+    }
+
+
+def _gives_tokens(method: Any) -> bool:
+    if not isinstance(method, Mapping):
+        return False
+    output = method.get("method_output_name")
+    return method.get("method") == "forward" and output in ("last_hidden_state", ["last_hidden_state"])
+
+
+def _gives_features(modality: str, method: Any) -> bool:
+    # In transformers 4 the features are the method's result. In transformers 5 they are a part of it.
+    return (
+        isinstance(method, Mapping)
+        and method.get("method") == f"get_{modality}_features"
+        and method.get("method_output_name") in (None, "pooler_output")
+    )
+
+
+def _is_outside(directory: Path, name: str) -> bool:
+    return os.path.exists(name) and not os.path.abspath(name).startswith(os.path.abspath(directory) + os.sep)

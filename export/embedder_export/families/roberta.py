@@ -1,0 +1,48 @@
+"""RoBERTa (Liu et al., 2019: https://arxiv.org/abs/1907.11692), XLM-RoBERTa and CamemBERT.
+
+They are BERT, except that positions are counted from the padding's id on.
+"""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from embedder_export.body.contract import BodySizes
+from embedder_export.body.network import Network, embed
+from embedder_export.families import bert
+from embedder_export.families.family import Family, text_builder
+from embedder_export.families.settings import Count, TokenId
+
+
+@dataclass(frozen=True)
+class XlmRobertaSettings(bert.BertSettings):
+    """What the equations below use of config.json, with the defaults of XLM-RoBERTa and CamemBERT."""
+
+    pad_token_id: TokenId = 1
+
+
+@dataclass(frozen=True)
+class RobertaSettings(XlmRobertaSettings):
+    """The same with RoBERTa's default."""
+
+    vocab_size: Count = 50265
+
+
+def token_vectors(net: Network, config: XlmRobertaSettings) -> ir.Value:
+    """Write the token vectors, (batch, sequence, hidden_size)."""
+    table = bert.position_table(net, config, config.hidden_size)
+    positions = net.op.Gather(table, net.positions_after(config.pad_token_id))
+    x = embed(net, positions, config.vocab_size, config.hidden_size, config.layer_norm_eps)
+    return bert.encoder(net, x, config)
+
+
+def _body_sizes(config: XlmRobertaSettings) -> BodySizes:
+    positions = config.max_position_embeddings
+    return BodySizes(config.hidden_size, positions, positions - config.pad_token_id - 1, config.vocab_size)
+
+
+_BUILDERS = text_builder(token_vectors, _body_sizes)
+
+ROBERTA = Family("roberta", "RobertaTokenizer", RobertaSettings, text_builder(token_vectors, _body_sizes))
+XLM_ROBERTA = Family("roberta", "XLMRobertaTokenizer", XlmRobertaSettings, _BUILDERS)
+CAMEMBERT = Family("roberta", "CamembertTokenizer", XlmRobertaSettings, _BUILDERS)

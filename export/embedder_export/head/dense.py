@@ -1,0 +1,111 @@
+"""The head of dense vectors: a pooling and the layers around it.
+
+The formulas, with their epsilons, are those of sentence-transformers' modules of the same names.
+"""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK, Output
+
+from embedder_export.checkpoint.layers import TOKENS, Dense, Layer, LayerNorm, Normalize, Pooling, Truncate
+from embedder_export.errors import CheckpointError
+from embedder_export.graph.operators import ACTIVATIONS, Operators
+from embedder_export.head.poolings import POOLINGS, PoolingInputs
+
+OUTPUT = "embedding"
+# The names of the head's constants begin with it.
+PREFIX = "head"
+_TORCH_LAYER_NORM_EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class _Vectors:
+    """What the layers so far give: the tokens' vectors, the pooled vector, and its length."""
+
+    tokens: ir.Value
+    pooled: ir.Value
+    dimension: int
+
+
+def add_dense_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tuple[Output, ...]:
+    """Change `graph` so that it ends in the output `embedding`, float32 (batch, dimension).
+
+    Args:
+        graph: it ends in token vectors, or in the vectors of a transformer that pools by itself.
+        layers: of the checkpoint.
+        width: length of the transformer's vectors.
+
+    Returns:
+        The output, for the manifest.
+
+    Raises:
+        CheckpointError: a layer is made for vectors of another length than it is given.
+    """
+    op = Operators(graph, PREFIX)
+    end = graph.outputs[0]
+    vectors = _Vectors(end, end, width)
+    for layer in layers:
+        _check_width(layer, vectors.dimension)
+        vectors = _write_layer(op, graph, vectors, layer)
+    output = op.Identity(vectors.pooled)
+    output.name, output.dtype = OUTPUT, ir.DataType.FLOAT
+    output.shape = ir.Shape(["batch_size", vectors.dimension])
+    graph.outputs[:] = [output]
+    return (Output(OUTPUT, "dense", (vectors.dimension,)),)
+
+
+def _check_width(layer: Layer, dimension: int) -> None:
+    if isinstance(layer, Dense | LayerNorm) and layer.weight.shape[-1] != dimension:
+        raise CheckpointError(
+            f"the checkpoint's {type(layer).__name__} takes vectors of {layer.weight.shape[-1]} numbers, and is given "
+            f"ones of {dimension}"
+        )
+
+
+def _write_layer(op: Operators, graph: ir.Graph, vectors: _Vectors, layer: Layer) -> _Vectors:
+    tokens, pooled, dimension = vectors.tokens, vectors.pooled, vectors.dimension
+    if isinstance(layer, Pooling):
+        return _Vectors(tokens, _write_pooling(op, graph, tokens, layer), dimension * len(layer.modes))
+    if isinstance(layer, Dense):
+        if layer.feature == TOKENS:
+            return _Vectors(_write_dense(op, tokens, layer), pooled, len(layer.weight))
+        return _Vectors(tokens, _write_dense(op, pooled, layer), len(layer.weight))
+    if isinstance(layer, LayerNorm):
+        scale, shift = op.constant(layer.weight), op.constant(layer.bias)
+        normed = op.LayerNormalization(pooled, scale, shift, epsilon=_TORCH_LAYER_NORM_EPSILON)
+        return _Vectors(tokens, normed, dimension)
+    if isinstance(layer, Normalize):
+        return _Vectors(tokens, _write_normalize(op, pooled), dimension)
+    return _write_truncate(op, vectors, layer)
+
+
+def _write_pooling(op: Operators, graph: ir.Graph, tokens: ir.Value, pooling: Pooling) -> ir.Value:
+    (attention_mask,) = (value for value in graph.inputs if value.name == GRAPH_INPUTS[1])
+    pooled_mask = attention_mask
+    if not pooling.include_prompt:
+        pooled_mask = ir.Value(name=POOLING_MASK, type=attention_mask.type, shape=attention_mask.shape)
+        graph.inputs.append(pooled_mask)
+    mask, attention = (op.Cast(value, to=ir.DataType.FLOAT) for value in (pooled_mask, attention_mask))
+    given = PoolingInputs(tokens, mask, attention)
+    pooled = [POOLINGS[mode].write(op, given) for mode in pooling.modes]
+    return pooled[0] if len(pooled) == 1 else op.Concat(*pooled, axis=1)
+
+
+def _write_dense(op: Operators, vectors: ir.Value, layer: Dense) -> ir.Value:
+    vectors = op.MatMul(vectors, op.constant(layer.weight.T))
+    if layer.bias is not None:
+        vectors = op.Add(vectors, op.constant(layer.bias))
+    return ACTIVATIONS[layer.activation](op, vectors)
+
+
+def _write_normalize(op: Operators, vectors: ir.Value) -> ir.Value:
+    """Write vectors / max(|vectors|, 1e-12)."""
+    norm = op.ReduceL2(vectors, op.constant([1]), keepdims=1)
+    return op.Div(vectors, op.Max(norm, op.constant(1e-12)))
+
+
+def _write_truncate(op: Operators, vectors: _Vectors, layer: Truncate) -> _Vectors:
+    dimension = min(vectors.dimension, layer.dimension)
+    pooled = op.Slice(vectors.pooled, *(op.constant([value]) for value in (0, dimension, 1)))
+    return _Vectors(vectors.tokens, pooled, dimension)

@@ -1,0 +1,70 @@
+"""Sample texts: real sentences, and odd strings that people send.
+
+Every other sentence chooses and calibrates graphs. The others measure them.
+"""
+
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from embedder_export.errors import CheckpointError
+from embedder_export.graph.run import Feed
+from embedder_export.samples.feeds import Samples
+from embedder_export.tokenizer.convert import ConvertedTokenizer
+
+# Texts that a line of a file cannot hold.
+_BLANK = ("", " ", "\n", "\t \n", "\u0085")
+_SPECIAL = "<s> of </s> [CLS] special [SEP] [MASK] tokens <mask> <unk> [UNK] <extra_id_0>"
+_ODD = (*_BLANK, _SPECIAL, "two\nlines", "\ufeffmark", "a\0b", "\x7f", "word " * 2000, "x" * 5000, "字" * 1000)
+# (texts, tokens): a short query, and batches of about the size that the runtime makes.
+_BATCH_SHAPES = ((1, 16), (16, 32), (2, 256))
+_MAX_SINGLE_TOKENS = 128
+
+
+def parity_sentences() -> list[str]:
+    """Return real sentences and odd strings: short and past every limit, in many scripts and cases."""
+    return real_sentences() + list(_ODD)
+
+
+def real_sentences() -> list[str]:
+    """Return the sentences of `parity_sentences` that people have written."""
+    text = files("embedder_export.samples").joinpath("parity_sentences.txt").read_text(encoding="utf-8")
+    return text.removesuffix("\n").split("\n")
+
+
+def text_samples(tokenizer: ConvertedTokenizer) -> Samples:
+    """Return samples of every other sentence.
+
+    Raises:
+        CheckpointError: the tokenizer fails on them.
+    """
+    running, singles = _tokenize(tokenizer, real_sentences()[::2])
+    generator = np.random.default_rng(0)
+    batches = []
+    for rows, tokens in _BATCH_SHAPES:
+        tokens = min(tokens, tokenizer.max_seq_length)
+        # Some rows are padded, as in real batches.
+        lengths = generator.integers((tokens + 1) // 2, tokens, (rows, 1), endpoint=True)
+        batches.append(_text_feed(np.resize(running, (rows, tokens)), np.arange(tokens) < lengths))
+    return Samples(batches, [_text_feed(np.array([ids]), np.ones((1, len(ids)))) for ids in singles])
+
+
+def _tokenize(tokenizer: ConvertedTokenizer, sentences: list[str]) -> tuple[list[int], list[list[int]]]:
+    """Return the ids of all sentences as one text, and of each alone."""
+    backend = Tokenizer.from_str(tokenizer.json)
+    try:
+        running = backend.encode(" ".join(sentences), add_special_tokens=False).ids or [tokenizer.pad_id]
+        backend.enable_truncation(tokenizer.max_seq_length)
+        encodings = backend.encode_batch(sentences)
+    except Exception as error:  # the library has no other class; nothing but its own calls stands in this block
+        raise CheckpointError(f"the checkpoint's tokenizer fails: {error}") from error
+    return running, [encoding.ids[:_MAX_SINGLE_TOKENS] for encoding in encodings if encoding.ids]
+
+
+def _text_feed(ids: NDArray[Any], mask: NDArray[Any]) -> Feed:
+    mask = mask.astype(np.int64)
+    return {GRAPH_INPUTS[0]: ids.astype(np.int64), GRAPH_INPUTS[1]: mask, POOLING_MASK: mask}

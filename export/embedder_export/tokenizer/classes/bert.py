@@ -1,0 +1,71 @@
+"""BertTokenizer and the classes that do the same: WordPiece after BERT's normaliser."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
+from tokenizers.models import WordPiece
+
+from embedder_export.errors import NotNativeError
+from embedder_export.tokenizer.classes.tokenizer_class import Settings, Token, TokenizerClass, flag, vocabulary_entry
+
+BERT_TOKENS = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+WORDPIECE_FILES = ("vocab.txt",)
+
+
+def build_wordpiece(directory: Path, settings: Settings, special: dict[str, Token]) -> Tokenizer:
+    """Make the tokenizer from vocab.txt, which has one token a line; the line's number from 0 is the token's id."""
+    if settings.get("do_basic_tokenize", True) is not True:
+        raise NotNativeError("it has no basic tokenisation")
+    with (directory / WORDPIECE_FILES[0]).open(encoding="utf-8") as lines:
+        vocabulary = {line.rstrip("\n"): at for at, line in enumerate(lines)}
+    unknown, _ = vocabulary_entry(vocabulary, special, "unk_token")
+    start = vocabulary_entry(vocabulary, special, "cls_token")
+    end = vocabulary_entry(vocabulary, special, "sep_token")
+    tokenizer = Tokenizer(WordPiece(vocabulary, unk_token=unknown))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        handle_chinese_chars=flag(settings, "tokenize_chinese_chars", True),
+        strip_accents=flag(settings, "strip_accents", None),
+        lowercase=flag(settings, "do_lower_case", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{start[0]}:0 $A:0 {end[0]}:0", special_tokens=[start, end]
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer
+
+
+def adapt_case(tokenizer: Tokenizer, settings: Settings) -> None:
+    """Lower-case and strip accents as the settings say, if the normaliser is BERT's."""
+    normalizer = tokenizer.normalizer
+    if normalizer is None:
+        raise NotNativeError("it has no normaliser")
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        normalizer.lowercase = flag(settings, "do_lower_case", True)
+        normalizer.strip_accents = flag(settings, "strip_accents", None)
+        tokenizer.normalizer = normalizer
+
+
+def _adapt_normalizer(tokenizer: Tokenizer, settings: Settings) -> None:
+    normalizer = tokenizer.normalizer
+    if isinstance(normalizer, normalizers.BertNormalizer):
+        normalizer.handle_chinese_chars = flag(settings, "tokenize_chinese_chars", True)
+        tokenizer.normalizer = normalizer
+    adapt_case(tokenizer, settings)
+
+
+BERT = TokenizerClass(
+    BERT_TOKENS,
+    has_token_types=True,
+    vocabulary_files=WORDPIECE_FILES,
+    build=build_wordpiece,
+    adapt=_adapt_normalizer,
+)
+DISTILBERT = replace(BERT, has_token_types=False)

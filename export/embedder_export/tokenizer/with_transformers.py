@@ -1,0 +1,63 @@
+"""A tokenizer that is not read natively, read by transformers, where that is installed."""
+
+from pathlib import Path
+from typing import Any
+
+from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
+from embedder_export.tokenizer.contract import EffectiveTokenizer
+from embedder_export.tokenizer.native import UnknownClassError
+from embedder_export.tokenizer.transformers5 import needs_version_5
+
+# The classes with a fast version in transformers 4.57, which the extra [torch] brings. They are listed here so that
+# nobody is told to install it for a class that it does not have. A test compares the list with transformers.
+_FAST_NAMES = """
+Albert Bart Barthez Bert BigBird Blenderbot BlenderbotSmall Bloom CLIP Camembert CodeGen CodeLlama Cohere ConvBert
+Cpm DPRContextEncoder DPRQuestionEncoder DPRReader Deberta DebertaV2 DistilBert Electra FNet Funnel GPT2 GPTNeoX
+Gemma Herbert LED LayoutLM LayoutLMv2 LayoutLMv3 LayoutXLM Llama Longformer Lxmert MBart MBart50 MPNet MT5 MarkupLM
+MobileBert Mvp Nllb Nougat OpenAIGPT Parakeet Pegasus Qwen2 Realm Reformer RemBert RetriBert RoFormer Roberta
+SeamlessM4T Splinter SqueezeBert T5 Udop Whisper XGLM XLMRoberta XLNet
+"""
+FAST_CLASSES = frozenset(f"{name}Tokenizer" for name in _FAST_NAMES.split())
+
+
+def read_with_transformers(directory: Path, reason: NotNativeError) -> EffectiveTokenizer:
+    """Read the tokenizer in `directory` with transformers; `reason` says why it is not read natively.
+
+    Raises:
+        NeedsTorchError: transformers is not installed, and may read the tokenizer.
+        CheckpointError: transformers cannot read it.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise _without_transformers(directory, reason) from reason
+    try:
+        auto: Any = transformers.AutoTokenizer
+        tokenizer = auto.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # it raises whatever the checkpoint led to
+        version = transformers.__version__
+        raise CheckpointError(f"{reason}, and transformers {version} cannot read it either: {error}") from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(f"{reason}, and transformers has no fast version of it")
+    return _effective(tokenizer)
+
+
+def _without_transformers(directory: Path, reason: NotNativeError) -> CheckpointError | NeedsTorchError:
+    """The error for a tokenizer that is not read natively where transformers is not installed."""
+    if isinstance(reason, UnknownClassError) and reason.name not in FAST_CLASSES:
+        return CheckpointError(f"{reason}; transformers has no fast version of it either")
+    if needs_version_5(directory):
+        return CheckpointError(f"{reason}; the transformers that the extra [torch] brings cannot read it either")
+    return NeedsTorchError(f"the tokenizer cannot be read here: {reason}")
+
+
+def _effective(tokenizer: Any) -> EffectiveTokenizer:
+    return EffectiveTokenizer(
+        tokenizer.backend_tokenizer,
+        tokenizer.model_max_length,
+        tokenizer.pad_token_id,
+        tuple(sorted(tokenizer.all_special_ids)),
+        "token_type_ids" in tokenizer.model_input_names,
+        tokenizer.truncation_side,
+        tokenizer.split_special_tokens,
+    )

@@ -1,0 +1,128 @@
+"""The graph of its transformer that a checkpoint's repository itself has, as a reference."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from embedder import Embedder
+from embedder.artifact import hub
+from embedder.artifact.manifest import GRAPH_INPUTS, TOKEN_TYPE_IDS
+from embedder.backends import select_device
+from embedder.errors import EmbedderError, ModelNotFoundError
+from numpy.typing import NDArray
+
+from embedder_export.body.contract import TOKEN_VECTORS
+from embedder_export.checkpoint.layers import Layer
+from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.errors import NoReferenceError
+from embedder_export.graph.operators import new_graph
+from embedder_export.graph.run import Session
+from embedder_export.head.heads import add_head
+from embedder_export.verify.compare import Vectors
+from embedder_export.verify.reference import Reference
+
+OWN_GRAPH = "onnx/model.onnx"
+# The two names that such graphs have for their token vectors.
+_TOKEN_OUTPUTS = (TOKEN_VECTORS, "token_embeddings")
+_EXACT_DTYPES = (
+    ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL,
+)  # fmt: skip
+_HEAD_IR_VERSION = 10
+
+
+def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable[[str], None]) -> Reference | None:
+    """Return the artifact with the checkpoint's own graph in the place of ours.
+
+    Tokenizer and head are the artifact's, so only the transformer is compared.
+
+    Args:
+        checkpoint: what has been exported.
+        artifact: the result.
+        report: called with a line if there is such a graph and it is not usable.
+
+    Returns:
+        None if there is no such graph, or it is not usable.
+    """
+    path = _find_own_graph(checkpoint, report)
+    if path is None:
+        return None
+    try:
+        backend = OwnGraphBackend(path, checkpoint.layers)
+    except EmbedderError as error:
+        report(f"{OWN_GRAPH} is no reference: {error}")
+        return None
+
+    def encode(texts: Sequence[Any], prompt: str | None) -> Vectors:
+        try:
+            # Tokens, batches and masks are the runtime's.
+            with Embedder(artifact, dtype="fp32", backend=backend) as theirs:
+                return theirs.encode(list(texts), prompt=prompt)
+        except EmbedderError as error:
+            raise NoReferenceError(f"{OWN_GRAPH} is no reference: {error}") from error
+
+    return Reference(OWN_GRAPH, encode)
+
+
+def _find_own_graph(checkpoint: Checkpoint, report: Callable[[str], None]) -> Path | None:
+    if checkpoint.repository is not None:
+        name, revision = checkpoint.repository
+        report(f"fetching {OWN_GRAPH}, if there is one, to compare with")
+        with suppress(ModelNotFoundError):
+            hub.fetch(name, [f"{OWN_GRAPH}*"], revision=revision)
+    path = checkpoint.directory / OWN_GRAPH
+    return path if path.is_file() else None
+
+
+class OwnGraphBackend:
+    """Runs a graph of any version of ONNX from token ids to token vectors, and then our head on these.
+
+    It is a backend of the runtime, as `embedder.backends.Backend` describes it.
+    """
+
+    def __init__(self, path: Path, layers: tuple[Layer, ...]) -> None:
+        """Load the graph at `path`, with `layers` after it.
+
+        Raises:
+            NoReferenceError: the graph has other inputs or outputs, or is not in float32.
+            GraphError: onnxruntime cannot load it.
+            CheckpointError: the layers do not fit its vectors.
+        """
+        self._body = Session(path)  # first: what onnxruntime loads is a graph
+        self._tokens, width = _token_output(ir.load(path).graph)
+        graph = new_graph()
+        graph.inputs.append(ir.val(self._tokens, ir.DataType.FLOAT, [None, None, width]))
+        graph.outputs.append(graph.inputs[-1])
+        add_head(graph, layers, width)
+        self.device = select_device("cpu", threads=1)
+        self._head = Session(ir.to_proto(ir.Model(graph, ir_version=_HEAD_IR_VERSION)).SerializeToString())
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], *, single_batch: bool = False) -> dict[str, NDArray[Any]]:
+        """Return the head's outputs by name.
+
+        Args:
+            feeds: the artifact's inputs by name.
+            single_batch: it has no meaning here.
+
+        Raises:
+            GraphError: onnxruntime fails.
+        """
+        given = {TOKEN_TYPE_IDS: np.zeros_like(feeds[GRAPH_INPUTS[0]]), **feeds}
+        (given[self._tokens],) = self._body.run(given, [self._tokens])
+        return dict(zip(self._head.outputs, self._head.run(given), strict=True))
+
+
+def _token_output(graph: ir.Graph) -> tuple[str, int]:
+    """Return the name of the output that has the token vectors, and their width."""
+    tokens = next((value for value in graph.outputs if value.name in _TOKEN_OUTPUTS), None)
+    width = None if tokens is None or tokens.shape is None else tokens.shape[-1]
+    if tokens is None or not isinstance(width, int):
+        raise NoReferenceError(f"none of its outputs is {' or '.join(_TOKEN_OUTPUTS)}, of a known width")
+    if any(value.dtype not in _EXACT_DTYPES for value in graph.initializers.values()):
+        raise NoReferenceError("its weights are not in float32")
+    inputs = {str(value.name) for value in graph.inputs}
+    if inputs - {TOKEN_TYPE_IDS} != set(GRAPH_INPUTS):
+        raise NoReferenceError(f"it has the inputs {sorted(inputs)}")
+    return str(tokens.name), width

@@ -1,0 +1,118 @@
+"""The artifact's files and its manifest."""
+
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+from embedder.artifact.manifest import (
+    GRAPH_INPUTS,
+    IMAGE_INPUTS,
+    POOLING_MASK,
+    TEXT,
+    File,
+    Graph,
+    Head,
+    ImageSettings,
+    Manifest,
+    Output,
+    Source,
+    TokenizerSettings,
+)
+from embedder.artifact.upgrades import FORMAT_VERSION
+from embedder.common.digests import sha256_of
+
+from embedder_export import __version__
+from embedder_export.body.contract import NATIVE
+from embedder_export.checkpoint.layers import describe
+from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.dtype.fp32 import ChosenGraph
+from embedder_export.graph.files import weights_of
+from embedder_export.tokenizer.convert import ConvertedTokenizer
+
+_TOOLS = ("onnx", "onnx_ir", "onnxruntime", "tokenizers", "safetensors")
+_TRACING_TOOLS = ("optimum-onnx", "transformers", "torch")
+
+
+@dataclass(frozen=True)
+class FinishedGraph:
+    """A graph for the artifact: what it takes and gives, and its file."""
+
+    modality: str
+    dtype: str
+    outputs: tuple[Output, ...]
+    chosen: ChosenGraph
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What an artifact consists of."""
+
+    checkpoint: Checkpoint
+    tokenizer: ConvertedTokenizer
+    images: ImageSettings | None
+    graphs: tuple[FinishedGraph, ...]
+
+
+def write_files(directory: Path, parts: Parts) -> Manifest:
+    """Move the graphs and their weights to `directory`, and write the tokenizer there.
+
+    Returns:
+        The manifest, without parity and quality. It is not written.
+    """
+    checkpoint = parts.checkpoint
+    head = describe(checkpoint.layers, checkpoint.family.own_pooling)
+    tools = _TOOLS if parts.graphs[0].chosen.form == NATIVE else (*_TOOLS, *_TRACING_TOOLS)
+    revision = None if checkpoint.repository is None else checkpoint.repository[1]
+    return Manifest(
+        format_version=FORMAT_VERSION,
+        task=checkpoint.task,
+        source=Source(checkpoint.name, revision, checkpoint.weights_sha256),
+        similarity_fn_name=checkpoint.similarity,
+        tokenizer=_write_tokenizer(directory, parts.tokenizer),
+        images=parts.images,
+        image_model=checkpoint.image_model,
+        head=head,
+        prompts=checkpoint.prompts,
+        default_prompt_name=checkpoint.default_prompt_name,
+        graphs=tuple(_move_graph(directory, graph, head) for graph in parts.graphs),
+        parity=None,
+        tools={"embedder-export": __version__} | {name: version(name) for name in tools},
+    )
+
+
+def _write_tokenizer(directory: Path, tokenizer: ConvertedTokenizer) -> TokenizerSettings:
+    path = directory / "tokenizer.json"
+    path.write_text(tokenizer.json, encoding="utf-8")
+    return TokenizerSettings(_describe_file(path), tokenizer.max_seq_length, tokenizer.pad_id, tokenizer.special_ids)
+
+
+def _move_graph(directory: Path, graph: FinishedGraph, head: Head) -> Graph:
+    shutil.move(weights_of(graph.chosen.path), directory)
+    path = Path(shutil.move(graph.chosen.path, directory))
+    text_inputs = GRAPH_INPUTS if head.include_prompt else (*GRAPH_INPUTS, POOLING_MASK)
+    return Graph(
+        modality=graph.modality,
+        dtype=graph.dtype,
+        file=_describe_file(path),
+        weights=_describe_file(weights_of(path)),
+        inputs=text_inputs if graph.modality == TEXT else IMAGE_INPUTS,
+        outputs=graph.outputs,
+        form=graph.chosen.form,
+        candidates=graph.chosen.candidates,
+        quality=None,
+    )
+
+
+def keep_graphs(directory: Path, manifest: Manifest, kept: Collection[Graph]) -> Manifest:
+    """Return the manifest with the graphs `kept` alone, and remove the files of the others from `directory`."""
+    for graph in manifest.graphs:
+        if graph not in kept:
+            for file in (graph.file, graph.weights):
+                (directory / file.name).unlink()
+    return replace(manifest, graphs=tuple(kept))
+
+
+def _describe_file(path: Path) -> File:
+    return File(path.name, path.stat().st_size, sha256_of(path))

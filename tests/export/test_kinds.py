@@ -1,0 +1,128 @@
+"""Checkpoints that are no embedders: they are refused by name. What sentence-transformers would pool is allowed."""
+
+import json
+
+import pytest
+import torch
+from embedder_export.checkpoint.layers import Pooling
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.cli import main
+from embedder_export.errors import CheckpointError
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BertConfig,
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+)
+
+from tests.checkpoints import SMALL, VOCABULARY_SIZE, edit_json, write_checkpoint, write_json
+
+
+@pytest.fixture
+def bare(tmp_path):
+    """A repository of transformers, without modules.json."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    (checkpoint / "modules.json").unlink()
+    return checkpoint
+
+
+def add_weight(checkpoint, name):
+    path = checkpoint / "model.safetensors"
+    save_file(load_file(path) | {name: torch.ones(2, 2)}, path, {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("model_class", "kind"),
+    [
+        (BertForSequenceClassification, "a text classifier or a cross-encoder"),
+        (BertForTokenClassification, "a token classifier"),
+        (BertForQuestionAnswering, "a question-answering model"),
+    ],
+)
+def test_models_of_transformers_with_another_head(bare, tmp_path, capsys, model_class, kind):
+    model_class(BertConfig(vocab_size=VOCABULARY_SIZE, **SMALL)).save_pretrained(bare)
+    assert main([str(bare), "--output", str(tmp_path / "artifact")]) == 1
+    message = f"checkpoint: the checkpoint is {kind} ({model_class.__name__}): it gives no sentence embeddings"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "artifact").exists()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "kind"),
+    [
+        ("XLMRobertaForSequenceClassification", "a text classifier or a cross-encoder"),
+        ("BertForMultipleChoice", "a multiple-choice model"),
+        ("BertForNextSentencePrediction", "a next-sentence classifier"),
+        ("DebertaV2ForZeroShotClassification", "a classifier"),
+        ("ViTForImageClassification", "a classifier"),
+        ("HF_ColBERT", r"a ColBERT \(late interaction\) model"),
+        ("JinaColBERTModel", r"a ColBERT \(late interaction\) model"),
+    ],
+)
+def test_architectures_of_other_models(bare, architecture, kind):
+    edit_json(bare / "config.json", architectures=[architecture])
+    with pytest.raises(CheckpointError, match=rf"the checkpoint is {kind} \({architecture}\)"):
+        read_checkpoint(str(bare))
+
+
+@pytest.mark.parametrize(
+    ("weight", "kind"),
+    [
+        ("classifier.weight", "a classifier"),
+        ("score.weight", "a text classifier or a cross-encoder"),
+        ("qa_outputs.weight", "a question-answering model"),
+        ("linear.weight", "a ColBERT"),
+    ],
+)
+def test_weights_of_other_models(bare, weight, kind):
+    """config.json need not name an architecture."""
+    edit_json(bare / "config.json", architectures=None)
+    add_weight(bare, weight)
+    with pytest.raises(CheckpointError, match=rf"the checkpoint is {kind}.*, as it has the weight {weight}"):
+        read_checkpoint(str(bare))
+
+
+def test_metadata_of_a_colbert(bare):
+    write_json(bare / "artifact.metadata", {"dim": 128})
+    with pytest.raises(CheckpointError, match=r"a ColBERT .*, as its artifact\.metadata says"):
+        read_checkpoint(str(bare))
+
+
+@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder"])
+@pytest.mark.parametrize("modules", [True, False])
+def test_other_models_of_sentence_transformers(tmp_path, kind, modules):
+    """Their first module may be one that an embedder has not: the declaration is read before."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"model_type": kind}, modules=("MLMTransformer",))
+    if not modules:
+        (checkpoint / "modules.json").unlink()
+    with pytest.raises(CheckpointError, match=f"the checkpoint is a {kind}, not a SentenceTransformer"):
+        read_checkpoint(str(checkpoint))
+
+
+def test_modules_of_pylate(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", types={"Pooling": "pylate.models.Dense.Dense"})
+    with pytest.raises(CheckpointError, match=r"a ColBERT \(late interaction\) model of PyLate"):
+        read_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize("model_class", [BertForMaskedLM, BertForPreTraining])
+def test_pretrained_models_are_pooled_as_sentence_transformers_does(bare, model_class):
+    model_class(BertConfig(vocab_size=VOCABULARY_SIZE, **SMALL)).save_pretrained(bare)
+    assert read_checkpoint(str(bare)).layers == (Pooling(("mean",), True),)
+
+
+@pytest.mark.parametrize("architectures", [None, [], ["BertModel"], [3], ["T5ForConditionalGeneration"]])
+def test_architectures_that_say_nothing_else(bare, architectures):
+    edit_json(bare / "config.json", architectures=architectures)
+    assert read_checkpoint(str(bare)).layers == (Pooling(("mean",), True),)
+
+
+def test_with_modules_an_architecture_is_where_training_began(tmp_path):
+    """modules.json says what the model is. config.json may still name what it was trained from."""
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    edit_json(checkpoint / "config.json", architectures=["BertForSequenceClassification"])
+    assert json.loads((checkpoint / "config.json").read_text())["architectures"] == ["BertForSequenceClassification"]
+    assert read_checkpoint(str(checkpoint)).layers[0] == Pooling(("mean",), True)

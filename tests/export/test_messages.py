@@ -1,0 +1,61 @@
+"""Each error of the command line names the right file and the right cause."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from embedder_export import cli
+from embedder_export.write.output import staged
+
+from tests.checkpoints import write_checkpoint
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "artifact: No space left on device"),
+        (OSError(errno.EACCES, os.strerror(errno.EACCES), "model.safetensors"), "model.safetensors: Permission denied"),
+        (OSError("shorter than expected"), "artifact: shorter than expected"),
+        (TimeoutError(), "artifact: TimeoutError"),
+    ],
+)
+def test_errors_of_the_system(tmp_path, monkeypatch, capsys, error, message):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(cli, "read_checkpoint", fail)
+    assert cli.main(["checkpoint", "--output", "artifact"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"embedder-export: error: {message}"
+
+
+def test_interrupt(monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "read_checkpoint", interrupt)
+    assert cli.main(["checkpoint", "--output", "artifact"]) == 130
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read and write everything")
+def test_output_without_permission(tmp_path, capsys):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert cli.main([str(checkpoint), "--output", str(tmp_path / "locked/artifact")]) == 1
+    assert "locked/artifact cannot be written: Permission denied" in capsys.readouterr().err
+
+
+def test_errors_of_the_body_are_not_blamed_on_the_output(tmp_path):
+    with pytest.raises(OSError, match="disk quota"), staged(tmp_path / "artifact"):
+        raise OSError("disk quota")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_export_left_is_removed(tmp_path):
+    leftover = tmp_path / ".artifact.999999999-00000000.partial"
+    leftover.mkdir()
+    (leftover / "model.onnx").write_text("half of a graph")
+    with staged(tmp_path / "artifact") as stage:
+        (stage / "embedder.json").write_text("{}")
+    assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
+    assert [path.name for path in Path(tmp_path / "artifact").iterdir()] == ["embedder.json"]
