@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.common.checks import shown
+from embedder.common.containers import is_file, is_mapping, is_table
 from embedder.errors import InputError
 from embedder.images.sources import is_image
 
@@ -23,8 +24,6 @@ Input: TypeAlias = str | Image
 Inputs: TypeAlias = Input | Iterable[Input]
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Attributes that tables have and lists of texts have not: pandas, polars, pyarrow, datasets.
-_TABLE_ATTRIBUTES = ("columns", "column_names")
 
 
 @dataclass(frozen=True)
@@ -103,10 +102,10 @@ def _iterator(inputs: Any) -> Iterable[Any] | None:
     """The inputs one by one, or None if they are no list of inputs."""
     # To iterate over bytes gives numbers, over a mapping its keys, over a table its columns' names, over a file lines
     # with their ends. A set has no order. None of that can be meant.
-    if isinstance(inputs, str | bytes | bytearray | memoryview | Mapping | Set):
+    if isinstance(inputs, str | bytes | bytearray | memoryview | Set):
         return None
     package = type(inputs).__module__.partition(".")[0]
-    if _is_table(inputs) or _is_file(inputs) or package == "array":
+    if is_table(inputs) or is_mapping(inputs) or is_file(inputs) or package == "array":
         return None
     if package == "pyarrow" and hasattr(inputs, "to_pylist"):
         return list(inputs.to_pylist())  # its own iterator gives scalars of pyarrow
@@ -117,15 +116,6 @@ def _iterator(inputs: Any) -> Iterable[Any] | None:
     return iterator
 
 
-def _is_table(inputs: object) -> bool:
-    # The type is asked, as a Series of pandas has its labels as attributes.
-    return any(hasattr(type(inputs), name) for name in _TABLE_ATTRIBUTES)
-
-
-def _is_file(inputs: object) -> bool:
-    return callable(getattr(inputs, "read", None))
-
-
 def type_name(value: object) -> str:
     """Return the name of a value's type for messages, with its package if it is not Python's own."""
     kind = type(value)
@@ -134,15 +124,15 @@ def type_name(value: object) -> str:
 
 
 def _hint(inputs: object) -> str:
-    if _is_table(inputs):
+    if is_table(inputs):
         return '. Give one of its columns, such as table["text"]'
-    if isinstance(inputs, Mapping):
+    if is_mapping(inputs):
         return ". Give its values as a list, such as list(texts.values())"
     if isinstance(inputs, Set):
         return ", which has no order. Give a list, such as sorted(texts)"
     if isinstance(inputs, bytes | bytearray | memoryview):
         return ". Decode it first, such as data.decode()"
-    if _is_file(inputs):
+    if is_file(inputs):
         return ". Read it first, such as file.read().splitlines()"
     if isinstance(inputs, np.ndarray):
         return " without a dimension. Give texts.item()"

@@ -17,7 +17,7 @@ Embeddings: TypeAlias = "NDArray[Any]"
 Vector: TypeAlias = "NDArray[np.float32]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # NumPy compares arrays number by number, so == on results would raise
 class EncodeResult:
     """Vectors of the inputs that could be read, and what was wrong with the others.
 

@@ -25,7 +25,7 @@ from embedder.common.imports import import_optional
 from embedder.common.read_only import ReadOnly
 from embedder.common.read_write_lock import ReadWriteLock
 from embedder.errors import ArtifactError, InputError
-from embedder.vectors.arrays import as_embeddings, as_float32
+from embedder.vectors.arrays import as_embeddings, as_float32, check_finite
 from embedder.vectors.index.file_format import INDEX_SIMILARITIES
 from embedder.vectors.index.storage import as_ids
 from embedder.vectors.search import Hit, as_hits
@@ -55,6 +55,19 @@ class _LibraryIndex(ReadOnly):
         self._index: Any = None
         self._lock = ReadWriteLock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        with self._lock.read():
+            return _unpickle, (type(self), self._to_bytes(), self._dimension, self._similarity)
+
+    def _to_bytes(self) -> bytes:
+        """Return the object of the library as it writes itself. The caller holds the lock."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _from_bytes(content: bytes) -> Any:
+        """Return the object of the library that `_to_bytes` wrote."""
+        raise NotImplementedError
+
     @property
     def index(self) -> Any:
         """The object of the library, for everything else that it can do."""
@@ -75,6 +88,7 @@ class _LibraryIndex(ReadOnly):
         rows = as_float32(as_embeddings(vectors, "vectors"))
         if rows.shape[1] != self._dimension:
             raise InputError(f"vectors should be (n, {self._dimension}), not {rows.shape}")
+        check_finite(rows, "vectors")
         return normalize(rows) if self._similarity == "cosine" else rows
 
     def _rows_and_ids(self, vectors: ArrayLike, ids: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -118,6 +132,13 @@ class FaissIndex(_LibraryIndex):
             self._index = faiss.index_factory(self._dimension, f"IDMap,{factory}", faiss.METRIC_INNER_PRODUCT)
         except RuntimeError as error:
             raise InputError(f"faiss has no factory {factory!r}: {error}") from error
+
+    def _to_bytes(self) -> bytes:
+        return bytes(_import_faiss().serialize_index(self._index))
+
+    @staticmethod
+    def _from_bytes(content: bytes) -> Any:
+        return _import_faiss().deserialize_index(np.frombuffer(content, np.uint8))
 
     def __len__(self) -> int:
         return int(self._index.ntotal)
@@ -259,6 +280,13 @@ class UsearchIndex(_LibraryIndex):
         metric = "cos" if similarity == "cosine" else "ip"
         self._index = _import_usearch().Index(ndim=self._dimension, metric=metric, dtype=dtype, **options)
 
+    def _to_bytes(self) -> bytes:
+        return bytes(self._index.save())
+
+    @staticmethod
+    def _from_bytes(content: bytes) -> Any:
+        return _import_usearch().Index.restore(content)
+
     def __len__(self) -> int:
         return len(self._index)
 
@@ -368,6 +396,13 @@ class UsearchIndex(_LibraryIndex):
         _LibraryIndex.__init__(index, read.ndim, saved)
         index._index = read
         return index
+
+
+def _unpickle(kind: type[_LibraryIndex], content: bytes, dimension: int, similarity: str) -> _LibraryIndex:
+    index = kind.__new__(kind)
+    _LibraryIndex.__init__(index, dimension, similarity)
+    index._index = index._from_bytes(content)
+    return index
 
 
 def _saved_similarity(path: Path) -> str | None:

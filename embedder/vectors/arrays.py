@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from array import array as number_array
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.containers import is_mapping, is_table
 from embedder.errors import InputError
 
-# The type names of tables in pandas, polars and pyarrow. None of these packages is imported here.
-_TABLE_TYPES = ("DataFrame", "LazyFrame", "Table", "RecordBatch")
 # This many numbers (512 kB of float32) stay in the cache of one core during several passes over them.
 _CACHED_NUMBERS = 1 << 17
 
@@ -56,7 +56,9 @@ def as_numbers(embeddings: ArrayLike, name: str) -> NDArray[np.generic]:
     if array.dtype.kind == "O" and array.ndim == 1:
         array = _stack(array, name)
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} should be numbers, not {array.dtype}")
+        # NumPy makes an array without a dimension of what it does not know.
+        found = type(embeddings).__name__ if array.dtype.kind == "O" and not array.ndim else array.dtype
+        raise InputError(f"{name} should be numbers, not {found}")
     return array
 
 
@@ -88,22 +90,30 @@ def _stack(column: NDArray[np.object_], name: str) -> NDArray[np.generic]:
     return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
 
-def refuse_container(items: object, name: str, expected: str) -> None:
-    """Raise InputError if `items` is a table, a mapping, a set or bytes: iterating these gives no vectors or texts."""
+def refuse_container(items: object, name: str, expected: str, column: str = "vector") -> None:
+    """Raise InputError if `items` is a table, a mapping, a set, characters or bytes, which are no list of anything.
+
+    Args:
+        items: what the caller gave.
+        name: what the message calls them.
+        expected: what the message says that they should be.
+        column: the name of the column in the message for a table.
+    """
     if isinstance(items, np.ndarray | list):  # the usual case, before the slower checks
         return
-    kind = type(items).__name__
-    if kind in _TABLE_TYPES:
-        hint = 'pass one column, such as table["vector"]'
-    elif isinstance(items, Mapping):
+    if is_table(items):
+        hint = f'pass one column, such as table["{column}"]'
+    elif is_mapping(items):
         hint = "pass its values, as in list(mapping.values())"
     elif isinstance(items, Set):
         hint = "a set has no order; pass a list"
     elif isinstance(items, bytes | bytearray | memoryview):
-        hint = "decode it, as in np.frombuffer(data, np.float32)"
+        hint = "decode it, as in data.decode() for a text, or np.frombuffer(data, np.float32) for vectors"
+    elif isinstance(items, number_array) and items.typecode in ("u", "w"):
+        hint = "pass a string, as in items.tounicode()"
     else:
         return
-    raise InputError(f"{name} should be {expected}, not a {kind}: {hint}")
+    raise InputError(f"{name} should be {expected}, not a {type(items).__name__}: {hint}")
 
 
 def matching_embeddings(
@@ -122,6 +132,13 @@ def matching_embeddings(
     if rows_a.shape[1] != rows_b.shape[1]:
         raise InputError(f"embeddings should be (n, dim) and (m, dim), not {rows_a.shape} and {rows_b.shape}")
     return rows_a, rows_b
+
+
+def check_finite(rows: NDArray[np.float32], name: str) -> None:
+    """Raise InputError if one of `rows` (n, dim) holds NaN or an infinity. The message calls them `name`."""
+    finite = np.isfinite(rows)
+    if not finite.all():
+        raise InputError(f"{name}[{int(np.argmin(finite.all(axis=1)))}] holds NaN or an infinity")
 
 
 def as_float32(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_counts
+from embedder.common.checks import check_counts, check_function, check_number
 from embedder.common.progress import progress_bar
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_embeddings, as_float32, refuse_container
@@ -53,6 +53,7 @@ class _MiningOptions:
             max_pairs=self.max_pairs,
             top_k=self.top_k,
         )
+        check_function("score_function", self.score_function)
 
 
 def paraphrase_mining(
@@ -93,7 +94,7 @@ def paraphrase_mining(
         raise InputError(
             f"paraphrase_mining takes no precision, but got {options['precision']!r}: pairs are scored in float32"
         )
-    refuse_container(sentences, "sentences", "a list of texts")
+    refuse_container(sentences, "sentences", "a list of texts", column="text")
     return _mine(as_embeddings(model.encode(sentences, **options)), mining)
 
 
@@ -254,8 +255,7 @@ def community_detection(
         [[0, 2]]
     """
     check_counts(min_community_size=min_community_size, batch_size=batch_size)
-    if not isinstance(threshold, int | float | np.number) or np.isnan(threshold):
-        raise InputError(f"threshold should be a number, not {threshold!r}")
+    check_number("threshold", threshold)
     rows = as_float32(as_embeddings(embeddings))
     if len(rows) < min_community_size:
         return []

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_choice, check_counts, check_flag
+from embedder.common.checks import check_choice, check_counts, check_flag, check_number
 from embedder.errors import InputError
-from embedder.vectors.arrays import as_float32, matching_embeddings
+from embedder.vectors.arrays import as_float32, matching_embeddings, refuse_container
 from embedder.vectors.scoring import Block, ScoreFunction, make_scorer
 from embedder.vectors.search import Corpus, Found, Hit, SearchOptions, nearest
 from embedder.vectors.similarity import cos_sim
@@ -61,6 +61,8 @@ def bitext_mining(
     check_counts(k=k)
     check_choice("margin", margin, MARGINS)
     check_choice("retrieval", retrieval, RETRIEVALS)
+    if threshold is not None:
+        check_number("threshold", threshold, "a number or None")
     names = ("source_embeddings", "target_embeddings")
     source, target = matching_embeddings(source_embeddings, target_embeddings, names)
     if not (len(source) and len(target)):
@@ -151,10 +153,8 @@ class _NegativeOptions:
         check_flag("include_positives", self.include_positives)
         check_choice("sampling_strategy", self.sampling_strategy, SAMPLING_STRATEGIES)
         for name in ("max_score", "min_score", "absolute_margin", "relative_margin"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            if value is not None and not (number and not np.isnan(value)):
-                raise InputError(f"{name} should be a number or None, not {value!r:.80}")
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, "a number or None")
 
     def last_rank(self, most_positives: int) -> int:
         """Return `range_max` or its default: enough ranks for the negatives if no limit drops any, ten times else."""
@@ -260,10 +260,16 @@ def _check_positives(
     positives: Sequence[int | Sequence[int]], query_count: int, corpus_count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return each positive once, as its query (k,) and its row of the corpus (k,)."""
-    if len(positives) != query_count:
-        raise InputError(f"positives should have one entry for each of {query_count} queries, not {len(positives)}")
+    expected = "a list with an entry for each query"
+    refuse_container(positives, "positives", expected, column="positive")
+    try:
+        entries = list(positives)
+    except TypeError:
+        raise InputError(f"positives should be {expected}, not {type(positives).__name__}") from None
+    if len(entries) != query_count:
+        raise InputError(f"positives should have one entry for each of {query_count} queries, not {len(entries)}")
     rows, columns = [], []
-    for query, entry in enumerate(positives):
+    for query, entry in enumerate(entries):
         for row in dict.fromkeys(np.atleast_1d(np.asarray(entry)).tolist()):
             if not isinstance(row, int) or not 0 <= row < corpus_count:
                 raise InputError(f"positives[{query}] should be rows of a corpus of {corpus_count}, not {entry!r:.80}")

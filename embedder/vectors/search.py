@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_counts
+from embedder.common.checks import check_counts, check_function
 from embedder.common.executor import shared_executor
 from embedder.vectors.arrays import as_float32, matching_embeddings
 from embedder.vectors.scoring import PAIRS_PER_PRODUCT, Block, ScoreFunction, Scorer, Scores, make_scorer
@@ -41,6 +41,7 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         check_counts(top_k=self.top_k, query_chunk_size=self.query_chunk_size, corpus_chunk_size=self.corpus_chunk_size)
+        check_function("score_function", self.score_function)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.common.checks import check_flag
+from embedder.common.containers import is_file
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_embeddings, refuse_container, to_array
 
@@ -49,10 +50,13 @@ def _as_list_or_array(items: Any) -> Any:
         return np.atleast_1d(items) if isinstance(items, np.ndarray) else items
     if hasattr(items, "__array__"):  # a Series, an array of pyarrow, a tensor
         return np.atleast_1d(to_array(items, "items"))
-    is_file = hasattr(items, "read")
-    if isinstance(items, str) or is_file or not hasattr(items, "__iter__"):
+    if isinstance(items, str) or is_file(items):
         return [items]
-    return list(items)
+    try:
+        iterator = iter(items)
+    except TypeError:
+        return [items]
+    return list(iterator)
 
 
 def _is_numeric(item: Any) -> bool:

@@ -248,6 +248,13 @@ def _append(buffer: NDArray[Any], used: int, rows: NDArray[Any]) -> NDArray[Any]
     return buffer
 
 
+def _as_integers(numbers: NDArray[np.object_]) -> NDArray[np.int64]:
+    try:
+        return numbers.astype(np.int64)
+    except OverflowError as error:
+        raise InputError(f"ids should be from -2**63 to below 2**63: {error}") from error
+
+
 def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
     """Return `ids`, one or several, as int64 (n,).
 
@@ -260,6 +267,8 @@ def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
         raise InputError(f"ids should be whole numbers: {error}") from error
     if numbers.size == 0:
         return np.empty(0, np.int64)
+    if numbers.dtype.kind == "O" and numbers.ndim == 1 and all(type(number) is int for number in numbers):
+        numbers = _as_integers(numbers)  # a column of Python's numbers
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
         raise InputError(f"ids should be whole numbers, not {numbers.dtype} of shape {numbers.shape}")
     if numbers.dtype == np.uint64 and numbers.max() >= _ID_LIMIT:

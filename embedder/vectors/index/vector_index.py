@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from embedder.common.checks import check_choice, check_count, check_counts
 from embedder.common.read_only import ReadOnly
 from embedder.errors import InputError
-from embedder.vectors.arrays import as_float32
+from embedder.vectors.arrays import as_float32, check_finite
 from embedder.vectors.index.codecs import make_codec
 from embedder.vectors.index.file_format import (
     INDEX_FORMAT_VERSION,
@@ -262,9 +262,7 @@ class VectorIndex(ReadOnly):
             vectors = vectors.reshape(0, self.dimension)
         if vectors.shape[1] != self.dimension:
             raise InputError(f"vectors should be (n, {self.dimension}), not {vectors.shape}")
-        finite = np.isfinite(vectors)
-        if not finite.all():
-            raise InputError(f"vectors[{int(np.argmin(finite.all(axis=1)))}] holds NaN or an infinity")
+        check_finite(vectors, "vectors")
         return normalize(vectors) if self.similarity == "cosine" else vectors
 
 
