@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.common.forks import call_after_fork
 from embedder.common.imports import import_optional
 from embedder.errors import InputError
 from embedder.images.sources import BASE64_MARK, DATA_PREFIX, URL_PREFIXES, is_pillow
@@ -36,8 +37,7 @@ def _new_locks() -> None:
 
 
 _new_locks()
-if hasattr(os, "register_at_fork"):  # a thread of the parent may have held one during the fork
-    os.register_at_fork(after_in_child=_new_locks)
+call_after_fork(_new_locks)  # a thread of the parent may have held one during the fork
 
 
 def check_pillow() -> None:

@@ -163,7 +163,7 @@ def test_encode_iter_is_encode_in_pieces(model):
 
 
 def test_encode_iter_refuses_one_string(model):
-    with pytest.raises(InputError, match=r"encode_iter takes many inputs\. For one call encode"):
+    with pytest.raises(InputError, match=r"encode_iter takes many inputs\. For one input, call encode"):
         model.encode_iter("cat")
 
 

@@ -119,7 +119,7 @@ def test_an_error_has_the_embeddings_of_all_others(model, count):
     wanted = np.stack([*EXPECTED[:50], expected(ids_of("cat"))])[error.indices]
     assert_close(error.embeddings, wanted)
     assert ("and 37 more" in str(error)) == (count == 40)
-    assert f"The vectors of the other {51 - count} inputs are in this error's embeddings" in str(error)
+    assert f"This error holds the vectors of the other {51 - count} inputs" in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.reasons) == (str(error), error.reasons)
     result = model.encode_readable(inputs)

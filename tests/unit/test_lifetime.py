@@ -206,7 +206,9 @@ def test_a_model_with_a_backend_of_its_own_is_not_copied_without_it(tiny, backen
 
 def test_options_of_a_backend_are_not_ignored(tiny, backend):
     for options in ({"provider": "cpu"}, {"threads": 3}):
-        with pytest.raises(InputError, match=r"provider and threads are those of the backend\. Give either"):
+        with pytest.raises(
+            InputError, match=r"^a backend has its own provider and threads\. Give backend=, or provider= and threads=$"
+        ):
             Embedder(tiny, backend=backend, **options)
 
 

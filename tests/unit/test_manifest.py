@@ -196,7 +196,7 @@ BAD_FIELDS = [
     # Graphs and their outputs.
     (graph(dtype="fp8"), r"graphs\[0\]\.dtype: 'fp8' is none of fp32, fp16, int8"),
     (graph(modality="sound"), r"graphs\[0\]\.modality: 'sound' is neither 'text' nor 'image'"),
-    (lambda m: m["graphs"][0].update(weights=m["tokenizer"]["file"]), r"weights: 'tokenizer\.json' is not the graph's"),
+    (lambda m: m["graphs"][0].update(weights=m["tokenizer"]["file"]), r"weights: 'tokenizer\.json' is not model"),
     (graph(inputs=["pixels"]), r"graphs\[0\]\.inputs: \['pixels'\] is not \['input_ids', 'attention_mask'\]"),
     (graph(inputs=["input_ids", "attention_mask", "position_ids"]), r"graphs\[0\]\.inputs: .* is not"),
     (graph(inputs=["input_ids", "attention_mask", *["token_type_ids"] * 2]), r"graphs\[0\]\.inputs: .* is not"),
@@ -209,8 +209,8 @@ BAD_FIELDS = [
     (output(kind="thick"), r"graphs\[0\]\.outputs\[0\]\.kind: 'thick' is none of dense, score, sparse, token"),
     (output(shape=[]), r"graphs\[0\]\.outputs\[0\]\.shape: empty"),
     (output(shape=[0]), r"graphs\[0\]\.outputs\[0\]\.shape: \[0\] is no shape"),
-    (output(shape=[None]), r"graphs\[0\]\.outputs\[0\]\.shape: not one number"),
-    (output(shape=[2, 4]), r"graphs\[0\]\.outputs\[0\]\.shape: not one number"),
+    (output(shape=[None]), r"graphs\[0\]\.outputs\[0\]\.shape: a dense output needs exactly one fixed size"),
+    (output(shape=[2, 4]), r"graphs\[0\]\.outputs\[0\]\.shape: a dense output needs exactly one fixed size"),
     (output(shape=8), r"graphs\[0\]\.outputs\[0\]\.shape should be a list, not 8"),
     # What must agree.
     (whole(task="dance"), "task: 'dance' is none of embed, rank, sparse, multi_vector"),
@@ -218,7 +218,10 @@ BAD_FIELDS = [
     (whole(similarity_fn_name="near"), "similarity_fn_name: 'near' is none of cosine, dot, euclidean, manhattan"),
     (whole(similarity_fn_name=None), "similarity_fn_name: null in task 'embed'"),
     (whole(graphs=[]), "graphs: empty"),
-    (lambda m: m["graphs"].append(m["graphs"][0]), r"graphs: several of one kind, \[\('text', 'fp32'\)"),
+    (
+        lambda m: m["graphs"].append(m["graphs"][0]),
+        r"graphs: two have the same modality and dtype, \[\('text', 'fp32'\)",
+    ),
     (lambda m: m["graphs"].pop(), r"graphs: they take \['text'\], and should take \['image', 'text'\]"),
     (whole(images=None), r"graphs: they take \['image', 'text'\], and should take \['text'\]"),
     (output(2, shape=[9]), "graphs: their outputs of the kind 'dense' differ in shape"),

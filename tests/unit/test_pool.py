@@ -205,7 +205,7 @@ def test_an_input_that_cannot_be_sent_leaves_the_pool_as_it_is(clip_pool, tmp_pa
             with pytest.raises(
                 InputError,
                 match=r"one of the \d+ inputs from inputs\[\d+\] on cannot be sent to a worker process: .*BufferedRead"
-                r".*Give the path or the bytes of an image in the place of an open file",
+                r".*Give the path or the bytes of an image instead of an open file",
             ):
                 clip_pool.encode(inputs, chunk_size=size)
             assert clip_pool.encode(PIXELS).shape == (30, 8)
