@@ -95,8 +95,8 @@ def _fetch(repository: str) -> Path:
     directory = hub.fetch(repository, [MANIFEST_NAME])
     if not (directory / MANIFEST_NAME).is_file():
         raise ModelNotFoundError(
-            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so it is not an exported model. Export it, in a "
-            f"clone of embedder: make export MODEL={repository}; or: embedder-export {repository} --output DIRECTORY"
+            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so it is not an exported model. Export it, "
+            f"in a clone of embedder: make export MODEL={repository}; or: embedder-export {repository} --output DIRECTORY"
         )
     names = [file.name for file in read_manifest(directory).files]
     return hub.fetch(repository, [MANIFEST_NAME, *names], revision=directory.name)

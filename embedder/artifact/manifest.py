@@ -7,20 +7,19 @@ The dataclasses below are the format. The export makes them and calls `write_man
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION, upgrade
+from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
-from embedder.errors import ArtifactError, FormatError
+from embedder.errors import ArtifactError
 
 MANIFEST_NAME = "embedder.json"
 
 # The tasks of artifacts, and the kind of output that every graph of an artifact for this task has.
 OUTPUT_OF_TASK = {"embed": "dense", "rank": "score", "sparse": "sparse", "multi_vector": "token"}
-EMBED, RANK = "embed", "rank"
+EMBED = "embed"
 DTYPES = ("fp32", "fp16", "int8")
 # Modalities: what a graph takes. An artifact has at most one graph for each pair of modality and dtype.
 TEXT, IMAGE = "text", "image"
@@ -392,21 +391,9 @@ def read_manifest(directory: Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}): export or copy the model again") from error
-    _check_format_version(path, content)
+    check_format_version(path, content)
     try:
         return decode(Manifest, upgrade(content))  # type: ignore[no-any-return]
     except (ValueError, KeyError, TypeError) as error:
         problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(f"{path} is not a valid manifest: {problem}. Export or copy the model again") from error
-
-
-def _check_format_version(path: Path, content: object) -> None:
-    version = content.get("format_version") if isinstance(content, Mapping) else None
-    if type(version) is int and OLDEST_VERSION <= version <= FORMAT_VERSION:
-        return
-    newer = type(version) is int and version > FORMAT_VERSION
-    advice = "upgrade embedder, or export the model again with this version" if newer else "export the model again"
-    raise FormatError(
-        f"{path} has format version {version!r}; this embedder reads versions {OLDEST_VERSION} to {FORMAT_VERSION}: "
-        f"{advice}"
-    )

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+from embedder.errors import FormatError
 
 FORMAT_VERSION = 5
 OLDEST_VERSION = 4
+
+
+def check_format_version(path: Path, content: object) -> None:
+    """Raise FormatError unless `upgrade` can upgrade `content`, the JSON of the manifest at `path`.
+
+    Example:
+        >>> check_format_version(Path("embedder.json"), {"format_version": 5})
+    """
+    version = content.get("format_version") if isinstance(content, Mapping) else None
+    if type(version) is int and OLDEST_VERSION <= version <= FORMAT_VERSION:
+        return
+    newer = type(version) is int and version > FORMAT_VERSION
+    advice = "upgrade embedder, or export the model again with this version" if newer else "export the model again"
+    raise FormatError(
+        f"{path} has format version {version!r}; this embedder reads versions {OLDEST_VERSION} to {FORMAT_VERSION}: "
+        f"{advice}"
+    )
 
 
 def upgrade(content: dict[str, Any]) -> dict[str, Any]:

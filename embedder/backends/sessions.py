@@ -26,8 +26,8 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise DependencyError(
-            "onnxruntime is not installed. Run: pip install onnxruntime (in the extra embedder[cpu]). For an NVIDIA GPU "
-            "run instead: pip install onnxruntime-gpu (in the extra embedder[gpu]). Install only one of them"
+            "onnxruntime is not installed. Run: pip install onnxruntime (in the extra embedder[cpu]). For an NVIDIA "
+            "GPU run instead: pip install onnxruntime-gpu (in the extra embedder[gpu]). Install only one of them"
         ) from error
     return onnxruntime
 
@@ -50,7 +50,7 @@ def session_options(threads: int, *, optimize: bool = True) -> Any:
     options.intra_op_num_threads = threads
     # Threads spin between the steps of a call, which saves a third of its time. Between calls they sleep.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # onnxruntime would keep a memory plan for each input shape. Few shapes come twice, so plans cost more than they save.
+    # onnxruntime can keep a memory plan for each input shape. Few shapes come twice, so plans cost more than they save.
     options.enable_mem_pattern = False
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

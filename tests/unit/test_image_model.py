@@ -111,7 +111,7 @@ def test_an_error_has_the_embeddings_of_all_others(model, count):
     bad = list(range(0, 50, 50 // count))[:count]
     for index in bad:
         inputs[index] = b"no image"
-    with pytest.raises(ImageError, match=r"^inputs\[0\]: bytes \(8 of them\) is not an image") as raised:
+    with pytest.raises(ImageError, match=r"^inputs\[0\]: bytes of length 8 is not an image") as raised:
         model.encode(inputs)
     error = raised.value
     assert list(error.reasons) == bad
@@ -129,7 +129,7 @@ def test_an_error_has_the_embeddings_of_all_others(model, count):
 
 
 def test_images_that_are_left_out_are_in_the_result(model):
-    assert model.encode_readable([PIXELS[0], b""]).reasons == {1: "bytes (0 of them) is empty"}
+    assert model.encode_readable([PIXELS[0], b""]).reasons == {1: "bytes of length 0 is empty"}
 
 
 def test_encode_readable_with_one_image_or_none_left(model):
@@ -138,7 +138,7 @@ def test_encode_readable_with_one_image_or_none_left(model):
     result = model.encode_readable(b"no image")
     assert (result.embeddings.shape, result.indices.tolist()) == ((0, DIMENSION), [])
     assert (result.embeddings.dtype, result.indices.dtype) == (np.float32, np.int64)
-    assert result.reasons == {0: "bytes (8 of them) is not an image that Pillow can read"}
+    assert result.reasons == {0: "bytes of length 8 is not an image that Pillow can read"}
     with pytest.raises(ImageError, match=r"inputs\[0\]: bytes"):
         model.encode(b"no image")
 

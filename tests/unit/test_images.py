@@ -128,7 +128,7 @@ def test_readers_that_fail_let_the_next_try(monkeypatch):
 def test_without_pillow(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     assert not is_image("a cat")
-    with pytest.raises(DependencyError, match=r"pip install Pillow \(what the extra embedder\[image\] brings\)"):
+    with pytest.raises(DependencyError, match=r"pip install Pillow \(in the extra embedder\[image\]\)"):
         Preprocessor(settings())(PNG)
 
 
@@ -187,8 +187,8 @@ def test_arrays_that_are_no_images(array, message):
         (None, "^an image should be a path, bytes, a file object, a Pillow image or an array, not NoneType$"),
         (7, "not int"),
         ([ARRAY], "not list"),
-        (b"", r"^bytes \(0 of them\) is empty$"),
-        (b"not an image" * 999, r"^bytes \(11,988 of them\) is not an image that Pillow can read$"),
+        (b"", r"^bytes of length 0 is empty$"),
+        (b"not an image" * 999, r"^bytes of length 11,988 is not an image that Pillow can read$"),
         (PNG[:8] + b"?" * 99, r"is not an image that Pillow can read: as PNG it is damaged \(broken PNG file"),
         (PNG[:-40], "is truncated$"),
         (PNG[:50] + b"?" + PNG[51:], "cannot be read|is truncated"),
@@ -371,7 +371,7 @@ def test_extreme_shapes_take_little_memory(shape, resample, monkeypatch):
 
 
 def test_extreme_shapes_without_a_crop_are_refused():
-    message = r"^an array .* would be resized to 4480000 x 224 pixels, which is too much: crop it$"
+    message = r"^an array .* would be resized to 4480000 x 224 pixels, which is too large: crop it$"
     with pytest.raises(InputError, match=message):
         Preprocessor(settings(resize=(224,)))(noise(1, 20_000))
 
@@ -398,8 +398,8 @@ def test_names():
     assert [describe(item) for item in named] == [
         "photos/cat.jpg",
         "photos/cat.jpg",
-        "bytes (3 of them)",
-        "bytearray (1,234 of them)",
+        "bytes of length 3",
+        "bytearray of length 1,234",
         "a Pillow image of 640 x 480",
         "an array of shape (5, 4, 3) and dtype uint8",
     ]

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
-from embedder.artifact.manifest import FORMAT_VERSION, File, read_manifest, write_manifest
+from embedder.artifact.manifest import File, read_manifest, write_manifest
+from embedder.artifact.upgrades import FORMAT_VERSION
 from embedder.errors import ArtifactError, FormatError
 from tests.golden_artifacts import GOLDEN
 from tests.tiny import add_image_graph, add_int8_graph, write_tiny_ranker
