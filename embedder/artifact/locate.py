@@ -81,8 +81,12 @@ def _locate(model: str) -> Path:
         raise ModelNotFoundError(f"no exported model at {model!r}: there is no {MANIFEST_NAME} there")
     raise ModelNotFoundError(
         f"no exported model {model!r} in {str(artifacts)!r} (EMBEDDER_ARTIFACTS names another directory to look in). "
-        f"Export it, in a clone of embedder: make export MODEL={name}; or: embedder-export {name} --output {exported}"
+        f"{_how_to_export(name, exported)}"
     )
+
+
+def _how_to_export(name: str, output: str | Path) -> str:
+    return f"Export it, in a clone of embedder: make export MODEL={name}; or: embedder-export {name} --output {output}"
 
 
 def _is_from(exported: Path, name: str) -> bool:
@@ -95,8 +99,8 @@ def _fetch(repository: str) -> Path:
     directory = hub.fetch(repository, [MANIFEST_NAME])
     if not (directory / MANIFEST_NAME).is_file():
         raise ModelNotFoundError(
-            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so it is not an exported model. Export it, "
-            f"in a clone of embedder: make export MODEL={repository}; or: embedder-export {repository} --output DIRECTORY"
+            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so it is not an exported model. "
+            f"{_how_to_export(repository, 'DIRECTORY')}"
         )
     names = [file.name for file in read_manifest(directory).files]
     return hub.fetch(repository, [MANIFEST_NAME, *names], revision=directory.name)

@@ -70,7 +70,7 @@ def plan_batches(
         The indices of the texts of each batch, int (texts of the batch,).
 
     Example:
-        >>> [batch.tolist() for batch in plan_batches([3, 90, 4, 80], 200, threads=1, batch_size=None)]
+        >>> [batch.tolist() for batch in plan_batches([3, 40, 4, 39], 200, threads=1, batch_size=None)]
         [[1, 3], [2, 0]]
     """
     share = -(-sum(lengths) // threads)

@@ -1,4 +1,4 @@
-"""A model that takes images beside texts: mixed, streamed, damaged; each side loaded when it is first needed."""
+"""A model that takes texts and images: mixed inputs, streams, damaged images. Each side loads when it is needed."""
 
 import base64
 import io
@@ -106,7 +106,7 @@ def test_each_side_is_loaded_when_it_is_first_needed(artifact):
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_an_error_has_the_embeddings_of_all_others(model, count):
+def test_an_image_error_has_the_vectors_of_the_other_inputs(model, count):
     inputs = [*PIXELS[:50], "cat"]
     bad = list(range(0, 50, 50 // count))[:count]
     for index in bad:
@@ -154,8 +154,8 @@ def test_a_stream_with_damaged_images(model):
         next(model.encode_iter(iter(inputs)))
 
 
-def test_images_in_memory_are_let_go_as_they_are_used(model):
-    """No more than some hundred are held at once, whatever their number."""
+def test_images_in_memory_are_released_as_they_are_used(model):
+    """At most 129 images are in memory at once, whatever their number."""
     alive, most, taken = set(), 0, 0
 
     class File(io.BytesIO):
@@ -200,13 +200,13 @@ def test_graphs_are_chosen_for_both_sides(artifact):
 
 
 @pytest.mark.parametrize("item", [None, 3, 3.5, object(), ["cat"], {"a": 1}])
-def test_neither_a_text_nor_an_image(model, item):
+def test_an_item_that_is_neither_a_text_nor_an_image_is_refused(model, item):
     with pytest.raises(InputError, match=r"inputs\[1\] should be a string or an image, not "):
         model.encode(["cat", item])
 
 
 @pytest.mark.parametrize("inputs", [None, 3, {"a": 1}, {"cat"}])
-def test_what_is_no_list_of_inputs(model, inputs):
+def test_inputs_that_are_not_a_list_are_refused(model, inputs):
     with pytest.raises(InputError, match="inputs should be a string, an image or a list of them, not "):
         model.encode(inputs)
 
