@@ -241,7 +241,7 @@ def test_manifest_with_images_is_checked(both):
     for change, message in (
         ({"images": None}, r"they take \['image', 'text'\], and should take \['text'\]"),
         ({"graphs": manifest.graphs[:1]}, r"they take \['text'\], and should take \['image', 'text'\]"),
-        ({"graphs": manifest.graphs[:1] * 2, "images": None}, "several of one kind"),
+        ({"graphs": manifest.graphs[:1] * 2, "images": None}, "two have the same modality and dtype"),
     ):
         with pytest.raises(ValueError, match=message):
             replace(manifest, **change)
