@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import InputError
 
-# The type names of tables in pandas, polars and pyarrow. None of these packages is imported here.
+# The class names of tables in pandas, polars and pyarrow. Names are compared, so that no package must be imported.
 _TABLE_TYPES = ("DataFrame", "LazyFrame", "Table", "RecordBatch")
-# This many numbers (512 kB of float32) stay in the cache of one core during several passes over them.
+# This many float32 numbers (512 kB) fit in the cache of one core, so that several passes over them are fast.
 _CACHED_NUMBERS = 1 << 17
 
 
@@ -33,7 +33,15 @@ def as_embeddings(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np
 
 
 def as_vectors(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.generic]:
-    """Do the same as `as_embeddings`, but leave one vector in the shape (dim,)."""
+    """Return `embeddings` as `as_embeddings` does, but keep one vector in the shape (dim,).
+
+    Raises:
+        InputError: see `as_embeddings`.
+
+    Example:
+        >>> as_vectors([1.0, 2.0]).shape
+        (2,)
+    """
     array = as_numbers(embeddings, name)
     if isinstance(embeddings, list | tuple):
         with np.errstate(over="ignore"):
@@ -89,8 +97,12 @@ def _stack(column: NDArray[np.object_], name: str) -> NDArray[np.generic]:
 
 
 def refuse_container(items: object, name: str, expected: str) -> None:
-    """Raise InputError if `items` is a table, a mapping, a set or bytes: iterating these gives no vectors or texts."""
-    if isinstance(items, np.ndarray | list):  # the usual case, before the slower checks
+    """Refuse a table, a mapping, a set and bytes. NumPy would read their keys, column names or bytes as the items.
+
+    Raises:
+        InputError: `items` is such a container. The message calls it `name`, says `expected`, and gives a hint.
+    """
+    if isinstance(items, np.ndarray | list):  # the usual case comes before the slower checks
         return
     kind = type(items).__name__
     if kind in _TABLE_TYPES:
@@ -109,10 +121,10 @@ def refuse_container(items: object, name: str, expected: str) -> None:
 def matching_embeddings(
     a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ("embeddings", "embeddings")
 ) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-    """Return both as `as_embeddings` does. An empty side takes the dimension of the other.
+    """Return `a` and `b` as `as_embeddings` does. If one of them is empty, it gets the dimension of the other.
 
     Raises:
-        InputError: they are no embeddings, or differ in dimension.
+        InputError: see `as_embeddings`. Also if the dimensions differ.
     """
     rows_a, rows_b = as_embeddings(a, names[0]), as_embeddings(b, names[1])
     if not len(rows_a):
@@ -125,11 +137,11 @@ def matching_embeddings(
 
 
 def as_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return `rows` as contiguous float32, without a copy where they are. Numbers too large for it become infinite."""
+    """Return `rows` as a contiguous float32 array. It is a copy only if needed. Too large numbers become infinite."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(rows, np.float32)
 
 
 def rows_per_block(rows: NDArray[Any]) -> int:
-    """Return how many of `rows` (n, dim) to process together, so that they stay in the cache of one core."""
+    """Return how many of `rows` (n, dim) fit in the cache of one core. It is at least 1."""
     return int(max(1, _CACHED_NUMBERS // max(1, rows.shape[1])))

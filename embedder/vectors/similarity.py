@@ -21,7 +21,7 @@ from embedder.vectors.arrays import (
 )
 
 # The smallest norm that a vector is divided by, as in torch.nn.functional.normalize. It keeps a zero vector zero.
-SMALLEST_NORM = 1e-12
+MIN_NORM = 1e-12
 # A sum of squares in float32 outside of this range has lost digits or overflowed.
 _SAFE_SQUARES = (1e-25, 1e37)
 # A squared distance below this share of the squared lengths has too few correct digits, even in float64.
@@ -45,7 +45,7 @@ def norms_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the rows of `embeddings` (n, dim) scaled to length 1. A row of zeros stays zero."""
-    norms = np.maximum(norms_of(embeddings), np.float32(SMALLEST_NORM))
+    norms = np.maximum(norms_of(embeddings), np.float32(MIN_NORM))
     return np.divide(embeddings, norms[:, None], dtype=np.float32)
 
 

@@ -43,8 +43,8 @@ def make_codec(precision: str, dimension: int, unit_norm: bool) -> Codec:
 class _Float32Codec:
     """Keeps vectors as they are. Search is exact."""
 
-    def __init__(self, longest: float | None) -> None:
-        self._longest = longest
+    def __init__(self, max_norm: float | None) -> None:
+        self._max_norm = max_norm
 
     def encode(self, vectors: NDArray[np.float32]) -> Columns:
         return {"vectors": vectors}
@@ -53,7 +53,7 @@ class _Float32Codec:
         options = SearchOptions(top_k, dot_score)
 
         def find(part: Part) -> Found:
-            return nearest(queries, Corpus(part.columns["vectors"], part.alive, longest=self._longest), options)
+            return nearest(queries, Corpus(part.columns["vectors"], part.alive, max_norm=self._max_norm), options)
 
         return _search_parts(snapshot, top_k, find)
 
@@ -74,8 +74,8 @@ class _Int8Codec:
 
         def find(part: Part) -> Found:
             scales = part.columns["scales"]
-            longest = float(scales.max(initial=0)) * _LARGEST_CODE * math.sqrt(self._dimension) * _MAX_UNIT_NORM
-            return nearest(queries, Corpus(part.columns["codes"], part.alive, scales, longest), options)
+            max_norm = float(scales.max(initial=0)) * _LARGEST_CODE * math.sqrt(self._dimension) * _MAX_UNIT_NORM
+            return nearest(queries, Corpus(part.columns["codes"], part.alive, scales, max_norm), options)
 
         return _search_parts(snapshot, top_k, find)
 
