@@ -23,7 +23,6 @@ Input: TypeAlias = str | Image
 Inputs: TypeAlias = Input | Iterable[Input]
 
 
-
 @dataclass(frozen=True)
 class ImageItem:
     """An image among the inputs: the caller's own object, not yet read.
