@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from embedder.options import EncodeOptions, EncodeSettings
     from embedder.pool import EncoderPool
     from embedder.results import EncodeResult
-    from embedder.vectors.adapters import FaissIndex, UsearchIndex
+    from embedder.vectors.adapters.faiss_index import FaissIndex
+    from embedder.vectors.adapters.usearch_index import UsearchIndex
     from embedder.vectors.index.vector_index import VectorIndex
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
     from embedder.vectors.pairs import bitext_mining, mine_hard_negatives
@@ -94,21 +95,22 @@ __all__ = [
     "truncate_embeddings",
 ]
 
-# Since 1.32 onnxruntime reports to its maker unless it is told not to before its import: an identifier and a database
-# in the user's cache, and an uploader in the process. Set the variable to 0 to allow it.
+# Since version 1.32 onnxruntime sends telemetry: it keeps an identifier and a database in the user's cache, and uploads
+# from this process. It reads this variable when it is imported. Set the variable to 0 to allow telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# Before usearch can be imported: see `cpp_runtime`.
+# This must run before usearch is imported; `cpp_runtime` says why.
 initialise_cpp_runtime()
 
-# Names by module. A module is imported when one of its names is first used, so `import embedder` takes little time.
+# Public names by module. A module is imported when one of its names is first used, so `import embedder` is fast.
 _LAZY = {
     "encoder": ("Embedder",),
     "kept_models": ("encode", "release_models"),
     "options": ("EncodeOptions", "EncodeSettings"),
     "pool": ("EncoderPool",),
     "results": ("EncodeResult",),
-    "vectors.adapters": ("FaissIndex", "UsearchIndex"),
+    "vectors.adapters.faiss_index": ("FaissIndex",),
+    "vectors.adapters.usearch_index": ("UsearchIndex",),
     "vectors.index.vector_index": ("VectorIndex",),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),

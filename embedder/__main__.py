@@ -1,4 +1,4 @@
-"""`python -m embedder` is `embedder`."""
+"""Run the command line: `python -m embedder` does the same as `embedder`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Embedder`, the class that people use: texts and images in, vectors out."""
+"""`Embedder`, the main public class: it turns texts and images into vectors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ from embedder.engine.engine import Block, Engine
 from embedder.errors import ArtifactError, InputError, SettingError
 from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single
 from embedder.options import RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
-from embedder.results import Embeddings, EncodeResult, check_ranges, quantize, raise_unreadable, readable, shorten
+from embedder.results import (
+    Embeddings,
+    EncodeResult,
+    check_ranges,
+    drop_unreadable,
+    quantize,
+    raise_unreadable,
+    truncate,
+)
 from embedder.vectors import similarity
 
 if TYPE_CHECKING:
@@ -33,8 +41,8 @@ DEFAULT_MODEL = "all-MiniLM-L6-v2"
 class Embedder(ReadOnly):
     """A model that turns texts, and images if it takes them, into vectors. Safe to call from many threads at once.
 
-    It pickles as its path and options, and is loaded again where it is unpickled. Used in a `with` statement, it
-    releases its memory and threads at the end. Its attributes cannot be set.
+    Pickle stores the path and the options. Unpickling loads the model again. A `with` statement releases the memory and
+    the threads at its end. The attributes cannot be set.
 
     Example:
         >>> model = Embedder("all-MiniLM-L6-v2")  # doctest: +SKIP
@@ -68,31 +76,31 @@ class Embedder(ReadOnly):
         Args:
             model: the path of an artifact; the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id of
                 a Hub repository that holds one.
-            provider: "cpu" or "cuda". None takes a GPU if one works, else the CPU.
-            dtype: which graph runs: "fp32", "fp16" or "int8", if the artifact has it. "auto" is the fastest one for the
-                device. None is the first one, fp32 where there is one.
+            provider: "cpu" or "cuda". None takes a GPU if one works, otherwise the CPU.
+            dtype: which graph runs: "fp32", "fp16" or "int8", if the artifact has it. "auto" takes the fastest one for
+                the device. None takes the first graph of the manifest, which is fp32 if there is an fp32 graph.
             threads: most threads that compute on a CPU, whatever the number of callers. None takes one for each core
                 that this process may use.
-            truncate_dim: keep the first dimensions of each vector only. None keeps all.
-            backend: an object that runs the texts' graph in the place of onnxruntime; see `embedder.backends.Backend`.
+            truncate_dim: how many dimensions of each vector to keep, from the first on. None keeps all.
+            backend: an object that runs the graph of the texts instead of onnxruntime; see `embedder.backends.Backend`.
 
         Raises:
-            InputError: the artifact has no graph of the dtype, or a number is out of range.
+            InputError: the artifact has no graph of this dtype, or a number is out of range.
             ModelNotFoundError: there is no such artifact. The message says how to export it.
-            ArtifactError: a file is missing, truncated or altered; its format is one that this version does not read;
-                or the artifact is not for embeddings.
+            ArtifactError: a file is missing, truncated or altered; this version of embedder cannot read the format; or
+                the artifact is for another task.
             ProviderError: the provider is unknown or does not work here.
             DependencyError: onnxruntime is not installed.
         """
         self._settings = LoadSettings(provider, dtype, threads, truncate_dim)
         self._has_own_backend = backend is not None
         if backend is not None and (provider, threads) != (None, None):
-            raise InputError("provider and threads are those of the backend. Give either a backend, or these")
+            raise InputError("a backend has its own provider and threads. Give backend=, or provider= and threads=")
         self._artifact = open_artifact(model)
         manifest = self._artifact.manifest
         if manifest.task != EMBED:
             raise ArtifactError(
-                f"{self._artifact.directory} is for the task {manifest.task!r}, and Embedder for {EMBED!r}"
+                f"{self._artifact.directory} is for the task {manifest.task!r}. Embedder needs a model for {EMBED!r}"
             )
         check_count("truncate_dim", truncate_dim, manifest.dimension)
         self._engine = Engine(self._artifact, self._settings, backend)
@@ -118,22 +126,26 @@ class Embedder(ReadOnly):
         self.close()
 
     def close(self) -> None:
-        """Release the model's memory and threads. Later calls raise EmbedderError. Closing twice does nothing."""
+        """Release the model's memory and threads. Later calls raise EmbedderError. Closing twice does nothing.
+
+        Example:
+            >>> model.close()  # doctest: +SKIP
+        """
         self._engine.close()
 
     @property
     def manifest(self) -> Manifest:
-        """What the artifact says of itself: its source, settings, files, and measured parity."""
+        """The artifact's manifest: its source, settings, files, and measured parity."""
         return self._artifact.manifest
 
     @property
     def dimension(self) -> int:
-        """Length of a vector."""
+        """Length of a vector, after truncation."""
         return self.truncate_dim or self.manifest.dimension
 
     @property
     def truncate_dim(self) -> int | None:
-        """Dimensions that are kept, as given to the constructor; None if all are."""
+        """How many dimensions are kept, as given to the constructor. None keeps all."""
         return self._settings.truncate_dim
 
     @property
@@ -155,43 +167,43 @@ class Embedder(ReadOnly):
 
     @property
     def dtype(self) -> str:
-        """The dtype of the graph that runs, such as "fp32"; of different graphs for texts and images, "int8+fp32"."""
+        """The dtype of the graph that runs, such as "fp32"; "int8+fp32" if texts and images have different dtypes."""
         return "+".join(self._engine.dtypes)
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What the model takes: "text", and "image" if it takes images."""
+        """The kinds of input that the model takes: "text", and "image" if it takes images."""
         return self.manifest.modalities
 
     def encode(
         self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """Return the vectors of `inputs`: one or many texts and, if the model takes them, images. They may be mixed.
+        """Return the vectors of one or many texts and, if the model takes them, images. They may be mixed.
 
         A string is a text. An image is a `pathlib.Path`, bytes, an open file, a Pillow image, or an array of uint8
-        (height, width, channels). With `read_paths=True`, strings that name an existing image file are images, too.
+        (height, width, channels). With `read_paths=True`, a string that names an existing image file is an image too.
 
         Args:
-            inputs: one input; or many: a list, another sequence, an iterator, an array of strings, a Series of pandas
-                or polars, or an array of pyarrow.
-            settings: all options as one object, in the place of `options`.
+            inputs: one input; or many inputs: a list, another sequence, an iterator, an array of strings, a Series of
+                pandas or polars, or an array of pyarrow.
+            settings: all options as one object, instead of `options`.
             **options: see `EncodeOptions`.
 
         Returns:
-            float32 (dimension,) for one input, (n, dimension) in the caller's order for n of them, (0, dimension) for
-            none. With `precision`, what `quantize_embeddings` gives.
+            float32 (dimension,) for one input; (n, dimension) for n inputs, in the caller's order; (0, dimension) for
+            an empty list. With `precision`, the array that `quantize_embeddings` returns.
 
         Raises:
             InputError: an input is neither a text nor an image, or is not valid Unicode (the message says which one);
-                or an option is unknown or out of range. Nothing has been encoded then.
-            ImageError: images could not be read. The error has the vectors of all others.
+                or an option is unknown or out of range. Nothing has been encoded.
+            ImageError: images could not be read. The error holds the vectors of the other inputs.
             DependencyError: there are images, and Pillow is not installed.
 
         Example:
             >>> model.encode("The cat sits outside.", truncate_dim=64).shape  # doctest: +SKIP
             (64,)
         """
-        settings = EncodeSettings.of(options, settings).one_each()
+        settings = EncodeSettings.of(options, settings).refuse_skip()
         result = self._encode(inputs, settings)
         single = is_single(inputs, self._kinds(settings))
         vectors: Embeddings = result.embeddings[0] if single else result.embeddings
@@ -200,22 +212,42 @@ class Embedder(ReadOnly):
     def encode_query(
         self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """As `encode`, with the model's prompt for queries if no prompt is given."""
+        """Return what `encode` returns. If no prompt is given, take the model's prompt for queries.
+
+        Raises:
+            InputError, ImageError, DependencyError: as in `encode`.
+
+        Example:
+            >>> model.encode_query("What is a cat?").shape  # doctest: +SKIP
+            (384,)
+        """
         return self.encode(inputs, settings=_with_prompt(EncodeSettings.of(options, settings), "query"))
 
     def encode_document(
         self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
     ) -> Embeddings:
-        """As `encode`, with the model's prompt for documents if no prompt is given."""
+        """Return what `encode` returns. If no prompt is given, take the model's prompt for documents.
+
+        Raises:
+            InputError, ImageError, DependencyError: as in `encode`.
+
+        Example:
+            >>> model.encode_document("A cat is an animal.").shape  # doctest: +SKIP
+            (384,)
+        """
         return self.encode(inputs, settings=_with_prompt(EncodeSettings.of(options, settings), "document"))
 
     def encode_readable(
         self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
     ) -> EncodeResult:
-        """As `encode`, without the images that cannot be read. The result lists them.
+        """Encode as `encode` does, but leave out images that cannot be read. The result lists them.
 
         Returns:
-            The vectors (k, dimension), also for one input; the indices of their inputs; and the reasons by index.
+            The vectors, float32 (k, dimension), also for one input; the index of the input of each vector, int64 (k,);
+            and the reason why an image could not be read, by the index of the input.
+
+        Raises:
+            InputError, DependencyError: as in `encode`.
 
         Example:
             >>> model.encode_readable([Path("cat.png"), Path("damaged.png")]).indices  # doctest: +SKIP
@@ -228,38 +260,49 @@ class Embedder(ReadOnly):
     ) -> Iterator[Embeddings]:
         """Yield the vectors of a stream of inputs, in bounded memory.
 
-        Up to 1,024 inputs make an array, and as many are read ahead.
+        Each array has the vectors of at most 1,024 inputs. The next 1,024 inputs are read ahead.
 
         Yields:
-            float32 (k, dimension), k varying. Laid end to end, the arrays are in the order of `inputs`.
+            float32 (k, dimension), in the order of `inputs`. k may differ between arrays.
 
         Raises:
-            InputError: as `encode`: for an option at once, for an input when its turn comes. "int8" and "uint8" are
-                refused as `precision`, as their ranges are those of all vectors.
-            ImageError: images could not be read. It has the other vectors of its array, and ends the stream.
+            InputError: as in `encode`. The call itself raises it for an option, the iterator for an input. `precision`
+                must not be "int8" or "uint8", which need the ranges of all vectors.
+            ImageError: images could not be read. The error holds the other vectors of the array. The stream ends.
 
         Example:
             >>> for vectors in model.encode_iter(open_lines()):  # doctest: +SKIP
             ...     store(vectors)
         """
-        settings = EncodeSettings.of(options, settings).one_each()
+        settings = EncodeSettings.of(options, settings).refuse_skip()
         return (result.embeddings for result in self._results(inputs, settings))
 
     def iter_results(
         self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
     ) -> Iterator[EncodeResult]:
-        """As `encode_iter`, without the images that cannot be read. Each result lists them, as in `encode_readable`."""
+        """Yield results as `encode_iter` yields arrays, but leave out images that cannot be read.
+
+        Yields:
+            Results as those of `encode_readable`. Indices count from the first input of the stream.
+
+        Raises:
+            InputError: as in `encode_iter`.
+
+        Example:
+            >>> for result in model.iter_results(paths):  # doctest: +SKIP
+            ...     store(result.indices, result.embeddings)
+        """
         return self._results(inputs, replace(EncodeSettings.of(options, settings), errors="skip"))
 
     def similarity(self, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-        """Compare every vector of `a` with every vector of `b`, by the model's own function.
+        """Compare every vector of `a` with every vector of `b` by the function `similarity_fn_name`.
 
         Args:
-            a: (n, dimension), or one vector (dimension,).
-            b: (m, dimension), or one vector.
+            a: numbers (n, dimension), or one vector (dimension,).
+            b: numbers (m, dimension), or one vector (dimension,).
 
         Returns:
-            float32 (n, m). Higher is nearer: distances are negated.
+            float32 (n, m). A higher score means more similar; distances are negated.
 
         Raises:
             InputError: the shapes do not fit.
@@ -271,7 +314,9 @@ class Embedder(ReadOnly):
         return similarity.similarity(self.similarity_fn_name, a, b)
 
     def tokenize(self, texts: str | Iterable[str]) -> dict[str, NDArray[np.int64]]:
-        """Return what the graph gets for `texts`: `input_ids` and `attention_mask`, int64 (n, longest).
+        """Return the graph's inputs for `texts`: `input_ids` and `attention_mask`, int64 (n, tokens of the longest).
+
+        No prompt is added.
 
         Raises:
             InputError: a text is not a string.
@@ -288,22 +333,22 @@ class Embedder(ReadOnly):
         return InputKinds(images=IMAGE in self.modalities, read_paths=settings.read_paths)
 
     def _encode(self, inputs: Any, settings: EncodeSettings) -> EncodeResult:
-        """What all ways to encode a list share."""
+        """Encode a list: what `encode` and `encode_readable` share."""
         items = check_list(inputs, self._kinds(settings))
         check_ranges(len(items), settings)
         dimension = self._dimension(settings)
         vectors = np.empty((len(items), dimension), np.float32)
-        errors: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         for block in self._engine.run(items, settings, len(items)):
-            vectors[block.start : block.start + len(block.values)] = shorten(block.values, dimension, settings)
-            errors |= block.errors
-        return quantize(raise_unreadable(readable(vectors, errors), settings), settings)
+            vectors[block.start : block.start + len(block.values)] = truncate(block.values, dimension, settings)
+            reasons |= block.reasons
+        return quantize(raise_unreadable(drop_unreadable(vectors, reasons), settings), settings)
 
     def _results(self, inputs: Any, settings: EncodeSettings) -> Iterator[EncodeResult]:
-        """What both ways to encode a stream share. Options are checked at once."""
+        """Encode a stream: what `encode_iter` and `iter_results` share. The call itself checks the options."""
         kinds = self._kinds(settings)
         if is_single(inputs, kinds):
-            raise InputError("encode_iter takes many inputs. For one call encode")
+            raise InputError("encode_iter takes many inputs. For one input, call encode")
         if settings.precision in RANGED_PRECISIONS:
             raise InputError(
                 f"precision {settings.precision!r} needs the ranges of all vectors, which a stream does not have. "
@@ -315,13 +360,14 @@ class Embedder(ReadOnly):
         blocks = self._engine.run(items, settings, total)
 
         def result(block: Block) -> EncodeResult:
-            kept = readable(shorten(block.values, dimension, settings), block.errors, block.start)
+            vectors = truncate(block.values, dimension, settings)
+            kept = drop_unreadable(vectors, block.reasons, block.start)
             return quantize(raise_unreadable(kept, settings), settings)
 
         return map(result, blocks)
 
     def _dimension(self, settings: EncodeSettings) -> int:
-        """Length of the vectors that a request asks for."""
+        """Return the length of the vectors that a request asks for."""
         if settings.truncate_dim is None:
             return self.dimension
         check_count("truncate_dim", settings.truncate_dim, self.manifest.dimension)
@@ -335,5 +381,5 @@ def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:
 
 
 def _load(kind: type[Embedder], path: str, settings: LoadSettings) -> Embedder:
-    """Load a model that was pickled."""
+    """Load a pickled model."""
     return kind(path, **settings.options())

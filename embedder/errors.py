@@ -1,14 +1,14 @@
-"""The errors that embedder raises; each message says what was wrong, with which value, and what to do.
+"""The errors that embedder raises. Each message says what is wrong, with which value, and what to do.
 
 EmbedderError
 ├── ModelNotFoundError    no artifact under that name or path
 ├── ArtifactError         an artifact or an index cannot be used: a file is missing, truncated or altered
-│   └── FormatError       its format is one that this version does not read
-├── InputError            a text, an image or an option that cannot be used (also a ValueError)
-│   └── ImageError        some images cannot be read; it has the embeddings of the others
-├── SettingError          an attribute that cannot be set (also an AttributeError and a TypeError)
-├── ProviderError         an execution provider that is unknown or not available here
-├── WorkerError           a process of a pool died or failed
+│   └── FormatError       this version of embedder cannot read its format version
+├── InputError            a text, an image or an option cannot be used (also a ValueError)
+│   └── ImageError        some images cannot be read; the error holds the vectors of the other inputs
+├── SettingError          an attribute cannot be set (also an AttributeError and a TypeError)
+├── ProviderError         an execution provider is unknown or not available here
+├── WorkerError           a worker process of a pool died or failed
 └── DependencyError       a package is not installed (also an ImportError)
 """
 
@@ -25,7 +25,12 @@ _MAX_REASONS_SHOWN = 3
 
 
 class EmbedderError(Exception):
-    """Base of every error that embedder raises on purpose."""
+    """Base class of all errors of embedder.
+
+    Example:
+        >>> issubclass(ImageError, EmbedderError)
+        True
+    """
 
 
 class ModelNotFoundError(EmbedderError):
@@ -37,7 +42,7 @@ class ArtifactError(EmbedderError):
 
 
 class FormatError(ArtifactError):
-    """The format version of a manifest or an index is not one that this version of embedder reads."""
+    """This version of embedder cannot read the format version of the manifest or the index."""
 
 
 class InputError(EmbedderError, ValueError):
@@ -48,9 +53,15 @@ class ImageError(InputError):
     """Some of the images could not be read. All other inputs have been encoded.
 
     Attributes:
-        reasons: what is wrong with each image, by its index in the caller's inputs.
+        reasons: why an image could not be read, by the index of the input.
         indices: int64 (k,), the indices of the inputs that have been encoded.
-        embeddings: float32 (k, dimension), their vectors.
+        embeddings: float32 (k, dimension), the vectors of these inputs.
+
+    Example:
+        >>> try:  # doctest: +SKIP
+        ...     vectors = model.encode(paths)
+        ... except ImageError as error:
+        ...     vectors, unreadable = error.embeddings, [paths[index] for index in error.reasons]
     """
 
     def __init__(self, reasons: dict[int, str], indices: NDArray[np.int64], embeddings: NDArray[np.float32]) -> None:
@@ -58,12 +69,12 @@ class ImageError(InputError):
         first = "; ".join(f"inputs[{index}]: {reason}" for index, reason in list(reasons.items())[:_MAX_REASONS_SHOWN])
         more = f"; and {len(reasons) - _MAX_REASONS_SHOWN} more" if len(reasons) > _MAX_REASONS_SHOWN else ""
         super().__init__(
-            f"{first}{more}. The vectors of the other {len(indices)} inputs are in this error's embeddings and "
-            "indices; encode_readable returns them"
+            f"{first}{more}. This error holds the vectors of the other {len(indices)} inputs (embeddings, indices). "
+            "encode_readable leaves out images that cannot be read"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Pickle the attributes. By default pickle would make the error from its message alone."""
+        """Pickle the attributes. By default pickle keeps the message alone."""
         return type(self), (self.reasons, self.indices, self.embeddings)
 
 
@@ -72,11 +83,11 @@ class SettingError(EmbedderError, AttributeError, TypeError):
 
 
 class ProviderError(EmbedderError):
-    """The execution provider is unknown, or not available on this machine."""
+    """The execution provider is unknown or not available on this machine."""
 
 
 class WorkerError(EmbedderError):
-    """A process of a pool died, or failed in a way of its own."""
+    """A worker process of a pool died, or raised an error that is not one of embedder."""
 
 
 class DependencyError(EmbedderError, ImportError):

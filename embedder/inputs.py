@@ -1,10 +1,8 @@
-"""What callers give to `encode`: told apart and checked once, with errors that name the input at fault."""
+"""Check the inputs of `encode` once, and tell texts, pairs and images apart. Each error names the input at fault."""
 
 from __future__ import annotations
 
 import os
-import re
-from array import array
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
@@ -12,7 +10,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.common.checks import shown
+from embedder.common.checks import find_surrogate, shown
 from embedder.common.containers import is_file, is_mapping, is_table
 from embedder.errors import InputError
 from embedder.images.sources import is_image
@@ -24,35 +22,47 @@ Image: TypeAlias = Union[os.PathLike[str], bytes, bytearray, memoryview, IO[byte
 Input: TypeAlias = str | Image
 Inputs: TypeAlias = Input | Iterable[Input]
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
 
 @dataclass(frozen=True)
 class ImageItem:
-    """An image among the inputs."""
+    """An image among the inputs: the caller's own object, not yet read.
+
+    Example:
+        >>> ImageItem(b"...").source
+        b'...'
+    """
 
     source: Any
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two texts that the model reads together, such as a query and a document."""
+    """Two texts that the model reads together, such as a query and a document.
+
+    Example:
+        >>> Pair("a query", "a document").second
+        'a document'
+    """
 
     first: str
     second: str
 
 
-# An input after the checks. A string is a text.
+# A checked input. A string is a text.
 Item: TypeAlias = str | Pair | ImageItem
 
 
 @dataclass(frozen=True)
 class InputKinds:
-    """What a caller's strings and objects may be.
+    """The kinds of input that a request accepts.
 
     Attributes:
         images: whether the model takes images.
         read_paths: whether a string that names an image file is an image.
+
+    Example:
+        >>> InputKinds().name, InputKinds(images=True).name
+        ('texts', 'inputs')
     """
 
     images: bool = False
@@ -60,37 +70,50 @@ class InputKinds:
 
     @property
     def name(self) -> str:
-        """What messages call the inputs."""
+        """The word for all inputs in messages."""
         return "inputs" if self.images else "texts"
 
     @property
     def unit(self) -> str:
-        """What messages and progress bars call one of them."""
+        """The word for one input in messages and progress bars."""
         return "input" if self.images else "text"
 
 
 def is_single(inputs: object, kinds: InputKinds) -> bool:
-    """Return whether `inputs` is one text or one image, rather than many."""
-    if isinstance(inputs, np.ndarray):  # arrays of one or four dimensions are many
+    """Return whether `inputs` is one text or one image, not a list of them.
+
+    Example:
+        >>> is_single("a text", InputKinds()), is_single(["a text"], InputKinds())
+        (True, False)
+    """
+    if isinstance(inputs, np.ndarray):  # an array of one or four dimensions holds many inputs
         return kinds.images and inputs.ndim in (2, 3) and inputs.dtype.kind not in "OSU"
     return isinstance(inputs, str) or (kinds.images and is_image(inputs))
 
 
 def check_list(inputs: Any, kinds: InputKinds) -> list[Item]:
-    """Return `inputs` as a list of checked items. A single input is wrapped.
+    """Return the checked `inputs` as a list. A single input becomes a list of one.
 
     Raises:
-        InputError: as `check_inputs`.
+        InputError: as in `check_inputs`.
+
+    Example:
+        >>> check_list("a text", InputKinds())
+        ['a text']
     """
     return list(check_inputs([inputs] if is_single(inputs, kinds) else inputs, kinds))
 
 
 def check_inputs(inputs: Any, kinds: InputKinds) -> Iterator[Item]:
-    """Yield `inputs` one by one, checked.
+    """Yield the checked `inputs` one by one.
 
     Raises:
-        InputError: at once, if `inputs` is no list of inputs; the message names its type. Later, when the turn of an
-            input comes that is neither a text nor an image; the message has its index.
+        InputError: `inputs` is not a list of inputs. The call itself raises this, and the message names the type. Or an
+            input is neither a text nor an image. The iterator raises this at that input, and the message has its index.
+
+    Example:
+        >>> list(check_inputs(("a", "b"), InputKinds()))
+        ['a', 'b']
     """
     iterator = _iterator(inputs)
     if iterator is None:
@@ -100,15 +123,16 @@ def check_inputs(inputs: Any, kinds: InputKinds) -> Iterator[Item]:
 
 
 def _iterator(inputs: Any) -> Iterable[Any] | None:
-    """The inputs one by one, or None if they are no list of inputs."""
-    # To iterate over bytes gives numbers, over a mapping its keys, over a table its columns' names, over a file lines
-    # with their ends. A set has no order. None of that can be meant.
-    if isinstance(inputs, str | bytes | bytearray | memoryview | array | Set):
+    """Return an iterable of the inputs, or None if `inputs` is not a list of inputs."""
+    # A caller never wants what these give: bytes give numbers, a mapping its keys, a table its column names, a file its
+    # lines with line ends, a set its items in any order.
+    if isinstance(inputs, str | bytes | bytearray | memoryview | Set):
         return None
-    if is_table(inputs) or is_mapping(inputs) or is_file(inputs):
+    package = type(inputs).__module__.partition(".")[0]
+    if is_table(inputs) or is_mapping(inputs) or is_file(inputs) or package == "array":
         return None
-    if type(inputs).__module__.partition(".")[0] == "pyarrow" and hasattr(inputs, "to_pylist"):
-        return list(inputs.to_pylist())  # its own iterator gives scalars of pyarrow
+    if package == "pyarrow" and hasattr(inputs, "to_pylist"):
+        return list(inputs.to_pylist())  # its own iterator gives scalars of pyarrow, not strings
     try:
         iterator: Iterator[Any] = iter(inputs)
     except TypeError:
@@ -117,7 +141,12 @@ def _iterator(inputs: Any) -> Iterable[Any] | None:
 
 
 def type_name(value: object) -> str:
-    """Return the name of a value's type for messages, with its package if it is not Python's own."""
+    """Return the name of a value's type for messages, with its package unless it is built in.
+
+    Example:
+        >>> type_name(3), type_name(np.zeros(2))
+        ('int', 'numpy.ndarray')
+    """
     kind = type(value)
     package = kind.__module__.partition(".")[0]
     return kind.__name__ if package in ("builtins", "__main__") else f"{package}.{kind.__name__}"
@@ -151,8 +180,12 @@ def _check(index: int, item: object, kinds: InputKinds) -> Item:
 
 
 def check_text(text: str, name: str) -> None:
-    """Raise InputError if `text` is not valid Unicode. The message calls it `name`."""
-    if not text.isascii() and (found := _SURROGATE.search(text)):
+    """Raise InputError if `text` is not valid Unicode. The message calls the text `name`.
+
+    Example:
+        >>> check_text("a text", "texts[0]")
+    """
+    if not text.isascii() and (found := find_surrogate(text)):
         raise InputError(
             f"{name} is not valid Unicode: it holds the lone surrogate U+{ord(found[0]):04X} at character "
             f'{found.start()}. text.encode("utf-8", "replace").decode() replaces it'

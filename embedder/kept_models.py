@@ -1,4 +1,4 @@
-"""`embedder.encode`: encode in one line, with models that are kept between calls."""
+"""`embedder.encode`: encode in one line. Models stay loaded between calls."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import threading
 from collections import OrderedDict
 from typing import Any, Unpack
 
+from embedder.common.forks import call_after_fork
 from embedder.common.load_once import LoadOnce
 from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.inputs import Inputs
 from embedder.options import EncodeOptions
 from embedder.results import Embeddings
 
-# A program that needs more models at a time should hold them itself.
+# A program that uses more models at a time should keep the `Embedder` objects itself.
 _MAX_KEPT_MODELS = 4
 
 _Key = tuple[Any, ...]
@@ -26,8 +27,7 @@ def _new_lock() -> None:
     _lock = threading.Lock()
 
 
-if hasattr(os, "register_at_fork"):  # a thread of the parent may have held it during the fork
-    os.register_at_fork(after_in_child=_new_lock)
+call_after_fork(_new_lock)  # a thread of the parent may have held the lock during the fork
 
 
 def encode(
@@ -39,16 +39,30 @@ def encode(
     threads: int | None = None,
     **options: Unpack[EncodeOptions],
 ) -> Embeddings:
-    """Return the vectors of `inputs`, as `Embedder(model, ...).encode(inputs, **options)` does, with the same errors.
+    """Return the vectors of `inputs`, as `Embedder(model, ...).encode(inputs, **options)` does.
 
-    The model is loaded at the first call and kept for the next ones. The four models used last are kept;
-    `release_models` releases them.
+    The first call loads the model. Later calls use it again. The four models used last are kept; `release_models`
+    releases them.
+
+    Args:
+        inputs: one text or image, or many; see `Embedder.encode`.
+        model: the name or the path of an artifact; see `Embedder`.
+        provider: "cpu" or "cuda"; see `Embedder`.
+        dtype: which graph runs; see `Embedder`.
+        threads: most threads that compute on a CPU; see `Embedder`.
+        **options: see `EncodeOptions`.
+
+    Returns:
+        float32 (dimension,) for one input, (n, dimension) for n inputs; see `Embedder.encode`.
+
+    Raises:
+        EmbedderError: as in `Embedder` and `Embedder.encode`.
 
     Example:
         >>> embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2").shape  # doctest: +SKIP
         (2, 384)
     """
-    # What a name or a relative path means depends on the working directory.
+    # A name or a relative path depends on the working directory.
     here = None if os.path.isabs(str(model)) else os.getcwd()
     key = (str(model), repr((provider, dtype, threads)), here, os.environ.get("EMBEDDER_ARTIFACTS"))
     with _lock:
@@ -63,14 +77,14 @@ def encode(
             if _kept.get(key) is kept:
                 del _kept[key]
         raise
-    with _lock:  # only now, so that a load that fails releases no other model
+    with _lock:  # only after the load: a load that fails must release no other model
         while len(_kept) > _MAX_KEPT_MODELS:
             _kept.popitem(last=False)
     return loaded.encode(inputs, **options)
 
 
 def release_models() -> None:
-    """Release the models that `encode` keeps. Calls that run are finished first.
+    """Release the models that `encode` keeps. Running calls finish with the model that they use.
 
     Example:
         >>> embedder.release_models()  # doctest: +SKIP

@@ -1,23 +1,20 @@
-"""The options of `encode` and of a model, each set as one frozen object that is checked when it is made."""
+"""The options of `encode`, and those of loading a model. Each group is a frozen dataclass that checks its values."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
 
-from embedder.common.checks import check_choice, check_count, check_flag, shown
+from embedder.common.checks import check_choice, check_count, check_flag, find_surrogate, shown
 from embedder.errors import InputError
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
-# Precisions that need the smallest and the largest value of each dimension over all vectors.
+# These precisions scale each dimension by its range: the smallest and the largest value over all vectors.
 RANGED_PRECISIONS = ("int8", "uint8")
-ERRORS = ("raise", "skip")
+ERROR_MODES = ("raise", "skip")
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-# Options of sentence-transformers that `encode` does not take, and what to do instead.
+# What to do instead, for options that `encode` does not take. Most are options of sentence-transformers.
 _HINTS = {
     "errors": "encode returns one vector for each input. encode_readable leaves out images that cannot be read",
     "device": "choose the device when you load the model: Embedder(model, provider=...)",
@@ -36,15 +33,21 @@ class EncodeOptions(TypedDict, total=False):
 
     Attributes:
         prompt_name: name of the prompt to put before each text; see `Embedder.prompts`. None takes the model's default.
-        prompt: the prompt itself. It takes precedence over `prompt_name`.
-        batch_size: most inputs in one call of the graph. Batches are filled by tokens, so this is only a ceiling.
+        prompt: text to put before each text. It takes precedence over `prompt_name`.
+        batch_size: most inputs in one call of the graph. Batches are filled by tokens and may be smaller.
         show_progress_bar: show progress on stderr.
         normalize_embeddings: scale each vector to length 1, after truncation.
-        truncate_dim: keep the first dimensions only. None keeps as many as the model was loaded with.
-        precision: "float32", or "int8", "uint8", "binary" or "ubinary" to quantise the vectors that are returned, as
+        truncate_dim: how many dimensions to keep, from the first on. None takes the value that the model was loaded
+            with.
+        precision: "float32"; or "int8", "uint8", "binary" or "ubinary" to quantise the returned vectors, as
             `quantize_embeddings` does.
-        read_paths: treat strings that name an existing image file as images. Leave it False for strings of strangers:
-            otherwise they choose which files are read.
+        read_paths: treat strings that name an existing image file as images. Leave it False for untrusted strings.
+            Otherwise their authors choose which files are read.
+
+    Example:
+        >>> options: EncodeOptions = {"batch_size": 32, "normalize_embeddings": True}
+        >>> model.encode(["a text"], **options).shape  # doctest: +SKIP
+        (1, 384)
     """
 
     prompt_name: str | None
@@ -59,15 +62,15 @@ class EncodeOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class EncodeSettings:
-    """One request's options, checked. `EncodeOptions` describes them.
+    """The checked options of one request. `EncodeOptions` describes all but `errors`.
 
-    The same object goes from `encode` through the engine, and to the pool, the index, mining and the command line.
+    `encode`, the pool, the index, mining and the command line pass this one object on.
 
     Attributes:
-        errors: what to do with images that cannot be read: "raise" an ImageError, or "skip" them.
+        errors: what to do if images cannot be read: "raise" an ImageError, or "skip" these images.
 
     Raises:
-        InputError: an option is of a wrong type or out of range.
+        InputError: an option has a wrong type or is out of range.
 
     Example:
         >>> EncodeSettings(truncate_dim=64, normalize_embeddings=True).batch_size is None
@@ -85,7 +88,7 @@ class EncodeSettings:
     errors: str = "raise"
 
     def __post_init__(self) -> None:
-        if self.prompt is not None and (not isinstance(self.prompt, str) or _SURROGATE.search(self.prompt)):
+        if self.prompt is not None and (not isinstance(self.prompt, str) or find_surrogate(self.prompt)):
             raise InputError(f"prompt should be a string of valid Unicode, not {shown(self.prompt)}")
         check_count("batch_size", self.batch_size)
         check_count("truncate_dim", self.truncate_dim)
@@ -93,14 +96,14 @@ class EncodeSettings:
         check_flag("normalize_embeddings", self.normalize_embeddings)
         check_flag("read_paths", self.read_paths)
         check_choice("precision", self.precision, PRECISIONS)
-        check_choice("errors", self.errors, ERRORS)
+        check_choice("errors", self.errors, ERROR_MODES)
 
     @classmethod
     def of(cls, options: Mapping[str, Any], settings: EncodeSettings | None = None) -> EncodeSettings:
-        """Return the settings that `encode` was called with: `settings`, or those of its keyword `options`.
+        """Return `settings` if they were given, otherwise settings with the keyword `options`.
 
         Raises:
-            InputError: both were given; or an option is unknown, of a wrong type or out of range.
+            InputError: both were given; or an option is unknown, has a wrong type or is out of range.
 
         Example:
             >>> EncodeSettings.of({"batch_size": 8}).batch_size
@@ -118,11 +121,15 @@ class EncodeSettings:
                 raise InputError(f"encode has no option {name!r}: {hint}")
         return cls(**options)
 
-    def one_each(self) -> EncodeSettings:
-        """Return the settings themselves, for calls that return one vector for each input.
+    def refuse_skip(self) -> EncodeSettings:
+        """Return these settings. Calls that return one vector for each input cannot skip images.
 
         Raises:
-            InputError: they ask to leave out images that cannot be read.
+            InputError: `errors` is "skip".
+
+        Example:
+            >>> EncodeSettings(batch_size=8).refuse_skip().batch_size
+            8
         """
         if self.errors != "raise":
             raise InputError(f"errors={self.errors!r} has no effect here: {_HINTS['errors']}")
@@ -131,10 +138,14 @@ class EncodeSettings:
 
 @dataclass(frozen=True)
 class LoadSettings:
-    """How a model is loaded. `Embedder` describes the options.
+    """How to load a model. `Embedder` describes the options.
 
     Raises:
         InputError: `threads` or `truncate_dim` is not a whole number of at least 1.
+
+    Example:
+        >>> LoadSettings(dtype="int8").options()["dtype"]
+        'int8'
     """
 
     provider: str | None = None

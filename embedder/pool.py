@@ -1,8 +1,8 @@
-"""`EncoderPool`: encoding in many processes, for a machine with several GPUs or very many cores.
+"""`EncoderPool`: encode in many processes, on a machine with several GPUs or very many cores.
 
-One `Embedder` uses all cores already, so on an ordinary machine a pool gains nothing. Each worker process loads the
-model and gets one chunk of inputs at a time over a pipe of its own. If a worker dies, no other waits for it, and the
-error says which inputs it had.
+One `Embedder` uses all cores already, so on an ordinary machine a pool is not faster. Each worker process loads the
+model, and receives one chunk of inputs at a time over its own pipe. If a worker dies, the other workers do not wait for
+it, and the error says which inputs it had.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from embedder.inputs import ImageItem, InputKinds, Inputs, check_list, is_single
 from embedder.options import EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import Embeddings, EncodeResult, check_ranges, quantize, raise_unreadable
 
-# Chunks for each worker in a call, so that a slower worker gets fewer of them; and the most inputs in one chunk.
+# A call has this many chunks for each worker, so that a slower worker can take fewer of them.
 _CHUNKS_PER_WORKER = 10
 _MAX_CHUNK_INPUTS = 5000
-# How long to wait for the end of a worker after its pipe has ended.
+# After the pipe of a worker has ended, wait this long for its process to end.
 _WORKER_EXIT_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Consecutive inputs of a call, from index `start` on."""
+    """Consecutive inputs of a call. `start` is the index of the first one."""
 
     start: int
     items: list[Any]
@@ -52,9 +52,9 @@ class _Chunk:
 
 
 class EncoderPool(ReadOnly):
-    """Processes that have a model loaded. Used in a `with` statement, it stops them at the end.
+    """Worker processes that have a model loaded. A `with` statement stops them at its end.
 
-    Safe to share between threads: a second caller waits until the first has its vectors.
+    Safe to share between threads: a second caller waits until the first one has its vectors.
 
     Example:
         >>> with EncoderPool("all-MiniLM-L6-v2", workers=2) as pool:  # doctest: +SKIP
@@ -72,36 +72,32 @@ class EncoderPool(ReadOnly):
         dtype: str | None = None,
         threads: int | None = None,
     ) -> None:
-        """Start the worker processes, each with `model` loaded.
+        """Start the worker processes. Each loads `model`.
 
-        They are spawned: each imports the main script again. So a script needs `if __name__ == "__main__":` before the
-        line that starts a pool.
+        The processes are spawned: each imports the main script again. So a script needs `if __name__ == "__main__":`
+        before the line that starts a pool.
 
         Args:
-            model: as `Embedder` has it.
-            workers: how many processes. None is one for each provider, or else one for each usable core.
-            providers: where each worker runs, as `Embedder` has it. None takes the default for all.
-            dtype: as `Embedder` has it.
-            threads: threads of each worker. None shares the cores among the workers.
+            model: as in `Embedder`.
+            workers: number of processes. None takes one for each provider, or one for each usable core.
+            providers: the provider of each worker, as in `Embedder`. None takes the default for all.
+            dtype: as in `Embedder`.
+            threads: threads of each worker. None divides the cores among the workers.
 
         Raises:
-            InputError: a number is out of range, or there are not as many providers as workers.
+            InputError: a number is out of range, or the numbers of providers and workers differ.
             WorkerError: the processes cannot be started here, or one died while it loaded the model.
-            EmbedderError: a worker cannot load the model; as `Embedder` would raise it.
+            EmbedderError: a worker cannot load the model. The error is the one that `Embedder` raises.
         """
         check_count("workers", workers)
         check_count("threads", threads)
         if not isinstance(model, str | os.PathLike):
             raise InputError(f"model should be the name or the path of an exported model, not {shown(model)}")
-        if isinstance(providers, str):
-            raise InputError(f"providers should be a list of names, one for each worker, not {providers!r}")
-        count = workers or (len(providers) if providers else usable_cores())
-        if providers is not None and len(providers) != count:
-            raise InputError(f"there are {len(providers)} providers for {count} workers")
+        count = _worker_count(workers, providers)
         _check_can_start_processes()
         settings = LoadSettings(None, dtype, threads or max(1, usable_cores() // count))
         self._owner = os.getpid()
-        # Reentrant, as a call that fails stops the pool.
+        # A call that fails stops the pool while it holds the lock, so the lock must be reentrant.
         self._lock = threading.RLock()
         self._stopped = False
         self._processes: list[Any] = []
@@ -122,7 +118,7 @@ class EncoderPool(ReadOnly):
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, model, settings), daemon=True)
         process.start()
-        theirs.close()  # so that the pipe ends where the worker does
+        theirs.close()  # so that the pipe ends when the worker ends
         self._processes.append(process)
         self._pipes.append(ours)
 
@@ -153,18 +149,25 @@ class EncoderPool(ReadOnly):
         """Return the vectors of `inputs`, as `Embedder.encode` does, in the same order.
 
         Args:
-            inputs: as `Embedder.encode` has them. Images have to be picklable: an open file is not.
-            chunk_size: inputs that a worker gets at a time. None is a tenth of its share, and at most 5,000.
-            settings: all options as one object, in the place of `options`.
-            **options: those of `Embedder.encode`. Progress is not shown.
+            inputs: as in `Embedder.encode`. Images must be picklable; an open file is not.
+            chunk_size: inputs that a worker receives at a time. None takes a tenth of its share, at most 5,000.
+            settings: all options as one object, instead of `options`.
+            **options: the options of `Embedder.encode`. Progress is not shown.
+
+        Returns:
+            float32 (dimension,) for one input, (n, dimension) for n inputs; see `Embedder.encode`.
 
         Raises:
-            InputError, ImageError: as `Embedder.encode`. The pool can be used again.
-            WorkerError: a worker died; the message says how, and which inputs it had. No vectors are returned, and the
-                pool has been stopped. Or the pool had been stopped before.
+            InputError, ImageError: as in `Embedder.encode`. The pool can be used again.
+            WorkerError: a worker died. The message says how, and which inputs it had. The pool is stopped then. Or the
+                pool was stopped before the call, or by another thread.
+
+        Example:
+            >>> pool.encode(["a text", "another"], batch_size=8).shape  # doctest: +SKIP
+            (2, 384)
         """
         check_count("chunk_size", chunk_size)
-        request = EncodeSettings.of(options, settings).one_each()
+        request = EncodeSettings.of(options, settings).refuse_skip()
         kinds = InputKinds(self._takes_images, request.read_paths)
         items = [item.source if isinstance(item, ImageItem) else item for item in check_list(inputs, kinds)]
         check_ranges(len(items), request)
@@ -176,7 +179,11 @@ class EncoderPool(ReadOnly):
         return vectors
 
     def stop(self) -> None:
-        """Stop the workers. Stopping twice does nothing. A call that runs in another thread ends in a WorkerError."""
+        """Stop the workers. Stopping twice does nothing. A running call of another thread raises WorkerError.
+
+        Example:
+            >>> pool.stop()  # doctest: +SKIP
+        """
         if self._owner != os.getpid():  # this is a copy of the pool in a forked process
             return
         self._stopped = True
@@ -184,7 +191,7 @@ class EncoderPool(ReadOnly):
             process.terminate()
         for process in self._processes:
             process.join()
-        with self._lock:  # a call that runs has seen the end of its pipes by now, or will
+        with self._lock:  # a running call sees that the pipes have ended, and then releases the lock
             for pipe in self._pipes:
                 pipe.close()
 
@@ -197,16 +204,16 @@ class EncoderPool(ReadOnly):
     def _cut(self, items: list[Any], chunk_size: int | None) -> list[_Chunk]:
         share = -(-len(items) // (len(self._pipes) * _CHUNKS_PER_WORKER))
         size = chunk_size or max(1, min(share, _MAX_CHUNK_INPUTS))
-        starts = range(0, max(1, len(items)), size)  # no inputs make an empty chunk, which gives the shape
+        starts = range(0, max(1, len(items)), size)  # without inputs, one empty chunk gives the shape of the result
         return [_Chunk(start, items[start : start + size]) for start in starts]
 
     def _encode_in_chunks(self, chunks: list[_Chunk], request: EncodeSettings) -> EncodeResult:
-        # Vectors are quantised here, by the ranges of all of them.
+        # The caller quantises the vectors, as the ranges are those of all chunks together.
         request = replace(request, show_progress_bar=False, precision="float32", errors="skip")
         try:
             results = self._hand_out(chunks, request)
         except BaseException as error:
-            # A worker may not have answered yet. Its answer would be taken for that of another call.
+            # A worker may still send an answer. The next call would take it for its own, so stop the pool.
             if isinstance(error, WorkerError) or not isinstance(error, EmbedderError):
                 self.stop()
             raise
@@ -217,12 +224,12 @@ class EncoderPool(ReadOnly):
         return EncodeResult(embeddings, indices, reasons)
 
     def _hand_out(self, chunks: list[_Chunk], request: EncodeSettings) -> list[EncodeResult]:
-        """The result of each chunk. A worker gets the next chunk as soon as it has answered."""
+        """Return the result of each chunk. A worker gets its next chunk as soon as it has answered."""
         from multiprocessing.connection import wait
 
         results: list[Any] = [None] * len(chunks)
         waiting = list(range(len(chunks)))[::-1]
-        busy: dict[int, int] = {}  # the chunk of each worker
+        busy: dict[int, int] = {}  # the number of the chunk of each busy worker
         failure: EmbedderError | None = None
         while busy or (waiting and failure is None):
             try:
@@ -237,7 +244,7 @@ class EncoderPool(ReadOnly):
                     results[number] = self._receive(worker, chunks[number].description)
             except WorkerError:
                 raise
-            except EmbedderError as error:  # the other workers finish what they have, so that no pipe stays full
+            except EmbedderError as error:  # the other workers finish their chunks, so that no pipe stays full
                 failure = failure or error
         if failure is not None:
             raise failure
@@ -251,7 +258,7 @@ class EncoderPool(ReadOnly):
         except Exception as error:  # pickle raises whatever an object's own methods raise
             raise InputError(
                 f"one of the {chunk.range} cannot be sent to a worker process: {error}. Give the path or the bytes of "
-                "an image in the place of an open file"
+                "an image instead of an open file"
             ) from error
         try:
             self._pipes[worker].send_bytes(message)
@@ -266,7 +273,7 @@ class EncoderPool(ReadOnly):
         if isinstance(answer, BaseException):
             if isinstance(answer, EmbedderError):
                 raise answer
-            raise WorkerError(f"worker {worker} failed {doing}: {answer!r}") from answer
+            raise WorkerError(f"worker {worker} failed while {doing}: {answer!r}") from answer
         return answer
 
     def _died(self, worker: int, doing: str) -> WorkerError:
@@ -280,8 +287,17 @@ class EncoderPool(ReadOnly):
         )
 
 
+def _worker_count(workers: int | None, providers: list[str | None] | None) -> int:
+    if isinstance(providers, str):
+        raise InputError(f"providers should be a list of names, one for each worker, not {providers!r}")
+    count = workers or (len(providers) if providers else usable_cores())
+    if providers is not None and len(providers) != count:
+        raise InputError(f"there are {len(providers)} providers for {count} workers")
+    return count
+
+
 def _cause_of_death(code: int | None, *, loading: bool) -> tuple[str, str]:
-    """How a worker died, and what to do about it."""
+    """Return how a worker died, and what to do about it."""
     if code is not None and code < 0:
         if -code == getattr(signal, "SIGKILL", None):
             return f"by signal {-code}", "It may have run out of memory: start another pool, with fewer workers"
@@ -295,13 +311,14 @@ def _cause_of_death(code: int | None, *, loading: bool) -> tuple[str, str]:
 
 
 def _check_can_start_processes() -> None:
-    """Raise WorkerError where Python starts no processes: in a daemonic one, and while the main script is imported."""
+    """Raise WorkerError in a daemonic process and while a worker imports the main script: Python forbids both."""
     import multiprocessing.process
 
     current = multiprocessing.process.current_process()
     if getattr(current, "_inheriting", False):
         raise WorkerError(
-            'a pool was started while a worker imports the main script. Put that line under if __name__ == "__main__":'
+            "a pool was started while a worker imports the main script. Put the line that starts the pool under "
+            'if __name__ == "__main__":'
         )
     if current.daemon:
         raise WorkerError(
@@ -311,7 +328,7 @@ def _check_can_start_processes() -> None:
 
 
 def _work(pipe: Any, model: str, settings: LoadSettings) -> None:
-    """Answer requests until the pool is stopped, or the parent has ended."""
+    """Answer requests until the pool stops or the parent process ends."""
     try:
         encoder = Embedder(model, **settings.options())
         pipe.send(IMAGE in encoder.modalities)
@@ -329,5 +346,5 @@ def _work(pipe: Any, model: str, settings: LoadSettings) -> None:
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself if it is embedder's own; others may not survive a pipe."""
+    """Return an error that can be pickled: the error itself if it is one of embedder, otherwise a WorkerError."""
     return error if isinstance(error, EmbedderError) else WorkerError(f"{type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""What `encode` returns: vectors truncated, normalised and quantised as the request's settings say."""
+"""Make the results of `encode`: truncate, normalise and quantise vectors, and leave out unreadable images."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from embedder.errors import ImageError, InputError
 from embedder.options import RANGED_PRECISIONS, EncodeSettings
 from embedder.vectors.similarity import normalize
 
-# float32 (n, dimension); with another `precision`, int8 or uint8 as `quantize_embeddings` gives it.
+# float32 (n, dimension). With another `precision`: the int8 or uint8 array that `quantize_embeddings` returns.
 Embeddings: TypeAlias = "NDArray[Any]"
-Vector: TypeAlias = "NDArray[np.float32]"
 
 
 @dataclass(frozen=True, eq=False)  # NumPy compares arrays number by number, so == on results would raise
 class EncodeResult:
-    """Vectors of the inputs that could be read, and what was wrong with the others.
+    """The vectors of the inputs that could be read, and the reasons why the other inputs could not.
 
     Attributes:
-        embeddings: (k, dimension), in the caller's order.
-        indices: int64 (k,), the index of each vector's input.
+        embeddings: float32 (k, dimension), in the caller's order; with `precision`, the quantised vectors.
+        indices: int64 (k,), the index of the input of each vector.
         reasons: why an image could not be read, by the index of the input.
 
     Example:
@@ -37,36 +36,57 @@ class EncodeResult:
     reasons: dict[int, str]
 
 
-def readable(embeddings: Embeddings, errors: dict[int, str], start: int = 0) -> EncodeResult:
-    """Return `embeddings`, of the inputs from index `start` on, without the rows of the images in `errors`."""
+def drop_unreadable(embeddings: Embeddings, reasons: dict[int, str], start: int = 0) -> EncodeResult:
+    """Return the rows of `embeddings` without the rows of unreadable images.
+
+    Args:
+        embeddings: (n, dimension), a row for each input.
+        reasons: why an image could not be read, by the index of the input.
+        start: index of the input of the first row.
+
+    Example:
+        >>> drop_unreadable(np.eye(2, dtype=np.float32), {5: "cat.png is truncated"}, start=4).indices
+        array([4])
+    """
     indices = np.arange(start, start + len(embeddings), dtype=np.int64)
-    if errors:
-        indices = np.delete(indices, [index - start for index in errors])
+    if reasons:
+        indices = np.delete(indices, [index - start for index in reasons])
         embeddings = embeddings[indices - start]
-    return EncodeResult(embeddings, indices, errors)
+    return EncodeResult(embeddings, indices, reasons)
 
 
 def raise_unreadable(result: EncodeResult, settings: EncodeSettings) -> EncodeResult:
-    """Return `result`. If images could not be read, raise unless `settings.errors` is "skip".
+    """Return `result` if all images could be read, or if `settings.errors` is "skip".
 
     Raises:
-        ImageError: images could not be read. It has the vectors of all others.
+        ImageError: images could not be read. The error holds the vectors of the other inputs.
     """
     if result.reasons and settings.errors == "raise":
         raise ImageError(result.reasons, result.indices, result.embeddings)
     return result
 
 
-def shorten(vectors: NDArray[np.float32], dimension: int, settings: EncodeSettings) -> NDArray[np.float32]:
-    """Return the first `dimension` numbers of each of `vectors`, normalised if `settings` say so."""
+def truncate(vectors: NDArray[np.float32], dimension: int, settings: EncodeSettings) -> NDArray[np.float32]:
+    """Return the first `dimension` numbers of each vector, normalised if `settings.normalize_embeddings`.
+
+    Args:
+        vectors: float32 (n, the model's dimension).
+        dimension: how many numbers of each vector to keep.
+        settings: the options of the request.
+
+    Example:
+        >>> truncate(np.float32([[3, 4, 9]]), 2, EncodeSettings()).tolist()
+        [[3.0, 4.0]]
+    """
     vectors = np.ascontiguousarray(vectors[:, :dimension])
     return normalize(vectors) if settings.normalize_embeddings else vectors
 
 
 def check_ranges(count: int, settings: EncodeSettings) -> None:
-    """Raise InputError if `settings` ask for a precision that needs more than `count` vectors.
+    """Raise InputError for a single vector (`count` is 1) in precision "int8" or "uint8".
 
-    One vector has no ranges: the smallest value of a dimension is its largest. sentence-transformers refuses it too.
+    These precisions need the range of each dimension. In a single vector, the smallest value of a dimension is also the
+    largest one. sentence-transformers refuses this too.
     """
     if count == 1 and settings.precision in RANGED_PRECISIONS:
         raise InputError(
@@ -76,14 +96,14 @@ def check_ranges(count: int, settings: EncodeSettings) -> None:
 
 
 def quantize(result: EncodeResult, settings: EncodeSettings) -> EncodeResult:
-    """Return `result` with the vectors in the precision of `settings`.
+    """Return `result` with its vectors quantised to `settings.precision`.
 
     Raises:
-        InputError: as `check_ranges`.
+        InputError: `check_ranges` refuses the number of vectors.
     """
     if settings.precision == "float32":
         return result
-    from embedder.vectors.quantization import quantize_embeddings  # here, as few need it
+    from embedder.vectors.quantization import quantize_embeddings  # imported here, as few calls need it
 
     check_ranges(len(result.embeddings), settings)
     return replace(result, embeddings=quantize_embeddings(result.embeddings, settings.precision))

@@ -1,4 +1,4 @@
-"""Fixtures of several tests: a tiny artifact made on the spot, the real model where it has been exported, and data."""
+"""Fixtures for several test files: a tiny artifact, the real model if it has been exported, and real data."""
 
 import os
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.tiny import write_tiny_artifact
 ROOT = Path(__file__).parents[1]
 DATA = Path(os.environ.get("EMBEDDER_TEST_DATA", ROOT.parent / "shared/data"))
 
-# No test may depend on how fast the machine is today, and CI is to give the same answer twice.
+# No test may depend on the speed of the machine. CI must give the same result each time.
 settings.register_profile(
     "project", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
 )
@@ -21,14 +21,14 @@ settings.load_profile("project")
 
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path_factory):
-    """No test reads or writes the user's cache; and none packs weights unless it is about that."""
+    """Give each test its own cache, and switch off prepacking. Tests of prepacking switch it on."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("EMBEDDER_PREPACK", "0")
 
 
 @pytest.fixture
 def make_artifact(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a tiny artifact, with any fields of its manifest replaced, and returns its directory."""
+    """A function that writes a tiny artifact, with the given fields of its manifest, and returns its directory."""
 
     def make(name: str = "tiny", **fields: object) -> Path:
         return write_tiny_artifact(tmp_path / name, **fields)
@@ -55,19 +55,19 @@ def minilm_checkpoint() -> Path:
 
 @pytest.fixture(scope="session")
 def lean_bin() -> Path:
-    """Where the commands of the lean environment lie: the runtime, installed, and nothing else."""
+    """The directory of the commands of the lean environment. The runtime alone is installed there."""
     return _needed(ROOT / ".venv/lean/bin", "make test")
 
 
 @pytest.fixture(scope="session")
 def export_bin() -> Path:
-    """Where the commands of the light environment of the export lie: without torch."""
+    """The directory of the commands of the export's environment without torch."""
     return _needed(ROOT / ".venv/export/bin", "make demo")
 
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """Real data for measuring, which lies beside the checkout where there is any."""
+    """The directory of real data to measure on. It lies beside the checkout, if it is there."""
     if not DATA.is_dir():
         pytest.skip("the evaluation data is not here (EMBEDDER_TEST_DATA names its directory)")
     return DATA

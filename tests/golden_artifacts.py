@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from embedder.artifact.manifest import (
-    FORMAT_VERSION,
     Candidate,
     Parity,
     Quality,
@@ -21,6 +20,7 @@ from embedder.artifact.manifest import (
     read_manifest,
     write_manifest,
 )
+from embedder.artifact.upgrades import FORMAT_VERSION
 from tests.tiny import add_image_graph, add_int8_graph, described, redescribe, write_tiny_artifact, write_tiny_ranker
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -1,7 +1,7 @@
-"""A model so small that every test makes its own: an embedding table, mean pooling, a WordPiece vocabulary of 35 words.
+"""A tiny model that each test writes for itself: an embedding table, mean pooling, a WordPiece vocabulary of 35 words.
 
-Its graphs are written here in ONNX's own text format, so that tests of the runtime need no exporter. `expected`,
-`expected_of_image` and `expected_score` are the same formulas in NumPy.
+The graphs are in ONNX's text format, so that tests of the runtime do not need the exporter. `expected`,
+`expected_of_image` and `expected_score` compute the same formulas in NumPy.
 """
 
 import functools
@@ -47,7 +47,7 @@ IMAGE_SIZE = 2
 MIXING = np.random.default_rng(8).normal(size=(3 * IMAGE_SIZE**2, DIMENSION)).astype(np.float32)
 TABLE = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSION)).astype(np.float32)
 
-# The size from which onnx writes a tensor to the weights' file. Smaller ones stay in the graph.
+# onnx writes tensors of at least this size to the file of the weights. Smaller ones stay in the graph.
 _MIN_EXTERNAL_BYTES = 1024
 
 _HEADER = '<ir_version: 10, opset_import: ["": 18], producer_name: "tests">'
@@ -137,7 +137,7 @@ def tiny_body(table: np.ndarray = TABLE) -> Any:
 def write_tiny_artifact(
     directory: Path, *, normalize: bool = True, include_prompt: bool = True, max_seq_length: int = 16, **fields: object
 ) -> Path:
-    """Write an artifact of task "embed", with any `fields` of its manifest replaced, and return its `directory`."""
+    """Write an artifact of task "embed" and return its `directory`. `fields` replace fields of its manifest."""
     directory.mkdir()
     inputs = GRAPH_INPUTS if include_prompt else (*GRAPH_INPUTS, POOLING_MASK)
     _save(_embedding_graph(inputs, normalize), directory / "model.onnx")
@@ -162,9 +162,9 @@ def write_tiny_artifact(
 
 
 def write_tiny_ranker(directory: Path, *, labels: int = 1, max_seq_length: int = 16, **fields: object) -> Path:
-    """Write an artifact of task "rank", a toy cross-encoder that gives a pair of texts a score for each label.
+    """Write an artifact of task "rank" and return its `directory`. `fields` replace fields of its manifest.
 
-    `expected_score` has its formula, `segments_of` the token ids of a pair.
+    The model is a toy cross-encoder. It gives a pair of texts one score for each label; see `expected_score`.
     """
     directory.mkdir()
     inputs = (*GRAPH_INPUTS, TOKEN_TYPE_IDS)
@@ -203,7 +203,7 @@ def add_image_graph(directory: Path) -> None:
 
 
 def add_int8_graph(directory: Path) -> None:
-    """Add a second text graph to a tiny artifact. It stands for an int8 graph, and its vectors are the negative."""
+    """Add a second text graph to a tiny artifact. It stands for an int8 graph. Its vectors have the opposite sign."""
     path = directory / "model.int8.onnx"
     _save(_embedding_graph(GRAPH_INPUTS, normalize=True, sign=-1), path)
     manifest = read_manifest(directory)
@@ -236,7 +236,7 @@ def flip_a_bit(path: Path) -> None:
 
 
 def described(path: Path) -> File:
-    """Return what a manifest says of the file at `path`."""
+    """Return the manifest's entry for the file at `path`."""
     content = path.read_bytes()
     return File(path.name, len(content), hashlib.sha256(content).hexdigest())
 
@@ -268,7 +268,10 @@ def ids_of(text: str, limit: int = 16) -> list[int]:
 
 
 def segments_of(a: str, b: str, limit: int = 16) -> tuple[list[int], list[int]]:
-    """Return the token ids of `[CLS] a [SEP]` and of `b [SEP]`, cut at `limit` tokens together, the longer first."""
+    """Return the token ids of `[CLS] a [SEP]` and of `b [SEP]`.
+
+    Together they have at most `limit` tokens. Tokens are cut from the longer text first.
+    """
     tokenizer = tiny_tokenizer(pairs=True)
     tokenizer.enable_truncation(limit)
     encoding: Encoding = tokenizer.encode(a, b)
@@ -278,7 +281,7 @@ def segments_of(a: str, b: str, limit: int = 16) -> tuple[list[int], list[int]]:
 
 @functools.cache
 def _embedding_graph(inputs: tuple[str, ...], normalize: bool, sign: int = 1) -> bytes:
-    """The graph of task "embed" as protobuf. The table is multiplied by `sign`."""
+    """Return the graph of task "embed" as protobuf. The table is multiplied by `sign`."""
     text = _EMBED.replace("INPUTS", ", ".join(f"{_TOKENS} {name}" for name in inputs)).replace("POOLED", inputs[-1])
     text = text.replace("RESULT", "mean" if normalize else "embedding")
     text = text.replace("NORMALIZE", _NORMALIZE if normalize else "")
@@ -286,19 +289,19 @@ def _embedding_graph(inputs: tuple[str, ...], normalize: bool, sign: int = 1) ->
 
 
 def _label_factors(labels: int) -> np.ndarray:
-    """1, -2, 3, -4 ..., float32 (labels,)."""
+    """Return 1, -2, 3, -4 ..., float32 (labels,)."""
     return np.array([(-1) ** label * (label + 1) for label in range(labels)], np.float32)
 
 
 def _parse(text: str, weights: Mapping[str, np.ndarray]) -> onnx.ModelProto:
-    """The model that ONNX's text format describes, with `weights` by their names in it."""
+    """Return the model that `text` describes in ONNX's text format. `weights` are its initializers by name."""
     model = onnx.parser.parse_model(text)
     model.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
     return model
 
 
 def _save(model: bytes, path: Path) -> None:
-    """Write a model to `path` and its large tensors to `path`.data, which is there even when it is empty."""
+    """Write a model to `path` and its large tensors to `path`.data. The second file may be empty."""
     weights = path.with_name(f"{path.name}.data")
     weights.touch()
     onnx.save_model(
@@ -311,14 +314,14 @@ def _save(model: bytes, path: Path) -> None:
 
 
 def _save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-    # Many real tokenizer files hold a limit and a padding that are not the model's.
+    # Many real tokenizer files have a limit and a padding that are not the model's.
     tokenizer.enable_truncation(4)
     tokenizer.enable_padding(length=4)
     tokenizer.save(str(directory / "tokenizer.json"))
 
 
 def _describe_graph(path: Path, inputs: tuple[str, ...], output: Output, *, modality: str = "text") -> Graph:
-    """What the manifest says of the fp32 graph at `path`."""
+    """Return the manifest's entry for the fp32 graph at `path`."""
     return Graph(
         modality=modality,
         dtype="fp32",

@@ -1,1 +1,1 @@
-"""The exported model on disk: its manifest, finding it, and fetching it from the Hub."""
+"""Artifacts, the exported models on disk: find one, fetch one from the Hub, read its manifest."""

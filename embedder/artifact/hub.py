@@ -1,4 +1,4 @@
-"""Fetch files from the Hugging Face Hub. The only file that knows huggingface_hub, which is imported when needed."""
+"""Fetch files from the Hugging Face Hub. Only this file knows huggingface_hub, and imports it when it is needed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from embedder.errors import ModelNotFoundError
 
-# A name without an organisation means a model of this one.
+# The organisation of models that are named without one.
 DEFAULT_ORGANISATION = "sentence-transformers/"
 
 _REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -26,18 +26,22 @@ def is_repository_id(name: str) -> bool:
 
 
 def fetch(repository: str, patterns: Sequence[str], *, revision: str | None = None) -> Path:
-    """Fetch files of a Hub repository into the Hub's cache. Cached files serve offline.
+    """Fetch files of a Hub repository into the Hub's cache. Cached files are used offline.
 
     Args:
         repository: its id, such as "org/name".
-        patterns: names of files, or patterns such as "*.json".
-        revision: a branch, tag or commit. None is the main branch.
+        patterns: file names, or patterns such as "*.json".
+        revision: a branch, tag or commit. None takes the main branch.
 
     Returns:
         The directory of the files. Its name is the commit.
 
     Raises:
         ModelNotFoundError: the repository does not exist or is private; or it cannot be reached and is not cached.
+
+    Example:
+        >>> (fetch("BAAI/bge-small-en-v1.5", ["config.json"]) / "config.json").is_file()  # doctest: +SKIP
+        True
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
@@ -50,7 +54,13 @@ def fetch(repository: str, patterns: Sequence[str], *, revision: str | None = No
     except RepositoryNotFoundError as error:
         advice = "check the name, or log in with `hf auth login` if it is private"
         raise ModelNotFoundError(f"the Hub has no repository {repository!r}: {advice}") from error
+<<<<<<< HEAD
     except Exception as error:  # huggingface_hub passes on the errors of its HTTP library
+=======
+    except Exception as error:
+        # huggingface_hub also raises errors of its HTTP library. Each means that the fetch failed.
+        advice = "check the connection, or give the path of a local directory"
+>>>>>>> main
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         problem = f"{repository!r} could not be fetched from the Hub ({reason})"
         raise ModelNotFoundError(f"{problem}: {_advice(error)}") from error

@@ -13,22 +13,32 @@ from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 
 @dataclass(frozen=True)
 class Artifact:
-    """A directory that holds an exported model, with its manifest."""
+    """An exported model on disk: its directory and its manifest.
+
+    Example:
+        >>> open_artifact("all-MiniLM-L6-v2").directory.name  # doctest: +SKIP
+        'all-MiniLM-L6-v2'
+    """
 
     directory: Path
     manifest: Manifest
 
     def path(self, file: File) -> Path:
-        """Return the path of `file`."""
+        """Return the path of `file`.
+
+        Example:
+            >>> artifact.path(artifact.manifest.tokenizer.file).name  # doctest: +SKIP
+            'tokenizer.json'
+        """
         return self.directory / file.name
 
 
 def open_artifact(model: str | os.PathLike[str]) -> Artifact:
-    """Find the artifact `model`, and check that its files are there in their full size.
+    """Find the artifact `model`, and check that its files exist and have the right sizes.
 
     Args:
         model: the path of a directory; the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id of a
-            Hub repository that holds an artifact. The Hub's files are fetched into the Hub's cache once.
+            Hub repository that holds an artifact. Its files are fetched into the Hub's cache once.
 
     Raises:
         InputError: `model` is neither a name nor a path.
@@ -41,7 +51,9 @@ def open_artifact(model: str | os.PathLike[str]) -> Artifact:
     """
     if not isinstance(model, str | os.PathLike) or str(model) in ("", ".") or "\0" in str(model):
         raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
-    directory = _locate(os.fspath(model)).absolute()  # files are opened later, too, from any working directory
+    directory = _locate(
+        os.fspath(model)
+    ).absolute()  # files are also opened later, when the working directory may differ
     artifact = Artifact(directory, read_manifest(directory))
     for file in artifact.manifest.files:
         _check_size(artifact.path(file), file.size)
@@ -49,13 +61,13 @@ def open_artifact(model: str | os.PathLike[str]) -> Artifact:
 
 
 def _locate(model: str) -> Path:
-    # os.path says False where pathlib raises: for names that are too long, or home directories of unknown users.
+    # Use os.path, not pathlib: pathlib raises for names that are too long and for home directories of unknown users.
     path = os.path.expanduser(model)
     if os.path.isfile(os.path.join(path, MANIFEST_NAME)):
         return Path(path)
     if os.path.isdir(path):
         raise ModelNotFoundError(
-            f"{model!r} is a directory without {MANIFEST_NAME}, so not an exported model. If it is a checkpoint, "
+            f"{model!r} is a directory without {MANIFEST_NAME}, so it is not an exported model. If it is a checkpoint, "
             f"export it first: embedder-export {model} --output DIRECTORY"
         )
     name = model.removeprefix(hub.DEFAULT_ORGANISATION)
@@ -69,22 +81,26 @@ def _locate(model: str) -> Path:
         raise ModelNotFoundError(f"no exported model at {model!r}: there is no {MANIFEST_NAME} there")
     raise ModelNotFoundError(
         f"no exported model {model!r} in {str(artifacts)!r} (EMBEDDER_ARTIFACTS names another directory to look in). "
-        f"Export it, in a clone of embedder: make export MODEL={name}; or: embedder-export {name} --output {exported}"
+        f"{_how_to_export(name, exported)}"
     )
 
 
+def _how_to_export(name: str, output: str | Path) -> str:
+    return f"Export it, in a clone of embedder: make export MODEL={name}; or: embedder-export {name} --output {output}"
+
+
 def _is_from(exported: Path, name: str) -> bool:
-    """Return whether `exported` was made from `name`, not from another organisation's model of the same name."""
+    """Return whether `exported` was made from `name`, not from a model of the same name of another organisation."""
     return read_manifest(exported).source.model == name
 
 
 def _fetch(repository: str) -> Path:
-    # The manifest comes first: it names the few files to fetch. A repository without one may hold gigabytes.
+    # Fetch the manifest first: it names the few files to fetch. A repository without a manifest may hold gigabytes.
     directory = hub.fetch(repository, [MANIFEST_NAME])
     if not (directory / MANIFEST_NAME).is_file():
         raise ModelNotFoundError(
-            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so no exported model. Export it, in a clone "
-            f"of embedder: make export MODEL={repository}; or: embedder-export {repository} --output DIRECTORY"
+            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so it is not an exported model. "
+            f"{_how_to_export(repository, 'DIRECTORY')}"
         )
     names = [file.name for file in read_manifest(directory).files]
     return hub.fetch(repository, [MANIFEST_NAME, *names], revision=directory.name)

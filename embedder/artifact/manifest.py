@@ -1,37 +1,36 @@
 """The manifest, `embedder.json`: everything that the export and the runtime must agree on.
 
-The dataclasses below are the format. The export builds them and calls `write_manifest`. The runtime reads them back
-with `read_manifest`, which checks every field and upgrades older formats.
+The dataclasses below are the format. The export makes them and calls `write_manifest`. The runtime calls
+`read_manifest`, which checks every field and upgrades older formats.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION, upgrade
+from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
-from embedder.errors import ArtifactError, FormatError
+from embedder.errors import ArtifactError
 
 MANIFEST_NAME = "embedder.json"
 
-# What an artifact is for, and the kind of output that each of its graphs has for it.
+# The tasks of artifacts, and the kind of output that every graph of an artifact for this task has.
 OUTPUT_OF_TASK = {"embed": "dense", "rank": "score", "sparse": "sparse", "multi_vector": "token"}
-EMBED, RANK = "embed", "rank"
+EMBED = "embed"
 DTYPES = ("fp32", "fp16", "int8")
-# What a graph takes. An artifact has one graph of a dtype for each modality.
+# Modalities: what a graph takes. An artifact has at most one graph for each pair of modality and dtype.
 TEXT, IMAGE = "text", "image"
 RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
-# Every model has these prompts. A checkpoint may say what they are.
+# Every model has these prompts. A checkpoint may give them another text.
 DEFAULT_PROMPTS = {"query": "", "document": ""}
 GRAPH_INPUTS = ("input_ids", "attention_mask")
-# 0 for the first text of a pair, 1 for the second; needed by models of pairs.
+# 0 for tokens of the first text of a pair, 1 for tokens of the second. Models of pairs need this input.
 TOKEN_TYPE_IDS = "token_type_ids"
-# The attention mask without the prompt's tokens; needed by models that leave the prompt out of the pooling.
+# The attention mask without the tokens of the prompt. Models that leave the prompt out of the pooling need this input.
 POOLING_MASK = "pooling_mask"
 IMAGE_INPUTS = ("pixel_values",)
 
@@ -46,9 +45,9 @@ class File:
     """A file of the artifact.
 
     Attributes:
-        name: its name in the artifact's directory.
-        size: in bytes.
-        sha256: in lower-case hexadecimal.
+        name: file name in the artifact's directory.
+        size: number of bytes.
+        sha256: digest in lower-case hexadecimal.
     """
 
     name: str
@@ -56,7 +55,7 @@ class File:
     sha256: str
 
     def __post_init__(self) -> None:
-        # A manifest may come from a stranger. It must not reach outside its own directory.
+        # A manifest may be untrusted. It must not reach outside its own directory.
         plain = self.name not in ("", ".", "..") and "\0" not in self.name
         plain = plain and PurePosixPath(self.name).name == self.name == PureWindowsPath(self.name).name
         _require(plain, f"name: {self.name!r} is not a plain file name")
@@ -69,9 +68,9 @@ class Source:
     """The checkpoint that the artifact was made from.
 
     Attributes:
-        model: its id on the Hub, or the name of its directory.
-        revision: its commit on the Hub; None for a local directory.
-        weights_sha256: digest of its weights.
+        model: id on the Hub, or the name of the directory.
+        revision: commit on the Hub; None for a local directory.
+        weights_sha256: digest of the weights.
     """
 
     model: str
@@ -81,16 +80,16 @@ class Source:
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """The tokenizer's file, and the limit and padding that the runtime sets on it.
+    """The tokenizer's file, and the limit and the padding that the runtime sets.
 
-    Padding is always on the right, whatever the checkpoint says. Each token then has the same position alone and in a
-    batch, so that a vector does not depend on its batch.
+    Padding is always on the right, whatever the checkpoint says. A token then has the same position in every batch, so
+    a vector does not depend on its batch.
 
     Attributes:
         file: the `tokenizer.json`.
         max_seq_length: most tokens of a text, special tokens included.
-        pad_id: the id that fills shorter texts.
-        special_ids: ids of [SEP] and the like. At a prompt's end they do not count as the prompt's tokens.
+        pad_id: token id that pads shorter texts.
+        special_ids: ids of special tokens such as [SEP]. At the end of a prompt they do not count as its tokens.
     """
 
     file: File
@@ -105,14 +104,13 @@ class TokenizerSettings:
 
 @dataclass(frozen=True)
 class Parity:
-    """How near the artifact's vectors are to the reference's, over the export's samples.
+    """How close the artifact's vectors are to those of the reference, measured on the export's samples.
 
     Attributes:
-        reference: what it was compared with.
-        samples: how many texts or images.
-        min_cosine: the smallest cosine of two vectors of one sample.
-        max_difference: the largest difference of two numbers in the same place, divided by the length of the
-            reference's vector.
+        reference: the program that gave the reference vectors.
+        samples: number of texts or images.
+        min_cosine: smallest cosine between the two vectors of a sample.
+        max_difference: largest absolute difference of a component, divided by the norm of the reference vector.
     """
 
     reference: str
@@ -123,17 +121,17 @@ class Parity:
 
 @dataclass(frozen=True)
 class ImageSettings:
-    """How an image is prepared for its graph, in this order. The steps are those of transformers' image processors.
+    """How to prepare an image for its graph: the steps of transformers' image processors, in this order.
 
     Attributes:
-        resize: pixels of the shorter edge; or height and width; or nothing.
-        resample: the filter of the resize, by Pillow's name in lower case.
-        crop: height and width of the part in the middle that is kept; or nothing. What is smaller gets a black border.
-        rescale: factor for a pixel's value from 0 to 255.
+        resize: in pixels: (shorter edge,), (height, width), or () to keep the size.
+        resample: Pillow's name of the resize filter, in lower case.
+        crop: (height, width) of the centre crop in pixels, or () for no crop. A smaller image gets a black border.
+        rescale: factor for the value of a pixel, which is from 0 to 255.
         mean: of red, green and blue. A value x becomes (x - mean) / std.
         std: of red, green and blue.
-        tokens: positions of an image in the model. Batches are filled by them, as batches of texts are by tokens.
-        parity: of the images' vectors, the preparation included.
+        tokens: number of tokens of an image in the model. The token budget of a batch counts them.
+        parity: measured on the vectors of images, with the preparation.
     """
 
     resize: tuple[int, ...]
@@ -156,12 +154,12 @@ class ImageSettings:
 
 @dataclass(frozen=True)
 class Head:
-    """What follows the token vectors. It is baked into the graph, and named here for people.
+    """The layers after the token vectors. They are part of the graph; the manifest lists them for people.
 
     Attributes:
-        pooling: the modes, by sentence-transformers' names. The results of several modes are laid end to end.
-        include_prompt: whether the prompt's tokens are pooled too.
-        layers: what follows, in its order, such as "dense(768, 512, tanh)" or "normalize".
+        pooling: pooling modes, by sentence-transformers' names. The results of several modes are concatenated.
+        include_prompt: whether the tokens of the prompt are pooled too.
+        layers: the layers after the pooling, in order, such as "dense(768, 512, tanh)" or "normalize".
     """
 
     pooling: tuple[str, ...]
@@ -174,8 +172,8 @@ class Candidate:
     """A graph that the export timed.
 
     Attributes:
-        name: of the graph's form or dtype.
-        milliseconds: for a call on one thread, as the geometric mean over several shapes.
+        name: form or dtype of the graph.
+        milliseconds: time of a call on one thread, as the geometric mean over several input shapes.
     """
 
     name: str
@@ -184,7 +182,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Quality:
-    """How near a graph's vectors are to those of the fp32 graph of the same export, over the export's samples."""
+    """How close a graph's vectors are to those of the fp32 graph of the same export, on `samples` texts or images."""
 
     samples: int
     mean_cosine: float
@@ -196,9 +194,9 @@ class Output:
     """A named output of a graph.
 
     Attributes:
-        name: in the graph.
+        name: name in the graph.
         kind: "dense", "score", "sparse" or "token".
-        shape: for one input, without the batch axis. None is an axis that depends on the input, such as its tokens.
+        shape: sizes for one input, without the batch axis. None: the size depends on the input, such as its tokens.
     """
 
     name: str
@@ -210,23 +208,24 @@ class Output:
         _require(self.kind in kinds, f"kind: {self.kind!r} is none of {', '.join(kinds)}")
         _require(len(self.shape) >= 1, "shape: empty")
         _require(all(size is None or size >= 1 for size in self.shape), f"shape: {list(self.shape)} is no shape")
-        _require(self.kind != "dense" or (len(self.shape) == 1 and self.shape[0] is not None), "shape: not one number")
+        vector = len(self.shape) == 1 and self.shape[0] is not None
+        _require(self.kind != "dense" or vector, "shape: a dense output needs exactly one fixed size")
 
 
 @dataclass(frozen=True)
 class Graph:
-    """An ONNX graph with its weights in a second file, and what the export measured of it.
+    """An ONNX graph, the file of its weights, and the export's measurements.
 
     Attributes:
-        modality: what it takes, "text" or "image".
+        modality: what the graph takes, "text" or "image".
         dtype: "fp32", "fp16" or "int8".
-        file: the graph.
-        weights: the weights. onnxruntime finds them by the graph's own name for them, `<file>.data`.
-        inputs: names of its inputs.
-        outputs: its outputs.
-        form: which form of the graph was chosen.
-        candidates: of fp32, the forms that were timed; of another dtype, this one and fp32.
-        quality: of a dtype other than fp32.
+        file: file of the graph.
+        weights: file of the weights. Its name must be `<file>.data`, because the graph refers to this name.
+        inputs: names of the inputs.
+        outputs: the outputs.
+        form: name of the form of the graph that the export chose.
+        candidates: timed graphs. For fp32: its forms. For another dtype: this graph and the fp32 graph.
+        quality: measured for dtypes other than fp32; None for fp32.
     """
 
     modality: str
@@ -241,7 +240,10 @@ class Graph:
 
     def __post_init__(self) -> None:
         _require(self.dtype in DTYPES, f"dtype: {self.dtype!r} is none of {', '.join(DTYPES)}")
-        _require(self.weights.name == f"{self.file.name}.data", f"weights: {self.weights.name!r} is not the graph's")
+        _require(
+            self.weights.name == f"{self.file.name}.data",
+            f"weights: {self.weights.name!r} is not {self.file.name}.data",
+        )
         _require(self.modality in (TEXT, IMAGE), f"modality: {self.modality!r} is neither {TEXT!r} nor {IMAGE!r}")
         required = IMAGE_INPUTS if self.modality == IMAGE else GRAPH_INPUTS
         optional = () if self.modality == IMAGE else (TOKEN_TYPE_IDS, POOLING_MASK)
@@ -254,29 +256,33 @@ class Graph:
         _require(len(names) >= 1 and len(set(names)) == len(names), f"outputs: {names} is empty or has a name twice")
 
     def output(self, kind: str) -> Output | None:
-        """Return the first output of `kind`, or None."""
+        """Return the first output of `kind`, or None if there is none."""
         return next((output for output in self.outputs if output.kind == kind), None)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything that a program must know to serve the artifact, and a person to trust it.
+    """Everything that a program needs to run the artifact, and everything that a person needs to trust it.
 
     Attributes:
-        format_version: of this format.
+        format_version: version of this format.
         task: what the artifact is for: "embed", "rank", "sparse" or "multi_vector".
-        source: the checkpoint that it was made from.
-        similarity_fn_name: the function that compares its vectors; None where it has none to compare.
+        source: the checkpoint that the artifact was made from.
+        similarity_fn_name: function that compares vectors; None if the task gives none.
         tokenizer: how texts become tokens.
-        images: how images are prepared, for a model that takes them.
-        image_model: another model whose image vectors lie in the space of this model's text vectors.
-        head: what follows the token vectors; None where nothing is pooled.
+        images: how images are prepared; None if the model takes no images.
+        image_model: id of another model. Its image vectors can be compared with this model's text vectors.
+        head: the layers after the token vectors; None if there is no pooling.
         prompts: texts to put before an input, by name.
-        default_prompt_name: the prompt that is used when none is given.
-        graphs: the graphs, one of each modality and dtype.
-        parity: of the texts' vectors.
-        tools: versions of the programs that made the artifact.
-        extra: what other programs add. This version ignores it.
+        default_prompt_name: the prompt for calls that give none.
+        graphs: the graphs, at most one for each pair of modality and dtype.
+        parity: measured on the vectors of texts.
+        tools: versions of the programs that made the artifact, by name.
+        extra: fields of other programs. This version ignores them.
+
+    Example:
+        >>> model.manifest.source.model  # doctest: +SKIP
+        'sentence-transformers/all-MiniLM-L6-v2'
     """
 
     format_version: int
@@ -310,7 +316,7 @@ class Manifest:
 
     def _check_graphs(self) -> None:
         kinds = [(graph.modality, graph.dtype) for graph in self.graphs]
-        _require(len(set(kinds)) == len(kinds), f"graphs: several of one kind, {kinds}")
+        _require(len(set(kinds)) == len(kinds), f"graphs: two have the same modality and dtype, {kinds}")
         modalities, found = set(self.modalities), {modality for modality, _ in kinds}
         _require(len(self.graphs) >= 1, "graphs: empty")
         _require(found == modalities, f"graphs: they take {sorted(found)}, and should take {sorted(modalities)}")
@@ -326,31 +332,31 @@ class Manifest:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """What the model takes: "text", and "image" if it takes images."""
+        """The kinds of input that the model takes: "text", and "image" if it takes images."""
         return (TEXT,) if self.images is None else (TEXT, IMAGE)
 
     @property
     def leaves_prompt_out(self) -> bool:
-        """Whether the prompt's tokens are left out of the pooling."""
+        """Whether the pooling leaves out the tokens of the prompt."""
         return self.head is not None and not self.head.include_prompt
 
     @property
     def output_shape(self) -> tuple[int | None, ...]:
-        """Shape of the task's output for one input, the same for every graph."""
+        """Shape of the task's output for one input. It is the same for every graph."""
         output = self.graphs[0].output(OUTPUT_OF_TASK[self.task])
-        assert output is not None  # `_check_outputs` has seen to it
+        assert output is not None  # `_check_outputs` made sure
         return output.shape
 
     @property
     def dimension(self) -> int:
-        """Length of a vector, of an artifact that gives dense vectors.
+        """Length of a vector.
 
         Raises:
-            ValueError: it gives others.
+            ValueError: the task is not "embed".
         """
         _require(self.task == EMBED, f"task: {self.task!r} has no dimension")
         (dimension,) = self.output_shape
-        assert dimension is not None  # `Output` has seen to it
+        assert dimension is not None  # `Output` made sure
         return dimension
 
     def graphs_of(self, modality: str) -> tuple[Graph, ...]:
@@ -364,17 +370,17 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write `manifest` as `directory`/embedder.json."""
+    """Write `manifest` to the file embedder.json in `directory`."""
     text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
     (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
 
 
 def read_manifest(directory: Path) -> Manifest:
-    """Read and check `directory`/embedder.json. An older format is upgraded in memory.
+    """Read and check the file embedder.json in `directory`. An older format is upgraded in memory.
 
     Raises:
-        FormatError: this version reads neither the format nor an upgrade of it.
-        ArtifactError: the file cannot be read, is not JSON, or a field is missing, unknown or out of range.
+        FormatError: this version of embedder cannot read the format version.
+        ArtifactError: the file cannot be read or is not JSON; or a field is missing, unknown or out of range.
 
     Example:
         >>> read_manifest(Path("artifacts/all-MiniLM-L6-v2")).task  # doctest: +SKIP
@@ -385,21 +391,9 @@ def read_manifest(directory: Path) -> Manifest:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}): export or copy the model again") from error
-    _check_format_version(path, content)
+    check_format_version(path, content)
     try:
         return decode(Manifest, upgrade(content))  # type: ignore[no-any-return]
     except (ValueError, KeyError, TypeError) as error:
         problem = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise ArtifactError(f"{path} is not a valid manifest: {problem}. Export or copy the model again") from error
-
-
-def _check_format_version(path: Path, content: object) -> None:
-    version = content.get("format_version") if isinstance(content, Mapping) else None
-    if type(version) is int and OLDEST_VERSION <= version <= FORMAT_VERSION:
-        return
-    newer = type(version) is int and version > FORMAT_VERSION
-    advice = "upgrade embedder, or export the model again with this version" if newer else "export the model again"
-    raise FormatError(
-        f"{path} has format version {version!r}; this embedder reads versions {OLDEST_VERSION} to {FORMAT_VERSION}: "
-        f"{advice}"
-    )

@@ -1,19 +1,46 @@
-"""Upgrade the JSON of older manifests, one version a step, so that artifacts outlive the program that made them."""
+"""Upgrade the JSON of older manifests, one version at a time, so that old artifacts still load."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
+
+from embedder.errors import FormatError
 
 FORMAT_VERSION = 5
 OLDEST_VERSION = 4
 
 
+def check_format_version(path: Path, content: object) -> None:
+    """Raise FormatError unless `upgrade` can upgrade `content`, the JSON of the manifest at `path`.
+
+    Example:
+        >>> check_format_version(Path("embedder.json"), {"format_version": 5})
+    """
+    version = content.get("format_version") if isinstance(content, Mapping) else None
+    if type(version) is int and OLDEST_VERSION <= version <= FORMAT_VERSION:
+        return
+    newer = type(version) is int and version > FORMAT_VERSION
+    advice = "upgrade embedder, or export the model again with this version" if newer else "export the model again"
+    raise FormatError(
+        f"{path} has format version {version!r}; this embedder reads versions {OLDEST_VERSION} to {FORMAT_VERSION}: "
+        f"{advice}"
+    )
+
+
 def upgrade(content: dict[str, Any]) -> dict[str, Any]:
-    """Return `content`, the JSON of a manifest of a version from `OLDEST_VERSION` on, in the current version.
+    """Return the JSON of a manifest in the current format version.
+
+    Args:
+        content: the JSON of a manifest of a format version from `OLDEST_VERSION` to `FORMAT_VERSION`.
 
     Raises:
-        KeyError, TypeError: a field that a step needs is missing or of another type.
+        KeyError, TypeError: a field that an upgrade needs is missing or has another type.
+
+    Example:
+        >>> upgrade({"format_version": 5})
+        {'format_version': 5}
     """
     while content["format_version"] < FORMAT_VERSION:
         content = _STEPS[content["format_version"]](content)
@@ -21,7 +48,15 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_4_to_5(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 5 has a task, named outputs of several kinds, and `extra`; `precision` of a graph became `dtype`."""
+    """Upgrade version 4 to version 5.
+
+    Version 5 adds `task`, `extra`, and named outputs with a kind and a shape. It renames `precision` of a graph to
+    `dtype`, and `similarity` to `similarity_fn_name`.
+
+    Example:
+        >>> upgrade_4_to_5({"dimension": 8, "similarity": "cosine", "graphs": []})["similarity_fn_name"]
+        'cosine'
+    """
     upgraded = dict(content)
     dimension = upgraded.pop("dimension")
     graphs = []

@@ -1,6 +1,6 @@
-"""Running a graph on a device. The only folder that knows onnxruntime.
+"""Run a graph on a device. Only this folder knows onnxruntime.
 
-A device is a file: `cpu.py`, `cuda.py`. To add one, write its file and add it to `DEVICE_KINDS`.
+Each device has one file: `cpu.py`, `cuda.py`. To add a device, write its file and add it to `DEVICE_KINDS`.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from embedder.errors import ProviderError
 
 __all__ = ["DEVICE_KINDS", "Backend", "Device", "DeviceKind", "GraphFiles", "select_device"]
 
-# In the order of preference where the caller names none. The last one always works.
+# If the caller names no provider, these are tried in this order. The last one always works.
 DEVICE_KINDS: tuple[DeviceKind, ...] = (CUDA, CPU)
 
 _LOG = logging.getLogger("embedder")
 
 
 def select_device(provider: str | None = None, threads: int | None = None) -> Device:
-    """Return the device that `provider` names, started; None takes the first kind that works here.
+    """Start a device and return it.
 
     Args:
-        provider: a name of `DEVICE_KINDS`, or None.
-        threads: most threads that compute on a CPU; None takes one for each usable core.
+        provider: the name of one of `DEVICE_KINDS`. None takes the first kind that works here.
+        threads: most threads that compute on a CPU. None takes one for each usable core.
 
     Raises:
         ProviderError: the name is unknown, or the device does not work here.

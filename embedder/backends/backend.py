@@ -1,4 +1,4 @@
-"""What the engine knows of a device: a description that carries every decision, and one method that runs a graph."""
+"""The protocols between the engine and a device: a description of the device, and one method that runs a graph."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from embedder.artifact.locate import Artifact
 from embedder.artifact.manifest import GRAPH_INPUTS, Graph
 
-# The inputs of a graph, and its outputs, by name.
+# The inputs and the outputs of a graph, by name.
 Feeds = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class GraphFiles:
-    """A graph of an artifact, with what a backend must know to run it well.
+    """A graph of an artifact, and what a backend needs to open it.
 
     Attributes:
-        artifact: where its files lie. The engine has checked them.
-        graph: its entry in the manifest.
-        tokens_per_image: positions of an image in the model; 1 for a graph of texts.
-        open_now: whether to open the graph when the backend is made, so that faults show at once. Otherwise the first
-            call opens it.
+        artifact: the artifact. The engine has checked the digests of the graph's files.
+        graph: the graph's entry in the manifest.
+        tokens_per_image: number of tokens of an image in the model; 1 for a graph of texts.
+        open_now: whether to open the graph when the backend is made, so that a damaged graph is an error at once.
+            Otherwise the first call opens it.
     """
 
     artifact: Artifact
@@ -36,29 +36,36 @@ class GraphFiles:
 
     @property
     def path(self) -> Path:
-        """The graph's file."""
+        """The path of the graph's file."""
         return self.artifact.path(self.graph.file)
 
     def tokens_of(self, feeds: Feeds) -> int:
-        """Return how many tokens `feeds` have, padding included."""
+        """Return the number of tokens in `feeds`, padding included."""
         if GRAPH_INPUTS[0] in feeds:
             return int(feeds[GRAPH_INPUTS[0]].size)
         return len(next(iter(feeds.values()))) * self.tokens_per_image
 
 
 class Backend(Protocol):
-    """Runs one graph on one device. Safe to call from many threads."""
+    """One graph on one device. Safe to call from many threads.
+
+    Example:
+        >>> device = select_device("cpu", threads=2)  # doctest: +SKIP
+        >>> device.open(GraphFiles(artifact, graph)).run(feeds)["embedding"].shape  # doctest: +SKIP
+        (2, 384)
+    """
 
     @property
     def device(self) -> Device:
-        """Where it runs."""
+        """The device that runs the graph."""
 
     def run(self, feeds: Feeds, *, single_batch: bool = False) -> Outputs:
         """Return the graph's outputs by name.
 
         Args:
-            feeds: the graph's inputs by name.
-            single_batch: whether the caller has no other batch for now. A device may then use all of its threads.
+            feeds: the graph's inputs by name: int64 (batch, tokens) for texts, float32 (batch, 3, height, width) for
+                images.
+            single_batch: whether the caller has only this batch. The device may then use all of its threads.
 
         Raises:
             ArtifactError: the graph fails on these inputs.
@@ -66,46 +73,46 @@ class Backend(Protocol):
 
 
 class Device(Protocol):
-    """A device that works, and how to use it best."""
+    """A started device, and how to use it best."""
 
     @property
     def name(self) -> str:
-        """What `provider=` calls it."""
+        """The name for `provider=`."""
 
     @property
     def token_budget(self) -> int:
-        """Tokens of a batch, padding included, that it runs best."""
+        """Most tokens in one call of a graph, padding included."""
 
     @property
     def threads(self) -> int:
-        """Batches that it runs at a time."""
+        """Number of batches that run at the same time."""
 
     @property
     def preferred_dtypes(self) -> tuple[str, ...]:
-        """Dtypes of graphs in the order of their speed on it, for `dtype="auto"`."""
+        """Dtypes for `dtype="auto"`, the fastest on this device first."""
 
     def open(self, files: GraphFiles) -> Backend:
         """Load a graph on the device.
 
         Raises:
-            ArtifactError: the graph cannot be loaded, or has other outputs than the manifest says.
+            ArtifactError: the graph cannot be loaded, or its outputs are not those of the manifest.
         """
 
 
 class DeviceKind(Protocol):
-    """A kind of device, which may or may not be usable here."""
+    """A kind of device, such as CPU or CUDA. This machine may have none of this kind."""
 
     @property
     def name(self) -> str:
-        """What `provider=` calls it."""
+        """The name for `provider=`."""
 
     def start(self, threads: int | None) -> Device:
-        """Return a device of this kind that works.
+        """Return a working device of this kind.
 
         Args:
-            threads: most threads that compute; None takes one for each usable core.
+            threads: most threads that compute. None takes one for each usable core.
 
         Raises:
-            ProviderError: there is none. The message says what is missing.
+            ProviderError: no device of this kind works here. The message says what is missing.
             DependencyError: onnxruntime is not installed.
         """

@@ -1,4 +1,4 @@
-"""The CPU: sessions with one thread for many batches, and one session with all threads for a single batch."""
+"""The CPU. One session runs many batches side by side, one thread each; another runs a single batch in all threads."""
 
 from __future__ import annotations
 
@@ -23,21 +23,29 @@ from embedder.common.cores import has_fast_integers, usable_cores
 from embedder.common.forks import renew_after_fork
 from embedder.errors import ArtifactError
 
-# Measured: the activations of a batch of this many tokens stay in a core's caches.
+# Measured: the activations of this many tokens fit into the caches of a core.
 _TOKEN_BUDGET = 256
-# Bytes of weights times tokens. A call with less work is faster in one thread, as threads wait for one another.
-# Measured on two cores: all-MiniLM-L6-v2 gains from about 25 tokens on in int8, from the first token on in fp32.
+# The work of a call is the bytes of the weights times the tokens. Below this, one thread is faster than all threads,
+# because threads wait for one another. Measured on two cores with all-MiniLM-L6-v2: all threads are faster from about
+# 25 tokens on in int8, and from the first token on in fp32.
 _MIN_SHARED_WORK = 600_000_000
-# Assumed token count of the first call. It decides which session is made when the model is loaded.
+# Assumed token count of the first call. Decides which session is opened at load.
 _FIRST_CALL_TOKENS = 16
-# A call with this many times the token budget leaves onnxruntime's memory arena as large. Then the arena is shrunk.
+# onnxruntime's memory arena keeps the size of the largest call. It is shrunk after a call of more than this many token
+# budgets.
 _SHRINK_ARENA_FACTOR = 4
 
 
 class ThreadSlots:
-    """Counts the threads that compute, so that they are never more than `total`. Who waits longest is served first.
+    """A limit of `total` threads that compute at the same time. The caller that waits longest is served first.
 
     Safe to share between threads, and after a fork.
+
+    Example:
+        >>> slots = ThreadSlots(4)
+        >>> slots.acquire(4)
+        4
+        >>> slots.release(4)
     """
 
     def __init__(self, total: int) -> None:
@@ -46,9 +54,10 @@ class ThreadSlots:
         renew_after_fork(self)
 
     def acquire(self, wanted: int) -> int:
-        """Return how many threads the caller may use: all, if `wanted` is all and all are free; else one, once free.
+        """Return how many threads the caller may use: all or one. Wait while no thread is free.
 
-        The caller gives them back by `release`.
+        The caller gets all threads if it wants all and all are free. Otherwise it gets one. It gives them back with
+        `release`.
         """
         with self._lock:
             if self._free:
@@ -66,7 +75,7 @@ class ThreadSlots:
         return 1
 
     def release(self, count: int) -> None:
-        """Give back `count` threads. They go to the callers that wait."""
+        """Give back `count` threads. Waiting callers get them first."""
         with self._lock:
             for _ in range(count):
                 if self._waiting:
@@ -75,10 +84,10 @@ class ThreadSlots:
                     self._free += 1
 
     def renew(self) -> None:
-        """Make all slots free, as the threads that had them stayed behind in the parent of a fork."""
+        """Make all slots free after a fork: the threads that used them exist only in the parent."""
         self._free = self._total
         self._lock = threading.Lock()
-        # A held lock for each waiting caller. To release it is to give the caller a slot.
+        # One held lock for each waiting caller. Releasing the lock gives the caller a slot.
         self._waiting: deque[threading.Lock] = deque()
 
     def _stop_waiting(self, turn: threading.Lock) -> None:
@@ -86,14 +95,18 @@ class ThreadSlots:
             if turn in self._waiting:
                 self._waiting.remove(turn)
                 return
-        self.release(1)  # the slot had been given already
+        self.release(1)  # the caller has got a slot already
 
 
 @dataclass(frozen=True)
 class CpuDevice:
-    """The cores that this process may use; `Device` describes the attributes.
+    """The cores that this process may use. `Device` describes the attributes.
 
-    The graphs of a model share its `slots`.
+    All graphs of a model share `slots`.
+
+    Example:
+        >>> CpuDevice(threads=2).token_budget
+        256
     """
 
     threads: int
@@ -126,21 +139,21 @@ CPU = _CpuKind()
 class CpuBackend:
     """A graph on the CPU. Safe to call from many threads, and after a fork.
 
-    There are two sessions of onnxruntime, each made when it is first needed. In one, a call has all threads: it is the
-    fastest for a single batch. In the other, a call has the caller's thread alone: many batches side by side do more
-    work in a second that way, as no thread waits for another. At most `device.threads` threads compute at a time.
+    There are two sessions of onnxruntime. Each is opened when it is first needed. In one session a call uses all
+    threads, which is fastest for a single batch. In the other one a call uses only the caller's thread. Many batches
+    side by side are fastest there, as no thread waits for another. At most `device.threads` threads compute at a time.
     """
 
     def __init__(self, files: GraphFiles, device: CpuDevice) -> None:
-        """Load the graph of `files`; raises as `Device.open`."""
+        """Load the graph of `files`. Raises the errors of `Device.open`."""
         self.device = device
         self._files = files
         self._output_names = [output.name for output in files.graph.outputs]
         self._prepacked = find_prepacked(files.artifact, files.graph)
         self._loading = threading.Lock()
-        self._running: list[int] = []  # the threads of each call that runs
-        self._sessions: dict[int, Any] = {}  # by the threads of a call
-        # A session that has shown that the graph loads. It is dropped if the first call needs the other one.
+        self._running: list[int] = []  # the number of threads of each running call
+        self._sessions: dict[int, Any] = {}  # by the number of threads of a call
+        # The session that was opened at load. It is dropped if the first call needs the other session.
         self._first: tuple[int, Any] | None = None
         if files.open_now:
             threads = self._threads_for(_FIRST_CALL_TOKENS)
@@ -150,7 +163,7 @@ class CpuBackend:
     def run(self, feeds: Feeds, *, single_batch: bool = False) -> Outputs:
         """Run the graph; see `Backend.run`.
 
-        A single batch has all threads if it has enough work for them and no other call is running.
+        A single batch uses all threads if it has enough work for them and no other call is running.
         """
         tokens = self._files.tokens_of(feeds)
         threads = self._threads_for(tokens) if single_batch else 1
@@ -171,7 +184,7 @@ class CpuBackend:
         return self.device.threads if enough else 1
 
     def _session(self, threads: int) -> Any:
-        """The session with `threads` threads a call."""
+        """Return the session that has `threads` threads a call. Open it if needed."""
         session = self._sessions.get(threads)
         if session is not None:
             return session
@@ -181,7 +194,7 @@ class CpuBackend:
                 if first is not None and first[0] == threads:
                     self._sessions[threads] = first[1]
                 else:
-                    del first  # before another is made, so that the two are never in memory together
+                    del first  # before another one is opened: there is never memory for two at once
                     self._sessions[threads] = self._open(threads)
             return self._sessions[threads]
 
@@ -190,7 +203,7 @@ class CpuBackend:
             try:
                 return self._open_file(self._prepacked, session_options(threads, optimize=False))
             except ArtifactError:
-                self._prepacked = None  # it is only a copy
+                self._prepacked = None  # the artifact has the same weights
         return self._open_file(self._files.path, session_options(threads))
 
     def _open_file(self, path: Path, options: Any) -> Any:
@@ -199,16 +212,17 @@ class CpuBackend:
         return session
 
     def renew(self) -> None:
-        """Forget sessions that would wait for ever after a fork, as their threads stayed behind in the parent.
+        """Forget sessions that would wait for ever after a fork, as their threads exist only in the parent.
 
-        A session with one thread has no thread of its own. But a call that was running has left its locks locked.
+        A session with one thread a call has no threads of its own, so it is kept. But if a call was running, the locks
+        of the session may be locked, so it is forgotten too.
         """
         busy, self._running = bool(self._running), []
         self._loading = threading.Lock()
         first, self._first = self._first, None
         stranded = [self._sessions.pop(threads) for threads in list(self._sessions) if threads > 1 or busy]
         for session in [*stranded, *([first[1]] if first else [])]:
-            # Its destructor would wait for its threads too. So it is never destroyed.
+            # The destructor would wait for the threads too. One more reference means that it never runs.
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
 
 

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs. The only file that knows the name "cuda"."""
+"""NVIDIA GPUs. Only this file knows the name "cuda"."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PACKAGE = "onnxruntime-gpu"
 # A GPU needs far more work in a call than a CPU.
 _TOKEN_BUDGET = 16384
 
-# An ONNX graph that returns its one number. A session of it shows whether CUDA starts.
+# A serialised ONNX graph that returns its input, one float. Opening it shows whether CUDA starts.
 _PROBE = bytes.fromhex(
     "08083a3b0a100a017812017922084964656e74697479120570726f62655a0f0a0178120a0a08080112040a020801"
     "620f0a0179120a0a08080112040a02080142040a001011"
@@ -28,7 +28,12 @@ _PROBE = bytes.fromhex(
 
 @dataclass(frozen=True)
 class CudaDevice:
-    """The first NVIDIA GPU; `Device` describes the attributes."""
+    """The first NVIDIA GPU. `Device` describes the attributes.
+
+    Example:
+        >>> CudaDevice().preferred_dtypes
+        ('fp16', 'fp32', 'int8')
+    """
 
     name: str = "cuda"
     token_budget: int = _TOKEN_BUDGET
@@ -50,7 +55,7 @@ class _CudaKind:
                 f"provider {self.name!r} is not in the onnxruntime installed here (it has {', '.join(available)}). "
                 f"Run: pip uninstall onnxruntime; pip install {_PACKAGE}"
             )
-        # Where CUDA does not start, onnxruntime goes on with the CPU and says so only in its log.
+        # If CUDA does not start, onnxruntime uses the CPU and says so only in its log.
         session = open_session(_PROBE, EXECUTION_PROVIDER, session_options(1))
         if EXECUTION_PROVIDER not in session.get_providers():
             raise ProviderError(f"provider {self.name!r} did not start: check the NVIDIA driver and the CUDA libraries")
@@ -67,7 +72,7 @@ class CudaBackend:
         """Load the graph of `files`.
 
         Raises:
-            ArtifactError: onnxruntime cannot load the graph, or it has other outputs than the manifest says.
+            ArtifactError: onnxruntime cannot load the graph, or its outputs are not those of the manifest.
         """
         self.device = device
         self._output_names = [output.name for output in files.graph.outputs]

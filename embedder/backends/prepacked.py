@@ -1,10 +1,11 @@
 """Prepacked weights: weights in the layout of this machine's kernels, kept as files.
 
-When onnxruntime loads a graph, it packs the weights of each matrix product into memory of its own, for every session
-again. Weights that lie packed in a file are mapped instead: the graph loads sooner, and processes share the memory.
+When onnxruntime opens a session, it packs the weights of each matrix product into new memory. Weights that are packed
+in a file are mapped instead: the graph loads faster, and processes share the memory.
 
-Such a file fits one version of onnxruntime and one kind of CPU. So it is made where the model runs, after the digests
-of the graph's files were checked: by `embedder prepack` in the artifact, or by a first load in the user's cache.
+Such a file is valid for one version of onnxruntime and one kind of CPU. So it is made on the machine that runs the
+model, after the digests of the graph's files were checked. `embedder prepack` writes it into the artifact. The first
+load of a model writes it into the user's cache.
 """
 
 from __future__ import annotations
@@ -23,24 +24,26 @@ from embedder.common.digests import cache_directory, check_digest, check_digest_
 from embedder.common.files import replacing
 from embedder.errors import EmbedderError
 
-# The directory's name in the artifact and in the cache.
+# Name of the directory, in the artifact and in the cache.
 FOLDER = "prepacked"
 _GRAPH, _WEIGHTS, _RECORD = "model.onnx", "model.onnx.data", "prepacked.json"
-# Models with larger weights are not prepacked by a first load: that would fill the user's disk unasked.
+# A load does not prepack larger weights, because that would fill the user's disk without being asked to.
 _MAX_CACHED_BYTES = 1_000_000_000
 
 
 def find_prepacked(artifact: Artifact, graph: Graph) -> Path | None:
-    """Return the prepacked form of `graph`. If there is none, make it in the user's cache.
+    """Return the path of the prepacked form of `graph`. If there is none, make it in the user's cache.
 
-    The caller has checked the digests of the graph's files. The answer is None where no file can be made: the disk is
+    The caller has checked the digests of the graph's files. Returns None if the form cannot be made: the disk is
     read-only or full, the weights exceed a gigabyte, or the variable EMBEDDER_PREPACK is 0.
     """
     if os.environ.get("EMBEDDER_PREPACK") == "0":
         return None
     name = _name(graph)
     for root in (artifact.directory / FOLDER, *_cache()):
-        with suppress(OSError, ValueError, KeyError, TypeError, EmbedderError):  # there is none, or it is damaged
+        with suppress(
+            OSError, ValueError, KeyError, TypeError, EmbedderError
+        ):  # there is no form here, or it is damaged
             return _checked(root / name)
     if graph.weights.size > _MAX_CACHED_BYTES:
         return None
@@ -51,7 +54,7 @@ def find_prepacked(artifact: Artifact, graph: Graph) -> Path | None:
 
 
 def prepack(artifact: Artifact) -> list[Path]:
-    """Prepack every graph of `artifact` into its own directory, and return the paths of the new graphs.
+    """Prepack every graph of `artifact` into the artifact's directory. Return the paths of the new graphs.
 
     Raises:
         ArtifactError: a file is damaged.
@@ -72,19 +75,19 @@ def _cache() -> list[Path]:
 
 
 def _name(graph: Graph) -> str:
-    """A digest of the graph, a dash, and a digest of what the prepacked form depends on besides."""
+    """Return `<digest of the graph>-<digest of onnxruntime's version and the CPU>`."""
     content = hashlib.sha256((graph.file.sha256 + graph.weights.sha256).encode()).hexdigest()
     machine = hashlib.sha256(f"{runtime_version()}\n{_cpu()}".encode()).hexdigest()
     return f"{content[:32]}-{machine[:32]}"
 
 
 def _cpu() -> str:
-    """Lines that differ between kinds of CPU."""
+    """Return a text that differs between kinds of CPU."""
     lines = [platform.machine()]
     with suppress(OSError):
         core = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
-        told = ("vendor_id", "model", "stepping", "flags", "Features", "CPU")
-        lines += [line for line in core.splitlines() if line.startswith(told)]
+        fields = ("vendor_id", "model", "stepping", "flags", "Features", "CPU")
+        lines += [line for line in core.splitlines() if line.startswith(fields)]
     return "\n".join(lines)
 
 
@@ -106,13 +109,13 @@ def _make(artifact: Artifact, graph: Graph, root: Path) -> Path:
             (partial / _RECORD).write_text(json.dumps(record), encoding="utf-8")
             _remove_outdated(root, directory.name.partition("-")[0])
     except OSError:
-        if not (directory / _RECORD).exists():  # else another process was sooner
+        if not (directory / _RECORD).exists():  # otherwise another process made it first
             raise
     return directory / _GRAPH
 
 
 def _remove_outdated(root: Path, graph: str) -> None:
-    """Remove forms of the same graph that are damaged, or for another version of onnxruntime or another CPU."""
+    """Remove all forms of the same graph: damaged ones, and those for another onnxruntime or another CPU."""
     import shutil  # here, as it takes milliseconds of the start of every process
 
     for directory in root.glob(f"{graph}-*"):
@@ -120,7 +123,7 @@ def _remove_outdated(root: Path, graph: str) -> None:
 
 
 def save_prepacked(graph: Path, target: Path) -> None:
-    """Write `graph` to `target`, with its weights beside it, as onnxruntime optimises and prepacks them on this CPU.
+    """Optimise and prepack `graph` for this CPU. Write it to `target`, and its weights to the file beside it.
 
     Raises:
         ArtifactError: onnxruntime cannot load the graph, or cannot write.

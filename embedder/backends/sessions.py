@@ -1,4 +1,4 @@
-"""Sessions of onnxruntime: what every device shares."""
+"""Open and run sessions of onnxruntime. Every device uses these functions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from embedder.backends.backend import Feeds, Outputs
 from embedder.common.cpp_runtime import check_cpp_runtime
 from embedder.errors import ArtifactError, DependencyError
 
-# onnxruntime's name of the provider that it always has.
+# The provider that every onnxruntime has.
 CPU_EXECUTION_PROVIDER = "CPUExecutionProvider"
 _LOG_ERRORS_ONLY = 3
 
@@ -26,8 +26,8 @@ def import_onnxruntime() -> Any:
         import onnxruntime
     except ImportError as error:
         raise DependencyError(
-            "onnxruntime is not installed. Run: pip install onnxruntime (what the extra embedder[cpu] brings), or, for "
-            "an NVIDIA GPU: pip install onnxruntime-gpu (embedder[gpu]); one of them, not both"
+            "onnxruntime is not installed. Run: pip install onnxruntime (in the extra embedder[cpu]). For an NVIDIA "
+            "GPU run instead: pip install onnxruntime-gpu (in the extra embedder[gpu]). Install only one of them"
         ) from error
     return onnxruntime
 
@@ -38,14 +38,19 @@ def runtime_version() -> str:
 
 
 def session_options(threads: int, *, optimize: bool = True) -> Any:
-    """Return options for a session with `threads` threads a call; with `optimize`, the graph is optimised on load."""
+    """Return the options of a session.
+
+    Args:
+        threads: threads of a call.
+        optimize: whether onnxruntime optimises the graph when it loads it.
+    """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = _LOG_ERRORS_ONLY
     options.intra_op_num_threads = threads
     # Threads spin between the steps of a call, which saves a third of its time. Between calls they sleep.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # A memory plan is kept for each shape of input. Few shapes come twice, so a plan costs more than it saves.
+    # onnxruntime can keep a memory plan for each input shape. Few shapes come twice, so plans cost more than they save.
     options.enable_mem_pattern = False
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -53,7 +58,7 @@ def session_options(threads: int, *, optimize: bool = True) -> Any:
 
 
 def open_session(graph: Path | bytes, execution_provider: str, options: Any) -> Any:
-    """Return a session of `graph` on `execution_provider`, by onnxruntime's name.
+    """Return a session of `graph` on `execution_provider`, which is onnxruntime's name of a provider.
 
     Raises:
         ArtifactError: onnxruntime cannot load the graph.
@@ -64,17 +69,15 @@ def open_session(graph: Path | bytes, execution_provider: str, options: Any) -> 
         return onnxruntime.InferenceSession(source, options, providers=[execution_provider])
     except Exception as error:  # onnxruntime's errors share no base but Exception
         name = graph if isinstance(graph, Path) else "a graph"
-        raise ArtifactError(
-            f"onnxruntime cannot load {name} (its version is {onnxruntime.__version__}): {error}"
-        ) from error
+        raise ArtifactError(f"onnxruntime {onnxruntime.__version__} cannot load {name}: {error}") from error
 
 
 def check_outputs(session: Any, path: Path, graph: Graph) -> None:
-    """Raise ArtifactError unless `session`, of the graph at `path`, has the outputs that the manifest says."""
+    """Raise ArtifactError unless `session` has the outputs that the manifest lists for `graph`. `path` is its file."""
     found = {value.name: _sizes(value.shape) for value in session.get_outputs()}
     for output in graph.outputs:
         sizes = found.get(output.name)
-        if sizes is None or len(sizes) != len(output.shape) or not all(map(_agree, sizes, output.shape)):
+        if sizes is None or len(sizes) != len(output.shape) or not all(map(_sizes_agree, sizes, output.shape)):
             raise ArtifactError(
                 f"{path} has the outputs {found}, the manifest says {output.name!r} of shape {list(output.shape)}: "
                 "export or copy the model again"
@@ -82,19 +85,19 @@ def check_outputs(session: Any, path: Path, graph: Graph) -> None:
 
 
 def _sizes(shape: list[Any]) -> list[int | None]:
-    """The shape for one input. Axes that are named, not numbered, depend on the input."""
+    """Return the shape for one input. None stands for an axis that has a name instead of a size."""
     return [size if isinstance(size, int) else None for size in shape[1:]]
 
 
-def _agree(found: int | None, expected: int | None) -> bool:
+def _sizes_agree(found: int | None, expected: int | None) -> bool:
     return found == expected or expected is None
 
 
 def run_session(session: Any, feeds: Feeds, names: list[str], options: Any = None) -> Outputs:
-    """Return the outputs called `names` of `session` for `feeds`.
+    """Run `session` on `feeds`. Return the outputs that `names` lists, by name.
 
     Raises:
-        ArtifactError: onnxruntime fails on them, for example on ids past the model's table.
+        ArtifactError: onnxruntime fails on these inputs, for example on a token id that the model does not have.
     """
     try:
         values = session.run(names, dict(feeds), options)

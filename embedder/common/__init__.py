@@ -1,1 +1,1 @@
-"""Small pieces that every other folder may use."""
+"""Small modules that every other folder may use."""

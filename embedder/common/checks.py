@@ -1,7 +1,8 @@
-"""Checks of options. Each raises InputError with the option's name, the value, and what is accepted."""
+"""Check options. Each error names the option, the value and what is accepted."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,10 +10,11 @@ import numpy as np
 from embedder.errors import InputError
 
 _MAX_SHOWN_CHARACTERS = 80
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def shown(value: object) -> str:
-    """Return how `value` looks in a message, at most 80 characters long. Never raises.
+    """Return the text that stands for `value` in a message, at most 80 characters long. Never raises.
 
     Example:
         >>> shown("a text")
@@ -20,18 +22,36 @@ def shown(value: object) -> str:
     """
     try:
         return repr(value)[:_MAX_SHOWN_CHARACTERS]
-    except Exception:  # whatever a caller's object does
+    except Exception:  # the caller's object may raise any error
         return f"<{type(value).__name__}>"
 
 
+def find_surrogate(text: str) -> re.Match[str] | None:
+    """Return the first lone surrogate of `text`, or None. A text with one is not valid Unicode.
+
+    Example:
+        >>> find_surrogate("a" + chr(0xD800)).start()
+        1
+    """
+    return _SURROGATE.search(text)
+
+
 def check_choice(name: str, value: object, known: Sequence[str]) -> None:
-    """Raise InputError unless `value` is one of `known`."""
+    """Raise InputError unless `value` is one of `known`.
+
+    Example:
+        >>> check_choice("precision", "int8", ("float32", "int8"))
+    """
     if not isinstance(value, str) or value not in known:
         raise InputError(f"{name} should be one of {', '.join(known)}, not {shown(value)}")
 
 
 def check_count(name: str, value: object, largest: int | None = None) -> None:
-    """Raise InputError unless `value` is None or a whole number from 1 to `largest`."""
+    """Raise InputError unless `value` is None or a whole number from 1 to `largest`.
+
+    Example:
+        >>> check_count("batch_size", 8)
+    """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if value is None or (whole and value >= 1 and (largest is None or value <= largest)):  # type: ignore[operator]
         return
@@ -40,13 +60,21 @@ def check_count(name: str, value: object, largest: int | None = None) -> None:
 
 
 def check_counts(**counts: object) -> None:
-    """Raise InputError unless each of `counts` is a whole number of at least 1. None is refused."""
+    """Raise InputError unless each of `counts` is a whole number of at least 1. None is refused.
+
+    Example:
+        >>> check_counts(top_k=10, batch_size=8)
+    """
     for name, value in counts.items():
         check_count(name, 0 if value is None else value)
 
 
 def check_flag(name: str, value: object) -> None:
-    """Raise InputError unless `value` is True or False."""
+    """Raise InputError unless `value` is True or False.
+
+    Example:
+        >>> check_flag("normalize_embeddings", True)
+    """
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} should be True or False, not {shown(value)}")
 

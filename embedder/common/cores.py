@@ -1,4 +1,4 @@
-"""How many cores this process may use: the smallest of what is installed, allowed and granted."""
+"""Count the cores that this process may use: the minimum of its CPU affinity and the quota of its control groups."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 def usable_cores() -> int:
     """Return the number of cores that this process may use, at least 1.
 
-    Two hardware threads of one core count once, as one of them keeps the core's arithmetic units busy. The process'
-    affinity and the quota of its control group (v1 or v2, as containers have) are honoured where the system has them.
+    Two hardware threads of one core count once, as one of them keeps the core's arithmetic units busy. The count
+    respects the affinity of the process and the quota of its control groups (version 1 or 2, as containers have).
 
     Example:
         >>> usable_cores() >= 1
@@ -29,7 +29,11 @@ def usable_cores() -> int:
 def has_fast_integers() -> bool:
     """Return whether this CPU multiplies integers faster than floating-point numbers.
 
-    CPUs with AVX2 do, and 64-bit ARM. If the system does not tell, the answer is True.
+    CPUs with AVX2 do, and so do 64-bit ARM CPUs. If the system does not list the CPU's features, the answer is True.
+
+    Example:
+        >>> has_fast_integers() in (True, False)
+        True
     """
     flags = next((line for line in _read(_CPUINFO).splitlines() if line.startswith("flags")), None)
     return flags is None or "avx2" in flags.split()
@@ -42,12 +46,12 @@ def _allowed_cores() -> int:
 
 
 def _siblings(number: int) -> str:
-    """The list of a core's hardware threads. It is the same for each of them."""
+    """Return the list of the hardware threads of one core. It is the same text for each of these threads."""
     return _read(Path(_TOPOLOGY.format(number))) or str(number)
 
 
 def _quota() -> int:
-    """The cores' worth of time that the control groups grant, rounded up. Without a limit it is very large."""
+    """Return how many cores' time the control groups grant, rounded up. Without a limit the number is very large."""
     cores = math.inf
     for line in _read(_MEMBERSHIP).splitlines():
         _, controllers, path = line.split(":", 2)
@@ -63,13 +67,13 @@ def _quota() -> int:
 
 
 def _upwards(root: Path, path: str) -> Iterable[Path]:
-    """A control group and all groups above it. In a container the path may be the host's: then only the root exists."""
+    """Return a control group and all groups above it. In a container `path` may be the host's: only the root exists."""
     group = root / path.lstrip("/")
     return (group, *(parent for parent in group.parents if parent == root or root in parent.parents))
 
 
 def _limit(quota: str = "", period: str = "") -> float:
-    """Cores that a quota grants. Both values are in microseconds; without a limit the quota is "max" or negative."""
+    """Return the cores that a quota grants: quota / period, both in microseconds. "max" or below 0 is no limit."""
     if not (quota.isdecimal() and period.isdecimal() and int(quota) and int(period)):
         return math.inf
     return int(quota) / int(period)

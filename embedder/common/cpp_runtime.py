@@ -1,9 +1,9 @@
-"""Keep compiled packages that bring copies of the C++ runtime from crashing each other on Linux.
+"""Prevent crashes on Linux between compiled packages that have different copies of the C++ runtime.
 
-usearch has its own copy of libstdc++ in its compiled module and exports the symbols. Some of them, such as the ids of
-the facets of `std::locale`, are unique in a process (STB_GNU_UNIQUE in the ELF format). The copy that initialises its
-locale first numbers the facets. If that is usearch's copy, the system's libstdc++ does not find its own facets, and
-packages that use it (onnxruntime, faiss) crash. If the system's libstdc++ comes first, all of them work.
+The compiled module of usearch contains its own copy of libstdc++ and exports its symbols. Some symbols exist only once
+in a process (STB_GNU_UNIQUE in the ELF format), such as the ids of the facets of `std::locale`. The first copy that
+initialises its locale sets these ids. If that is the copy of usearch, the system's libstdc++ does not find its own
+facets, and packages that use it (onnxruntime, faiss) crash. If the system's libstdc++ is first, all packages work.
 """
 
 from __future__ import annotations
@@ -25,9 +25,13 @@ _HAS_FACET = (
 
 
 def initialise_cpp_runtime() -> bool:
-    """Initialise the system's libstdc++, and return whether it is usable. Call it before usearch is imported.
+    """Initialise the system's libstdc++, and return whether it is usable. Call this before usearch is imported.
 
-    Where there is no such library, nothing uses it, and the result is True.
+    If there is no such library, nothing uses it, and the result is True.
+
+    Example:
+        >>> initialise_cpp_runtime()
+        True
     """
     if sys.platform != "linux":
         return True
@@ -45,10 +49,13 @@ def initialise_cpp_runtime() -> bool:
 
 
 def check_cpp_runtime(package: str) -> None:
-    """Refuse to use `package`, which uses the system's libstdc++, if it would crash.
+    """Raise DependencyError if `package`, which uses the system's libstdc++, would crash this process.
 
     Raises:
-        DependencyError: usearch was imported first.
+        DependencyError: usearch was imported before embedder.
+
+    Example:
+        >>> check_cpp_runtime("onnxruntime")
     """
     if "usearch.compiled" in sys.modules and not initialise_cpp_runtime():
         raise DependencyError(

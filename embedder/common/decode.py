@@ -1,4 +1,4 @@
-"""Decode JSON to frozen dataclasses. Unknown, missing and mistyped fields are errors that name their place."""
+"""Decode JSON to frozen dataclasses. The error for an unknown, missing or mistyped field names its place."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from embedder.common.read_only import ReadOnlyDict
 def decode(kind: Any, value: Any, where: str = "") -> Any:
     """Return parsed JSON as `kind`: a dataclass, or the type of one of its fields.
 
-    Understands dataclasses, `X | None`, `tuple[X, ...]`, `dict[str, X]`, `Any`, and JSON's own types. An integer is
-    accepted as a float. A dict cannot be changed, as a frozen dataclass cannot.
+    `kind` may be a dataclass, `X | None`, `tuple[X, ...]`, `dict[str, X]`, `Any`, or one of JSON's own types. An
+    integer is accepted as a float. A dict becomes a `ReadOnlyDict`.
 
     Raises:
         ValueError: the message begins with the place, as in `graphs[0].file.size should be a int, not "x"`.

@@ -1,8 +1,8 @@
 """Run tasks in a bounded number of threads, also while the interpreter shuts down and after a fork.
 
-`concurrent.futures.ThreadPoolExecutor` refuses new tasks once the main thread has ended, so it works neither in
-`atexit` nor in a thread that outlives the main one. This executor does: its threads are daemons, and where the
-interpreter starts no more threads, the caller runs the tasks itself.
+`concurrent.futures.ThreadPoolExecutor` refuses new tasks after the main thread has ended. So it fails in `atexit`, and
+in threads that run longer than the main thread. This executor works there: its threads are daemons, and if the
+interpreter starts no more threads, the caller's thread runs the tasks.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from embedder.common.load_once import LoadOnce
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-# A task waiting for a thread: its future, the function, and its argument.
+# A task: its future, its function, and the argument of the function.
 _Task = tuple[Future[Any], Callable[[Any], Any], Any]
 
 
 class Executor:
-    """At most `threads` threads, started when they are needed, whatever the number of callers.
+    """Runs tasks in at most `threads` threads, whatever the number of callers. Threads start when they are needed.
 
     Safe to share between threads. A task must not wait for another task of the same executor.
 
@@ -41,9 +41,14 @@ class Executor:
         renew_after_fork(self)
 
     def submit(self, function: Callable[[_T], _R], item: _T) -> Future[_R]:
-        """Start `function(item)` and return its future. Where there can be no thread, run it before returning."""
+        """Start `function(item)` and return its future. If there can be no thread, run it here before returning.
+
+        Example:
+            >>> Executor(2).submit(abs, -3).result()
+            3
+        """
         task: _Task = Future(), function, item
-        # In the last phase of the interpreter's end other threads stand still for ever.
+        # In the last phase of the interpreter's shutdown other threads do not run any more.
         if sys.is_finalizing() or not self._state.accept(task, self._limit):
             _run(task)
         return task[0]
@@ -51,13 +56,17 @@ class Executor:
     def map(self, function: Callable[[_T], _R], items: Iterable[_T], ahead: int | None = None) -> Iterator[_R]:
         """Yield `function(item)` for each item, in order, while the next ones are computed.
 
-        If the caller stops early or a task raises, tasks that have not begun are dropped, and running ones are waited
-        for.
+        If the caller stops early or a task raises, tasks that have not started are cancelled. Then `map` waits for the
+        running tasks.
 
         Args:
             function: called in the executor's threads.
-            items: consumed in the caller's thread.
-            ahead: how many tasks to start before the first result is taken. None starts all.
+            items: iterated over in the caller's thread.
+            ahead: number of tasks to start before the first result is yielded. None starts all.
+
+        Example:
+            >>> list(Executor(2).map(str, range(3), ahead=1))
+            ['0', '1', '2']
         """
         waiting: deque[Future[_R]] = deque()
         try:
@@ -73,11 +82,15 @@ class Executor:
             wait([future for future in waiting if not future.cancelled()])
 
     def close(self) -> None:
-        """End the threads once they have done what was submitted. Later tasks run in the thread that submits them."""
+        """End the threads after the submitted tasks are done. Later tasks run in the thread that submits them.
+
+        Example:
+            >>> Executor(2).close()
+        """
         self._finalizer()
 
     def renew(self) -> None:
-        """Forget the threads, which stayed behind in the parent of a fork."""
+        """Forget the threads after a fork: they exist only in the parent."""
         closed = not self._finalizer.alive
         self._finalizer.detach()
         self._begin()
@@ -87,11 +100,11 @@ class Executor:
     def _begin(self) -> None:
         self._state = _State()
         self._finalizer = weakref.finalize(self, self._state.stop)
-        self._finalizer.atexit = False  # callers may still come in functions that run at exit
+        self._finalizer.atexit = False  # functions that run at exit may still submit tasks
 
 
 class _State:
-    """What the threads share. They must not refer to the executor, or it would never be collected."""
+    """The state that the threads share. Threads must not refer to the executor, or it would never be collected."""
 
     def __init__(self) -> None:
         # Its lock is reentrant: the garbage collector may call `stop` in a thread that holds it.
@@ -101,7 +114,7 @@ class _State:
         self._stopped = False
 
     def accept(self, task: _Task, limit: int) -> bool:
-        """Give `task` to a thread, a new one if all are busy. Return False if there is none and can be none."""
+        """Give `task` to a thread, a new one if all are busy. Return False if there is no thread and none can start."""
         with self._changed:
             if self._stopped or not (self._idle > len(self._tasks) or self._add_thread(limit)):
                 return False
@@ -120,7 +133,7 @@ class _State:
         return self._threads > 0
 
     def take(self) -> _Task | None:
-        """Wait for a task and return it, or None if the thread should end."""
+        """Wait for a task and return it. Return None if the thread should end."""
         with self._changed:
             while not self._tasks:
                 if self._stopped:
@@ -158,5 +171,10 @@ _shared = LoadOnce(lambda: Executor(usable_cores()))
 
 
 def shared_executor() -> Executor:
-    """Return the executor of code that belongs to no model, such as search. It has a thread for each usable core."""
+    """Return the executor for code without a model, such as search. It has one thread for each usable core.
+
+    Example:
+        >>> list(shared_executor().map(abs, [-1, -2]))
+        [1, 2]
+    """
     return _shared.get()

@@ -1,4 +1,4 @@
-"""Write a file or a directory beside its place, then move it there in one step."""
+"""Replace a file or a directory in one step: write a new one beside it, then rename it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _SUFFIX = ".partial"
 
 @contextmanager
 def replacing(target: Path, *, durable: bool = False, swap_directory: bool = False) -> Iterator[Path]:
-    """Yield a path beside `target`. It becomes `target` if the body ends without an error, and is removed otherwise.
+    """Yield a path beside `target`. It becomes `target` if the body ends without an error. Otherwise it is removed.
 
-    Readers see the old content or the new one, never a part. Two writers do not disturb each other: the last one wins.
-    What a killed process left behind for the same target is removed first.
+    Readers see the old content or the new content, never a part. If two writers run at once, the last one wins. Partial
+    files that a killed process left for the same target are removed first.
 
     Args:
         target: the file or directory to write. Its parent directory must exist.
         durable: flush the content and the directory entry to the disk, so that the result survives a loss of power.
-        swap_directory: replace a directory that exists. Without it, an existing directory is an error.
+        swap_directory: replace an existing directory. If False, an existing directory is an error.
 
     Raises:
-        OSError: the file system refused. `target` is as it was.
+        OSError: the file system refused. `target` has not changed.
 
     Example:
         >>> with replacing(Path("notes.txt")) as partial:
@@ -78,7 +78,7 @@ def _remove(path: Path) -> None:
 
 
 def _leftovers(target: Path) -> Iterator[Path]:
-    """Partial files of `target` whose process no longer runs, where the system can tell."""
+    """Yield the partial files of `target` that dead processes have left. Yields nothing on Windows."""
     if os.name != "posix":
         return
     prefix = f".{target.name}."
@@ -91,7 +91,7 @@ def _leftovers(target: Path) -> Iterator[Path]:
 def _siblings(target: Path) -> list[Path]:
     try:
         return list(target.parent.iterdir())
-    except OSError:  # the write itself says what is wrong with the directory
+    except OSError:  # the write that follows raises a better error
         return []
 
 
@@ -100,6 +100,6 @@ def _is_running(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it belongs to another user
+    except OSError:  # the process belongs to another user
         return True
     return True

@@ -12,12 +12,12 @@ def import_optional(module: str, *, needed_for: str, install: str) -> Any:
     """Import and return `module`.
 
     Args:
-        module: its full name.
-        needed_for: what needs it; begins the message.
-        install: what to give to `pip install`.
+        module: full name of the module.
+        needed_for: what needs the module; the message begins with it.
+        install: argument of `pip install`.
 
     Raises:
-        DependencyError: it is not installed, or its own import fails. The message has the command that installs it.
+        DependencyError: the module is not installed, or its import fails. The message has the command that installs it.
 
     Example:
         >>> import_optional("math", needed_for="the example", install="python").pi

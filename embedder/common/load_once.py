@@ -1,4 +1,4 @@
-"""Make an object when it is first needed, once for all threads."""
+"""Make an object when it is first needed, and only once for all threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _T = TypeVar("_T")
 
 
 class LoadOnce(Generic[_T]):
-    """Holds what `make` returns. Safe to share between threads, and after a fork.
+    """Calls `make` once and keeps the result. Safe to share between threads, and after a fork.
 
     Example:
         >>> table = LoadOnce(lambda: list(range(3)))
@@ -27,18 +27,13 @@ class LoadOnce(Generic[_T]):
         renew_after_fork(self)
 
     def get(self) -> _T:
-        """Return the object. The first caller makes it, the others wait. If `make` raises, the next call tries it."""
+        """Return the object. The first caller makes it, others wait. If `make` raises, the next call tries again."""
         if not self._made:
             with self._lock:
                 if not self._made:
                     self._made.append(self._make())
         return self._made[0]
 
-    @property
-    def made(self) -> _T | None:
-        """The object if it has been made, else None."""
-        return self._made[0] if self._made else None
-
     def renew(self) -> None:
-        """Make the lock anew, as a thread of the parent may have held it during a fork."""
+        """Replace the lock after a fork: a thread of the parent may have held it."""
         self._lock = threading.Lock()

@@ -1,4 +1,4 @@
-"""Objects whose attributes cannot be set, so that no assignment is accepted and then ignored."""
+"""Base classes that refuse every assignment, so that no assignment is accepted and then ignored."""
 
 from __future__ import annotations
 
@@ -12,12 +12,18 @@ _V = TypeVar("_V")
 
 
 class ReadOnly:
-    """Base of public classes. Setting a public attribute raises SettingError and says what to do instead.
+    """Base of public classes. Setting a public attribute raises SettingError. The message says what to do instead.
 
-    Private attributes (with a leading underscore) can be set by the class itself.
+    The class itself sets private attributes, which begin with an underscore.
+
+    Example:
+        >>> ReadOnly().name = 3
+        Traceback (most recent call last):
+        ...
+        embedder.errors.SettingError: ReadOnly.name does not exist, and cannot be set: make another ReadOnly with ...
     """
 
-    # By the attribute's name: what the caller can do instead.
+    # What the caller can do instead of setting an attribute, by the name of the attribute.
     _instead: ClassVar[Mapping[str, str]] = {}
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -39,7 +45,12 @@ class ReadOnly:
 
 
 class ReadOnlyDict(dict[_K, _V], Generic[_K, _V]):
-    """A dict that cannot be changed. Copy it with `dict(...)` to change the copy."""
+    """A dict that cannot be changed. To change a copy, make one with `dict(...)`.
+
+    Example:
+        >>> ReadOnlyDict(query="query: ")["query"]
+        'query: '
+    """
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         raise SettingError("this dict cannot be changed. Make a copy with dict(...), or pass the value as an option")

@@ -1,4 +1,4 @@
-"""A lock that many readers or one writer can hold."""
+"""A lock that many readers can hold at the same time, or one writer alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """Many readers at the same time, or one writer alone. Others wait. In a forked process the lock is free at first.
+    """A lock for many readers or one writer. Other callers wait. In a forked process nobody holds the lock at first.
 
     Example:
         >>> lock = ReadWriteLock()
@@ -37,7 +37,7 @@ class ReadWriteLock:
 
     @contextmanager
     def write(self) -> Iterator[None]:
-        """Hold the lock as the only one."""
+        """Hold the lock as the writer, alone."""
         state = self._state_of_process()
         with state.changed:
             state.changed.wait_for(lambda: not state.writing and not state.readers)

@@ -1,1 +1,1 @@
-"""From inputs to the outputs of a graph: windows, tokens or pixels, batches, runs, the caller's order."""
+"""Run inputs through a graph: windows, tokens or pixels, batches, runs, outputs in the caller's order."""

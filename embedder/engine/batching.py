@@ -1,7 +1,7 @@
-"""Which inputs share a call of the graph, and how their token ids become one array.
+"""Choose the inputs that share a call of the graph, and pad their token ids to one array.
 
 Padding is wasted work, so texts of similar length share a batch. A batch is filled by tokens, not by texts, because its
-time and memory depend on its tokens.
+time and its memory depend on its tokens.
 """
 
 from __future__ import annotations
@@ -14,18 +14,23 @@ from numpy.typing import NDArray
 
 from embedder.inputs import ImageItem, Item, Pair
 
-# A window is held at once, tokenised and sorted by length. It is wide enough to find texts of similar length, and
-# narrow enough to bound memory: `tokenizers` holds about 100 bytes for each token.
+# A window is held in memory, tokenised and sorted by length. It is large enough to find texts of similar length, and
+# small enough to bound memory: `tokenizers` needs about 100 bytes for each token.
 _WINDOW_ITEMS = 1024
 _WINDOW_CHARACTERS = 1_000_000
-# What an image in memory counts for; an image that is still a file counts nothing.
+# An image in memory counts as this many characters. An image that is a path counts as none: it is not read yet.
 _IMAGE_CHARACTERS = _WINDOW_CHARACTERS // 64
-# A batch of fewer tokens takes less time than to hand it to another thread.
+# A batch of fewer tokens runs faster than it can be handed to another thread.
 _MIN_BATCH_TOKENS = 64
 
 
 def windows(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Cut a stream of items into lists, in order, each bounded in items and in memory."""
+    """Cut a stream of items into lists, in order. Each list is bounded in items and in memory.
+
+    Example:
+        >>> [len(window) for window in windows(["a text"] * 2000)]
+        [1024, 976]
+    """
     window: list[Item] = []
     characters = 0
     for item in items:
@@ -52,16 +57,21 @@ def _characters(item: Item) -> int:
 def plan_batches(
     lengths: Sequence[int], token_budget: int, threads: int, batch_size: int | None
 ) -> list[NDArray[np.intp]]:
-    """Group texts into batches, longest first.
+    """Group texts into batches, longest texts first.
 
     Args:
-        lengths: tokens of each text.
-        token_budget: most tokens of a batch, padding included. A longer text is a batch of its own.
-        threads: how many share the batches. Little work is cut finer, so that each has a part of it.
-        batch_size: most texts of a batch; None sets no such limit.
+        lengths: number of tokens of each text.
+        token_budget: most tokens of a batch, padding included. A longer text is alone in its batch.
+        threads: number of threads that run the batches. If there is little work, batches are smaller, so that every
+            thread gets one.
+        batch_size: most texts of a batch. None sets no such limit.
 
     Returns:
-        The indices of each batch's texts.
+        The indices of the texts of each batch, int (texts of the batch,).
+
+    Example:
+        >>> [batch.tolist() for batch in plan_batches([3, 40, 4, 39], 200, threads=1, batch_size=None)]
+        [[1, 3], [2, 0]]
     """
     share = -(-sum(lengths) // threads)
     token_budget = min(token_budget, max(share, _MIN_BATCH_TOKENS))
@@ -78,9 +88,17 @@ def plan_batches(
 
 
 def pad(sequences: Sequence[NDArray[np.int32]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return input ids and attention mask, both int64 (texts, longest), padded on the right.
+    """Return input ids and attention mask, both int64 (texts, tokens of the longest text), padded on the right.
 
-    A text without any token gets one that is masked, as a graph needs at least one.
+    A text without tokens becomes padding alone. It has at least one padding token, because a graph needs one.
+
+    Args:
+        sequences: token ids of each text, int32 (tokens,).
+        pad_id: the token id of the padding.
+
+    Example:
+        >>> pad([np.int32([5, 6]), np.int32([7])], pad_id=0)[1].tolist()
+        [[1, 1], [1, 0]]
     """
     longest = max((max(1, len(sequence)) for sequence in sequences), default=0)
     input_ids = np.full((len(sequences), longest), pad_id, np.int64)

@@ -1,9 +1,9 @@
-"""The engine: from checked inputs to the output of an artifact's task, in the caller's order and in bounded memory.
+"""The engine: compute the task's output for checked inputs, in the caller's order and in bounded memory.
 
     windows ▸ tokenise or decode ▸ sort by length ▸ batches of a token budget ▸ backend.run ▸ the caller's order
 
-One path serves one text and a million: they go through it window by window. Every kind of output takes it: `Embedder`
-and other classes of models are thin layers over an engine.
+One text and a million texts take the same path, window by window. So does every kind of output: `Embedder` and other
+classes of models are thin layers over an engine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,15 @@ from embedder.common.executor import Executor
 from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
 from embedder.engine.batching import windows
-from embedder.engine.image_side import ImageSide
 from embedder.engine.job import Job
 from embedder.engine.text_side import TextSide
 from embedder.engine.tokenizer import TextTokenizer, TokenIds
 from embedder.errors import EmbedderError, InputError
 from embedder.inputs import ImageItem, Item, Pair
 from embedder.options import EncodeSettings, LoadSettings
+
+if TYPE_CHECKING:
+    from embedder.engine.image_side import ImageSide
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,18 @@ class Block:
 
     Attributes:
         start: index of the first input.
-        values: float32 (inputs, *shape), with rows of zeros for images that could not be read.
-        errors: why an image could not be read, by the index of the input.
+        values: float32 (inputs, *shape of the output). The rows of images that could not be read are zeros.
+        reasons: why an image could not be read, by the index of the input.
     """
 
     start: int
     values: NDArray[np.float32]
-    errors: dict[int, str]
+    reasons: dict[int, str]
 
 
 @dataclass
 class _Window:
-    """Inputs that are held at once. The image side empties `images` to free their memory early."""
+    """Inputs that are in memory together. The image side empties `images` as it goes, to free memory early."""
 
     is_image: NDArray[np.bool_]
     token_ids: list[TokenIds]
@@ -63,21 +65,26 @@ class _Window:
 class Engine:
     """A loaded artifact. Safe to call from many threads at once, and after a fork.
 
-    A model of texts alone is loaded when the engine is made, so that faults show at once. A model of texts and images
-    loads each side when it is first needed.
+    A model of texts alone is loaded when the engine is made, so that a damaged file is an error at once. A model of
+    texts and images loads each side when it is first needed.
+
+    Example:
+        >>> engine = Engine(open_artifact("all-MiniLM-L6-v2"), LoadSettings())  # doctest: +SKIP
+        >>> [block.values.shape for block in engine.run(["a text"], EncodeSettings())]  # doctest: +SKIP
+        [(1, 384)]
     """
 
     def __init__(self, artifact: Artifact, settings: LoadSettings, backend: Backend | None = None) -> None:
-        """Settle the device, choose the graphs, and load them.
+        """Choose the device, choose the graphs for it, and load them.
 
         Args:
-            artifact: what to load.
+            artifact: the artifact to load.
             settings: how to load it.
-            backend: runs the texts' graph in the place of onnxruntime.
+            backend: runs the graph of the texts instead of onnxruntime.
 
         Raises:
             InputError: the artifact has no graph of the dtype.
-            ArtifactError: a file is missing, damaged or does not fit the others.
+            ArtifactError: a file is missing, is damaged or does not match the manifest.
             ProviderError: the provider is unknown or does not work here.
             DependencyError: onnxruntime is not installed.
         """
@@ -91,7 +98,7 @@ class Engine:
         self._text = LoadOnce(loader.load_text)
         self._image = LoadOnce(loader.load_image)
         images = IMAGE in self._graphs
-        # On a GPU, threads decode images; texts need one thread to tokenise ahead.
+        # On a GPU, many threads decode images, and one thread tokenises texts ahead.
         self._executor = Executor(settings.threads or usable_cores() if images else self.device.threads)
         self._closed = False
         if not images:
@@ -99,7 +106,7 @@ class Engine:
 
     @property
     def dtypes(self) -> tuple[str, ...]:
-        """The dtypes of the graphs that run, one of each."""
+        """The different dtypes of the graphs that run."""
         return tuple(dict.fromkeys(graph.dtype for graph in self._graphs.values()))
 
     def close(self) -> None:
@@ -114,7 +121,7 @@ class Engine:
             _refuse_closed()
 
     def tokenize(self, texts: list[Item]) -> list[TokenIds]:
-        """Return the token ids of each text, as the graph gets them, not padded."""
+        """Return the token ids of each text, int32 (tokens,), without padding."""
         self.check_open()
         return self._text.get().tokenize([text for text in texts if isinstance(text, str | Pair)])
 
@@ -122,20 +129,22 @@ class Engine:
         """Yield the outputs of `items`, a block for each window.
 
         Args:
-            items: checked inputs. They are consumed at most one window ahead.
-            settings: the request's options. The prompt is resolved here; what concerns vectors is left to the caller.
-            total: how many items there are, for the progress bar.
+            items: checked inputs. At most one window is read ahead.
+            settings: the options of the request. The engine uses the prompt, the batch size and the progress bar; the
+                caller truncates, normalises and quantises.
+            total: number of items, for the progress bar; None if it is not known.
 
         Raises:
-            InputError: the model has no such prompt. It is raised at once.
+            InputError: the model has no such prompt. The call itself raises this.
             ArtifactError: the graph fails on the inputs.
+            EmbedderError: the engine has been closed.
         """
         self.check_open()
         prompt = self.resolve_prompt(settings)
         stream = windows(prompt + item if prompt and isinstance(item, str) else item for item in items)
         return self._run(
             stream,
-            Job(settings.batch_size, self._prompt_token_count(prompt), self._executor, _ignore),
+            Job(settings.batch_size, self._prompt_token_count(prompt), self._executor, _show_no_progress),
             partial(self._bar, settings, total),
         )
 
@@ -145,8 +154,8 @@ class Engine:
             if shown is not None:
                 job = replace(job, advance=shown.update)
             for window in self._prepare_ahead(stream):
-                values, errors = self._run_window(window, job)
-                yield Block(start, values, {start + row: reason for row, reason in errors.items()})
+                values, reasons = self._run_window(window, job)
+                yield Block(start, values, {start + row: reason for row, reason in reasons.items()})
                 start += len(values)
 
     def _bar(self, settings: EncodeSettings, total: int | None) -> Any:
@@ -157,18 +166,18 @@ class Engine:
         """Return the text to put before each input.
 
         Raises:
-            InputError: the model has no prompt of that name. The message lists those that it has.
+            InputError: the model has no prompt of that name. The message lists the prompts of the model.
         """
         if settings.prompt is not None:
             return settings.prompt
         name = settings.prompt_name if settings.prompt_name is not None else self.manifest.default_prompt_name
         prompts = DEFAULT_PROMPTS | self.manifest.prompts
-        if name is not None and name not in list(prompts):  # a list, as not every value can be hashed
+        if name is not None and name not in list(prompts):  # a list, because `name` may be unhashable
             raise InputError(f"unknown prompt_name {name!r}: the model has {', '.join(map(repr, prompts))}")
         return "" if name is None else prompts[name]
 
     def _prompt_token_count(self, prompt: str) -> int:
-        """How many tokens at the start of each text the pooling leaves out."""
+        """Return how many tokens at the start of each text the pooling leaves out."""
         if not self.manifest.leaves_prompt_out:
             return 0
         return self._text.get().tokenizer.prompt_token_count(prompt, self.manifest.tokenizer.special_ids)
@@ -181,7 +190,7 @@ class Engine:
             error, items = None, None
             try:
                 items = next(stream, None)
-            except Exception as raised:  # the caller's iterator failed: what it gave before comes first
+            except Exception as raised:  # the caller's iterator failed: yield its earlier inputs before the error
                 error = raised
             prepared: Future[_Window] | None = self._executor.submit(self._prepare, items) if items else None
             try:
@@ -201,28 +210,28 @@ class Engine:
         return _Window(is_image, self._text.get().tokenize(texts) if texts else [], images)
 
     def _run_window(self, window: _Window, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """The outputs of a window, and why images could not be read, by their rows."""
+        """Return the outputs of a window, and the reasons why images could not be read, by row."""
         if not window.images:
             return self._text.get().run(window.token_ids, self._output(TEXT), job), {}
-        vectors, failures = self._image.get().run(window.images, self._output(IMAGE), job)
+        vectors, reasons = self._image.get().run(window.images, self._output(IMAGE), job)
         if not window.token_ids:
-            return vectors, failures
+            return vectors, reasons
         values = np.empty((len(window.is_image), *vectors.shape[1:]), np.float32)
         rows = np.flatnonzero(window.is_image)
         values[rows] = vectors
         values[~window.is_image] = self._text.get().run(window.token_ids, self._output(TEXT), job)
-        return values, {int(rows[row]): failures[row] for row in sorted(failures)}
+        return values, {int(rows[row]): reason for row, reason in reasons.items()}
 
     def _output(self, modality: str) -> Output:
-        """The output of the artifact's task."""
+        """Return the output for the artifact's task."""
         output = self._graphs[modality].output(OUTPUT_OF_TASK[self.manifest.task])
-        assert output is not None  # the manifest has seen to it
+        assert output is not None  # the manifest made sure
         return output
 
 
 @dataclass(frozen=True)
 class _Loader:
-    """Loads the sides of a model. It does not refer to the engine, so that an engine is freed when it is dropped."""
+    """Loads the two sides of a model. It does not refer to the engine, so that a dropped engine is freed at once."""
 
     artifact: Artifact
     graphs: Mapping[str, Graph]  # by modality
@@ -238,8 +247,10 @@ class _Loader:
         return TextSide(backend, self.graphs[TEXT], tokenizer, settings)
 
     def load_image(self) -> ImageSide:
+        from embedder.engine.image_side import ImageSide  # here, as models of texts alone do not need it
+
         settings = self.artifact.manifest.images
-        assert settings is not None  # there are images only where the model takes them
+        assert settings is not None  # the engine loads this side only if the model takes images
         files = GraphFiles(self.artifact, self.graphs[IMAGE], settings.tokens, open_now=False)
         return ImageSide(self._open(files), settings)
 
@@ -255,10 +266,19 @@ def _refuse_closed() -> NoReturn:
 
 
 def choose_graph(graphs: tuple[Graph, ...], dtype: str | None, device: Device) -> Graph:
-    """Return the graph of `dtype`: a dtype's name, "auto" for the fastest on `device`, or None for the first one.
+    """Return the graph that `dtype` selects.
+
+    Args:
+        graphs: graphs of one modality.
+        dtype: name of a dtype; "auto" for the fastest one on `device`; None for the first graph.
+        device: the device that will run the graph.
 
     Raises:
-        InputError: there is no such graph. The message lists the dtypes that there are.
+        InputError: there is no such graph. The message lists the dtypes of the graphs.
+
+    Example:
+        >>> choose_graph(manifest.graphs_of("text"), "auto", device).dtype  # doctest: +SKIP
+        'int8'
     """
     by_dtype = {graph.dtype: graph for graph in graphs}
     if dtype == "auto":
@@ -268,10 +288,10 @@ def choose_graph(graphs: tuple[Graph, ...], dtype: str | None, device: Device) -
     if not isinstance(dtype, str) or dtype not in by_dtype:
         raise InputError(
             f"the model has no graph of dtype {dtype!r}, it has {', '.join(map(repr, by_dtype))}: choose one of them, "
-            'or "auto"; embedder-export --dtypes says which to write'
+            'or "auto". To add another dtype, export the model again with embedder-export --dtypes'
         )
     return by_dtype[dtype]
 
 
-def _ignore(count: int) -> None:
+def _show_no_progress(count: int) -> None:
     pass

@@ -1,4 +1,4 @@
-"""The image side of a model: images decoded and prepared in threads, batches of a token budget, vectors in order."""
+"""The image side of a model: decode and prepare images in threads, run batches, return vectors in order."""
 
 from __future__ import annotations
 
@@ -13,12 +13,17 @@ from embedder.engine.job import Job, fixed_shape
 from embedder.errors import InputError
 from embedder.images.preprocessor import Preprocessor
 
-# More images in a batch would not keep a GPU busier, and each takes megabytes.
+# Larger batches do not use a GPU better, and each image takes megabytes.
 _MAX_BATCH_IMAGES = 64
 
 
 class ImageSide:
-    """A graph of images with what prepares them, loaded. Safe to call from many threads."""
+    """A loaded graph of images and its preprocessor. Safe to call from many threads.
+
+    Example:
+        >>> ImageSide(backend, settings).run([Path("cat.png")], output, job)[0].shape  # doctest: +SKIP
+        (1, 512)
+    """
 
     def __init__(self, backend: Backend, settings: ImageSettings) -> None:
         self._backend = backend
@@ -28,14 +33,23 @@ class ImageSide:
     def run(self, images: list[Any], output: Output, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
         """Return the vectors of `images`, and the reasons why images could not be read.
 
-        A thread decodes a batch and runs it while other threads decode theirs, so that the processor never waits for a
-        decoder. No more images are in memory than threads times a batch: each is dropped from `images` once it is used.
+        Each thread decodes its batch and then runs it, so some threads decode while others run the graph. Each image is
+        removed from `images` when it is used. So at most one batch for each thread is in memory.
+
+        Args:
+            images: sources of images. The list is emptied.
+            output: the output of the graph to return.
+            job: the request.
 
         Returns:
             float32 (images, dimension), with rows of zeros for images that could not be read; and the reasons by row.
+
+        Raises:
+            ArtifactError: the graph fails.
+            DependencyError: Pillow is not installed.
         """
         vectors = np.zeros((len(images), *fixed_shape(output)), np.float32)
-        failures: dict[int, str] = {}
+        reasons: dict[int, str] = {}
         size = self._batch_size(len(images), job.batch_size)
         starts = range(0, len(images), size)
         single = len(starts) == 1
@@ -49,7 +63,7 @@ class ImageSide:
                     pixels.append(self._preprocessor(image))
                     rows.append(row)
                 except InputError as error:
-                    failures[row] = str(error)
+                    reasons[row] = str(error)
             if rows:
                 feeds = {IMAGE_INPUTS[0]: np.stack(pixels)}
                 vectors[rows] = self._backend.run(feeds, single_batch=single)[output.name]
@@ -57,9 +71,9 @@ class ImageSide:
 
         for count in map(run, starts) if single else job.executor.map(run, starts):
             job.advance(count)
-        return vectors, {row: failures[row] for row in sorted(failures)}
+        return vectors, {row: reasons[row] for row in sorted(reasons)}
 
-    def _batch_size(self, images: int, ceiling: int | None) -> int:
+    def _batch_size(self, images: int, largest: int | None) -> int:
         device = self._backend.device
-        size = min(ceiling or _MAX_BATCH_IMAGES, max(1, device.token_budget // self._tokens_per_image))
-        return max(1, min(size, -(-images // device.threads)))  # little work is shared among the threads
+        size = min(largest or _MAX_BATCH_IMAGES, max(1, device.token_budget // self._tokens_per_image))
+        return max(1, min(size, -(-images // device.threads)))  # few images are divided among the threads

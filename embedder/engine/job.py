@@ -1,4 +1,4 @@
-"""What the sides of a model need to know of the request that they work for."""
+"""What the text side and the image side of a model know about a request."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ class Job:
     """One request, as the text side and the image side see it.
 
     Attributes:
-        batch_size: most inputs of a batch; None sets no such limit.
-        prompt_token_count: tokens at the start of each text that the pooling leaves out.
+        batch_size: most inputs of a batch. None sets no such limit.
+        prompt_token_count: number of tokens at the start of each text that the pooling leaves out.
         executor: runs batches side by side.
-        advance: is called with the number of inputs of each batch that is done.
+        advance: called after each batch, with its number of inputs.
+
+    Example:
+        >>> Job(8, 0, Executor(2), print).batch_size
+        8
     """
 
     batch_size: int | None
@@ -31,9 +35,13 @@ def fixed_shape(output: Output) -> tuple[int, ...]:
     """Return the shape of `output` for one input.
 
     Raises:
-        ArtifactError: the shape depends on the input, which this version cannot run.
+        ArtifactError: the shape depends on the input. This version cannot run such an output.
+
+    Example:
+        >>> fixed_shape(Output("embedding", "dense", (384,)))
+        (384,)
     """
     shape = tuple(size for size in output.shape if size is not None)
     if len(shape) < len(output.shape):
-        raise ArtifactError(f"this version cannot run outputs whose length depends on the text ({output.name!r})")
+        raise ArtifactError(f"this version cannot run the output {output.name!r}: its shape depends on the input")
     return shape

@@ -1,4 +1,4 @@
-"""The text side of a model: token ids to batches of a token budget, and outputs in the caller's order."""
+"""The text side of a model: tokenise texts, run batches of a token budget, return outputs in the caller's order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from embedder.inputs import Pair
 
 
 class TextSide:
-    """A graph of texts with its tokenizer, loaded. Safe to call from many threads."""
+    """A loaded graph of texts and its tokenizer. Safe to call from many threads.
+
+    Example:
+        >>> side = TextSide(backend, graph, tokenizer, settings)  # doctest: +SKIP
+        >>> side.run(side.tokenize(["a text"]), output, job).shape  # doctest: +SKIP
+        (1, 384)
+    """
 
     def __init__(self, backend: Backend, graph: Graph, tokenizer: TextTokenizer, settings: TokenizerSettings) -> None:
         self.tokenizer = tokenizer
@@ -26,15 +32,24 @@ class TextSide:
         self._settings = settings
 
     def tokenize(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
-        """Return each text's token ids, int32 (tokens,); with token type ids (2, tokens) if the graph takes them."""
+        """Return the token ids of each text, int32 (tokens,).
+
+        If the graph takes token type ids, they are the second row: int32 (2, tokens).
+
+        Raises:
+            ArtifactError: the tokenizer is damaged.
+        """
         if TOKEN_TYPE_IDS in self._graph.inputs:
             return self.tokenizer.with_type_ids(texts)
         return self.tokenizer(texts)
 
     def run(self, token_ids: Sequence[TokenIds], output: Output, job: Job) -> NDArray[np.float32]:
-        """Return `output` for texts that `tokenize` has prepared, float32 (texts, *output.shape).
+        """Return the values of `output`, float32 (texts, *output.shape), for the result of `tokenize`.
 
-        Many batches run side by side; a single batch has all threads.
+        Many batches run side by side. A single batch uses all threads.
+
+        Raises:
+            ArtifactError: the graph fails, or the shape of `output` depends on the input.
         """
         values = np.empty((len(token_ids), *fixed_shape(output)), np.float32)
         device = self._backend.device
@@ -52,7 +67,7 @@ class TextSide:
         return values
 
     def _feeds(self, token_ids: list[TokenIds], prompt_token_count: int) -> dict[str, NDArray[Any]]:
-        """The graph's inputs for one batch."""
+        """Return the graph's inputs for one batch."""
         typed = TOKEN_TYPE_IDS in self._graph.inputs
         input_ids, attention_mask = pad([ids[0] for ids in token_ids] if typed else token_ids, self._settings.pad_id)
         feeds = dict(zip(GRAPH_INPUTS, (input_ids, attention_mask), strict=True))

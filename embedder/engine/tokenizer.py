@@ -1,4 +1,4 @@
-"""Texts to token ids. The only file that knows the tokenizers library."""
+"""Turn texts into token ids. Only this file knows the tokenizers library."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from embedder.inputs import Pair
 
 TokenIds = NDArray[np.int32]
 
-# A first guess at how many characters the first tokens of a long text cover. `_clip` checks the guess.
+# A first guess at the number of characters of a token. `_clip` checks the guess.
 _CHARACTERS_PER_TOKEN = 16
-# Texts that are tokenised at once: the library holds about 100 bytes for each token.
-_TEXTS_AT_ONCE = 64
-# No added token in use is nearly as long.
+# Most texts in one call of the library, which needs about 100 bytes for each token.
+_MAX_TEXTS_PER_CALL = 64
+# Added tokens of known models are much shorter.
 _MAX_ADDED_TOKEN_CHARACTERS = 256
 
 
 class TextTokenizer:
     """A checkpoint's tokenizer with the model's own limit. Safe to call from many threads.
 
-    Many a `tokenizer.json` has a limit and a padding of its own (all-MiniLM-L6-v2: 128 tokens, and the model's limit is
-    256). Both are replaced.
+    Many `tokenizer.json` files contain a limit and a padding that are not the model's. For example, the limit of
+    all-MiniLM-L6-v2 is 256 tokens, and its file says 128. Both are replaced.
+
+    Example:
+        >>> TextTokenizer(Path("tokenizer.json"), 256)(["hello"])  # doctest: +SKIP
+        [array([ 101, 7592,  102], dtype=int32)]
     """
 
     def __init__(self, path: Path, max_seq_length: int) -> None:
-        """Load the tokenizer at `path`; texts are cut at `max_seq_length` tokens, special tokens included.
+        """Load the tokenizer at `path`. It cuts texts at `max_seq_length` tokens, special tokens included.
 
         Raises:
-            ArtifactError: it is damaged, or its special tokens leave no room for a text.
+            ArtifactError: the file is damaged, or the special tokens leave no room for a text.
         """
         from tokenizers import Tokenizer, __version__
 
@@ -53,29 +57,36 @@ class TextTokenizer:
         self._max_seq_length = max_seq_length
 
     def __call__(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
-        """Return the token ids of each text or pair: with special tokens, cut at the model's limit, not padded.
+        """Return the token ids of each text or pair, int32 (tokens,).
+
+        They include special tokens, are cut at the limit, and are not padded.
 
         Raises:
-            ArtifactError: the tokenizer is damaged in a way that shows only in use, such as a missing [UNK].
+            ArtifactError: the tokenizer has a fault that shows only in use, such as a missing [UNK] token.
         """
         return self._encode(texts, lambda encoding: np.array(encoding.ids, np.int32))
 
     def with_type_ids(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
-        """Return token ids and token type ids of each text or pair, int32 (2, tokens). Raises as a call does."""
+        """Return token ids and token type ids of each text or pair, int32 (2, tokens).
+
+        Raises:
+            ArtifactError: as in a call.
+        """
         return self._encode(texts, lambda encoding: np.array([encoding.ids, encoding.type_ids], np.int32))
 
     def _encode(self, texts: Sequence[str | Pair], convert: Any) -> list[TokenIds]:
         try:
             clipped = [self._clipped(text) for text in texts]
-            parts = (clipped[start : start + _TEXTS_AT_ONCE] for start in range(0, len(clipped), _TEXTS_AT_ONCE))
+            starts = range(0, len(clipped), _MAX_TEXTS_PER_CALL)
+            parts = (clipped[start : start + _MAX_TEXTS_PER_CALL] for start in starts)
             return [convert(encoding) for part in parts for encoding in self._tokenizer.encode_batch_fast(part)]
         except Exception as error:  # as in `__init__`
             raise ArtifactError(f"the model's tokenizer failed: {error or type(error).__name__}") from error
 
     def prompt_token_count(self, prompt: str, special_ids: Collection[int]) -> int:
-        """Return how many tokens at the start of a text are the prompt's, as sentence-transformers counts them.
+        """Return the number of tokens of the prompt at the start of a text, as sentence-transformers counts them.
 
-        These are the tokens of the prompt alone, without a last one that is in `special_ids` (such as [SEP]).
+        The prompt is tokenised alone. Its last token does not count if it is in `special_ids` (such as [SEP]).
         """
         if not prompt:
             return 0
@@ -83,15 +94,15 @@ class TextTokenizer:
         return len(token_ids) - (len(token_ids) > 0 and int(token_ids[-1]) in special_ids)
 
     def _clipped(self, text: str | Pair) -> Any:
-        """What the library takes for the text: a string, or a tuple of two."""
+        """Return the clipped text in the library's form: a string, or a tuple of two strings for a pair."""
         if isinstance(text, Pair):
             return self._clip(text.first), self._clip(text.second)
         return self._clip(text)
 
     def _clip(self, text: str) -> str:
-        """Return the start of `text` that has all tokens up to the limit.
+        """Return a start of `text` that has the same first tokens, up to the limit.
 
-        To tokenise 10 MB for the sake of 256 tokens would take gigabytes.
+        Without this, the library would need gigabytes to tokenise a text of 10 MB.
         """
         end = self._max_seq_length * _CHARACTERS_PER_TOKEN
         while end < len(text):
@@ -103,8 +114,8 @@ class TextTokenizer:
     def _is_settled(self, start: str) -> bool:
         """Return whether nothing that follows `start` can change its first tokens, up to the limit.
 
-        Tokenizers split a text at added tokens, then into words, and then each word into tokens. So what follows can
-        change only the last word, or complete an added token. What stands before that is settled.
+        A tokenizer splits a text at added tokens, then into words, and then each word into tokens. So the text that
+        follows can only change the last word or complete an added token. The tokens before that are settled.
         """
         encoding = self._tokenizer.encode(start)
         words = [word for word in encoding.word_ids if word is not None]

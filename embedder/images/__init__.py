@@ -1,1 +1,1 @@
-"""Images: what counts as one, reading it, and preparing it for a model. The only folder that knows Pillow."""
+"""Recognise images, read them, and prepare them for a model. Only this folder knows Pillow."""

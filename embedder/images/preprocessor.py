@@ -1,4 +1,4 @@
-"""Images to pixel values, as transformers' CLIPImageProcessor makes them."""
+"""Turn images into pixel values, as transformers' CLIPImageProcessor does."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from embedder.images.sources import describe
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# An image of 32 MB. No photograph comes near before it is cropped.
+# An image of 2**23 pixels takes 32 MB. A resized photograph is far smaller, even before the crop.
 _MAX_RESIZED_PIXELS = 2**23
-# Lanczos, the widest filter, reads this many pixels of the smaller image to each side.
+# Radius of Lanczos, the widest filter, in pixels of the smaller image.
 _FILTER_RADIUS_PIXELS = 3
 
 
 class Preprocessor:
     """Prepares images for a model's graph. Safe to call from many threads, also on one Pillow image.
 
-    It takes a path, the bytes of a file, a file object, a data URI, a Pillow image, or an array of uint8: (height,
+    An image is a path, the bytes of a file, a file object, a data URI, a Pillow image, or an array of uint8: (height,
     width) or (height, width, channels) with 1, 3 or 4 channels. A file object is read from its position and not closed.
 
-    - A file is turned upright as its EXIF says, and a Pillow image is taken as it is. transformers does the same.
-    - The first frame of an animation is used.
-    - Colours become RGB as Pillow converts them: alpha is dropped. Greys of more than 8 bits are not scaled, so that
-      values above 255 become white.
+    - A file is turned upright as its EXIF says. A Pillow image is not turned. transformers does the same.
+    - An animation gives its first frame.
+    - Pillow converts colours to RGB and drops alpha. Grey values of more than 8 bits are not scaled: values above 255
+      become white.
 
     Example:
         >>> Preprocessor(model.manifest.images)(Path("cat.png")).shape  # doctest: +SKIP
@@ -40,8 +40,8 @@ class Preprocessor:
 
     def __init__(self, settings: ImageSettings) -> None:
         self._settings = settings
-        # For each channel, the values that 0 to 255 become. The order of the steps and their dtypes are transformers',
-        # so that the numbers are the same.
+        # A table for each channel: the values for the levels 0 to 255. The order of the steps and the dtypes are those
+        # of transformers, so that the numbers are the same.
         rescaled = (np.arange(256) * settings.rescale).astype(np.float32)
         mean, std = np.array(settings.mean, np.float32), np.array(settings.std, np.float32)
         self._values = (rescaled - mean[:, None]) / std[:, None]
@@ -50,21 +50,21 @@ class Preprocessor:
         """Return the pixel values of the image `item`, float32 (3, height, width).
 
         Raises:
-            InputError: it is no image, cannot be read, is damaged, or is too large.
+            InputError: the item is not an image, cannot be read, is damaged, or is too large.
             DependencyError: Pillow is not installed.
         """
         check_pillow()
         name = describe(item)
-        image = self._fitted(read_rgb(item, name), name)
+        image = self._resize_and_crop(read_rgb(item, name), name)
         pixels = np.empty((3, image.height, image.width), np.float32)
         for values, band, out in zip(self._values, image.split(), pixels, strict=True):
             np.take(values, np.asarray(band), out=out, mode="clip")  # other modes write to a copy first
         return pixels
 
-    def _fitted(self, image: Image, name: str) -> Image:
-        """Resize and crop `image`."""
+    def _resize_and_crop(self, image: Image, name: str) -> Image:
+        """Return `image` resized and cropped. A box is (left, top, right, bottom) in pixels of the resized image."""
         size = self._resized_size(*image.size)
-        part = box = (0, 0, *size)
+        part = box = (0, 0, *size)  # the part to make, and the part to return
         if self._settings.crop:
             height, width = self._settings.crop
             left, top = (size[0] - width) // 2, (size[1] - height) // 2
@@ -73,15 +73,17 @@ class Preprocessor:
             if math.prod(size) > _MAX_RESIZED_PIXELS:
                 part = (max(0, box[0]), max(0, box[1]), min(size[0], box[2]), min(size[1], box[3]))
             if (part[2] - part[0]) * (part[3] - part[1]) > _MAX_RESIZED_PIXELS:
-                raise InputError(f"{name} would be resized to {size[0]} x {size[1]} pixels, which is too much: crop it")
+                raise InputError(
+                    f"{name} would be resized to {size[0]} x {size[1]} pixels, which is too large: crop it"
+                )
             image = _resized(image, size, part, self._settings.resample)
         if box == part:
             return image
-        # Pixels outside of the image become black.
+        # Pillow makes pixels outside of the image black.
         return image.crop((box[0] - part[0], box[1] - part[1], box[2] - part[0], box[3] - part[1]))
 
     def _resized_size(self, width: int, height: int) -> tuple[int, int]:
-        """The width and height that an image is resized to."""
+        """Return the width and height of the resized image."""
         match self._settings.resize:
             case (height, width):
                 return width, height
@@ -92,10 +94,10 @@ class Preprocessor:
 
 
 def _resized(image: Image, size: tuple[int, int], part: tuple[int, int, int, int], resample: str) -> Image:
-    """Resize `image` to `size`, and return `part` (left, top, right, bottom) of the result without making the rest.
+    """Return the box `part` of `image` resized to `size`, without making the rest.
 
-    The part may differ by one level from the same part of the whole. Pillow resizes along one axis, rounds, and then
-    along the other one, and the order of the axes depends on the sizes.
+    Pixels may differ by one level from those of the whole resized image. Pillow resizes along one axis, rounds, and
+    resizes along the other axis. The order of the axes depends on the sizes.
     """
     from PIL import Image
 
@@ -107,7 +109,7 @@ def _resized(image: Image, size: tuple[int, int], part: tuple[int, int, int, int
         scale = image.size[axis] / size[axis]
         reach = math.ceil(_FILTER_RADIUS_PIXELS * max(scale, 1)) + 1
         start, end = part[axis] * scale, part[axis + 2] * scale
-        # Pillow computes positions in float32. Far from the origin they would be off by a pixel.
+        # Crop first: Pillow computes positions in float32, and far from the origin they would be off by a pixel.
         low, high = max(0, math.floor(start) - reach), min(image.size[axis], math.ceil(end) + reach)
         spans.append((low, high, start - low, end - low))
     (left, right, x0, x1), (top, bottom, y0, y1) = spans

@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.common.forks import call_after_fork
 from embedder.common.imports import import_optional
 from embedder.errors import InputError
 from embedder.images.sources import BASE64_MARK, DATA_PREFIX, URL_PREFIXES, is_pillow
@@ -20,40 +21,49 @@ from embedder.images.sources import BASE64_MARK, DATA_PREFIX, URL_PREFIXES, is_p
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Pillow's names of the turns that make an image upright, for the EXIF orientations from 2 on.
+# Pillow's names of the turns that make an image upright, for the EXIF orientations 2 to 8.
 _TURNS = ["FLIP_LEFT_RIGHT", "ROTATE_180", "FLIP_TOP_BOTTOM", "TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"]
 _EXIF_ORIENTATION = 0x0112
-# What Pillow's plug-ins look at to tell formats apart.
+# Pillow's plug-ins tell formats apart by the first bytes of a file.
 _PREFIX_BYTES = 16
 
-# Pillow decodes an opened image when it is first used, and two threads must not do that at once. One lock for all would
-# decode them one by one. A lock for each image is not possible, as Pillow's images have no hash.
+# Pillow decodes an opened image when it is first used, and two threads must not decode one image at the same time. One
+# lock for all images would make threads wait for one another. One lock for each image is not possible, as Pillow's
+# images cannot be hashed. So the address of an image selects one of these locks.
 _DECODING_LOCKS: list[threading.Lock] = []
+_DECODING_LOCK_COUNT = 64
 
 
 def _new_locks() -> None:
-    _DECODING_LOCKS[:] = [threading.Lock() for _ in range(64)]
+    _DECODING_LOCKS[:] = [threading.Lock() for _ in range(_DECODING_LOCK_COUNT)]
 
 
 _new_locks()
-if hasattr(os, "register_at_fork"):  # a thread of the parent may have held one during the fork
-    os.register_at_fork(after_in_child=_new_locks)
+call_after_fork(_new_locks)  # a thread of the parent may have held one during the fork
 
 
 def check_pillow() -> None:
-    """Raise DependencyError unless Pillow is installed."""
-    import_optional("PIL.Image", needed_for="Reading images", install="Pillow (what the extra embedder[image] brings)")
+    """Raise DependencyError unless Pillow is installed.
+
+    Example:
+        >>> check_pillow()  # doctest: +SKIP
+    """
+    import_optional("PIL.Image", needed_for="Reading images", install="Pillow (in the extra embedder[image])")
 
 
 def read_rgb(item: Any, name: str) -> Image:
-    """Return the image `item`: decoded, upright, in RGB.
+    """Read the image `item`: decode it, turn it upright, convert it to RGB.
 
     Args:
-        item: what `embedder.images.sources.is_image` takes for an image.
-        name: what messages call it.
+        item: an image, as `embedder.images.sources.is_image` defines it.
+        name: name of the image in messages.
 
     Raises:
-        InputError: it cannot be read, is damaged, or has too many pixels.
+        InputError: the image cannot be read, is damaged, or has too many pixels.
+
+    Example:
+        >>> read_rgb(Path("cat.png"), "cat.png").mode  # doctest: +SKIP
+        'RGB'
     """
     try:
         if isinstance(item, np.ndarray):
@@ -111,8 +121,8 @@ def _source(item: Any, name: str) -> IO[bytes]:
 def _opened(file: IO[bytes], name: str) -> Image:
     """Open the image in `file` as PIL.Image.open does, without decoding it.
 
-    PIL.Image.open itself warns of images half as large as those that it refuses, and Python cannot turn off a warning
-    for one thread alone.
+    PIL.Image.open is not used because it also warns of large images that it accepts. Python cannot turn off a warning
+    in one thread alone.
     """
     from PIL import Image
 
@@ -120,11 +130,12 @@ def _opened(file: IO[bytes], name: str) -> Image:
     if not prefix:
         raise InputError(f"{name} is empty")
     damage = ""
-    for prepare in (Image.preinit, Image.init):  # loads the usual formats, then all
+    for prepare in (Image.preinit, Image.init):  # load the plug-ins of the usual formats, then all plug-ins
         prepare()
         for kind, (read, accepts) in list(Image.OPEN.items()):
             accepted = accepts is None or accepts(prefix)
-            # A string says which library is missing. EPS is a program, and Pillow would let Ghostscript run it.
+            # `accepted` is a string if a library is missing; it says which one. An EPS file is a program: Pillow would
+            # run it with Ghostscript.
             if not accepted or isinstance(accepted, str) or kind == "EPS":
                 continue
             try:
@@ -151,7 +162,7 @@ def _upright(image: Image) -> Image:
 
     try:
         turn = _TURNS[range(2, 9).index(image.getexif()[_EXIF_ORIENTATION])]
-    except Exception:  # there is no EXIF, or it is damaged; the picture may be whole
+    except Exception:  # there is no EXIF, or it is damaged; the pixels may still be right
         return image
     return image.transpose(Image.Transpose[turn])
 
@@ -162,7 +173,7 @@ def _decoded(image: Any) -> Any:
         try:
             image.load()
         except BaseException:
-            if undecoded:  # without it, Pillow would take the decoded part for the whole image next time
+            if undecoded:  # otherwise Pillow takes the decoded part for the whole image next time
                 image.tile = undecoded
             raise
     return image
@@ -171,7 +182,7 @@ def _decoded(image: Any) -> Any:
 def _as_rgb(image: Image) -> Image:
     if image.mode == "RGB":
         return image
-    if "transparency" in image.info:  # Pillow may warn that the conversion drops it
+    if "transparency" in image.info:  # without this, Pillow may warn that the conversion drops it
         image = image.copy()
         del image.info["transparency"]
     return (image.convert("LA") if image.mode == "La" else image).convert("RGB")

@@ -1,4 +1,4 @@
-"""CLIP: every layout of a checkpoint to one artifact with two graphs, each as sentence-transformers computes it."""
+"""CLIP: each layout of a checkpoint becomes an artifact with two graphs, with sentence-transformers' vectors."""
 
 import json
 
@@ -49,7 +49,7 @@ def sessions_of(bodies, directory):
 
 
 def assert_same(sessions, model, seed=0):
-    """Both graphs beside transformers' features, on tokens in rows of several lengths, and on pixels."""
+    """Compare both graphs with transformers' features, on rows of tokens of several lengths and on pixels."""
     generator, config = np.random.default_rng(seed), model.config
     end = config.text_config.eos_token_id
     for rows, tokens in ((1, 2), (3, 9), (2, config.text_config.max_position_embeddings)):

@@ -1,4 +1,4 @@
-"""Every family of text models, small: exported by the pipeline, and compared with sentence-transformers."""
+"""Every family of text models, in small: the pipeline's vectors are those of sentence-transformers."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The export of checkpoints from a model hub, which a local server stands in for."""
+"""The export of checkpoints from a model hub. A local server takes the hub's place."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from tests.hub_server import COMMIT, serve
 @pytest.fixture
 def export(tmp_path):
     def run(hub, model, *, check=True):
-        """Export by the command line, as an installed program, and load the result; without `check`, what it said."""
+        """Export by the installed command and load the result. Without `check`, return what it wrote to stderr."""
         environment = dict(os.environ, HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "hf"))
         output = tmp_path / "artifact"
         command = [sys.executable, "-m", "embedder_export", model, "--output", output]
@@ -62,7 +62,7 @@ def test_weights_in_torchs_format_are_fetched_where_there_are_no_others(tmp_path
 
 
 def test_prompt_that_sentence_transformers_leaves_out_by_the_models_name(tmp_path, export):
-    """The files of INSTRUCTOR's repositories do not say that the prompt is not pooled; sentence-transformers knows."""
+    """No file of INSTRUCTOR's repositories says that the prompt is not pooled. sentence-transformers knows the name."""
     from sentence_transformers import SentenceTransformer
 
     checkpoint = families.seeded(families.instructor, tmp_path / "served/instructor")

@@ -71,7 +71,7 @@ LEFT = RIGHT[:, ::-1].copy()
 POOLING_MODES = tuple(POOLINGS)
 
 
-# Not by position and padded on the left: they count from the padding's start, which is not what the text has alone.
+# Not weightedmean with padding on the left: sentence-transformers then counts positions from the padding's start.
 @pytest.mark.parametrize(
     ("mode", "mask"),
     [(mode, RIGHT) for mode in POOLING_MODES] + [(mode, LEFT) for mode in POOLING_MODES if mode != "weightedmean"],

@@ -21,7 +21,7 @@ from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeEr
 from embedder_export.families.settings import ACTIVATION_NAMES, DERIVED
 from embedder_export.families.table import FAMILIES as EXPORTED
 from embedder_export.graph.files import save_graph
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -91,7 +91,7 @@ VARIATIONS = [
 
 
 def write_model(family: str, directory, **changes) -> PreTrainedModel:
-    """A random model in the directory of a checkpoint, of which the tokenizer does not matter here."""
+    """Write a random model into the directory of a checkpoint. Its tokenizer does not matter here."""
     model_class, config_class, sizes = FAMILIES[family]
     torch.manual_seed(0)
     model = model_class(config_class(attn_implementation="eager", **(sizes | changes)))
@@ -113,7 +113,7 @@ def native_session(checkpoint, directory):
 
 
 def batches(pad: int):
-    """Token ids and masks: a batch of several lengths, with the padding's id inside of a text, and one text alone."""
+    """Yield ids and masks: a batch of several lengths, with the padding's id inside a text; and single texts."""
     generator = np.random.default_rng(0)
     for rows, length in ((4, 20), (1, 1), (1, LENGTH)):
         ids = generator.integers(0, ROWS, (rows, length))
@@ -122,7 +122,7 @@ def batches(pad: int):
 
 
 def assert_same(session, expected, pad: int):
-    """`expected`: another session, or a model of transformers."""
+    """Compare with `expected`, another session or a model of transformers."""
     for ids, mask in batches(pad):
         feed = {"input_ids": ids, "attention_mask": mask}
         (ours,) = session.run(None, feed)
@@ -156,13 +156,13 @@ def test_same_token_vectors_as_optimums_graph(tmp_path, family):
 
 
 def test_fewer_nodes_and_no_copies_of_weights(tmp_path):
-    """ALBERT's layers share theirs, and so do they in the file."""
+    """ALBERT's layers share their weights, also in the file."""
     write_model("albert", tmp_path / "checkpoint", num_hidden_layers=8)
     body = build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
     _, model = next(iter(body.forms))
     assert len(model.graph) < 8 * 25
     save_graph(model, tmp_path / "graph")
-    # Small tensors lie by pages.
+    # Each small tensor fills a page.
     assert (tmp_path / "graph/model.onnx.data").stat().st_size < 20 * 4096
 
 
@@ -181,7 +181,7 @@ def test_weights_in_parts(tmp_path, safe):
     model.save_pretrained(tmp_path / "checkpoint", max_shard_size="20KB", safe_serialization=safe)
     assert len(list((tmp_path / "checkpoint").glob("*-of-*"))) > 1
     assert_same(native_session(tmp_path / "checkpoint", tmp_path / "graph"), model, 0)
-    # transformers makes up what is in a file, but not in the index.
+    # transformers fills weights that the index lacks with random numbers, even if a file has them.
     (index,) = (tmp_path / "checkpoint").glob("*.index.json")
     names = json.loads(index.read_text())["weight_map"]
     del names["encoder.final_layer_norm.weight"]
@@ -241,7 +241,7 @@ PARTS = [
 
 @pytest.mark.parametrize(("family", "model_class", "name"), PARTS)
 def test_weights_with_and_without_the_prefix(tmp_path, family, model_class, name):
-    """Versions of transformers differ in which of two they take, unless it is of a part that is not used."""
+    """Of two weights of one name, versions of transformers take different ones. Unused parts do not count."""
     prefix = EXPORTED[family].prefix
     write_checkpoint(tmp_path / "checkpoint")
     model = model_class(FAMILIES[family][1](**SIZES)).eval()
@@ -345,7 +345,7 @@ def test_defaults_are_those_of_transformers(family):
             assert field.default == getattr(config, field.name), field.name
 
 
-# What transformers' configurations know beyond what the builders read, and why it changes no token vector.
+# Settings of transformers that the builders do not read, and why they change no token vector.
 TRAINING = {
     "attention_dropout", "attention_probs_dropout_prob", "dropout", "dropout_rate", "hidden_dropout_prob",
     "initializer_factor", "initializer_range", "qa_dropout", "seq_classif_dropout", "classifier_dropout",
@@ -359,23 +359,30 @@ OTHER_HEADS_AND_DECODERS = {
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_setting_that_a_model_reads_is_honoured_or_inert(family):
-    """A new one in a newer transformers has to be looked at."""
+    """This fails if a newer transformers has a new setting. Somebody then has to look at it."""
     own = FAMILIES[family][1]().to_diff_dict().keys() | FAMILIES[family][1]().to_dict().keys()
     general = BertConfig.__base__().to_dict().keys()
-    # What a padding's id changes is a row of the table of words in training, but for RoBERTa's positions.
+    # The padding's id acts in training alone, except in RoBERTa, which counts positions from it.
     inert = TRAINING | OTHER_HEADS_AND_DECODERS | {"model_type", "pad_token_id"}
     assert own - general - inert - {field.name for field in fields(EXPORTED[family].settings)} == set()
 
 
 @given(st.integers(4, 80), st.integers(1, 400))
+@example(34, 335)
 def test_buckets_are_those_of_transformers(buckets, beyond):
     max_distance = buckets // 4 + beyond
     distances = np.arange(-2 * max_distance - 5, 2 * max_distance + 6)
     options = {"bidirectional": True, "num_buckets": buckets, "max_distance": max_distance}
     theirs = T5Attention._relative_position_bucket(torch.from_numpy(distances), **options).numpy()
-    assert (bucket(distances, buckets, max_distance) == theirs).all()
+    # At the exact limit of two buckets the last bit of a logarithm decides, which torch and NumPy compute differently.
+    exact = buckets // 4
+    steps = np.log(np.maximum(np.abs(distances), exact) / exact) / np.log(max_distance / exact)
+    steps *= buckets // 2 - exact
+    clear = (np.abs(steps - np.rint(steps)) > 1e-5) | (np.abs(distances) <= exact)
+    assert (bucket(distances, buckets, max_distance) == theirs)[clear].all()
     # The graph's table ends at `max_distance`.
-    assert (theirs == bucket(np.clip(distances, -max_distance, max_distance), buckets, max_distance)).all()
+    clipped = bucket(np.clip(distances, -max_distance, max_distance), buckets, max_distance)
+    assert (theirs == clipped)[clear].all()
 
 
 def test_buckets_of_mpnet():
@@ -386,7 +393,7 @@ def test_buckets_of_mpnet():
 
 @pytest.fixture
 def relative_key_bert(tmp_path):
-    """A checkpoint that no builder honours, and optimum does."""
+    """A checkpoint that optimum can convert and no builder can."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     edit_json(checkpoint / "config.json", position_embedding_type="relative_key")
     change_weights(checkpoint, lambda weights: weights | {
@@ -444,7 +451,7 @@ def test_weights_with_another_name(tmp_path):
 
 
 def test_longer_than_the_table_of_positions(tmp_path):
-    """The runtime cuts a text before; a graph that is asked all the same fails."""
+    """The runtime truncates texts first. A graph that is given more tokens fails."""
     for family in ("bert", "roberta", "mpnet", "albert"):
         write_model(family, tmp_path / family)
         session = native_session(tmp_path / family, tmp_path / f"{family}-graph")
@@ -454,7 +461,7 @@ def test_longer_than_the_table_of_positions(tmp_path):
 
 
 def test_graph_is_valid(tmp_path):
-    """By onnx's own checker, but for onnxruntime's operators, which it does not know."""
+    """onnx's checker accepts it. The checker ignores onnxruntime's own operators."""
     write_model("t5", tmp_path / "checkpoint")
     body = build_bodies(read_checkpoint(str(tmp_path / "checkpoint")))["text"]
     _, model = next(iter(body.forms))

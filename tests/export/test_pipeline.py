@@ -1,4 +1,4 @@
-"""The export from end to end, on small random checkpoints: the vectors are those of sentence-transformers."""
+"""The export from end to end: vectors of small random checkpoints are those of sentence-transformers."""
 
 import shutil
 from pathlib import Path
@@ -38,7 +38,7 @@ PROMPTS = {"query": "find: ", "passage": ""}
 
 
 def export(model, output, **options):
-    """In fp32 alone, for int8 takes seconds and has tests of its own."""
+    """Export in fp32 alone. int8 takes seconds and has its own tests."""
     return pipeline.export(
         read_checkpoint(str(model)), output, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",), **options)
     )
@@ -247,14 +247,14 @@ def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_pa
     ],
 )
 def test_limit(tmp_path, limit, changes, expected):
-    """The checkpoint's own before the tokenizer's; never more than the 64 positions that there are."""
+    """The checkpoint's limit counts before the tokenizer's. Neither exceeds the 64 positions of the model."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", transformer={"max_seq_length": limit})
     edit_json(checkpoint / "tokenizer_config.json", **changes)
     assert export(checkpoint, tmp_path / "artifact").tokenizer.max_seq_length == expected
 
 
 def test_repository_of_transformers_alone(tmp_path):
-    """No modules.json: mean pooling, and what only sentence-transformers' own files say does not hold."""
+    """Without modules.json, tokens are pooled by their mean, and sentence-transformers' other files do not count."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"prompts": {"query": "find: "}})
     (checkpoint / "modules.json").unlink()
     manifest = export(checkpoint, tmp_path / "artifact")
@@ -277,7 +277,7 @@ def test_truncated_dimensions(tmp_path):
 
 
 def test_left_padding(tmp_path):
-    """Of a BERT padded on the left sentence-transformers' vectors depend on the batch: the ones alone are ours."""
+    """sentence-transformers' vectors depend on the batch here. Ours are those of each text alone."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     edit_json(checkpoint / "tokenizer_config.json", padding_side="left")
     export(checkpoint, tmp_path / "artifact")
@@ -342,7 +342,7 @@ def test_form_that_the_fusions_do_not_know(checkpoint, tmp_path, monkeypatch):
 
 
 def test_no_limit_anywhere(tmp_path):
-    """A T5 counts no positions, so that sentence-transformers takes texts of any length; here there is an end."""
+    """A T5 has no positions, so sentence-transformers takes texts of any length. Here there is a limit."""
     checkpoint = families.seeded(families.instructor, tmp_path / "t5")
     write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": None})
     edit_json(checkpoint / "tokenizer_config.json", model_max_length=None)

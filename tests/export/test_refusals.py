@@ -19,7 +19,7 @@ from tests.tiny import tiny_body
 
 
 def export(model, output, **options):
-    """In fp32 alone, for int8 takes seconds and has tests of its own."""
+    """Export in fp32 alone. int8 takes seconds and has its own tests."""
     return pipeline.export(
         read_checkpoint(str(model)), output, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",), **options)
     )

@@ -48,7 +48,7 @@ def test_a_graph_without_large_weights_has_an_empty_file_of_them(tmp_path):
 
 
 def test_constants_of_nodes_come_back_into_the_graph(tmp_path, monkeypatch):
-    """Where optimum writes a graph past 2 GB it puts those into files as well."""
+    """In graphs past 2 GB, optimum moves constants of nodes into files too."""
 
     def trace(model, onnx_config, path):
         body = ir.to_proto(tiny_body())
@@ -75,7 +75,7 @@ def test_weights_that_end_too_soon(tmp_path):
 
 
 def form(directory, scale=1.0, extra_nodes=0):
-    """The tiny graph, with its table scaled, and some nodes that do nothing."""
+    """Write the tiny graph with a scaled table and some nodes that do nothing."""
     model = tiny_body(TABLE * np.float32(scale))
     add_head(model.graph, (Pooling(("mean",), True),), DIMENSION)
     op = Operators(model.graph, "nothing")

@@ -1,4 +1,4 @@
-"""What an export is compared with, and what it says where there is nothing to compare with."""
+"""The reference that an export is compared with, and the message if there is none."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def _without_sentence_transformers(monkeypatch):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """One with a graph of its own, as sentence-transformers' repositories have it: with token types."""
+    """A checkpoint with a graph of its own that takes token types, as sentence-transformers' repositories have it."""
     directory = write_checkpoint(tmp_path / "checkpoint")
     write_own_graph(directory)
     return directory
@@ -169,7 +169,7 @@ def change_weights(checkpoint, name, value):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("converter", ["native", "optimum"])
 def test_weights_that_are_not_finite(tmp_path, capsys, value, converter):
-    """With int8 too, which is made before the vectors are compared."""
+    """int8 is made before the vectors are compared, and must not be blamed."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     change_weights(checkpoint, "encoder.layer.1.output.dense.bias", value)
     options = ["--output", str(tmp_path / "artifact"), "--dtypes", "fp32,int8", "--converter", converter]
@@ -239,7 +239,7 @@ def test_sentence_transformers_that_is_broken_is_not_passed_over(tmp_path, monke
     ],
 )
 def test_sentence_transformers_that_is_too_old_is_passed_over(checkpoint, tmp_path, file, changes, reason):
-    """Newer versions name the modules otherwise: this one knows no such module."""
+    """Newer versions give modules other names, which this version does not know."""
     modules = json.loads((checkpoint / "modules.json").read_text(encoding="utf-8"))
     modules[2]["type"] = "sentence_transformers.base.modules.newer.Normalize"
     write_json(checkpoint / "modules.json", modules)

@@ -154,7 +154,7 @@ def test_wrong_input(adapter):
 
 def test_what_the_libraries_refuse():
     index = FaissIndex(4, factory="IVF100,Flat")
-    with pytest.raises(InputError, match="faiss cannot train the index on 4 vectors: .*Number of training points"):
+    with pytest.raises(InputError, match=r"faiss cannot train the index on 4 vectors: .*Number of training points"):
         index.add(np.eye(4), range(4))
     assert len(index) == 0
     with pytest.raises(InputError, match="dtype should be one of f32, f16, bf16, i8, not 'int8'"):

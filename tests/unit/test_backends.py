@@ -1,4 +1,4 @@
-"""Devices and backends: which one runs, with which graph, and in how many threads."""
+"""Devices and backends: which device runs, which graph, and how many threads."""
 
 import multiprocessing
 import sys
@@ -24,13 +24,13 @@ TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
 
 @pytest.fixture
 def enough_work(monkeypatch):
-    """As if the tiny model were so large that each of its calls is worth all threads."""
+    """Treat the tiny model as a large one: each call has enough work for all threads."""
     monkeypatch.setattr(cpu, "_MIN_SHARED_WORK", 0)
 
 
 @pytest.fixture
 def gpu_build_without_gpu(monkeypatch):
-    """As onnxruntime-gpu on a machine without a GPU: it offers CUDA, then goes on with the CPU."""
+    """Imitate onnxruntime-gpu on a machine without a GPU: it offers CUDA, but then uses the CPU."""
     start = onnxruntime.InferenceSession
     names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
@@ -43,7 +43,7 @@ def gpu_build_without_gpu(monkeypatch):
 
 @pytest.fixture
 def opened(monkeypatch):
-    """The threads of a call in each session of onnxruntime, in the order in which they are opened."""
+    """A list with the threads of a call for each opened session of onnxruntime, in the order of opening."""
     threads = []
     start = onnxruntime.InferenceSession
 
@@ -143,7 +143,7 @@ class AbacusDevice:
 
 @dataclass(frozen=True)
 class AbacusBackend:
-    """Gives each text the number of its tokens in all dimensions."""
+    """A backend that gives each text a vector. All its numbers are the number of tokens."""
 
     device: AbacusDevice
     dtype: str = "fp32"
@@ -190,7 +190,7 @@ def test_a_third_device_that_does_not_work(tiny, monkeypatch):
         Embedder(tiny, provider="abacus")
 
 
-def test_an_own_backend_runs_the_graph(tiny):
+def test_a_backend_of_the_caller_runs_the_graph(tiny):
     backend = AbacusBackend(AbacusDevice())
     model = Embedder(tiny, backend=backend)
     assert "provider='abacus'" in repr(model)
@@ -209,7 +209,7 @@ def test_graph_that_fails_on_an_input_is_named_with_its_shapes(tiny):
         open_cpu(tiny).run(feeds)
 
 
-def test_a_single_batch_has_all_threads_and_many_batches_one_each(tiny, enough_work, opened):
+def test_a_single_batch_uses_all_threads_and_many_batches_one_each(tiny, enough_work, opened):
     backend = open_cpu(tiny, threads=3)
     assert opened == [3]
     backend.run(feeds_of("cat"), single_batch=True)
@@ -219,7 +219,7 @@ def test_a_single_batch_has_all_threads_and_many_batches_one_each(tiny, enough_w
     assert opened == [3, 1]
 
 
-def test_a_session_that_has_done_nothing_is_dropped(tiny, enough_work, opened):
+def test_a_session_that_was_never_used_is_dropped(tiny, enough_work, opened):
     backend = open_cpu(tiny, threads=2)
     backend.run(feeds_of("cat"))
     assert opened == [2, 1]
@@ -238,8 +238,8 @@ def test_little_work_takes_one_thread(tiny, monkeypatch, opened):
     assert opened == [1, 4]
 
 
-def test_a_single_batch_beside_another_takes_its_callers_thread_alone(tiny, enough_work, monkeypatch):
-    """Two callers who share the threads of one session are the slowest of all."""
+def test_a_single_batch_beside_another_call_uses_one_thread(tiny, enough_work, monkeypatch):
+    """Two callers that share the threads of one session would be slowest."""
     backend = open_cpu(tiny, threads=2)
     taken, run = [], sessions.run_session
 
@@ -286,7 +286,7 @@ def test_a_long_text_does_not_leave_its_memory_behind(tiny, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork there")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_works_after_a_fork(tiny, enough_work):
-    """Threads stay in the parent. What waited for them would wait for ever."""
+    """Threads exist only in the parent. A session that waits for them would wait for ever."""
     model = Embedder(tiny, threads=2)
     wanted = model.encode("cat"), model.encode(TEXTS)
     context = multiprocessing.get_context("fork")
@@ -300,3 +300,46 @@ def test_works_after_a_fork(tiny, enough_work):
     assert child.exitcode == 0
     np.testing.assert_array_equal(one, wanted[0])
     np.testing.assert_allclose(many, wanted[1], atol=1e-6)
+
+
+def test_the_caller_that_waits_longest_for_a_thread_is_served_first():
+    """Otherwise a single text would wait until bulk work ends, because bulk work asks for a thread again and again."""
+    slots, served = cpu.ThreadSlots(2), []
+    assert slots.acquire(2) == 2
+
+    def call(number):
+        assert slots.acquire(2) == 1
+        served.append(number)
+        slots.release(1)
+
+    callers = [threading.Thread(target=call, args=(number,)) for number in range(5)]
+    for number, caller in enumerate(callers):
+        caller.start()
+        while len(slots._waiting) <= number:
+            pass
+    slots.release(1)
+    assert slots.acquire(2) == 1  # after those that waited
+    assert served == [0, 1, 2, 3, 4]
+    for caller in callers:
+        caller.join(60)
+    slots.release(2)
+    assert slots.acquire(2) == 2
+
+
+def test_a_single_text_is_served_while_bulk_runs(tiny, monkeypatch):
+    monkeypatch.setattr(cpu, "_TOKEN_BUDGET", 8)
+    model, run, batches = Embedder(tiny, provider="cpu", threads=1), cpu.run_session, []
+    started = threading.Event()
+
+    def note(session, feeds, *rest):
+        batches.append(len(feeds["input_ids"]))
+        started.set()
+        return run(session, feeds, *rest)
+
+    monkeypatch.setattr(cpu, "run_session", note)
+    with ThreadPoolExecutor(1) as callers:
+        bulk = callers.submit(model.encode, TEXTS * 10)
+        assert started.wait(60)
+        model.encode("cat")
+        assert not bulk.done()
+        assert bulk.result(60).shape == (4000, 8)

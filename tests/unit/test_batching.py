@@ -1,4 +1,4 @@
-"""How inputs are cut into windows and batches, and padded."""
+"""Cut inputs into windows and batches, and pad token ids."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""How many cores may be used, on systems that are made up in files."""
+"""Count the usable cores, on systems that are imitated by files."""
 
 import os
 
@@ -9,7 +9,7 @@ from embedder.common import cores
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
-    """A machine of 8 cores with 16 hardware threads. Returns a function that writes files of its control groups."""
+    """A machine of 8 cores with 16 hardware threads: a function that writes the files of its control groups."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
     monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(cores, "_MEMBERSHIP", tmp_path / "membership")

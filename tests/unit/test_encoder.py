@@ -1,3 +1,5 @@
+"""`Embedder` on texts: the vectors of the formula, prompts, options, streams and precisions."""
+
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, islice
@@ -27,7 +29,7 @@ def test_vectors_are_those_of_the_formula_in_the_callers_order(model):
     np.testing.assert_allclose(vectors, [expected(ids_of(text)) for text in TEXTS], atol=1e-6)
 
 
-def test_one_string_none_and_other_iterables(model):
+def test_one_string_no_string_and_other_iterables(model):
     assert model.encode("cat").shape == (DIMENSION,)
     assert model.encode([]).shape == (0, DIMENSION)
     assert model.encode([], truncate_dim=3).shape == (0, 3)
@@ -95,7 +97,7 @@ def test_prompts(make_artifact):
 @pytest.mark.parametrize("texts", [["cat"], ["the cat sat on the mat", "", "a"], ["long " * 100, "dogs !"]])
 def test_prompt_left_out_of_the_pooling(make_artifact, texts):
     model = Embedder(make_artifact(include_prompt=False, prompts={"query": "query : "}, default_prompt_name="query"))
-    # [CLS] query : are left out; the [SEP] of the prompt alone is not there in the text.
+    # [CLS] query : are left out. The prompt alone would end with [SEP]; in the text there is no [SEP] at that place.
     pooled = [expected(ids_of("query : " + text)[3:]) for text in texts]
     np.testing.assert_allclose(model.encode(texts), pooled, atol=1e-6)
     np.testing.assert_allclose(model.encode(texts, prompt="query : "), pooled, atol=1e-6)
@@ -104,17 +106,17 @@ def test_prompt_left_out_of_the_pooling(make_artifact, texts):
 
 def test_prompt_that_leaves_nothing_to_pool(make_artifact):
     model = Embedder(make_artifact(include_prompt=False))
-    # Of the text only the final [SEP] is left.
+    # The pooling has only the final [SEP].
     np.testing.assert_allclose(model.encode("cat", prompt="long " * 100), expected(ids_of("")[-1:]), atol=1e-6)
 
 
 def test_document_prompt(make_artifact):
-    # sentence-transformers would go on to passage and corpus, but always has a document, if an empty one.
+    # sentence-transformers falls back to passage and corpus, but it always has a document prompt, which may be empty.
     model = Embedder(make_artifact(prompts={"document": "a ", "passage": "b ", "corpus": "c "}))
     np.testing.assert_allclose(model.encode_document("cat"), expected(ids_of("a cat")), atol=1e-6)
 
 
-def test_options(model):
+def test_truncate_dim_and_normalize_embeddings(model):
     whole = model.encode(TEXTS)
     np.testing.assert_array_equal(model.encode(TEXTS, truncate_dim=3), whole[:, :3])
     short = model.encode(TEXTS, truncate_dim=3, normalize_embeddings=True)
@@ -122,7 +124,7 @@ def test_options(model):
     np.testing.assert_allclose(short, whole[:, :3] / np.linalg.norm(whole[:, :3], axis=1, keepdims=True), atol=1e-6)
 
 
-def test_normalize_embeddings_of_a_model_that_does_not(make_artifact):
+def test_normalize_embeddings_of_a_model_that_does_not_normalize(make_artifact):
     model = Embedder(make_artifact(normalize=False))
     np.testing.assert_allclose(model.encode("cat"), expected(ids_of("cat"), normalize=False), atol=1e-6)
     np.testing.assert_allclose(model.encode("cat", normalize_embeddings=True), expected(ids_of("cat")), atol=1e-6)
@@ -163,11 +165,11 @@ def test_encode_iter_is_encode_in_pieces(model):
 
 
 def test_encode_iter_refuses_one_string(model):
-    with pytest.raises(InputError, match=r"encode_iter takes many inputs\. For one call encode"):
+    with pytest.raises(InputError, match=r"encode_iter takes many inputs\. For one input, call encode"):
         model.encode_iter("cat")
 
 
-def test_encode_iter_gives_what_came_before_a_bad_text(model):
+def test_encode_iter_yields_the_vectors_before_a_bad_text(model):
     stream = model.encode_iter(["a"] * 1024 + [None])
     assert next(stream).shape == (1024, DIMENSION)
     with pytest.raises(InputError, match=r"texts\[1024\]"):
@@ -201,7 +203,7 @@ def test_properties_and_repr(model):
     assert repr(model) == "Embedder('tiny', dimension=8, max_seq_length=16, dtype='fp32', provider='cpu')"
 
 
-def test_tokenize_gives_what_the_graph_is_given(model):
+def test_tokenize_gives_the_inputs_of_the_graph(model):
     features = model.tokenize(["cat", "the cat sat"])
     assert features["input_ids"].tolist() == [[*ids_of("cat"), 0, 0], ids_of("the cat sat")]
     assert features["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
@@ -259,7 +261,7 @@ def test_precision_of_one_text_and_of_a_stream(model, precision):
 
 @pytest.mark.parametrize("precision", ["int8", "uint8"])
 def test_a_precision_with_ranges_needs_several_texts(model, precision):
-    """One vector has no ranges; sentence-transformers refuses it as well."""
+    """One vector has no ranges. sentence-transformers refuses it too."""
     message = f"precision '{precision}' needs the ranges of several vectors, and there is one"
     for call in (model.encode, model.encode_query, model.encode_document, model.encode_readable):
         for texts in ("cat", ["cat"], iter(["cat"])):
@@ -284,7 +286,9 @@ def test_dimension_follows_truncate_dim(tiny, model):
     np.testing.assert_array_equal(next(short.encode_iter(TEXTS)), whole[:, :3])
     assert short.encode([]).shape == (0, 3)
     np.testing.assert_array_equal(short.encode(TEXTS, truncate_dim=2), whole[:, :2])
-    np.testing.assert_array_equal(short.encode(TEXTS, truncate_dim=5), whole[:, :5])  # a call's own value counts
+    np.testing.assert_array_equal(
+        short.encode(TEXTS, truncate_dim=5), whole[:, :5]
+    )  # the value of the call takes precedence
     assert short.similarity(short.encode(TEXTS), short.encode("cat")).shape == (len(TEXTS), 1)
 
 

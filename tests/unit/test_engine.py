@@ -1,4 +1,4 @@
-"""Which of an artifact's graphs runs, in which threads; and streams that end early."""
+"""The engine: the choice of the graph, its threads, streams that end early, and other tasks."""
 
 import gc
 import re
@@ -41,7 +41,7 @@ def both(tiny):
 
 
 class WatchedBackend:
-    """Gives each text the number of its tokens in all dimensions. Calls `watch` in each run."""
+    """A backend that gives each text its number of tokens in all dimensions. Each run calls `watch`."""
 
     def __init__(self, threads=2, watch=lambda single_batch: None):
         self.device = CpuDevice(threads)
@@ -66,7 +66,7 @@ def test_graph_is_chosen_and_shown(both, wanted, expected, monkeypatch):
     np.testing.assert_allclose(model.encode("cat"), sign * embedder.Embedder(both).encode("cat"), atol=1e-6)
 
 
-def test_auto_is_fp32_on_an_old_cpu_and_where_there_is_no_other(both, make_artifact, monkeypatch):
+def test_auto_is_fp32_on_an_old_cpu_and_if_there_is_no_other_graph(both, make_artifact, monkeypatch):
     monkeypatch.setattr(cpu, "has_fast_integers", lambda: False)
     assert dtype_of(embedder.Embedder(both, provider="cpu", dtype="auto")) == "fp32"
     monkeypatch.setattr(cpu, "has_fast_integers", lambda: True)
@@ -87,7 +87,7 @@ def test_unknown_dtype_is_named(both, wanted):
         embedder.Embedder(both, dtype=wanted)
 
 
-def test_one_line_takes_dtype_and_threads_too(both):
+def test_embedder_encode_takes_dtype_and_threads(both):
     np.testing.assert_allclose(
         embedder.encode("cat", model=both, dtype="int8", threads=1), -embedder.encode("cat", model=both), atol=1e-6
     )
@@ -100,8 +100,8 @@ def test_command_line_takes_dtype_and_threads(both, capsys):
     assert cli.main(["info", str(both)]) == 0
     out = capsys.readouterr().out
     assert "timed at export: fp32 2.0 ms, int8 1.0 ms" in out
-    assert re.search(r"^auto +(int8|fp32), on a CPU like this one$", out, re.MULTILINE)
-    assert "cosine to fp32 0.9980 on average, 0.9900 at the least, over 3 sentences" in out
+    assert re.search(r"^auto +(int8|fp32) on this CPU$", out, re.MULTILINE)
+    assert "cosine to fp32: mean 0.9980, smallest 0.9900, over 3 sentences" in out
 
 
 @pytest.mark.parametrize("threads", [0, -1, 1.5, "2", True])
@@ -117,7 +117,7 @@ def test_same_vectors_by_any_number_of_threads(tiny, threads):
     np.testing.assert_allclose(model.encode(TEXTS), [alone[text] for text in TEXTS], atol=1e-6)
 
 
-def test_many_batches_take_a_thread_each_and_one_runs_in_the_callers(tiny):
+def test_many_batches_run_in_threads_and_a_single_one_in_the_callers_thread(tiny):
     calls = []
     backend = WatchedBackend(3, lambda single: calls.append((single, threading.current_thread().name)))
     model = embedder.Embedder(tiny, backend=backend)
@@ -142,7 +142,7 @@ def test_an_error_in_a_thread_reaches_the_caller(tiny):
         next(model.encode_iter(TEXTS))
 
 
-def test_errors_of_the_callers_texts_come_after_what_they_gave_before(tiny):
+def test_an_error_of_the_callers_iterator_comes_after_its_earlier_texts(tiny):
     model = embedder.Embedder(tiny, threads=2)
 
     def texts():
@@ -157,7 +157,7 @@ def test_errors_of_the_callers_texts_come_after_what_they_gave_before(tiny):
 
 
 class Gauge:
-    """Counts the calls that run at once, and the threads of the engine that are alive."""
+    """Counts the calls that run at the same time, and the live threads of the engine."""
 
     def __init__(self):
         self.lock, self.now, self.most, self.most_alive = threading.Lock(), 0, 0, 0
@@ -184,7 +184,7 @@ def test_sixteen_callers_never_have_more_than_eight_threads(tiny, monkeypatch, e
             return run(session, *rest)
 
     monkeypatch.setattr(cpu, "run_session", watched)
-    if enough_work:  # a single batch takes all threads where it can
+    if enough_work:  # a single batch takes all threads if it can
         monkeypatch.setattr(cpu, "_MIN_SHARED_WORK", 0)
     model = embedder.Embedder(tiny, provider="cpu", threads=8)
     others = {thread for thread in threading.enumerate() if thread.name == "embedder"}
@@ -274,7 +274,7 @@ def test_a_stream_that_is_never_started_takes_nothing(tiny, capsys):
 
 
 def test_texts_may_come_from_the_model_itself(tiny):
-    """An iterator that calls the model that reads it. With one thread it would wait for itself."""
+    """The iterator of a call may call the same model. A call that held the only thread would wait for itself."""
     model = embedder.Embedder(tiny, threads=1)
 
     def texts():
@@ -320,7 +320,7 @@ def test_progress_of_a_stream(tiny, capsys):
 
 
 class TinyRanker:
-    """A cross-encoder in ten lines: scores of pairs by the engine."""
+    """A cross-encoder in ten lines: the engine computes the scores of pairs."""
 
     def __init__(self, model):
         self.engine = Engine(open_artifact(model), LoadSettings(threads=2))
@@ -348,5 +348,5 @@ def test_a_cross_encoder_needs_no_change_of_the_engine(tmp_path, labels):
 
 def test_a_cross_encoder_is_no_embedder(tmp_path):
     path = write_tiny_ranker(tmp_path / "ranker")
-    with pytest.raises(ArtifactError, match=r"ranker is for the task 'rank', and Embedder for 'embed'"):
+    with pytest.raises(ArtifactError, match=r"ranker is for the task 'rank'\. Embedder needs a model for 'embed'"):
         embedder.Embedder(path)

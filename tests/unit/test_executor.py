@@ -1,4 +1,4 @@
-"""The executor: a bounded number of threads, no lost task, and work until the very end of the interpreter."""
+"""The executor: a bounded number of threads, no lost task, and work until the end of the interpreter."""
 
 import gc
 import multiprocessing
@@ -22,7 +22,7 @@ no_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
 class Gauge:
-    """Counts how many calls of `run` go on at once, and the threads that they run in."""
+    """Counts the calls of `run` that run at the same time, and the threads that they run in."""
 
     def __init__(self):
         self.lock, self.now, self.most, self.threads = threading.Lock(), 0, 0, set()
@@ -38,10 +38,10 @@ class Gauge:
         return item
 
 
-def run_python(code, *arguments, python=sys.executable):
-    """What `code` prints in a process of its own."""
+def run_python(code, *arguments):
+    """Run `code` in a new process, and return what it prints."""
     process = subprocess.run(
-        [python, "-W", "error", "-c", code, *map(str, arguments)],
+        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -53,7 +53,7 @@ def run_python(code, *arguments, python=sys.executable):
     return process.stdout
 
 
-def end_of(threads):
+def have_ended(threads):
     for thread in threads:
         thread.join(60)
     return not any(thread.is_alive() for thread in threads)
@@ -98,7 +98,7 @@ def test_threads_start_only_when_they_are_needed():
 
 
 class Recording(Executor):
-    """Keeps the futures, so that a task can wait until the last one has been cancelled."""
+    """An executor that keeps the futures, so that a task can wait until the last one has been cancelled."""
 
     def __init__(self, threads):
         super().__init__(threads)
@@ -114,7 +114,7 @@ class Recording(Executor):
             assert time.monotonic() < deadline
 
 
-def test_an_error_reaches_the_caller_and_drops_what_has_not_begun():
+def test_an_error_reaches_the_caller_and_cancels_tasks_that_have_not_started():
     executor, ran = Recording(1), []
 
     def work(item):
@@ -131,14 +131,14 @@ def test_an_error_reaches_the_caller_and_drops_what_has_not_begun():
     assert ran[-1] == "later"
 
 
-def test_a_task_may_raise_what_ends_a_program():
+def test_a_task_may_raise_system_exit():
     executor = Executor(1)
     with pytest.raises(SystemExit):
         executor.submit(sys.exit, 3).result(60)
     assert executor.submit(str, 3).result(60) == "3"
 
 
-def test_a_caller_who_stops_early_waits_for_what_runs_and_drops_the_rest():
+def test_a_caller_that_stops_early_waits_for_running_tasks_and_cancels_the_others():
     executor, done = Recording(1), []
 
     def work(item):
@@ -155,7 +155,7 @@ def test_a_caller_who_stops_early_waits_for_what_runs_and_drops_the_rest():
     assert len(done) <= 2
 
 
-def test_ahead_bounds_how_much_is_started():
+def test_ahead_bounds_the_number_of_started_tasks():
     taken = []
     results = Executor(2).map(str, (taken.append(number) or number for number in count()), ahead=3)
     assert next(results) == "0"
@@ -177,7 +177,7 @@ def test_close_ends_the_threads_and_later_tasks_run_in_the_callers():
     list(executor.map(gauge.run, range(100)))
     executor.close()
     executor.close()
-    assert end_of(gauge.threads)
+    assert have_ended(gauge.threads)
     here = threading.current_thread()
     assert executor.submit(lambda _: threading.current_thread(), 1).result(60) is here
     assert set(executor.map(lambda _: threading.current_thread(), range(10))) == {here}
@@ -205,7 +205,7 @@ def test_threads_end_with_the_executor():
     del executor
     gc.collect()
     assert gone() is None
-    assert end_of(gauge.threads)
+    assert have_ended(gauge.threads)
 
 
 def test_a_system_without_more_threads(monkeypatch):

@@ -1,4 +1,4 @@
-"""A model that takes images beside texts: mixed, streamed, damaged; each side loaded when it is first needed."""
+"""A model that takes texts and images: mixed inputs, streams, damaged images. Each side loads when it is needed."""
 
 import base64
 import io
@@ -106,12 +106,12 @@ def test_each_side_is_loaded_when_it_is_first_needed(artifact):
 
 
 @pytest.mark.parametrize("count", [1, 40])
-def test_an_error_has_the_embeddings_of_all_others(model, count):
+def test_an_image_error_has_the_vectors_of_the_other_inputs(model, count):
     inputs = [*PIXELS[:50], "cat"]
     bad = list(range(0, 50, 50 // count))[:count]
     for index in bad:
         inputs[index] = b"no image"
-    with pytest.raises(ImageError, match=r"^inputs\[0\]: bytes \(8 of them\) is not an image") as raised:
+    with pytest.raises(ImageError, match=r"^inputs\[0\]: bytes of length 8 is not an image") as raised:
         model.encode(inputs)
     error = raised.value
     assert list(error.reasons) == bad
@@ -119,7 +119,7 @@ def test_an_error_has_the_embeddings_of_all_others(model, count):
     wanted = np.stack([*EXPECTED[:50], expected(ids_of("cat"))])[error.indices]
     assert_close(error.embeddings, wanted)
     assert ("and 37 more" in str(error)) == (count == 40)
-    assert f"The vectors of the other {51 - count} inputs are in this error's embeddings" in str(error)
+    assert f"This error holds the vectors of the other {51 - count} inputs" in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.reasons) == (str(error), error.reasons)
     result = model.encode_readable(inputs)
@@ -129,7 +129,7 @@ def test_an_error_has_the_embeddings_of_all_others(model, count):
 
 
 def test_images_that_are_left_out_are_in_the_result(model):
-    assert model.encode_readable([PIXELS[0], b""]).reasons == {1: "bytes (0 of them) is empty"}
+    assert model.encode_readable([PIXELS[0], b""]).reasons == {1: "bytes of length 0 is empty"}
 
 
 def test_encode_readable_with_one_image_or_none_left(model):
@@ -138,7 +138,7 @@ def test_encode_readable_with_one_image_or_none_left(model):
     result = model.encode_readable(b"no image")
     assert (result.embeddings.shape, result.indices.tolist()) == ((0, DIMENSION), [])
     assert (result.embeddings.dtype, result.indices.dtype) == (np.float32, np.int64)
-    assert result.reasons == {0: "bytes (8 of them) is not an image that Pillow can read"}
+    assert result.reasons == {0: "bytes of length 8 is not an image that Pillow can read"}
     with pytest.raises(ImageError, match=r"inputs\[0\]: bytes"):
         model.encode(b"no image")
 
@@ -154,8 +154,8 @@ def test_a_stream_with_damaged_images(model):
         next(model.encode_iter(iter(inputs)))
 
 
-def test_images_in_memory_are_let_go_as_they_are_used(model):
-    """No more than some hundred are held at once, whatever their number."""
+def test_images_in_memory_are_released_as_they_are_used(model):
+    """At most 129 images are in memory at once, whatever their number."""
     alive, most, taken = set(), 0, 0
 
     class File(io.BytesIO):
@@ -200,13 +200,13 @@ def test_graphs_are_chosen_for_both_sides(artifact):
 
 
 @pytest.mark.parametrize("item", [None, 3, 3.5, object(), ["cat"], {"a": 1}])
-def test_neither_a_text_nor_an_image(model, item):
+def test_an_item_that_is_neither_a_text_nor_an_image_is_refused(model, item):
     with pytest.raises(InputError, match=r"inputs\[1\] should be a string or an image, not "):
         model.encode(["cat", item])
 
 
 @pytest.mark.parametrize("inputs", [None, 3, {"a": 1}, {"cat"}])
-def test_what_is_no_list_of_inputs(model, inputs):
+def test_inputs_that_are_not_a_list_are_refused(model, inputs):
     with pytest.raises(InputError, match="inputs should be a string, an image or a list of them, not "):
         model.encode(inputs)
 

@@ -1,3 +1,5 @@
+"""Recognise images, read them, and prepare them as transformers does."""
+
 import base64
 import contextlib
 import io
@@ -25,7 +27,7 @@ def settings(resize=(), crop=(), resample="bicubic"):
 
 
 def colours(item, **options):
-    """What becomes of `item`, as numbers from 0 to 255, (height, width, 3)."""
+    """Return the pixel values of `item` as integers from 0 to 255, (height, width, 3)."""
     pixels = Preprocessor(settings(**options))(item)
     assert pixels.dtype == np.float32
     assert pixels.flags.c_contiguous
@@ -75,7 +77,7 @@ def test_what_is_an_image(tmp_path, monkeypatch):
     assert [item for item in strings if is_image(item)] == []
 
 
-def test_an_url_is_not_fetched():
+def test_a_url_is_not_fetched():
     url = "https://example.com/cat.jpg?size=3"
     assert is_image(url, read_paths=True)
     with pytest.raises(InputError, match=r"^https://example.com/cat.jpg\?size=3 is not fetched: download it, and give"):
@@ -128,7 +130,7 @@ def test_readers_that_fail_let_the_next_try(monkeypatch):
 def test_without_pillow(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     assert not is_image("a cat")
-    with pytest.raises(DependencyError, match=r"pip install Pillow \(what the extra embedder\[image\] brings\)"):
+    with pytest.raises(DependencyError, match=r"pip install Pillow \(in the extra embedder\[image\]\)"):
         Preprocessor(settings())(PNG)
 
 
@@ -149,7 +151,7 @@ def test_file_objects_are_read_from_where_they_stand_and_not_closed():
     assert not file.closed
 
 
-def test_arrays():
+def test_arrays_of_grey_rgb_and_rgba():
     grey = ARRAY[:, :, :1]
     assert (colours(grey) == grey).all()
     assert (colours(grey[:, :, 0]) == grey).all()
@@ -187,8 +189,8 @@ def test_arrays_that_are_no_images(array, message):
         (None, "^an image should be a path, bytes, a file object, a Pillow image or an array, not NoneType$"),
         (7, "not int"),
         ([ARRAY], "not list"),
-        (b"", r"^bytes \(0 of them\) is empty$"),
-        (b"not an image" * 999, r"^bytes \(11,988 of them\) is not an image that Pillow can read$"),
+        (b"", r"^bytes of length 0 is empty$"),
+        (b"not an image" * 999, r"^bytes of length 11,988 is not an image that Pillow can read$"),
         (PNG[:8] + b"?" * 99, r"is not an image that Pillow can read: as PNG it is damaged \(broken PNG file"),
         (PNG[:-40], "is truncated$"),
         (PNG[:50] + b"?" + PNG[51:], "cannot be read|is truncated"),
@@ -209,7 +211,7 @@ def test_arrays_that_are_no_images(array, message):
         (Path("/"), "^/ is not a file$"),
     ],
 )
-def test_what_cannot_be_read(item, message):
+def test_items_that_cannot_be_read(item, message):
     with pytest.raises(InputError, match=message):
         Preprocessor(settings())(item)
 
@@ -230,7 +232,7 @@ def test_files_that_cannot_be_read(tmp_path):
 
 
 def test_a_truncated_pillow_image_is_refused_again():
-    """Pillow refuses it once, and then takes what it has for the whole."""
+    """Pillow itself refuses it once. The second time it takes the decoded part for the whole image."""
     broken = encoded(Image.fromarray(noise(40, 50, 3)), "TIFF", compression="tiff_deflate")
     broken = broken[:3000] + bytes(100) + broken[3100:]
     for damaged in (PNG[:-40], broken, encoded(Image.fromarray(ARRAY), "JPEG")[:-20]):
@@ -240,7 +242,7 @@ def test_a_truncated_pillow_image_is_refused_again():
                 Preprocessor(settings())(image)
 
 
-def test_truncated_images_are_taken_where_the_user_says_so(monkeypatch):
+def test_truncated_images_are_read_if_the_user_sets_pillows_option(monkeypatch):
     monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
     whole = encoded(Image.fromarray(noise(64, 64, 3)), "JPEG")
     assert colours(whole[: len(whole) // 2]).shape == (64, 64, 3)
@@ -290,7 +292,7 @@ def test_pillow_images_are_taken_as_they_are():
     assert image.getexif()[ORIENTATION] == 6
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's, of which the user decides
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # a warning of Pillow
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\x08\0\0\0\xff\xff", b"Exif\0\0nonsense" * 9])
 def test_damaged_exif_is_ignored(exif):
     assert colours(encoded(Image.fromarray(noise(8, 24, 3)), "JPEG", exif=exif)).shape == (8, 24, 3)
@@ -315,8 +317,8 @@ def test_transparency_is_dropped_without_a_warning(transparency):
     assert (image.mode, dict(image.info), image.tobytes(), image.getpalette()) == before
 
 
-def test_modes():
-    """What is deeper than 8 bits is cut off, not scaled: so does the original."""
+def test_colour_modes_become_rgb():
+    """Values above 255 are cut off, not scaled. transformers does the same."""
     deep = np.uint16([[0, 200, 300, 65535]])
     assert colours(Image.fromarray(deep))[0, :, 0].tolist() == [0, 200, 255, 255]
     assert colours(encoded(Image.fromarray(deep)))[0, :, 0].tolist() == [0, 200, 255, 255]
@@ -329,10 +331,10 @@ def test_modes():
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame(kind):
+def test_an_animation_gives_its_first_frame(kind):
     frames = [Image.new("RGB", (4, 5), colour) for colour in ("red", "blue")]
     file = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert abs(colours(file) - [255, 0, 0]).max() <= 3  # a lossy format is among them
+    assert abs(colours(file) - [255, 0, 0]).max() <= 3  # one of the formats is lossy
 
 
 def test_crop_takes_the_middle_and_fills_with_black():
@@ -347,7 +349,7 @@ def test_crop_takes_the_middle_and_fills_with_black():
     ("shape", "resize", "expected"),
     [((10, 31), (7,), (7, 21)), ((31, 10), (7,), (21, 7)), ((9, 9), (7,), (7, 7)), ((9, 20), (3, 5), (3, 5))],
 )
-def test_sizes(shape, resize, expected):
+def test_sizes_after_a_resize(shape, resize, expected):
     assert colours(noise(*shape), resize=resize).shape == (*expected, 3)
 
 
@@ -371,7 +373,7 @@ def test_extreme_shapes_take_little_memory(shape, resample, monkeypatch):
 
 
 def test_extreme_shapes_without_a_crop_are_refused():
-    message = r"^an array .* would be resized to 4480000 x 224 pixels, which is too much: crop it$"
+    message = r"^an array .* would be resized to 4480000 x 224 pixels, which is too large: crop it$"
     with pytest.raises(InputError, match=message):
         Preprocessor(settings(resize=(224,)))(noise(1, 20_000))
 
@@ -393,13 +395,13 @@ def test_one_lazily_opened_image_in_many_threads():
                 assert np.array_equal(found, expected)
 
 
-def test_names():
+def test_describe_names_each_kind_of_image():
     named = [Path("photos/cat.jpg"), "photos/cat.jpg", b"123", bytearray(1234), Image.new("L", (640, 480)), ARRAY]
     assert [describe(item) for item in named] == [
         "photos/cat.jpg",
         "photos/cat.jpg",
-        "bytes (3 of them)",
-        "bytearray (1,234 of them)",
+        "bytes of length 3",
+        "bytearray of length 1,234",
         "a Pillow image of 640 x 480",
         "an array of shape (5, 4, 3) and dtype uint8",
     ]
@@ -416,15 +418,16 @@ def test_names():
         assert name.isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM"])
-def test_damaged_files_give_an_error_or_a_whole_picture(kind):
+def test_damaged_files_give_an_error_or_a_whole_image(kind):
     preprocessor = Preprocessor(settings())
     file = encoded(Image.fromarray(noise(20, 30, 3)), kind)
     whole = preprocessor(file)
     random = np.random.default_rng(0)
     for length in range(0, len(file), 9):
         with contextlib.suppress(InputError):
-            assert np.array_equal(preprocessor(file[:length]), whole)  # all that was lost is what follows it
+            assert np.array_equal(preprocessor(file[:length]), whole)  # only bytes after the pixels were lost
     for _ in range(150):
         damaged = np.frombuffer(file, np.uint8).copy()
         damaged[random.integers(0, random.choice([40, len(file)]), 3)] = random.integers(0, 256, 3)

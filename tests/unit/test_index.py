@@ -20,7 +20,7 @@ from tests.vectors import clustered, ids_of, pairs_of, random_vectors
 
 PRECISIONS = ["float32", "int8", "binary"]
 ROOT = Path(__file__).parents[2]
-DAMAGED = "is damaged: |is no index of embedder: |has format version "
+DAMAGED = "is damaged: |is not an index of embedder: |has format version "
 GOLDEN = ROOT / "tests/golden"
 
 
@@ -58,6 +58,7 @@ def test_quantised_indexes_find_most_of_the_nearest(precision, similarity):
     assert all(abs(score - scores[id_]) < 0.05 for id_, score in pairs_of(found)[0] if id_ in scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 @given(data=st.data())
 def test_any_sequence_of_add_delete_and_save(precision, data, tmp_path_factory):
@@ -256,6 +257,7 @@ def test_the_file_has_the_documented_format(tmp_path):
     assert content[-32:] == hashlib.sha256(content[:-32]).digest()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_flipped_bit_is_found(precision, tmp_path):
     path, damaged = tmp_path / "index", tmp_path / "altered"
@@ -395,7 +397,7 @@ def test_files_that_are_no_index(tmp_path):
     with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
         VectorIndex.load(tmp_path)
     (tmp_path / "text").write_text("a text, and no index at all")
-    with pytest.raises(ArtifactError, match="is no index of embedder: it begins with b'a text, '"):
+    with pytest.raises(ArtifactError, match="is not an index of embedder: it begins with b'a text, '"):
         VectorIndex.load(tmp_path / "text")
     nested = b"\x89EMBIDX\n" + (99_999).to_bytes(8, "little") + b"[" * 99_999
     (tmp_path / "nested").write_bytes(nested)

@@ -1,4 +1,4 @@
-"""What `encode` takes as a list of inputs, and what it refuses by name."""
+"""The kinds of lists that `encode` accepts, and the kinds that it refuses by name."""
 
 import fileinput
 import io
@@ -26,13 +26,13 @@ def model(tmp_path_factory):
 
 
 class Text(str):
-    """As libraries have them: a string with more attributes."""
+    """A subclass of str, as some libraries have."""
 
     __slots__ = ()
 
 
 class Frame:
-    """As DataFrames of pandas and polars, and tables of `datasets`: iterating over one gives the columns' names."""
+    """Like a DataFrame of pandas or polars, or a table of `datasets`: iteration gives the names of the columns."""
 
     columns = ("text",)
 
@@ -44,13 +44,13 @@ class Frame:
 
 
 class Table(Frame):
-    """As tables of pyarrow."""
+    """Like a table of pyarrow."""
 
     column_names = property(lambda self: ["text"])
 
 
 class Series:
-    """As Series of pandas: each label is an attribute, so a series of the words of a text may have any of them."""
+    """Like a Series of pandas: each label is an attribute, and labels may be any words."""
 
     def __init__(self, values, labels=()):
         self.values = values
@@ -62,14 +62,14 @@ class Series:
 
 
 class Sequence:
-    """Iterates by the old protocol."""
+    """A sequence without `__iter__`."""
 
     def __getitem__(self, index):
         return TEXTS[index]
 
 
 class ArrowArray:
-    """As arrays of pyarrow: iterating over one gives scalars."""
+    """Like an array of pyarrow: iteration gives scalars of pyarrow."""
 
     def __init__(self, values):
         self.values = values
@@ -182,7 +182,7 @@ def test_one_text(model, text):
 
 
 @pytest.mark.parametrize(("bad", "message"), REFUSED, ids=lambda value: type(value).__name__)
-def test_what_is_no_list_of_texts_is_refused_by_name(model, bad, message):
+def test_inputs_that_are_not_a_list_are_refused_by_name(model, bad, message):
     for call in (
         *(model.encode, model.encode_query, model.encode_document, model.encode_readable),
         *(model.encode_iter, model.iter_results, model.tokenize),
@@ -206,7 +206,7 @@ def test_open_files_of_every_kind_are_refused(model, tmp_path):
                 model.encode(file)
 
 
-def test_a_value_without_a_name_to_show(model):
+def test_a_value_with_a_repr_that_raises(model):
     class Broken:
         def __repr__(self):
             raise RuntimeError("no")

@@ -53,11 +53,11 @@ def test_many_threads_load_one_model_once(tiny, loads):
     assert len(loads) == 1
 
 
-def test_of_five_models_the_four_used_last_are_kept(make_artifact, loads):
+def test_the_four_models_used_last_are_kept(make_artifact, loads):
     paths = {name: make_artifact(name) for name in "abcde"}
     for name in "abcd":
         embedder.encode("cat", model=paths[name])
-    embedder.encode("dog", model=paths["a"])  # so that b is the one that was not used for longest
+    embedder.encode("dog", model=paths["a"])  # now b is the model that was used least recently
     assert alive(loads) == ["a", "b", "c", "d"]
     embedder.encode("cat", model=paths["e"])
     assert alive(loads) == ["a", "c", "d", "e"]
@@ -66,7 +66,7 @@ def test_of_five_models_the_four_used_last_are_kept(make_artifact, loads):
 
 
 def test_a_kept_model_is_freed_without_waiting_for_the_garbage_collector(make_artifact, loads):
-    """A model has hundreds of megabytes outside of Python, of which the collector knows nothing."""
+    """A model has hundreds of megabytes outside of Python, and the collector does not know about them."""
     gc.disable()
     try:
         for name in "abcdefgh":
@@ -89,7 +89,7 @@ def test_release_models(tiny, loads):
     embedder.release_models()
 
 
-def test_models_that_are_released_finish_their_calls(tiny):
+def test_a_released_model_finishes_its_calls(tiny):
     def texts():
         yield "cat"
         embedder.release_models()
@@ -100,7 +100,7 @@ def test_models_that_are_released_finish_their_calls(tiny):
     np.testing.assert_allclose(vectors[[0, -1]], [expected(ids_of("cat")), expected(ids_of("the dog"))], atol=1e-6)
 
 
-def test_options_of_the_load_make_another_model(tiny, loads):
+def test_other_load_options_load_another_model(tiny, loads):
     for options in ({}, {"threads": 1}, {"threads": 2}, {"provider": "cpu"}, {}):
         embedder.encode("cat", model=tiny, **options)
     embedder.encode("cat", model=tiny, truncate_dim=3, batch_size=1)
@@ -127,7 +127,7 @@ def test_loads_that_fail_release_no_other_model(make_artifact, loads, tmp_path):
     assert alive(loads) == ["a", "b", "c", "d"]
 
 
-def test_a_name_means_what_it_means_where_the_call_is_made(make_artifact, tmp_path, monkeypatch):
+def test_a_relative_path_depends_on_the_working_directory_of_the_call(make_artifact, tmp_path, monkeypatch):
     for directory, normalize in (("one", True), ("two", False)):
         (tmp_path / directory).mkdir()
         make_artifact(f"{directory}/model", normalize=normalize)

@@ -28,7 +28,7 @@ TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
 
 @dataclass(frozen=True, eq=False)
 class OwnBackend:
-    """Gives each text the number of its tokens in all dimensions. Waits for `may_run` in each call."""
+    """A backend that gives each text its number of tokens in all dimensions. Each call waits for `may_run`."""
 
     may_run: threading.Event
     runs: threading.Event
@@ -135,7 +135,7 @@ def test_close_lets_a_running_batch_finish(tiny, backend):
 
 
 def test_a_model_that_is_dropped_is_freed_without_the_garbage_collector(tiny):
-    """A model has hundreds of megabytes outside of Python, and the collector knows nothing of them."""
+    """A model has hundreds of megabytes outside of Python, and the collector does not know about them."""
     backend, freed = OwnBackend(threading.Event(), threading.Event()), threading.Event()
     backend.may_run.set()
     weakref.finalize(backend, freed.set)
@@ -186,7 +186,7 @@ def test_a_copy_is_the_same_model_with_the_same_options(tiny, tmp_path, monkeypa
     assert make(model).encode("cat").shape == (5,)
 
 
-def test_a_class_of_ones_own_is_kept_by_pickle(tiny):
+def test_pickle_keeps_a_subclass(tiny):
     made = pickle.loads(pickle.dumps(OwnEmbedder(tiny)))
     assert type(made) is OwnEmbedder
     assert made.encode_twice("cat").shape == (2, DIMENSION)
@@ -197,16 +197,18 @@ class OwnEmbedder(Embedder):
         return self.encode([text, text])
 
 
-def test_a_model_with_a_backend_of_its_own_is_not_copied_without_it(tiny, backend):
+def test_a_model_with_a_backend_of_its_own_cannot_be_copied(tiny, backend):
     model = Embedder(tiny, backend=backend)
     for make in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(SettingError, match=r"a model with a backend of its own cannot be pickled or copied"):
             make(model)
 
 
-def test_options_of_a_backend_are_not_ignored(tiny, backend):
+def test_a_backend_together_with_provider_or_threads_is_refused(tiny, backend):
     for options in ({"provider": "cpu"}, {"threads": 3}):
-        with pytest.raises(InputError, match=r"provider and threads are those of the backend\. Give either"):
+        with pytest.raises(
+            InputError, match=r"^a backend has its own provider and threads\. Give backend=, or provider= and threads=$"
+        ):
             Embedder(tiny, backend=backend, **options)
 
 

@@ -1,4 +1,4 @@
-"""The manifest: what is written is read back, and everything else is refused with the name of the field."""
+"""The manifest: a written manifest is read back, and a bad one is refused with the name of the field."""
 
 import contextlib
 import copy
@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
-from embedder.artifact.manifest import FORMAT_VERSION, File, read_manifest, write_manifest
+from embedder.artifact.manifest import File, read_manifest, write_manifest
+from embedder.artifact.upgrades import FORMAT_VERSION
 from embedder.errors import ArtifactError, FormatError
 from tests.golden_artifacts import GOLDEN
 from tests.tiny import add_image_graph, add_int8_graph, write_tiny_ranker
@@ -37,7 +38,7 @@ def assert_refused(directory, change, message):
 
 @pytest.fixture
 def full(tiny):
-    """With an int8 graph and images: every part that a manifest of task "embed" may have."""
+    """An artifact with an int8 graph and images. Its manifest has every part that task "embed" may have."""
     add_int8_graph(tiny)
     add_image_graph(tiny)
     return tiny
@@ -48,7 +49,7 @@ def ranker(tmp_path):
     return write_tiny_ranker(tmp_path / "ranker", labels=2)
 
 
-def test_what_is_written_is_read_back(full, tmp_path):
+def test_a_written_manifest_is_read_back(full, tmp_path):
     manifest = read_manifest(full)
     write_manifest(manifest, tmp_path)
     assert read_manifest(tmp_path) == manifest
@@ -66,7 +67,7 @@ def test_newer_format_says_to_upgrade(tiny, version):
 
 
 @pytest.mark.parametrize("version", [3, 2, 1, 0, -3, None, "5", 5.0, True, [5]])
-def test_older_formats_and_what_is_no_format_say_to_export_again(tiny, version):
+def test_older_and_invalid_formats_say_to_export_again(tiny, version):
     edit(tiny, lambda content: content.update(format_version=version))
     with pytest.raises(FormatError, match="this embedder reads versions 4 to 5: export the model again") as caught:
         read_manifest(tiny)
@@ -80,7 +81,7 @@ def test_missing_format_version(tiny):
         read_manifest(tiny)
 
 
-def test_what_other_programs_put_under_extra_is_kept_and_has_no_effect(tiny):
+def test_fields_under_extra_are_kept_and_have_no_effect(tiny):
     plain = embedder.Embedder(tiny).encode("cat")
     extra = {"org.example": {"dimension": -1, "nested": [{"a": None}]}, "task": "dance"}
     edit(tiny, lambda content: content.update(extra=extra))
@@ -95,7 +96,7 @@ def test_manifest_without_extra_has_none(tiny):
 
 
 def places(content, place=()):
-    """Where each object of a manifest is, as the keys that lead there. What is under `extra` is not looked at."""
+    """Yield the place of each object of a manifest, as a tuple of keys. Objects under `extra` are left out."""
     if isinstance(content, dict):
         yield place
         for key, value in content.items():
@@ -196,7 +197,7 @@ BAD_FIELDS = [
     # Graphs and their outputs.
     (graph(dtype="fp8"), r"graphs\[0\]\.dtype: 'fp8' is none of fp32, fp16, int8"),
     (graph(modality="sound"), r"graphs\[0\]\.modality: 'sound' is neither 'text' nor 'image'"),
-    (lambda m: m["graphs"][0].update(weights=m["tokenizer"]["file"]), r"weights: 'tokenizer\.json' is not the graph's"),
+    (lambda m: m["graphs"][0].update(weights=m["tokenizer"]["file"]), r"weights: 'tokenizer\.json' is not model"),
     (graph(inputs=["pixels"]), r"graphs\[0\]\.inputs: \['pixels'\] is not \['input_ids', 'attention_mask'\]"),
     (graph(inputs=["input_ids", "attention_mask", "position_ids"]), r"graphs\[0\]\.inputs: .* is not"),
     (graph(inputs=["input_ids", "attention_mask", *["token_type_ids"] * 2]), r"graphs\[0\]\.inputs: .* is not"),
@@ -209,16 +210,19 @@ BAD_FIELDS = [
     (output(kind="thick"), r"graphs\[0\]\.outputs\[0\]\.kind: 'thick' is none of dense, score, sparse, token"),
     (output(shape=[]), r"graphs\[0\]\.outputs\[0\]\.shape: empty"),
     (output(shape=[0]), r"graphs\[0\]\.outputs\[0\]\.shape: \[0\] is no shape"),
-    (output(shape=[None]), r"graphs\[0\]\.outputs\[0\]\.shape: not one number"),
-    (output(shape=[2, 4]), r"graphs\[0\]\.outputs\[0\]\.shape: not one number"),
+    (output(shape=[None]), r"graphs\[0\]\.outputs\[0\]\.shape: a dense output needs exactly one fixed size"),
+    (output(shape=[2, 4]), r"graphs\[0\]\.outputs\[0\]\.shape: a dense output needs exactly one fixed size"),
     (output(shape=8), r"graphs\[0\]\.outputs\[0\]\.shape should be a list, not 8"),
-    # What must agree.
+    # Fields that must agree.
     (whole(task="dance"), "task: 'dance' is none of embed, rank, sparse, multi_vector"),
     (whole(task="rank"), "graphs: task 'rank' needs an output of the kind 'score' in each"),
     (whole(similarity_fn_name="near"), "similarity_fn_name: 'near' is none of cosine, dot, euclidean, manhattan"),
     (whole(similarity_fn_name=None), "similarity_fn_name: null in task 'embed'"),
     (whole(graphs=[]), "graphs: empty"),
-    (lambda m: m["graphs"].append(m["graphs"][0]), r"graphs: several of one kind, \[\('text', 'fp32'\)"),
+    (
+        lambda m: m["graphs"].append(m["graphs"][0]),
+        r"graphs: two have the same modality and dtype, \[\('text', 'fp32'\)",
+    ),
     (lambda m: m["graphs"].pop(), r"graphs: they take \['text'\], and should take \['image', 'text'\]"),
     (whole(images=None), r"graphs: they take \['image', 'text'\], and should take \['text'\]"),
     (output(2, shape=[9]), "graphs: their outputs of the kind 'dense' differ in shape"),
@@ -233,7 +237,7 @@ def test_bad_field_is_named(full, change, message):
     assert_refused(full, change, message)
 
 
-def test_several_wrong_fields_are_the_first_one(tiny):
+def test_the_first_of_several_wrong_fields_is_named(tiny):
     assert_refused(tiny, whole(task=1, graphs=1), "task should be a str, not 1")
 
 
@@ -257,7 +261,7 @@ def test_ranker_has_a_score_for_each_label_and_no_dimension(ranker):
         manifest.dimension  # noqa: B018
 
 
-def test_output_whose_size_depends_on_the_input(ranker):
+def test_output_with_a_size_that_depends_on_the_input(ranker):
     def many_vectors(manifest):
         manifest["task"] = "multi_vector"
         output(name="tokens", kind="token", shape=[None, 8])(manifest)
@@ -267,7 +271,7 @@ def test_output_whose_size_depends_on_the_input(ranker):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"{}", b"[]", b"null", b"3", b'"x"'])
-def test_not_a_manifest(tmp_path, content):
+def test_a_file_that_is_not_a_manifest(tmp_path, content):
     (tmp_path / "embedder.json").write_bytes(content)
     with pytest.raises(ArtifactError, match=r"embedder\.json"):
         read_manifest(tmp_path)

@@ -170,7 +170,7 @@ def test_communities_of_hard_vectors(bits, share, data):
     least, batch = data.draw(st.integers(1, 50)), data.draw(st.integers(1, 50))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mining, "_BITS_PER_PAIR", bits)
-        patch.setattr(mining, "_DENSE_UNCERTAIN_SHARE", share)
+        patch.setattr(mining, "_MAX_UNCERTAIN_SHARE", share)
         found = community_detection(vectors, threshold, least, batch)
     assert found == communities_by_definition(vectors, threshold, least)
 

@@ -1,4 +1,4 @@
-"""Options and settings: checked once, frozen, and refused by name where they are unknown."""
+"""Options and settings: checked once, frozen, and refused by name if they are unknown."""
 
 import dataclasses
 import typing
@@ -11,7 +11,7 @@ from embedder.encoder import Embedder
 from embedder.errors import InputError
 from embedder.options import LoadSettings
 
-# Options of sentence-transformers that `encode` does not have, with the start of the hint.
+# Options that `encode` does not have, and the start of the hint. Most are options of sentence-transformers.
 HINTS = {
     "errors": "encode returns one vector for each input. encode_readable",
     "device": "choose the device when you load the model: Embedder(model, provider=...)",
@@ -95,7 +95,7 @@ def test_settings_are_frozen():
                 setattr(settings, field.name, None)
 
 
-def test_settings_in_the_place_of_options(model):
+def test_settings_instead_of_options(model):
     settings = EncodeSettings(prompt="the ", truncate_dim=3)
     wanted = model.encode(["cat", "dog"], prompt="the ", truncate_dim=3)
     for call in (model.encode, model.encode_query, model.encode_document):

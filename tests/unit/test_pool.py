@@ -1,4 +1,4 @@
-"""Encoding in many processes: the same vectors, one caller at a time, and errors that say what happened."""
+"""Encode in many processes: the same vectors, one caller at a time, and errors that say what happened."""
 
 import copy
 import io
@@ -128,7 +128,7 @@ def test_a_precision_with_ranges_needs_several_texts(pool):
         pool.encode("cat", precision="int8")
 
 
-def test_two_threads_at_once_have_their_own_rows(pool, model_path):
+def test_callers_in_several_threads_get_their_own_vectors(pool, model_path):
     model, barrier = embedder.Embedder(model_path), threading.Barrier(4)
 
     def work(caller):
@@ -172,14 +172,14 @@ def test_a_pool_of_texts_alone_takes_no_images(pool):
         pool.encode(["cat", b"image"])
 
 
-def test_an_image_error_has_the_vectors_of_all_others(clip_pool, clip_path):
+def test_an_image_error_has_the_vectors_of_the_other_inputs(clip_pool, clip_path):
     inputs = [b"no image" if number % 7 == 2 else pixels for number, pixels in enumerate(PIXELS)]
     inputs[5] = "the cat"
     bad = [number for number in range(30) if number % 7 == 2]
     good = [number for number in range(30) if number % 7 != 2]
     wanted = embedder.Embedder(clip_path).encode([inputs[number] for number in good])
     for size in (None, 1, 3, 4, 100):
-        with pytest.raises(ImageError, match=r"^inputs\[2\]: bytes \(8 of them\) is not an image") as raised:
+        with pytest.raises(ImageError, match=r"^inputs\[2\]: bytes of length 8 is not an image") as raised:
             clip_pool.encode(inputs, chunk_size=size)
         assert list(raised.value.reasons) == bad
         assert raised.value.indices.tolist() == good
@@ -205,7 +205,7 @@ def test_an_input_that_cannot_be_sent_leaves_the_pool_as_it_is(clip_pool, tmp_pa
             with pytest.raises(
                 InputError,
                 match=r"one of the \d+ inputs from inputs\[\d+\] on cannot be sent to a worker process: .*BufferedRead"
-                r".*Give the path or the bytes of an image in the place of an open file",
+                r".*Give the path or the bytes of an image instead of an open file",
             ):
                 clip_pool.encode(inputs, chunk_size=size)
             assert clip_pool.encode(PIXELS).shape == (30, 8)
@@ -246,7 +246,7 @@ def test_stop_from_many_threads(model_path):
         pool.encode("cat")
 
 
-def test_a_worker_that_ends_by_another_signal_had_no_lack_of_memory(model_path):
+def test_the_error_for_another_signal_does_not_mention_memory(model_path):
     with EncoderPool(model_path, 1) as pool:
         os.kill(pool.processes[0].pid, signal.SIGTERM)
         with pytest.raises(WorkerError, match=r"died by signal 15 while encoding .* Start another pool$") as raised:
@@ -325,7 +325,7 @@ def test_a_script_without_a_main_guard_is_told_so(model_path, tmp_path):
     assert "WorkerError: worker 0 " in last
     assert 'put that under if __name__ == "__main__":' in last
     assert "memory" not in process.stderr
-    # The worker says it first, in its own output.
+    # The worker prints its own error first.
     assert "a pool was started while a worker imports the main script" in process.stderr
 
 

@@ -1,3 +1,5 @@
+"""Prepacked weights: made by the first load, used by the next ones, made again when they are damaged."""
+
 import json
 import shutil
 from pathlib import Path
@@ -29,7 +31,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def loaded(monkeypatch):
-    """The graphs that onnxruntime opens, in their order."""
+    """A list of the graphs that onnxruntime opens, in order."""
     opened = []
 
     def open_and_note(graph, *rest, **options):
@@ -43,7 +45,7 @@ def loaded(monkeypatch):
 
 @pytest.fixture
 def plain(tiny, monkeypatch):
-    """The vectors of the artifact as it is."""
+    """The vectors of the artifact without prepacked weights."""
     with monkeypatch.context() as patch:
         patch.setenv("EMBEDDER_PREPACK", "0")
         return embedder.Embedder(tiny).encode(TEXTS)
@@ -60,7 +62,7 @@ def test_first_load_prepacks_and_the_next_loads_use_it(tiny, cache, loaded, plai
     assert set(opened[1:]) == {made}
 
 
-def test_can_be_switched_off(tiny, cache, monkeypatch):
+def test_prepacking_can_be_switched_off(tiny, cache, monkeypatch):
     monkeypatch.setenv("EMBEDDER_PREPACK", "0")
     embedder.Embedder(tiny)
     assert not cache.exists()
@@ -88,7 +90,7 @@ def test_prepacked_weights_with_a_damaged_record_are_made_again(tiny, cache, pla
     np.testing.assert_array_equal(embedder.Embedder(tiny).encode(TEXTS), plain)
 
 
-def test_another_cpu_or_onnxruntime_makes_its_own_and_removes_the_old(tiny, cache, monkeypatch):
+def test_another_cpu_or_onnxruntime_prepacks_again_and_removes_the_old_form(tiny, cache, monkeypatch):
     embedder.Embedder(tiny)
     (first,) = cache.iterdir()
     monkeypatch.setattr(prepacked, "runtime_version", lambda: "0.0")
@@ -106,7 +108,7 @@ def test_prepacked_weights_of_other_models_stay(tiny, cache, make_artifact):
     assert len(list(cache.iterdir())) == 2
 
 
-def test_model_loads_where_the_cache_cannot_be_written(tiny, tmp_path, monkeypatch, plain):
+def test_model_loads_if_the_cache_cannot_be_written(tiny, tmp_path, monkeypatch, plain):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     np.testing.assert_array_equal(embedder.Embedder(tiny).encode(TEXTS), plain)
@@ -128,7 +130,7 @@ def test_large_weights_are_not_prepacked_by_a_load(tiny, cache, monkeypatch):
     assert not cache.exists()
 
 
-def test_model_loads_where_its_prepacked_graph_does_not(tiny, cache, plain):
+def test_model_loads_if_its_prepacked_graph_cannot_be_loaded(tiny, cache, plain):
     embedder.Embedder(tiny)
     (made,) = cache.iterdir()
     (made / "model.onnx").write_bytes(b"no graph")

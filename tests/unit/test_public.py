@@ -1,3 +1,5 @@
+"""The public names, the signatures in `help()`, and the tree of errors."""
+
 import inspect
 import pydoc
 from dataclasses import fields
@@ -70,7 +72,7 @@ def test_every_name_is_there():
         embedder.decode  # noqa: B018
 
 
-def test_embedder_has_these_and_no_more():
+def test_embedder_has_these_public_names_and_no_others():
     public = {name for name in dir(embedder.Embedder) if not name.startswith("_")}
     assert public == {
         "close",
@@ -112,13 +114,13 @@ def public_callables():
 
 
 @pytest.mark.parametrize(("name", "function"), list(public_callables()))
-def test_help_names_types_and_does_not_spell_them_out(name, function):
+def test_help_shows_short_names_of_types(name, function):
     signature = pydoc.render_doc(function, renderer=pydoc.plaintext).partition("\n\n")[2].partition("\n    ")[0]
     assert "numpy." not in signature, signature
     assert len(signature) < 700, signature
 
 
 @pytest.mark.parametrize("error", EVERY_ERROR)
-def test_every_error_is_an_embedder_error_and_in_the_drawing(error):
+def test_every_error_is_an_embedder_error_and_in_the_tree_of_the_docstring(error):
     assert issubclass(error, embedder.EmbedderError)
     assert error.__name__ in inspect.getmodule(error).__doc__

@@ -1,3 +1,5 @@
+"""The lock that many readers or one writer can hold."""
+
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +20,7 @@ def test_readers_share_the_lock():
         list(pool.map(lambda _: read(), range(3)))
 
 
-def test_a_writer_is_alone():
+def test_a_writer_holds_the_lock_alone():
     lock, inside, seen = ReadWriteLock(), [], []
 
     def write(number):

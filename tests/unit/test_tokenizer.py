@@ -1,3 +1,5 @@
+"""Texts to token ids: the limit, the tokens of a prompt, and long texts."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,7 +60,7 @@ def test_long_texts_without_a_place_to_clip(tokenizer, text):
 
 
 @pytest.mark.parametrize("unit", ["the cat sat on the mat ", "字", "cat\n", "/a1", "cat\u00a0"])
-def test_huge_text_costs_no_more_than_its_start(tokenizer, unit):
+def test_only_the_start_of_a_huge_text_is_tokenised(tokenizer, unit):
     read = []
 
     class Spy:
