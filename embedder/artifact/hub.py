@@ -54,13 +54,7 @@ def fetch(repository: str, patterns: Sequence[str], *, revision: str | None = No
     except RepositoryNotFoundError as error:
         advice = "check the name, or log in with `hf auth login` if it is private"
         raise ModelNotFoundError(f"the Hub has no repository {repository!r}: {advice}") from error
-<<<<<<< HEAD
-    except Exception as error:  # huggingface_hub passes on the errors of its HTTP library
-=======
-    except Exception as error:
-        # huggingface_hub also raises errors of its HTTP library. Each means that the fetch failed.
-        advice = "check the connection, or give the path of a local directory"
->>>>>>> main
+    except Exception as error:  # huggingface_hub also raises errors of its HTTP library
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         problem = f"{repository!r} could not be fetched from the Hub ({reason})"
         raise ModelNotFoundError(f"{problem}: {_advice(error)}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_choice, check_counts
 from embedder.common.cpp_runtime import check_cpp_runtime
@@ -80,7 +80,8 @@ class FaissIndex(LibraryIndex):
             ids: (n,), whole numbers.
 
         Raises:
-            InputError: vectors or ids have another shape or dtype.
+            InputError: vectors or ids have another shape or dtype. Or a vector holds NaN or an infinity. Or the vectors
+                are too few to train the index. Then nothing has been added.
 
         Example:
             >>> index.add([[1.0, 0.0]], ids=[9])
@@ -88,8 +89,14 @@ class FaissIndex(LibraryIndex):
         rows, numbers = self._rows_and_ids(vectors, ids)
         with self._lock.write():
             if not self._index.is_trained:
-                self._index.train(rows)
+                self._train(rows)
             self._index.add_with_ids(rows, numbers)
+
+    def _train(self, rows: NDArray[np.float32]) -> None:
+        try:
+            self._index.train(rows)
+        except RuntimeError as error:
+            raise InputError(f"faiss cannot train the index on {len(rows)} vectors: {error}") from error
 
     def search(self, queries: ArrayLike, top_k: int = 10) -> list[list[Hit]]:
         """Find the `top_k` vectors that are nearest to each query. The kind of index decides whether this is exact.

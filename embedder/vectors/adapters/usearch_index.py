@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from embedder.common.checks import check_counts
+from embedder.common.checks import check_choice, check_counts, shown
 from embedder.common.cpp_runtime import initialise_cpp_runtime
 from embedder.common.files import replacing
 from embedder.common.imports import import_optional
@@ -17,6 +17,8 @@ from embedder.errors import ArtifactError, InputError
 from embedder.vectors.adapters.library_index import LibraryIndex, check_saved_similarity, hits_of_query
 from embedder.vectors.index.storage import as_ids
 from embedder.vectors.search import Hit
+
+_DTYPES = ("f32", "f16", "bf16", "i8")
 
 
 class UsearchIndex(LibraryIndex):
@@ -45,11 +47,18 @@ class UsearchIndex(LibraryIndex):
 
         Raises:
             DependencyError: usearch is not installed.
-            InputError: `dimension` is not a whole number of at least 1, or `similarity` is unknown.
+            InputError: `dimension` is not a whole number of at least 1, or `similarity` or `dtype` is unknown. Or
+                usearch refuses an option.
         """
         super().__init__(dimension, similarity)
+        check_choice("dtype", dtype, _DTYPES)
         metric = "cos" if similarity == "cosine" else "ip"
-        self._index = _import_usearch().Index(ndim=self._dimension, metric=metric, dtype=dtype, **options)
+        usearch = _import_usearch()
+        try:
+            self._index = usearch.Index(ndim=self._dimension, metric=metric, dtype=dtype, **options)
+        except (TypeError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"usearch refuses the options {shown(options)}: {reason}") from error
 
     def _to_bytes(self) -> bytes:
         return bytes(self._index.save())
@@ -69,7 +78,8 @@ class UsearchIndex(LibraryIndex):
             ids: (n,), whole numbers of at least 0 that are not in the index.
 
         Raises:
-            InputError: vectors or ids have another shape or dtype. Or an id is negative, in the index, or given twice.
+            InputError: vectors or ids have another shape or dtype. Or a vector holds NaN or an infinity. Or an id is
+                negative, in the index, or given twice. Then nothing has been added.
 
         Example:
             >>> index.add([[1.0, 0.0]], ids=[9])

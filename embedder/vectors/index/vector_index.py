@@ -79,20 +79,15 @@ class VectorIndex(ReadOnly):
     ) -> None:
         """Make an empty index.
 
-                Args:
-                    dimension: the length of a vector. None takes the dimension of `model`.
-                    precision: how vectors are kept: "float32", "int8" or "binary".
-                    similarity: how vectors are compared: "cosine" or "dot". For "cosine" they are scaled to length 1.
-                    model: an `Embedder`. With it, texts and images can be added and searched for.
+        Args:
+            dimension: the length of a vector. None takes the dimension of `model`.
+            precision: how vectors are kept: "float32", "int8" or "binary".
+            similarity: how vectors are compared: "cosine" or "dot". For "cosine" they are scaled to length 1.
+            model: an `Embedder`. With it, texts and images can be added and searched for.
 
-                Raises:
-        <<<<<<< HEAD
-                    InputError: an option is unknown, `model` is none, there is neither a dimension nor a model, or the two do
-                        not match.
-        =======
-                    InputError: an option is unknown. Or neither a dimension nor a model is given. Or the dimension is not that
-                        of the model.
-        >>>>>>> main
+        Raises:
+            InputError: an option is unknown. Or `model` is not a model. Or neither a dimension nor a model is given. Or
+                the dimension is not that of the model.
         """
         check_choice("precision", precision, INDEX_PRECISIONS)
         check_choice("similarity", similarity, INDEX_SIMILARITIES)
