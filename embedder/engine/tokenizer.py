@@ -81,7 +81,7 @@ class TextTokenizer:
             parts = (clipped[start : start + _MAX_TEXTS_PER_CALL] for start in starts)
             return [convert(encoding) for part in parts for encoding in self._tokenizer.encode_batch_fast(part)]
         except Exception as error:  # as in `__init__`
-            raise ArtifactError(f"the model's tokenizer failed: {error or type(error).__name__}") from error
+            raise ArtifactError(f"the model's tokenizer failed: {str(error) or type(error).__name__}") from error
 
     def prompt_token_count(self, prompt: str, special_ids: Collection[int]) -> int:
         """Return the number of tokens of the prompt at the start of a text, as sentence-transformers counts them.

@@ -42,6 +42,16 @@ def test_tokenizer_that_fails_in_use(tmp_path):
         TextTokenizer(tmp_path / "tokenizer.json", 16)(["b"])
 
 
+def test_an_error_without_a_message_is_named(tokenizer, monkeypatch):
+    class Exhausted:
+        def encode_batch_fast(self, texts):
+            raise MemoryError
+
+    monkeypatch.setattr(tokenizer, "_tokenizer", Exhausted())
+    with pytest.raises(ArtifactError, match="the model's tokenizer failed: MemoryError$"):
+        tokenizer(["b"])
+
+
 WORDS = st.sampled_from(["cat", "dogs", "a", "!", "字", "é", "e\u0301", "x" * 300, "\u200b", "\t", "\n", "[SEP]", "\0"])
 SPACES = st.sampled_from([" ", "  ", "\n", " " * 300, "\u00a0", ""])
 
