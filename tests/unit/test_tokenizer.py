@@ -48,7 +48,7 @@ def test_an_error_without_a_message_is_named(tokenizer, monkeypatch):
             raise MemoryError
 
     monkeypatch.setattr(tokenizer, "_tokenizer", Exhausted())
-    with pytest.raises(ArtifactError, match="the model's tokenizer failed: MemoryError$"):
+    with pytest.raises(ArtifactError, match=r"the model's tokenizer failed: MemoryError$"):
         tokenizer(["b"])
 
 
