@@ -311,7 +311,10 @@ def _cause_of_death(code: int | None, *, loading: bool) -> tuple[str, str]:
 
 
 def _check_can_start_processes() -> None:
-    """Raise WorkerError in a daemonic process and while a worker imports the main script: Python forbids both."""
+    """Raise WorkerError if Python cannot start processes here.
+
+    It cannot in a daemonic process, and it cannot while a worker process imports the main script.
+    """
     import multiprocessing.process
 
     current = multiprocessing.process.current_process()

@@ -194,7 +194,7 @@ class CpuBackend:
                 if first is not None and first[0] == threads:
                     self._sessions[threads] = first[1]
                 else:
-                    del first  # before another one is opened: there is never memory for two at once
+                    del first  # before another one is opened, so that two are never in memory together
                     self._sessions[threads] = self._open(threads)
             return self._sessions[threads]
 

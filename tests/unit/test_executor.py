@@ -65,7 +65,7 @@ def test_many_callers_share_the_threads_and_each_has_its_own_results(threads):
     assert {thread.name for thread in gauge.threads} == {"embedder"}
 
 
-def test_as_many_threads_as_tasks_that_wait_for_one_another():
+def test_tasks_that_wait_for_one_another_each_get_a_thread():
     executor, meeting = Executor(4), threading.Barrier(4, timeout=60)
     for _ in range(50):
         assert len(list(executor.map(lambda _: meeting.wait(), range(4)))) == 4
