@@ -1,9 +1,9 @@
 """Compare embedder with other programs on this machine, in one run. Writes tables and a plot.
 
-Usage: `make bench`, which makes the environments and the artifact, then runs this.
+Usage: `make bench`. It makes the environments and the artifact, and then runs this file.
 
-Each measurement is a process of its own, in the environment of its program. In each round every program takes its turn
-at every task. So a machine that slows down slows all programs. The tables give medians and ranges.
+Each measurement runs in its own process, in the environment of its program. In each round, every program does every
+task once. So a machine that slows down slows all programs. The tables give medians and ranges.
 
 The tables go to benchmarks/results/comparison.md and to docs/benchmarks.md, the plot to comparison.svg.
 """
@@ -35,19 +35,28 @@ ONNX = ROOT / ".venv/sentence-transformers-onnx"
 OPENVINO = ROOT / ".venv/sentence-transformers-openvino"
 FASTEMBED = ROOT / ".venv/fastembed"
 RESULT = ROOT / "benchmarks/results/comparison.md"
-# The page that shows the tables, between these two lines.
+# The page with the tables. They are between these two lines.
 PAGE = ROOT / "docs/benchmarks.md"
 PAGE_MARKS = ("<!-- comparison -->", "<!-- /comparison -->")
 
 
 @dataclass(frozen=True)
 class Program:
+    """A program that is measured.
+
+    Attributes:
+        label: its name in the tables.
+        dtype: "fp32" or "int8". With "default", the program chooses a dtype for this CPU. Only the vectors of "fp32"
+            must agree with the reference.
+        environment: the virtual environment that it runs in.
+        model: the directory of its model.
+        maker: the environment that makes its model. None if `make` makes the model.
+    """
+
     label: str
-    # "default" where it is the program's own choice on this CPU, and not to be held to fp32's agreement.
-    precision: str
+    dtype: str
     environment: Path
     model: Path
-    # The environment that makes the model, for those that `make` does not make.
     maker: Path | None = None
 
 
@@ -66,20 +75,21 @@ PROGRAMS = {
     "fastembed": Program("fastembed", "fp32", FASTEMBED, PEERS / "plain", ONNX),
 }
 REFERENCE = "torch"
-LEAST_COSINE = 0.9999
-SIZES = "memory, sizes (MB); agreement"
+# The smallest cosine with the reference that an fp32 program may have.
+MIN_COSINE = 0.9999
+SIZE_TABLE_TITLE = "memory, sizes (MB); agreement"
 TASKS = ("cold", "short", "long", "mixed", "queries")
-# For all programs alike: nothing is looked for on a hub, and onnxruntime reports to nobody.
-SETTINGS = {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
+# No program may use the Hub, and onnxruntime sends no telemetry.
+VARIABLES = {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1"}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=RESULT)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each program at each task")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each program does each task")
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="PROGRAM")
-    parser.add_argument("--texts", type=int, help="at most so many texts of each workload")
-    parser.add_argument("--limit", type=float, default=120, help="seconds at a task after which a program is let off")
+    parser.add_argument("--texts", type=int, help="the largest number of texts in each workload")
+    parser.add_argument("--limit", type=float, default=120, help="skip a task of a program after this many seconds")
     options = parser.parse_args()
 
     names = [name for name in PROGRAMS if name in options.programs and available(name)]
@@ -89,36 +99,36 @@ def main():
         cosines = agreement(names, options.texts, Path(scratch))
         private = {name: second_process(name) for name in names}
         results = rounds(names, texts, options, Path(scratch))
-    written = "\n".join([*speed_table(results), "", *size_table(results, private, cosines), "", notes(results, texts)])
-    options.output.write_text(written + "\n", encoding="utf-8")
+    tables = "\n".join([*speed_table(results), "", *size_table(results, private, cosines), "", notes(results, texts)])
+    options.output.write_text(tables + "\n", encoding="utf-8")
     options.output.with_suffix(".svg").write_text(chart(results), encoding="utf-8")
     if options.output == RESULT:
-        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), written), encoding="utf-8")
-    print(written)
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+    print(tables)
 
 
-def with_tables(page, written):
-    """Return `page` with `written` between its marks."""
+def with_tables(page, tables):
+    """Return `page` with `tables` between its two marks."""
     first, last = PAGE_MARKS
     before, after = page.split(first)[0], page.split(last)[1]
-    return f"{before}{first}\n\n{written}\n\n{last}{after}"
+    return f"{before}{first}\n\n{tables}\n\n{last}{after}"
 
 
 def available(name):
-    """Whether the program can be measured; says so where it cannot."""
+    """Return whether the program can be measured. Print why not."""
     program = PROGRAMS[name]
     manifest = json.loads((ARTIFACT / "embedder.json").read_text(encoding="utf-8"))
     if name == "embedder-int8" and "int8" not in [graph["dtype"] for graph in manifest["graphs"]]:
         print(f"{name} is left out: the artifact has no int8 graph", flush=True)
         return False
-    missing = [each for each in {program.environment, program.maker} - {None} if not (each / "bin/python").exists()]
+    missing = [path for path in {program.environment, program.maker} - {None} if not (path / "bin/python").exists()]
     if missing:
-        print(f"{name} is left out: there is no {', '.join(path.name for path in missing)} in .venv", flush=True)
+        print(f"{name} is left out: .venv has no {', '.join(path.name for path in missing)}", flush=True)
     return not missing
 
 
 def make_models(names, scratch):
-    """Have the peers' models made, those that are not there yet."""
+    """Make the models of other programs that do not exist yet."""
     path = scratch / "calibration.json"
     path.write_text(json.dumps(calibration_texts()), encoding="utf-8")
     for name in names:
@@ -129,10 +139,14 @@ def make_models(names, scratch):
             run([program.maker / "bin/python", ROOT / "benchmarks/graphs.py", *arguments])
 
 
-def agreement(names, most_texts, scratch):
-    """The cosines of each program's vectors to the reference's, as {program: array}; raises where fp32 is no fp32."""
+def agreement(names, max_texts, scratch):
+    """Return the cosines between each program's vectors and the reference's, as {program: array}.
+
+    Raises:
+        SystemExit: the vectors of an fp32 program differ from the reference's.
+    """
     texts = agreement_texts()
-    texts = texts if most_texts is None else spread(texts, min(most_texts, len(texts)))
+    texts = texts if max_texts is None else spread(texts, min(max_texts, len(texts)))
     cosines, reference = {}, None
     for name in [REFERENCE, *(name for name in names if name != REFERENCE)]:
         work(name, *encode_arguments("long", texts, scratch))
@@ -140,25 +154,25 @@ def agreement(names, most_texts, scratch):
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         reference = vectors if reference is None else reference
         cosines[name] = (reference * vectors).sum(axis=1)
-        least, mean = cosines[name].min(), cosines[name].mean()
-        print(f"agreement over {len(texts)} texts: {name}: smallest cosine {least:.6f}, mean {mean:.6f}", flush=True)
-        if PROGRAMS[name].precision == "fp32" and least < LEAST_COSINE:
-            raise SystemExit(f"{name}'s vectors are others than those of {REFERENCE}: it does other work")
+        smallest, mean = cosines[name].min(), cosines[name].mean()
+        print(f"agreement over {len(texts)} texts: {name}: smallest cosine {smallest:.6f}, mean {mean:.6f}", flush=True)
+        if PROGRAMS[name].dtype == "fp32" and smallest < MIN_COSINE:
+            raise SystemExit(f"the vectors of {name} differ from those of {REFERENCE}, so their speeds do not compare")
     return cosines
 
 
 def second_process(name):
-    """The memory in MB that is private to a process while another one holds the same model; None if unknown."""
+    """Return the private memory of a process, in MB, while another process holds the same model. None if unknown."""
     print(f"second process: {name}", flush=True)
     with subprocess.Popen(
         command(name, "hold"),
-        env=os.environ | SETTINGS,
+        env=os.environ | VARIABLES,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
     ) as first:
-        # What comes before the JSON is a library's.
+        # Libraries may print lines before the JSON.
         if not any(line.startswith("{") for line in first.stdout):
             raise SystemExit(f"{name} could not hold its model")
         result = work(name, "second")
@@ -167,7 +181,7 @@ def second_process(name):
 
 
 def rounds(names, texts, options, scratch):
-    """The results of all turns, as {program: {task: [result, ...]}}."""
+    """Return the results of all rounds, as {program: {task: [result, ...]}}."""
     results = {name: {task: [] for task in TASKS} for name in names}
     spent = Counter()
     for number in range(options.rounds):
@@ -176,7 +190,7 @@ def rounds(names, texts, options, scratch):
                 if spent[name, task] > options.limit:
                     continue
                 result = work(name, *task_arguments(task, texts, scratch))
-                spent[name, task] += result["took"]
+                spent[name, task] += result["process_seconds"]
                 results[name][task].append(result)
                 shown = ", ".join(f"{figure} {value:,.2f}" for figure, value in result.items())
                 print(f"{number + 1}/{options.rounds} {task}: {name}: {shown}", flush=True)
@@ -184,18 +198,20 @@ def rounds(names, texts, options, scratch):
 
 
 def task_arguments(task, texts, scratch):
+    """Return the arguments of worker.py for a task."""
     if task == "cold":
         return ["cold"]
     if task == "queries":
-        return ["queries", written(texts[task], scratch)]
+        return ["queries", write_inputs(texts[task], scratch)]
     return encode_arguments(task, texts[task], scratch)
 
 
 def encode_arguments(workload, texts, scratch):
-    return ["encode", written(texts, scratch), scratch / "vectors.npy", workload]
+    return ["encode", write_inputs(texts, scratch), scratch / "vectors.npy", workload]
 
 
-def written(texts, scratch):
+def write_inputs(texts, scratch):
+    """Write texts, or the paths of images, to a file for a worker. Return its path."""
     path = scratch / "texts.json"
     path.write_text(json.dumps(texts), encoding="utf-8")
     return path
@@ -208,14 +224,15 @@ def command(name, *arguments):
 
 
 def work(name, *arguments):
-    """The worker's result, with the seconds that the whole process took."""
+    """Return the worker's result, with the duration of the whole process in seconds."""
     start = time.perf_counter()
     result = json.loads(run(command(name, *arguments)).splitlines()[-1])
-    return result | {"took": time.perf_counter() - start}
+    return result | {"process_seconds": time.perf_counter() - start}
 
 
 def run(words):
-    answer = subprocess.run(list(map(str, words)), env=os.environ | SETTINGS, capture_output=True, text=True)
+    """Run a command, and return what it prints. A command that fails ends the benchmark."""
+    answer = subprocess.run(list(map(str, words)), env=os.environ | VARIABLES, capture_output=True, text=True)
     if answer.returncode:
         raise SystemExit(f"{answer.stderr[-4000:]}\nfailed: {' '.join(map(str, words))}")
     return answer.stdout
@@ -226,14 +243,14 @@ def figures(results, name, task, figure):
 
 
 def cell(results, name, task, figure, digits):
-    """The median and the range of a figure."""
+    """Return the median and the range of a figure as text, with so many `digits` after the point."""
     values = figures(results, name, task, figure)
     low, middle, high = (f"{value:,.{digits}f}" for value in (min(values), median(values), max(values)))
     return middle if len(values) == 1 else f"{middle} ({low}-{high})"
 
 
 def table(corner, titles, rows):
-    """The lines of a table of numbers, of which each row begins with its name."""
+    """Yield the lines of a Markdown table of numbers. `rows` are pairs of a name and its cells."""
     yield f"| {corner} | " + " | ".join(titles) + " |"
     yield "|---|" + "---:|" * len(titles)
     for name, cells in rows:
@@ -263,19 +280,19 @@ def size_table(results, private, cosines):
         megabytes += [private[name], size_mb(program.environment), size_mb(program.model)]
         cells = ["-" if value is None else f"{value:,.0f}" for value in megabytes]
         rows[program.label] = [*cells, f"{cosines[name].min():.6f}", f"{cosines[name].mean():.6f}"]
-    return table(SIZES, titles, rows.items())
+    return table(SIZE_TABLE_TITLE, titles, rows.items())
 
 
 def notes(results, texts):
-    turns = {len(results[name][task]) for name in results for task in TASKS}
+    counts = {len(results[name][task]) for name in results for task in TASKS}
     fewer = [
         f"{PROGRAMS[name].label} {len(results[name][task])} at {task}"
         for name in results
         for task in TASKS
-        if len(results[name][task]) < max(turns)
+        if len(results[name][task]) < max(counts)
     ]
     sizes = "; ".join(f"{name}: {described(each)}" for name, each in texts.items())
-    rounds = f"- Figures: medians over {max(turns)} rounds, with the range in brackets."
+    rounds = f"- Figures: medians over {max(counts)} rounds, with the range in brackets."
     if fewer:
         rounds += f" Fewer rounds, to save time: {'; '.join(fewer)}."
     lines = [
@@ -299,9 +316,9 @@ def notes(results, texts):
 
 
 def chart(results):
-    """Draw how fast each program is at each task, as a ratio to the best other program.
+    """Return a plot (SVG) of the speed of each program at each task, divided by the speed of the best other program.
 
-    Programs in int8 have a panel of their own. The cold start is left out: its bar would be thirty times as high as all
+    Programs in int8 have their own panel. The cold start is left out, because its bar would be 30 times as high as the
     others.
     """
     groups = {
@@ -311,13 +328,13 @@ def chart(results):
         "one query": ("queries", "p50_ms"),
     }
     panels = {}
-    for title, precisions in (("not quantised", ("fp32", "default")), ("int8", ("int8",))):
-        names = [name for name in results if PROGRAMS[name].precision in precisions]
+    for title, dtypes in (("not quantised", ("fp32", "default")), ("int8", ("int8",))):
+        names = [name for name in results if PROGRAMS[name].dtype in dtypes]
         peers = [name for name in names if not name.startswith("embedder")]
         if peers:
             panels[title] = {PROGRAMS[name].label: [] for name in names}
         for task, figure in groups.values() if peers else ():
-            # Of times the least is best, of rates the most.
+            # A figure is texts per second, or a time. The speed of a time is its inverse.
             speeds = {name: median(figures(results, name, task, figure)) for name in names}
             if figure != "texts_per_second":
                 speeds = {name: 1 / value for name, value in speeds.items()}
@@ -330,10 +347,12 @@ def chart(results):
 
 
 def size_mb(directory):
+    """Return the size of all files in `directory`, in MB. Links are not followed."""
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file() and not file.is_symlink()) / 1e6
 
 
 def machine():
+    """Return a description of this machine: its CPU, its cores, its system and its Python."""
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
@@ -342,7 +361,7 @@ def machine():
 
 
 def versions(names):
-    """What each environment has of the packages that matter."""
+    """Return the versions of the relevant packages in each environment, as text."""
     wanted = ("embedder", "fastembed", "onnxruntime", "openvino", "optimum-intel", "optimum-onnx")
     wanted += ("sentence-transformers", "tokenizers", "torch", "transformers")
     found = []

@@ -1,9 +1,10 @@
-"""The native builders against optimum with onnxruntime's fusions, by family at true sizes, as a table.
+"""Compare the native builders with optimum and onnxruntime's fusions, for families of true size. Writes a table.
 
 Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/converters.py [--families NAME ...] [--output FILE]
 
-Each checkpoint is exported by the command line twice: natively in the light environment, and by optimum in the
-environment with torch, where it is also compared with sentence-transformers. Then the two graphs take turns.
+The command line exports each checkpoint twice. The native export runs in the environment without torch. The export by
+optimum runs in the environment with torch, and also compares its vectors with sentence-transformers. Then the calls of
+the two graphs alternate.
 """
 
 import argparse
@@ -45,13 +46,16 @@ COMMANDS = {
         *("--dtypes", "fp32"),
     ],
 }
-# (texts, tokens).
+# The sizes of the calls: (texts, tokens).
 SHAPES = ((1, 16), (16, 32), (4, 128), (2, 256), (1, 512))
-SECONDS = 4
+SECONDS_PER_SHAPE = 4
+MIN_CALLS = 5
 
 
 @dataclass(frozen=True)
 class Export:
+    """An export and its measurements. `difference` is the largest difference from sentence-transformers."""
+
     seconds: float
     peak_bytes: int
     nodes: int
@@ -62,29 +66,38 @@ class Export:
 
 @dataclass(frozen=True)
 class Row:
+    """A family and its measurements.
+
+    Attributes:
+        name: the family.
+        exports: the two exports, by the name of the converter.
+        calls: for each (threads, shape), the milliseconds of the native graph, and the time of optimum's graph divided
+            by that of the native graph.
+    """
+
     name: str
     exports: dict[str, Export]
-    # By threads and shape: milliseconds of the native graph, and optimum's time as a multiple of that.
     calls: dict[tuple[int, tuple[int, int]], tuple[float, float]]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--families", nargs="+", metavar="NAME", default=NAMES, help="only these")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="for each shape")
-    parser.add_argument("--output", type=Path, default=RESULTS / "converters.md", help="where to write the table")
+    parser.add_argument("--families", nargs="+", metavar="NAME", default=NAMES, help="measure only these families")
+    parser.add_argument("--seconds", type=float, default=SECONDS_PER_SHAPE, help="the duration of each shape")
+    parser.add_argument("--output", type=Path, default=RESULTS / "converters.md", help="the file to write")
     options = parser.parse_args()
     rows = []
     for family in [REAL, *FAMILIES]:
         if family.name in options.families:
             with TemporaryDirectory() as scratch:
-                rows.append(measured(family, Path(scratch), options.seconds))
+                rows.append(measure_family(family, Path(scratch), options.seconds))
             print(rows[-1], file=sys.stderr, flush=True)
             options.output.write_text(table(rows) + "\n", encoding="utf-8")
     print(table(rows))
 
 
-def measured(family, scratch, seconds):
+def measure_family(family, scratch, seconds):
+    """Return the row of a family."""
     checkpoint = seeded(family.make, scratch / family.name, full=True)
     unpickle(checkpoint)
     texts = parity_sentences()[::8]
@@ -92,24 +105,31 @@ def measured(family, scratch, seconds):
     exports = {}
     for name, command in COMMANDS.items():
         artifact = scratch / name
-        took, peak = timed([*map(str, command), str(checkpoint), "--output", str(artifact)])
+        export_seconds, peak = timed([*map(str, command), str(checkpoint), "--output", str(artifact)])
         model = Embedder(artifact, provider="cpu")
         _, difference = measure(model.encode(texts), theirs)
         (graph,) = model.manifest.graphs
         nodes = len(onnx.load(artifact / graph.file.name, load_external_data=False).graph.node)
         size = graph.file.size + graph.weights.size
-        exports[name] = Export(took, peak, nodes, size, difference.max(), graph.form)
+        exports[name] = Export(
+            seconds=export_seconds,
+            peak_bytes=peak,
+            nodes=nodes,
+            file_bytes=size,
+            difference=difference.max(),
+            form=graph.form,
+        )
         del model
     calls = {}
     for threads in (1, 2):
         sessions = {name: session(scratch / name / "model.onnx", threads) for name in COMMANDS}
         for shape in SHAPES:
-            calls[threads, shape] = compared(sessions, shape, seconds)
+            calls[threads, shape] = time_calls(sessions, shape, seconds)
     return Row(family.name, exports, calls)
 
 
 def session(path, threads):
-    """Load a graph as the runtime does, except for the number of threads."""
+    """Load a graph with the runtime's options, but with `threads` threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.enable_mem_pattern = False
@@ -117,26 +137,36 @@ def session(path, threads):
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def compared(sessions, shape, seconds):
-    """Return the native graph's median milliseconds, and the median ratio of optimum's time to it, call by call."""
+def time_calls(sessions, shape, seconds):
+    """Return the median milliseconds of the native graph, and the median ratio of optimum's time to the native time."""
     generator = np.random.default_rng(0)
     texts, tokens = shape
     lengths = np.linspace(tokens, max(1, tokens * 3 // 4), texts).astype(int)[:, None]
     mask = (np.arange(tokens) < lengths).astype(np.int64)
     feed = {GRAPH_INPUTS[0]: generator.integers(1000, 5000, shape), GRAPH_INPUTS[1]: mask, POOLING_MASK: mask}
-    feeds = {name: {value.name: feed[value.name] for value in each.get_inputs()} for name, each in sessions.items()}
+    feeds = {
+        name: {value.name: feed[value.name] for value in session.get_inputs()} for name, session in sessions.items()
+    }
     times = {name: [] for name in sessions}
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times["native"]) < 5:
-        for name, each in sessions.items():
+    while time.perf_counter() < end or len(times["native"]) < MIN_CALLS:
+        for name, session in sessions.items():
             start = time.perf_counter()
-            each.run(None, feeds[name])
+            session.run(None, feeds[name])
             times[name].append(time.perf_counter() - start)
     native, optimum = (np.array(times[name][1:]) for name in ("native", "optimum"))
     return 1000 * float(np.median(native)), float(np.median(optimum / native))
 
 
 def table(rows):
+    """Return the page with all tables."""
+    tools = ("onnxruntime", "optimum-onnx", "torch", "transformers", "sentence-transformers")
+    versions = ", ".join(f"{tool} {version(tool)}" for tool in tools)
+    return "\n\n".join([*export_parts(rows), *call_parts(rows), f"On {machine()}. Versions: {versions}."])
+
+
+def export_parts(rows):
+    """Return the title, the notes and the table of the exports."""
     parts = [
         "# The two converters, by family at true sizes",
         "Written by `make converters`. Each figure is native / optimum. optimum has the fusions that were fastest for "
@@ -162,12 +192,16 @@ def table(rows):
             )
         ]
         lines.append(f"| {row.name} | {' | '.join(pairs)} | {row.exports['optimum'].form} |")
-    parts.append("\n".join(lines))
-    parts.append(
+    return [*parts, "\n".join(lines)]
+
+
+def call_parts(rows):
+    """Return the note and the tables of the calls, one for each number of threads."""
+    parts = [
         "The time of a call, by texts x tokens: milliseconds of the native graph, and in brackets the time of "
         "optimum's graph as a multiple of it. Above 1 the native graph is faster. Both are medians of calls in turn. "
         "The shortest text of a batch has three quarters of the tokens."
-    )
+    ]
     for threads in (1, 2):
         lines = [
             f"| {threads} thread{'s' if threads > 1 else ''} | "
@@ -179,10 +213,7 @@ def table(rows):
             cells = [f"{row.calls[threads, shape][0]:.1f} ({row.calls[threads, shape][1]:.3f})" for shape in SHAPES]
             lines.append(f"| {row.name} | {' | '.join(cells)} |")
         parts.append("\n".join(lines))
-    tools = ("onnxruntime", "optimum-onnx", "torch", "transformers", "sentence-transformers")
-    named = ", ".join(f"{tool} {version(tool)}" for tool in tools)
-    parts.append(f"On {machine()}. Versions: {named}.")
-    return "\n\n".join(parts)
+    return parts
 
 
 if __name__ == "__main__":

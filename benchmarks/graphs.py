@@ -1,9 +1,9 @@
-"""Make the model in the form that a peer takes, by the exports of sentence-transformers' own backends.
+"""Export the model for another program, with the export functions of sentence-transformers' backends.
 
 Usage: python graphs.py PROGRAM CHECKPOINT OUTPUT TEXTS.json
 
-compare.py runs it once for each peer, in an environment that has the backend. TEXTS.json calibrates the quantisation
-of the OpenVINO backend.
+compare.py runs this file once for each of these programs, in an environment that has the backend. TEXTS.json calibrates
+the quantisation of the OpenVINO backend.
 """
 
 import json
@@ -41,12 +41,15 @@ def load(backend, checkpoint):
 
 
 def onnx(checkpoint, output, quantize=False):
-    """Make the fp32 graph with the optimisations for a CPU ("O3"), or the int8 graph as the documentation shows it."""
+    """Export the fp32 graph with the optimisations "O3". With `quantize`, export the int8 graph instead.
+
+    Source: https://sbert.net/docs/sentence_transformer/usage/efficiency.html.
+    """
     from sentence_transformers import export_dynamic_quantized_onnx_model, export_optimized_onnx_model
 
     model = load("onnx", checkpoint)
     model.save_pretrained(str(output))
-    # The backend looks here if it is told no name.
+    # The backend loads this file if no name is given.
     default = output / "onnx/model.onnx"
     default.unlink()
     if quantize:
@@ -58,7 +61,7 @@ def onnx(checkpoint, output, quantize=False):
 
 
 def instructions():
-    """Return sentence-transformers' name of the instructions that this CPU has."""
+    """Return the instruction set of this CPU, as sentence-transformers names it."""
     if platform.machine() in ("arm64", "aarch64"):
         return "arm64"
     cpuinfo = Path("/proc/cpuinfo")
@@ -67,7 +70,7 @@ def instructions():
 
 
 def openvino_qint8(checkpoint, output, texts):
-    """Quantise as `export_static_quantized_openvino_model` does. That function would fetch its texts from a hub."""
+    """Quantise as `export_static_quantized_openvino_model` does. That function downloads its texts from the Hub."""
     import nncf
     from optimum.intel import OVConfig, OVQuantizationConfig, OVQuantizer
 
@@ -85,14 +88,15 @@ def openvino_qint8(checkpoint, output, texts):
 
 
 def plain(checkpoint, output):
-    """Put the ONNX backend's fp32 graph beside the tokenizer's files, for programs without sentence-transformers."""
+    """Export the fp32 graph and copy the tokenizer's files, for programs without sentence-transformers."""
     exported = output / "exported"
     onnx(checkpoint, exported)
     (exported / "onnx/model.onnx").rename(output / "model.onnx")
     shutil.rmtree(exported)
     for name in ("config.json", "special_tokens_map.json", "tokenizer.json"):
         shutil.copy(Path(checkpoint) / name, output / name)
-    # fastembed reads its limit here. The checkpoint says 512 here, and 256 in sentence-transformers' own file.
+    # fastembed reads its token limit from this file. The checkpoint has 512 in it, but 256 in the file that
+    # sentence-transformers reads.
     settings = json.loads((Path(checkpoint) / "tokenizer_config.json").read_text(encoding="utf-8"))
     (output / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": MAX_TOKENS}))
 

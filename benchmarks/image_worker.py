@@ -1,11 +1,14 @@
-"""One measurement in a process of its own, run by images.py in the environment of the program that is measured.
+"""Do one measurement of a program. images.py runs this file in its own process, in the program's environment.
 
 Usage: python image_worker.py PROGRAM MODEL cold|encode INPUTS.json VECTORS.npy
        python image_worker.py make CHECKPOINT
 
-INPUTS.json holds paths of images, or texts. The last line that is printed is JSON: of `cold` the seconds from before
-the first import to the first vector, of `encode` the inputs per second, and of both the process' peak resident memory
-in MB. `make` writes the checkpoint that all programs are measured with.
+INPUTS.json has the paths of images, or texts. The last line of the output is JSON:
+- cold: the seconds from before the first import to the first vector,
+- encode: the inputs per second,
+- both: the peak resident memory of the process in MB.
+
+`make` writes the checkpoint for all programs.
 """
 
 import json
@@ -17,12 +20,12 @@ from pathlib import Path
 
 from worker import START, embedder, peak_mb, read, sentence_transformers, throughput
 
-# Of clip-ViT-B-32, as of every model that is called so.
+# The sizes of clip-ViT-B-32.
 TEXT = {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8}
 VISION = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12}
 PATCHES = {"image_size": 224, "patch_size": 32}
-# As newer checkpoints write it, which all programs can read.
-SIZES = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}
+# The form of these settings in newer checkpoints. All programs can read it.
+PREPROCESSOR_SIZES = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}
 DIMENSION = 512
 PACKAGES = ("embedder", "fastembed", "onnxruntime", "pillow", "sentence-transformers", "torch", "transformers")
 
@@ -37,11 +40,11 @@ def fastembed(path):
 
 PROGRAMS = {
     "embedder": embedder,
-    "embedder-int8": partial(embedder, graph="int8"),
+    "embedder-int8": partial(embedder, dtype="int8"),
     "torch": sentence_transformers,
     "fastembed": fastembed,
 }
-# Those that were fastest; embedder fills its own.
+# The fastest batch sizes. With None, embedder chooses its batches.
 BATCH_SIZES = {"embedder": None, "embedder-int8": None, "torch": 16, "fastembed": 16}
 
 
@@ -58,16 +61,17 @@ def main(program, path, task, inputs_path, vectors_path):
 
 
 def versions():
-    """What this environment has of the packages that matter."""
-    found = {each.metadata["Name"].lower().replace("_", "-"): each.version for each in distributions()}
+    """Return the versions of the relevant packages in this environment, as text."""
+    found = {package.metadata["Name"].lower().replace("_", "-"): package.version for package in distributions()}
     return ", ".join(f"{name} {found[name]}" for name in PACKAGES if name in found)
 
 
 def make(path):
+    """Write the checkpoint for all programs."""
     sys.path.insert(0, str(Path(__file__).parents[1]))
     from tests.clips import PREPROCESSOR, write_clip
 
-    preprocessor = PREPROCESSOR | SIZES
+    preprocessor = PREPROCESSOR | PREPROCESSOR_SIZES
     write_clip(Path(path), text=TEXT, vision=VISION | PATCHES, projection_dim=DIMENSION, preprocessor=preprocessor)
 
 

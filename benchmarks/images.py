@@ -1,9 +1,9 @@
-"""embedder against its peers on images and their captions, by a CLIP model, in one run; writes a table.
+"""Compare embedder with other programs on images and captions, with a CLIP model. Writes a table.
 
-Usage: `make bench-images`, which makes the environments, the checkpoint and the artifact, then runs this.
+Usage: `make bench-images`. It makes the environments, the checkpoint and the artifact, and then runs this file.
 
-The model has the size of clip-ViT-B-32, and random weights: speed and agreement do not depend on what they are. As in
-compare.py each measurement is a process of its own, and in each round every program takes its turn at every task.
+The model has the size of clip-ViT-B-32 and random weights. Speed and agreement do not depend on the weights. As in
+compare.py, each measurement runs in its own process, and in each round every program does every task once.
 """
 
 import argparse
@@ -14,7 +14,22 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from compare import FASTEMBED, PEERS, ROOT, SIZES, TORCH, Program, cell, figures, machine, run, size_mb, table, written
+from compare import (
+    FASTEMBED,
+    MIN_COSINE,
+    PEERS,
+    ROOT,
+    SIZE_TABLE_TITLE,
+    TORCH,
+    Program,
+    cell,
+    figures,
+    machine,
+    run,
+    size_mb,
+    table,
+    write_inputs,
+)
 from image_worker import BATCH_SIZES
 from PIL import Image
 from quality import DATA, lines
@@ -34,22 +49,21 @@ PROGRAMS = {
     "fastembed": Program("fastembed", "fp32", FASTEMBED, PEERS / NAME),
 }
 REFERENCE = "embedder"
-LEAST_COSINE = 0.9999
-# Of images and captions that the programs' vectors are compared on.
+# The number of images, and of captions, for the comparison of vectors.
 COMPARED = 48
 TASKS = ("cold", "images", "captions")
-# What fastembed's model of images is no part of.
+# Programs and tasks that do not go together: fastembed's image model has no texts.
 OMITTED = {("fastembed", "captions")}
 CAPTIONS = 300
 TEMPLATES = ("{}", "a photo of {}", "a picture that shows {}", "{} in the background, somewhat out of focus")
-# The longer edge of an image in pixels, by turns; None is as it is.
+# The longer edges of the images in pixels, one after the other. None keeps the size.
 EDGES = (None, 1600, 640, 1024)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/images.md")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each program at each task")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each program does each task")
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="PROGRAM")
     parser.add_argument("--images", type=int, default=150, help="how many images")
     options = parser.parse_args()
@@ -69,7 +83,7 @@ def main():
 
 
 def write_fastembed_model(directory):
-    """The artifact's graph of images, under the names that fastembed looks for."""
+    """Copy the artifact's image graph to the file names that fastembed expects."""
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     shutil.copy(ARTIFACT / "image.onnx", directory / "model.onnx")
@@ -78,13 +92,13 @@ def write_fastembed_model(directory):
 
 
 def photographs(directory, count):
-    """The paths of `count` JPEGs: what pictures there are, then parts of them, of several sizes."""
+    """Write `count` JPEGs and return their paths. They are the pictures, and then parts of them, in several sizes."""
     pictures = list(real_pictures() or drawn_pictures())
     paths = []
     for number in range(count):
-        turn, index = divmod(number, len(pictures))
+        repetition, index = divmod(number, len(pictures))
         picture = pictures[index]
-        margin = min(picture.size) * turn // 40
+        margin = min(picture.size) * repetition // 40
         part = picture.crop((margin, margin // 2, picture.width - margin // 2, picture.height - margin))
         if edge := EDGES[number % len(EDGES)]:
             part = part.resize([max(1, round(side * edge / max(part.size))) for side in part.size])
@@ -105,7 +119,7 @@ def drawn_pictures():
 
 
 def captions():
-    """What people say of pictures, in several wordings; without them other sentences."""
+    """Return captions of pictures in several wordings. Without test data, return other sentences."""
     path = DATA / "images/captions.tsv"
     found = [line.split("\t")[1] for line in lines(path)[1:]] if path.exists() else []
     texts = list(dict.fromkeys(found)) or parity_texts()
@@ -113,7 +127,11 @@ def captions():
 
 
 def agreement(names, inputs, scratch):
-    """{(program, task): cosines of its vectors to the reference's}; raises where fp32 is no fp32."""
+    """Return the cosines between each program's vectors and the reference's, as {(program, task): array}.
+
+    Raises:
+        SystemExit: the vectors of an fp32 program differ from the reference's.
+    """
     cosines, references = {}, {}
     for name in [REFERENCE, *(name for name in names if name != REFERENCE)]:
         for task in ("images", "captions"):
@@ -122,15 +140,17 @@ def agreement(names, inputs, scratch):
             work(name, "encode", inputs[task][:COMPARED], scratch)
             vectors = normalize(np.load(scratch / "vectors.npy"))
             cosines[name, task] = (references.setdefault(task, vectors) * vectors).sum(axis=1)
-            least = cosines[name, task].min()
-            print(f"agreement over {len(vectors)} {task}: {name}: smallest cosine {least:.6f}", flush=True)
-            if PROGRAMS[name].precision == "fp32" and least < LEAST_COSINE:
-                raise SystemExit(f"{name}'s vectors of {task} are others than those of {REFERENCE}: it does other work")
+            smallest = cosines[name, task].min()
+            print(f"agreement over {len(vectors)} {task}: {name}: smallest cosine {smallest:.6f}", flush=True)
+            if PROGRAMS[name].dtype == "fp32" and smallest < MIN_COSINE:
+                raise SystemExit(
+                    f"the vectors of {name} for {task} differ from those of {REFERENCE}, so their speeds do not compare"
+                )
     return cosines
 
 
 def rounds(names, inputs, count, scratch):
-    """The results of all turns, as {program: {task: [result, ...]}}."""
+    """Return the results of all rounds, as {program: {task: [result, ...]}}."""
     results = {name: {task: [] for task in TASKS} for name in names}
     turns = [(number, task, name) for number in range(count) for task in TASKS for name in names]
     for number, task, name in turns:
@@ -142,10 +162,10 @@ def rounds(names, inputs, count, scratch):
 
 
 def work(name, task, inputs, scratch):
-    """The result of image_worker.py."""
+    """Run image_worker.py, and return its result."""
     program = PROGRAMS[name]
     words = [program.environment / "bin/python", ROOT / "benchmarks/image_worker.py", name, program.model, task]
-    return json.loads(run([*words, written(inputs, scratch), scratch / "vectors.npy"]).splitlines()[-1])
+    return json.loads(run([*words, write_inputs(inputs, scratch), scratch / "vectors.npy"]).splitlines()[-1])
 
 
 def speed_table(results):
@@ -171,12 +191,12 @@ def size_table(results, cosines):
         cells = [f"{median(peak):,.0f}" if peak else "-" for peak in peaks]
         cells.append(f"{size_mb(PROGRAMS[name].environment):,.0f}")
         found = [cosines.get((name, task)) for task in ("images", "captions")]
-        rows[PROGRAMS[name].label] = [*cells, *("-" if each is None else f"{each.min():.6f}" for each in found)]
-    return table(SIZES, titles, rows.items())
+        rows[PROGRAMS[name].label] = [*cells, *("-" if array is None else f"{array.min():.6f}" for array in found)]
+    return table(SIZE_TABLE_TITLE, titles, rows.items())
 
 
 def notes(results, inputs):
-    count = max(len(turns) for tasks in results.values() for turns in tasks.values())
+    count = max(len(rounds) for tasks in results.values() for rounds in tasks.values())
     batches = "; ".join(
         f"{PROGRAMS[name].label} {BATCH_SIZES[name]}" for name in results if BATCH_SIZES[name] is not None
     )
@@ -203,7 +223,7 @@ def notes(results, inputs):
 
 
 def sizes(paths):
-    """How many files, how large, and of how many pixels: the least, the median and the most."""
+    """Return the number of files, their size in MB, and the range and the median of their megapixels, as text."""
     pixels = []
     for path in paths:
         with Image.open(path) as image:

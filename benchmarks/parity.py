@@ -1,9 +1,9 @@
-"""Parity of every family of text models with sentence-transformers, as a table.
+"""Compare the vectors of every family of text models with sentence-transformers. Writes a table.
 
 Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/parity.py [--full] [--families NAME ...] [--output FILE]
 
-For each family a checkpoint is made (tests/families.py; with --full at its true size), exported by the command line,
-and loaded in a process of its own. Then both programs encode the same sentences in many languages. The real
+tests/families.py makes a checkpoint of each family. With --full, the checkpoint has its true size. The command line
+exports it, and a new process loads it. Then both programs encode the same sentences in many languages. The real
 all-MiniLM-L6-v2 comes first.
 """
 
@@ -28,17 +28,20 @@ from tests.families import FAMILIES, Family, seeded
 ROOT = Path(__file__).parents[1]
 REAL = Family("all-MiniLM-L6-v2", lambda directory, full: ROOT / "checkpoints/all-MiniLM-L6-v2")
 RESULTS = ROOT / "benchmarks/results"
-# A process inherits the peak of its parent, so a small process stands between.
-WATCH = (
+# A small program that runs a command and prints its peak memory in kB. It is needed because a child process inherits
+# the peak of its parent.
+PEAK_PROGRAM = (
     "import resource, subprocess, sys; subprocess.run(sys.argv[1:], check=True); "
     "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
 )
-LOAD = "import sys, embedder; embedder.Embedder(sys.argv[1]).encode('The first vector.')"
-PER_LANGUAGE = 20
+LOAD_PROGRAM = "import sys, embedder; embedder.Embedder(sys.argv[1]).encode('The first vector.')"
+SENTENCES_PER_FILE = 20
 
 
 @dataclass(frozen=True)
 class Row:
+    """A row of the table: a family and its measurements. Peaks are in bytes."""
+
     name: str
     dimension: int
     cosine: float
@@ -53,18 +56,16 @@ class Row:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument(
-        "--full", action="store_true", help="true sizes; takes gigabytes, and the better part of an hour"
-    )
-    parser.add_argument("--families", nargs="+", metavar="NAME", help="only these")
-    parser.add_argument("--output", type=Path, help="where to write the table")
+    parser.add_argument("--full", action="store_true", help="use the true sizes; takes gigabytes, and almost an hour")
+    parser.add_argument("--families", nargs="+", metavar="NAME", help="measure only these families")
+    parser.add_argument("--output", type=Path, help="the file to write")
     options = parser.parse_args()
     families = [family for family in [REAL, *FAMILIES] if not options.families or family.name in options.families]
     texts = sentences(options.full)
     rows = []
     for family in families:
         with TemporaryDirectory() as scratch:
-            rows.append(measured(family, Path(scratch), options.full, texts))
+            rows.append(measure_family(family, Path(scratch), options.full, texts))
         print(rows[-1], file=sys.stderr, flush=True)
     text = table(rows, options.full, len(texts))
     print(text)
@@ -72,48 +73,49 @@ def main():
     output.write_text(text + "\n", encoding="utf-8")
 
 
-def measured(family, scratch, full, texts):
+def measure_family(family, scratch, full, texts):
+    """Return the row of a family."""
     checkpoint = seeded(family.make, scratch / family.name, full=full)
     artifact = scratch / "artifact"
     command = [sys.executable, "-m", "embedder_export", str(checkpoint), "--output", str(artifact), "--dtypes", "fp32"]
     export_seconds, export_peak = timed(command)
-    load_seconds, load_peak = timed([sys.executable, "-c", LOAD, str(artifact)])
+    load_seconds, load_peak = timed([sys.executable, "-c", LOAD_PROGRAM, str(artifact)])
     options = {"prompt": family.prompt}
     ours = Embedder(artifact, provider="cpu").encode(texts, **options)
     reference = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
     theirs = reference.encode(texts, show_progress_bar=False, **options)
     cosine, difference = measure(ours, theirs)
     return Row(
-        family.name,
-        ours.shape[1],
-        cosine.min(),
-        difference.max(),
-        total_bytes(checkpoint),
-        total_bytes(artifact),
-        export_seconds,
-        export_peak,
-        load_seconds,
-        load_peak,
+        name=family.name,
+        dimension=ours.shape[1],
+        cosine=cosine.min(),
+        difference=difference.max(),
+        checkpoint_bytes=total_bytes(checkpoint),
+        artifact_bytes=total_bytes(artifact),
+        export_seconds=export_seconds,
+        export_peak=export_peak,
+        load_seconds=load_seconds,
+        load_peak=load_peak,
     )
 
 
 def timed(command):
-    """Return the seconds that `command` took, and its peak of resident memory in bytes."""
+    """Run `command`. Return its duration in seconds, and its peak resident memory in bytes."""
     start = time.perf_counter()
-    answer = subprocess.run([sys.executable, "-c", WATCH, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    answer = subprocess.run([sys.executable, "-c", PEAK_PROGRAM, *command], cwd=ROOT, stdout=subprocess.PIPE, text=True)
     if answer.returncode:
         raise SystemExit(f"{' '.join(command)} failed")
     return time.perf_counter() - start, int(answer.stdout) * 1024
 
 
 def sentences(full):
-    """Return the export's own sentences, at true sizes a quarter of them; and some of each language in the data."""
+    """Return the export's own sentences, and some of each language in the test data. With `full`, return fewer."""
     texts = parity_sentences()[:: 4 if full else 1]
     if DATA.is_dir():
         for path in sorted((DATA / "bitext/tatoeba").glob("*.tsv")):
-            texts += [line.split("\t")[0] for line in lines(path)[1 : 1 + PER_LANGUAGE]]
+            texts += [line.split("\t")[0] for line in lines(path)[1 : 1 + SENTENCES_PER_FILE]]
         for path in sorted((DATA / "sts").glob("*.tsv")):
-            texts += [line.split("\t")[1] for line in lines(path)[1 : 1 + PER_LANGUAGE]]
+            texts += [line.split("\t")[1] for line in lines(path)[1 : 1 + SENTENCES_PER_FILE]]
     return texts
 
 

@@ -1,30 +1,32 @@
-"""Draw grouped bars as an SVG. It needs no package, and gives the same file every time."""
+"""Draw grouped bars as an SVG. The same input always gives the same file. No package is needed."""
 
 from xml.sax.saxutils import escape
 
-WIDTH, LEFT, RIGHT, TOP, BARS, BELOW = 980, 44, 964, 56, 190, 56
-# The legend: labels in a line, and the height of a line in pixels.
-ACROSS, LINE = 3, 18
+# In pixels: the width of the plot, the left and right ends of the bars, the top of the first panel, the height of the
+# highest bar, and the space below the bars.
+WIDTH, LEFT, RIGHT, TOP, BAR_HEIGHT, SPACE_BELOW = 980, 44, 964, 56, 190, 56
+# The number of labels in a line of the legend, and the height of a line in pixels.
+LABELS_PER_LINE, LINE_HEIGHT = 3, 18
 # The first colour is embedder's. The colours also differ in lightness.
 COLOURS = ("#0b5394", "#8c8c8c", "#e69138", "#f1c232", "#93c47d", "#b4a7d6", "#c27ba0", "#76a5af")
 
 
 def plot(title, groups, panels):
-    """Return the SVG of `panels`, {name: {label: [a ratio for each group]}}, one below the other with its legend.
+    """Return the SVG of `panels`, {name: {label: [a ratio for each group]}}. Each panel has a legend.
 
-    A program has the same colour in every panel. Its label without int8 decides.
+    A program has the same colour in every panel. Its int8 label has the colour of its other label.
     """
     colours = {}
     parts, top = [text(LEFT, 26, title, "start", 'font-size="14" font-weight="bold"')], TOP
     for name, series in panels.items():
-        shades = [colours.setdefault(kind(label), COLOURS[len(colours) % len(COLOURS)]) for label in series]
+        shades = [colours.setdefault(program(label), COLOURS[len(colours) % len(COLOURS)]) for label in series]
         parts.append(text(LEFT, top, name, "start", 'font-weight="bold"'))
         parts += legend(top, list(zip(series, shades, strict=True)))
-        floor = top + (len(series) - 1) // ACROSS * LINE + 32 + BARS
+        floor = top + (len(series) - 1) // LABELS_PER_LINE * LINE_HEIGHT + 32 + BAR_HEIGHT
         parts += axis(floor, scale(series))
         parts += bars(floor, groups, series, shades)
-        top = floor + BELOW
-    height = top - BELOW // 2
+        top = floor + SPACE_BELOW
+    height = top - SPACE_BELOW // 2
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="{WIDTH}" height="{height}" '
         'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="#222">'
@@ -32,21 +34,22 @@ def plot(title, groups, panels):
     return "\n".join([head, f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>', *parts, "</svg>", ""])
 
 
-def kind(label):
+def program(label):
+    """Return the name of the program: its label without int8."""
     return label.rpartition(",")[0] if label.endswith("int8") else label
 
 
 def legend(top, entries):
-    """Yield the legend, to the right of the panel's name."""
+    """Yield the legend. It is to the right of the panel's name."""
     for place, (label, shade) in enumerate(entries):
-        x, y = LEFT + 100 + place % ACROSS * 275, top + place // ACROSS * LINE
+        x, y = LEFT + 100 + place % LABELS_PER_LINE * 275, top + place // LABELS_PER_LINE * LINE_HEIGHT
         yield f'<rect x="{x}" y="{y - 9}" width="10" height="10" fill="{shade}"/>'
         yield text(x + 15, y, label, "start")
 
 
 def scale(series):
-    """Return how many pixels 1.0 has, so that the highest bar fits."""
-    return BARS / max(1.0, *(ratio for ratios in series.values() for ratio in ratios))
+    """Return the height of the ratio 1.0 in pixels. The highest bar then fits in the panel."""
+    return BAR_HEIGHT / max(1.0, *(ratio for ratios in series.values() for ratio in ratios))
 
 
 def axis(floor, unit):
@@ -69,7 +72,7 @@ def bars(floor, groups, series, shades):
                 f'<rect x="{x:.1f}" y="{floor - tall:.1f}" width="{width - 2:.1f}" height="{tall:.1f}" '
                 f'fill="{shades[place]}"><title>{escape(f"{group}, {label}: {ratios[index]:.2f}")}</title></rect>'
             )
-            # A white box behind the figure, because the line at 1.0 may cross it.
+            # The line at 1.0 may cross the figure, so a white box is drawn behind it.
             yield f'<rect x="{x:.1f}" y="{floor - tall - 13:.1f}" width="{width - 2:.1f}" height="12" fill="#fff"/>'
             yield text(x + width / 2 - 1, floor - tall - 4, f"{ratios[index]:.2f}", "middle", 'font-size="9"')
 

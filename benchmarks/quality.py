@@ -1,9 +1,9 @@
-"""What the vectors are worth: two standard scores, measured through the runtime.
+"""Measure the quality of a model's vectors by two standard scores.
 
-Usage: .venv/lean/bin/python benchmarks/quality.py [MODEL [GRAPH]]
+Usage: .venv/lean/bin/python benchmarks/quality.py [MODEL [DTYPE]]
 
-STS Benchmark dev (Spearman x 100) and SciFact (nDCG@10 x 100, over every claim that is judged), on the data that
-EMBEDDER_TEST_DATA names. SciFact takes some minutes.
+The scores are STS Benchmark dev (Spearman x 100) and SciFact (nDCG@10 x 100, over all claims with judgements).
+EMBEDDER_TEST_DATA is the directory of the data. SciFact takes some minutes.
 """
 
 import json
@@ -18,14 +18,15 @@ from embedder import Embedder
 DATA = Path(os.environ.get("EMBEDDER_TEST_DATA", Path(__file__).parents[2] / "shared/data"))
 
 
-def main(name, graph=None):
-    model = Embedder(name, dtype=graph)
+def main(name, dtype=None):
+    model = Embedder(name, dtype=dtype)
     print(f"{model}")
     print(f"STS Benchmark dev, Spearman x 100:  {sts(model):.2f}", flush=True)
     print(f"SciFact, nDCG@10 x 100:            {scifact(model):.2f}")
 
 
 def sts(model):
+    """Return the Spearman correlation of the model's cosines with the gold scores, x 100."""
     rows = [line.split("\t") for line in lines(DATA / "sts/stsb-en-dev.tsv")][1:]
     scores, first, second = zip(*rows, strict=True)
     a, b = (model.encode(texts, normalize_embeddings=True) for texts in (first, second))
@@ -33,6 +34,7 @@ def sts(model):
 
 
 def scifact(model):
+    """Return the nDCG@10 of the model's ranking of the abstracts, x 100."""
     directory = DATA / "retrieval/scifact"
     corpus = [json.loads(line) for line in lines(directory / "corpus.jsonl")]
     queries = {query["_id"]: query["text"] for query in map(json.loads, lines(directory / "queries.jsonl"))}
@@ -52,6 +54,7 @@ def scifact(model):
 
 
 def dcg(gains):
+    """Return the discounted cumulative gain. Source: Järvelin and Kekäläinen (2002)."""
     return sum(gain / np.log2(rank + 1) for rank, gain in enumerate(gains, 1))
 
 
@@ -60,14 +63,14 @@ def spearman(a, b):
 
 
 def ranks(values):
-    """Ranks with ties at their mean."""
+    """Return the rank of each value. Equal values get their mean rank."""
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = counts.cumsum()
     return (last - (counts - 1) / 2)[inverse]
 
 
 def lines(path):
-    # Not splitlines: some texts hold other characters that it would split at.
+    # splitlines would also split at line breaks inside texts.
     return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
 
 

@@ -1,11 +1,13 @@
-"""The NumPy kernels against sentence_transformers.util (torch) and faiss, in one process, as a table.
+"""Compare the NumPy kernels with sentence_transformers.util (torch) and faiss, in one process. Writes a table.
 
 Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/vectors.py [--vectors N] [--rounds N] [--output FILE]
 
-The programs take turns at each task, so a machine that slows down slows all of them. The first turn is not timed. A
-ratio is the other program's time divided by ours in the same round, and the table has the median over the rounds.
-Memory is the largest growth of the anonymous memory of the process during a call. (The file is not named kernels.py,
-because transformers would import it instead of the package of that name.)
+In each round, every program does every task once. So a machine that slows down slows all programs. Before the rounds,
+every program does the task once without a timer. A ratio is the time of the other program divided by that of embedder
+in the same round. The table has the median of the ratios. Memory is the largest growth of the process' anonymous memory
+during a call.
+
+(This file is not named kernels.py, because transformers would import it instead of the package `kernels`.)
 """
 
 import argparse
@@ -30,9 +32,11 @@ from embedder import VectorIndex
 
 DIM = 384
 QUERIES = 100
-TOP = 10
-# Search uses this many times as many vectors as mining, clustering and alignment.
+TOP_K = 10
+# The number of vectors to search in, divided by the number of vectors to mine, cluster and align.
 SEARCH_FACTOR = 100
+# A file is remembered as intact only if it is at least this old.
+MIN_FILE_AGE_S = 2.1
 OURS = "embedder"
 REFERENCE = "sentence-transformers"
 
@@ -41,16 +45,16 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks/results/kernels.md")
     parser.add_argument("--vectors", type=int, default=1_000_000, help="how many vectors to search in")
-    parser.add_argument("--rounds", type=int, default=5, help="timed turns of each program")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each task is timed")
     options = parser.parse_args()
-    logging.disable(logging.WARNING)  # sentence-transformers' advice about calibration
+    logging.disable(logging.WARNING)  # sentence-transformers warns about calibration
 
     corpus = vectors(options.vectors, max(2, options.vectors // 200))
     queries = near(corpus, QUERIES)
     sample = vectors(max(100, options.vectors // SEARCH_FACTOR), max(2, options.vectors // SEARCH_FACTOR // 50))
     parts = [
-        f"- Vectors: {DIM} numbers each, around random centres, of length 1. Searches find the top {TOP} for {QUERIES} "
-        "queries.\n"
+        f"- Vectors: {DIM} numbers each, around random centres, of length 1. Searches find the top {TOP_K} for "
+        f"{QUERIES} queries.\n"
         f"- Figures: median seconds of {options.rounds} rounds. In brackets: the time as a multiple of embedder's.\n"
         "- MB: how much the process grew during the first call. Memory that it had freed before and used again does "
         "not count.",
@@ -66,7 +70,7 @@ def main():
 
 
 def vectors(n, groups):
-    """Return `n` vectors of length 1 in groups of different density. They are made in parts: a million take 1.5 GB."""
+    """Return `n` vectors of length 1 in groups of different density. They are made in blocks to save memory."""
     random = np.random.default_rng(n)
     centres = random.standard_normal((groups, DIM), np.float32)
     made = np.empty((n, DIM), np.float32)
@@ -80,49 +84,52 @@ def vectors(n, groups):
 
 
 def near(corpus, n):
+    """Return `n` random vectors of the corpus with some noise."""
     random = np.random.default_rng(0)
     return corpus[random.integers(0, len(corpus), n)] + 0.02 * random.standard_normal((n, DIM), np.float32)
 
 
 def searches(corpus, queries):
+    """Return the tasks of exact search, as {task: {program: call}}."""
     flat = faiss.IndexFlatIP(DIM)
     flat.add(corpus)
     ours, theirs = torch.from_numpy(queries), torch.from_numpy(corpus)
     n = f"{len(corpus):,}"
     return {
         f"{n}, cosine": {
-            OURS: lambda: embedder.semantic_search(queries, corpus, top_k=TOP),
-            REFERENCE: lambda: util.semantic_search(ours, theirs, top_k=TOP),
+            OURS: lambda: embedder.semantic_search(queries, corpus, top_k=TOP_K),
+            REFERENCE: lambda: util.semantic_search(ours, theirs, top_k=TOP_K),
         },
         f"{n}, dot product": {
-            OURS: lambda: embedder.semantic_search(queries, corpus, top_k=TOP, score_function=embedder.dot_score),
-            REFERENCE: lambda: util.semantic_search(ours, theirs, top_k=TOP, score_function=util.dot_score),
-            "faiss, flat": lambda: flat.search(queries, TOP),
+            OURS: lambda: embedder.semantic_search(queries, corpus, top_k=TOP_K, score_function=embedder.dot_score),
+            REFERENCE: lambda: util.semantic_search(ours, theirs, top_k=TOP_K, score_function=util.dot_score),
+            "faiss, flat": lambda: flat.search(queries, TOP_K),
         },
         f"{n}, dot product, one query": {
-            OURS: lambda: embedder.semantic_search(queries[0], corpus, top_k=TOP, score_function=embedder.dot_score),
-            REFERENCE: lambda: util.semantic_search(ours[0], theirs, top_k=TOP, score_function=util.dot_score),
-            "faiss, flat": lambda: flat.search(queries[:1], TOP),
+            OURS: lambda: embedder.semantic_search(queries[0], corpus, top_k=TOP_K, score_function=embedder.dot_score),
+            REFERENCE: lambda: util.semantic_search(ours[0], theirs, top_k=TOP_K, score_function=util.dot_score),
+            "faiss, flat": lambda: flat.search(queries[:1], TOP_K),
         },
     }
 
 
-def mining(some):
-    tensor = torch.from_numpy(some)
-    half = len(some) // 2
-    source, target = some[:half], near(some[:half], half)
-    n = f"{len(some):,}"
+def mining(sample):
+    """Return the tasks of mining, clustering and alignment, as {task: {program: call}}."""
+    tensor = torch.from_numpy(sample)
+    half = len(sample) // 2
+    source, target = sample[:half], near(sample[:half], half)
+    n = f"{len(sample):,}"
     return {
         f"paraphrases among {n}": {
-            OURS: lambda: embedder.paraphrase_mining_embeddings(some),
+            OURS: lambda: embedder.paraphrase_mining_embeddings(sample),
             REFERENCE: lambda: util.paraphrase_mining_embeddings(tensor),
         },
         f"communities of {n}, threshold 0.75": {
-            OURS: lambda: embedder.community_detection(some),
+            OURS: lambda: embedder.community_detection(sample),
             REFERENCE: lambda: util.community_detection(tensor),
         },
         f"communities of {n}, threshold 0.5": {
-            OURS: lambda: embedder.community_detection(some, 0.5),
+            OURS: lambda: embedder.community_detection(sample, 0.5),
             REFERENCE: lambda: util.community_detection(tensor, 0.5),
         },
         f"bitext, {half:,} and {half:,}": {
@@ -133,7 +140,7 @@ def mining(some):
 
 
 def aligned_by_faiss(source, target, k=4):
-    """Do what the scripts of sentence-transformers and LASER do: nearest neighbours both ways, and margins in loops."""
+    """Align as the scripts of sentence-transformers and LASER do: nearest vectors by faiss, and margins in loops."""
     source, target = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (source, target))
     found = []
     for one, other in ((source, target), (target, source)):
@@ -160,7 +167,8 @@ def aligned_by_faiss(source, target, k=4):
 
 
 def quantized(corpus, queries, rounds):
-    exact = ids(embedder.semantic_search(queries, corpus, top_k=TOP))
+    """Yield the tables of quantisation: speed, and recall."""
+    exact = ids(embedder.semantic_search(queries, corpus, top_k=TOP_K))
     ranges = np.stack([corpus.min(axis=0), corpus.max(axis=0)])
     codes = {name: embedder.quantize_embeddings(corpus, name, ranges) for name in ("int8", "ubinary")}
     bits = faiss.IndexBinaryFlat(DIM)
@@ -170,7 +178,7 @@ def quantized(corpus, queries, rounds):
         "binary": {
             OURS: lambda: search(queries, codes, "ubinary", ranges),
             f"{REFERENCE}, faiss": lambda: semantic_search_faiss(
-                queries, corpus_index=bits, corpus_precision="ubinary", top_k=TOP
+                queries, corpus_index=bits, corpus_precision="ubinary", top_k=TOP_K
             ),
         },
         "quantising to int8": {
@@ -192,12 +200,13 @@ def quantized(corpus, queries, rounds):
 
 def search(queries, codes, precision, ranges, multiplier=2):
     return embedder.semantic_search_quantized(
-        queries, codes[precision], precision, TOP, ranges, rescore_multiplier=multiplier
+        queries, codes[precision], precision, TOP_K, ranges, rescore_multiplier=multiplier
     )
 
 
 def index_table(corpus, queries, rounds):
-    exact = ids(embedder.semantic_search(queries, corpus, top_k=TOP))
+    """Return the table of `VectorIndex`, with a row for each precision."""
+    exact = ids(embedder.semantic_search(queries, corpus, top_k=TOP_K))
     titles = ("MB", "save (s)", "first load (s)", "load (s)", f"{QUERIES} queries (s)", "one query (ms)", "recall")
     rows = [f"| VectorIndex, {len(corpus):,} | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
     with TemporaryDirectory(dir=ROOT / "benchmarks") as scratch:
@@ -210,24 +219,25 @@ def index_table(corpus, queries, rounds):
             save = timed(lambda index=index, path=path: index.save(path))
             del index
             if len(corpus) > 100_000:
-                time.sleep(2.1)  # a file that was written just now is not remembered as intact
+                time.sleep(MIN_FILE_AGE_S)
             first = timed(lambda path=path: VectorIndex.load(path))
             again = timed(lambda path=path: VectorIndex.load(path))
             loaded = VectorIndex.load(path)
-            found = loaded.search(queries, TOP)
-            many = median(timed(lambda loaded=loaded: loaded.search(queries, TOP)) for _ in range(rounds))
-            one = median(timed(lambda loaded=loaded, q=q: loaded.search(q, TOP)) for q in queries[: 4 * rounds])
+            found = loaded.search(queries, TOP_K)
+            many = median(timed(lambda loaded=loaded: loaded.search(queries, TOP_K)) for _ in range(rounds))
+            one = median(timed(lambda loaded=loaded, q=q: loaded.search(q, TOP_K)) for q in queries[: 4 * rounds])
             cells = [f"{path.stat().st_size / 1e6:,.0f}", *(f"{s:.2f}" for s in (save, first, again, many))]
             rows.append(f"| {precision} | {' | '.join(cells)} | {1000 * one:.1f} | {recall(ids(found), exact):.3f} |")
     return "\n".join(rows)
 
 
 def table(title, tasks, rounds):
+    """Run the tasks, {task: {program: call}}, and return a table of their times and memory."""
     programs = list(dict.fromkeys(program for calls in tasks.values() for program in calls))
     rows = [f"| {title} | {' | '.join(programs)} |", f"|---|{'---:|' * len(programs)}"]
     for task, calls in tasks.items():
         seconds = {program: [] for program in calls}
-        memory = {program: peak(call) for program, call in calls.items()}  # the turn that is not timed
+        memory = {program: peak(call) for program, call in calls.items()}  # this call is not timed
         for _ in range(rounds):
             for program, call in calls.items():
                 seconds[program].append(timed(call))
@@ -238,10 +248,11 @@ def table(title, tasks, rounds):
 
 
 def cell(seconds, memory, program):
+    """Return the median time of a program, its ratio to embedder's time, and its memory, as text."""
     text = f"{median(seconds[program]):.3f}"
     if program != OURS:
-        times = median(peer / ours for peer, ours in zip(seconds[program], seconds[OURS], strict=True))
-        text += f" ({times:.1f} x)"
+        ratio = median(theirs / ours for theirs, ours in zip(seconds[program], seconds[OURS], strict=True))
+        text += f" ({ratio:.1f} x)"
     return f"{text}, {memory[program]:.0f} MB"
 
 
@@ -273,6 +284,7 @@ def peak(call):
 
 
 def anonymous():
+    """Return the anonymous memory of this process in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) * 1024 / 1e6
 
@@ -282,6 +294,7 @@ def ids(hits):
 
 
 def recall(found, exact):
+    """Return the share of the ids of exact search that were found."""
     return np.mean([len(set(one) & set(other)) / len(other) for one, other in zip(found, exact, strict=True)])
 
 

@@ -1,14 +1,18 @@
-"""One measurement in a process of its own, run by compare.py in the environment of the program that is measured.
+"""Do one measurement of a program. compare.py runs this file in its own process, in the program's environment.
 
 Usage: python worker.py PROGRAM MODEL cold
        python worker.py PROGRAM MODEL encode TEXTS.json VECTORS.npy WORKLOAD
        python worker.py PROGRAM MODEL queries TEXTS.json
        python worker.py PROGRAM MODEL hold|second
 
-The last line that it prints is JSON: of `cold` the seconds from before the first import to the first vector, of
-`encode` texts per second, of `queries` milliseconds of one text at a time, and of all of them the process' peak
-resident memory in MB. `hold` keeps the model until its stdin is closed; `second`, run meanwhile, says how much memory
-is its own alone after its first vector.
+The last line of the output is JSON:
+- cold: the seconds from before the first import to the first vector,
+- encode: the texts per second,
+- queries: the milliseconds of one text at a time,
+- second: the private memory of the process in MB, after its first vector,
+- all of them: the peak resident memory of the process in MB.
+
+`hold` keeps the model in memory until its stdin is closed. `second` runs meanwhile.
 """
 
 import json
@@ -18,29 +22,29 @@ import time
 START = time.perf_counter()
 
 MAX_TOKENS = 256
-FIRST = "What is the capital of France?"
+FIRST_TEXT = "What is the capital of France?"
 
-# The batch sizes that were fastest, by workload: of programs that sort texts by length, and of fastembed, which does
-# not, so that every text is padded to the longest beside it.
+# The fastest batch sizes of each workload, for programs that sort texts by length.
 SORTED = {"short": 32, "long": 8, "mixed": 16}
+# The same for fastembed. It does not sort, so it pads each text to the longest text of the batch.
 UNSORTED = {"short": 16, "long": 4, "mixed": 1}
 
 
-def embedder(path, graph=None):
+def embedder(path, dtype=None):
     from embedder import Embedder
 
-    model = Embedder(path, dtype=graph) if graph else Embedder(path)
+    model = Embedder(path, dtype=dtype) if dtype else Embedder(path)
     return lambda texts, batch_size: model.encode(texts)
 
 
 def onnxruntime_loop(path):
-    """What one would write by hand: the least there is around onnxruntime."""
+    """Load the model for a short hand-written loop around onnxruntime."""
     import numpy as np
     import onnxruntime
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(f"{path}/tokenizer.json")
-    # The file says 128 tokens, and to pad every text to them.
+    # The file cuts and pads every text to 128 tokens.
     tokenizer.enable_truncation(MAX_TOKENS)
     tokenizer.enable_padding()
     session = onnxruntime.InferenceSession(f"{path}/model.onnx", providers=["CPUExecutionProvider"])
@@ -51,7 +55,7 @@ def onnxruntime_loop(path):
         for start in range(0, len(texts), batch_size):
             rows = order[start : start + batch_size]
             batch = tokenizer.encode_batch([texts[row] for row in rows])
-            ids, mask = (np.array([getattr(each, name) for each in batch]) for name in ("ids", "attention_mask"))
+            ids, mask = (np.array([getattr(text, name) for text in batch]) for name in ("ids", "attention_mask"))
             inputs = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
             (tokens,) = session.run(None, inputs)
             means = (tokens * mask[..., None].astype(np.float32)).sum(axis=1) / mask.sum(axis=1, keepdims=True)
@@ -86,10 +90,10 @@ def fastembed(path):
     return lambda texts, batch_size: np.array(list(model.embed(texts, batch_size=batch_size)))
 
 
-# program: what loads it, the settings, and the batch sizes
+# For each program: the function that loads its model, the settings of this function, and the batch sizes.
 PROGRAMS = {
     "embedder": (embedder, {}, SORTED),
-    "embedder-int8": (embedder, {"graph": "int8"}, SORTED),
+    "embedder-int8": (embedder, {"dtype": "int8"}, SORTED),
     "onnxruntime": (onnxruntime_loop, {}, SORTED),
     "torch": (sentence_transformers, {}, SORTED),
     "onnx": (sentence_transformers, {"backend": "onnx", "provider": "CPUExecutionProvider"}, SORTED),
@@ -109,7 +113,7 @@ def main(program, path, task, *arguments):
     load, settings, batch_sizes = PROGRAMS[program]
     encode = load(path, **settings)
     if task in ("cold", "hold", "second"):
-        encode([FIRST], 1)
+        encode([FIRST_TEXT], 1)
         result = {"seconds": time.perf_counter() - START}
         if task == "second":
             result["private_mb"] = private_mb()
@@ -129,6 +133,7 @@ def read(path):
 
 
 def throughput(encode, texts, vectors_path, batch_size):
+    """Encode all texts, save their vectors, and return the texts per second."""
     import numpy as np
 
     encode(texts[:32], batch_size)
@@ -141,6 +146,7 @@ def throughput(encode, texts, vectors_path, batch_size):
 
 
 def latencies(encode, texts):
+    """Encode one text at a time, and return percentiles of the time of a text in milliseconds."""
     import numpy as np
 
     for text in texts[:10]:
@@ -155,8 +161,9 @@ def latencies(encode, texts):
 
 
 def peak_mb():
+    """Return the peak resident memory of this process in MB."""
     if sys.platform == "linux":
-        # getrusage would count what the parent had when it forked.
+        # getrusage would count the memory that the parent had when it forked.
         return kilobytes("/proc/self/status", "VmHWM:") / 1000
     import resource
 
@@ -165,12 +172,12 @@ def peak_mb():
 
 
 def private_mb():
-    """Memory that no other process shares, or None where the system does not say."""
+    """Return the memory in MB that no other process shares. None if the system does not say."""
     return kilobytes("/proc/self/smaps_rollup", "Private_") / 1000 if sys.platform == "linux" else None
 
 
 def kilobytes(path, prefix):
-    """The sum of a file's lines `NAME: n kB` whose name starts with `prefix`, in units of 1,000 bytes."""
+    """Add up the lines `NAME: n kB` of a file with names that start with `prefix`. Return units of 1,000 bytes."""
     with open(path) as stream:
         return sum(int(line.split()[1]) for line in stream if line.startswith(prefix)) * 1.024
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from embedder.options import EncodeOptions, EncodeSettings
     from embedder.pool import EncoderPool
     from embedder.results import EncodeResult
-    from embedder.vectors.adapters import FaissIndex, UsearchIndex
+    from embedder.vectors.adapters.faiss_index import FaissIndex
+    from embedder.vectors.adapters.usearch_index import UsearchIndex
     from embedder.vectors.index.vector_index import VectorIndex
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
     from embedder.vectors.pairs import bitext_mining, mine_hard_negatives
@@ -108,7 +109,8 @@ _LAZY = {
     "options": ("EncodeOptions", "EncodeSettings"),
     "pool": ("EncoderPool",),
     "results": ("EncodeResult",),
-    "vectors.adapters": ("FaissIndex", "UsearchIndex"),
+    "vectors.adapters.faiss_index": ("FaissIndex",),
+    "vectors.adapters.usearch_index": ("UsearchIndex",),
     "vectors.index.vector_index": ("VectorIndex",),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.common.checks import find_surrogate, shown
+from embedder.common.containers import is_file, is_mapping, is_table
 from embedder.errors import InputError
 from embedder.images.sources import is_image
 
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 Image: TypeAlias = Union[os.PathLike[str], bytes, bytearray, memoryview, IO[bytes], "PillowImage", "NDArray[np.uint8]"]
 Input: TypeAlias = str | Image
 Inputs: TypeAlias = Input | Iterable[Input]
-
-# Tables of pandas, polars, pyarrow and datasets have one of these attributes. Lists of texts have none.
-_TABLE_ATTRIBUTES = ("columns", "column_names")
 
 
 @dataclass(frozen=True)
@@ -128,10 +126,10 @@ def _iterator(inputs: Any) -> Iterable[Any] | None:
     """Return an iterable of the inputs, or None if `inputs` is not a list of inputs."""
     # A caller never wants what these give: bytes give numbers, a mapping its keys, a table its column names, a file its
     # lines with line ends, a set its items in any order.
-    if isinstance(inputs, str | bytes | bytearray | memoryview | Mapping | Set):
+    if isinstance(inputs, str | bytes | bytearray | memoryview | Set):
         return None
     package = type(inputs).__module__.partition(".")[0]
-    if _is_table(inputs) or _is_file(inputs) or package == "array":
+    if is_table(inputs) or is_mapping(inputs) or is_file(inputs) or package == "array":
         return None
     if package == "pyarrow" and hasattr(inputs, "to_pylist"):
         return list(inputs.to_pylist())  # its own iterator gives scalars of pyarrow, not strings
@@ -140,15 +138,6 @@ def _iterator(inputs: Any) -> Iterable[Any] | None:
     except TypeError:
         return None
     return iterator
-
-
-def _is_table(inputs: object) -> bool:
-    # Ask the type, not the object: a Series of pandas has its labels as attributes.
-    return any(hasattr(type(inputs), name) for name in _TABLE_ATTRIBUTES)
-
-
-def _is_file(inputs: object) -> bool:
-    return callable(getattr(inputs, "read", None))
 
 
 def type_name(value: object) -> str:
@@ -164,15 +153,15 @@ def type_name(value: object) -> str:
 
 
 def _hint(inputs: object) -> str:
-    if _is_table(inputs):
+    if is_table(inputs):
         return '. Give one of its columns, such as table["text"]'
-    if isinstance(inputs, Mapping):
+    if is_mapping(inputs):
         return ". Give its values as a list, such as list(texts.values())"
     if isinstance(inputs, Set):
         return ", which has no order. Give a list, such as sorted(texts)"
     if isinstance(inputs, bytes | bytearray | memoryview):
         return ". Decode it first, such as data.decode()"
-    if _is_file(inputs):
+    if is_file(inputs):
         return ". Read it first, such as file.read().splitlines()"
     if isinstance(inputs, np.ndarray):
         return " without a dimension. Give texts.item()"

@@ -3,8 +3,8 @@
 Usage: python examples/bitext.py FILE [--model MODEL] [--texts N]
 
 FILE is a TSV file with a header. Each row has a sentence and its translation, as in Tatoeba's test sets. The example
-shuffles the translations and finds them again. MODEL should know both languages, such as LaBSE (`make export
-MODEL=LaBSE`). all-MiniLM-L6-v2 knows only English, and finds sentences that look alike.
+shuffles the translations, and finds the pairs again. MODEL should know both languages, such as LaBSE (`make export
+MODEL=LaBSE`). all-MiniLM-L6-v2 knows only English, so it only finds sentences with similar words.
 """
 
 import argparse
@@ -25,7 +25,7 @@ def main():
     rows = [line.split("\t") for line in options.file.read_text(encoding="utf-8").removesuffix("\n").split("\n")][1:]
     sources, targets = zip(*rows[: options.texts], strict=True)
     order = np.random.default_rng(0).permutation(len(targets))
-    targets = [targets[at] for at in order]
+    targets = [targets[row] for row in order]
     model = Embedder(options.model, dtype="auto")
     vectors = model.encode(sources), model.encode(targets)
 
@@ -34,8 +34,8 @@ def main():
     for margin in ("absolute", "distance", "ratio"):
         for retrieval in ("forward", "backward", "intersection", "max"):
             pairs = bitext_mining(*vectors, margin=margin, retrieval=retrieval)
-            right = sum(order[target] == source for _, source, target in pairs)
-            precision, recall = right / max(1, len(pairs)), right / len(sources)
+            correct = sum(order[target] == source for _, source, target in pairs)
+            precision, recall = correct / max(1, len(pairs)), correct / len(sources)
             print(f"{margin:9} {retrieval:13} {len(pairs):5} pairs, precision {precision:.3f}, recall {recall:.3f}")
 
 

@@ -1,9 +1,9 @@
-"""Paraphrase mining: find the customers of a bank who ask for the same thing in other words.
+"""Paraphrase mining: find requests of a bank's customers that ask for the same thing in other words.
 
 Usage: python examples/duplicate_intents.py FILE [--texts N]
 
-FILE is a TSV file with a header and the columns `label` and `text`, such as banking77's training set. The labels are
-only used to judge the result. Needs the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
+FILE is a TSV file with a header and the columns `label` and `text`, such as banking77's training set. The labels only
+serve to evaluate the result. The example needs the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
 """
 
 import argparse
@@ -26,9 +26,10 @@ def main():
     for score, one, other in pairs[:: max(1, len(pairs) // 8)][:4]:
         print(f"{score:.3f}  {texts[one]}\n       {texts[other]}")
     print(f"{len(pairs)} pairs among {len(texts)} requests")
-    for least in (0.95, 0.9, 0.8, 0.7):
-        near = [labels[one] == labels[other] for score, one, other in pairs if score >= least]
-        print(f"{len(near)} with a score of at least {least}: {sum(near) / max(1, len(near)):.1%} of one intent")
+    for threshold in (0.95, 0.9, 0.8, 0.7):
+        same = [labels[one] == labels[other] for score, one, other in pairs if score >= threshold]
+        share = sum(same) / max(1, len(same))
+        print(f"{len(same)} with a score of at least {threshold}: {share:.1%} have the same intent")
 
 
 if __name__ == "__main__":

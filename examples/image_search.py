@@ -1,11 +1,11 @@
-"""Search a folder of images by a text or by another image, and draw the best of them on one sheet.
+"""Search a folder of images by a text or by another image, and draw the best images on a contact sheet.
 
 Usage: python examples/image_search.py FOLDER QUERY [--model clip-ViT-B-32] [--top-k 9] [--sheet hits.png]
 
-The example prints the score and the path of the nearest images. It draws them on a contact sheet, each above its score
-and name. QUERY is a text, or the path of an image. Images that cannot be read are reported on stderr and left out.
+The example prints the scores and the paths of the nearest images. The contact sheet shows each image above its score
+and its name. QUERY is a text, or the path of an image. Images that cannot be read are reported on stderr and left out.
 
-It needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
+The example needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
 """
 
 import argparse
@@ -18,8 +18,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from embedder import Embedder
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-SIDE, GAP, LINE = 224, 12, 18  # in pixels: a thumbnail's side, the gap between two, the height of a line of text
-BACKGROUND = "gainsboro"  # behind images that are not square, or transparent
+SIDE, GAP, LINE = 224, 12, 18  # in pixels: the side of a thumbnail, the gap between two, the height of a line of text
+BACKGROUND = "gainsboro"  # seen beside images that are not square, and through transparent images
 
 
 def main(arguments: list[str]) -> None:
@@ -40,8 +40,8 @@ def main(arguments: list[str]) -> None:
         print(f"skipped: {reason}", file=sys.stderr)
     if not len(images.embeddings):
         sys.exit(f"no image in {options.folder} can be read")
-    # `read_paths` makes a string that names an image file an image. The query comes from the user of this computer. A
-    # web service must not do this: its callers could read any image on its disk.
+    # With `read_paths`, a string that names an image file is this image. Here the query comes from the user of this
+    # computer. A web service must not use `read_paths`, because its callers could read any image on its disk.
     query = model.encode(options.query, read_paths=True)
     scores = model.similarity(query, images.embeddings)[0]
     best = (-scores).argsort(kind="stable")[: options.top_k]
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
 
 
 def contact_sheet(paths, scores) -> Image.Image:
-    """Draw the images in a grid. Each is upright and whole, above its score and name."""
+    """Draw the images in a grid, above their scores and names. Images are turned upright, and none is cropped."""
     columns = math.ceil(math.sqrt(len(paths)))
     rows = math.ceil(len(paths) / columns)
     width, height = SIDE + GAP, SIDE + 2 * LINE + 2 * GAP  # distance from one cell to the next
@@ -63,7 +63,7 @@ def contact_sheet(paths, scores) -> Image.Image:
     for cell, (path, score) in enumerate(zip(paths, scores, strict=True)):
         left, top = GAP + cell % columns * width, GAP + cell // columns * height
         with Image.open(path) as image:
-            image.draft(None, (2 * SIDE, 2 * SIDE))  # decode a large JPEG at a lower resolution, which is faster
+            image.draft(None, (2 * SIDE, 2 * SIDE))  # a large JPEG is decoded at a lower resolution, which is faster
             thumbnail = ImageOps.exif_transpose(image).convert("RGBA")
         thumbnail.thumbnail((SIDE, SIDE))
         corner = left + (SIDE - thumbnail.width) // 2, top + (SIDE - thumbnail.height) // 2

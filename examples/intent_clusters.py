@@ -2,8 +2,8 @@
 
 Usage: python examples/intent_clusters.py FILE [--texts N]
 
-FILE is a TSV file with a header and the columns `label` and `text`, such as clinc150's validation set. The labels are
-only used to judge the clusters. A V-measure of 1 means that clusters and labels are the same. Needs
+FILE is a TSV file with a header and the columns `label` and `text`, such as clinc150's validation set. The labels only
+serve to evaluate the clusters. A V-measure of 1 means that clusters and labels are the same. The example needs
 `pip install ".[cluster]"`, and the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
 """
 
@@ -29,18 +29,19 @@ def main():
 
     communities = community_detection(vectors, threshold=0.6, min_community_size=5)
     for community in communities[:3]:
-        print(f"{len(community)} like {texts[community[0]]!r}: {', '.join(repr(texts[at]) for at in community[1:4])}")
-    members = [at for community in communities for at in community]
+        near = ", ".join(repr(texts[row]) for row in community[1:4])
+        print(f"{len(community)} texts like {texts[community[0]]!r}: {near}")
+    members = [row for community in communities for row in community]
     found = [number for number, community in enumerate(communities) for _ in community]
-    score = v_measure_score([labels[at] for at in members], found)
-    print(f"communities: {len(communities)}, of {len(members)} of {len(texts)} texts, V-measure {score:.3f}")
+    score = v_measure_score([labels[row] for row in members], found)
+    print(f"communities: {len(communities)}, with {len(members)} of {len(texts)} texts, V-measure {score:.3f}")
 
     for name, clustering in [
         ("k-means", KMeans(count, n_init=1, random_state=0)),
         ("agglomerative", AgglomerativeClustering(count)),
     ]:
         score = v_measure_score(labels, clustering.fit_predict(vectors))
-        print(f"{name}: {count} clusters of {len(texts)} texts, V-measure {score:.3f}")
+        print(f"{name}: {count} clusters, with {len(texts)} texts, V-measure {score:.3f}")
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 Usage: python examples/near_duplicates.py FOLDER [--threshold 0.95] [--model clip-ViT-B-32]
 
 The example prints groups of files, the nearest first. The number before a file is its cosine to the nearest other file
-of the group. It is at least the threshold; the cosines to other files of the group may be lower. Images that cannot be
+of the group. It is at least the threshold. The cosines to other files of the group may be lower. Images that cannot be
 read are reported on stderr and left out.
 
-It needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
+The example needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
 """
 
 import argparse
@@ -40,11 +40,14 @@ def main(arguments: list[str]) -> None:
         for score, row in group:
             print(f"  {score:.4f}  {paths[images.indices[row]]}")
     count = len(images.embeddings)
-    print(f"groups with cosines of {options.threshold} or more: {len(groups)}, of {count} images compared")
+    print(f"{len(groups)} groups with a cosine of at least {options.threshold}, among {count} images")
 
 
 def duplicates(vectors, threshold, chunk=1024):
-    """Return groups of near `vectors`, the nearest first. A member is (cosine to its nearest, index)."""
+    """Return groups of near `vectors`, the nearest first.
+
+    A member of a group is a pair: its cosine to the nearest other vector, and its index. `chunk` is as in `near_pairs`.
+    """
     group_of = np.arange(len(vectors))
     nearest = np.full(len(vectors), -np.inf, np.float32)
     for score, a, b in near_pairs(vectors, threshold, chunk):
@@ -60,8 +63,8 @@ def duplicates(vectors, threshold, chunk=1024):
 def near_pairs(vectors, threshold, chunk=1024):
     """Yield (cosine, lower index, higher index) for each pair of `vectors` with a cosine of at least `threshold`.
 
-    The vectors have length 1. `chunk` times `chunk` of them are compared at a time. So memory does not grow with the
-    square of their number.
+    The vectors must have length 1. `chunk` vectors are compared with `chunk` vectors at a time, so that memory does not
+    grow with the square of their number.
     """
     for top in range(0, len(vectors), chunk):
         for left in range(top, len(vectors), chunk):

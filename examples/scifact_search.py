@@ -2,9 +2,9 @@
 
 Usage: python examples/scifact_search.py DIRECTORY [--index FILE] [--documents N]
 
-DIRECTORY has corpus.jsonl, queries.jsonl and qrels.tsv in the format of BEIR. Needs the exported model in artifacts/
-(`make export MODEL=all-MiniLM-L6-v2`). The first run encodes 5,183 abstracts, which takes a minute or two. With
---index, later runs load them in milliseconds.
+DIRECTORY has corpus.jsonl, queries.jsonl and qrels.tsv in the format of BEIR. The example needs the exported model in
+artifacts/ (`make export MODEL=all-MiniLM-L6-v2`). The first run encodes 5,183 abstracts, which takes a minute or two.
+With --index, later runs load the vectors in milliseconds.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from embedder import Embedder, VectorIndex
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--index", type=Path, help="the index file. It is made if it does not exist")
+    parser.add_argument("--index", type=Path, help="the index file; it is written if it does not exist")
     parser.add_argument("--documents", type=int, help="use N documents, those with judgements first")
     options = parser.parse_args()
 
@@ -41,15 +41,17 @@ def main():
         ndcg([corpus[hit["corpus_id"]]["_id"] in relevant[claim] for hit in row], len(relevant[claim]))
         for claim, row in zip(claims, hits, strict=True)
     ]
-    claim, row = next(iter(claims.values())), hits[0]
-    print(claim)
-    for hit in row[:3]:
+    print(next(iter(claims.values())))
+    for hit in hits[0][:3]:
         print(f"  {hit['score']:.3f}  {corpus[hit['corpus_id']]['title']}")
     print(f"{len(claims)} claims in {len(index)} abstracts in {seconds:.2f} s; nDCG@10 {np.mean(gains):.4f}")
 
 
 def read(directory, limit):
-    """Return at most `limit` abstracts, those with judgements first, the claims, and the relevant ids of each claim."""
+    """Return the abstracts, the text of each claim, and the ids of the relevant abstracts of each claim.
+
+    At most `limit` abstracts are returned. Abstracts with judgements come first.
+    """
     corpus = [json.loads(line) for line in lines(directory / "corpus.jsonl")]
     texts = {query["_id"]: query["text"] for query in map(json.loads, lines(directory / "queries.jsonl"))}
     relevant = {}
@@ -63,13 +65,19 @@ def read(directory, limit):
 
 
 def ndcg(found, count):
-    """Return nDCG@10 of a ranking. `found` says which ranks are relevant, and `count` documents are relevant in all."""
+    """Return the nDCG@10 of a ranking.
+
+    `found` is true for the ranks with a relevant document. `count` is the number of all relevant documents.
+    Source: Järvelin and Kekäläinen, Cumulated Gain-Based Evaluation of IR Techniques (2002).
+    """
     discounts = 1 / np.log2(np.arange(2, 12))
     return (discounts[: len(found)] * found).sum() / discounts[:count].sum()
 
 
 def lines(path):
-    return path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # some texts contain other line separators
+    return (
+        path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    )  # splitlines would also split at line breaks inside texts
 
 
 if __name__ == "__main__":

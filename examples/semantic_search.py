@@ -1,8 +1,9 @@
-"""Find the passages of a small collection that answer questions, even if they use other words.
+"""Find the passages of a small collection that answer a question, even if they use other words.
 
 Usage: python examples/semantic_search.py [QUESTION ...]
 
-Needs the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`); `make demo` does everything.
+The example needs the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`). `make demo` exports the model
+and runs the example.
 """
 
 import sys
@@ -19,7 +20,7 @@ QUESTIONS = [
     "upper part of my heater stays chilly",
     "will I lose money if I get promoted",
 ]
-TOP = 3
+TOP_K = 3
 
 
 def main(questions: list[str]) -> None:
@@ -31,7 +32,7 @@ def main(questions: list[str]) -> None:
     encoded = time.perf_counter()
 
     scores = model.similarity(model.encode_query(questions), collection)
-    best = (-scores).argsort(axis=1)[:, :TOP]
+    best = (-scores).argsort(axis=1)[:, :TOP_K]
     searched = time.perf_counter()
 
     for question, row, found in zip(questions, scores, best, strict=True):

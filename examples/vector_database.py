@@ -2,8 +2,8 @@
 
 Usage: python examples/vector_database.py DIRECTORY [QUESTION ...]
 
-Needs `pip install lancedb`, and the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`). The first run
-makes the database in DIRECTORY.
+The example needs `pip install lancedb`, and the exported model in artifacts/ (`make export MODEL=all-MiniLM-L6-v2`).
+The first run creates the database in DIRECTORY.
 """
 
 import sys

@@ -1,11 +1,11 @@
-"""Classify images by labels of your own, with no training.
+"""Classify images by your own labels, without training.
 
 Usage: python examples/zero_shot.py FOLDER_OR_IMAGE LABEL LABEL ... [--model clip-ViT-B-32]
 
 The example prints the path of each image, and below it the most probable labels. Images that cannot be read are
-reported on stderr and left out. The probabilities of all labels sum to 1. So one label wins even if none fits.
+reported on stderr and left out. The probabilities of all labels sum to 1. So an image gets a label even if none fits.
 
-It needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
+The example needs Pillow, and the exported model in artifacts/ (`make export MODEL=clip-ViT-B-32`).
 """
 
 import argparse
@@ -18,12 +18,12 @@ from embedder import Embedder
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 TEMPLATES = ["a photo of a {}.", "a photo of the {}.", "a good photo of a {}.", "a close-up photo of a {}."]
-LOGIT_SCALE = 100  # a weight of CLIP; in all released models it is 100
-SHOWN_LABELS = 5
+LOGIT_SCALE = 100  # a weight of CLIP. It is 100 in all released models
+MAX_LABELS_SHOWN = 5
 
 
 def main(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser(description="Classify images by labels of your own.")
+    parser = argparse.ArgumentParser(description="Classify images by your own labels.")
     parser.add_argument("images", type=Path, metavar="FOLDER_OR_IMAGE")
     parser.add_argument("labels", nargs="+", metavar="LABEL")
     parser.add_argument("--model", default="clip-ViT-B-32")
@@ -43,15 +43,15 @@ def main(arguments: list[str]) -> None:
     rows = probabilities(images.embeddings, label_vectors(model, options.labels))
     for index, row in zip(images.indices, rows, strict=True):
         print(paths[index])
-        for label in (-row).argsort(kind="stable")[:SHOWN_LABELS]:
+        for label in (-row).argsort(kind="stable")[:MAX_LABELS_SHOWN]:
             print(f"  {row[label]:6.1%}  {options.labels[label]}")
 
 
 def label_vectors(model, labels, templates=TEMPLATES):
     """Return a vector of length 1 for each label: the mean of its vectors in all templates.
 
-    This is the prompt ensemble of section 3.1.4 of CLIP's paper (https://arxiv.org/abs/2103.00020). The paper finds it
-    better than a single template, and much better than the bare label.
+    CLIP's paper calls this a prompt ensemble. Source: https://arxiv.org/abs/2103.00020, section 3.1.4. The paper
+    measures that it is better than a single template, and much better than the label alone.
     """
     texts = [template.format(label) for label in labels for template in templates]
     vectors = model.encode(texts, normalize_embeddings=True)

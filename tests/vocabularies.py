@@ -1,4 +1,4 @@
-"""Small tokenizers of each kind, for where the real ones are not: their vocabulary is little more than letters."""
+"""Small tokenizers of each kind. Their vocabularies are little more than letters, so tests need no real tokenizers."""
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 

@@ -1,4 +1,4 @@
-"""What the commands share: their parsers, and the model that they load."""
+"""Functions that several commands use: they build parsers and load the model."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from embedder.errors import InputError
 if TYPE_CHECKING:
     from embedder import Embedder
 
-# Defined here again, so that `--help` does not import the model's code.
+# `Embedder` has the same default. It is repeated here, so that `--help` does not import the model's code.
 DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
+# The result of `argparse.ArgumentParser.add_subparsers`. Its class is private.
 Commands = Any
-"""What `argparse.ArgumentParser.add_subparsers` returns."""
 
 
 def add_command(commands: Commands, name: str, help: str, *, description: str, example: str) -> argparse.ArgumentParser:
-    """Add the parser of a command. `description` and `example` are shown as they are written."""
+    """Add and return the parser of a command. Its help shows `description` and `example` line by line, as they are."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help,
@@ -30,18 +30,20 @@ def add_command(commands: Commands, name: str, help: str, *, description: str, e
 
 
 def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add the options that say which model runs, and on what."""
+    """Add the options that choose the model, its dtype and its device."""
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", default=default, help="its path or name; default: %(default)s")
-    group.add_argument("--provider", metavar="NAME", help="what computes, such as cpu; default: a GPU if there is one")
+    group.add_argument("-m", "--model", default=default, help="path or name of a model; default: %(default)s")
+    group.add_argument("--provider", metavar="NAME", help="the device, such as cpu; default: a GPU if there is one")
     group.add_argument(
-        "--dtype", metavar="NAME", help="fp32, fp16, int8, or auto for the fastest; default: the exact one"
+        "--dtype", metavar="NAME", help="fp32, fp16, int8, or auto for the fastest; default: the most exact"
     )
-    group.add_argument("--threads", type=int, metavar="N", help="at most N threads on a CPU; default: one a core")
+    group.add_argument(
+        "--threads", type=int, metavar="N", help="at most N threads on a CPU; default: one for each core"
+    )
 
 
 def load_model(options: argparse.Namespace, model: str) -> Embedder:
-    """Load `model` as the options of `add_model_options` say."""
+    """Load `model` with the options of `add_model_options`."""
     from embedder import Embedder
 
     return Embedder(model, provider=options.provider, dtype=options.dtype, threads=options.threads)
@@ -51,4 +53,4 @@ def check_takes_images(model: Embedder) -> None:
     """Raise InputError unless the model takes images."""
     if "image" not in model.modalities:
         name = model.manifest.source.model
-        raise InputError(f"{name!r} takes no images. Choose --model, such as {DEFAULT_IMAGE_MODEL}")
+        raise InputError(f"{name!r} takes no images. Choose another --model, such as {DEFAULT_IMAGE_MODEL}")

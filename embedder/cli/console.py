@@ -1,4 +1,4 @@
-"""What the commands say: results on standard output, messages on standard error."""
+"""Output of the commands. Results go to standard output, messages go to standard error."""
 
 from __future__ import annotations
 
@@ -8,32 +8,38 @@ import sys
 
 
 def say(message: str) -> None:
-    """Print a line for the user on standard error, if there is one."""
+    """Print a message on standard error. It is dropped if standard error is closed."""
     if sys.stderr is not None:
         print(f"embedder: {message}", file=sys.stderr)
 
 
 def warn_of_image(path: str, reason: str) -> None:
-    """Print why an image is left out. The reason may hold a shortened path, so the whole one is added then."""
+    """Print why an image is left out. If the reason has a shortened path, the whole path is printed before it."""
     say(f"warning: {reason}" if path in reason else f"warning: {path}: {reason}")
 
 
 def is_watched() -> bool:
-    """Tell whether a person sees standard error. Only then is progress shown."""
+    """Return whether standard error is a terminal. Progress is shown only there."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def escape_unprintable_output() -> None:
-    """Print what standard output cannot encode as escapes. Prompts and paths may hold such characters."""
+    """From now on, print escapes for characters that standard output cannot encode.
+
+    Prompts and paths may contain such characters.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def discard_output() -> None:
-    """Send the rest of standard output to nowhere if it takes no more. Python would fail at exit when it flushes it."""
+    """If standard output cannot be written, send the rest of it to the null device.
+
+    Otherwise Python would fail at exit, when it flushes standard output.
+    """
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""`embedder encode`: vectors of the texts in a file, or of the images in a directory."""
+"""`embedder encode`: encode the texts of a file, or the images of a directory."""
 
 from __future__ import annotations
 
@@ -37,34 +37,35 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Turn texts or images into vectors, in the order of the input.
 
-input formats (by the ending of the file's name, or --input-format):
+input formats (by the ending of the file name, or by --input-format):
   lines  .txt            Each line is a text. An empty line is an empty text.
-                         Standard input is lines too.
-  jsonl  .jsonl .ndjson  Each line is a JSON object. Blank lines may only stand
-                         at the end.
-  csv    .csv            The first line names the columns. The delimiter is a
-                         comma, or the one of ; tab | that splits the header
-                         so that it has the wanted column. In a file of one
-                         column, a blank line is an empty text. In a file of
-                         several, blank lines may only stand at the end.
-  tsv    .tsv .tab       As csv, split at tabs.
-All formats are UTF-8. A field of CSV may be quoted by " and then hold line
-ends and delimiters.
+                         Standard input has this format.
+  jsonl  .jsonl .ndjson  Each line is a JSON object. Blank lines are allowed
+                         only at the end.
+  csv    .csv            The first line has the names of the columns. The
+                         delimiter is a comma. If a comma does not give the
+                         header the wanted column, ; tab and | are tried.
+                         With one column, a blank line is an empty text. With
+                         several columns, blank lines are allowed only at the
+                         end.
+  tsv    .tsv .tab       Like csv, but the first delimiter to try is a tab.
+All inputs are UTF-8. A CSV field in double quotes may contain line breaks and
+delimiters.
 
-output formats (by the ending of the file's name, or --output-format):
-  jsonl  .jsonl          Each record on a line, with its vector in the field
-                         "embedding". An old field of that name is dropped.
-                         Standard output is jsonl too.
-  npy    .npy            One NumPy array, with a row for each vector.
+output formats (by the ending of the file name, or by --output-format):
+  jsonl  .jsonl          Each line is a record of the input. The field
+                         "embedding" has its vector, and replaces a field of
+                         this name. Standard output has this format.
+  npy    .npy            One NumPy array with a row for each vector.
 
-The whole input file is checked before the model is loaded. Standard input
-cannot be checked ahead: all records before a bad one are encoded and written.
-After Ctrl-C or an error, what was encoded is kept in FILE.partial, and FILE
-stays as it was.
+An input file is checked to its end before the model is loaded. A pipe cannot
+be checked first. If it has a bad record, all records before it are encoded
+and written. After an error or Ctrl-C, the finished vectors are kept in
+FILE.partial, and FILE does not change.
 
-With --images, the images come in the order of their paths, and jsonl has the
-path in the field "image". Images that cannot be read are reported and left
-out, and the exit status is 1. A text never names a file."""
+With --images, the images are sorted by their paths. In jsonl, the field
+"image" has the path. Images that cannot be read are reported and left out,
+and the exit status is 1. A text is never read as a file name."""
 _EXAMPLE = """  embedder encode reviews.csv --column review --output reviews.npy
   embedder encode --model clip-ViT-B-32 --images photos --output photos.jsonl"""
 
@@ -76,15 +77,15 @@ def add_parser(commands: Commands) -> None:
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("input", nargs="?", default=STDIO, metavar="INPUT", help="a file of texts; default: stdin")
-    source.add_argument("--images", metavar="DIR", help="encode the images in this directory and those below")
-    parser.add_argument("--input-format", choices=INPUT_FORMATS, help="default: by the file's name")
-    parser.add_argument("--column", metavar="NAME", help="the field of a record that has its text; default: text")
-    parser.add_argument("--delimiter", metavar="CHAR", help="what separates the fields of CSV; default: by the header")
+    source.add_argument("--images", metavar="DIR", help="encode the images in this directory and its subdirectories")
+    parser.add_argument("--input-format", choices=INPUT_FORMATS, help="default: by the file name")
+    parser.add_argument("--column", metavar="NAME", help="the field of a record with the text; default: text")
+    parser.add_argument("--delimiter", metavar="CHAR", help="the delimiter of CSV fields; default: found in the header")
     parser.add_argument("-o", "--output", default=STDIO, metavar="FILE", help="the file to write; default: stdout")
-    parser.add_argument("--output-format", choices=OUTPUT_FORMATS, help="default: by the file's name")
+    parser.add_argument("--output-format", choices=OUTPUT_FORMATS, help="default: by the file name")
     group = parser.add_argument_group("vectors")
-    group.add_argument("--prompt", metavar="TEXT", help="put this before each text")
-    group.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt of this name before each text")
+    group.add_argument("--prompt", metavar="TEXT", help="put TEXT before each text")
+    group.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt NAME before each text")
     group.add_argument("--batch-size", type=int, metavar="N", help="at most N inputs in one call of the model")
     group.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions")
     group.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
@@ -92,7 +93,7 @@ def add_parser(commands: Commands) -> None:
         "--precision",
         default="float32",
         metavar="NAME",
-        help="float32, or one bit a dimension: binary (in int8) or ubinary (in uint8)",
+        help="float32, or one bit for each dimension: binary (int8) or ubinary (uint8)",
     )
     add_model_options(parser, DEFAULT_MODEL)
     parser.set_defaults(run=run)
@@ -111,11 +112,16 @@ def run(options: argparse.Namespace) -> None:
         with open_output(options.output, layout) as writer:
             unreadable = _write(results, inputs, writer)
     if unreadable:
-        raise InputError(f"{unreadable} of the images cannot be read, as said above; the others are written")
+        images = "1 image" if unreadable == 1 else f"{unreadable} images"
+        raise InputError(f"{images} cannot be read, see the warnings. The vectors of the others are written")
 
 
 def _write(results: Iterator[EncodeResult], inputs: Inputs, writer: Writer) -> int:
-    """Write all results with their records. Returns how many inputs could not be read."""
+    """Write all results with their records, and return the number of inputs that cannot be read.
+
+    Raises:
+        InputError, OSError: a record cannot be read. The results before it are written.
+    """
     unreadable = 0
     for result in results:
         for index, reason in result.reasons.items():
@@ -128,12 +134,12 @@ def _write(results: Iterator[EncodeResult], inputs: Inputs, writer: Writer) -> i
 
 
 class Inputs:
-    """An iterator over the inputs of a model, which keeps each record until its vector comes.
+    """An iterator over the inputs of a model. It keeps the record of each input until the record is taken.
 
     A record that cannot be read ends the iteration, so that the model still encodes all inputs before it.
 
     Attributes:
-        error: why the iteration ended early, or None.
+        error: the error that ended the iteration early, or None.
     """
 
     def __init__(self, records: Iterable[Record], to_input: Callable[[Record], Any]) -> None:
@@ -156,12 +162,12 @@ class Inputs:
         return self._to_input(record)
 
     def take(self, index: int) -> Record:
-        """Return the record of an input, and forget it."""
+        """Return the record of an input, and drop it from memory."""
         return self._waiting.pop(index)
 
 
 class CountedInputs(Inputs):
-    """Inputs that are known to be so many. Progress then shows how long it will take."""
+    """Inputs with a known count, so that the progress bar can show the remaining time."""
 
     def __init__(self, records: Iterable[Record], to_input: Callable[[Record], Any], count: int) -> None:
         super().__init__(records, to_input)
@@ -173,17 +179,22 @@ class CountedInputs(Inputs):
 
 @contextmanager
 def _open_inputs(options: argparse.Namespace, format: str) -> Iterator[Inputs]:
-    """Open what is to be encoded. Raises InputError if they, or the options that name them, are wrong."""
+    """Open the inputs to encode.
+
+    Raises:
+        InputError: an input, or an option that describes the inputs, is wrong.
+        OSError: a file or a directory cannot be read.
+    """
     if options.images is not None:
         for name in ("column", "input_format", "delimiter", "prompt", "prompt_name"):
             if getattr(options, name) is not None:
-                raise InputError(f"--{name.replace('_', '-')} is for texts, and --images gives none")
+                raise InputError(f"--{name.replace('_', '-')} is for texts. It cannot be used with --images")
         paths = image_files(options.images)
         yield CountedInputs(({"image": str(path)} for path in paths), lambda record: Path(record["image"]), len(paths))
         return
     source = _text_source(options)
     if format == "jsonl" and source.column == "embedding":
-        raise InputError("--column embedding: JSONL output has the vectors there. Rename the column")
+        raise InputError("--column embedding: JSONL output writes the vectors to this column. Rename the column")
     with open_records(source) as records:
         yield _text_inputs(records, source.column)
 
@@ -202,21 +213,23 @@ def _text_source(options: argparse.Namespace) -> TextSource:
     if options.delimiter is None:
         return TextSource(options.input, format, options.column or "text")
     if format not in ("csv", "tsv"):
-        raise InputError(f"--delimiter is for csv and tsv, and the input format is {format}")
+        raise InputError(f"--delimiter is for csv and tsv, but the input format is {format}")
     return TextSource(options.input, format, options.column or "text", parse_delimiter(options.delimiter))
 
 
 def _check_precision(precision: str) -> None:
     if precision in ("int8", "uint8"):
         raise InputError(
-            f"--precision {precision} needs the range of each dimension over all vectors, and search needs it again: "
-            "write float32, and quantise it with embedder.quantize_embeddings(embeddings, precision, ranges)"
+            f"--precision {precision} needs the range of each dimension over all vectors, and search needs the ranges "
+            "too. Write float32 vectors, and quantise them with "
+            "embedder.quantize_embeddings(embeddings, precision, ranges)"
         )
     if precision not in PRECISIONS:
         raise InputError(f"--precision should be one of {', '.join(PRECISIONS)}, not {precision!r:.60}")
 
 
 def _encode_options(options: argparse.Namespace) -> EncodeOptions:
+    """Return the options of `Embedder.iter_results`."""
     chosen: dict[str, Any] = {
         "prompt": options.prompt,
         "prompt_name": options.prompt_name,

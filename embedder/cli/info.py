@@ -1,4 +1,4 @@
-"""`embedder info`: what an artifact is, how it was made, and whether its files are whole."""
+"""`embedder info`: describe an artifact, and check its files."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from embedder.cli.console import escape_unprintable_output
 if TYPE_CHECKING:
     from embedder.artifact.manifest import Graph, Head, ImageSettings, Manifest, Parity
 
-_DESCRIPTION = """Print what an artifact is: its model, its settings, its graphs, and how near
-its vectors are to the reference's. Then check the SHA-256 of all its files. The
-exit status is 1 if a file has changed."""
+_DESCRIPTION = """Print the model, the settings and the graphs of an artifact, and how close its
+vectors are to those of the reference. Then check the SHA-256 of all its files.
+The exit status is 1 if a file has changed."""
 _EXAMPLE = "  embedder info all-MiniLM-L6-v2"
 _SAMPLES = {"text": "sentences", "image": "images"}
 _LABEL_WIDTH = 16
 
+# A label and its text.
 Line = tuple[str, str]
-"""A label and what it says."""
 
 
 def add_parser(commands: Commands) -> None:
@@ -63,7 +63,7 @@ def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
         default = " (default)" if name == manifest.default_prompt_name else ""
         yield "prompt", f"{name}{default}: {prompt!r}"
     if manifest.image_model is not None:
-        yield "images", f"none; its texts go with the images of {manifest.image_model}"
+        yield "images", f"none; compare its texts with the images of {manifest.image_model}"
     if manifest.images is not None:
         yield "images", _images_text(manifest.images)
     yield from _graph_lines(manifest)
@@ -74,7 +74,7 @@ def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
 
 
 def _output_lines(manifest: Manifest) -> Iterator[Line]:
-    """Yield the lines that depend on what the artifact is for."""
+    """Yield the lines that depend on the task of the artifact."""
     yield "task", manifest.task
     if manifest.task == "embed":
         yield "dimension", str(manifest.dimension)
@@ -103,7 +103,7 @@ def _graph_lines(manifest: Manifest) -> Iterator[Line]:
         for graph in graphs:
             yield f"{modality} graph" if manifest.images else "graph", _graph_text(graph)
         dtype = choose_graph(graphs, "auto", select_device("cpu")).dtype
-        yield "auto", f"{dtype}, on a CPU like this one"
+        yield "auto", f"{dtype} on this CPU"
 
 
 def _graph_text(graph: Graph) -> str:
@@ -115,7 +115,7 @@ def _graph_text(graph: Graph) -> str:
     if graph.quality is not None:
         quality = graph.quality
         text += (
-            f", cosine to fp32 {quality.mean_cosine:.4f} on average, {quality.min_cosine:.4f} at the least, over "
+            f", cosine to fp32: mean {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, over "
             f"{quality.samples} {_SAMPLES[graph.modality]}"
         )
     return text
@@ -124,7 +124,7 @@ def _graph_text(graph: Graph) -> str:
 def _parity_lines(parity: Parity | None, modality: str) -> Iterator[Line]:
     samples = _SAMPLES[modality]
     if parity is None:
-        yield "parity", f"of {samples} not measured: the export had nothing to compare with"
+        yield "parity", f"not measured for {samples}, because the export had no reference"
         return
     yield "parity", f"with {parity.reference}, over {parity.samples} {samples}:"
     yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"

@@ -1,7 +1,7 @@
-"""The files that a command reads: texts as lines, JSONL, CSV or TSV, and the images of a directory.
+"""Read the inputs of a command: texts as lines, JSONL, CSV or TSV, and the images of a directory.
 
-Texts are read as a stream. A regular file is read twice: once to check every record, before hours of work depend on
-it, and once to encode it.
+Texts are read as a stream. A regular file is read twice. The first pass checks every record, so that a bad one is found
+before hours of work. The second pass gives the records to encode.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FORMATS_BY_ENDING = {
 }
 _DELIMITERS = (",", ";", "\t", "|")
 _DELIMITERS_BY_WORD = {"tab": "\t", "\\t": "\t"}
-_MAX_FIELD_CHARACTERS = 2**31 - 1  # Python's default refuses a text of more than 128 kB
+_MAX_FIELD_CHARACTERS = 2**31 - 1  # by default, Python refuses a field of more than 131,072 characters
 _MAX_NAMES_SHOWN = 20
 _JSON_SPACE = " \t\r\n"
 
@@ -48,8 +48,8 @@ class TextSource:
     Attributes:
         path: the file; "-" is standard input.
         format: one of `INPUT_FORMATS`.
-        column: the field of a record that holds its text.
-        delimiter: what separates the fields of a CSV or TSV file. None finds it by the header.
+        column: the field of a record with its text.
+        delimiter: the character between the fields of a CSV or TSV file. None finds it in the header.
     """
 
     path: str
@@ -59,13 +59,18 @@ class TextSource:
 
     @property
     def name(self) -> str:
-        """Its name in messages."""
+        """The name of the source in messages."""
         return "stdin" if self.path == STDIO else self.path
 
 
 @dataclass(frozen=True)
 class Records:
-    """A stream of records. `count` is how many there are, or None where they cannot be counted beforehand."""
+    """A stream of records.
+
+    Attributes:
+        stream: the records.
+        count: the number of records. None if it is unknown before the stream is read.
+    """
 
     stream: Iterator[Record]
     count: int | None
@@ -73,13 +78,13 @@ class Records:
 
 @contextmanager
 def open_records(source: TextSource) -> Iterator[Records]:
-    """Open `source` for one pass over its records. Each has a string under `source.column`.
+    """Open `source` for one pass over its records. The field `source.column` of each record is a string.
 
-    A regular file is checked as a whole first, so that a bad record is an error here. A pipe can be read only once:
-    there the error comes after the records before it.
+    A regular file is checked first, so that this function raises the error of a bad record. A pipe can be read only
+    once, so the error comes from the stream, after the records before it.
 
     Raises:
-        InputError: a line is not UTF-8, not of the format, or without a text. The message names the line.
+        InputError: a line is not UTF-8, does not have the format, or has no text. The message names the line.
         OSError: the file cannot be read.
     """
     with _open_input(source.path) as stream:
@@ -92,7 +97,7 @@ def open_records(source: TextSource) -> Iterator[Records]:
 
 
 def input_format(path: str) -> str:
-    """Return the format of a file by the ending of its name. A name without an ending means lines.
+    """Return the format of a file by the ending of its name. A name without an ending has the format "lines".
 
     Raises:
         InputError: the ending is unknown.
@@ -100,15 +105,15 @@ def input_format(path: str) -> str:
     ending = Path(path).suffix.lower()
     if ending not in _FORMATS_BY_ENDING:
         choices = f"{', '.join(INPUT_FORMATS[:-1])} or {INPUT_FORMATS[-1]}"
-        raise InputError(f"the name {path!r} does not say what the file holds. Add --input-format {choices}")
+        raise InputError(f"the name {path!r} does not show the input format. Add --input-format {choices}")
     return _FORMATS_BY_ENDING[ending]
 
 
 def parse_delimiter(text: str) -> str:
-    r"""Return the delimiter that the user means: a character, or "tab" or "\t".
+    r"""Return the delimiter that the user gives: one character. "tab" and "\t" mean a tab.
 
     Raises:
-        InputError: it is neither, or CSV has another use for the character.
+        InputError: the text is longer, or the character has another meaning in CSV.
     """
     delimiter = _DELIMITERS_BY_WORD.get(text, text)
     if len(delimiter) != 1 or delimiter in '"\r\n \ufeff':
@@ -117,13 +122,13 @@ def parse_delimiter(text: str) -> str:
 
 
 def image_files(directory: str) -> list[Path]:
-    """Return the images in `directory` and below, by the endings of their names, in the order of their paths.
+    """Return the image files in `directory` and its subdirectories, sorted by path. The ending of a name decides.
 
-    Links to directories are not followed. A link that leads nowhere is returned too, so that the user hears of it.
+    Links to directories are not followed. A broken link to a file is returned too, so that it is reported later.
 
     Raises:
-        InputError: it is no directory, or there are no images in it.
-        OSError: a directory below cannot be read.
+        InputError: `directory` is not a directory, or has no images.
+        OSError: a subdirectory cannot be read.
     """
     from embedder.images.sources import IMAGE_ENDINGS
 
@@ -133,7 +138,7 @@ def image_files(directory: str) -> list[Path]:
     named = (path for path in found if path.suffix.lower() in IMAGE_ENDINGS)
     files = sorted(path for path in named if path.is_file() or not path.exists())
     if not files:
-        raise InputError(f"there are no images in {directory}: their names would end in {', '.join(IMAGE_ENDINGS)}")
+        raise InputError(f"there are no images in {directory}. Names of images end in {', '.join(IMAGE_ENDINGS)}")
     return files
 
 
@@ -155,18 +160,19 @@ def _open_input(path: str) -> Iterator[IO[bytes]]:
 def _is_regular(stream: IO[bytes]) -> bool:
     try:
         return stat.S_ISREG(os.fstat(stream.fileno()).st_mode)
-    except OSError:  # it is no file of the system
+    except OSError:  # the stream has no file descriptor
         return False
 
 
 def _records(stream: IO[bytes], source: TextSource) -> Iterator[Record]:
+    """Yield the records of `stream`, and raise InputError at the first bad one."""
     for number, record in _READERS[source.format](_decoded_lines(stream, source.name), source):
         _check_text(record, source, number)
         yield record
 
 
 def _check_text(record: Record, source: TextSource, number: int) -> None:
-    """Raise InputError unless the record has a text that a model accepts."""
+    """Raise InputError unless the record has a text that a model accepts. `number` is the number of its line."""
     where = f"{source.name}, line {number}: the column {source.column!r} is"
     if source.column not in record:
         raise InputError(f"{where} missing. The line has {_listed(record)}. Choose one with --column")
@@ -181,6 +187,7 @@ def _check_text(record: Record, source: TextSource, number: int) -> None:
 
 
 def _listed(names: Iterable[str]) -> str:
+    """Return a list of column names for a message. A long list is cut."""
     shown = [f"{name!r:.60}" for name in names]
     if not shown:
         return "no columns"
@@ -190,7 +197,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
-    """Decode lines. They end at a line feed only: a text may hold the other characters at which Python splits."""
+    """Yield the lines as text. Only a line feed ends a line, because a text may contain Python's other line breaks."""
     for number, line in enumerate(stream, 1):
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -199,7 +206,7 @@ def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
             if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
                 reason = "it looks like UTF-16. Save the file as UTF-8"
             raise InputError(f"{name}, line {number} is not UTF-8: {reason}") from error
-        if text:  # a file of a byte order mark alone has no line
+        if text:  # a file with only a byte order mark has no line
             yield text
 
 
@@ -225,7 +232,7 @@ def _read_jsonl(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int,
 
 
 def _check_no_blank(blank: int | None, source: TextSource) -> None:
-    """Raise InputError if a blank line came before a record. It may be what is left of a record."""
+    """Raise InputError if `blank` is the number of a blank line. A record follows it, so a record may be missing."""
     if blank is not None:
         raise InputError(f"{source.name}, line {blank} is blank, and records follow. Remove the line")
 
@@ -244,7 +251,7 @@ def _read_csv(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, R
             blank = blank or number
             continue
         _check_no_blank(blank, source)
-        row = row or [""]  # of one column, a blank line is an empty text
+        row = row or [""]  # with one column, a blank line is an empty text
         where = f"{source.name}, line {number} has {len(row)} field{'s' if len(row) > 1 else ''}"
         if len(row) > len(names):
             raise InputError(f"{where}, the header {len(names)}. Quote a field that holds {delimiter!r}")
@@ -254,7 +261,7 @@ def _read_csv(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, R
 
 
 def _csv_rows(lines: Iterable[str], delimiter: str, name: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row with the number of its first line: a quoted field may hold line ends."""
+    """Yield each row with the number of its first line. A row has several lines if a quoted field has line breaks."""
     csv.field_size_limit(_MAX_FIELD_CHARACTERS)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     number = 1
@@ -268,12 +275,13 @@ def _csv_rows(lines: Iterable[str], delimiter: str, name: str) -> Iterator[tuple
 
 
 def _find_delimiter(header: str, source: TextSource) -> str:
-    """Return the delimiter that gives the header the wanted column: the format's own, if several or none do.
+    """Return the delimiter that gives the header the wanted column. The delimiter of the format is tried first.
 
-    If none does, a header that only another delimiter splits is split by it, so that the message can name its columns.
+    If no delimiter gives the column, the one that gives the most columns is returned. The error message then lists
+    these columns.
     """
     own = "\t" if source.format == "tsv" else ","
-    if header.count('"') % 2:  # a quoted name goes on in the next line
+    if header.count('"') % 2:  # a quoted name continues in the next line
         return own
     columns = {delimiter: _split_line(header, delimiter) for delimiter in (own, *_DELIMITERS)}
     found = [delimiter for delimiter, names in columns.items() if source.column in names]
@@ -288,7 +296,7 @@ def _split_line(line: str, delimiter: str) -> list[str]:
 
 
 def _column_names(header: list[str], delimiter: str, source: TextSource) -> list[str]:
-    """Return the names of the columns. A column without a name is called by its number."""
+    """Return the names of the columns. A column without a name gets its number as its name."""
     if not header:
         raise InputError(f"{source.name}, line 1 is blank. It should name the columns")
     names = [name or f"column {number}" for number, name in enumerate(header, 1)]

@@ -1,4 +1,4 @@
-"""The command line, `embedder`: its parser, and how errors end it. Each command has a module of its own."""
+"""The parser of the command line `embedder`, and its exit status. Each command has its own module."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status.
 
     Returns:
-        0 for success; 1 for an error that a message on standard error explains; 130 after Ctrl-C, and 128 plus its
-        number after another signal that ends a process. Wrong usage raises SystemExit with status 2, as argparse does.
+        0 after success. 1 after an error; a message on standard error explains it. 130 after Ctrl-C. 128 plus the
+        number of the signal after another signal.
+
+    Raises:
+        SystemExit: the arguments are wrong (status 2), or `--help` or `--version` was given (status 0).
 
     Example:
         >>> main(["similarity", "a dog", "a puppy"])  # doctest: +SKIP
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0
     """
     options = _parser().parse_args(arguments)
-    if not sys.warnoptions:  # Pillow warns of damage that does not keep it from reading an image
+    if not sys.warnoptions:  # Pillow also warns of damage in images that it can read
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         options.run(options)
@@ -37,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     except EmbedderError as error:
         return _failed(error, str(error))
-    except BrokenPipeError:  # the reader has gone, as in `| head`
+    except BrokenPipeError:  # the reader has closed the pipe, as `head` does
         discard_output()
         return 1
     except OSError as error:
@@ -57,7 +60,7 @@ def _failed(error: Exception, message: str) -> int:
 
 
 def _say_notes(error: BaseException) -> None:
-    """Print what was added to the error on its way, such as where the finished part of the output is."""
+    """Print the notes of the error. A note says, for example, where the finished part of the output is."""
     for note in getattr(error, "__notes__", []):
         say(note)
 
@@ -72,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _PrintVersion(argparse.Action):
-    """Print the version. argparse's own action would need it, and so all of embedder, before each command."""
+    """Print the version. argparse's own action needs the version, and so an import of embedder, in each command."""
 
     def __call__(self, parser: argparse.ArgumentParser, *unused: object) -> None:
         import embedder

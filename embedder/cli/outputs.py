@@ -1,7 +1,7 @@
-"""The file that `embedder encode` writes: vectors as .npy or JSONL. It is written as a stream.
+"""Write the output of `embedder encode`: vectors in the formats .npy and JSONL, as a stream.
 
-A file appears under its name only when it is whole. If the work ends early, what was written by then is kept: beside
-the file as `NAME.partial`, or in the pipe or on standard output that it went to.
+A file appears under its name only when it is complete. If the command ends early, the finished vectors are kept. Those
+of a file are in `NAME.partial` in the same directory. Those of a pipe have been written to the pipe.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ _DTYPES = {"float32": "<f4", "binary": "|i1", "ubinary": "|u1"}
 
 @dataclass(frozen=True)
 class Layout:
-    """What is written.
+    """The format and the size of the vectors to write.
 
     Attributes:
         format: "npy" or "jsonl".
-        columns: numbers in a row.
-        dtype: of a number, as NumPy spells it.
+        columns: the count of numbers in a row.
+        dtype: the dtype of a number, as NumPy writes it in a file, such as "<f4".
     """
 
     format: str
@@ -48,24 +48,24 @@ class Layout:
 
     @classmethod
     def of(cls, format: str, dimension: int, precision: str) -> Layout:
-        """Return the layout of vectors of `dimension` numbers. Of binary ones, a byte holds eight numbers."""
+        """Return the layout of vectors with `dimension` numbers. A byte of a binary vector has eight of them."""
         columns = dimension if precision == "float32" else -(-dimension // 8)
         return cls(format, columns, _DTYPES[precision])
 
 
 @dataclass(frozen=True)
 class Written:
-    """What a stream holds for certain: so many rows, in so many bytes."""
+    """The number of rows, and the number of bytes, that have reached a stream."""
 
     rows: int
     size_bytes: int
 
 
 class Writer(ABC):
-    """Writes vectors to a binary stream, a block at a time.
+    """Writes vectors to a binary stream, block by block.
 
     Attributes:
-        written: what the stream holds up to the end of the last block.
+        written: the size of the stream at the end of the last complete block.
     """
 
     def __init__(self, stream: IO[bytes], layout: Layout) -> None:
@@ -79,7 +79,7 @@ class Writer(ABC):
 
     @abstractmethod
     def head(self, rows: int) -> bytes:
-        """Return what stands before `rows` rows. Its length does not depend on their number."""
+        """Return the bytes before the first row of `rows` rows. Their length does not depend on `rows`."""
 
     @abstractmethod
     def _block(self, records: Sequence[Record], vectors: NDArray[np.generic]) -> bytes: ...
@@ -91,7 +91,10 @@ class Writer(ABC):
 
 
 class JsonlWriter(Writer):
-    """Writes each record on a line, with its vector under `embedding`. Numbers have 9 digits, as float32 needs."""
+    """Writes each record as a line of JSON. The field "embedding" has its vector.
+
+    A number has 9 digits, which is enough to read the same float32 again.
+    """
 
     def head(self, rows: int) -> bytes:
         """Return nothing: JSONL has no header."""
@@ -104,17 +107,19 @@ class JsonlWriter(Writer):
             fields = {name: value for name, value in record.items() if name != "embedding"}
             start = json.dumps(fields, ensure_ascii=False)[:-1] + (", " if fields else "")
             numbers = ", ".join([digits % number for number in vector])
-            numbers = numbers.replace("nan", "NaN").replace("inf", "Infinity")  # as Python's json spells them
+            numbers = numbers.replace("nan", "NaN").replace(
+                "inf", "Infinity"
+            )  # Python's json module writes these names
             lines.append(f'{start}"embedding": [{numbers}]}}\n')
-        # JSON can hold lone surrogates, and UTF-8 cannot. They become the escapes that they were.
+        # A lone surrogate cannot be written in UTF-8. It becomes an escape again, as in the input.
         return "".join(lines).encode("utf-8", "backslashreplace")
 
 
 class NpyWriter(Writer):
-    """Writes one array of shape (n, columns) in NumPy's format."""
+    """Writes an array of the shape (n, columns) in the format .npy."""
 
     def head(self, rows: int) -> bytes:
-        """Return the header of the array. NumPy leaves room in it for any number of rows."""
+        """Return the header of the array. NumPy reserves space in it for any number of rows."""
         import numpy as np
 
         header = io.BytesIO()
@@ -132,7 +137,7 @@ OUTPUT_FORMATS = tuple(_WRITERS)
 
 
 def output_format(path: str) -> str:
-    """Return the format of an output file by the ending of its name. Standard output is JSONL.
+    """Return the format of an output file by the ending of its name. Standard output has the format "jsonl".
 
     Raises:
         InputError: the ending is unknown.
@@ -140,16 +145,16 @@ def output_format(path: str) -> str:
     found = "jsonl" if path == STDIO else Path(path).suffix.lower().removeprefix(".")
     if found not in OUTPUT_FORMATS:
         raise InputError(
-            f"the name {path!r} does not say what to write. End it in .npy or .jsonl, or add --output-format"
+            f"the name {path!r} does not show the output format. Let it end in .npy or .jsonl, or add --output-format"
         )
     return found
 
 
 @contextmanager
 def open_output(path: str, layout: Layout) -> Iterator[Writer]:
-    """Open a file, or standard output for "-", to write vectors to.
+    """Open the file `path` to write vectors. "-" is standard output.
 
-    If the body raises, what was written before is kept, and a note on the error says where.
+    If the body of the `with` statement raises an error, the written vectors are kept. A note on the error says where.
 
     Raises:
         InputError: standard output is closed, or the file cannot be created.
@@ -177,7 +182,7 @@ def _open_device(path: str) -> Iterator[IO[bytes]]:
         try:
             yield stream
         except BaseException:
-            with suppress(OSError):  # what it refused once, it refuses again, and only the first error has the note
+            with suppress(OSError):  # closing may fail again, but only the first error has the note
                 stream.close()
             raise
 
@@ -205,14 +210,14 @@ def _create(partial: Path, target: Path) -> IO[bytes]:
 
 
 def _finish(path: Path, writer: Writer) -> None:
-    """Cut off what follows the last whole block, and write the header that counts its rows."""
+    """Remove the bytes after the last complete block, and write a header with the number of rows."""
     with path.open("r+b") as stream:
         stream.truncate(writer.written.size_bytes)
         stream.write(writer.head(writer.written.rows))
 
 
 def _keep(partial: Path, writer: Writer, target: Path, error: BaseException) -> None:
-    """Give what was written a name beside `target`, and note it on `error`."""
+    """Rename the temporary file to a name that says that it is partial, and add a note with this name to `error`."""
     try:
         _finish(partial, writer)
         if target.is_file():
@@ -220,21 +225,22 @@ def _keep(partial: Path, writer: Writer, target: Path, error: BaseException) -> 
         kept = _unused_name(target)
         partial.rename(kept)
     except OSError as reason:
-        error.add_note(f"what was encoded cannot be kept: {reason}")
+        error.add_note(f"the finished vectors cannot be kept: {reason}")
     else:
         _note(error, writer, f"in {kept}")
 
 
 def _unused_name(target: Path) -> Path:
-    """Return `NAME.partial`. If that exists, a number is added: it may hold hours of work."""
+    """Return `NAME.partial`. If this file exists, add a number, because the file may be the result of hours of work."""
     names = (target.with_name(f"{target.name}.partial{number}") for number in chain([""], count(2)))
     return next(name for name in names if not os.path.lexists(name))
 
 
 def _note(error: BaseException, writer: Writer, place: str) -> None:
+    """Add a note to `error` that says where the finished vectors are, if there are any."""
     rows = writer.written.rows
     if rows:
-        error.add_note(f"what was encoded is kept: {rows:,} record{'s' if rows > 1 else ''} {place}")
+        error.add_note(f"the finished vectors are kept: {rows:,} record{'s' if rows > 1 else ''} {place}")
 
 
 @contextmanager
@@ -249,7 +255,7 @@ def _write_lines(stream: IO[bytes], layout: Layout, place: str) -> Iterator[Writ
 
 @contextmanager
 def _write_array(stream: IO[bytes], layout: Layout, place: str) -> Iterator[Writer]:
-    """Write an array to a stream that cannot be changed later. The rows wait in a file: their number comes first."""
+    """Write an array to a stream without seeking. The header has the number of rows, so the rows wait in a file."""
     with tempfile.TemporaryFile() as file:
         writer = NpyWriter(file, layout)
         try:
@@ -263,7 +269,7 @@ def _write_array(stream: IO[bytes], layout: Layout, place: str) -> Iterator[Writ
 
 
 def _copy(writer: Writer, file: IO[bytes], stream: IO[bytes]) -> None:
-    """Copy the array in `file` to `stream`. If the stream does not take it, it is kept in a temporary file."""
+    """Copy the array in `file` to `stream`. If the stream cannot be written, keep the array in a temporary file."""
     file.truncate(writer.written.size_bytes)
     file.seek(0)
     file.write(writer.head(writer.written.rows))
@@ -271,7 +277,7 @@ def _copy(writer: Writer, file: IO[bytes], stream: IO[bytes]) -> None:
     try:
         shutil.copyfileobj(file, stream)
         stream.flush()
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader does not want the rest
         raise
     except OSError as error:
         file.seek(0)

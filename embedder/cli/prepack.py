@@ -1,4 +1,4 @@
-"""`embedder prepack`: weights in the layout of this CPU's kernels."""
+"""`embedder prepack`: write the weights in the layout of this CPU's kernels."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import argparse
 
 from embedder.cli.commands import Commands, add_command
 
-_DESCRIPTION = """Write the weights of an artifact once more, in the layout of this CPU's kernels.
-The model then loads faster, and all processes that load it share one copy in
-memory. Prints the directory of each graph.
+_DESCRIPTION = """Write a second copy of an artifact's weights, in the layout of this CPU's
+kernels. The model then loads faster, and all processes that load it share one
+copy in memory. The directory of each graph is printed.
 
-Use it where the disk cannot be written later, as in container images and cloud
-functions. Elsewhere the first load does the same in the user's cache. The
-files fit one kind of CPU and one version of onnxruntime."""
+Use this command for container images and cloud functions, where the disk is
+read-only later. Elsewhere, the first load writes the same files to the user's
+cache. The files are for one kind of CPU and one version of onnxruntime."""
 _EXAMPLE = "  embedder prepack artifacts/all-MiniLM-L6-v2"
 
 
@@ -26,7 +26,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Prepack the weights of an artifact and print where they are."""
+    """Prepack the weights of an artifact, and print their directories."""
     from embedder.artifact.locate import open_artifact
     from embedder.backends.prepacked import prepack
 

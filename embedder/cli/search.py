@@ -1,4 +1,4 @@
-"""`embedder search`: the images of a directory that are nearest to a text or to another image."""
+"""`embedder search`: find the images of a directory that are nearest to a text or to another image."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ if TYPE_CHECKING:
 
     from embedder import Embedder
 
-_DESCRIPTION = """Find the images that are nearest to a text, or to another image. Prints the
-score and the path of each, the nearest first.
+_DESCRIPTION = """Find the images that are nearest to a text or to another image. Their scores
+and paths are printed, the nearest first.
 
-The model must take images, or name another model for them. Then each side is
-encoded by its own model. QUERY is always a text, even if a file has that name."""
+The model must take images, or name an image model. An image model encodes the
+images, and the model encodes the text. QUERY is always a text, even if a file
+has that name."""
 _EXAMPLE = """  embedder search --images photos "a dog in the snow"
   embedder search --images photos --query-image photos/dog.jpg"""
 
@@ -39,9 +40,11 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(commands, "search", "find images", description=_DESCRIPTION, example=_EXAMPLE)
     query = parser.add_mutually_exclusive_group(required=True)
     query.add_argument("query", nargs="?", metavar="QUERY", help="a text")
-    query.add_argument("--query-image", metavar="FILE", help="search for images like this one")
-    parser.add_argument("--images", required=True, metavar="DIR", help="search here and in the directories below")
-    parser.add_argument("-k", "--top-k", type=int, default=10, metavar="N", help="show N images; default: %(default)s")
+    query.add_argument("--query-image", metavar="FILE", help="search for images that are like this image")
+    parser.add_argument(
+        "--images", required=True, metavar="DIR", help="search in this directory and its subdirectories"
+    )
+    parser.add_argument("-k", "--top-k", type=int, default=10, metavar="N", help="print N images; default: %(default)s")
     add_model_options(parser, DEFAULT_IMAGE_MODEL)
     parser.set_defaults(run=run)
 
@@ -64,15 +67,16 @@ def run(options: argparse.Namespace) -> None:
     for row in (-scores).argsort(kind="stable")[: options.top_k]:
         print(f"{scores[row]:.4f}  {paths[rows[row]]}")
     if len(rows) < len(paths):
-        raise InputError(f"{len(paths) - len(rows)} of {len(paths)} images cannot be read, as said above")
+        raise InputError(f"{len(paths) - len(rows)} of {len(paths)} images cannot be read, see the warnings")
 
 
 def _explain_query(options: argparse.Namespace) -> None:
+    """Print a note if the query is the path of an image. The user may have meant the image."""
     from embedder.images.sources import IMAGE_ENDINGS
 
     query = options.query
     if query is not None and query.lower().endswith(IMAGE_ENDINGS) and os.path.isfile(query):
-        say(f"note: QUERY is searched for as a text. To search for images like the file {query}: --query-image {query}")
+        say(f"note: QUERY is a text here. To search for images that are like {query}, use --query-image {query}")
 
 
 def _encode_query(options: argparse.Namespace, model: Embedder, image_model: Embedder) -> NDArray[np.float32]:
@@ -87,7 +91,11 @@ def _encode_query(options: argparse.Namespace, model: Embedder, image_model: Emb
 
 
 def _encode_images(model: Embedder, paths: list[Path]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the embeddings of the images that can be read, and the indices of their paths. Reports the others."""
+    """Encode the images that can be read, and print a warning for each of the others.
+
+    Returns:
+        Embeddings (n, dim), and the index of each embedding's path (n,).
+    """
     import numpy as np
 
     embeddings, indices = [np.empty((0, model.dimension), np.float32)], [np.empty(0, np.int64)]

@@ -1,4 +1,4 @@
-"""`embedder similarity`: how near two texts are."""
+"""`embedder similarity`: print the similarity of two texts."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import argparse
 
 from embedder.cli.commands import DEFAULT_MODEL, Commands, add_command, add_model_options, load_model
 
-_DESCRIPTION = """Print how near two texts are, by the model's own function. For most models
-that is the cosine, from -1 to 1. Nearer texts have a higher number."""
+_DESCRIPTION = """Print the similarity of two texts, by the model's own similarity function. For
+most models this is the cosine, from -1 to 1. Similar texts have a higher
+number."""
 _EXAMPLE = """  embedder similarity "A dog plays in the garden." "pets in the yard\""""
 
 

@@ -1,4 +1,4 @@
-"""End a long command in order when the system asks the process to end."""
+"""Let a long command keep its finished work when a signal ends the process."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from types import FrameType
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was told to end, for example by `kill`, a time limit or a closed terminal.
+    """A signal ends the process. It may come from `kill`, from a time limit, or from a terminal that is closed.
 
     Attributes:
-        status: the exit status that a shell reports for the signal.
+        status: the exit status that a shell reports for the signal: 128 plus its number.
     """
 
     def __init__(self, number: int) -> None:
@@ -23,12 +23,12 @@ class Stopped(KeyboardInterrupt):
 
 @contextmanager
 def stopped_by_signals() -> Iterator[None]:
-    """Raise `Stopped` in the body on SIGTERM and SIGHUP, so that it can keep its work.
+    """On SIGTERM and SIGHUP, raise `Stopped` in the body of the `with` statement, so that it can keep its work.
 
-    A signal that is ignored, as under `nohup`, or that has a handler already is left alone.
+    A signal that is ignored, as `nohup` does, stays ignored. A signal that has a handler keeps it.
     """
     changed = []
-    if threading.current_thread() is threading.main_thread():  # Python sets handlers there only
+    if threading.current_thread() is threading.main_thread():  # only the main thread may set handlers
         for name in ("SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)  # Windows has no SIGHUP
             if number is not None and signal.getsignal(number) is signal.SIG_DFL:

@@ -77,3 +77,16 @@ def check_flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool | np.bool_):
         raise InputError(f"{name} should be True or False, not {shown(value)}")
+
+
+def check_number(name: str, value: object, expected: str = "a number") -> None:
+    """Raise InputError unless `value` is a real number other than NaN. The message says what is `expected`."""
+    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+    if not number or value != value:  # NaN alone differs from itself
+        raise InputError(f"{name} should be {expected}, not {shown(value)}")
+
+
+def check_function(name: str, value: object) -> None:
+    """Raise InputError unless `value` can be called."""
+    if not callable(value):
+        raise InputError(f"{name} should be a function, such as embedder.cos_sim, not {shown(value)}")

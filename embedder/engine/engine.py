@@ -13,7 +13,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,15 @@ from embedder.common.executor import Executor
 from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
 from embedder.engine.batching import windows
-from embedder.engine.image_side import ImageSide
 from embedder.engine.job import Job
 from embedder.engine.text_side import TextSide
 from embedder.engine.tokenizer import TextTokenizer, TokenIds
 from embedder.errors import EmbedderError, InputError
 from embedder.inputs import ImageItem, Item, Pair
 from embedder.options import EncodeSettings, LoadSettings
+
+if TYPE_CHECKING:
+    from embedder.engine.image_side import ImageSide
 
 
 @dataclass(frozen=True)
@@ -245,6 +247,8 @@ class _Loader:
         return TextSide(backend, self.graphs[TEXT], tokenizer, settings)
 
     def load_image(self) -> ImageSide:
+        from embedder.engine.image_side import ImageSide  # here, as models of texts alone do not need it
+
         settings = self.artifact.manifest.images
         assert settings is not None  # the engine loads this side only if the model takes images
         files = GraphFiles(self.artifact, self.graphs[IMAGE], settings.tokens, open_now=False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 
@@ -38,6 +37,8 @@ def _names_image(text: str) -> bool:
         return BASE64_MARK in text[:_MAX_DATA_HEADER_CHARACTERS]
     if not text.startswith(URL_PREFIXES) or " " in text:
         return text[-5:].lower().endswith(IMAGE_ENDINGS) and os.path.isfile(text)
+    from urllib.parse import urlsplit  # here, as it takes milliseconds of the start of every process
+
     try:
         return urlsplit(text).path.lower().endswith(IMAGE_ENDINGS)
     except ValueError:

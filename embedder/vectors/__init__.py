@@ -1,5 +1,5 @@
-"""What is done with vectors: similarity, search, mining, quantisation, and an index in a file.
+"""Work with vectors: similarity, search, mining, quantisation, and indexes.
 
-These modules import NumPy, `embedder.errors`, `embedder.options` and `embedder.common`, and know no models. `arrays`,
-`similarity`, `topk`, `scoring` and `hamming` are the base of the others. Users import all public names from `embedder`.
+These modules import NumPy, `embedder.errors`, `embedder.options` and `embedder.common`. They need no model. The other
+modules build on `arrays`, `similarity`, `topk`, `scoring` and `hamming`. Users import all public names from `embedder`.
 """

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from array import array as number_array
+from collections.abc import Set
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.containers import is_mapping, is_table
 from embedder.errors import InputError
 
-# The type names of tables in pandas, polars and pyarrow. None of these packages is imported here.
-_TABLE_TYPES = ("DataFrame", "LazyFrame", "Table", "RecordBatch")
-# This many numbers (512 kB of float32) stay in the cache of one core during several passes over them.
+# This many float32 numbers (512 kB) fit in the cache of one core, so that several passes over them are fast.
 _CACHED_NUMBERS = 1 << 17
 
 
@@ -33,7 +33,15 @@ def as_embeddings(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np
 
 
 def as_vectors(embeddings: ArrayLike, name: str = "embeddings") -> NDArray[np.generic]:
-    """Do the same as `as_embeddings`, but leave one vector in the shape (dim,)."""
+    """Return `embeddings` as `as_embeddings` does, but keep one vector in the shape (dim,).
+
+    Raises:
+        InputError: see `as_embeddings`.
+
+    Example:
+        >>> as_vectors([1.0, 2.0]).shape
+        (2,)
+    """
     array = as_numbers(embeddings, name)
     if isinstance(embeddings, list | tuple):
         with np.errstate(over="ignore"):
@@ -56,7 +64,9 @@ def as_numbers(embeddings: ArrayLike, name: str) -> NDArray[np.generic]:
     if array.dtype.kind == "O" and array.ndim == 1:
         array = _stack(array, name)
     if array.dtype.kind not in "fiub":
-        raise InputError(f"{name} should be numbers, not {array.dtype}")
+        # NumPy makes an array without a dimension of what it does not know.
+        found = type(embeddings).__name__ if array.dtype.kind == "O" and not array.ndim else array.dtype
+        raise InputError(f"{name} should be numbers, not {found}")
     return array
 
 
@@ -88,31 +98,42 @@ def _stack(column: NDArray[np.object_], name: str) -> NDArray[np.generic]:
     return np.stack(rows) if rows else np.empty((0, 0), np.float32)
 
 
-def refuse_container(items: object, name: str, expected: str) -> None:
-    """Raise InputError if `items` is a table, a mapping, a set or bytes: iterating these gives no vectors or texts."""
-    if isinstance(items, np.ndarray | list):  # the usual case, before the slower checks
+def refuse_container(items: object, name: str, expected: str, column: str = "vector") -> None:
+    """Refuse a table, a mapping, a set and bytes. NumPy would read their keys, column names or bytes as the items.
+
+    Args:
+        items: what the caller gave.
+        name: what the message calls them.
+        expected: what the message says that they should be.
+        column: the name of the column in the message for a table.
+
+    Raises:
+        InputError: `items` is such a container. The message has a hint.
+    """
+    if isinstance(items, np.ndarray | list):  # the usual case comes before the slower checks
         return
-    kind = type(items).__name__
-    if kind in _TABLE_TYPES:
-        hint = 'pass one column, such as table["vector"]'
-    elif isinstance(items, Mapping):
+    if is_table(items):
+        hint = f'pass one column, such as table["{column}"]'
+    elif is_mapping(items):
         hint = "pass its values, as in list(mapping.values())"
     elif isinstance(items, Set):
         hint = "a set has no order; pass a list"
     elif isinstance(items, bytes | bytearray | memoryview):
-        hint = "decode it, as in np.frombuffer(data, np.float32)"
+        hint = "decode it, as in data.decode() for a text, or np.frombuffer(data, np.float32) for vectors"
+    elif isinstance(items, number_array) and items.typecode in ("u", "w"):
+        hint = "pass a string, as in items.tounicode()"
     else:
         return
-    raise InputError(f"{name} should be {expected}, not a {kind}: {hint}")
+    raise InputError(f"{name} should be {expected}, not a {type(items).__name__}: {hint}")
 
 
 def matching_embeddings(
     a: ArrayLike, b: ArrayLike, names: tuple[str, str] = ("embeddings", "embeddings")
 ) -> tuple[NDArray[np.generic], NDArray[np.generic]]:
-    """Return both as `as_embeddings` does. An empty side takes the dimension of the other.
+    """Return `a` and `b` as `as_embeddings` does. If one of them is empty, it gets the dimension of the other.
 
     Raises:
-        InputError: they are no embeddings, or differ in dimension.
+        InputError: see `as_embeddings`. Also if the dimensions differ.
     """
     rows_a, rows_b = as_embeddings(a, names[0]), as_embeddings(b, names[1])
     if not len(rows_a):
@@ -124,12 +145,19 @@ def matching_embeddings(
     return rows_a, rows_b
 
 
+def check_finite(rows: NDArray[np.float32], name: str) -> None:
+    """Raise InputError if one of `rows` (n, dim) holds NaN or an infinity. The message calls them `name`."""
+    finite = np.isfinite(rows)
+    if not finite.all():
+        raise InputError(f"{name}[{int(np.argmin(finite.all(axis=1)))}] holds NaN or an infinity")
+
+
 def as_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
-    """Return `rows` as contiguous float32, without a copy where they are. Numbers too large for it become infinite."""
+    """Return `rows` as a contiguous float32 array. It is a copy only if needed. Too large numbers become infinite."""
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(rows, np.float32)
 
 
 def rows_per_block(rows: NDArray[Any]) -> int:
-    """Return how many of `rows` (n, dim) to process together, so that they stay in the cache of one core."""
+    """Return how many of `rows` (n, dim) fit in the cache of one core. It is at least 1."""
     return int(max(1, _CACHED_NUMBERS // max(1, rows.shape[1])))

@@ -13,26 +13,30 @@ from embedder.common.executor import shared_executor
 from embedder.vectors.search import Found
 from embedder.vectors.topk import TopK, candidates
 
-# Rows in a block. One 64-bit word of each row (128 kB) stays in the cache of one core.
+# Rows of the corpus in a block. One 64-bit word of each row (128 kB in all) fits in the cache of one core.
 _ROWS_PER_BLOCK = 1 << 14
 _QUERIES_PER_BLOCK = 64
 _WORD = np.dtype(np.uint64)
-# From this many words on, a row has more bits than 16 bits can count.
+# A row of this many 64-bit words has more bits than a uint16 can count.
 _WORDS_BEYOND_UINT16 = 1024
-# The number of set bits of each byte, for NumPy before 2.0, which has no bitwise_count.
+# The number of bits that are 1 in each possible byte. NumPy before 2.0 needs it, because it has no bitwise_count.
 _BITS_OF_BYTE = np.array([number.bit_count() for number in range(256)], np.uint8)
 
 
 def nearest_bits(
     queries: NDArray[np.uint8], corpus: NDArray[np.uint8], top_k: int, alive: NDArray[np.bool_] | None = None
 ) -> Found:
-    """Find the rows of `corpus` (m, bytes) with the smallest Hamming distance to each of `queries` (n, bytes).
+    """Find the rows of a corpus that have the smallest Hamming distance to each query.
 
-    Rows where `alive` (m,) is false are left out.
+    Args:
+        queries: (n, bytes), packed bits.
+        corpus: (m, bytes), packed bits.
+        top_k: the number of rows to return for each query.
+        alive: (m,), true for the rows to search in. None means all rows.
 
     Returns:
-        The negative distances, float32, and the row numbers, int64. Both have shape (n, min(top_k, m)), the nearest
-        first. The lower row comes first among equal distances.
+        The negative distances, float32, and the row numbers, int64. Both have the shape (n, min(top_k, alive rows)).
+        The nearest row comes first. Among equal distances, the lower row number comes first.
     """
     present = None if alive is None else np.flatnonzero(alive)
     total = len(corpus) if present is None else len(present)
@@ -40,15 +44,15 @@ def nearest_bits(
     scores, rows = np.empty((len(queries), width), np.float32), np.empty((len(queries), width), np.int64)
     if not width:
         return scores, rows
-    height = max(_ROWS_PER_BLOCK, 2 * width)
+    block_rows = max(_ROWS_PER_BLOCK, 2 * width)
     threads = usable_cores() if len(queries) > 1 else 1
-    step = max(1, min(_QUERIES_PER_BLOCK, _QUERIES_PER_BLOCK * _ROWS_PER_BLOCK // height))
-    for start in range(0, len(queries), step):
-        part = slice(start, start + step)
+    block_queries = max(1, min(_QUERIES_PER_BLOCK, _QUERIES_PER_BLOCK * _ROWS_PER_BLOCK // block_rows))
+    for start in range(0, len(queries), block_queries):
+        part = slice(start, start + block_queries)
         words = as_words(queries[part]).T
         best = TopK(len(words), width)
-        for at in range(0, total, height):
-            block = as_words(corpus[slice(at, at + height) if present is None else present[at : at + height]])
+        for at in range(0, total, block_rows):
+            block = as_words(corpus[slice(at, at + block_rows) if present is None else present[at : at + block_rows]])
             found = np.empty((len(words), block.shape[1]), np.float32)
 
             def compare(
@@ -65,7 +69,7 @@ def nearest_bits(
 
 
 def _in_threads(threads: int, task: Callable[[slice], None], count: int) -> None:
-    """Call `task` with slices that cover `count` items, one for each thread."""
+    """Split `count` items into one slice for each thread, and call `task` with each slice."""
     size = -(-count // threads)
     if size == count:
         task(slice(0, count))
@@ -74,7 +78,7 @@ def _in_threads(threads: int, task: Callable[[slice], None], count: int) -> None
 
 
 def as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Return packed bits (n, bytes) as 64-bit words (words, n). The last word is filled up with zeros."""
+    """Return packed bits (n, bytes) as 64-bit words (words, n). Zeros fill up the last word of each row."""
     n, size = codes.shape
     words = np.zeros((n, -(-size // _WORD.itemsize) * _WORD.itemsize), np.uint8)
     words[:, :size] = codes
@@ -82,9 +86,9 @@ def as_words(codes: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 
 def negative_distances(query: NDArray[np.uint64], corpus: NDArray[np.uint64], out: NDArray[np.float32]) -> None:
-    """Write the negative distances of `query` (words,) and each column of `corpus` (words, n) to `out` (n,)."""
+    """Write the negative Hamming distances between `query` (words,) and `corpus` (words, n) to `out` (n,)."""
     different = np.empty(corpus.shape[1], _WORD)
-    # Sums of 16-bit integers are faster than of 32-bit ones.
+    # uint16 is faster to add up than uint32.
     counts: NDArray[Any] = np.zeros(corpus.shape[1], np.uint16 if len(corpus) < _WORDS_BEYOND_UINT16 else np.uint32)
     for word, words in zip(query, corpus, strict=True):
         counts += _bit_counts(np.bitwise_xor(words, word, out=different))
@@ -92,6 +96,7 @@ def negative_distances(query: NDArray[np.uint64], corpus: NDArray[np.uint64], ou
 
 
 def _bit_counts(words: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """Return the number of bits that are 1 in each word, (n,)."""
     if hasattr(np, "bitwise_count"):
         return np.bitwise_count(words)
     bits = _BITS_OF_BYTE[words.view(np.uint8)].reshape(-1, _WORD.itemsize)

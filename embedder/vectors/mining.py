@@ -1,6 +1,6 @@
-"""Mine a collection for its nearest pairs (paraphrases) and for groups of near vectors (communities).
+"""Find the nearest pairs in a collection (paraphrases), and its groups of near vectors (communities).
 
-Both compare the collection with itself, a block of rows at a time, and keep the few scores that matter.
+Both compare the collection with itself block by block, and keep only the scores that are needed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_counts
+from embedder.common.checks import check_counts, check_function, check_number
 from embedder.common.progress import progress_bar
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_embeddings, as_float32, refuse_container
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # The memory of a pair of rows, in bits.
 _BITS_PER_PAIR = 64
-# From this share of uncertain scores on, computing the whole block in float64 is faster.
-_DENSE_UNCERTAIN_SHARE = 1 / 32
+# If more than this share of a block's scores are uncertain, scoring the whole block in float64 is faster.
+_MAX_UNCERTAIN_SHARE = 1 / 32
 
 # Row numbers i, row numbers j, and scores, each of shape (m,).
 _Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -38,7 +38,11 @@ _Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class _MiningOptions:
-    """The options of `paraphrase_mining_embeddings`, checked when this is made."""
+    """The options of `paraphrase_mining_embeddings`.
+
+    Raises:
+        InputError: a number is not a whole number of at least 1.
+    """
 
     query_chunk_size: int
     corpus_chunk_size: int
@@ -53,6 +57,7 @@ class _MiningOptions:
             max_pairs=self.max_pairs,
             top_k=self.top_k,
         )
+        check_function("score_function", self.score_function)
 
 
 def paraphrase_mining(
@@ -70,16 +75,16 @@ def paraphrase_mining(
 
     Args:
         model: an `Embedder`.
-        sentences: the texts. With an image model they may be images, see `Embedder.encode`.
-        query_chunk_size: see `paraphrase_mining_embeddings`, also for the next four.
-        corpus_chunk_size: see there.
-        max_pairs: see there.
-        top_k: see there.
-        score_function: see there.
+        sentences: the texts. If the model takes images, they may be images, as for `Embedder.encode`.
+        query_chunk_size: see `paraphrase_mining_embeddings`.
+        corpus_chunk_size: see `paraphrase_mining_embeddings`.
+        max_pairs: see `paraphrase_mining_embeddings`.
+        top_k: see `paraphrase_mining_embeddings`.
+        score_function: see `paraphrase_mining_embeddings`.
         **options: the options of `Embedder.encode`. `precision` is refused, because pairs are scored in float32.
 
     Returns:
-        A list of [score, i, j] with i < j, the highest score first.
+        A list of [score, i, j], where i < j are the numbers of two sentences. The highest score comes first.
 
     Raises:
         InputError: a sentence or an option cannot be used.
@@ -93,7 +98,7 @@ def paraphrase_mining(
         raise InputError(
             f"paraphrase_mining takes no precision, but got {options['precision']!r}: pairs are scored in float32"
         )
-    refuse_container(sentences, "sentences", "a list of texts")
+    refuse_container(sentences, "sentences", "a list of texts", column="text")
     return _mine(as_embeddings(model.encode(sentences, **options)), mining)
 
 
@@ -107,22 +112,22 @@ def paraphrase_mining_embeddings(
 ) -> list[list[float | int]]:
     """Find the pairs of rows of `embeddings` that are nearest to each other.
 
-    A pair is a candidate if one of its rows is among the `top_k` nearest of the other. The best `max_pairs` candidates
-    are returned, each once.
+    A pair is a candidate if one of its rows is among the `top_k` nearest rows of the other. The `max_pairs` candidates
+    with the highest scores are returned. No pair is returned twice.
 
     Args:
         embeddings: (n, dim).
-        query_chunk_size: the largest number of rows that are scored together.
-        corpus_chunk_size: the largest number of rows that they are scored with together. The two chunk sizes bound
-            the memory and do not change the result.
+        query_chunk_size: the largest number of rows that are compared with other rows at a time.
+        corpus_chunk_size: the largest number of other rows that they are compared with at a time. The two chunk sizes
+            limit the memory. They do not change the result.
         max_pairs: the largest number of pairs to return.
-        top_k: how many of each row's nearest rows to consider.
+        top_k: the number of nearest rows to consider for each row.
         score_function: see `semantic_search`. It must be symmetric.
 
     Returns:
-        A list of [score, i, j] with i < j, the highest score first. The lower rows come first among equal scores. A
-        score of NaN or -inf is left out. Scores are float32 products, so the scores of copies may differ in the last
-        digit.
+        A list of [score, i, j], where i < j are rows. The highest score comes first. Among equal scores, the lower rows
+        come first. Pairs with a score of NaN or -inf are left out. Scores are computed in float32, so the scores of
+        equal rows may differ in the last digit.
 
     Raises:
         InputError: the embeddings have another shape, or an option is not a whole number of at least 1.
@@ -136,6 +141,7 @@ def paraphrase_mining_embeddings(
 
 
 def _mine(embeddings: NDArray[np.generic], options: _MiningOptions) -> list[list[float | int]]:
+    """Find pairs as `paraphrase_mining_embeddings` does."""
     rows = as_float32(embeddings)
     if options.score_function is cos_sim:
         rows = normalize(rows)
@@ -148,13 +154,16 @@ def _mine(embeddings: NDArray[np.generic], options: _MiningOptions) -> list[list
 
 
 def _nearest_others(rows: NDArray[np.float32], part: slice, bound: np.float32, options: _MiningOptions) -> _Pairs:
-    """Return the `top_k` nearest other rows of each row in `part` that score above `bound`, in no order."""
+    """Return the `top_k` nearest other rows of each row in `part`, in no particular order.
+
+    Only scores above `bound` are returned.
+    """
     found: list[_Pairs] = []
     for at in range(0, len(rows), options.corpus_chunk_size):
         scores = _score_block(rows[part], rows[at : at + options.corpus_chunk_size], options.score_function)
         own = np.arange(part.start - at, part.start - at + len(scores))
         inside = np.flatnonzero((own >= 0) & (own < scores.shape[1]))
-        scores[inside, own[inside]] = np.nan  # a row is no pair with itself
+        scores[inside, own[inside]] = np.nan  # a row must not form a pair with itself
         i, j, block_scores = top_k_of_rows(scores, options.top_k, bound)
         found.append((i + part.start, j + at, block_scores))
     i, j, all_scores = (np.concatenate(column) for column in zip(*found, strict=True))
@@ -168,7 +177,7 @@ def _nearest_others(rows: NDArray[np.float32], part: slice, bound: np.float32, o
 def _score_block(
     queries: NDArray[np.float32], corpus: NDArray[np.float32], function: ScoreFunction
 ) -> NDArray[np.float32]:
-    """Return scores (n, m), in an array that may be written to."""
+    """Return the scores (n, m) in a new array. The caller may change it."""
     if function is cos_sim:  # the rows have length 1 already
         return queries @ corpus.T
     with np.errstate(all="ignore"):
@@ -176,10 +185,10 @@ def _score_block(
 
 
 class _BestPairs:
-    """The best `limit` pairs (i, j) that are offered, each counted once.
+    """The pairs with the highest scores among all that are added. (i, j) and (j, i) are the same pair.
 
     Attributes:
-        bound: only scores above it can still be among the best.
+        bound: only scores above it can still be among the highest.
     """
 
     def __init__(self, limit: int) -> None:
@@ -189,7 +198,7 @@ class _BestPairs:
         self.bound = np.float32(-np.inf)
 
     def add(self, i: NDArray[np.int64], j: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        """Offer `scores` (m,) of the pairs of `i` (m,) and `j` (m,). A pair may come from both of its sides."""
+        """Add the pairs of `i` (m,) and `j` (m,) with their `scores` (m,). A pair may be added as (i, j) and (j, i)."""
         possible = scores > self.bound
         i, j = i[possible], j[possible]
         self._parts.append((np.minimum(i, j), np.maximum(i, j), scores[possible]))
@@ -198,8 +207,10 @@ class _BestPairs:
             self._merge()
 
     def _merge(self) -> _Pairs:
+        """Keep the best pairs, update the bound, and return the pairs, the best first."""
         low, high, scores = (np.concatenate(part) for part in zip(*self._parts, strict=True))
-        # A pair from both sides may have two scores, because a product rounds by place. The higher one is kept.
+        # (i, j) and (j, i) may have different scores, because rounding depends on the place in a matrix product. The
+        # higher score is kept.
         order = np.lexsort((-scores, high, low))
         low, high, scores = low[order], high[order], scores[order]
         first = np.ones(len(order), bool)
@@ -208,7 +219,8 @@ class _BestPairs:
         order = np.argsort(-scores, kind="stable")[: self._limit]
         best = low[order], high[order], scores[order]
         if len(order) == self._limit:
-            self.bound = np.nextafter(best[2][-1], np.float32(-np.inf))  # an equal score may have lower rows
+            # A later pair with the same score may have lower rows, and is then better. So the bound is a bit lower.
+            self.bound = np.nextafter(best[2][-1], np.float32(-np.inf))
         self._parts, self._held = [best], len(order)
         return best
 
@@ -228,23 +240,23 @@ def community_detection(
     batch_size: int = 1024,
     show_progress_bar: bool = False,
 ) -> list[list[int]]:
-    """Find groups of rows that have a cosine of at least `threshold` with one row of the group, its centre.
+    """Find groups of near rows. A group has a centre, and each row of it has a cosine of at least `threshold` with it.
 
-    Every row is tried as a centre, those with the most near rows first, the lower row first among equals. A group takes
-    the near rows that no earlier group has taken. A row that is in an earlier group cannot be a centre.
+    Every row is tried as a centre. Rows with more near rows come first. Among equal numbers, the lower row comes first.
+    A group takes the near rows that are in no earlier group. A row of an earlier group is not a centre.
 
     Args:
         embeddings: (n, dim). They need not have length 1.
-        threshold: the smallest cosine with the centre. Cosines near it are computed in float64, so copies of a vector
-            have a cosine of exactly 1.
-        min_community_size: the smallest size of a group. There is no group if there are fewer rows than this.
-        batch_size: the largest number of rows that are compared with all others together.
+        threshold: the smallest cosine with the centre. A cosine that is close to it is computed in float64. So copies
+            of a vector have a cosine of exactly 1.
+        min_community_size: the smallest number of rows in a group.
+        batch_size: the largest number of rows that are compared with all others at a time.
         show_progress_bar: show progress on stderr.
 
     Returns:
-        The groups as lists of rows, the largest group first. In each, the centre comes first and the others by their
-        cosine with it, the lower row first among equals. No row is in two groups. A row of zeros is in none unless
-        `threshold` is at most 0, and a row with NaN is in none.
+        The groups as lists of rows, the largest group first. In each group the centre comes first. The others follow in
+        the order of their cosines with it, the highest first. Among equal cosines, the lower row comes first. No row is
+        in two groups. A row of zeros is in a group only if `threshold` is at most 0. A row with NaN is in no group.
 
     Raises:
         InputError: the embeddings have another shape, or an option is out of range.
@@ -254,8 +266,7 @@ def community_detection(
         [[0, 2]]
     """
     check_counts(min_community_size=min_community_size, batch_size=batch_size)
-    if not isinstance(threshold, int | float | np.number) or np.isnan(threshold):
-        raise InputError(f"threshold should be a number, not {threshold!r}")
+    check_number("threshold", threshold)
     rows = as_float32(as_embeddings(embeddings))
     if len(rows) < min_community_size:
         return []
@@ -277,7 +288,14 @@ def community_detection(
 
 @dataclass(frozen=True)
 class _Comparison:
-    """What `community_detection` compares: its rows and options."""
+    """The rows that `community_detection` compares, and its options.
+
+    Attributes:
+        rows: (n, dim).
+        threshold: the smallest cosine of near rows.
+        batch_size: the largest number of rows that are compared with all others at a time.
+        bar: the progress bar, or None.
+    """
 
     rows: NDArray[np.float32]
     threshold: np.float32
@@ -285,18 +303,20 @@ class _Comparison:
     bar: Any
 
 
-# How many rows are near to each row, itself included, (n,). And a function that returns the near rows, ascending.
+# The number of rows near to each row, itself included, (n,). And a function that returns the near rows of a row in
+# ascending order.
 _Neighbours = tuple[NDArray[np.int64], Callable[[int], NDArray[np.int64]]]
 
 
 def _neighbours(comparison: _Comparison) -> _Neighbours:
+    """Find the near rows of each row. A pair of rows i and j is kept as the number i * n + j."""
     n, held = len(comparison.rows), 0
     pairs = [np.empty(0, np.int64)]
     for start, near in _near_blocks(comparison, symmetric=True):
         i, j = np.divmod(np.flatnonzero(near), n - start)
         pairs.append((i[j >= i] + start) * n + j[j >= i] + start)
         held += len(pairs[-1])
-        if held * _BITS_PER_PAIR > n * n:  # a matrix of bits takes less memory
+        if held * _BITS_PER_PAIR > n * n:  # now a matrix with one bit for each pair takes less memory
             return _neighbours_as_bits(comparison)
     upper = np.concatenate(pairs)
     i, j = np.divmod(upper, max(1, n))
@@ -308,7 +328,7 @@ def _neighbours(comparison: _Comparison) -> _Neighbours:
 
 
 def _neighbours_as_bits(comparison: _Comparison) -> _Neighbours:
-    """Do the same as `_neighbours` in n * n / 8 bytes."""
+    """Return the same as `_neighbours`, but keep a matrix of n * n bits."""
     if comparison.bar is not None:
         comparison.bar.reset()
     blocks = _near_blocks(comparison, symmetric=False)
@@ -318,9 +338,10 @@ def _neighbours_as_bits(comparison: _Comparison) -> _Neighbours:
 
 
 def _near_blocks(comparison: _Comparison, symmetric: bool) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Yield the number of a block's first row, and which rows are near to those of the block.
+    """Compare rows block by block. Yield the number of a block's first row, and a matrix that is true for near rows.
 
-    A symmetric block leaves out the rows before its own, because earlier blocks were compared with them.
+    The matrix has a row for each row of the block. Its columns are all rows. If `symmetric`, the columns begin with the
+    block's first row, because an earlier block was compared with the rows before it.
     """
     rows, threshold = comparison.rows, comparison.threshold
     unit = normalize(rows)
@@ -333,7 +354,7 @@ def _near_blocks(comparison: _Comparison, symmetric: bool) -> Iterator[tuple[int
         places = np.flatnonzero(near)
         uncertain = places[scores.ravel()[places] < threshold + max_error]
         scorer, others = make_scorer(rows[start : start + step], cos_sim), Block(rows[first:])
-        if len(uncertain) > near.size * _DENSE_UNCERTAIN_SHARE:
+        if len(uncertain) > near.size * _MAX_UNCERTAIN_SHARE:
             near = scorer.score_float64(others) >= threshold
         elif len(uncertain):
             exact = scorer.score_pairs(others, *np.divmod(uncertain, near.shape[1]))
@@ -344,6 +365,7 @@ def _near_blocks(comparison: _Comparison, symmetric: bool) -> Iterator[tuple[int
 
 
 def _order_by_cosine(rows: NDArray[np.float32], centre: int, members: NDArray[np.intp]) -> list[int]:
+    """Return `centre`, then the other members from the highest cosine with it to the lowest."""
     scorer = make_scorer(rows[centre : centre + 1], cos_sim)
     cosines = scorer.score_pairs(Block(rows), np.zeros(len(members), np.intp), members)
     cosines[members == centre] = np.inf

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_choice, check_counts, check_flag
+from embedder.common.checks import check_choice, check_counts, check_flag, check_number
 from embedder.errors import InputError
-from embedder.vectors.arrays import as_float32, matching_embeddings
+from embedder.vectors.arrays import as_float32, matching_embeddings, refuse_container
 from embedder.vectors.scoring import Block, ScoreFunction, make_scorer
 from embedder.vectors.search import Corpus, Found, Hit, SearchOptions, nearest
 from embedder.vectors.similarity import cos_sim
@@ -18,7 +18,7 @@ from embedder.vectors.similarity import cos_sim
 MARGINS = ("ratio", "distance", "absolute")
 RETRIEVALS = ("max", "intersection", "forward", "backward")
 SAMPLING_STRATEGIES = ("top", "random")
-# Candidates for each negative if a limit may drop some. sentence-transformers uses the same number.
+# The number of candidates for each negative, if a limit may drop some of them. sentence-transformers has the same.
 _CANDIDATES_PER_NEGATIVE = 10
 
 
@@ -32,27 +32,30 @@ def bitext_mining(
 ) -> list[list[float | int]]:
     """Find pairs of a source and a target that are translations of each other.
 
-    The score of a pair compares its cosine with the mean cosine of both sides to their `k` nearest on the other side:
-    (mean of the source + mean of the target) / 2. Source: Artetxe and Schwenk, Margin-based Parallel Corpus Mining with
-    Multilingual Sentence Embeddings (2019).
+    The score of a pair compares its cosine with the cosines to other vectors nearby. Each source has a mean cosine to
+    its `k` nearest targets. Each target has a mean cosine to its `k` nearest sources. The mean of a pair is
+    (mean of its source + mean of its target) / 2. `margin` says how it enters the score.
+
+    Source: Artetxe and Schwenk, Margin-based Parallel Corpus Mining with Multilingual Sentence Embeddings (2019),
+    https://arxiv.org/abs/1811.01136.
 
     Args:
         source_embeddings: (n, dim). They need not have length 1.
-        target_embeddings: (m, dim).
-        k: how many nearest vectors to average over and to choose from.
-        margin: the score. "ratio" is the cosine divided by the mean, "distance" is the cosine minus the mean,
-            "absolute" is the cosine.
-        retrieval: which pairs to return. "forward" takes the best target of each source, "backward" the best source of
-            each target, "intersection" the pairs that are in both. "max" goes through forward and backward pairs from
-            the highest score on, and uses each source and each target once.
-        threshold: the smallest score to return. None returns all.
+        target_embeddings: (m, dim). They need not have length 1.
+        k: the number of nearest vectors that give the mean, and that may form a pair.
+        margin: the score of a pair. "ratio" is its cosine divided by its mean. "distance" is its cosine minus its mean.
+            "absolute" is its cosine.
+        retrieval: the pairs to return. "forward" takes the best target of each source. "backward" takes the best source
+            of each target. "intersection" takes the pairs that are in both. "max" takes the forward and the backward
+            pairs from the highest score to the lowest, and skips a pair if its source or its target is used already.
+        threshold: the smallest score to return. None returns all pairs.
 
     Returns:
-        A list of [score, source row, target row], the highest score first, the lower rows first among equal scores.
-        Pairs with a score of NaN are left out.
+        A list of [score, source row, target row], the highest score first. Among equal scores, the lower rows come
+        first. Pairs with a score of NaN are left out.
 
     Raises:
-        InputError: the arrays do not match, or an option is unknown.
+        InputError: the arrays do not match, `k` is not a whole number of at least 1, or an option is unknown.
 
     Example:
         >>> bitext_mining([[1.0, 0.0], [0.0, 1.0]], [[0.1, 1.0], [1.0, 0.1]], k=1, margin="absolute")[0][1:]
@@ -61,6 +64,8 @@ def bitext_mining(
     check_counts(k=k)
     check_choice("margin", margin, MARGINS)
     check_choice("retrieval", retrieval, RETRIEVALS)
+    if threshold is not None:
+        check_number("threshold", threshold, "a number or None")
     names = ("source_embeddings", "target_embeddings")
     source, target = matching_embeddings(source_embeddings, target_embeddings, names)
     if not (len(source) and len(target)):
@@ -88,7 +93,14 @@ def bitext_mining(
 def _best_by_margin(
     found: Found, own_means: NDArray[np.float32], other_means: NDArray[np.float32], margin: str
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the highest score of each row among its nearest, (n,), and the id that has it, (n,)."""
+    """Return the highest score of each row, (n,), and the id of the vector on the other side, (n,).
+
+    Args:
+        found: the cosines and ids of the nearest vectors of each row.
+        own_means: (n,), the mean cosine of each row.
+        other_means: (m,), the mean cosine of each vector on the other side.
+        margin: see `bitext_mining`.
+    """
     cosines, ids = found
     means = (own_means[:, None] + other_means[ids]) / 2
     scores = cosines
@@ -103,6 +115,7 @@ def _best_by_margin(
 def _rank(
     scores: NDArray[np.float32], sources: NDArray[np.int64], targets: NDArray[np.int64], threshold: float | None
 ) -> list[list[float | int]]:
+    """Return the pairs as [score, source, target], the highest score first, without scores below `threshold`."""
     order = np.lexsort((targets, sources, -scores))
     order = order[~np.isnan(scores[order])]
     if threshold is not None:
@@ -112,7 +125,7 @@ def _rank(
 
 
 def _use_once(pairs: list[list[float | int]]) -> list[list[float | int]]:
-    """Return the pairs in their order, without those with a source or a target that an earlier pair has."""
+    """Return the pairs in their order. A pair is skipped if an earlier one has its source or its target."""
     sources, targets, kept = set(), set(), []
     for pair in pairs:
         if pair[1] not in sources and pair[2] not in targets:
@@ -124,7 +137,11 @@ def _use_once(pairs: list[list[float | int]]) -> list[list[float | int]]:
 
 @dataclass(frozen=True)
 class _NegativeOptions:
-    """The options of `mine_hard_negatives`, checked when this is made, except for the default of `range_max`."""
+    """The options of `mine_hard_negatives`.
+
+    Raises:
+        InputError: an option has the wrong type, or is out of range.
+    """
 
     range_min: int
     range_max: int | None
@@ -151,16 +168,19 @@ class _NegativeOptions:
         check_flag("include_positives", self.include_positives)
         check_choice("sampling_strategy", self.sampling_strategy, SAMPLING_STRATEGIES)
         for name in ("max_score", "min_score", "absolute_margin", "relative_margin"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-            if value is not None and not (number and not np.isnan(value)):
-                raise InputError(f"{name} should be a number or None, not {value!r:.80}")
+            if (value := getattr(self, name)) is not None:
+                check_number(name, value, "a number or None")
 
     def last_rank(self, most_positives: int) -> int:
-        """Return `range_max` or its default: enough ranks for the negatives if no limit drops any, ten times else."""
+        """Return `range_max`, or its default.
+
+        Args:
+            most_positives: the largest number of positives that a query has.
+        """
         if self.range_max is not None:
             return self.range_max
         unlimited = self.absolute_margin is None and self.relative_margin is None and self.max_score is None
+        # A limit drops some candidates, so that more of them are needed.
         candidates = self.num_negatives * (1 if unlimited else _CANDIDATES_PER_NEGATIVE)
         return self.range_min + candidates + most_positives
 
@@ -188,35 +208,36 @@ def mine_hard_negatives(
     seed: int | None = None,
     include_positives: bool = False,
 ) -> list[list[Hit]]:
-    """Find what is near to a query without being an answer to it: hard negatives to train a model with.
+    """Find hard negatives to train a model with. A hard negative is near to a query, but does not answer it.
 
-    The nearest vectors of a query are taken, without its positives and without those that a limit drops. The first
-    `range_min` of the rest are skipped. From there to `range_max`, `num_negatives` are chosen.
+    The corpus is sorted by its score with the query. The positives of the query are removed, and so are the vectors
+    that a limit drops. The first `range_min` of the rest are skipped. `num_negatives` of the vectors from there to rank
+    `range_max` are chosen.
 
     Args:
         query_embeddings: (n, dim).
-        corpus_embeddings: (m, dim). Remove duplicate texts first: a copy of an answer counts as a negative.
-        positives: for each query the row of its answer in the corpus, or a list of rows.
-        range_min: how many of the nearest to skip.
-        range_max: how many of the nearest to look at. The default is `range_min` + `num_negatives` + the largest number
-            of positives of a query, with ten times as many negatives if `max_score` or a margin is given.
-        max_score: drop what scores higher than this.
-        min_score: drop what scores lower than this.
-        absolute_margin: drop what scores higher than the query's lowest positive minus this.
-        relative_margin: drop what scores higher than the query's lowest positive minus this share of its absolute
-            value.
-        num_negatives: how many to choose for each query. There are fewer if not enough are left.
-        sampling_strategy: "top" chooses the nearest, "random" chooses at random.
+        corpus_embeddings: (m, dim). Remove duplicate texts first, because a copy of an answer counts as a negative.
+        positives: for each query, the row of its answer in the corpus, or a list of rows.
+        range_min: the number of nearest vectors to skip.
+        range_max: the last rank to choose from. The default is `range_min` + `num_negatives` + the largest number of
+            positives of a query. If `max_score` or a margin is given, `num_negatives` counts ten times in this sum.
+        max_score: drop vectors with a higher score.
+        min_score: drop vectors with a lower score.
+        absolute_margin: drop vectors with a score above lowest - `absolute_margin`. Here, lowest is the lowest score of
+            the query with a positive.
+        relative_margin: drop vectors with a score above lowest - `relative_margin` * abs(lowest).
+        num_negatives: the number of negatives to choose for each query. There are fewer if fewer are left.
+        sampling_strategy: "top" chooses the nearest. "random" chooses at random.
         score_function: see `semantic_search`.
-        seed: the seed of "random". None gives another choice each time.
-        include_positives: keep the positives among the nearest, for data to evaluate a ranking with. The margins still
-            drop them.
+        seed: the seed of "random". None chooses differently in each call.
+        include_positives: do not remove the positives, for data to evaluate a ranking with. The margins still drop
+            them.
 
     Returns:
         A list for each query with entries {"corpus_id": row of the corpus, "score": float}, the highest score first.
 
     Raises:
-        InputError: the arrays do not match, a positive is no row of the corpus, or an option is out of range.
+        InputError: the arrays do not match, a positive is not a row of the corpus, or an option is out of range.
 
     Example:
         >>> mine_hard_negatives([1.0, 0.0], [[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], [0], num_negatives=1)
@@ -259,11 +280,21 @@ def mine_hard_negatives(
 def _check_positives(
     positives: Sequence[int | Sequence[int]], query_count: int, corpus_count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each positive once, as its query (k,) and its row of the corpus (k,)."""
-    if len(positives) != query_count:
-        raise InputError(f"positives should have one entry for each of {query_count} queries, not {len(positives)}")
+    """Return each positive once: the number of its query (k,) and its row of the corpus (k,).
+
+    Raises:
+        InputError: there is not one entry for each query, or a positive is not a row of the corpus.
+    """
+    expected = "a list with an entry for each query"
+    refuse_container(positives, "positives", expected, column="positive")
+    try:
+        entries = list(positives)
+    except TypeError:
+        raise InputError(f"positives should be {expected}, not {type(positives).__name__}") from None
+    if len(entries) != query_count:
+        raise InputError(f"positives should have one entry for each of {query_count} queries, not {len(entries)}")
     rows, columns = [], []
-    for query, entry in enumerate(positives):
+    for query, entry in enumerate(entries):
         for row in dict.fromkeys(np.atleast_1d(np.asarray(entry)).tolist()):
             if not isinstance(row, int) or not 0 <= row < corpus_count:
                 raise InputError(f"positives[{query}] should be rows of a corpus of {corpus_count}, not {entry!r:.80}")
@@ -273,6 +304,7 @@ def _check_positives(
 
 
 def _within_limits(scores: NDArray[np.float32], options: _NegativeOptions) -> NDArray[np.bool_]:
+    """Return true for scores (n, k) that `max_score` and `min_score` keep."""
     kept = ~np.isnan(scores)
     if options.max_score is not None:
         kept &= scores <= options.max_score
@@ -284,6 +316,7 @@ def _within_limits(scores: NDArray[np.float32], options: _NegativeOptions) -> ND
 def _within_margins(
     scores: NDArray[np.float32], lowest: NDArray[np.float32], options: _NegativeOptions
 ) -> NDArray[np.bool_]:
+    """Return true for scores (n, k) that the margins keep. `lowest` (n, 1) is the lowest score with a positive."""
     kept = np.ones(scores.shape, bool)
     with np.errstate(invalid="ignore"):  # `lowest` is infinite for a query without positives
         if options.absolute_margin is not None:
@@ -294,6 +327,7 @@ def _within_margins(
 
 
 def _choose(found: Found, kept: NDArray[np.bool_], last_rank: int, options: _NegativeOptions) -> list[list[Hit]]:
+    """Choose negatives among the found vectors. `kept` (n, k) is false for those that were dropped."""
     scores, ids = found
     random = np.random.default_rng(options.seed) if options.sampling_strategy == "random" else None
     chosen: list[list[Hit]] = []

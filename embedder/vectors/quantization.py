@@ -1,7 +1,8 @@
 """Quantise embeddings to fewer bits, and search in them.
 
-An int8 vector takes a quarter of the memory of a float32 one, a binary vector a thirty-second. Search finds candidates
-by the quantised vectors and scores them again with the unquantised query. That restores most of the lost accuracy.
+An int8 vector takes 1/4 of the memory of a float32 vector. A binary vector takes 1/32. Search first finds candidates
+by the quantised vectors. Then it scores the candidates again with the unquantised query. This restores most of the
+accuracy that quantisation loses.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from embedder.vectors.similarity import dot_score
 EMBEDDING_PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 _QUANTIZED_PRECISIONS = EMBEDDING_PRECISIONS[1:]
 _BIT_PRECISIONS = ("binary", "ubinary")
-# "int8" is "uint8" minus this, and "binary" is "ubinary" minus this.
+# The codes of "int8" are those of "uint8" minus this number. "binary" and "ubinary" differ in the same way.
 _SIGNED_OFFSET = 128
-# int8 and uint8 have this many steps between the smallest and the largest value.
+# The number of steps that int8 and uint8 have between the smallest and the largest value.
 _STEPS = 255
 
 
@@ -34,26 +35,27 @@ def quantize_embeddings(
     ranges: ArrayLike | None = None,
     calibration_embeddings: ArrayLike | None = None,
 ) -> NDArray[np.generic]:
-    """Quantise embeddings to `precision`. The bytes are those of sentence-transformers 6.2.
+    """Quantise embeddings to `precision`. The result has the same bytes as with sentence-transformers 6.2.
 
-    int8 and uint8 divide the range of each dimension into 255 steps. A value outside of the range gets the first or the
-    last step. "binary" and "ubinary" have one bit for each dimension: whether the value is above 0. The first dimension
-    is in the highest bit, and the last byte is filled up with zeros.
+    "int8" and "uint8" divide the range of each dimension into 255 steps. A value outside of the range gets the first or
+    the last step. "binary" and "ubinary" have one bit for each dimension. The bit is 1 if the value is above 0. The
+    first dimension is in the highest bit of the first byte. Zeros fill up the last byte.
 
     Args:
         embeddings: (n, dim) or (dim,), floating-point numbers.
         precision: "float32", "int8", "uint8", "binary" or "ubinary".
-        ranges: (2, dim), the smallest and the largest value of each dimension, for int8 and uint8.
-        calibration_embeddings: (m, dim), to take the ranges from. Without it and without `ranges`, they are taken from
-            `embeddings`. Then each call has other ranges, and there should be at least a hundred embeddings.
+        ranges: (2, dim), the smallest and the largest value of each dimension, for "int8" and "uint8".
+        calibration_embeddings: (m, dim). The ranges are taken from these embeddings. Without them and without
+            `ranges`, the ranges are taken from `embeddings`. Then each call has its own ranges, and `embeddings` should
+            have at least 100 rows.
 
     Returns:
-        float32, int8 or uint8 in the shape of `embeddings`. For bits int8 ("binary") or uint8 ("ubinary"), with
-        ceil(dim / 8) in the place of dim.
+        float32, int8 or uint8 in the shape of `embeddings`. For "binary" (int8) and "ubinary" (uint8), the last
+        dimension is ceil(dim / 8).
 
     Raises:
-        InputError: the precision is unknown, an array has another shape or dtype, int8 or uint8 ranges would have to be
-            taken from a single embedding, or a value is NaN or its range infinite.
+        InputError: the precision is unknown, or an array has another shape or dtype. Or the ranges of "int8" or "uint8"
+            would be taken from a single embedding. Or a value is NaN, or its range is infinite.
 
     Example:
         >>> quantize_embeddings([[0.5, -1.0, 2.0]], "ubinary").tolist()
@@ -77,7 +79,7 @@ def quantize_embeddings(
 
 
 def _as_unquantized(embeddings: ArrayLike, name: str) -> NDArray[Any]:
-    """Return an array in the dtype that NumPy gives it. A list becomes float64, on which the reference's bytes rely."""
+    """Return `embeddings` as an array in NumPy's own dtype. A list becomes float64, as in sentence-transformers."""
     rows = as_numbers(embeddings, name)
     if rows.size == 0 and rows.ndim == 1:
         rows = rows.reshape(0, 0)
@@ -89,7 +91,7 @@ def _as_unquantized(embeddings: ArrayLike, name: str) -> NDArray[Any]:
 
 
 def _flip_sign_bit(codes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Turn "ubinary" bytes into the bytes of "binary", or back. Subtracting 128 flips the highest bit."""
+    """Convert "ubinary" bytes to "binary" bytes, or back. Both directions only flip the highest bit."""
     return codes ^ np.uint8(_SIGNED_OFFSET)
 
 
@@ -116,13 +118,20 @@ def _find_ranges(rows: NDArray[Any], ranges: ArrayLike | None, calibration: Arra
 
 
 def _step_sizes(bounds: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the size of a step in each dimension, (dim,). It is 1 if all values of a dimension are equal."""
     steps = np.asarray((bounds[1] - bounds[0]) / _STEPS)
     steps[steps == 0] = 1
     return steps
 
 
 def _levels_of(rows: NDArray[Any], bounds: NDArray[np.float32], start: int) -> NDArray[Any]:
-    """Return whole numbers from 0 to 255, as floating-point numbers. `start` is the number of the first row."""
+    """Return the step of each value: whole numbers from 0 to 255 in a floating-point dtype.
+
+    Args:
+        rows: (n, dim), a block of the embeddings.
+        bounds: (2, dim), the smallest and the largest value of each dimension.
+        start: the row number of the block's first row, for the error message.
+    """
     with np.errstate(all="ignore"):
         levels: NDArray[Any] = np.clip(np.floor((rows - bounds[0]) / _step_sizes(bounds)), 0, _STEPS)
     invalid = np.argwhere(np.isnan(levels))
@@ -137,12 +146,12 @@ def _levels_of(rows: NDArray[Any], bounds: NDArray[np.float32], start: int) -> N
 
 @dataclass(frozen=True)
 class _QuantizedCorpus:
-    """A corpus to search in.
+    """A quantised corpus.
 
     Attributes:
         codes: (m, dim) int8 or uint8, or (m, ceil(dim / 8)) packed bits.
-        precision: how they were quantised.
-        ranges: (2, dim), for int8 and uint8.
+        precision: the precision of the codes.
+        ranges: (2, dim), the ranges of "int8" and "uint8" codes.
     """
 
     codes: NDArray[np.generic]
@@ -154,14 +163,20 @@ class _QuantizedCorpus:
         return self.precision in _BIT_PRECISIONS
 
     def search(self, queries: NDArray[np.generic], top_k: int) -> Found:
-        """Find the nearest codes to quantised queries. Distances of bits are positive, and the smallest is first."""
+        """Find the codes that are nearest to each quantised query, the nearest first.
+
+        The scores of bits are Hamming distances. Other scores are dot products of codes.
+        """
         if self.has_bits:
             scores, ids = nearest_bits(queries.view(np.uint8), self.codes.view(np.uint8), top_k)
             return -scores, ids
         return nearest(queries, Corpus(self.codes), SearchOptions(top_k, dot_score))
 
     def restore(self, ids: NDArray[np.int64], dimension: int) -> NDArray[np.float64]:
-        """Return what the codes of `ids` stand for, (k, dim): the bits, or the start of each value's step."""
+        """Return approximate vectors (k, dim) of the codes in the rows `ids` (k,).
+
+        A bit becomes 0 or 1. An int8 or uint8 code becomes the smallest value of its step.
+        """
         codes = self.codes[ids]
         if self.has_bits:
             bits = codes.view(np.uint8)
@@ -184,30 +199,34 @@ def semantic_search_quantized(
 ) -> list[list[Hit]]:
     """Find the vectors of a quantised corpus that are nearest to each query.
 
-    Queries are quantised as the corpus was, and compared with all of it: int8 and uint8 by the dot product of the
-    codes, bits by the Hamming distance. The `top_k` * `rescore_multiplier` nearest are scored again, by the dot product
-    of the unquantised query with the restored vector, and the best `top_k` are returned. A bit is restored as 0 or 1,
-    an int8 or uint8 code as the start of its step. This is what `semantic_search_faiss` and `semantic_search_usearch`
-    of sentence-transformers 6.2 do.
+    Search has two steps, as in `semantic_search_faiss` and `semantic_search_usearch` of sentence-transformers 6.2:
+
+    1. Quantise the queries like the corpus, and compare them with the whole corpus. "int8" and "uint8" use the dot
+       product of the codes. "binary" and "ubinary" use the Hamming distance. The nearest `top_k` * `rescore_multiplier`
+       vectors become candidates.
+    2. Restore the vectors of the candidates. A bit becomes 0 or 1. An int8 or uint8 code becomes the smallest value of
+       its step. Score each candidate by the dot product of the unquantised query with the restored vector. Return the
+       best `top_k`.
 
     Args:
-        query_embeddings: (n, dim), or one vector (dim,). If they are quantised already, they are not scored again.
+        query_embeddings: (n, dim), or one vector (dim,). Queries that are quantised already skip step 2.
         corpus_embeddings: (m, dim) or (m, ceil(dim / 8)), from `quantize_embeddings`. May be mapped from a file.
         corpus_precision: "int8", "uint8", "binary" or "ubinary".
-        top_k: how many vectors to return for each query. A smaller corpus is returned whole.
-        ranges: the ranges that the corpus was quantised with, for int8 and uint8.
-        calibration_embeddings: the embeddings that the ranges were taken from. Unquantised queries need this or
-            `ranges`, for int8 and uint8.
-        rescore: whether to score again.
-        rescore_multiplier: how many times `top_k` candidates are scored again.
+        top_k: the number of vectors to return for each query. A smaller corpus is returned whole.
+        ranges: (2, dim), the ranges of the corpus, for "int8" and "uint8".
+        calibration_embeddings: (m, dim), the embeddings that gave the corpus its ranges. For "int8" and "uint8",
+            unquantised queries need this or `ranges`.
+        rescore: whether to do step 2.
+        rescore_multiplier: the number of candidates for each vector to return.
 
     Returns:
-        Lists as `semantic_search` returns them, the best first, the lower corpus_id first among equals. Without
-        a second score, the score is the dot product of the codes, or the Hamming distance, where the smallest is best.
+        A list for each query with entries {"corpus_id": row of the corpus, "score": float}, the best first. Among equal
+        scores, the lower corpus_id comes first. Without step 2, the score is the dot product of the codes or the
+        Hamming distance. The smallest Hamming distance is the best.
 
     Raises:
-        InputError: see `quantize_embeddings`. Also if an option is not a whole number of at least 1, or if queries and
-            corpus do not match.
+        InputError: see `quantize_embeddings`. Or an option is not a whole number of at least 1. Or the queries do not
+            match the corpus.
 
     Example:
         >>> corpus = quantize_embeddings([[1.0, -1.0], [-1.0, 1.0]], "ubinary")

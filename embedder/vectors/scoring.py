@@ -1,8 +1,8 @@
-"""Score queries against a block of a corpus: fast in float32 with a known error, or correctly rounded from float64.
+"""Score queries against a block of a corpus, in float32 with a known error or in float64.
 
-A matrix product in float32 rounds a row differently depending on its place in the matrix. So search selects candidates
-by the float32 scores, within their error, and computes the candidates again in float64, rounded to float32 once. Equal
-vectors then have equal scores, and a result depends neither on block sizes nor on the number of threads.
+In a float32 matrix product, the rounding of a row depends on the row's place in the matrix. So search works in two
+steps. It selects candidates by their float32 scores, within the error of these scores. Then it scores the candidates in
+float64 and rounds once. So equal vectors have equal scores, and block sizes and threads do not change the result.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from numpy.typing import ArrayLike, NDArray
 from embedder.common.cores import usable_cores
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_float32
-from embedder.vectors.similarity import SMALLEST_NORM, cos_sim, dot_score, normalize, norms_of
+from embedder.vectors.similarity import MIN_NORM, cos_sim, dot_score, normalize, norms_of
 
 ScoreFunction = Callable[[Any, Any], ArrayLike]
 
 # Up to this many queries, one thread per block is faster than a matrix product with several threads.
 _MAX_THREADED_QUERIES = 2
-# Pairs that are scored together in float64. It bounds the memory of the copies.
+# The number of pairs that are scored together in float64. It limits the memory of their copies.
 PAIRS_PER_PRODUCT = 4096
 # float32 represents every integer up to 2**24 exactly.
 _LARGEST_EXACT_INTEGER = 1 << 24
@@ -35,13 +35,13 @@ class Block:
 
     Attributes:
         rows: (m, dim).
-        scales: (m,), the factor of each row's dot products. None is 1.
-        longest: an upper bound of the norms of the rows, times their scales. None has them measured.
+        scales: see `search.Corpus`.
+        max_norm: see `search.Corpus`.
     """
 
     rows: NDArray[np.float32]
     scales: NDArray[np.float32] | None = None
-    longest: float | None = None
+    max_norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,31 +58,32 @@ class Scores:
 
 
 def relative_error(dimension: int) -> float:
-    """Return the largest error of a float32 dot product, as a share of the product of both norms.
+    """Return the largest error of a float32 dot product, as a share of the product of the two norms.
 
-    Higham, Accuracy and Stability of Numerical Algorithms, section 3.1, gives n·u for a sum of n products. The norms
-    add half of that each, and 16 covers the roundings before and after.
+    A sum of n products has a relative error of at most n * u, where u is 2**-24. Source: Higham, Accuracy and Stability
+    of Numerical Algorithms, section 3.1. Each of the two norms adds at most n * u / 2. The constant 16 covers the few
+    other roundings.
     """
     return (2 * dimension + 16) * 2.0**-24
 
 
-def _longest_norm(block: Block) -> np.float32:
-    """Return the largest norm of the block's rows, times their scales. NaN is ignored."""
-    if block.longest is not None:
-        return np.float32(block.longest)
+def _max_norm(block: Block) -> np.float32:
+    """Return the largest norm of the scaled rows of `block`, or an upper bound of it. NaN is ignored."""
+    if block.max_norm is not None:
+        return np.float32(block.max_norm)
     norms = norms_of(block.rows)
     return np.float32(np.fmax.reduce(norms if block.scales is None else norms * block.scales, initial=0))
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores of queries with blocks of a corpus by `cos_sim` or `dot_score`.
+    """Scores queries against blocks of a corpus by `cos_sim` or `dot_score`.
 
     Attributes:
         queries: (n, dim).
-        factors: the queries, scaled to length 1 for the cosine.
-        cosine: whether scores are cosines.
-        integers: whether the queries and the corpus were integers before they became float32.
+        factors: (n, dim), the queries. For the cosine, each is scaled to length 1.
+        cosine: true if scores are cosines, false if they are dot products.
+        integers: true if the queries and the corpus were integers before the conversion to float32.
     """
 
     queries: NDArray[np.float32]
@@ -92,11 +93,11 @@ class Scorer:
 
     @property
     def threads(self) -> int:
-        """How many blocks to score side by side. It is 1 where the matrix product uses several threads itself."""
+        """The number of blocks to score at the same time. It is 1 if the matrix product uses several threads itself."""
         return usable_cores() if len(self.queries) <= _MAX_THREADED_QUERIES else 1
 
     def score_float32(self, block: Block) -> Scores:
-        """Return the scores with `block`, computed in float32 where that has a known error."""
+        """Return the scores with `block`, computed in float32. If their error is unknown, they come from float64."""
         relative = np.float32(relative_error(block.rows.shape[1]))
         if len(self.factors) <= _MAX_THREADED_QUERIES:
             values = np.stack([np.einsum("ij,j->i", block.rows, factors) for factors in self.factors])
@@ -104,19 +105,19 @@ class Scorer:
             values = self.factors @ block.rows.T
         if self.cosine:
             norms = norms_of(block.rows)
-            longest = np.fmax.reduce(norms, initial=np.float32(0))
-            values *= np.float32(1) / np.maximum(norms, np.float32(SMALLEST_NORM))
+            max_norm = np.fmax.reduce(norms, initial=np.float32(0))
+            values *= np.float32(1) / np.maximum(norms, np.float32(MIN_NORM))
             max_error = np.full(len(values), relative)
         else:
             if block.scales is not None:
                 values *= block.scales
-            longest = _longest_norm(block)
-            largest_products = norms_of(self.queries) * longest
+            max_norm = _max_norm(block)
+            largest_products = norms_of(self.queries) * max_norm
             if self.integers and block.scales is None and np.all(largest_products < _LARGEST_EXACT_INTEGER):
                 return Scores(values, None)
-            # Products below the smallest float32 are lost, so it is part of the error.
+            # A product below the smallest float32 becomes 0, so the smallest float32 is part of the error.
             max_error = relative * largest_products + np.finfo(np.float32).tiny
-        if not (np.isfinite(longest) and np.isfinite(max_error[~np.isnan(max_error)]).all()):
+        if not (np.isfinite(max_norm) and np.isfinite(max_error[~np.isnan(max_error)]).all()):
             return Scores(self.score_float64(block), None)
         return Scores(values, max_error)
 
@@ -132,7 +133,10 @@ class Scorer:
         return scores.astype(np.float32)
 
     def score_pairs(self, block: Block, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Return the scores (m,) of queries `rows` (m,) with rows `columns` (m,) of `block`, computed in float64."""
+        """Return the scores (m,) of pairs, computed in float64.
+
+        Pair i consists of the query `rows`[i] and the row `columns`[i] of `block`.
+        """
         scores = np.empty(len(rows), np.float32)
         divisors = _divisors(self.queries.astype(np.float64)) if self.cosine else None
         for start in range(0, len(rows), PAIRS_PER_PRODUCT):
@@ -146,24 +150,28 @@ class Scorer:
 
 
 def _divisors(rows: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return what the dot products of `rows` (n, dim) are divided by for the cosine, (n,)."""
-    lengths: NDArray[np.float64] = np.maximum(np.sqrt(np.einsum("ij,ij->i", rows, rows)), SMALLEST_NORM)
-    return lengths
+    """Return the norms (n,) of `rows` (n, dim), at least `MIN_NORM`. A dot product divided by them is a cosine."""
+    norms: NDArray[np.float64] = np.maximum(np.sqrt(np.einsum("ij,ij->i", rows, rows)), MIN_NORM)
+    return norms
 
 
 @dataclass(frozen=True)
 class FunctionScorer(Scorer):
-    """Scores by a function of the caller, which count as exact."""
+    """Scores queries by a function of the caller. Its scores are taken as exact."""
 
     function: ScoreFunction = cos_sim
 
     @property
     def threads(self) -> int:
-        """One, because the function may not be safe to call from several threads."""
+        """The number of blocks to score at the same time: 1, because the function may not be safe in threads."""
         return 1
 
     def score_float32(self, block: Block) -> Scores:
-        """Return the function's scores."""
+        """Return the function's scores with `block`.
+
+        Raises:
+            InputError: the function returns another shape than (n, m).
+        """
         scores = np.asarray(self.function(self.queries, block.rows))
         shape = len(self.queries), len(block.rows)
         if scores.shape != shape:
@@ -171,14 +179,14 @@ class FunctionScorer(Scorer):
         return Scores(as_float32(scores), None)
 
     def score_pairs(self, block: Block, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> NDArray[np.float32]:
-        """Return the function's scores, computed pair by pair."""
-        each = zip(self.queries[rows, None], block.rows[columns, None], strict=True)
-        scores = [self.function(query, row) for query, row in each]
+        """Return the scores (m,) of pairs. The function is called once for each pair."""
+        pairs = zip(self.queries[rows, None], block.rows[columns, None], strict=True)
+        scores = [self.function(query, row) for query, row in pairs]
         return np.array(scores, np.float32).reshape(len(rows))
 
 
 def make_scorer(queries: NDArray[np.float32], function: ScoreFunction, integers: bool = False) -> Scorer:
-    """Return the scorer of `queries` by `function`. For `integers`, see `Scorer`."""
+    """Return a scorer that compares `queries` (n, dim) by `function`. For `integers`, see `Scorer`."""
     if function is cos_sim:
         return Scorer(queries, normalize(queries), cosine=True)
     if function is dot_score:

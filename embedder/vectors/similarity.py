@@ -1,7 +1,8 @@
 """Compare embeddings by cosine, dot product, Euclidean or Manhattan distance; normalise and truncate them.
 
-Everything is computed in float32 or float64, whatever dtype is given. So float16 and int8 embeddings cannot overflow,
-and two dtypes can be compared. (torch computes in the dtype of its inputs.) A single vector (dim,) counts as one row.
+All dtypes are converted to float32 or float64 before anything is computed. So float16 and int8 embeddings cannot
+overflow, and embeddings of two dtypes can be compared. (torch computes in the dtype of its inputs.) A single vector
+(dim,) is treated as one row.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from embedder.vectors.arrays import (
     rows_per_block,
 )
 
-# The smallest norm that a vector is divided by, as in torch.nn.functional.normalize. It keeps a zero vector zero.
-SMALLEST_NORM = 1e-12
-# A sum of squares in float32 outside of this range has lost digits or overflowed.
-_SAFE_SQUARES = (1e-25, 1e37)
-# A squared distance below this share of the squared lengths has too few correct digits, even in float64.
-_CANCELLED_SHARE = 1e-7
+# A vector is divided by at least this norm, so that a vector of zeros stays zero. torch.nn.functional.normalize has the
+# same limit.
+MIN_NORM = 1e-12
+# A sum of squares in float32 is exact enough between these two numbers. Outside, it has lost digits or overflowed.
+_SAFE_SQUARES_RANGE = (1e-25, 1e37)
+# `_euclidean` subtracts large numbers to get a squared distance. If the result is below this share of the squared
+# norms, it has too few correct digits, even in float64.
+_MIN_SQUARED_DISTANCE_SHARE = 1e-7
 
 SimilarityFunction = Callable[[NDArray[np.float32], NDArray[np.float32]], NDArray[np.float32]]
 
@@ -34,7 +37,7 @@ def norms_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the Euclidean norm of each row of `rows` (n, dim), float32 (n,)."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         squares: NDArray[np.float32] = np.einsum("ij,ij->i", rows, rows)
-        smallest, largest = _SAFE_SQUARES
+        smallest, largest = _SAFE_SQUARES_RANGE
         safe = (squares > smallest) & (squares < largest)
         norms: NDArray[np.float32] = np.sqrt(squares, dtype=np.float32)
         if not safe.all():
@@ -45,7 +48,7 @@ def norms_of(rows: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def normalize(embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the rows of `embeddings` (n, dim) scaled to length 1. A row of zeros stays zero."""
-    norms = np.maximum(norms_of(embeddings), np.float32(SMALLEST_NORM))
+    norms = np.maximum(norms_of(embeddings), np.float32(MIN_NORM))
     return np.divide(embeddings, norms[:, None], dtype=np.float32)
 
 
@@ -67,14 +70,19 @@ def normalize_embeddings(embeddings: ArrayLike) -> NDArray[np.float32]:
 
 
 def truncate_embeddings(embeddings: ArrayLike, truncate_dim: int | None) -> NDArray[np.generic]:
-    """Return the first `truncate_dim` numbers of each vector, in the dtype given. They are not normalised again.
+    """Return the first `truncate_dim` numbers of each vector, in the dtype of `embeddings`.
+
+    The result is not normalised again.
 
     Args:
-        embeddings: (n, dim) or (dim,). The result is a view of an array.
-        truncate_dim: how many numbers to keep. None, or more than dim, keeps all.
+        embeddings: (n, dim) or (dim,).
+        truncate_dim: the number of numbers to keep. None keeps all, and so does a number above dim.
+
+    Returns:
+        (n, truncate_dim) or (truncate_dim,). If `embeddings` is an array, the result is a view of it.
 
     Raises:
-        InputError: `truncate_dim` is not a whole number of at least 1, or `embeddings` are no vectors.
+        InputError: `truncate_dim` is not a whole number of at least 1, or `embeddings` has another shape.
 
     Example:
         >>> truncate_embeddings(np.ones((2, 8)), 3).shape
@@ -95,7 +103,7 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
         float32 of shape (n, m).
 
     Raises:
-        InputError: an argument has another shape, is not numbers, or the two differ in dim.
+        InputError: an argument has another shape or does not contain numbers, or the dimensions differ.
 
     Example:
         >>> cos_sim([[1.0, 0.0], [1.0, 1.0]], [2.0, 0.0]).round(2).tolist()
@@ -105,7 +113,17 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
 
 
 def dot_score(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """Return the dot product of every row of `a` with every row of `b`. Shapes and errors are those of `cos_sim`.
+    """Return the dot product of every row of `a` with every row of `b`.
+
+    Args:
+        a: (n, dim) or (dim,).
+        b: (m, dim) or (dim,).
+
+    Returns:
+        float32 of shape (n, m).
+
+    Raises:
+        InputError: see `cos_sim`.
 
     Example:
         >>> dot_score([1.0, 2.0], [3.0, 4.0]).tolist()
@@ -115,7 +133,17 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
 
 
 def euclidean_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """Return the negative Euclidean distance of every row of `a` to every row of `b`. See `cos_sim` for the shapes.
+    """Return the negative Euclidean distance between every row of `a` and every row of `b`.
+
+    Args:
+        a: (n, dim) or (dim,).
+        b: (m, dim) or (dim,).
+
+    Returns:
+        float32 of shape (n, m).
+
+    Raises:
+        InputError: see `cos_sim`.
 
     Example:
         >>> euclidean_sim([0.0, 0.0], [3.0, 4.0]).tolist()
@@ -125,7 +153,17 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
 
 
 def manhattan_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """Return the negative Manhattan distance of every row of `a` to every row of `b`. See `cos_sim` for the shapes.
+    """Return the negative Manhattan distance between every row of `a` and every row of `b`.
+
+    Args:
+        a: (n, dim) or (dim,).
+        b: (m, dim) or (dim,).
+
+    Returns:
+        float32 of shape (n, m).
+
+    Raises:
+        InputError: see `cos_sim`.
 
     Example:
         >>> manhattan_sim([0.0, 0.0], [3.0, 4.0]).tolist()
@@ -135,17 +173,17 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
 
 
 def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """Return the cosine of each row of `a` with the row of `b` in the same place.
+    """Return the cosine of row i of `a` with row i of `b`, for each i.
 
     Args:
-        a: (n, dim), or one vector (dim,), which is compared with every row of `b`.
-        b: (n, dim), or one vector (dim,), which is compared with every row of `a`.
+        a: (n, dim). A single vector (dim,) is compared with every row of `b`.
+        b: (n, dim). A single vector (dim,) is compared with every row of `a`.
 
     Returns:
         float32 of shape (n,), or () for two single vectors.
 
     Raises:
-        InputError: an argument has another shape, is not numbers, or the two shapes do not match.
+        InputError: an argument has another shape or does not contain numbers, or the two shapes do not match.
 
     Example:
         >>> pairwise_cos_sim([[1.0, 0.0], [0.0, 2.0]], [[3.0, 0.0], [4.0, 0.0]]).tolist()
@@ -155,7 +193,17 @@ def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
 
 
 def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """Return the dot product of each row of `a` with the row of `b` in the same place. See `pairwise_cos_sim`.
+    """Return the dot product of row i of `a` with row i of `b`, for each i.
+
+    Args:
+        a: (n, dim) or (dim,), as for `pairwise_cos_sim`.
+        b: (n, dim) or (dim,), as for `pairwise_cos_sim`.
+
+    Returns:
+        float32 of shape (n,), or () for two single vectors.
+
+    Raises:
+        InputError: see `pairwise_cos_sim`.
 
     Example:
         >>> float(pairwise_dot_score([1.0, 2.0], [3.0, 4.0]))
@@ -165,7 +213,17 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
 
 
 def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """Return the negative Euclidean distance of rows in the same place. See `pairwise_cos_sim`.
+    """Return the negative Euclidean distance between row i of `a` and row i of `b`, for each i.
+
+    Args:
+        a: (n, dim) or (dim,), as for `pairwise_cos_sim`.
+        b: (n, dim) or (dim,), as for `pairwise_cos_sim`.
+
+    Returns:
+        float32 of shape (n,), or () for two single vectors.
+
+    Raises:
+        InputError: see `pairwise_cos_sim`.
 
     Example:
         >>> float(pairwise_euclidean_sim([0.0, 0.0], [3.0, 4.0]))
@@ -175,7 +233,17 @@ def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
 
 
 def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]:
-    """Return the negative Manhattan distance of rows in the same place. See `pairwise_cos_sim`.
+    """Return the negative Manhattan distance between row i of `a` and row i of `b`, for each i.
+
+    Args:
+        a: (n, dim) or (dim,), as for `pairwise_cos_sim`.
+        b: (n, dim) or (dim,), as for `pairwise_cos_sim`.
+
+    Returns:
+        float32 of shape (n,), or () for two single vectors.
+
+    Raises:
+        InputError: see `pairwise_cos_sim`.
 
     Example:
         >>> float(pairwise_manhattan_sim([0.0, 0.0], [3.0, 4.0]))
@@ -209,17 +277,17 @@ def _dot(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _euclidean(a: NDArray[np.float32], b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Use |a - b|² = |a|² + |b|² - 2ab in float64, and the differences themselves where that loses too many digits."""
+    """Compute |a - b|² as |a|² + |b|² - 2ab in float64. If this loses too many digits, subtract the vectors first."""
     squares = np.empty((len(a), len(b)))
     a64 = a.astype(np.float64)
     squares_a = np.einsum("ij,ij->i", a64, a64)
     for start in range(0, len(b), rows_per_block(b)):
         part = slice(start, start + rows_per_block(b))
         b64 = b[part].astype(np.float64)
-        lengths = squares_a[:, None] + np.einsum("ij,ij->i", b64, b64)
-        squares[:, part] = lengths - 2 * (a64 @ b64.T)
-        cancelled = np.argwhere(squares[:, part] <= _CANCELLED_SHARE * lengths)
-        for pairs in np.split(cancelled, range(len(b64), len(cancelled), max(1, len(b64)))):
+        squared_norms = squares_a[:, None] + np.einsum("ij,ij->i", b64, b64)
+        squares[:, part] = squared_norms - 2 * (a64 @ b64.T)
+        inexact = np.argwhere(squares[:, part] <= _MIN_SQUARED_DISTANCE_SHARE * squared_norms)
+        for pairs in np.split(inexact, range(len(b64), len(inexact), max(1, len(b64)))):
             differences = a64[pairs[:, 0]] - b64[pairs[:, 1]]
             squares[pairs[:, 0], start + pairs[:, 1]] = np.einsum("ij,ij->i", differences, differences)
     return -np.sqrt(squares, dtype=np.float64).astype(np.float32)
@@ -251,7 +319,7 @@ def similarity(function: str, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]
     """Compare every row of `a` (n, dim) with every row of `b` (m, dim). Higher is more similar.
 
     Args:
-        function: "cosine", "dot", "euclidean" or "manhattan". The last two are distances, and negated.
+        function: "cosine", "dot", "euclidean" or "manhattan". The last two give negative distances.
         a: (n, dim) or (dim,).
         b: (m, dim) or (dim,).
 
@@ -259,7 +327,7 @@ def similarity(function: str, a: ArrayLike, b: ArrayLike) -> NDArray[np.float32]
         float32 of shape (n, m).
 
     Raises:
-        InputError: an argument has another shape, is not numbers, or the two differ in dim.
+        InputError: an argument has another shape or does not contain numbers, or the dimensions differ.
 
     Example:
         >>> similarity("dot", [1.0, 2.0], [3.0, 4.0]).tolist()

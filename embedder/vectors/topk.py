@@ -1,8 +1,8 @@
 """Select the k best of many scores, block by block.
 
-Sorting a block takes far longer than computing it. So a block is only compared with a bound, in one pass, and the few
-scores above the bound are sorted. The bound is the k-th best score so far. Before there are k scores, it is the k-th
-largest of the maxima of groups of the block.
+Sorting a block of scores takes far longer than computing it. So each block is first compared with a bound, in one pass.
+Only the few scores above the bound are sorted. The bound of a row is its k-th best score so far. While a row has fewer
+than k scores, `lower_bound` gives a bound from the block itself.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Groups for each wanted score. More groups give a closer bound, but take longer.
+# `lower_bound` makes this many groups for each wanted score. More groups give a closer bound, but take longer.
 _GROUPS_PER_SCORE = 8
-# If more candidates than this pass the bound for each wanted score, a closer bound is computed.
+# If the bound leaves more candidates than this for each wanted score, `candidates` computes a closer bound.
 _MAX_CANDIDATES_PER_SCORE = 4
 
 
 class TopK:
-    """The k best (score, id) of each of n rows. The lower id wins among equal scores. NaN is never kept.
+    """The k best scores of each of n rows, with their ids. Among equal scores, the lower id is better. NaN is left out.
 
     Attributes:
-        k: how many are kept for each row.
-        bound: float32 (n,), the k-th best score of each row, or -inf while there are fewer than k.
+        k: the number of scores to keep for each row.
+        bound: float32 (n,), the k-th best score of each row. It is -inf while the row has fewer than k scores.
     """
 
     def __init__(self, n: int, k: int) -> None:
@@ -36,13 +36,14 @@ class TopK:
         self.bound = np.full(n, -np.inf, np.float32)
 
     def add(self, rows: NDArray[np.intp], ids: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        """Offer `scores` (m,) of `rows` (m,) for `ids` (m,)."""
+        """Add scores to choose from. `rows`, `ids` and `scores` have the shape (m,) and describe one score each."""
         self._pending.append((rows, ids, scores))
         self._pending_count += len(rows)
         if self._pending_count >= self._n * self.k:
             self._merge()
 
     def _merge(self) -> None:
+        """Keep the k best of the kept and the pending scores, and update the bound."""
         rows, ids, scores = (np.concatenate(part) for part in zip(*self._pending, strict=True))
         valid = ~np.isnan(scores)
         if not valid.all():
@@ -57,9 +58,10 @@ class TopK:
         self._pending, self._pending_count = [self._kept], 0
 
     def result(self, total: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return scores and ids, both (n, min(k, total)), the best first.
+        """Return the scores, float32, and their ids, int64. Both have the shape (n, min(k, total)), the best first.
 
-        Every id below `total` must have been offered for each row. Ids with a NaN score come last, the lowest first.
+        Each id from 0 to `total` - 1 must have been added to each row. Ids with a NaN score come last, in ascending
+        order.
         """
         self._merge()
         width = min(self.k, total)
@@ -76,17 +78,21 @@ class TopK:
 def best_first(
     rows: NDArray[np.intp], ids: NDArray[np.int64], scores: NDArray[np.float32]
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the order that sorts by row, then score, then id, and the rank of each sorted score in its row."""
+    """Sort scores by row, then from the best, then by id. All arguments have the shape (m,).
+
+    Returns:
+        The order that sorts them, and the rank of each sorted score in its row. Both have the shape (m,).
+    """
     order = np.lexsort((ids, -scores, rows))
     ordered = rows[order]
     return order, np.arange(len(rows)) - np.searchsorted(ordered, ordered)
 
 
 def lower_bound(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
-    """Return a number for each row of `scores` (n, m) that at least k of its scores reach, float32 (n,).
+    """Return a bound, float32 (n,), for each row of `scores` (n, m). At least k scores of the row reach the bound.
 
-    It is the k-th largest of the maxima of disjoint groups: k groups hold a score that is at least as large. It is -inf
-    if the row has fewer than k scores.
+    Each row is split into groups. The bound is the k-th largest of the groups' maxima, so k groups contain a score that
+    reaches it. The bound is -inf if the row has fewer than k scores.
     """
     n, m = scores.shape
     if k > m:
@@ -102,13 +108,16 @@ def lower_bound(scores: NDArray[np.float32], k: int) -> NDArray[np.float32]:
 def candidates(
     scores: NDArray[np.float32], k: int, bound: NDArray[np.float32], max_error: NDArray[np.float32] | None = None
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the rows and columns of `scores` (n, m) that may hold one of the k best of their row, sorted.
+    """Find the scores that may be among the k best of their row.
 
     Args:
-        scores: the block.
-        k: how many scores of each row are wanted.
-        bound: (n,). Only scores above it are candidates. With -inf, all are.
+        scores: (n, m), a block of scores.
+        k: the number of scores that are wanted for each row.
+        bound: (n,). Only scores above the bound of their row are candidates. A bound of -inf excludes none.
         max_error: (n,), the largest error of the scores in each row. None means that they are exact.
+
+    Returns:
+        The rows and the columns of the candidates, sorted by row, then by column.
     """
     if max_error is None:
         least = np.where(bound == -np.inf, bound, np.nextafter(bound, np.float32(np.inf)))
@@ -126,9 +135,9 @@ def candidates(
 def top_k_of_rows(
     scores: NDArray[np.float32], k: int, bound: np.float32
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
-    """Return the k best of each row of `scores` (n, m) above `bound`: rows, columns and scores, in no order.
+    """Return the k best scores above `bound` in each row of `scores` (n, m), as rows, columns and scores.
 
-    The lower column wins among equal scores. NaN is never among them.
+    Among equal scores, the lower column is better. NaN is left out. The result is in no particular order.
     """
     rows, columns = candidates(scores, k, np.full(len(scores), bound))
     found = scores[rows, columns]
@@ -136,7 +145,8 @@ def top_k_of_rows(
     widest = counts.max(initial=0)
     if widest <= k:
         return rows, columns, found
-    # One line of a table for each row. The columns ascend in it, so a stable sort keeps the order of equal scores.
+    # The table has a line for each row, with its candidates in the order of their columns. So a stable sort puts the
+    # lower column first among equal scores.
     table = np.full((len(scores), widest), np.inf, np.float32)
     place = np.arange(len(rows)) - (np.cumsum(counts) - counts)[rows]
     table[rows, place] = -found

@@ -48,7 +48,7 @@ def test_duplicate_intents(lean_bin, minilm, data):
     answer = run(
         lean_bin / "python", "examples/duplicate_intents.py", data / "clustering/banking77-train.tsv", "--texts", 1000
     )
-    shares = numbers(r"(\d+) with a score of at least [\d.]+: ([\d.]+)% of one intent", answer)
+    shares = numbers(r"(\d+) with a score of at least [\d.]+: ([\d.]+)% have the same intent", answer)
     assert len(shares) == 4
     assert [count for count, _ in shares] == sorted(count for count, _ in shares)
     assert shares[1][1] > 90

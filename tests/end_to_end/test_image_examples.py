@@ -224,12 +224,12 @@ def test_near_duplicates(artifact, model, folder):
     for line in lines[:3]:
         _, score, path = line.split("  ")
         assert float(score) == pytest.approx(scores[paths.index(path)].max(), abs=6e-5)
-    assert lines[3] == f"groups with cosines of {NEAR} or more: 1, of 14 images compared"
+    assert lines[3] == f"1 groups with a cosine of at least {NEAR}, among 14 images"
 
 
 def test_near_duplicates_where_there_are_none(artifact, folder, capsys):
     near_duplicates.main([str(folder), "--model", str(artifact), "--threshold", "1.1"])
-    assert capsys.readouterr().out == "groups with cosines of 1.1 or more: 0, of 14 images compared\n"
+    assert capsys.readouterr().out == "0 groups with a cosine of at least 1.1, among 14 images\n"
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1024])

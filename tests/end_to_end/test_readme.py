@@ -73,6 +73,7 @@ def code_blocks(page):
 BLOCKS = [block for page in PAGES for block in code_blocks(page)]
 # A command that stands on several pages runs once.
 COMMANDS = list({(block.code, block.output): block for block in BLOCKS if block.language == "console"}.values())
+SLOW = [pytest.param(block, marks=pytest.mark.slow) for block in COMMANDS if block.code in BENCHMARKS]
 SNIPPETS = [block for block in BLOCKS if block.language == "python"]
 
 
@@ -147,7 +148,7 @@ def with_python(line):
     return line.replace(python, sys.executable).replace("PYTHONPATH=.", "PYTHONPATH=.:export")
 
 
-@pytest.mark.parametrize("block", COMMANDS, ids=str)
+@pytest.mark.parametrize("block", [block for block in COMMANDS if block.code not in BENCHMARKS] + SLOW, ids=str)
 def test_command(block, run, tmp_path):
     command = block.code
     if command in INSTALLS:

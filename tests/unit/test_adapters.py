@@ -1,4 +1,6 @@
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -148,6 +150,31 @@ def test_wrong_input(adapter):
     for name in ("similarity", "dimension", "index"):
         with pytest.raises(SettingError, match=f"{adapter.__name__}.{name} cannot be set: "):
             setattr(index, name, "dot")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_vectors_that_are_not_finite(adapter):
+    index = adapter(2)
+    for value in (np.nan, np.inf):
+        with pytest.raises(InputError, match=r"vectors\[1\] holds NaN or an infinity"):
+            index.add([[1.0, 0.0], [value, 0.0]], [1, 2])
+        with pytest.raises(InputError, match=r"vectors\[0\] holds NaN or an infinity"):
+            index.search([value, 0.0])
+    assert len(index) == 0
+
+
+@pytest.mark.parametrize("duplicate", [lambda index: pickle.loads(pickle.dumps(index)), copy.copy, copy.deepcopy])
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_pickles_and_copies(adapter, similarity, duplicate):
+    index = adapter(16, similarity=similarity)
+    assert len(duplicate(index)) == 0
+    index.add(VECTORS, IDS)
+    found = duplicate(index)
+    assert (type(found), found.dimension, found.similarity) == (adapter, 16, similarity)
+    assert found.search(QUERIES) == index.search(QUERIES)
+    found.delete(IDS[:100])
+    assert (len(found), len(index)) == (400, 500)
 
 
 def test_ids_that_are_missing_or_given_twice():

@@ -128,6 +128,8 @@ def test_texts_are_not_numbers():
             embedder.cos_sim(texts, texts)
     with pytest.raises(InputError, match="embeddings should be numbers, not object"):
         as_embeddings(np.full((2, 2), None))
+    with pytest.raises(InputError, match="embeddings should be numbers, not NoneType"):
+        as_embeddings(None)
     with pytest.raises(InputError, match=r"embeddings should be \(n, dim\) or \(dim,\), not \(\)"):
         as_embeddings(1.0)
     assert as_embeddings(object_column([])).shape == (0, 0)

@@ -122,14 +122,17 @@ def test_options_reach_the_model(encode, tiny):
         (["--batch-size", "0"], "batch_size should be a whole number, at least 1, not 0"),
         (["--prompt-name", "x"], "unknown prompt_name 'x'"),
         (["--provider", "tpu"], "unknown provider 'tpu'"),
-        (["--output", "vectors"], "the name 'vectors' does not say what to write. End it in .npy or .jsonl, or add"),
-        (["--column", "embedding"], "JSONL output has the vectors there. Rename the column"),
+        (
+            ["--output", "vectors"],
+            "the name 'vectors' does not show the output format. Let it end in .npy or .jsonl, or add",
+        ),
+        (["--column", "embedding"], "JSONL output writes the vectors to this column. Rename the column"),
         (["--precision", "int8"], "--precision int8 needs the range of each dimension over all vectors"),
         (["--precision", "uint8"], "--precision uint8 needs the range of each dimension over all vectors"),
         (["--precision", "int4"], "--precision should be one of float32, binary, ubinary, not 'int4'"),
-        (["--delimiter", ";"], "--delimiter is for csv and tsv, and the input format is lines"),
+        (["--delimiter", ";"], "--delimiter is for csv and tsv, but the input format is lines"),
         (["--input-format", "csv", "--delimiter", ", "], "should be one character such as ; or the word tab, not ', '"),
-        (["table.xlsx"], "the name 'table.xlsx' does not say what the file holds. Add --input-format lines, jsonl"),
+        (["table.xlsx"], "the name 'table.xlsx' does not show the input format. Add --input-format lines, jsonl"),
         (["no/such/file"], "no/such/file: No such file or directory"),
         (["--output", "no/such/place.npy"], "no/such is not a directory"),
         (["--model", "nobody"], "make export MODEL=nobody"),
@@ -259,7 +262,7 @@ def test_info(make_artifact, capsys):
 def test_info_of_an_artifact_that_was_compared_with_nothing(make_artifact, capsys):
     assert main(["info", str(make_artifact(parity=None))]) == 0
     out = capsys.readouterr().out
-    assert "not measured: the export had nothing to compare with" in out
+    assert "not measured for sentences, because the export had no reference" in out
     assert "form: traced\n" in out
 
 

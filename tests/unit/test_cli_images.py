@@ -79,11 +79,11 @@ def test_unreadable_images_are_reported_and_the_others_written(run, folder):
     wanted = [expected_of_image(PIXELS[index]) for index in readable]
     np.testing.assert_allclose([record["embedding"] for record in records], wanted, atol=1e-5)
     assert err == (
-        f"{warnings}embedder: error: 2 of the images cannot be read, as said above; the others are written\n"
+        f"{warnings}embedder: error: 2 images cannot be read, see the warnings. The vectors of the others are written\n"
     )
     status, out, err = run("search", "--images", folder, "the cat")
     assert (status, len(out.splitlines())) == (1, 4)
-    assert err == f"{warnings}embedder: error: 2 of 6 images cannot be read, as said above\n"
+    assert err == f"{warnings}embedder: error: 2 of 6 images cannot be read, see the warnings\n"
 
 
 def test_report_of_an_unreadable_image_has_the_whole_path(run, tmp_path):
@@ -120,8 +120,7 @@ def test_query_that_names_an_image_is_a_text(run, folder, both):
     status, out, err = run("search", "--images", folder, query)
     assert (status, out.split()[0]) == (0, f"{best:.4f}")
     assert err == (
-        "embedder: note: QUERY is searched for as a text. To search for images like the file "
-        f"{query}: --query-image {query}\n"
+        f"embedder: note: QUERY is a text here. To search for images that are like {query}, use --query-image {query}\n"
     )
 
 
@@ -154,7 +153,7 @@ def test_pipes_and_directories_are_not_images(run, folder):
     (folder / "link.jpg").symlink_to(folder / "nowhere")
     status, out, err = run("encode", "--images", folder)
     assert (status, len(out.splitlines())) == (1, len(NAMES))
-    assert "1 of the images cannot be read" in err  # the link
+    assert "1 image cannot be read" in err  # the link
 
 
 def test_names_that_are_not_utf8(run, folder, capsys, monkeypatch):
@@ -184,7 +183,7 @@ def test_query_image_is_encoded_by_the_image_model(run, folder, both, tmp_path, 
 @pytest.mark.parametrize("option", ["--column", "--delimiter", "--prompt", "--prompt-name"])
 def test_options_of_texts_with_images(run, folder, option):
     status, _, err = run("encode", "--images", folder, option, "text")
-    assert (status, err) == (1, f"embedder: error: {option} is for texts, and --images gives none\n")
+    assert (status, err) == (1, f"embedder: error: {option} is for texts. It cannot be used with --images\n")
 
 
 def test_search_with_a_text_model_that_names_an_image_model(run, folder, both, tmp_path, monkeypatch):
@@ -198,7 +197,7 @@ def test_models_that_take_no_images(run, folder, tmp_path):
     for command in (["encode", "--images", folder], ["search", "--images", folder, "the cat"]):
         status, _, err = run(*command, model=texts)
         assert status == 1
-        assert err == "embedder: error: 'tiny' takes no images. Choose --model, such as clip-ViT-B-32\n"
+        assert err == "embedder: error: 'tiny' takes no images. Choose another --model, such as clip-ViT-B-32\n"
 
 
 def test_directories_without_images(run, tmp_path):
@@ -207,7 +206,7 @@ def test_directories_without_images(run, tmp_path):
     (tmp_path / "empty").mkdir()
     status, _, err = run("search", "--images", tmp_path / "empty", "the cat")
     assert status == 1
-    assert f"there are no images in {tmp_path / 'empty'}: their names would end in .jpg, " in err
+    assert f"there are no images in {tmp_path / 'empty'}. Names of images end in .jpg, " in err
 
 
 def test_wrong_usage(run, folder):
@@ -228,10 +227,10 @@ def test_info_describes_the_preparation_of_images_and_the_image_model(both, caps
     told = capsys.readouterr().out
     assert "images          resized to 2 x 2 (box), cropped to all\n" in told
     assert "image graph     fp32" in told
-    assert "parity          of images not measured" in told
+    assert "parity          not measured for images, because" in told
     texts = write_tiny_artifact(tmp_path / "texts", image_model="clip-ViT-B-32")
     assert cli.main(["info", str(texts)]) == 0
-    assert "images          none; its texts go with the images of clip-ViT-B-32\n" in capsys.readouterr().out
+    assert "images          none; compare its texts with the images of clip-ViT-B-32\n" in capsys.readouterr().out
 
 
 def test_manifest_with_images_is_checked(both):

@@ -205,7 +205,9 @@ def test_format_by_name(name, format):
 
 
 def test_unknown_format():
-    with pytest.raises(InputError, match=r"'a\.gz' does not say what .* Add --input-format lines, jsonl, csv or tsv"):
+    with pytest.raises(
+        InputError, match=r"'a\.gz' does not show the input .* Add --input-format lines, jsonl, csv or tsv"
+    ):
         input_format("a.gz")
 
 

@@ -101,7 +101,7 @@ def test_what_was_encoded_is_kept(run, tmp_path, kind, fail, status, message):
     path.write_text("of an earlier run")
     path.chmod(0o600)
     found = run("--output", path, fail=fail)
-    assert found == (status, b"", f"{message}embedder: what was encoded is kept: 4 records in {partial}\n")
+    assert found == (status, b"", f"{message}embedder: the finished vectors are kept: 4 records in {partial}\n")
     assert rows_of(partial) == WANTED[:4]
     assert path.read_text() == "of an earlier run"
     assert partial.stat().st_mode & 0o777 == 0o600
@@ -116,7 +116,7 @@ def test_all_records_before_a_bad_one_are_kept(run, tmp_path, kind):
     assert (status, out) == (1, b"")
     assert err == (
         "embedder: error: stdin, line 4 is not UTF-8: invalid start byte at byte 0\n"
-        f"embedder: what was encoded is kept: 3 records in {partial}\n"
+        f"embedder: the finished vectors are kept: 3 records in {partial}\n"
     )
     assert rows_of(partial) == WANTED[:3]
     assert list(tmp_path.iterdir()) == [partial]
@@ -127,11 +127,11 @@ def test_all_records_before_a_bad_one_reach_standard_output(run):
     assert (status, out) == (1, b'{"text": "a", "id": 7, "embedding": [1, 0]}\n')
     assert err == (
         "embedder: error: stdin, line 2 is blank, and records follow. Remove the line\n"
-        "embedder: what was encoded is kept: 1 record on standard output\n"
+        "embedder: the finished vectors are kept: 1 record on standard output\n"
     )
     status, out, err = run("--output-format", "npy", stdin=b"a\nbb\n\xff")
     assert (status, np.load(io.BytesIO(out)).tolist()) == (1, WANTED[:2])
-    assert err.endswith("embedder: what was encoded is kept: 2 records on standard output\n")
+    assert err.endswith("embedder: the finished vectors are kept: 2 records on standard output\n")
 
 
 @pytest.mark.parametrize("kind", ["npy", "jsonl"])
@@ -161,7 +161,7 @@ def test_partial_output_of_an_earlier_run_is_not_replaced(run, tmp_path):
     path = tmp_path / "out.npy"
     for name in ("out.npy.partial", "out.npy.partial2", "out.npy.partial3"):
         err = run("--output", path, stdin=b"a\n\xff")[2]
-        assert err.endswith(f"embedder: what was encoded is kept: 1 record in {tmp_path / name}\n")
+        assert err.endswith(f"embedder: the finished vectors are kept: 1 record in {tmp_path / name}\n")
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -178,7 +178,7 @@ def test_output_through_a_link(run, tmp_path):
 def test_unexpected_error_says_what_is_kept(run, tmp_path):
     with pytest.raises(ZeroDivisionError) as error:
         run("--output", tmp_path / "out.npy", fail=raising(ZeroDivisionError))
-    assert error.value.__notes__ == [f"what was encoded is kept: 4 records in {tmp_path / 'out.npy.partial'}"]
+    assert error.value.__notes__ == [f"the finished vectors are kept: 4 records in {tmp_path / 'out.npy.partial'}"]
 
 
 @pytest.mark.parametrize("kind", ["npy", "jsonl"])
@@ -195,7 +195,7 @@ def test_full_disk(run, tmp_path, kind):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (status, err) == (
         1,
-        f"embedder: error: File too large\nembedder: what was encoded is kept: 4 records in {partial}\n",
+        f"embedder: error: File too large\nembedder: the finished vectors are kept: 4 records in {partial}\n",
     )
     assert rows_of(partial) == WANTED[:4]
     assert list(tmp_path.iterdir()) == [partial]
@@ -207,7 +207,7 @@ def test_array_that_standard_output_does_not_take_is_kept(run, tmp_path, monkeyp
     assert status == 1
     (kept,) = tmp_path.iterdir()
     assert err == (
-        f"embedder: error: No space left on device\nembedder: what was encoded is kept: 9 records in {kept}\n"
+        f"embedder: error: No space left on device\nembedder: the finished vectors are kept: 9 records in {kept}\n"
     )
     assert rows_of(kept) == WANTED
 
@@ -233,7 +233,7 @@ def test_what_cannot_be_kept_is_said(run, tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, "_unused_name", refuse)
     status, _, err = run("--output", tmp_path / "out.npy", stdin=b"a\n\xff")
     assert status == 1
-    assert err.endswith("embedder: what was encoded cannot be kept: [Errno 1] Operation not permitted\n")
+    assert err.endswith("embedder: the finished vectors cannot be kept: [Errno 1] Operation not permitted\n")
 
 
 def test_signals_that_are_ignored_stay_ignored(run):

@@ -32,9 +32,9 @@ def module_names():
 
 @pytest.mark.parametrize("name", list(module_names()))
 def test_examples(name, tmp_path, monkeypatch):
-    if name.endswith("adapters"):
-        pytest.importorskip("faiss", reason="faiss is not installed")
-        pytest.importorskip("usearch", reason="usearch is not installed")
+    for library in ("faiss", "usearch"):
+        if name.endswith(f"{library}_index"):
+            pytest.importorskip(library, reason=f"{library} is not installed")
     monkeypatch.chdir(tmp_path)
     names = {"embedder": embedder, "np": np, "Path": Path, "model": Model()}
     found = doctest.DocTestFinder().find(importlib.import_module(name), extraglobs=names)

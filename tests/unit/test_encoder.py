@@ -243,6 +243,13 @@ def test_precision_quantises_the_returned_vectors(model, precision, options):
     assert (empty.shape, empty.dtype) == ((0, wanted.shape[1]), wanted.dtype)
 
 
+def test_results_can_be_kept_in_sets_and_compared(model):
+    one, other = model.encode_readable(TEXTS), model.encode_readable(TEXTS)
+    assert one == one
+    assert one != other
+    assert len({one, other}) == 2
+
+
 @pytest.mark.parametrize("precision", ["binary", "ubinary"])
 def test_precision_of_one_text_and_of_a_stream(model, precision):
     wanted = quantize_embeddings(model.encode(TEXTS), precision)

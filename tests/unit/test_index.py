@@ -20,7 +20,7 @@ from tests.vectors import clustered, ids_of, pairs_of, random_vectors
 
 PRECISIONS = ["float32", "int8", "binary"]
 ROOT = Path(__file__).parents[2]
-DAMAGED = "is damaged: |is no index of embedder: |has format version "
+DAMAGED = "is damaged: |is not an index of embedder: |has format version "
 GOLDEN = ROOT / "tests/golden"
 
 
@@ -395,7 +395,7 @@ def test_files_that_are_no_index(tmp_path):
     with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
         VectorIndex.load(tmp_path)
     (tmp_path / "text").write_text("a text, and no index at all")
-    with pytest.raises(ArtifactError, match="is no index of embedder: it begins with b'a text, '"):
+    with pytest.raises(ArtifactError, match="is not an index of embedder: it begins with b'a text, '"):
         VectorIndex.load(tmp_path / "text")
     nested = b"\x89EMBIDX\n" + (99_999).to_bytes(8, "little") + b"[" * 99_999
     (tmp_path / "nested").write_bytes(nested)

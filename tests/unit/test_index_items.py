@@ -1,6 +1,8 @@
 """What can be added to an index and searched for, and what is refused."""
 
 import logging
+from array import array
+from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -35,6 +37,13 @@ class RecordingModel:
     def encode_query(self, inputs, **options):
         self.calls.append(("query", inputs, options))
         return self._encode(inputs)
+
+
+class NotIterable:
+    """Has the method `__iter__`, and refuses to iterate, as accessors of pandas do."""
+
+    def __iter__(self):
+        raise TypeError("not iterable")
 
 
 def test_a_string_is_a_text_unless_the_caller_says_otherwise():
@@ -118,7 +127,9 @@ def test_texts_in_any_sequence():
         ({"a", "b"}, "items should be vectors or texts, not a set: a set has no order; pass a list"),
         (frozenset("a"), "items should be vectors or texts, not a frozenset: a set has no order; pass a list"),
         ({"a": 1}.keys(), "items should be vectors or texts, not a dict_keys: a set has no order; pass a list"),
-        (b"a text", r"items should be vectors or texts, not a bytes: decode it, as in np.frombuffer\(data, np.float"),
+        (Message(), r"items should be vectors or texts, not a Message: pass its values, as in list\(mapping.values"),
+        (array("u", "ab"), r"items should be vectors or texts, not a array: pass a string, as in items.tounicode\(\)"),
+        (b"a text", r"not a bytes: decode it, as in data.decode\(\) for a text, or np.frombuffer\(data, np.float32\)"),
         (bytearray(8), "items should be vectors or texts, not a bytearray: "),
         (memoryview(b"12345678"), "items should be vectors or texts, not a memoryview: "),
     ],
@@ -145,6 +156,35 @@ def test_tables_are_refused_by_name():
     index.add(table["text"])
     assert len(index) == 4
     assert model.calls == [("document", ["a", "b"], {})]
+
+
+def test_a_table_of_a_subclass_is_refused():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+
+    class Measurements(pandas.DataFrame):
+        pass
+
+    table = Measurements(np.ones((3, 8)))
+    for call in (VectorIndex(8).add, VectorIndex(8).search, embedder.normalize_embeddings):
+        with pytest.raises(InputError, match="not a Measurements: pass one column"):
+            call(table)
+
+
+@pytest.mark.parametrize("item", [None, len, NotIterable()], ids=lambda item: type(item).__name__)
+def test_what_cannot_be_iterated_is_one_item(item):
+    model = RecordingModel()
+    VectorIndex(model=model).add(item)
+    assert model.calls == [("document", [item], {})]
+
+
+def test_a_column_of_ids():
+    index = VectorIndex(8)
+    assert index.add(np.ones((2, 8)), ids=np.array([7, 2**40], object)).tolist() == [7, 2**40]
+    with pytest.raises(InputError, match=r"ids should be from -2\*\*63 to below 2\*\*63"):
+        index.add(np.ones((2, 8)), ids=np.array([8, 2**70], object))
+    with pytest.raises(InputError, match=r"ids should be whole numbers, not object of shape \(2,\)"):
+        index.add(np.ones((2, 8)), ids=np.array([8, True], object))
+    assert len(index) == 2
 
 
 def test_attributes_are_read_only():

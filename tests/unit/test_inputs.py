@@ -1,9 +1,11 @@
 """The kinds of lists that `encode` accepts, and the kinds that it refuses by name."""
 
+import fileinput
 import io
 import tempfile
 from array import array
 from collections import OrderedDict, UserDict, deque
+from email.message import Message
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +99,21 @@ ACCEPTED = [
     Sequence(),
     ArrowArray(TEXTS),
 ]
+
+
+def lines_of_files():
+    """An open file without the method `read`."""
+    with fileinput.input() as files:
+        return files
+
+
+def headers():
+    """A mapping that is no `Mapping`: to iterate it gives the headers' names."""
+    message = Message()
+    message["Subject"] = "a text"
+    return message
+
+
 COLUMN = r'\. Give one of its columns, such as table\["text"\]$'
 VALUES = r"\. Give its values as a list, such as list\(texts\.values\(\)\)$"
 ORDER = r", which has no order\. Give a list, such as sorted\(texts\)$"
@@ -108,6 +125,7 @@ REFUSED = [
     ({"a": "b"}, "dict" + VALUES),
     (OrderedDict(a="b"), "collections.OrderedDict" + VALUES),
     (UserDict(a="b"), "collections.UserDict" + VALUES),
+    (headers(), "email.Message" + VALUES),
     ({"a"}, "set" + ORDER),
     (frozenset("a"), "frozenset" + ORDER),
     ({"a": 1}.keys(), "dict_keys" + ORDER),
@@ -117,6 +135,7 @@ REFUSED = [
     (memoryview(b"abc"), "memoryview" + DECODE),
     (io.StringIO("a\nb"), "_io.StringIO" + READ),
     (io.BytesIO(b"a\nb"), "_io.BytesIO" + READ),
+    (lines_of_files(), "fileinput.FileInput" + READ),
     (array("u", "cat"), "array.array$"),
     (None, "NoneType$"),
     (3, "int$"),

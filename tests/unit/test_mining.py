@@ -126,7 +126,10 @@ def test_wrong_input():
     for name in ("min_community_size", "batch_size"):
         with pytest.raises(InputError, match=f"{name} should be a whole number, at least 1, not 0"):
             community_detection(random_vectors(1, 3, 4), **{name: 0})
-    for threshold in ("near", None, float("nan")):
+    for function in ("cosine", None):
+        with pytest.raises(InputError, match=r"score_function should be a function, such as embedder\.cos_sim, not"):
+            paraphrase_mining_embeddings(random_vectors(1, 3, 4), score_function=function)
+    for threshold in ("near", None, float("nan"), True):
         with pytest.raises(InputError, match="threshold should be a number, not"):
             community_detection(random_vectors(1, 3, 4), threshold)
     with pytest.raises(InputError, match="embeddings should be numbers"):
@@ -159,7 +162,7 @@ def test_communities_of_hard_vectors(bits, share, data):
     least, batch = data.draw(st.integers(1, 50)), data.draw(st.integers(1, 50))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mining, "_BITS_PER_PAIR", bits)
-        patch.setattr(mining, "_DENSE_UNCERTAIN_SHARE", share)
+        patch.setattr(mining, "_MAX_UNCERTAIN_SHARE", share)
         found = community_detection(vectors, threshold, least, batch)
     assert found == communities_by_definition(vectors, threshold, least)
 

@@ -73,6 +73,9 @@ def test_wrong_bitext():
             bitext_mining(source, target, **{name: value})
     with pytest.raises(InputError, match="k should be a whole number, at least 1, not 0"):
         bitext_mining(source, target, 0)
+    for threshold in ("high", float("nan"), True):
+        with pytest.raises(InputError, match=f"threshold should be a number or None, not {threshold!r}"):
+            bitext_mining(source, target, threshold=threshold)
     with pytest.raises(InputError, match=r"not \(40, 8\) and \(40, 7\)"):
         bitext_mining(source, target[:, :7])
 
@@ -147,6 +150,12 @@ def test_wrong_negatives():
     vectors = random_vectors(1, 3, 4)
     with pytest.raises(InputError, match="positives should have one entry for each of 3 queries, not 2"):
         mine_hard_negatives(vectors, vectors, [0, 1])
+    for container, kind in (({0: 0, 1: 1, 2: 2}, "dict"), ({0, 1, 2}, "set")):
+        with pytest.raises(InputError, match=f"positives should be a list .* each query, not a {kind}: "):
+            mine_hard_negatives(vectors, vectors, container)
+    with pytest.raises(InputError, match="positives should be a list with an entry for each query, not int"):
+        mine_hard_negatives(vectors, vectors, 0)
+    assert len(mine_hard_negatives(vectors, vectors, iter([0, 1, 2]))) == 3
     for wrong in (3, -1, [0, 7], "a", 0.5):
         with pytest.raises(InputError, match=r"positives\[1\] should be rows of a corpus of 3, not"):
             mine_hard_negatives(vectors, vectors, [0, wrong, 1])
@@ -161,6 +170,7 @@ def test_wrong_negatives():
         ({"range_min": 3, "range_max": 5}, r"range_max should be at least range_min \+ num_negatives = 6, not 5"),
         ({"include_positives": 1}, "include_positives should be True or False, not 1"),
         ({"max_score": "high"}, "max_score should be a number or None, not 'high'"),
+        ({"score_function": "dot"}, "score_function should be a function, such as embedder.cos_sim, not 'dot'"),
         ({"absolute_margin": float("nan")}, "absolute_margin should be a number or None, not nan"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -126,6 +126,8 @@ def test_wrong_input():
         semantic_search(vectors, random_vectors(1, 3, 5))
     with pytest.raises(InputError, match="corpus_embeddings should be numbers"):
         semantic_search(vectors, ["a text"])
+    with pytest.raises(InputError, match=r"score_function should be a function, such as embedder\.cos_sim, not 'dot'"):
+        semantic_search(vectors, vectors, score_function="dot")
     with pytest.raises(InputError, match=r"score_function should return scores of shape \(3, 3\), not \(3,\)"):
         semantic_search(vectors, vectors, score_function=embedder.pairwise_cos_sim)
 

@@ -16,25 +16,29 @@ from embedder.vectors.similarity import dot_score
 
 # The largest code of int8.
 _LARGEST_CODE = 127
-# The norm of a vector of length 1 is below this, in spite of rounding.
+# After rounding, the norm of a vector of length 1 is still below this.
 _MAX_UNIT_NORM = 1.0001
 
 
 class Codec(Protocol):
-    """What encodes vectors to the columns of an index, and searches in them."""
+    """Encodes vectors into the columns of an index, and searches in these columns."""
 
     def encode(self, vectors: NDArray[np.float32]) -> Columns:
-        """Return the columns of `vectors` (n, dim), each of n rows."""
+        """Return `vectors` (n, dim) as columns of n rows each."""
 
     def search(self, snapshot: Snapshot, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
-        """Return the scores and rows of the `top_k` nearest to each of `queries` (n, dim).
+        """Return the scores and the rows of the `top_k` vectors that are nearest to each of `queries` (n, dim).
 
-        Codecs that score twice score `top_k` * `multiplier` candidates again.
+        Args:
+            snapshot: the rows to search in.
+            queries: (n, dim).
+            top_k: the number of vectors to return for each query.
+            multiplier: a codec that scores candidates twice scores `top_k` * `multiplier` of them again.
         """
 
 
 def make_codec(precision: str, dimension: int, unit_norm: bool) -> Codec:
-    """Return the codec of `precision`. With `unit_norm`, every vector has length 1."""
+    """Return the codec of `precision`. `unit_norm` says that every vector has length 1."""
     if precision == "float32":
         return _Float32Codec(_MAX_UNIT_NORM if unit_norm else None)
     return _Int8Codec(dimension) if precision == "int8" else _BinaryCodec(dimension)
@@ -43,8 +47,8 @@ def make_codec(precision: str, dimension: int, unit_norm: bool) -> Codec:
 class _Float32Codec:
     """Keeps vectors as they are. Search is exact."""
 
-    def __init__(self, longest: float | None) -> None:
-        self._longest = longest
+    def __init__(self, max_norm: float | None) -> None:
+        self._max_norm = max_norm
 
     def encode(self, vectors: NDArray[np.float32]) -> Columns:
         return {"vectors": vectors}
@@ -53,13 +57,13 @@ class _Float32Codec:
         options = SearchOptions(top_k, dot_score)
 
         def find(part: Part) -> Found:
-            return nearest(queries, Corpus(part.columns["vectors"], part.alive, longest=self._longest), options)
+            return nearest(queries, Corpus(part.columns["vectors"], part.alive, max_norm=self._max_norm), options)
 
         return _search_parts(snapshot, top_k, find)
 
 
 class _Int8Codec:
-    """Keeps a vector as int8 codes and a scale. The largest number of the vector gets the code 127."""
+    """Keeps a vector as int8 codes and a scale. The number with the largest absolute value has the code 127 or -127."""
 
     def __init__(self, dimension: int) -> None:
         self._dimension = dimension
@@ -74,14 +78,14 @@ class _Int8Codec:
 
         def find(part: Part) -> Found:
             scales = part.columns["scales"]
-            longest = float(scales.max(initial=0)) * _LARGEST_CODE * math.sqrt(self._dimension) * _MAX_UNIT_NORM
-            return nearest(queries, Corpus(part.columns["codes"], part.alive, scales, longest), options)
+            max_norm = float(scales.max(initial=0)) * _LARGEST_CODE * math.sqrt(self._dimension) * _MAX_UNIT_NORM
+            return nearest(queries, Corpus(part.columns["codes"], part.alive, scales, max_norm), options)
 
         return _search_parts(snapshot, top_k, find)
 
 
 class _BinaryCodec:
-    """Keeps one bit for each number to find candidates, and int8 codes to score them."""
+    """Keeps bits and int8 codes. The bits find candidates, and the int8 codes score them."""
 
     def __init__(self, dimension: int) -> None:
         self._int8 = _Int8Codec(dimension)
@@ -106,7 +110,10 @@ class _BinaryCodec:
 
 
 def _search_parts(snapshot: Snapshot, top_k: int, find: Callable[[Part], Found]) -> Found:
-    """Return the scores and rows of the `top_k` best that `find` finds in any part. The lower row wins ties."""
+    """Search each part by `find`. Return the scores and rows of the `top_k` best of all parts.
+
+    Among equal scores, the lower row comes first.
+    """
     found = [(part, *find(part)) for part in snapshot.parts]
     scores = np.concatenate([scores for _, scores, _ in found], axis=1)
     rows = np.concatenate([rows + part.start for part, _, rows in found], axis=1)

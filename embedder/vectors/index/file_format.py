@@ -1,12 +1,12 @@
-"""The file of a `VectorIndex`. It is written whole or not at all, and checked before it is used.
+"""The file of a `VectorIndex`. It appears only when it is complete, and it is checked before it is used.
 
-    8 bytes      magic
-    8 bytes      length of the header, little-endian
-    header       JSON, see `Header`; filled up with spaces to a multiple of 64 bytes
-    sections     as `sections_of` lists them, little-endian; each filled up with zeros to a multiple of 64 bytes
-    32 bytes     SHA-256 of everything before
+    8 bytes      the magic bytes
+    8 bytes      the length of the header, little-endian
+    header       JSON, see `Header`. Spaces fill it up until the sections begin at a multiple of 64 bytes.
+    sections     in the order of `sections_of`, little-endian. Zeros fill up each to a multiple of 64 bytes.
+    32 bytes     the SHA-256 of all bytes before
 
-The header determines where each section begins. So the file has no offsets that could point elsewhere.
+The file has no offsets, because the header determines where each section begins. So no offset can be wrong.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ Sections = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 @dataclass(frozen=True)
 class ModelDescription:
-    """The model that the vectors were made by.
+    """The model that made the vectors.
 
     Attributes:
-        name: where the model came from, such as "sentence-transformers/all-MiniLM-L6-v2".
+        name: the model's name, such as "sentence-transformers/all-MiniLM-L6-v2".
         weights: the first 16 digits of the SHA-256 of its weights.
         dtype: the dtype of the graph that ran, such as "fp32" or "int8". None if unknown.
     """
@@ -59,22 +59,22 @@ class ModelDescription:
         return f"{self.name}, weights {self.weights}"
 
     def same_weights(self, other: ModelDescription) -> bool:
-        """Return whether both have the same name and weights. Their dtypes may differ."""
+        """Return whether both models have the same name and the same weights. Their dtypes may differ."""
         return (self.name, self.weights) == (other.name, other.weights)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the file holds.
+    """The description of the vectors at the beginning of the file.
 
     Attributes:
-        format_version: the version of this format.
+        format_version: the version of the file format.
         dimension: the length of a vector.
-        precision: how vectors are kept, one of `INDEX_PRECISIONS`.
-        similarity: what vectors are compared by, one of `INDEX_SIMILARITIES`.
-        count: how many vectors there are.
-        model: what made the vectors. None if unknown.
-        extra: for future use. Readers ignore keys here that they do not know.
+        precision: how vectors are kept: one of `INDEX_PRECISIONS`.
+        similarity: how vectors are compared: one of `INDEX_SIMILARITIES`.
+        count: the number of vectors.
+        model: the model that made the vectors. None if it is unknown.
+        extra: keys of later versions. Readers ignore keys here that they do not know.
     """
 
     format_version: int
@@ -98,10 +98,10 @@ class Header:
 def sections_of(header: Header) -> Sections:
     """Return the dtype and shape of each section, in the order of the file.
 
-    - ids: the ids of the vectors.
-    - vectors: the vectors, of length 1 if the similarity is the cosine.
-    - codes and scales: a vector is about its codes times its scale.
-    - bits: whether each number of a vector is above 0, packed.
+    - ids: the id of each vector.
+    - vectors: the vectors. If the similarity is "cosine", they have length 1.
+    - codes and scales: the codes of a vector, multiplied by its scale, are close to the vector.
+    - bits: a packed bit for each number of a vector. It is 1 if the number is above 0.
     """
     n, dim = header.count, header.dimension
     sections: Sections = {"ids": (np.dtype("<i8"), (n,))}
@@ -113,10 +113,10 @@ def sections_of(header: Header) -> Sections:
 
 
 def upgrade(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON of a header of any known version in the current version.
+    """Return the JSON of a header in the current version. `content` may have any earlier version.
 
     Raises:
-        KeyError, TypeError, AttributeError: a field that a step needs is missing or of another type.
+        KeyError, TypeError, AttributeError: a field is missing, or has another type.
     """
     while content["format_version"] < INDEX_FORMAT_VERSION:
         content = _UPGRADES[content["format_version"]](content)
@@ -124,7 +124,10 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_1_to_2(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 2 splits the description of the model into name, weights and dtype, and adds `extra`."""
+    """Return a header of version 1 in version 2.
+
+    Version 2 splits the description of the model into name, weights and dtype. It also adds `extra`.
+    """
     model = content["model"]
     if model is not None:
         name, separator, weights = model.rpartition(", weights ")
@@ -136,15 +139,15 @@ _UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: upgrade_1
 
 
 def write_index(path: Path, header: Header, sections: dict[str, Iterable[NDArray[Any]]]) -> None:
-    """Write `path`.
+    """Write an index to a file.
 
     Args:
-        path: the file. An existing one is replaced once the new one is on the disk.
-        header: what to write.
-        sections: the rows of each of `sections_of(header)`, some at a time.
+        path: the file. An existing file is replaced when the new file is complete and on the disk.
+        header: the header.
+        sections: for each section of `sections_of(header)`, its rows in several arrays.
 
     Raises:
-        OSError: the file system refused. An existing file is as it was.
+        OSError: the file cannot be written. An existing file is unchanged.
     """
     with replacing(path, durable=True) as partial, partial.open("xb") as stream:
         _write(stream, header, sections)
@@ -168,14 +171,14 @@ def _write(stream: BinaryIO, header: Header, sections: dict[str, Iterable[NDArra
 
 
 def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
-    """Return the header of `path` in the current version, and its sections. They are mapped and read-only.
+    """Return the header of `path` in the current version, and its sections as read-only memory-mapped arrays.
 
     Raises:
-        FormatError: the file was written by a newer version of embedder, in a format that this one does not read.
-        ArtifactError: the file cannot be read, is no index, or is damaged.
+        FormatError: a newer version of embedder wrote the file in a format that this version cannot read.
+        ArtifactError: the file cannot be read, is not an index, or is damaged.
     """
     try:
-        # The file is opened once: another process may replace it meanwhile.
+        # The file is opened only once, because another process may replace it meanwhile.
         with path.open("rb") as stream:
             header, start = _read_header(path, stream)
             stream.seek(-_DIGEST_BYTES, os.SEEK_END)
@@ -195,7 +198,7 @@ def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
 
 
 def _section_starts(header: Header, start: int) -> tuple[dict[str, int], int]:
-    """Return where each section begins, and where the last one ends."""
+    """Return the offset in bytes at which each section begins, and the offset at which the last one ends."""
     starts = {}
     for name, (dtype, shape) in sections_of(header).items():
         starts[name] = start
@@ -207,9 +210,10 @@ def _section_starts(header: Header, start: int) -> tuple[dict[str, int], int]:
 
 
 def _read_header(path: Path, stream: BinaryIO) -> tuple[Header, int]:
+    """Return the header, and the offset in bytes at which the sections begin."""
     prefix = stream.read(_PREFIX_BYTES)
     if prefix[: len(_MAGIC)] != _MAGIC:
-        raise ArtifactError(f"{path} is no index of embedder: it begins with {prefix[: len(_MAGIC)]!r}")
+        raise ArtifactError(f"{path} is not an index of embedder: it begins with {prefix[: len(_MAGIC)]!r}")
     length = int.from_bytes(prefix[len(_MAGIC) :], "little")
     text = stream.read(min(length, _MAX_HEADER_BYTES))
     if len(text) != length:
@@ -231,12 +235,13 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[Header, int]:
 
 
 def _check_digest(path: Path, stream: BinaryIO, expected: str) -> None:
+    """Raise ArtifactError unless the bytes before the digest have the SHA-256 `expected`."""
     digest = hashlib.sha256()
     remaining = stream.seek(0, os.SEEK_END) - _DIGEST_BYTES
     stream.seek(0)
     while remaining:
         chunk = stream.read(min(_BYTES_PER_READ, remaining))
-        if not chunk:  # something has cut the file off meanwhile
+        if not chunk:  # another process has shortened the file meanwhile
             break
         digest.update(chunk)
         remaining -= len(chunk)

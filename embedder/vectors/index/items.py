@@ -1,4 +1,4 @@
-"""What callers add to an index or search for, as vectors: vectors as they are, texts and images through the model."""
+"""Turn what callers add to an index or search for into vectors. The model encodes texts and images."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.common.checks import check_flag
+from embedder.common.containers import is_file
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_embeddings, refuse_container, to_array
 
@@ -21,10 +22,11 @@ def to_vectors(items: Any, encode: Callable[..., Any] | None, read_paths: bool) 
     Args:
         items: vectors (n, dim) or (dim,), or one or several texts or images. Arrays of numbers are always vectors.
         encode: the method of the model that encodes texts and images. None if the index has no model.
-        read_paths: let the model read the image file that a string names.
+        read_paths: whether a string that names an image file is this image.
 
     Raises:
-        InputError: items are neither, or are texts or images and there is no model.
+        InputError: an item is neither a vector, a text nor an image. Or it is a text or an image, but the index has no
+            model.
     """
     check_flag("read_paths", read_paths)
     refuse_container(items, "items", "vectors or texts")
@@ -45,24 +47,29 @@ def to_vectors(items: Any, encode: Callable[..., Any] | None, read_paths: bool) 
 
 
 def _as_list_or_array(items: Any) -> Any:
+    """Return `items` as a list or an array. A single item becomes a list of one."""
     if isinstance(items, list | np.ndarray):
         return np.atleast_1d(items) if isinstance(items, np.ndarray) else items
     if hasattr(items, "__array__"):  # a Series, an array of pyarrow, a tensor
         return np.atleast_1d(to_array(items, "items"))
-    is_file = hasattr(items, "read")
-    if isinstance(items, str) or is_file or not hasattr(items, "__iter__"):
+    if isinstance(items, str) or is_file(items):
         return [items]
-    return list(items)
+    try:
+        iterator = iter(items)
+    except TypeError:
+        return [items]
+    return list(iterator)
 
 
 def _is_numeric(item: Any) -> bool:
-    """Return whether `item` is a number or a vector, so that it is not for the model."""
+    """Return whether `item` is a number or a vector. The model does not encode it then."""
     if isinstance(item, str | bytes | bytearray | memoryview):
         return False
     return isinstance(item, int | float | np.number | np.bool_ | list | tuple) or hasattr(item, "__array__")
 
 
 def _missing_model(item: object) -> str:
+    """Return the message for a text or an image that is given to an index without a model."""
     if isinstance(item, str):
         return f"texts need a model: {_MODEL_HINT}"
     return (

@@ -1,7 +1,7 @@
-"""The rows of an index: columns, ids and deletions. Safe to use from many threads, and after a fork.
+"""The rows of an index: columns, ids and deletions. They are safe to share between threads, and usable after a fork.
 
-Readers take a snapshot and never wait. Writers wait for each other, and publish a new snapshot when they are done. A
-snapshot never changes: rows are only appended after its last row, and a deletion copies the flags that it changes.
+Readers take a snapshot and never wait. Writers wait for each other. Each writer publishes a new snapshot at its end. A
+snapshot never changes: new rows are written after its last row, and a deletion changes a copy of the flags.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,11 +17,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder.errors import InputError
 
-# Rows that are copied together when the index is saved.
+# The number of rows that are copied at a time when the index is saved.
 _ROWS_PER_CHUNK = 1 << 14
-# The smallest number of rows that memory is reserved for.
+# The smallest number of rows to reserve memory for.
 _MIN_CAPACITY = 64
-# Ids are below this.
+# Every id is below this, so that it fits in an int64.
 _ID_LIMIT = 1 << 63
 
 Columns = dict[str, NDArray[Any]]
@@ -29,13 +29,13 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Part:
-    """Some rows of a snapshot, which lie together in memory or in a file.
+    """Rows of a snapshot that are all in memory or all in a file.
 
     Attributes:
         start: the number of the first row.
-        count: how many rows there are.
-        columns: each of shape (count, ...).
-        alive: (count,), which rows are not deleted. None is all.
+        count: the number of rows.
+        columns: arrays of the shape (count, ...).
+        alive: (count,), false for deleted rows. None means that no row is deleted.
     """
 
     start: int
@@ -49,14 +49,14 @@ class Snapshot:
     """An index at one moment.
 
     Attributes:
-        loaded: the columns of the rows that a file holds.
-        added: the columns of the rows added since, with room for more.
-        loaded_count: how many rows `loaded` has.
-        count: how many rows there are in both, deleted ones included.
-        deleted_count: how many of them are deleted.
-        next_id: the id after the largest one so far.
-        id_buffer: the id of each row, with room for more.
-        alive_buffer: whether each row is not deleted, with room for more.
+        loaded: the columns of the rows in the file.
+        added: the columns of the rows that were added since. They have room for more rows.
+        loaded_count: the number of rows in `loaded`.
+        count: the number of rows in `loaded` and `added`, with the deleted rows.
+        deleted_count: the number of deleted rows.
+        next_id: the largest id so far, plus 1.
+        id_buffer: the id of each row. It has room for more rows.
+        alive_buffer: false for deleted rows. It has room for more rows.
     """
 
     loaded: Columns
@@ -73,17 +73,17 @@ class Snapshot:
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """The id of each row, deleted ones included."""
+        """The id of each row, int64 (count,), with the deleted rows."""
         return self.id_buffer[: self.count]
 
     @property
     def alive(self) -> NDArray[np.bool_]:
-        """Which rows are not deleted."""
+        """False for deleted rows, bool (count,)."""
         return self.alive_buffer[: self.count]
 
     @property
     def parts(self) -> tuple[Part, Part]:
-        """The rows of the file, and the rows added since."""
+        """The rows of the file, and the rows that were added since."""
         split, added_count = self.loaded_count, self.count - self.loaded_count
         added = {name: column[:added_count] for name, column in self.added.items()}
         return (
@@ -96,7 +96,7 @@ class Snapshot:
         return None if not self.deleted_count or alive.all() else alive
 
     def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return `rows` of a column as float64."""
+        """Return the rows with the numbers `rows` (k,) of the column `name` as float64 (k, ...)."""
         loaded, added = self.loaded[name], self.added[name]
         taken = np.empty((len(rows), *added.shape[1:]))
         in_file = rows < self.loaded_count
@@ -104,7 +104,7 @@ class Snapshot:
         return taken
 
     def kept_rows(self, name: str) -> Iterator[NDArray[Any]]:
-        """Yield the rows of a column, or of the ids, that are not deleted, some thousands at a time."""
+        """Yield the rows of the column `name` that are not deleted, in chunks. The name "ids" gives their ids."""
         for part in self.parts:
             ids = self.ids[part.start : part.start + part.count]
             column = ids if name == "ids" else part.columns[name]
@@ -114,18 +114,22 @@ class Snapshot:
 
 
 class Storage:
-    """Rows that can be appended and deleted, with an id each."""
+    """Rows that can be appended and deleted. Each row has an id.
+
+    Attributes:
+        snapshot: the rows at this moment.
+    """
 
     def __init__(self, ids: NDArray[np.int64], loaded: Columns, empty: Columns) -> None:
         """Begin with the rows of a file.
 
         Args:
-            ids: (n,), which may be read-only.
-            loaded: columns of n rows.
-            empty: the same columns without rows, which give the dtype and shape of rows that are added.
+            ids: (n,), the ids of the rows. The array may be read-only.
+            loaded: the columns, with n rows each.
+            empty: the same columns without rows. They give the dtypes and shapes of the rows to add.
         """
         self._locks: dict[int, threading.Lock] = {}
-        # The row of each id. Made when something is first added or deleted. None while it may be out of date.
+        # The row of each id. It is made when a row is first added or deleted. It is None while it may be wrong.
         self._row_of_id: dict[int, int] | None = None
         self.snapshot = Snapshot(
             loaded=loaded,
@@ -149,24 +153,22 @@ class Storage:
         """Add `count` rows and return their ids.
 
         Args:
-            columns: the rows.
-            ids: (count,), or None for the ids after the largest one so far.
-            count: how many rows there are.
+            columns: the columns of the rows.
+            ids: (count,). None takes the ids that follow the largest id so far.
+            count: the number of rows.
 
         Raises:
-            InputError: an id is in use or given twice, or there are no ids left. Then nothing has been added.
+            InputError: an id is in use or given twice, or there are no ids left. Then nothing is added.
         """
         with self._lock():
-            old, row_of_id = self.snapshot, self._rows()
+            old, row_of_id = self.snapshot, self._rows_by_id()
             taken = _next_ids(old.next_id, count) if ids is None else _check_ids(ids, count, row_of_id)
             self._row_of_id = None
             added_count = old.count - old.loaded_count
-            self.snapshot = Snapshot(
-                loaded=old.loaded,
+            self.snapshot = replace(
+                old,
                 added={name: _append(column, added_count, columns[name]) for name, column in old.added.items()},
-                loaded_count=old.loaded_count,
                 count=old.count + count,
-                deleted_count=old.deleted_count,
                 next_id=old.next_id + count if ids is None else max(old.next_id, int(taken.max(initial=-1)) + 1),
                 id_buffer=_append(old.id_buffer, old.count, taken),
                 alive_buffer=_append(old.alive_buffer, old.count, np.ones(count, bool)),
@@ -179,10 +181,10 @@ class Storage:
         """Delete the rows of `ids`.
 
         Raises:
-            InputError: an id is not in the index. Then nothing has been deleted.
+            InputError: an id is not in the index. Then nothing is deleted.
         """
         with self._lock():
-            old, row_of_id = self.snapshot, self._rows()
+            old, row_of_id = self.snapshot, self._rows_by_id()
             unique = list(dict.fromkeys(ids.tolist()))
             for number in unique:
                 if number not in row_of_id:
@@ -192,26 +194,19 @@ class Storage:
             self._row_of_id = None
             alive_buffer = old.alive_buffer.copy()
             alive_buffer[[row_of_id[number] for number in unique]] = False
-            self.snapshot = Snapshot(
-                loaded=old.loaded,
-                added=old.added,
-                loaded_count=old.loaded_count,
-                count=old.count,
-                deleted_count=old.deleted_count + len(unique),
-                next_id=old.next_id,
-                id_buffer=old.id_buffer,
-                alive_buffer=alive_buffer,
-            )
+            deleted_count = old.deleted_count + len(unique)
+            self.snapshot = replace(old, deleted_count=deleted_count, alive_buffer=alive_buffer)
             for number in unique:
                 del row_of_id[number]
             self._row_of_id = row_of_id
 
     def _lock(self) -> threading.Lock:
-        """Return the lock of this process: during a fork, another thread may have held the parent's."""
+        """Return the lock of this process. After a fork, the lock of the parent may be held for ever."""
         process = os.getpid()
         return self._locks.get(process) or self._locks.setdefault(process, threading.Lock())
 
-    def _rows(self) -> dict[int, int]:
+    def _rows_by_id(self) -> dict[int, int]:
+        """Return the row of each id that is not deleted."""
         if self._row_of_id is None:
             rows = np.flatnonzero(self.snapshot.alive)
             self._row_of_id = dict(zip(self.snapshot.ids[rows].tolist(), rows.tolist(), strict=True))
@@ -219,12 +214,14 @@ class Storage:
 
 
 def _next_ids(first: int, count: int) -> NDArray[np.int64]:
+    """Return `count` ids from `first` on."""
     if first + count > _ID_LIMIT:
         raise InputError(f"there are no ids left after {first - 1}: give ids that are free")
     return np.arange(first, first + count)
 
 
 def _check_ids(ids: NDArray[np.int64], count: int, row_of_id: dict[int, int]) -> NDArray[np.int64]:
+    """Return `ids` if there are `count` of them and none is given twice or in use. Raises InputError otherwise."""
     if len(ids) != count:
         raise InputError(f"there are {len(ids)} ids for {count} vectors")
     seen: set[int] = set()
@@ -238,7 +235,7 @@ def _check_ids(ids: NDArray[np.int64], count: int, row_of_id: dict[int, int]) ->
 
 
 def _append(buffer: NDArray[Any], used: int, rows: NDArray[Any]) -> NDArray[Any]:
-    """Return a buffer with `rows` after the first `used` rows: the same one, or one of at least twice its size."""
+    """Write `rows` after the first `used` rows of a buffer. A full buffer is copied to one at least twice as large."""
     needed = used + len(rows)
     if needed > len(buffer):
         larger = np.empty((max(needed, 2 * len(buffer), _MIN_CAPACITY), *buffer.shape[1:]), buffer.dtype)
@@ -248,11 +245,18 @@ def _append(buffer: NDArray[Any], used: int, rows: NDArray[Any]) -> NDArray[Any]
     return buffer
 
 
+def _as_integers(numbers: NDArray[np.object_]) -> NDArray[np.int64]:
+    try:
+        return numbers.astype(np.int64)
+    except OverflowError as error:
+        raise InputError(f"ids should be from -2**63 to below 2**63: {error}") from error
+
+
 def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
-    """Return `ids`, one or several, as int64 (n,).
+    """Return one or several ids as int64 (n,).
 
     Raises:
-        InputError: they are not whole numbers.
+        InputError: the ids are not whole numbers below 2**63.
     """
     try:
         numbers = np.atleast_1d(np.asarray(ids))
@@ -260,6 +264,8 @@ def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
         raise InputError(f"ids should be whole numbers: {error}") from error
     if numbers.size == 0:
         return np.empty(0, np.int64)
+    if numbers.dtype.kind == "O" and numbers.ndim == 1 and all(type(number) is int for number in numbers):
+        numbers = _as_integers(numbers)  # a column of Python's numbers
     if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
         raise InputError(f"ids should be whole numbers, not {numbers.dtype} of shape {numbers.shape}")
     if numbers.dtype == np.uint64 and numbers.max() >= _ID_LIMIT:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from embedder.common.checks import check_choice, check_count, check_counts
 from embedder.common.read_only import ReadOnly
 from embedder.errors import InputError
-from embedder.vectors.arrays import as_float32
+from embedder.vectors.arrays import as_float32, check_finite
 from embedder.vectors.index.codecs import make_codec
 from embedder.vectors.index.file_format import (
     INDEX_FORMAT_VERSION,
@@ -33,24 +33,28 @@ from embedder.vectors.similarity import normalize
 
 _logger = logging.getLogger(__name__)
 
-# What can be added or searched for: vectors, texts or images.
+# One or several vectors, texts or images.
 Items = str | Iterable[Any] | ArrayLike
 
 
 class VectorIndex(ReadOnly):
     """Vectors with ids: add, search, delete, save and load.
 
-    A search compares the query with every vector. It is exact for "float32". "int8" takes a quarter of the memory and
-    is nearly exact. "binary" finds candidates by packed bits, in a thirty-second of the memory, and scores them again
-    by int8 codes. Of a loaded index, only the codes that are scored are read from the file.
+    A search compares the query with every vector. The precision decides how:
 
-    An index is safe to share between threads. A search sees the index as it was when the search began. It never waits
-    for `add`, `delete` or `save`, and several searches run at the same time. `add` and `delete` wait for each other.
+    - "float32": exact.
+    - "int8": nearly exact. It takes 1/4 of the memory.
+    - "binary": packed bits find candidates, and int8 codes score them. The bits take 1/32 of the memory. In a loaded
+      index, only the int8 codes of the candidates are read from the file.
+
+    An index is safe to share between threads. Several searches run at the same time. A search uses the index as it was
+    when the search began, and never waits for `add`, `delete` or `save`. `add` and `delete` wait for each other.
 
     Attributes:
         dimension: the length of a vector.
         precision: how vectors are kept: "float32", "int8" or "binary".
-        similarity: what vectors are compared by: "cosine" or "dot".
+        similarity: how vectors are compared: "cosine" or "dot".
+        ids: the ids, int64 (n,), in the order in which they were added.
 
     Example:
         >>> index = VectorIndex(2)
@@ -78,11 +82,12 @@ class VectorIndex(ReadOnly):
         Args:
             dimension: the length of a vector. None takes the dimension of `model`.
             precision: how vectors are kept: "float32", "int8" or "binary".
-            similarity: what vectors are compared by: "cosine" or "dot". For "cosine" they are scaled to length 1.
-            model: an `Embedder`, so that texts and images can be added and searched for.
+            similarity: how vectors are compared: "cosine" or "dot". For "cosine" they are scaled to length 1.
+            model: an `Embedder`. With it, texts and images can be added and searched for.
 
         Raises:
-            InputError: an option is unknown, there is neither a dimension nor a model, or the two do not match.
+            InputError: an option is unknown. Or neither a dimension nor a model is given. Or the dimension is not that
+                of the model.
         """
         check_choice("precision", precision, INDEX_PRECISIONS)
         check_choice("similarity", similarity, INDEX_SIMILARITIES)
@@ -119,32 +124,32 @@ class VectorIndex(ReadOnly):
 
     @property
     def similarity(self) -> str:
-        """What vectors are compared by: "cosine" or "dot"."""
+        """How vectors are compared: "cosine" or "dot"."""
         return self._similarity
 
     @property
     def ids(self) -> NDArray[np.int64]:
-        """The ids, int64 (n,), in the order in which they were added. It is a copy."""
+        """A copy of the ids, int64 (n,), in the order in which they were added."""
         snapshot = self._storage.snapshot
         return snapshot.ids[snapshot.alive]
 
     def add(self, items: Items, ids: ArrayLike | None = None, *, read_paths: bool = False) -> NDArray[np.int64]:
-        """Add vectors, or texts and images, which the model encodes as documents.
+        """Add vectors, texts or images. The model encodes texts and images as documents.
 
         Args:
             items: vectors (n, dim), one vector (dim,), a column of vectors, one text or image, or several. A string is
-                a text. An array of numbers is vectors.
-            ids: a whole number for each item, which the index does not have. None takes the numbers after the largest
-                id so far.
-            read_paths: for image models: a string that names an image file is that image. Leave it False for strings
-                that you do not trust.
+                a text. An array of numbers contains vectors.
+            ids: a whole number for each item. The index must not have these ids yet. None takes the numbers that follow
+                the largest id so far.
+            read_paths: whether a string that names an image file is this image, for image models. Leave it False for
+                strings that you do not trust, because they could make the program read any image file.
 
         Returns:
-            The ids, int64 (n,).
+            The ids of the items, int64 (n,).
 
         Raises:
-            InputError: an item cannot be used, a vector has another length or holds NaN or an infinity, or an id cannot
-                be used. The message says which one, and nothing has been added.
+            InputError: an item or an id cannot be used. Or a vector has another length, or contains NaN or an infinity.
+                The message names the item. Nothing is added.
 
         Example:
             >>> index = VectorIndex(model=embedder.Embedder("all-MiniLM-L6-v2"))  # doctest: +SKIP
@@ -156,12 +161,15 @@ class VectorIndex(ReadOnly):
         return self._storage.append(self._codec.encode(vectors), taken, len(vectors))
 
     def delete(self, ids: ArrayLike) -> None:
-        """Delete the vectors of `ids`, a whole number or several. Save and load the index to free their memory.
+        """Delete the vectors with these ids. To free their memory, save the index and load it again.
 
-        Give many ids in one call: each call copies one byte for every vector, so that searches are not disturbed.
+        Delete many ids in one call, because each call copies one byte for every vector of the index.
+
+        Args:
+            ids: one whole number, or several (n,).
 
         Raises:
-            InputError: an id is not in the index. Then nothing has been deleted.
+            InputError: an id is not in the index. Then nothing is deleted.
 
         Example:
             >>> index.delete([7, 8])
@@ -175,17 +183,17 @@ class VectorIndex(ReadOnly):
 
         Args:
             queries: vectors, texts or images, as for `add`. The model encodes texts and images as queries.
-            top_k: how many vectors to return for each query. A smaller index is returned whole.
-            rescore_multiplier: for a "binary" index: how many times `top_k` candidates are scored again. More
-                candidates miss fewer of the nearest.
+            top_k: the number of vectors to return for each query. A smaller index returns all its vectors.
+            rescore_multiplier: the number of candidates for each vector to return, in a "binary" index. With more
+                candidates, search misses fewer of the nearest vectors.
             read_paths: see `add`.
 
         Returns:
-            A list for each query with entries {"corpus_id": the id, "score": float}, the highest score first. What was
-            added first comes first among equal scores.
+            A list for each query with entries {"corpus_id": the id, "score": float}, the highest score first. Among
+            equal scores, the vector that was added first comes first.
 
         Raises:
-            InputError: a query cannot be used or has another length, or a number is below 1.
+            InputError: a query cannot be used or has another length. Or `top_k` or `rescore_multiplier` is below 1.
 
         Example:
             >>> index.search("a text", top_k=1)  # doctest: +SKIP
@@ -198,12 +206,12 @@ class VectorIndex(ReadOnly):
         return as_hits((scores, snapshot.ids[rows]))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the index to `path`. An existing file stays until the new one is on the disk.
+        """Write the index to `path`. An existing file is replaced when the new file is complete and on the disk.
 
-        Vectors that are added or deleted meanwhile are not part of it.
+        The file has the vectors of the moment at which `save` began.
 
         Raises:
-            OSError: the file system refused. The existing file is as it was.
+            OSError: the file cannot be written. An existing file is unchanged.
 
         Example:
             >>> index.save("texts.index")
@@ -216,22 +224,22 @@ class VectorIndex(ReadOnly):
     def load(cls, path: str | os.PathLike[str], *, model: Any = None) -> VectorIndex:
         """Load the index that `save` wrote to `path`.
 
-        The file is mapped: only what is searched takes memory, once for all processes. The whole file is checked by its
-        SHA-256. A file that was found intact is remembered, and read again only if it has changed. What is added or
-        deleted stays in memory until the index is saved.
+        The file is memory-mapped. Only the parts that a search reads take memory, and all processes share them. The
+        SHA-256 of the file is checked. The user's cache remembers a file that passed, so the next check reads the file
+        only if it has changed. `add` and `delete` change the index in memory, and `save` writes the changes.
 
         The file records the model that made its vectors. Another model is refused. The same weights in another dtype,
-        such as int8 instead of fp32, are accepted, because the vectors of both are close (a cosine of about 0.998 for
-        all-MiniLM-L6-v2). The logger `embedder` then gets a warning.
+        such as int8 instead of fp32, are accepted, and the logger `embedder` gets a warning. The vectors of both dtypes
+        are close: their cosine is about 0.998 for all-MiniLM-L6-v2.
 
         Args:
             path: the file.
-            model: the `Embedder` that made the vectors, so that texts and images can be added and searched for.
+            model: the `Embedder` that made the vectors. With it, texts and images can be added and searched for.
 
         Raises:
-            FormatError: the file was written by a newer version of embedder, in a format that this one does not read.
-            ArtifactError: the file cannot be read, is no index, or is damaged.
-            InputError: the vectors were made by another model.
+            FormatError: a newer version of embedder wrote the file in a format that this version cannot read.
+            ArtifactError: the file cannot be read, is not an index, or is damaged.
+            InputError: another model made the vectors.
 
         Example:
             >>> index.save("vectors.index")
@@ -255,20 +263,19 @@ class VectorIndex(ReadOnly):
         return {name: np.empty(shape, dtype) for name, (dtype, shape) in sections.items() if name != "ids"}
 
     def _comparable(self, items: Items, method: str, read_paths: bool) -> NDArray[np.float32]:
-        """Return `items` as the index compares them: float32 (n, dim), of length 1 for the cosine."""
+        """Return `items` as float32 (n, dim). For the cosine, each vector is scaled to length 1."""
         encode = None if self._model is None else getattr(self._model, method)
         vectors = as_float32(to_vectors(items, encode, read_paths))
         if not len(vectors):
             vectors = vectors.reshape(0, self.dimension)
         if vectors.shape[1] != self.dimension:
             raise InputError(f"vectors should be (n, {self.dimension}), not {vectors.shape}")
-        finite = np.isfinite(vectors)
-        if not finite.all():
-            raise InputError(f"vectors[{int(np.argmin(finite.all(axis=1)))}] holds NaN or an infinity")
+        check_finite(vectors, "vectors")
         return normalize(vectors) if self.similarity == "cosine" else vectors
 
 
 def _describe(model: Any) -> ModelDescription | None:
+    """Return the description of `model`, or None if it has no manifest."""
     manifest = getattr(model, "manifest", None)
     if manifest is None:
         return None
@@ -278,7 +285,11 @@ def _describe(model: Any) -> ModelDescription | None:
 
 
 def _compare_models(path: str | os.PathLike[str], made_by: ModelDescription, given: ModelDescription | None) -> None:
-    """Refuse other weights than those that made the vectors of `path`, and log another dtype."""
+    """Compare the given model with the model that made the vectors of `path`. Log a warning if the dtypes differ.
+
+    Raises:
+        InputError: the models differ in their names or their weights.
+    """
     if given is None:
         return
     if not made_by.same_weights(given):

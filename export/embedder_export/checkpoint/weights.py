@@ -2,7 +2,6 @@
 
 import json
 import math
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,17 +26,6 @@ _DTYPES = {
 _BUFFER_DTYPES = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
 # Numbers that are checked at once, so that a check takes little memory.
 _CHECKED_AT_ONCE = 1 << 20
-# What torch raises for a file that is damaged or holds more than tensors. It has no base class for them.
-_TORCH_LOAD_ERRORS = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-)
 Weights: TypeAlias = dict[str, ir.TensorProtocol]
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -158,7 +146,7 @@ def _read_pickle(path: Path) -> Weights:
     torch = import_from_extra("torch", f"{path.name} is in torch's own format")
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except _TORCH_LOAD_ERRORS as error:
+    except Exception as error:  # any error, such as struct.error; nothing but its own call stands in this block
         raise _unreadable(path, error) from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} cannot be read as plain weights: it does not hold tensors by name")

@@ -9,7 +9,7 @@ from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.tokenizer.contract import EffectiveTokenizer
 from embedder_export.tokenizer.limits import ModelLimits, check_ids, max_text_tokens
-from embedder_export.tokenizer.native import check_files, read_natively
+from embedder_export.tokenizer.native import check_any_file, read_natively
 from embedder_export.tokenizer.with_transformers import read_with_transformers
 
 
@@ -48,7 +48,7 @@ def convert_tokenizer(checkpoint: Checkpoint, limits: ModelLimits) -> ConvertedT
 
 
 def _read(directory: Path) -> EffectiveTokenizer:
-    check_files(directory)
+    check_any_file(directory)
     try:
         return read_natively(directory)
     except NotNativeError as reason:

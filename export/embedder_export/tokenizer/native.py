@@ -56,7 +56,7 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     kind = CLASSES[name.removesuffix("Fast")]
     backend = _load(directory / TOKENIZER_FILE)
     if backend is None:
-        _check_files(directory, kind.vocabulary_files)
+        _check_class_files(directory, kind.vocabulary_files)
     if is_from_version_5(name, config):
         config = as_version_4(directory, config, backend)
     settings, added = read_settings(directory, config, backend)
@@ -80,7 +80,7 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     )
 
 
-def _check_files(directory: Path, vocabulary_files: tuple[str, ...]) -> None:
+def _check_class_files(directory: Path, vocabulary_files: tuple[str, ...]) -> None:
     """Check that `directory`, which has no tokenizer.json, has all vocabulary files, or one for every class.
 
     Raises:
@@ -96,7 +96,7 @@ def _other_vocabularies(directory: Path) -> list[Path]:
     return [file for file in directory.iterdir() if any(name in file.name for name in _OTHER_VOCABULARIES)]
 
 
-def check_files(directory: Path) -> None:
+def check_any_file(directory: Path) -> None:
     """Check that `directory` has any file that a tokenizer can be read from.
 
     Raises:
