@@ -44,10 +44,10 @@ class _Chunk:
 
     @property
     def description(self) -> str:
-        return f"encoding the {self.range}"
+        return f"encoding the {self.label}"
 
     @property
-    def range(self) -> str:
+    def label(self) -> str:
         return f"{len(self.items)} inputs from inputs[{self.start}] on"
 
 
@@ -257,7 +257,7 @@ class EncoderPool(ReadOnly):
             message = ForkingPickler.dumps((chunk.items, request))
         except Exception as error:  # pickle raises whatever an object's own methods raise
             raise InputError(
-                f"one of the {chunk.range} cannot be sent to a worker process: {error}. Give the path or the bytes of "
+                f"one of the {chunk.label} cannot be sent to a worker process: {error}. Give the path or the bytes of "
                 "an image instead of an open file"
             ) from error
         try:

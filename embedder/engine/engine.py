@@ -138,6 +138,11 @@ class Engine:
             InputError: the model has no such prompt. The call itself raises this.
             ArtifactError: the graph fails on the inputs.
             EmbedderError: the engine has been closed.
+
+        Example:
+            >>> blocks = engine.run(["a text", "another"], EncodeSettings(batch_size=8), total=2)  # doctest: +SKIP
+            >>> next(blocks).values.shape  # doctest: +SKIP
+            (2, 384)
         """
         self.check_open()
         prompt = self.resolve_prompt(settings)
