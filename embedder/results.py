@@ -16,7 +16,7 @@ from embedder.vectors.similarity import normalize
 Embeddings: TypeAlias = "NDArray[Any]"
 
 
-@dataclass(frozen=True, eq=False)  # NumPy compares arrays number by number, so == on results would raise
+@dataclass(frozen=True, eq=False)  # results compare by identity, as == of two arrays is an array
 class EncodeResult:
     """The vectors of the inputs that could be read, and the reasons why the other inputs could not.
 

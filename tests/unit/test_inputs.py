@@ -108,7 +108,7 @@ def lines_of_files():
 
 
 def headers():
-    """A mapping that is no `Mapping`: to iterate it gives the headers' names."""
+    """A mapping that is not a `Mapping`. Iteration gives the names of the headers."""
     message = Message()
     message["Subject"] = "a text"
     return message
