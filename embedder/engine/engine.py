@@ -121,7 +121,12 @@ class Engine:
             _refuse_closed()
 
     def tokenize(self, texts: list[Item]) -> list[TokenIds]:
-        """Return the token ids of each text, int32 (tokens,), without padding."""
+        """Return the token ids of each text, int32 (tokens,), without padding.
+
+        Example:
+            >>> engine.tokenize(["hello"])  # doctest: +SKIP
+            [array([ 101, 7592,  102], dtype=int32)]
+        """
         self.check_open()
         return self._text.get().tokenize([text for text in texts if isinstance(text, str | Pair)])
 
