@@ -34,19 +34,45 @@ class EmbedderError(Exception):
 
 
 class ModelNotFoundError(EmbedderError):
-    """No artifact was found under the given name or path."""
+    """No artifact was found under the given name or path.
+
+    Example:
+        >>> embedder.Embedder("no-such-model")
+        Traceback (most recent call last):
+        ...
+        embedder.errors.ModelNotFoundError: no exported model 'no-such-model' in ...
+    """
 
 
 class ArtifactError(EmbedderError):
-    """The artifact, or the index, was found but cannot be used."""
+    """The artifact, or the index, was found but cannot be used.
+
+    Example:
+        >>> embedder.Embedder("damaged")  # doctest: +SKIP
+        Traceback (most recent call last):
+        ...
+        embedder.errors.ArtifactError: damaged/tokenizer.json is missing: export or copy the model again
+    """
 
 
 class FormatError(ArtifactError):
-    """This version of embedder cannot read the format version of the manifest or the index."""
+    """This version of embedder cannot read the format version of the manifest or the index.
+
+    Example:
+        >>> issubclass(FormatError, ArtifactError)
+        True
+    """
 
 
 class InputError(EmbedderError, ValueError):
-    """A text, an image or an option given by the caller cannot be used."""
+    """A text, an image or an option given by the caller cannot be used.
+
+    Example:
+        >>> embedder.EncodeSettings(batch_size=0)
+        Traceback (most recent call last):
+        ...
+        embedder.errors.InputError: batch_size should be a whole number, at least 1, not 0
+    """
 
 
 class ImageError(InputError):
@@ -79,16 +105,45 @@ class ImageError(InputError):
 
 
 class SettingError(EmbedderError, AttributeError, TypeError):
-    """An attribute cannot be set. The message says what to do instead."""
+    """An attribute cannot be set. The message says what to do instead.
+
+    Example:
+        >>> model.truncate_dim = 64  # doctest: +SKIP
+        Traceback (most recent call last):
+        ...
+        embedder.errors.SettingError: Embedder.truncate_dim cannot be set: pass truncate_dim= to Embedder(...) or ...
+    """
 
 
 class ProviderError(EmbedderError):
-    """The execution provider is unknown or not available on this machine."""
+    """The execution provider is unknown or not available on this machine.
+
+    Example:
+        >>> embedder.Embedder(provider="tpu")  # doctest: +SKIP
+        Traceback (most recent call last):
+        ...
+        embedder.errors.ProviderError: unknown provider 'tpu': choose from 'cpu', 'cuda'
+    """
 
 
 class WorkerError(EmbedderError):
-    """A worker process of a pool died, or raised an error that is not one of embedder."""
+    """A worker process of a pool died, or raised an error that is not one of embedder.
+
+    Example:
+        >>> pool.stop()  # doctest: +SKIP
+        >>> pool.encode("a text")  # doctest: +SKIP
+        Traceback (most recent call last):
+        ...
+        embedder.errors.WorkerError: the pool has been stopped. Start another
+    """
 
 
 class DependencyError(EmbedderError, ImportError):
-    """A package that the call needs is not installed."""
+    """A package that the call needs is not installed.
+
+    Example:
+        >>> model.encode(Path("cat.png"))  # doctest: +SKIP
+        Traceback (most recent call last):
+        ...
+        embedder.errors.DependencyError: Reading images needs PIL, which is not installed. Run: pip install Pillow ...
+    """

@@ -11,7 +11,7 @@ from embedder.common.forks import call_after_fork
 from embedder.common.load_once import LoadOnce
 from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.inputs import Inputs
-from embedder.options import EncodeOptions
+from embedder.options import EncodeOptions, LoadSettings
 from embedder.results import Embeddings
 
 # A program that uses more models at a time should keep the `Embedder` objects itself.
@@ -62,12 +62,18 @@ def encode(
         >>> embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2").shape  # doctest: +SKIP
         (2, 384)
     """
+    return _get_model(model, LoadSettings(provider, dtype, threads)).encode(inputs, **options)
+
+
+def _get_model(model: str | os.PathLike[str], settings: LoadSettings) -> Embedder:
+    """Return the kept model, or load it and keep it."""
     # A name or a relative path depends on the working directory.
     here = None if os.path.isabs(str(model)) else os.getcwd()
-    key = (str(model), repr((provider, dtype, threads)), here, os.environ.get("EMBEDDER_ARTIFACTS"))
+    # `repr` also works for values that cannot be hashed. `Embedder` refuses them.
+    key = (str(model), repr(settings), here, os.environ.get("EMBEDDER_ARTIFACTS"))
     with _lock:
         if key not in _kept:
-            _kept[key] = LoadOnce(lambda: Embedder(model, provider=provider, dtype=dtype, threads=threads))
+            _kept[key] = LoadOnce(lambda: Embedder(model, **settings.options()))
         kept = _kept[key]
         _kept.move_to_end(key)
     try:
@@ -80,7 +86,7 @@ def encode(
     with _lock:  # only after the load: a load that fails must release no other model
         while len(_kept) > _MAX_KEPT_MODELS:
             _kept.popitem(last=False)
-    return loaded.encode(inputs, **options)
+    return loaded
 
 
 def release_models() -> None:

@@ -158,5 +158,10 @@ class LoadSettings:
         check_count("truncate_dim", self.truncate_dim)
 
     def options(self) -> dict[str, Any]:
-        """Return the settings as keyword arguments of `Embedder`."""
+        """Return the settings as keyword arguments of `Embedder`.
+
+        Example:
+            >>> LoadSettings(threads=2).options()["threads"]
+            2
+        """
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -44,10 +44,10 @@ class _Chunk:
 
     @property
     def description(self) -> str:
-        return f"encoding the {self.range}"
+        return f"encoding the {self.label}"
 
     @property
-    def range(self) -> str:
+    def label(self) -> str:
         return f"{len(self.items)} inputs from inputs[{self.start}] on"
 
 
@@ -257,7 +257,7 @@ class EncoderPool(ReadOnly):
             message = ForkingPickler.dumps((chunk.items, request))
         except Exception as error:  # pickle raises whatever an object's own methods raise
             raise InputError(
-                f"one of the {chunk.range} cannot be sent to a worker process: {error}. Give the path or the bytes of "
+                f"one of the {chunk.label} cannot be sent to a worker process: {error}. Give the path or the bytes of "
                 "an image instead of an open file"
             ) from error
         try:
@@ -311,7 +311,10 @@ def _cause_of_death(code: int | None, *, loading: bool) -> tuple[str, str]:
 
 
 def _check_can_start_processes() -> None:
-    """Raise WorkerError in a daemonic process and while a worker imports the main script: Python forbids both."""
+    """Raise WorkerError if Python cannot start processes here.
+
+    It cannot in a daemonic process, and it cannot while a worker process imports the main script.
+    """
     import multiprocessing.process
 
     current = multiprocessing.process.current_process()

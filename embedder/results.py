@@ -16,7 +16,7 @@ from embedder.vectors.similarity import normalize
 Embeddings: TypeAlias = "NDArray[Any]"
 
 
-@dataclass(frozen=True, eq=False)  # NumPy compares arrays number by number, so == on results would raise
+@dataclass(frozen=True, eq=False)  # results compare by identity, as == of two arrays is an array
 class EncodeResult:
     """The vectors of the inputs that could be read, and the reasons why the other inputs could not.
 
@@ -60,6 +60,11 @@ def raise_unreadable(result: EncodeResult, settings: EncodeSettings) -> EncodeRe
 
     Raises:
         ImageError: images could not be read. The error holds the vectors of the other inputs.
+
+    Example:
+        >>> result = drop_unreadable(np.zeros((2, 8), np.float32), {1: "cat.png is truncated"})
+        >>> raise_unreadable(result, EncodeSettings(errors="skip")).reasons
+        {1: 'cat.png is truncated'}
     """
     if result.reasons and settings.errors == "raise":
         raise ImageError(result.reasons, result.indices, result.embeddings)
@@ -87,6 +92,9 @@ def check_ranges(count: int, settings: EncodeSettings) -> None:
 
     These precisions need the range of each dimension. In a single vector, the smallest value of a dimension is also the
     largest one. sentence-transformers refuses this too.
+
+    Example:
+        >>> check_ranges(2, EncodeSettings(precision="int8"))
     """
     if count == 1 and settings.precision in RANGED_PRECISIONS:
         raise InputError(
@@ -100,6 +108,11 @@ def quantize(result: EncodeResult, settings: EncodeSettings) -> EncodeResult:
 
     Raises:
         InputError: `check_ranges` refuses the number of vectors.
+
+    Example:
+        >>> result = drop_unreadable(np.eye(8, dtype=np.float32), {})
+        >>> quantize(result, EncodeSettings(precision="ubinary")).embeddings.shape
+        (8, 1)
     """
     if settings.precision == "float32":
         return result

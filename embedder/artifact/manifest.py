@@ -17,7 +17,7 @@ from embedder.errors import ArtifactError
 
 MANIFEST_NAME = "embedder.json"
 
-# The tasks of artifacts, and the kind of output that every graph of an artifact for this task has.
+# The tasks, and the kind of output that every graph needs for the task.
 OUTPUT_OF_TASK = {"embed": "dense", "rank": "score", "sparse": "sparse", "multi_vector": "token"}
 EMBED = "embed"
 DTYPES = ("fp32", "fp16", "int8")

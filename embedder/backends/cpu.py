@@ -31,8 +31,7 @@ _TOKEN_BUDGET = 256
 _MIN_SHARED_WORK = 600_000_000
 # Assumed token count of the first call. Decides which session is opened at load.
 _FIRST_CALL_TOKENS = 16
-# onnxruntime's memory arena keeps the size of the largest call. It is shrunk after a call of more than this many token
-# budgets.
+# onnxruntime's memory arena keeps the size of the largest call. A call of more than this many token budgets shrinks it.
 _SHRINK_ARENA_FACTOR = 4
 
 
@@ -194,7 +193,7 @@ class CpuBackend:
                 if first is not None and first[0] == threads:
                     self._sessions[threads] = first[1]
                 else:
-                    del first  # before another one is opened: there is never memory for two at once
+                    del first  # before another one is opened, so that two are never in memory together
                     self._sessions[threads] = self._open(threads)
             return self._sessions[threads]
 

@@ -41,9 +41,8 @@ def find_prepacked(artifact: Artifact, graph: Graph) -> Path | None:
         return None
     name = _name(graph)
     for root in (artifact.directory / FOLDER, *_cache()):
-        with suppress(
-            OSError, ValueError, KeyError, TypeError, EmbedderError
-        ):  # there is no form here, or it is damaged
+        # These errors mean that there is no prepacked form here, or that it is damaged.
+        with suppress(OSError, ValueError, KeyError, TypeError, EmbedderError):
             return _checked(root / name)
     if graph.weights.size > _MAX_CACHED_BYTES:
         return None
@@ -59,6 +58,10 @@ def prepack(artifact: Artifact) -> list[Path]:
     Raises:
         ArtifactError: a file is damaged.
         OSError: the directory cannot be written.
+
+    Example:
+        >>> prepack(open_artifact("all-MiniLM-L6-v2"))  # doctest: +SKIP
+        [PosixPath('artifacts/all-MiniLM-L6-v2/prepacked/1f3a...-9c07.../model.onnx')]
     """
     made = []
     for graph in artifact.manifest.graphs:

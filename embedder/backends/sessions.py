@@ -33,7 +33,12 @@ def import_onnxruntime() -> Any:
 
 
 def runtime_version() -> str:
-    """Return onnxruntime's version."""
+    """Return onnxruntime's version.
+
+    Example:
+        >>> runtime_version()  # doctest: +SKIP
+        '1.32.0'
+    """
     return str(import_onnxruntime().__version__)
 
 

@@ -80,13 +80,21 @@ def check_flag(name: str, value: object) -> None:
 
 
 def check_number(name: str, value: object, expected: str = "a number") -> None:
-    """Raise InputError unless `value` is a real number other than NaN. The message says what is `expected`."""
+    """Raise InputError unless `value` is a real number other than NaN. The message contains `expected`.
+
+    Example:
+        >>> check_number("threshold", 0.5)
+    """
     number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or value != value:  # NaN alone differs from itself
+    if not number or value != value:  # only NaN differs from itself
         raise InputError(f"{name} should be {expected}, not {shown(value)}")
 
 
 def check_function(name: str, value: object) -> None:
-    """Raise InputError unless `value` can be called."""
+    """Raise InputError unless `value` can be called.
+
+    Example:
+        >>> check_function("score_function", print)
+    """
     if not callable(value):
         raise InputError(f"{name} should be a function, such as embedder.cos_sim, not {shown(value)}")

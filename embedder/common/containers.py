@@ -1,29 +1,29 @@
-"""Which objects are containers that cannot be meant as a list of texts or vectors, although Python can iterate them."""
+"""Recognise containers that are not lists of texts or vectors, although Python can iterate over them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# Attributes that tables have and lists have not: pandas, polars, pyarrow, datasets.
+# Tables of pandas, polars, pyarrow and datasets have one of these attributes. Lists have none.
 _TABLE_ATTRIBUTES = ("columns", "column_names")
 
 
 def is_table(items: object) -> bool:
-    """Return whether `items` is a table: to iterate it gives the names of its columns.
+    """Return whether `items` is a table. Iteration over a table gives the names of its columns.
 
     Example:
         >>> is_table(["a text"])
         False
     """
-    # The type is asked, as a Series of pandas has its labels as attributes.
+    # Ask the type, not the object: a Series of pandas has its labels as attributes.
     return any(hasattr(type(items), name) for name in _TABLE_ATTRIBUTES)
 
 
 def is_mapping(items: object) -> bool:
-    """Return whether `items` is a mapping: to iterate it gives its keys.
+    """Return whether `items` is a mapping. Iteration over a mapping gives its keys.
 
-    As for `dict(...)`, an object with the method `keys` is one, such as the headers of an e-mail. A Series of pandas
-    has the method too, but is an array.
+    An object with the method `keys` is a mapping, as it is for `dict(...)`. The headers of an e-mail are an example. A
+    Series of pandas has this method too, but it is an array.
 
     Example:
         >>> is_mapping({"a": "text"})
@@ -34,7 +34,7 @@ def is_mapping(items: object) -> bool:
 
 
 def is_file(items: object) -> bool:
-    """Return whether `items` is an open file: to iterate it gives lines with their ends.
+    """Return whether `items` is an open file. Iteration over a file gives its lines with their line ends.
 
     Example:
         >>> is_file("a text")

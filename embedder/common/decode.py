@@ -16,7 +16,8 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
     integer is accepted as a float. A dict becomes a `ReadOnlyDict`.
 
     Raises:
-        ValueError: the message begins with the place, as in `graphs[0].file.size should be a int, not "x"`.
+        ValueError: a field is unknown, missing or has another type. The message begins with its place, as in
+            `graphs[0].file.size should be an int, not 'x'`.
 
     Example:
         >>> decode(tuple[int, ...], [1, 2])
@@ -62,11 +63,12 @@ def _to_float(value: int, where: str) -> float:
         return float(value)
     except OverflowError as error:
         raise ValueError(
-            f"{where or 'the whole'} should be a float, not an integer of {value.bit_length()} bits"
+            f"{where or 'the content'} should be a float, not an integer of {value.bit_length()} bits"
         ) from error
 
 
 def _expect(kind: type, value: Any, where: str) -> Any:
     if type(value) is not kind:
-        raise ValueError(f"{where or 'the whole'} should be a {kind.__name__}, not {value!r:.80}")
+        article = "an" if kind is int else "a"
+        raise ValueError(f"{where or 'the content'} should be {article} {kind.__name__}, not {value!r:.80}")
     return value

@@ -121,7 +121,12 @@ class Engine:
             _refuse_closed()
 
     def tokenize(self, texts: list[Item]) -> list[TokenIds]:
-        """Return the token ids of each text, int32 (tokens,), without padding."""
+        """Return the token ids of each text, int32 (tokens,), without padding.
+
+        Example:
+            >>> engine.tokenize(["hello"])  # doctest: +SKIP
+            [array([ 101, 7592,  102], dtype=int32)]
+        """
         self.check_open()
         return self._text.get().tokenize([text for text in texts if isinstance(text, str | Pair)])
 
@@ -138,6 +143,11 @@ class Engine:
             InputError: the model has no such prompt. The call itself raises this.
             ArtifactError: the graph fails on the inputs.
             EmbedderError: the engine has been closed.
+
+        Example:
+            >>> blocks = engine.run(["a text", "another"], EncodeSettings(batch_size=8), total=2)  # doctest: +SKIP
+            >>> next(blocks).values.shape  # doctest: +SKIP
+            (2, 384)
         """
         self.check_open()
         prompt = self.resolve_prompt(settings)

@@ -87,6 +87,10 @@ class TextTokenizer:
         """Return the number of tokens of the prompt at the start of a text, as sentence-transformers counts them.
 
         The prompt is tokenised alone. Its last token does not count if it is in `special_ids` (such as [SEP]).
+
+        Example:
+            >>> tokenizer.prompt_token_count("query: ", special_ids=[101, 102])  # doctest: +SKIP
+            3
         """
         if not prompt:
             return 0

@@ -52,6 +52,10 @@ class Preprocessor:
         Raises:
             InputError: the item is not an image, cannot be read, is damaged, or is too large.
             DependencyError: Pillow is not installed.
+
+        Example:
+            >>> preprocessor(np.zeros((600, 400, 3), np.uint8)).shape  # doctest: +SKIP
+            (3, 224, 224)
         """
         check_pillow()
         name = describe(item)

@@ -31,7 +31,7 @@ def test_odd_names_are_not_found(model):
         embedder.Embedder(model)
 
 
-def test_directory_that_is_no_artifact(tmp_path):
+def test_directory_that_is_not_an_artifact(tmp_path):
     with pytest.raises(ModelNotFoundError, match=r"without embedder\.json.*embedder-export"):
         embedder.Embedder(tmp_path)
 

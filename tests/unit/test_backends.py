@@ -1,6 +1,5 @@
 """Devices and backends: which device runs, which graph, and how many threads."""
 
-import multiprocessing
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +16,7 @@ from embedder.artifact.locate import open_artifact
 from embedder.backends import GraphFiles, cpu, cuda, select_device, sessions
 from embedder.backends.cpu import CpuBackend, CpuDevice
 from embedder.errors import ArtifactError, DependencyError, ProviderError
+from tests.processes import call_in_fork
 from tests.tiny import add_int8_graph, expected, ids_of
 
 TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
@@ -289,15 +289,7 @@ def test_works_after_a_fork(tiny, enough_work):
     """Threads exist only in the parent. A session that waits for them would wait for ever."""
     model = Embedder(tiny, threads=2)
     wanted = model.encode("cat"), model.encode(TEXTS)
-    context = multiprocessing.get_context("fork")
-    results, sender = context.Pipe(duplex=False)
-    child = context.Process(target=lambda: sender.send((model.encode("cat"), model.encode(TEXTS))))
-    child.start()
-    sender.close()
-    assert results.poll(60)
-    one, many = results.recv()
-    child.join(60)
-    assert child.exitcode == 0
+    one, many = call_in_fork(lambda: (model.encode("cat"), model.encode(TEXTS)))
     np.testing.assert_array_equal(one, wanted[0])
     np.testing.assert_allclose(many, wanted[1], atol=1e-6)
 

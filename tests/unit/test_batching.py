@@ -74,7 +74,7 @@ def test_window_is_bounded_in_items_and_in_memory(item, count):
     assert [len(window) for window in windows([item] * (count + 1))] == [count, 1]
 
 
-def test_windows_read_no_more_of_a_stream_than_they_must():
+def test_a_window_reads_only_its_own_items_from_a_stream():
     read = []
     stream = windows(read.append(number) or "text" for number in range(5000))
     next(stream)
@@ -88,7 +88,7 @@ def test_padding_is_on_the_right():
     assert ids.dtype == mask.dtype == np.int64
 
 
-def test_text_without_tokens_gets_one_that_is_masked():
+def test_text_without_tokens_gets_a_masked_token():
     ids, mask = pad([np.array([], np.int32)], 1)
     assert (ids.tolist(), mask.tolist()) == ([[1]], [[0]])
     assert pad([], 1)[0].shape == (0, 0)

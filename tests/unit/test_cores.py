@@ -88,5 +88,5 @@ def test_integers_are_fast_if_the_cpu_has_avx2_or_does_not_tell(system, cpuinfo,
     assert cores.has_fast_integers() is expected
 
 
-def test_this_machine():
+def test_usable_cores_of_this_machine():
     assert 1 <= cores.usable_cores() <= (os.cpu_count() or 1)

@@ -62,7 +62,7 @@ def test_any_string_gives_a_vector_or_an_error_that_names_it(tiny_model, text):
 @pytest.mark.parametrize(
     ("bad", "kind"), [(None, "NoneType"), (3, "int"), (b"x", "bytes"), (float("nan"), "float"), (["a"], "list")]
 )
-def test_text_that_is_no_string_is_named(model, bad, kind):
+def test_text_that_is_not_a_string_is_named(model, bad, kind):
     with pytest.raises(InputError, match=rf"texts\[2\] should be a string, not {kind}"):
         model.encode(["a", "b", bad, "c"])
     with pytest.raises(ValueError, match=r"texts\[2\]"):
@@ -159,7 +159,7 @@ def test_encode_iter_streams_an_endless_input(model):
     np.testing.assert_allclose(np.concatenate(blocks)[7], expected(ids_of("cat dog")), atol=1e-6)
 
 
-def test_encode_iter_is_encode_in_pieces(model):
+def test_encode_iter_gives_the_vectors_of_encode(model):
     texts = TEXTS * 200
     np.testing.assert_allclose(np.concatenate(list(model.encode_iter(texts))), model.encode(texts), atol=1e-6)
 
@@ -211,7 +211,7 @@ def test_tokenize_gives_the_inputs_of_the_graph(model):
     assert model.tokenize([])["input_ids"].shape == (0, 0)
 
 
-def test_similarity_is_the_models_own(make_artifact):
+def test_similarity_uses_the_function_of_the_model(make_artifact):
     a, b = [[3.0, 4.0]], [[4.0, 3.0], [0.0, 0.0]]
     for function, values in {
         "cosine": [0.96, 0.0],
@@ -231,7 +231,7 @@ def test_similarity_is_the_models_own(make_artifact):
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "uint8", "binary", "ubinary"])
 @pytest.mark.parametrize("options", [{}, {"truncate_dim": 3}, {"truncate_dim": 5, "normalize_embeddings": True}])
-def test_precision_quantises_what_is_returned(model, precision, options):
+def test_precision_quantises_the_returned_vectors(model, precision, options):
     texts = TEXTS * 200
     found = model.encode(texts, precision=precision, **options)
     wanted = quantize_embeddings(model.encode(texts, **options), precision)

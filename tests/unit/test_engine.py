@@ -346,7 +346,7 @@ def test_a_cross_encoder_needs_no_change_of_the_engine(tmp_path, labels):
         np.testing.assert_allclose(ranker.predict([pair]), [score], atol=1e-5)
 
 
-def test_a_cross_encoder_is_no_embedder(tmp_path):
+def test_embedder_refuses_a_cross_encoder(tmp_path):
     path = write_tiny_ranker(tmp_path / "ranker")
     with pytest.raises(ArtifactError, match=r"ranker is for the task 'rank'\. Embedder needs a model for 'embed'"):
         embedder.Embedder(path)

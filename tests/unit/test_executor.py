@@ -1,23 +1,20 @@
 """The executor: a bounded number of threads, no lost task, and work until the end of the interpreter."""
 
 import gc
-import multiprocessing
 import os
-import subprocess
 import sys
 import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
-from pathlib import Path
 
 import pytest
 
 from embedder.common.executor import Executor
 from embedder.common.load_once import LoadOnce
+from tests.processes import call_in_fork, run_python
 
-ROOT = Path(__file__).parents[2]
 no_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 
 
@@ -36,21 +33,6 @@ class Gauge:
         with self.lock:
             self.now -= 1
         return item
-
-
-def run_python(code, *arguments):
-    """Run `code` in a new process, and return what it prints."""
-    process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stderr == ""
-    return process.stdout
 
 
 def have_ended(threads):
@@ -83,7 +65,7 @@ def test_many_callers_share_the_threads_and_each_has_its_own_results(threads):
     assert {thread.name for thread in gauge.threads} == {"embedder"}
 
 
-def test_as_many_threads_as_tasks_that_wait_for_one_another():
+def test_tasks_that_wait_for_one_another_each_get_a_thread():
     executor, meeting = Executor(4), threading.Barrier(4, timeout=60)
     for _ in range(50):
         assert len(list(executor.map(lambda _: meeting.wait(), range(4)))) == 4
@@ -241,7 +223,7 @@ def test_works_in_a_fork_also_from_many_threads_at_once(closed):
     if closed:
         executor.close()
 
-    def work(sender):
+    def work():
         barrier = threading.Barrier(8)
 
         def call(_):
@@ -249,16 +231,9 @@ def test_works_in_a_fork_also_from_many_threads_at_once(closed):
             return sum(executor.map(abs, range(100)))
 
         with ThreadPoolExecutor(8) as callers:
-            sender.send(list(callers.map(call, range(8))))
+            return list(callers.map(call, range(8)))
 
-    context = multiprocessing.get_context("fork")
-    results, sender = context.Pipe(duplex=False)
-    child = context.Process(target=work, args=(sender,))
-    child.start()
-    assert results.poll(60)
-    assert results.recv() == [4950] * 8
-    child.join(60)
-    assert child.exitcode == 0
+    assert call_in_fork(work) == [4950] * 8
     finish.set()
     assert held.result(60)
 
@@ -279,13 +254,8 @@ def test_load_once_in_a_fork_while_another_thread_loads():
     with ThreadPoolExecutor(1) as loader:
         loading = loader.submit(table.get)
         assert started.wait(60)
-        context = multiprocessing.get_context("fork")
-        results, sender = context.Pipe(duplex=False)
-        child = context.Process(target=lambda: sender.send(table.get()))
-        child.start()
-        assert results.poll(60)
-        assert results.recv() == child.pid
-        child.join(60)
+        made_by, child = call_in_fork(lambda: (table.get(), os.getpid()))
+        assert made_by == child != process
         finish.set()
         assert loading.result(60) == process
 
@@ -342,4 +312,6 @@ LATE = """if True:
 @pytest.mark.parametrize("mode", ["thread", "atexit"])
 def test_works_after_the_main_thread_has_ended_and_at_exit(mode):
     expected = ["thread", "atexit", "finalizing"] if mode == "thread" else ["atexit", "finalizing"]
-    assert run_python(LATE, mode).split() == expected
+    process = run_python("-W", "error", "-c", LATE, mode)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.split() == expected

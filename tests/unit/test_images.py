@@ -53,7 +53,7 @@ class Unreadable:
         raise RuntimeError("the line is down")
 
 
-def test_what_is_an_image(tmp_path, monkeypatch):
+def test_is_image_tells_images_from_texts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("cat.JPG").touch()
     Path("folder.jpg").mkdir()
@@ -84,7 +84,7 @@ def test_a_url_is_not_fetched():
         Preprocessor(settings())(url)
 
 
-def test_texts_need_no_pillow():
+def test_texts_do_not_import_pillow():
     code = """if True:
         import sys
         from embedder.images.preprocessor import Preprocessor
@@ -113,7 +113,7 @@ def test_formats_that_pillow_loads_last():
     )
 
 
-def test_readers_that_fail_let_the_next_try(monkeypatch):
+def test_if_a_reader_fails_the_next_one_tries(monkeypatch):
     def fails(file, name):
         raise struct.error("too short")
 
@@ -144,7 +144,7 @@ def test_every_source_gives_the_same(tmp_path):
         assert (colours(source) == ARRAY).all(), describe(source)
 
 
-def test_file_objects_are_read_from_where_they_stand_and_not_closed():
+def test_file_objects_are_read_from_their_position_and_not_closed():
     file = io.BytesIO(b"before" + PNG)
     file.seek(6)
     assert (colours(file) == ARRAY).all()
@@ -178,7 +178,7 @@ SHAPE = r"should be of dtype uint8 and of shape \(height, width\) or \(height, w
         (np.array(None), SHAPE),
     ],
 )
-def test_arrays_that_are_no_images(array, message):
+def test_arrays_that_are_not_images(array, message):
     with pytest.raises(InputError, match=message):
         Preprocessor(settings())(array)
 

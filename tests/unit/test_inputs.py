@@ -108,7 +108,7 @@ def lines_of_files():
 
 
 def headers():
-    """A mapping that is no `Mapping`: to iterate it gives the headers' names."""
+    """A mapping that is not a `Mapping`. Iteration gives the names of the headers."""
     message = Message()
     message["Subject"] = "a text"
     return message
@@ -192,7 +192,7 @@ def test_inputs_that_are_not_a_list_are_refused_by_name(model, bad, message):
 
 
 @pytest.mark.parametrize(("bad", "index", "message"), BAD_ITEMS)
-def test_an_input_that_is_no_text_is_named_with_its_index(model, bad, index, message):
+def test_an_input_that_is_not_a_text_is_named_with_its_index(model, bad, index, message):
     with pytest.raises(InputError, match=rf"^texts\[{index}\] should be a string, not {message}"):
         model.encode(bad)
 

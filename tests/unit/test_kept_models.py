@@ -137,6 +137,6 @@ def test_a_relative_path_depends_on_the_working_directory_of_the_call(make_artif
 
 
 @pytest.mark.parametrize("bad", [None, 3, "", b"tiny", ["tiny"]])
-def test_a_model_that_is_no_name(bad):
+def test_model_that_is_neither_a_name_nor_a_path(bad):
     with pytest.raises(InputError, match="model should be the name or the path of an exported model, not "):
         embedder.encode("cat", model=bad)

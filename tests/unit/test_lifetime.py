@@ -5,13 +5,10 @@ import gc
 import multiprocessing
 import os
 import pickle
-import subprocess
-import sys
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,9 +17,9 @@ import embedder
 from embedder.backends.cpu import CpuDevice
 from embedder.encoder import Embedder
 from embedder.errors import EmbedderError, InputError, SettingError
+from tests.processes import call_in_fork, run_python
 from tests.tiny import DIMENSION, add_image_graph, add_int8_graph, expected, ids_of
 
-ROOT = Path(__file__).parents[2]
 TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
 
 
@@ -257,13 +254,7 @@ LATE = """if True:
 @pytest.mark.parametrize("used", ["new", "used"])
 @pytest.mark.parametrize("mode", ["thread", "atexit"])
 def test_works_after_the_main_thread_has_ended_and_at_exit(tiny, mode, used):
-    process = subprocess.run(
-        [sys.executable, "-W", "error", "-c", LATE, tiny, mode, used],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    process = run_python("-W", "error", "-c", LATE, tiny, mode, used)
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.split() == (["thread", "atexit"] if mode == "thread" else ["atexit"])
 
@@ -277,9 +268,9 @@ def test_works_in_a_fork_that_is_made_while_other_threads_encode(tiny, images):
     model, stop = Embedder(tiny, threads=2), threading.Event()
     wanted = model.encode(TEXTS)
 
-    def work(sender):
+    def work():
         with ThreadPoolExecutor(4) as callers:
-            sender.send([*callers.map(model.encode, [TEXTS] * 4), embedder.encode(TEXTS, model=tiny)])
+            return [*callers.map(model.encode, [TEXTS] * 4), embedder.encode(TEXTS, model=tiny)]
 
     def keep_busy():
         while not stop.is_set():
@@ -287,19 +278,12 @@ def test_works_in_a_fork_that_is_made_while_other_threads_encode(tiny, images):
             model.encode("cat")
             embedder.encode("cat", model=tiny)
 
-    context = multiprocessing.get_context("fork")
     with ThreadPoolExecutor(2) as busy:
         busy_calls = [busy.submit(keep_busy) for _ in range(2)]
         try:
             for _ in range(5):
-                results, sender = context.Pipe(duplex=False)
-                child = context.Process(target=work, args=(sender,))
-                child.start()
-                assert results.poll(60)
-                for vectors in results.recv():
+                for vectors in call_in_fork(work):
                     np.testing.assert_allclose(vectors, wanted, atol=1e-6)
-                child.join(60)
-                assert child.exitcode == 0
         finally:
             stop.set()
     for call in busy_calls:

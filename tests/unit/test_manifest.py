@@ -175,8 +175,8 @@ BAD_FIELDS = [
     (whole(extra=[1]), r"extra should be a dict, not \[1\]"),
     (whole(source="org/model"), "source should be a dict, not 'org/model'"),
     (whole(image_model=3), "image_model should be a str, not 3"),
-    (tokenizer(pad_id=True), r"tokenizer\.pad_id should be a int, not True"),
-    (tokenizer(special_ids=[0, "1"]), r"tokenizer\.special_ids\[1\] should be a int, not '1'"),
+    (tokenizer(pad_id=True), r"tokenizer\.pad_id should be an int, not True"),
+    (tokenizer(special_ids=[0, "1"]), r"tokenizer\.special_ids\[1\] should be an int, not '1'"),
     (images(rescale="1/255"), r"images\.rescale should be a float, not '1/255'"),
     (images(rescale=10**400), r"images\.rescale should be a float, not an integer of 1329 bits"),
     # The tokenizer.
@@ -277,7 +277,7 @@ def test_a_file_that_is_not_a_manifest(tmp_path, content):
         read_manifest(tmp_path)
 
 
-def test_manifest_that_is_not_there(tmp_path):
+def test_missing_manifest(tmp_path):
     with pytest.raises(ArtifactError, match=r"embedder\.json cannot be read .*: export or copy the model again"):
         read_manifest(tmp_path)
 

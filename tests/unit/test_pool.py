@@ -6,11 +6,8 @@ import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +16,7 @@ from PIL import Image
 import embedder
 from embedder import EncoderPool, EncodeSettings
 from embedder.errors import EmbedderError, ImageError, InputError, ModelNotFoundError, WorkerError
+from tests.processes import call_in_fork, run_python
 from tests.tiny import IMAGE_SIZE, add_image_graph, write_tiny_artifact
 
 TEXTS = ["the cat sat on the mat", "a", "", "dogs !", "字 é", "long " * 100, "cat"] * 9
@@ -280,21 +278,15 @@ def test_a_daemonic_process_starts_no_pool(model_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_cannot_use_the_pool_and_does_not_stop_it(pool):
-    def work(sender):
+    def work():
         try:
             with pool:
                 pool.encode("cat")
         except WorkerError as error:
-            sender.send(str(error))
+            return str(error)
 
-    context = multiprocessing.get_context("fork")
-    results, sender = context.Pipe(duplex=False)
-    child = context.Process(target=work, args=(sender,))
-    child.start()
-    assert results.poll(60)
-    assert results.recv() == "the pool belongs to the process that started it. Start another in this process"
-    child.join(60)
-    assert child.exitcode == 0
+    message = "the pool belongs to the process that started it. Start another in this process"
+    assert call_in_fork(work) == message
     assert pool.encode("cat").shape == (8,)
 
 
@@ -308,14 +300,7 @@ print(EncoderPool(sys.argv[1], 1).encode("cat").shape)
 
 def run_script(path, text, model):
     path.write_text(text)
-    root = Path(__file__).parents[2]
-    return subprocess.run(
-        [sys.executable, path, model],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
+    return run_python(path, model)
 
 
 def test_a_script_without_a_main_guard_is_told_so(model_path, tmp_path):
