@@ -1,4 +1,4 @@
-"""`EncoderPool`: encode in many processes, on a machine with several GPUs or very many cores.
+"""`EncoderPool`: encode in many processes, on a machine with very many cores.
 
 One `Embedder` uses all cores already, so on an ordinary machine a pool is not faster. Each worker process loads the
 model, and receives one chunk of inputs at a time over its own pipe. If a worker dies, the other workers do not wait for

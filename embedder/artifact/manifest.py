@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, NoReturn
 
 from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
@@ -375,6 +375,11 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
 
 
+def _refuse_constant(name: str) -> NoReturn:
+    """Refuse NaN and infinities, which Python's reader of JSON accepts."""
+    raise ValueError(f"{name} is not a number of JSON")
+
+
 def read_manifest(directory: Path) -> Manifest:
     """Read and check the file embedder.json in `directory`. An older format is upgraded in memory.
 
@@ -388,7 +393,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}): export or copy the model again") from error
     check_format_version(path, content)

@@ -53,10 +53,17 @@ def upgrade_4_to_5(content: dict[str, Any]) -> dict[str, Any]:
     Version 5 adds `task`, `extra`, and named outputs with a kind and a shape. It renames `precision` of a graph to
     `dtype`, and `similarity` to `similarity_fn_name`.
 
+    Raises:
+        KeyError, TypeError: a field is missing or of another type.
+        ValueError: there is a field that only version 5 has.
+
     Example:
         >>> upgrade_4_to_5({"dimension": 8, "similarity": "cosine", "graphs": []})["similarity_fn_name"]
         'cosine'
     """
+    for name in ("task", "similarity_fn_name", "extra"):
+        if name in content:
+            raise ValueError(f"{name} is unknown in version 4")
     upgraded = dict(content)
     dimension = upgraded.pop("dimension")
     graphs = []

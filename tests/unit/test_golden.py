@@ -147,3 +147,9 @@ def test_manifest_of_format_4_is_read_as_one_of_format_5(tmp_path):
     write_manifest(manifest, tmp_path)
     assert json.loads((tmp_path / "embedder.json").read_text(encoding="utf-8"))["format_version"] == 5
     assert read_manifest(tmp_path) == manifest
+
+
+@pytest.mark.parametrize("field", ["task", "similarity_fn_name", "extra"])
+def test_a_field_of_version_5_in_version_4_is_refused(field):
+    with pytest.raises(ValueError, match=f"{field} is unknown in version 4"):
+        upgrade_4_to_5(manifest_json("artifact-v4") | {field: "rank"})

@@ -277,6 +277,14 @@ def test_a_file_that_is_not_a_manifest(tmp_path, content):
         read_manifest(tmp_path)
 
 
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_numbers_that_are_no_json_are_refused(tiny, constant):
+    path = tiny / "embedder.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"min_cosine": 1.0', f'"min_cosine": {constant}'))
+    with pytest.raises(ArtifactError, match=f"{constant} is not a number of JSON"):
+        read_manifest(tiny)
+
+
 def test_missing_manifest(tmp_path):
     with pytest.raises(ArtifactError, match=r"embedder\.json cannot be read .*: export or copy the model again"):
         read_manifest(tmp_path)
