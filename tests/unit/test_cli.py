@@ -1,3 +1,5 @@
+"""The commands, their options, their errors and their exit status."""
+
 import inspect
 import io
 import json
