@@ -229,7 +229,7 @@ def test_wrong_usage(run, folder):
 def test_info_describes_the_preparation_of_images_and_the_image_model(both, capsys, tmp_path):
     assert cli.main(["info", str(both)]) == 0
     out = capsys.readouterr().out
-    assert "images          resized to 2 x 2 (box), cropped to all\n" in out
+    assert "images          resized to 2 x 2 (box), not cropped\n" in out
     assert "image graph     fp32" in out
     assert "parity          not measured for images, because" in out
     texts = write_tiny_artifact(tmp_path / "texts", image_model="clip-ViT-B-32")

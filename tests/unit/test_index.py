@@ -152,8 +152,8 @@ def test_wrong_input_changes_nothing():
     damaged[1, 3] = np.nan
     for items, ids, message in [
         (vectors[:, :20], None, r"vectors should be \(n, 24\), not \(3, 20\)"),
-        (damaged, None, r"vectors\[1\] holds NaN or an infinity"),
-        (vectors.astype(np.float64) * 1e300, None, r"vectors\[0\] holds NaN or an infinity"),
+        (damaged, None, r"vectors\[1\] contains NaN or an infinity"),
+        (vectors.astype(np.float64) * 1e300, None, r"vectors\[0\] contains NaN or an infinity"),
         (vectors[None], None, r"vectors should be \(n, dim\) or \(dim,\), not \(1, 3, 24\)"),
         (vectors, [1, 2], "there are 2 ids for 3 vectors"),
         (vectors, [1, 2, 1], "id 1 is given twice"),

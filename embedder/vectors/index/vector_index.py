@@ -256,9 +256,18 @@ class VectorIndex(ReadOnly):
         return index
 
     def _header(self, count: int, model: ModelDescription | None) -> Header:
-        return Header(INDEX_FORMAT_VERSION, self.dimension, self.precision, self.similarity, count, model)
+        """Return the header of a file with `count` vectors."""
+        return Header(
+            format_version=INDEX_FORMAT_VERSION,
+            dimension=self.dimension,
+            precision=self.precision,
+            similarity=self.similarity,
+            count=count,
+            model=model,
+        )
 
     def _empty_columns(self) -> Columns:
+        """Return the columns of this precision without rows."""
         sections = sections_of(self._header(0, None))
         return {name: np.empty(shape, dtype) for name, (dtype, shape) in sections.items() if name != "ids"}
 
@@ -272,7 +281,7 @@ class VectorIndex(ReadOnly):
             raise InputError(f"vectors should be (n, {self.dimension}), not {vectors.shape}")
         finite = np.isfinite(vectors)
         if not finite.all():
-            raise InputError(f"vectors[{int(np.argmin(finite.all(axis=1)))}] holds NaN or an infinity")
+            raise InputError(f"vectors[{int(np.argmin(finite.all(axis=1)))}] contains NaN or an infinity")
         return normalize(vectors) if self.similarity == "cosine" else vectors
 
 
