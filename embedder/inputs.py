@@ -187,6 +187,6 @@ def check_text(text: str, name: str) -> None:
     """
     if not text.isascii() and (found := find_surrogate(text)):
         raise InputError(
-            f"{name} is not valid Unicode: it holds the lone surrogate U+{ord(found[0]):04X} at character "
+            f"{name} is not valid Unicode: it contains the lone surrogate U+{ord(found[0]):04X} at character "
             f'{found.start()}. text.encode("utf-8", "replace").decode() replaces it'
         )

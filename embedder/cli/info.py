@@ -91,7 +91,8 @@ def _head_text(head: Head) -> str:
 
 def _images_text(images: ImageSettings) -> str:
     size, crop = (" x ".join(map(str, numbers)) for numbers in (images.resize, images.crop))
-    return f"resized to {size or 'no other size'} ({images.resample}), cropped to {crop or 'all'}"
+    resizing = f"resized to {size} ({images.resample})" if size else "not resized"
+    return f"{resizing}, {f'cropped to {crop}' if crop else 'not cropped'}"
 
 
 def _graph_lines(manifest: Manifest) -> Iterator[Line]:

@@ -183,7 +183,7 @@ def _check_text(record: Record, source: TextSource, number: int) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         surrogate = f"U+{ord(text[error.start]):04X} at character {error.start}"
-        raise InputError(f"{where} not valid Unicode: it holds the lone surrogate {surrogate}") from error
+        raise InputError(f"{where} not valid Unicode: it contains the lone surrogate {surrogate}") from error
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -254,9 +254,9 @@ def _read_csv(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, R
         row = row or [""]  # with one column, a blank line is an empty text
         where = f"{source.name}, line {number} has {len(row)} field{'s' if len(row) > 1 else ''}"
         if len(row) > len(names):
-            raise InputError(f"{where}, the header {len(names)}. Quote a field that holds {delimiter!r}")
+            raise InputError(f"{where}, but the header has {len(names)}. Quote a field that contains {delimiter!r}")
         if len(row) <= text_index:
-            raise InputError(f"{where}, the header {len(names)}: the column {source.column!r} is missing")
+            raise InputError(f"{where}, but the header has {len(names)}. The column {source.column!r} is missing")
         yield number, dict(zip_longest(names, row))
 
 

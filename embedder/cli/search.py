@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 _DESCRIPTION = """Find the images that are nearest to a text or to another image. Their scores
 and paths are printed, the nearest first.
 
-The model must take images, or name an image model. An image model encodes the
-images, and the model encodes the text. QUERY is always a text, even if a file
-has that name."""
+The model must take images, or name an image model. In the second case, the
+image model encodes the images, and the model encodes the text. QUERY is always
+a text, even if a file has that name."""
 _EXAMPLE = """  embedder search --images photos "a dog in the snow"
   embedder search --images photos --query-image photos/dog.jpg"""
 

@@ -146,10 +146,10 @@ def matching_embeddings(
 
 
 def check_finite(rows: NDArray[np.float32], name: str) -> None:
-    """Raise InputError if one of `rows` (n, dim) holds NaN or an infinity. The message calls them `name`."""
+    """Raise InputError if one of `rows` (n, dim) contains NaN or an infinity. The message calls them `name`."""
     finite = np.isfinite(rows)
     if not finite.all():
-        raise InputError(f"{name}[{int(np.argmin(finite.all(axis=1)))}] holds NaN or an infinity")
+        raise InputError(f"{name}[{int(np.argmin(finite.all(axis=1)))}] contains NaN or an infinity")
 
 
 def as_float32(rows: NDArray[Any]) -> NDArray[np.float32]:

@@ -1,6 +1,6 @@
-"""Models from a hub. A small server speaks the Hub's protocol, and processes of their own fetch from it.
+"""Models from the Hub. New processes fetch them from a small server with the Hub's protocol.
 
-They run in two environments. Each has its own version of huggingface_hub, on another HTTP library.
+The processes run in two environments. Their versions of huggingface_hub use different HTTP libraries.
 """
 
 import os
@@ -23,6 +23,8 @@ def python(request):
 
 @pytest.fixture
 def ask(python, tmp_path):
+    """A function that encodes a text with a model of the server, in a new process."""
+
     def run(hub, model):
         environment = dict(
             os.environ,
@@ -44,7 +46,7 @@ def assert_error(answer, message):
     assert "Traceback" not in answer.stderr
 
 
-def test_artifact_is_fetched_once_and_serves_offline(tiny, ask):
+def test_artifact_is_fetched_once_and_then_works_offline(tiny, ask):
     (tiny / "README.md").write_text("not needed")
     with serve({"org/tiny": tiny}) as hub:
         first = ask(hub, "org/tiny")
@@ -58,7 +60,7 @@ def test_artifact_is_fetched_once_and_serves_offline(tiny, ask):
     assert (offline.returncode, offline.stdout) == (0, first.stdout)
 
 
-def test_repository_that_holds_no_artifact(tmp_path, ask):
+def test_repository_without_an_artifact(tmp_path, ask):
     (tmp_path / "repository").mkdir()
     (tmp_path / "repository" / "pytorch_model.bin").write_bytes(b"gigabytes")
     with serve({"org/checkpoint": tmp_path / "repository"}) as hub:
@@ -68,7 +70,7 @@ def test_repository_that_holds_no_artifact(tmp_path, ask):
     assert hub.taken == []
 
 
-def test_repository_that_is_not_there(ask):
+def test_repository_that_does_not_exist(ask):
     with serve({}) as hub:
         answer = ask(hub, "org/nobody")
     assert_error(answer, "the Hub has no repository 'org/nobody'")
@@ -87,7 +89,7 @@ def test_hub_that_cannot_be_reached(ask):
     assert_error(answer, "'org/tiny' could not be fetched from the Hub")
 
 
-def test_file_that_was_damaged_on_the_way_is_found(tiny, ask):
+def test_file_that_was_damaged_in_transfer_is_detected(tiny, ask):
     flip_a_bit(tiny / "model.onnx.data")
     with serve({"org/tiny": tiny}) as hub:
         answer = ask(hub, "org/tiny")

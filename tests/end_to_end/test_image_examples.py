@@ -1,4 +1,4 @@
-"""The examples with images run, and what they print and draw is what an independent computation says."""
+"""The examples with images run. Their output and drawings agree with an independent computation."""
 
 import math
 import os
@@ -22,9 +22,9 @@ from tests.clips import write_clip
 
 ROOT = Path(__file__).parents[2]
 SIZES = [(64, 64), (90, 60), (48, 96), (300, 200)]
-ORIENTATION, QUARTER_TURN = 0x0112, 6
-NEAR = 0.98  # the cosines of the copies are above 0.998, all others below 0.97
-ALL = (image_search, near_duplicates, zero_shot)
+ORIENTATION, QUARTER_TURN = 0x0112, 6  # an EXIF tag, and a value of it
+THRESHOLD = 0.98  # the cosines of the copies are above 0.998, all others are below 0.97
+EXAMPLES = (image_search, near_duplicates, zero_shot)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def model(artifact):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A dozen drawings, and below them two copies of the first, one file that is cut off, and one that is no image."""
+    """A directory of 12 drawings, with two copies of the first, a truncated file, and a file that is not an image."""
     directory = tmp_path_factory.mktemp("drawings")
     (directory / "copies").mkdir()
     for number in range(12):
@@ -62,7 +62,7 @@ def folder(tmp_path_factory):
 
 
 def drawing(number):
-    """A blur of random colours and a disc on them, the same ones each time for the same number."""
+    """Return a disc on a blur of random colours. The same number always gives the same drawing."""
     generator = np.random.default_rng(number)
     width, height = SIZES[number % len(SIZES)]
     image = Image.fromarray(generator.integers(0, 256, (3, 2, 3), np.uint8)).resize(
@@ -84,7 +84,7 @@ def cosines(a, b):
 
 
 def run(example, *arguments):
-    """Runs the `example` as a user does; what it prints, and what it says on stderr."""
+    """Run an example as a user does. Return its standard output and its standard error."""
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", example, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -93,7 +93,7 @@ def run(example, *arguments):
 
 
 def cell_of(sheet, number, columns):
-    """The picture of a sheet's cell, and what is written below it."""
+    """Return the picture of a cell of the sheet, and the picture of the text below it."""
     left = GAP + number % columns * (SIDE + GAP)
     top = GAP + number // columns * (SIDE + 2 * LINE + 2 * GAP)
     picture = sheet.crop((left, top, left + SIDE, top + SIDE))
@@ -102,10 +102,10 @@ def cell_of(sheet, number, columns):
 
 def test_image_search(artifact, model, folder, tmp_path):
     sheet = tmp_path / "sheet.png"
-    printed, said = run(
+    printed, messages = run(
         "examples/image_search.py", folder, "a red disc", "--model", artifact, "--top-k", 7, "--sheet", sheet
     )
-    assert said.splitlines() == [f"skipped: {folder}/copies/cut.png is truncated"]
+    assert messages.splitlines() == [f"skipped: {folder}/copies/cut.png is truncated"]
 
     paths = readable(folder)
     scores = cosines([model.encode("a red disc")], model.encode(paths))[0]
@@ -139,7 +139,7 @@ def test_image_search_by_an_image(artifact, folder, tmp_path, capsys):
         assert image.size == (SIDE + 2 * GAP, SIDE + 2 * LINE + 3 * GAP)
 
 
-def test_contact_sheet_has_each_image_upright_and_whole_and_its_name(tmp_path):
+def test_contact_sheet_shows_upright_uncropped_images_and_their_names(tmp_path):
     wide = Image.new("RGB", (400, 100), "red")
     wide.paste("blue", (200, 0, 400, 100))
     exif = Image.Exif()
@@ -159,15 +159,15 @@ def test_contact_sheet_has_each_image_upright_and_whole_and_its_name(tmp_path):
     assert np.ptp(clear) == 0
     dark = tall.max(axis=2) < 20
     assert (dark.any(axis=0).sum(), dark.any(axis=1).sum()) == (SIDE // 2, SIDE)
-    # A name that is too long is cut, and does not reach into the next cell.
+    # A name that is too long is shortened. It does not extend into the next cell.
     margins = np.asarray(sheet)[:, [*range(GAP - 2), *range(GAP + SIDE + 2, SIDE + 2 * GAP - 2)]]
     assert margins.min() == 255
 
 
 def test_zero_shot(artifact, model, folder):
     labels = ["red", "a disc", "stripes", "cat", "dog", "bird"]
-    printed, said = run("examples/zero_shot.py", folder, *labels, "--model", artifact)
-    assert "cut.png is truncated" in said
+    printed, messages = run("examples/zero_shot.py", folder, *labels, "--model", artifact)
+    assert "cut.png is truncated" in messages
     expected = expected_probabilities(model, readable(folder), labels)
     blocks = re.split(r"\n(?! )", printed.strip())
     assert [block.splitlines()[0] for block in blocks] == [str(path) for path in readable(folder)]
@@ -178,7 +178,7 @@ def test_zero_shot(artifact, model, folder):
 
 
 def expected_probabilities(model, paths, labels):
-    """As CLIP's own notebook has it, one label and one template at a time."""
+    """Compute the probabilities as CLIP's own notebook does, with one label and one template at a time."""
     means = []
     for label in labels:
         vectors = [model.encode(template.format(label)).astype(np.float64) for template in zero_shot.TEMPLATES]
@@ -193,7 +193,7 @@ def test_zero_shot_of_one_image(artifact, folder, capsys):
     assert capsys.readouterr().out == f"{path}\n  100.0%  cat\n"
 
 
-def test_zero_shot_of_one_template_is_that_of_transformers(checkpoint, model, folder):
+def test_zero_shot_with_one_template_agrees_with_transformers(checkpoint, model, folder):
     labels, paths = ["cat", "dog", "bird"], readable(folder)
     reference = CLIPModel.from_pretrained(checkpoint).eval()
     reference.logit_scale.data.fill_(math.log(100))
@@ -212,8 +212,8 @@ def test_zero_shot_of_one_template_is_that_of_transformers(checkpoint, model, fo
 
 def test_near_duplicates(artifact, model, folder):
     copies = [str(folder / name) for name in ("copies/again.jpg", "copies/small.png", "drawing-00.png")]
-    printed, said = run("examples/near_duplicates.py", folder, "--model", artifact, "--threshold", NEAR)
-    assert "cut.png is truncated" in said
+    printed, messages = run("examples/near_duplicates.py", folder, "--model", artifact, "--threshold", THRESHOLD)
+    assert "cut.png is truncated" in messages
     first, *lines = printed.splitlines()
     assert first == "group 1: 3 files"
     assert len(lines) == 4
@@ -224,17 +224,17 @@ def test_near_duplicates(artifact, model, folder):
     for line in lines[:3]:
         _, score, path = line.split("  ")
         assert float(score) == pytest.approx(scores[paths.index(path)].max(), abs=6e-5)
-    assert lines[3] == f"1 groups with a cosine of at least {NEAR}, among 14 images"
+    assert lines[3] == f"1 groups with a cosine of at least {THRESHOLD}, among 14 images"
 
 
-def test_near_duplicates_where_there_are_none(artifact, folder, capsys):
+def test_folder_without_near_duplicates(artifact, folder, capsys):
     near_duplicates.main([str(folder), "--model", str(artifact), "--threshold", "1.1"])
     assert capsys.readouterr().out == "0 groups with a cosine of at least 1.1, among 14 images\n"
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 1024])
 @pytest.mark.parametrize("threshold", [-1.1, 0.5, 0.8, 0.9, 1.1])
-def test_duplicates_are_the_connected_ones_whatever_the_chunk(chunk, threshold):
+def test_duplicates_are_connected_components_for_every_chunk_size(chunk, threshold):
     vectors = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     scores = cosines(vectors, vectors)
@@ -255,9 +255,9 @@ def test_duplicates_are_the_connected_ones_whatever_the_chunk(chunk, threshold):
     assert pairs == [(a, b) for a, b in np.argwhere(near).tolist() if a < b]
 
 
-@pytest.mark.parametrize("example", ALL)
+@pytest.mark.parametrize("example", EXAMPLES)
 @pytest.mark.parametrize("name", ["empty", "missing"])
-def test_a_folder_without_images(tmp_path, example, name):
+def test_folder_without_images(tmp_path, example, name):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/notes.txt").write_text("no image", encoding="utf-8")
     rest = [] if example is near_duplicates else ["cat"]
@@ -266,14 +266,14 @@ def test_a_folder_without_images(tmp_path, example, name):
 
 
 @pytest.mark.parametrize("example", [image_search, zero_shot])
-def test_a_folder_of_nothing_that_can_be_read(artifact, tmp_path, capsys, example):
+def test_folder_without_readable_images(artifact, tmp_path, capsys, example):
     (tmp_path / "broken.png").write_bytes(b"no image")
     with pytest.raises(SystemExit, match=r"^no image in .* can be read$"):
         example.main([str(tmp_path), "cat", "--model", str(artifact)])
     assert "broken.png is not an image" in capsys.readouterr().err
 
 
-def test_a_recompressed_photograph_is_nearest_to_its_original(model, data, tmp_path):
+def test_recompressed_photograph_is_nearest_to_its_original(model, data, tmp_path):
     originals = sorted((data / "images/photos").iterdir())
     copies = []
     for path in originals:

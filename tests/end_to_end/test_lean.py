@@ -1,4 +1,4 @@
-"""The runtime as a user installs it: which packages come with it, what it imports and when, and its size."""
+"""The runtime as a user installs it: its packages, its size, and the modules that each call imports."""
 
 import json
 import subprocess
@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 HEAVY = {"torch", "transformers", "optimum", "onnx", "scipy", "sentence-transformers", "sentence_transformers"}
-# Installed, and imported only by the calls that need them.
+# These packages are installed, but only the calls that need them import them.
 LATER_PACKAGES = {"onnxruntime", "huggingface_hub", "tokenizers", "tqdm"}
 
 
 @pytest.fixture(scope="module")
 def lean(lean_bin):
+    """A function that runs Python code in the lean environment and returns its output."""
+
     def run(code, *arguments):
         command = [lean_bin / "python", "-I", "-c", code, *map(str, arguments)]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -40,7 +42,7 @@ def test_importing_loads_neither_onnxruntime_nor_the_hub(lean):
     assert not (HEAVY | LATER_PACKAGES | later) & loaded
 
 
-def test_the_kernels_load_none_of_them_either(lean):
+def test_kernels_load_neither_onnxruntime_nor_the_hub(lean):
     code = (
         "import sys, numpy as np, embedder; x = np.eye(9); embedder.semantic_search(x, x); "
         "embedder.community_detection(x); embedder.paraphrase_mining_embeddings(x); embedder.bitext_mining(x, x); "
@@ -57,14 +59,14 @@ def test_encoding_loads_nothing_heavy_and_no_hub(lean, tiny):
     assert not (HEAVY | {"huggingface_hub", "tqdm", "PIL", "multiprocessing.context", "embedder.pool"}) & loaded
 
 
-def test_nothing_is_reported_to_anybody(lean, tiny, tmp_path):
-    """onnxruntime writes an identifier and a queue of events into the cache, unless it is told not to."""
+def test_onnxruntime_sends_no_telemetry(lean, tiny, tmp_path):
+    """With telemetry, onnxruntime writes an identifier and a queue of events to the cache."""
     code = "import os, sys; os.environ['XDG_CACHE_HOME'] = os.environ['HOME'] = sys.argv[2]; import embedder"
     lean(f"{code}; embedder.encode('cat', model=sys.argv[1])", tiny, tmp_path / "cache")
     assert not list(tmp_path.glob("cache/[!e]*"))
 
 
-def test_installed_is_the_code_of_this_checkout(lean):
+def test_installed_code_is_that_of_this_checkout(lean):
     code = "import embedder, pathlib; print(pathlib.Path(embedder.__file__).parent)"
     installed = Path(lean(code).strip())
     source = Path(__file__).parents[2] / "embedder"

@@ -1,4 +1,4 @@
-"""The export as most users install it, without torch: what it can do there, and what it says where it cannot."""
+"""The exporter as most users install it, without torch: exports that work, and the messages if torch is needed."""
 
 import json
 import os
@@ -21,6 +21,8 @@ SOURCE = Path(__file__).parents[2] / "export/embedder_export"
 
 @pytest.fixture
 def export(export_bin, tmp_path):
+    """A function that exports a checkpoint in the environment without torch."""
+
     def run(checkpoint, *options, hub="http://127.0.0.1:9"):
         command = [export_bin / "embedder-export", checkpoint, "--output", tmp_path / "artifact", *options]
         environment = dict(os.environ, HF_ENDPOINT=hub, HF_HOME=str(tmp_path / "hf"), NO_PROXY="127.0.0.1")
@@ -29,7 +31,7 @@ def export(export_bin, tmp_path):
     return run
 
 
-def test_nothing_heavy_is_installed_and_the_code_is_this_checkouts(export_bin):
+def test_nothing_heavy_is_installed_and_the_code_is_that_of_this_checkout(export_bin):
     code = (
         "import importlib.metadata as m, json, embedder_export as e; "
         "print(json.dumps([e.__file__, *(d.metadata['Name'].lower() for d in m.distributions())]))"
@@ -103,7 +105,7 @@ def unknown_tokenizer(directory):
         (write_checkpoint, ["--verify", "reference"], "the comparison with sentence-transformers was asked for: that"),
     ],
 )
-def test_what_needs_torch_says_so_and_how(export, tmp_path, make, options, message):
+def test_message_says_that_torch_is_needed_and_how_to_install_it(export, tmp_path, make, options, message):
     answer = export(make(tmp_path / "checkpoint"), *options)
     assert answer.returncode == 1
     assert message in answer.stderr
@@ -112,7 +114,7 @@ def test_what_needs_torch_says_so_and_how(export, tmp_path, make, options, messa
     assert not (tmp_path / "artifact").exists()
 
 
-def test_from_a_hub_and_compared_with_the_graph_there(export, tmp_path):
+def test_export_from_the_hub_is_compared_with_the_graph_of_the_repository(export, tmp_path):
     checkpoint = write_checkpoint(tmp_path / "served")
     write_own_graph(checkpoint)
     with serve({"org/small": checkpoint}) as hub:
@@ -122,7 +124,7 @@ def test_from_a_hub_and_compared_with_the_graph_there(export, tmp_path):
     assert embedder.Embedder(tmp_path / "artifact").manifest.parity.reference == "onnx/model.onnx"
 
 
-def test_weights_that_could_not_be_read_are_not_fetched(export, tmp_path):
+def test_weights_that_cannot_be_read_are_not_fetched(export, tmp_path):
     with serve({"org/pickled": pickled_weights(tmp_path / "served")}) as hub:
         answer = export("org/pickled", hub=hub.endpoint)
     assert answer.returncode == 1

@@ -1,7 +1,7 @@
-"""The README and the pages in docs/ are true: commands run, snippets print what is shown, tables have true numbers.
+"""The README and the pages in docs/ are correct: commands run, snippets print the output shown, numbers are current.
 
-Small random models stand in for the large ones, and a small checkpoint for the one that is exported. What make runs is
-looked up with `make --dry-run`. `make test` has made the environments that the commands run in.
+Small random models replace the large ones, and a small checkpoint replaces the one to export. `make --dry-run` shows
+the commands that make would run. `make test` has made the environments that the commands need.
 """
 
 import os
@@ -26,17 +26,17 @@ PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 MAX_README_WORDS = 1200
 MAX_LINES_BEFORE_PYTHON = 40
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
-# Another CPU may round otherwise.
+# Another CPU may round differently.
 TOLERANCE = 2e-3
 
-# The Makefile runs these word for word to make the environments that this test uses.
+# The Makefile contains these commands, and runs them to make the environments for this test.
 INSTALLS = (
     'pip install ".[cpu]"',
     'pip install ".[cpu,image]"',
     "pip install ./export",
     'pip install "./export[torch]"',
 )
-# Options that make a benchmark take seconds and leave the results alone.
+# With these options, a benchmark takes seconds and does not change the files in benchmarks/results.
 BENCHMARKS = {
     "make bench": "BENCH_OPTIONS=--programs embedder --rounds 1 --texts 8",
     "make parity": "PARITY_OPTIONS=--families all-MiniLM-L12-v2",
@@ -48,7 +48,7 @@ EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 
 @dataclass(frozen=True)
 class Block:
-    """A block of code on a page, and the output that the page shows for it, if any."""
+    """A block of code on a page, and the output that the page shows for it. Without output, `output` is empty."""
 
     page: Path
     language: str
@@ -71,7 +71,7 @@ def code_blocks(page):
 
 
 BLOCKS = [block for page in PAGES for block in code_blocks(page)]
-# A command that stands on several pages runs once.
+# A command that is on several pages runs only once.
 COMMANDS = list({(block.code, block.output): block for block in BLOCKS if block.language == "console"}.values())
 SLOW = [pytest.param(block, marks=pytest.mark.slow) for block in COMMANDS if block.code in BENCHMARKS]
 SNIPPETS = [block for block in BLOCKS if block.language == "python"]
@@ -79,7 +79,7 @@ SNIPPETS = [block for block in BLOCKS if block.language == "python"]
 
 @pytest.fixture(scope="module")
 def small_models(export_bin, tmp_path_factory):
-    """Directories by the names of large models: artifacts of small random ones, and a checkpoint."""
+    """A directory with the artifacts of small random models, under the names of large ones, and a checkpoint."""
     directory = tmp_path_factory.mktemp("models")
     checkpoints = {
         "instructor-base": write_checkpoint(directory / "checkpoint"),
@@ -92,7 +92,7 @@ def small_models(export_bin, tmp_path_factory):
 
 @pytest.fixture
 def checkout(minilm, small_models, tmp_path):
-    """A directory with what the commands read. What they write stays in it."""
+    """A directory with the files that the commands read. The commands also write there."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     shutil.copytree(minilm, tmp_path / "artifacts" / minilm.name, copy_function=link)
     for name in ("instructor-base", "clip-ViT-B-32"):
@@ -106,7 +106,7 @@ def checkout(minilm, small_models, tmp_path):
 
 
 def link(source, target):
-    """Copy a file that no command changes in place."""
+    """Copy a file by a hard link. No command changes these files in place."""
     try:
         os.link(source, target)
     except OSError:  # another file system
@@ -115,7 +115,10 @@ def link(source, target):
 
 @pytest.fixture
 def run(checkout, lean_bin, export_bin):
-    """Runs a command in the checkout, in the smallest environment that has all it needs, and returns what it prints."""
+    """A function that runs a command in the checkout and returns its output.
+
+    The environment is the smallest one that has all packages of the command.
+    """
 
     def run(command, text):
         place = export_bin if "photos" in text or "embedder-export" in text else lean_bin
@@ -126,6 +129,7 @@ def run(checkout, lean_bin, export_bin):
 
 
 def output_of(command, **options):
+    """Run a command, check that it succeeds, and return its output."""
     answer = subprocess.run(command, shell=isinstance(command, str), capture_output=True, text=True, **options)
     assert answer.returncode == 0, answer.stderr
     assert "Traceback" not in answer.stderr
@@ -134,14 +138,14 @@ def output_of(command, **options):
 
 def planned(command, *variables):
     """Return the last line that `make` would run. The lines before it make environments and models."""
-    of_make = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # set where `make test` runs this test
-    environment = {name: value for name, value in os.environ.items() if name not in of_make}
+    make_variables = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS")  # they are set if `make test` runs this test
+    environment = {name: value for name, value in os.environ.items() if name not in make_variables}
     words = [*command.split(), "--dry-run", "--no-print-directory", *variables]
     return output_of(words, cwd=ROOT, env=environment).splitlines()[-1]
 
 
 def with_python(line):
-    """Return `line`. If its environment has not been made, this test's interpreter runs it, with this checkout."""
+    """Return `line`. If its environment does not exist, put the interpreter of this test and this checkout in it."""
     python = next(word for word in line.split() if word.endswith("/bin/python"))
     if (ROOT / python).exists():
         return line
@@ -155,7 +159,7 @@ def test_command(block, run, tmp_path):
         assert command.replace("pip", "-m pip") in (ROOT / "Makefile").read_text(encoding="utf-8")
     elif command == "make test":
         assert "pytest" in planned(command)
-    elif command == "make parity-full":  # the program of `make parity`, which runs
+    elif command == "make parity-full":  # the same program as `make parity`, which is run below
         assert planned(command).split() == [*planned("make parity").split(), "--full"]
     elif command == "make demo":
         assert "1. 0." in run(str(ROOT / planned(command)), command)
@@ -183,7 +187,7 @@ def test_snippet(block, run, checkout):
 
 
 def assert_same(printed, shown):
-    """The texts are equal, and the numbers nearly so."""
+    """Check that the texts are equal, and that their numbers are nearly equal."""
     assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
     found, expected = ([float(number) for number in NUMBER.findall(text)] for text in (printed, shown))
     np.testing.assert_allclose(found, expected, atol=TOLERANCE)
@@ -201,7 +205,7 @@ def test_readme_is_short():
 
 
 def rows_of(text):
-    """The cells of each row of the tables in `text`, by the first cell. A range after a median is left out."""
+    """Return the rows of the tables in `text`, as {first cell: other cells}. A range after a median is left out."""
     rows = {}
     for line in text.splitlines():
         if line.startswith("| "):
@@ -210,7 +214,7 @@ def rows_of(text):
     return rows
 
 
-def test_numbers_of_the_readme_are_the_benchmarks():
+def test_numbers_in_the_readme_are_those_of_the_benchmarks():
     results = rows_of((ROOT / "benchmarks/results/comparison.md").read_text(encoding="utf-8"))
     table = rows_of(README.read_text(encoding="utf-8").split("\n\n")[2])
     assert len(table) == 6  # the header, and five programs
@@ -219,7 +223,7 @@ def test_numbers_of_the_readme_are_the_benchmarks():
         assert cells == [short, long, query, cold, peak, installed]
 
 
-def test_tables_of_the_benchmarks_page_are_the_results(monkeypatch):
+def test_tables_on_the_benchmarks_page_are_the_results(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from compare import with_tables
 
@@ -233,7 +237,7 @@ def test_tables_of_the_benchmarks_page_are_the_results(monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_links_lead_somewhere(page):
+def test_targets_of_links_exist(page):
     for link in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text(encoding="utf-8")):
         name, _, anchor = link.partition("#")
         target = page.parent / name if name else page
@@ -246,7 +250,7 @@ def anchors_of(page):
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
-def test_pages_name_what_there_is():
+def test_pages_name_every_public_name_and_only_existing_targets_and_variables():
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     for name in set(embedder.__all__) - {"__version__"}:
         assert re.search(rf"\b{name}\b", text), f"no page names {name}"

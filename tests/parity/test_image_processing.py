@@ -1,7 +1,7 @@
-"""Pixel values against those of transformers' CLIPImageProcessor, the one that uses Pillow.
+"""Pixel values are those of transformers' CLIPImageProcessor that uses Pillow.
 
-One difference is known. Version 5 of transformers lays a transparent Pillow image on white. Version 4 drops the
-transparency, as both versions do for files, and as embedder does for both. So the tests drop it first.
+One difference is known. Version 5 of transformers puts a transparent Pillow image on a white background. Version 4
+drops the transparency. Both versions drop it for files. embedder always drops it. So the tests drop it first.
 """
 
 import json
@@ -20,12 +20,12 @@ from embedder.images.preprocessor import Preprocessor
 from embedder.images.sources import is_image
 
 transformers = pytest.importorskip("transformers")
-# The name in version 5 of the processor that needs no torchvision.
+# Version 5 has this name for the processor that needs no torchvision.
 CLIPImageProcessor = getattr(transformers, "CLIPImageProcessorPil", transformers.CLIPImageProcessor)
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "I", "F", "I;16")
-# What one of 256 steps of a colour is worth.
+# The difference in pixel values for one of the 256 steps of a colour.
 STEP = 1 / 255 / min(STD)
 
 
@@ -34,6 +34,7 @@ def settings(resize=(224,), resample="bicubic", crop=(224, 224), rescale=1 / 255
 
 
 def original(item, chosen):
+    """Return the pixel values of transformers for a Pillow image."""
     size = {"shortest_edge": chosen.resize[0]} if len(chosen.resize) == 1 else None
     if len(chosen.resize) == 2:
         size = dict(zip(("height", "width"), chosen.resize, strict=True))
@@ -48,7 +49,7 @@ def original(item, chosen):
         image_std=list(chosen.std),
     )
     opaque = without_transparency(item)
-    # Without the last, images of one or three pixels' height have their axes mistaken.
+    # Without `input_data_format`, an image with a height of one or three pixels is read with the wrong axes.
     return processor(opaque, return_tensors="np", input_data_format="channels_last")["pixel_values"][0]
 
 
@@ -59,7 +60,7 @@ def without_transparency(image):
 
 
 def picture(seed, mode, width, height):
-    """Random blocks of colour, in `mode`."""
+    """Return a Pillow image of `mode` with random blocks of colour."""
     random = np.random.default_rng(seed)
     blocks = random.integers(0, 256, (-(-height // 3), -(-width // 3), 4), dtype=np.uint8)
     pixels = blocks.repeat(3, 0).repeat(3, 1)[:height, :width]
@@ -89,7 +90,7 @@ def test_any_mode_size_filter_and_crop(seed, mode, width, height, resize, resamp
 
 @given(
     st.floats(1e-3, 1), st.tuples(*[st.floats(-1, 1)] * 3), st.tuples(*[st.floats(0.01, 2)] * 3)
-)  # what is published, and more
+)  # published models are within these ranges
 def test_any_rescaling_and_normalisation(rescale, mean, std):
     chosen = settings((8,), crop=(8, 8), rescale=rescale, mean=mean, std=std)
     image = picture(0, "RGB", 9, 20)
@@ -99,7 +100,7 @@ def test_any_rescaling_and_normalisation(rescale, mean, std):
 @pytest.mark.parametrize(
     "size", [(640, 480), (333, 500), (3000, 225), (224, 224), (225, 224), (100, 37), (1, 1), (1, 90)]
 )
-def test_as_published(size):
+def test_settings_of_published_models(size):
     image = picture(1, "RGB", *size)
     np.testing.assert_array_equal(Preprocessor(settings())(image), original(image, settings()))
 
@@ -108,8 +109,8 @@ SMOOTH = ("bilinear", "bicubic", "hamming", "lanczos")
 
 
 @given(SEEDS, EDGES, EDGES, st.one_of(st.tuples(EDGES), st.tuples(EDGES, EDGES)), CROPS, st.sampled_from(SMOOTH))
-def test_the_kept_part_alone_is_resized_to_the_same_but_for_roundings(seed, width, height, resize, crop, resample):
-    """In colours that no filter takes out of their range, and by filters in which no pixel is in or out by a hair."""
+def test_resizing_only_the_cropped_part_changes_only_roundings(seed, width, height, resize, crop, resample):
+    """The colours stay in their range under every filter. The filters have no hard edges."""
     chosen = settings(resize, resample, crop)
     image = picture(seed, "RGB", width, height).point(lambda value: 96 + value // 4)
     expected = original(image, chosen)
@@ -129,7 +130,7 @@ def published(data):
 
 
 def from_path(path, chosen):
-    """The original's values of a file, which it turns upright by its EXIF."""
+    """Return the pixel values of transformers for a file. It turns the image upright by its EXIF data."""
     with warnings.catch_warnings(), Image.open(path) as image:
         warnings.simplefilter("ignore")
         return original(transformers.image_utils.load_image(image), chosen)
@@ -151,8 +152,8 @@ def test_real_photographs(data, published, folder):
             np.testing.assert_array_equal(Preprocessor(published)(image), original(image, published), str(path))
 
 
-def test_a_path_is_turned_upright_and_a_pillow_image_is_not(data, published):
-    """As in the original, whose users open the images themselves, or give paths."""
+def test_file_is_turned_upright_but_pillow_image_is_not(data, published):
+    """transformers turns a file upright, and leaves a Pillow image as its caller opened it."""
     turned = data / "images/exif/Landscape_6.jpg"
     with Image.open(turned) as image:
         assert not np.array_equal(Preprocessor(published)(turned), Preprocessor(published)(image))
@@ -174,8 +175,8 @@ def test_odd_files(data, published):
             np.testing.assert_array_equal(Preprocessor(published)(path), from_path(path, published), str(path))
 
 
-def test_which_texts_are_images(data):
-    """As sentence-transformers has it, but that there are more endings, and a data URI has to hold data."""
+def test_strings_that_are_images(data):
+    """embedder agrees with sentence-transformers, but knows more endings, and needs data in a data URI."""
     modality = pytest.importorskip("sentence_transformers.base.modality")
     path = str(data / "images/photos/coral-pets.jpg")
     texts = ["", "a cat", "cat.jpg", path, path.upper(), path + " ", "data:image/png;base64,", "data:text/plain,a.jpg"]

@@ -1,4 +1,4 @@
-"""The kernels against those of sentence-transformers 6.2, on random and on hard embeddings."""
+"""The kernels give the results of sentence-transformers 6.2, for random and for hard embeddings."""
 
 import logging
 import sys
@@ -28,7 +28,8 @@ if int(sentence_transformers.__version__.split(".")[0]) < 6:
 
 
 @pytest.fixture(autouse=True)
-def _no_advice(caplog):
+def _no_warnings(caplog):
+    """sentence-transformers warns about calibration."""
     caplog.set_level(logging.ERROR)
 
 
@@ -43,7 +44,7 @@ def test_similarity(name, data):
         (getattr(embedder, f"pairwise_{name}")(a[:1], b[:1]), getattr(util, f"pairwise_{name}")(a[:1], b[:1])),
     ]:
         assert found.shape == tuple(expected.shape)
-        # With many rows, torch computes distances from products. That has an error of about 1e-3.
+        # With many rows, torch computes distances from dot products, with an error of about 1e-3.
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=5e-3 if name == "euclidean_sim" else 1e-5)
 
 
@@ -66,7 +67,7 @@ def test_semantic_search(name, dtype):
 
 @given(data=st.data())
 def test_semantic_search_with_ties(data):
-    """The scores are the same. The reference does not say which of several vectors with equal scores it finds."""
+    """Only the scores are compared, because the reference may return any of several vectors with equal scores."""
     queries = data.draw(hard_vectors(min_rows=1, max_rows=5))
     corpus = data.draw(hard_vectors(min_rows=1, dim=queries.shape[1]))
     k = data.draw(st.integers(1, 60))
@@ -108,11 +109,11 @@ def test_paraphrase_mining(options):
             torch.from_numpy(vectors), score_function=getattr(util, name), **options
         )
         np.testing.assert_allclose([p[0] for p in found], [p[0] for p in expected], atol=1e-4)
-        # Scores that differ in the last digit may come in another order.
+        # The order is not compared, because scores may differ in the last digit.
         assert sorted(p[1:] for p in found) == sorted(p[1:] for p in expected)
 
 
-def test_each_pair_is_counted_once():
+def test_each_pair_is_returned_once():
     vectors = random_vectors(1, 320, 32)
     found = embedder.paraphrase_mining_embeddings(vectors, max_pairs=5000, top_k=20)
     expected = util.paraphrase_mining_embeddings(torch.from_numpy(vectors), max_pairs=5000, top_k=20)
@@ -132,7 +133,7 @@ def test_community_detection(threshold, least):
 
 @given(data=st.data())
 def test_community_detection_with_copies(data):
-    """Members are compared sorted, because the reference does not say how it orders equal cosines."""
+    """Members are sorted before the comparison, because the reference has no fixed order for equal cosines."""
     vectors = data.draw(hard_vectors(min_rows=1))
     threshold, least = data.draw(st.sampled_from([0.3, 0.6, 0.9])), data.draw(st.integers(1, 9))
     cosines = util.cos_sim(vectors, vectors).numpy()
@@ -168,7 +169,7 @@ def test_quantized_bytes(data):
 
 
 @pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)
-def test_one_quantized_vector(precision):
+def test_single_quantized_vector(precision):
     vectors = random_vectors(1, 9, 12)
     ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
     found = embedder.quantize_embeddings(vectors[4], precision, ranges)
@@ -182,7 +183,7 @@ def test_quantized_search(precision, rescore):
     corpus, queries = random_vectors(1, 2000, 64), random_vectors(2, 40, 64)
     ranges = np.stack([corpus.min(axis=0), corpus.max(axis=0)])
     codes = embedder.quantize_embeddings(corpus, precision, ranges)
-    # usearch chooses among equal Hamming distances in another way, so all vectors are candidates for it.
+    # usearch chooses other vectors among equal Hamming distances. So all vectors become candidates.
     multiplier = 300 if precision == "binary" else 3
     options = {"top_k": 7, "ranges": ranges, "rescore": rescore, "rescore_multiplier": multiplier}
     name = "semantic_search_usearch" if precision in ("int8", "binary") else "semantic_search_faiss"
@@ -192,12 +193,13 @@ def test_quantized_search(precision, rescore):
     if precision == "int8" and not rescore:  # usearch returns 1 minus the dot product
         scores = [[1 - score for score in row] for row in scores]
     if rescore or precision == "uint8":
-        assert np.mean([a == b for a, b in zip(ids_of(found), ids_of(expected), strict=True)]) > 0.9  # but for ties
+        # Ties may be in another order.
+        assert np.mean([a == b for a, b in zip(ids_of(found), ids_of(expected), strict=True)]) > 0.9
     np.testing.assert_allclose(scores, [[s for _, s in row] for row in pairs_of(expected)], rtol=1e-5)
 
 
 class Table:
-    """The part of datasets.Dataset, and of its pandas form, that the reference uses."""
+    """A fake for `datasets.Dataset` and its pandas form. It has only the methods that the reference calls."""
 
     def __init__(self, columns):
         self.columns = columns
@@ -225,7 +227,7 @@ class Table:
 
 
 class Encoder:
-    """A model that has the embeddings of texts such as "q3" and "d7"."""
+    """A fake model. "q3" has the embedding of query 3, and "d7" has the embedding of row 7 of the corpus."""
 
     device = "cpu"
     similarity = staticmethod(util.cos_sim)
@@ -267,7 +269,7 @@ def test_mine_hard_negatives(data):
             mined = util.mine_hard_negatives(
                 pairs, Encoder(queries, corpus), corpus=[f"d{row}" for row in range(m)], verbose=False, **options
             )
-        except ZeroDivisionError:  # the reference divides by the number of candidates that are left
+        except ZeroDivisionError:  # the reference divides by the number of remaining candidates
             assume(False)
     expected = [[] for _ in range(n)]
     for query, answer, negative in zip(mined["query"], mined["answer"], mined["negative"], strict=True):

@@ -1,4 +1,4 @@
-"""The real all-MiniLM-L6-v2, exported, against its checkpoint in sentence-transformers."""
+"""The exported all-MiniLM-L6-v2 gives the same results as its checkpoint in sentence-transformers."""
 
 import csv
 from pathlib import Path
@@ -9,16 +9,16 @@ import pytest
 import embedder
 from benchmarks.quality import spearman
 
-# The exporter's own sentences, read as a file: the exporter is not installed beside the reference.
+# The sentences of the exporter. They are read from its file, because the exporter is not installed in this environment.
 FILE = Path(__file__).parents[2] / "export/embedder_export/samples/parity_sentences.txt"
 BLANK = ["", " ", "\n", "\t \n", "\u0085"]
 ODD = ["<s> of </s> [CLS] special [SEP] [MASK] tokens [UNK]", "two\nlines", "\ufeffmark", "a\0b", "\x7f"]
 LONG = ["word " * 2000, "x" * 5000, "字" * 1000]
 SENTENCES = [*FILE.read_text(encoding="utf-8").removesuffix("\n").split("\n"), *BLANK, *ODD, *LONG]
-# Enough to see what an option does.
+# Fewer sentences for the tests of options.
 SOME_SENTENCES = SENTENCES[::8]
 
-# The first numbers of the vector of "This is an example sentence", as sentence-transformers computes them.
+# The first numbers of the example's vector, from sentence-transformers.
 EXAMPLE = "This is an example sentence"
 EXAMPLE_VECTOR = [0.0676569, 0.0634959, 0.0487131, 0.0793049, 0.0374480]
 
@@ -43,7 +43,7 @@ def reference(minilm_checkpoint):
     return SentenceTransformer(str(minilm_checkpoint), device="cpu", local_files_only=True)
 
 
-def test_known_numbers(model):
+def test_vector_of_the_example(model):
     vector = model.encode(EXAMPLE)
     np.testing.assert_allclose(vector[: len(EXAMPLE_VECTOR)], EXAMPLE_VECTOR, atol=1e-5)
     assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-6)
@@ -76,17 +76,17 @@ def test_same_tokens_as_sentence_transformers(model, reference):
         assert ours.tolist() == reference.preprocess([sentence])["input_ids"][0].tolist()
 
 
-def test_same_vector_alone_or_in_any_batch(model):
+def test_vector_does_not_depend_on_the_batch(model):
     sentences = SENTENCES[::4]
-    alone = np.stack([model.encode(sentence) for sentence in sentences])
+    single = np.stack([model.encode(sentence) for sentence in sentences])
     generator = np.random.default_rng(0)
     for batch_size in (None, 1, 7, 64):
         order = generator.permutation(len(sentences))
-        together = model.encode([sentences[index] for index in order], batch_size=batch_size)
-        assert np.abs(together - alone[order]).max() <= 1e-6
+        batched = model.encode([sentences[index] for index in order], batch_size=batch_size)
+        assert np.abs(batched - single[order]).max() <= 1e-6
 
 
-def test_limit_is_the_models_256_tokens_not_the_files_128(model):
+def test_limit_is_256_tokens_although_tokenizer_json_has_128(model):
     assert model.max_seq_length == 256
     assert model.tokenize("word " * 1000)["input_ids"].shape == (1, 256)
     assert model.tokenize("word")["input_ids"].shape == (1, 3)
@@ -102,7 +102,7 @@ def test_settings(model, reference):
     np.testing.assert_allclose(model.similarity(a, b), reference.similarity(a, b).numpy(), atol=1e-6)
 
 
-def test_sts_scores_are_those_of_sentence_transformers(model, reference, data):
+def test_sts_score_equals_that_of_sentence_transformers(model, reference, data):
     with (data / "sts/stsb-en-dev.tsv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))[:500]
     names = [name for name in rows[0] if name.startswith("sentence")]

@@ -1,3 +1,5 @@
+"""`FaissIndex` and `UsearchIndex`, and the order in which their libraries are imported."""
+
 import copy
 import os
 import pickle
@@ -26,6 +28,7 @@ pytestmark = pytest.mark.skipif(
 
 
 def recall(found, expected):
+    """Return the share of the expected ids that were found."""
     pairs = zip(ids_of(found), ids_of(expected), strict=True)
     return np.mean([len(set(one) & set(other)) / len(other) for one, other in pairs])
 
@@ -43,7 +46,7 @@ def test_add_delete_and_search(adapter, similarity):
     found, expected = index.search(QUERIES, 7), exact.search(QUERIES, 7)
     assert recall(found, expected) > (0.9 if adapter is UsearchIndex else 0.999)
     assert recall(found[:1], index.search(QUERIES[0], 7)) == 1
-    scores = dict(pair for row in pairs_of(exact.search(QUERIES, 400))[:1] for pair in row)
+    scores = dict(pairs_of(exact.search(QUERIES, 400))[0])
     for id_, score in pairs_of(found)[0]:
         assert score == pytest.approx(scores[id_], rel=1e-4, abs=1e-5)
     exact.delete(exact.ids[7:])
@@ -74,7 +77,7 @@ def test_saved_and_loaded(adapter, similarity, tmp_path):
         adapter.load(tmp_path / "index", similarity="far")
 
 
-def test_files_that_faiss_reads_and_writes_itself(tmp_path):
+def test_faiss_reads_our_files_and_we_read_its_files(tmp_path):
     import faiss
 
     index = FaissIndex(16, similarity="dot")
@@ -117,7 +120,7 @@ def test_a_metric_that_is_neither_cosine_nor_dot_product(tmp_path):
 
 
 @pytest.mark.parametrize("factory", ["IVF8,Flat", "HNSW16", "SQ8"])
-def test_other_kinds_of_faiss(factory):
+def test_other_kinds_of_faiss_indexes(factory):
     index, exact = FaissIndex(16, factory=factory), FaissIndex(16)
     for each in (index, exact):
         each.add(VECTORS, IDS)
@@ -168,9 +171,9 @@ def test_what_the_libraries_refuse():
 def test_vectors_that_are_not_finite(adapter):
     index = adapter(2)
     for value in (np.nan, np.inf):
-        with pytest.raises(InputError, match=r"vectors\[1\] holds NaN or an infinity"):
+        with pytest.raises(InputError, match=r"vectors\[1\] contains NaN or an infinity"):
             index.add([[1.0, 0.0], [value, 0.0]], [1, 2])
-        with pytest.raises(InputError, match=r"vectors\[0\] holds NaN or an infinity"):
+        with pytest.raises(InputError, match=r"vectors\[0\] contains NaN or an infinity"):
             index.search([value, 0.0])
     assert len(index) == 0
 
@@ -211,7 +214,7 @@ def test_ids_that_are_missing_or_given_twice():
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS)
-def test_many_threads(adapter):
+def test_threads_add_search_and_delete_at_the_same_time(adapter):
     index = adapter(16)
     index.add(VECTORS[:50], IDS[:50])
 
@@ -243,7 +246,7 @@ def run_python(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
 
 
-USED = """
+USE_INDEXES = """
 import numpy as np
 for index in indexes:
     index.add(np.eye(64), range(64))
@@ -265,14 +268,14 @@ print("done")
         "indexes.append(FaissIndex(64))",
     ],
 )
-def test_orders_of_imports_that_work(code):
-    finished = run_python(code + USED)
+def test_import_orders_that_work(code):
+    finished = run_python(code + USE_INDEXES)
     assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has process-wide unique symbols")
 @pytest.mark.parametrize("first", ["import usearch", "import usearch.index, faiss"])
-def test_an_order_that_would_crash_is_refused(first):
+def test_import_order_that_would_crash_is_refused(first):
     finished = run_python(f"{first}\nimport embedder\nembedder.FaissIndex(64)\nembedder.Embedder")
     assert finished.returncode == 1, finished.stderr
     assert (
@@ -282,7 +285,7 @@ def test_an_order_that_would_crash_is_refused(first):
     assert "embedder.errors.DependencyError: " in finished.stderr
 
 
-def test_an_unusable_runtime_is_refused_only_beside_usearch(monkeypatch):
+def test_faiss_is_refused_only_if_usearch_was_imported_first(monkeypatch):
     monkeypatch.setattr(cpp_runtime, "initialise_cpp_runtime", lambda: False)
     monkeypatch.setitem(sys.modules, "usearch.compiled", object())
     with pytest.raises(DependencyError, match="faiss would crash this process, because usearch was imported before it"):
@@ -291,18 +294,18 @@ def test_an_unusable_runtime_is_refused_only_beside_usearch(monkeypatch):
     assert len(FaissIndex(16)) == 0
 
 
-def test_the_runtime_of_this_process_is_usable():
+def test_cpp_runtime_of_this_process_works():
     assert cpp_runtime.initialise_cpp_runtime()
 
 
 @pytest.mark.parametrize(("name", "value"), [("_LIBRARY", "libnone.so"), ("_CLASSIC_LOCALE", "no_such_function")])
-def test_a_system_without_the_library(name, value, monkeypatch):
+def test_system_without_the_cpp_library(name, value, monkeypatch):
     monkeypatch.setattr(cpp_runtime, name, value)
     assert cpp_runtime.initialise_cpp_runtime()
     cpp_runtime.check_cpp_runtime("faiss")
 
 
-def test_other_systems_have_no_such_clash(monkeypatch):
+def test_systems_other_than_linux_need_no_check(monkeypatch):
     monkeypatch.setattr(cpp_runtime.sys, "platform", "darwin")
     monkeypatch.setattr(cpp_runtime, "ctypes", None)
     assert cpp_runtime.initialise_cpp_runtime()

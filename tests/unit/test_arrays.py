@@ -1,4 +1,4 @@
-"""Columns of vectors, from NumPy, pandas, polars and pyarrow, in every kernel."""
+"""Every kernel takes columns of vectors from NumPy, pandas, polars and pyarrow."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def object_column(rows):
 
 
 def columns_of(rows):
-    """The same vectors in every kind of column that is installed."""
+    """Yield the same vectors in each kind of column. Packages that are not installed are left out."""
     lists = [row.tolist() for row in rows]
     yield "object array of arrays", object_column(list(rows))
     yield "object array of lists", object_column(lists)
@@ -79,7 +79,7 @@ def test_a_column_of_vectors(name):
         found = KERNELS[name](column)
         if isinstance(expected, np.ndarray):
             assert found.shape == expected.shape, kind
-            # Ranges of lists are taken in float64, so a value may be in the step beside.
+            # The ranges of lists are float64, so a value may be in the step above or below.
             atol = 1 if name == "int8" else 0
             np.testing.assert_allclose(found.astype(float), expected.astype(float), 1e-6, atol, err_msg=kind)
         else:
@@ -98,7 +98,7 @@ def test_a_column_of_vectors(name):
         ([1.0, None], r"embeddings\[1\] should be a vector of numbers, not None"),
     ],
 )
-def test_a_column_that_holds_no_vectors(rows, message):
+def test_column_without_vectors_is_refused(rows, message):
     column = np.empty(len(rows), object)
     for index, row in enumerate(rows):
         column[index] = row
@@ -110,19 +110,19 @@ def test_a_column_that_holds_no_vectors(rows, message):
 
 
 class Tensor:
-    """Refuses like a tensor that requires gradients."""
+    """Refuses to become an array, like a tensor that requires gradients."""
 
     def __array__(self, dtype=None, copy=None):
         raise RuntimeError("Use tensor.detach().numpy() instead.")
 
 
-def test_what_numpy_cannot_read():
+def test_object_that_numpy_cannot_read():
     for call in (embedder.normalize_embeddings, embedder.VectorIndex(4).add, embedder.VectorIndex(4).search):
         with pytest.raises(InputError, match=r"should be numbers: Use tensor.detach\(\).numpy\(\) instead"):
             call(Tensor())
 
 
-def test_texts_are_not_numbers():
+def test_texts_and_wrong_shapes_are_refused():
     for texts in (["1", "2"], np.array(["1", "2"]), [1.0, "2"]):
         with pytest.raises(InputError, match=r"embeddings should be numbers, not <U"):
             embedder.cos_sim(texts, texts)

@@ -1,3 +1,5 @@
+"""The commands, their options, their errors and their exit status."""
+
 import inspect
 import io
 import json
@@ -23,7 +25,7 @@ TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
 
 @pytest.fixture
 def encode(tiny, capsysbinary, monkeypatch):
-    """Runs `embedder encode`; gives its status, standard output and standard error."""
+    """A function that runs `embedder encode` and returns its status, standard output and standard error."""
 
     def run(*arguments, stdin=b""):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -71,13 +73,13 @@ def test_npy_on_stdout(encode):
 
 
 @pytest.mark.parametrize("kind", ["npy", "jsonl"])
-def test_no_input_no_rows(encode, tmp_path, kind):
+def test_empty_input_gives_no_rows(encode, tmp_path, kind):
     path = tmp_path / f"out.{kind}"
     assert encode("--output", path, "--truncate-dim", 3)[0] == 0
     assert np.load(path).shape == (0, 3) if kind == "npy" else path.read_bytes() == b""
 
 
-def test_jsonl_records_come_back_whole(encode, tmp_path):
+def test_jsonl_output_keeps_all_fields(encode, tmp_path):
     records = [
         {"id": 1, "body": "the cat", "tags": ["x", None]},
         {"id": 2, "body": "字", "odd": "\ud83d", "embedding": "old"},
@@ -108,7 +110,7 @@ def test_long_csv_field(encode):
     np.testing.assert_allclose(vectors_of(out), expected_vectors(["cat " * 100]), atol=1e-6)
 
 
-def test_options_reach_the_model(encode, tiny):
+def test_options_are_passed_to_the_model(encode, tiny):
     _, out, _ = encode("--prompt", "query : ", "--truncate-dim", 3, "--normalize", "--batch-size", 1, stdin=b"cat\na")
     model = embedder.Embedder(tiny)
     options = {"prompt": "query : ", "truncate_dim": 3, "normalize_embeddings": True}
@@ -138,7 +140,7 @@ def test_options_reach_the_model(encode, tiny):
         (["--model", "nobody"], "make export MODEL=nobody"),
     ],
 )
-def test_error_is_a_line_without_traceback(encode, monkeypatch, tmp_path, arguments, message):
+def test_error_message_is_one_line_without_traceback(encode, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)
     status, _, err = encode(*arguments, stdin=b"a")
     assert status == 1
@@ -147,7 +149,7 @@ def test_error_is_a_line_without_traceback(encode, monkeypatch, tmp_path, argume
     assert err.count("\n") == 1
 
 
-def test_a_bad_record_in_a_later_window_costs_no_record_before_it(encode, tmp_path):
+def test_all_records_before_a_bad_one_are_written(encode, tmp_path):
     texts = ["the cat", "a", "dog"] * 500
     status, _, err = encode("--output", tmp_path / "out.npy", stdin="\n".join(texts).encode() + b"\n\xff\n")
     assert (status, "1,500 records in" in err) == (1, True)
@@ -200,13 +202,13 @@ def test_in_a_shell(make_artifact, tmp_path, shell, status, stderr):
         assert np.load(tmp_path / "out.npy").shape == (2, 8)
 
 
-def test_progress_is_shown_to_a_person(encode, monkeypatch):
+def test_progress_is_shown_on_a_terminal_only(encode, monkeypatch):
     assert encode(stdin=b"a\n" * 30)[2] == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert "Encoding: 30text" in encode(stdin=b"a\n" * 30)[2]
 
 
-def test_progress_knows_how_many_texts_a_file_has(encode, monkeypatch, tmp_path):
+def test_progress_shows_the_number_of_texts_of_a_file(encode, monkeypatch, tmp_path):
     (tmp_path / "in.txt").write_bytes(b"a\n" * 30)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert "30/30" in encode(tmp_path / "in.txt")[2]
@@ -216,7 +218,7 @@ def test_output_to_a_device(encode):
     assert encode("--output", "/dev/null", "--output-format", "npy", stdin=b"a")[0] == 0
 
 
-def test_an_error_leaves_standard_output_alone(tiny, tmp_path):
+def test_standard_output_can_be_used_after_an_error(tiny, tmp_path):
     code = "import sys; from embedder.cli.main import main; main(sys.argv[1:]); print('still here')"
     command = [sys.executable, "-c", code, "encode", "-m", str(tiny), "no-such-file"]
     answer = subprocess.run(command, cwd=Path(embedder.__file__).parents[1], capture_output=True, text=True, check=True)
@@ -259,7 +261,7 @@ def test_info(make_artifact, capsys):
         assert piece in out
 
 
-def test_info_of_an_artifact_that_was_compared_with_nothing(make_artifact, capsys):
+def test_info_of_an_artifact_without_parity(make_artifact, capsys):
     assert main(["info", str(make_artifact(parity=None))]) == 0
     out = capsys.readouterr().out
     assert "not measured for sentences, because the export had no reference" in out
@@ -278,7 +280,7 @@ def test_info_of_an_artifact_that_gives_scores(tiny, capsys):
     assert not any(word in out for word in ("dimension", "similarity", "head"))
 
 
-def test_info_reads_every_file(tiny, capsys):
+def test_info_checks_every_file(tiny, capsys):
     flip_a_bit(tiny / "model.onnx.data")
     assert main(["info", str(tiny)]) == 1
     assert "has been altered" in capsys.readouterr().err
@@ -312,12 +314,12 @@ def test_help_has_an_example_and_fits_a_terminal(command, monkeypatch, capsys):
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_default_model_is_the_api_s():
+def test_default_model_equals_that_of_embedder():
     assert inspect.signature(embedder.Embedder).parameters["model"].default == DEFAULT_MODEL
 
 
 def test_parser_imports_neither_numpy_nor_onnxruntime():
-    """The package's own `__init__` is left out: only what the command line adds is measured."""
+    """The `__init__` of the package is replaced, so that only the imports of the command line count."""
     code = (
         "import sys, types\n"
         "package = types.ModuleType('embedder')\n"
@@ -342,7 +344,7 @@ def test_interrupt(tiny, monkeypatch):
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\r")), min_size=1, max_size=20))
-def test_every_line_is_a_text_in_its_place(tiny_path, texts):
+def test_every_line_is_a_text_and_order_is_kept(tiny_path, texts):
     output = tiny_path.parent / "out.npy"
     source = tiny_path.parent / "in.txt"
     source.write_bytes("".join(text + "\n" for text in texts).encode())

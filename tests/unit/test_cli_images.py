@@ -1,4 +1,4 @@
-"""The command line with images: encode the images of a directory, and search among them."""
+"""The command line with images: encode the images of a directory, and search in them."""
 
 import io
 import json
@@ -21,13 +21,17 @@ NAMES = ["a.png", "b.PNG", "below/c.bmp", "below/deeper/d.tiff", "e.webp", "z.gi
 
 @pytest.fixture
 def both(tiny):
+    """An artifact that takes texts and images."""
     add_image_graph(tiny)
     return tiny
 
 
 @pytest.fixture
 def folder(tmp_path_factory):
-    """A directory of images in lossless formats, and a file that is no image. Messages would cut a longer path."""
+    """A directory of images in lossless formats, and a file that is not an image. Its path is short.
+
+    Messages shorten a long path.
+    """
     directory = tmp_path_factory.mktemp("images")
     for name, pixels in zip(NAMES, PIXELS, strict=True):
         path = directory / name
@@ -86,14 +90,14 @@ def test_unreadable_images_are_reported_and_the_others_written(run, folder):
     assert err == f"{warnings}embedder: error: 2 of 6 images cannot be read, see the warnings\n"
 
 
-def test_report_of_an_unreadable_image_has_the_whole_path(run, tmp_path):
+def test_warning_of_an_unreadable_image_has_the_whole_path(run, tmp_path):
     path = tmp_path / ("long" * 20) / "name.png"
     path.parent.mkdir()
     path.write_bytes(b"")
     assert f"embedder: warning: {path}: " in run("encode", "--images", tmp_path)[2]
 
 
-def test_output_file_is_whole_if_images_cannot_be_read(run, folder, tmp_path):
+def test_output_file_is_complete_if_images_cannot_be_read(run, folder, tmp_path):
     (folder / "b.PNG").write_bytes(b"")
     assert run("encode", "--images", folder, "-o", tmp_path / "out.npy")[0] == 1
     assert np.load(tmp_path / "out.npy").shape == (5, 8)
@@ -153,10 +157,10 @@ def test_pipes_and_directories_are_not_images(run, folder):
     (folder / "link.jpg").symlink_to(folder / "nowhere")
     status, out, err = run("encode", "--images", folder)
     assert (status, len(out.splitlines())) == (1, len(NAMES))
-    assert "1 image cannot be read" in err  # the link
+    assert "1 image cannot be read" in err  # the broken link
 
 
-def test_names_that_are_not_utf8(run, folder, capsys, monkeypatch):
+def test_file_names_that_are_not_utf8(run, folder, capsys, monkeypatch):
     path = os.fsencode(folder) + b"/caf\xe9.png"
     os.link(folder / NAMES[0], path)
     stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
@@ -181,7 +185,7 @@ def test_query_image_is_encoded_by_the_image_model(run, folder, both, tmp_path, 
 
 
 @pytest.mark.parametrize("option", ["--column", "--delimiter", "--prompt", "--prompt-name"])
-def test_options_of_texts_with_images(run, folder, option):
+def test_options_for_texts_are_refused_with_images(run, folder, option):
     status, _, err = run("encode", "--images", folder, option, "text")
     assert (status, err) == (1, f"embedder: error: {option} is for texts. It cannot be used with --images\n")
 
@@ -224,10 +228,10 @@ def test_wrong_usage(run, folder):
 
 def test_info_describes_the_preparation_of_images_and_the_image_model(both, capsys, tmp_path):
     assert cli.main(["info", str(both)]) == 0
-    told = capsys.readouterr().out
-    assert "images          resized to 2 x 2 (box), cropped to all\n" in told
-    assert "image graph     fp32" in told
-    assert "parity          not measured for images, because" in told
+    out = capsys.readouterr().out
+    assert "images          resized to 2 x 2 (box), not cropped\n" in out
+    assert "image graph     fp32" in out
+    assert "parity          not measured for images, because" in out
     texts = write_tiny_artifact(tmp_path / "texts", image_model="clip-ViT-B-32")
     assert cli.main(["info", str(texts)]) == 0
     assert "images          none; compare its texts with the images of clip-ViT-B-32\n" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""The input files of the command line: what each format holds, and what is refused."""
+"""The input files of the command line: the records of each format, and the files that are refused."""
 
 import csv
 import io
@@ -22,6 +22,7 @@ def folder(tmp_path_factory):
 
 
 def records_of(folder, content, format, column="text", delimiter=None):
+    """Write `content` to a file, and return the records that are read from it."""
     path = folder / "in"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     with open_records(TextSource(str(path), format, column, delimiter)) as records:
@@ -46,7 +47,7 @@ def texts_of(*arguments, column="text", **options):
         ("tsv", "text\na\n\nb\n"),
     ],
 )
-def test_every_format_has_an_empty_text(folder, format, content):
+def test_every_format_can_contain_an_empty_text(folder, format, content):
     assert texts_of(folder, content, format) == ["a", "", "b"]
 
 
@@ -100,7 +101,7 @@ def test_delimiter_that_cannot_be_used(delimiter):
         parse_delimiter(delimiter)
 
 
-def test_quoted_fields_hold_line_ends_and_quotes(folder):
+def test_quoted_fields_may_contain_line_breaks_and_quotes(folder):
     content = '\ufeffid,"long\nname",text\r\n1,x,"a\r\nb ""c"""\r\n2,y,d\r\n'
     assert records_of(folder, content, "csv") == [
         {"id": "1", "long\nname": "x", "text": 'a\r\nb "c"'},
@@ -108,11 +109,11 @@ def test_quoted_fields_hold_line_ends_and_quotes(folder):
     ]
 
 
-def test_fields_that_a_row_leaves_out_are_none(folder):
+def test_missing_fields_of_a_row_are_none(folder):
     assert records_of(folder, "text,id\na\n", "csv") == [{"text": "a", "id": None}]
 
 
-def test_columns_without_a_name_have_their_number(folder):
+def test_columns_without_a_name_are_numbered(folder):
     assert records_of(folder, ",text,\n0,a,b\n", "csv") == [{"column 1": "0", "text": "a", "column 3": "b"}]
 
 
@@ -137,7 +138,7 @@ def test_columns_without_a_name_have_their_number(folder):
         ("jsonl", '{"text": "a"}\nnonsense\n', "line 2 is not JSON: Expecting value"),
         ("jsonl", "[1]", "line 1 should be a JSON object, not [1]"),
         ("jsonl", '{"text": "a"}\n\n\n{"text": "b"}', "line 2 is blank, and records follow. Remove the line"),
-        ("jsonl", '{"text": "a\\ud83d"}', "is not valid Unicode: it holds the lone surrogate U+D83D at character 1"),
+        ("jsonl", '{"text": "a\\ud83d"}', "is not valid Unicode: it contains the lone surrogate U+D83D at character 1"),
         ("csv", "id,text\n1,a\n\n2,b\n", "line 3 is blank, and records follow. Remove the line"),
         ("csv", "\ntext\na\n", "line 1 is blank. It should name the columns"),
         (
@@ -152,8 +153,8 @@ def test_columns_without_a_name_have_their_number(folder):
         ),
         ("csv", ",".join("abcdefghijklmnopqrstuvw"), "'s', 't' and 3 more. Choose one"),
         ("csv", "text,text\na,b\n", "line 1 names the column 'text' twice. Rename one"),
-        ("csv", "text\na,b\n", "line 2 has 2 fields, the header 1. Quote a field that holds ','"),
-        ("csv", "id,text\n1,a\n2\n", "line 3 has 1 field, the header 2: the column 'text' is missing"),
+        ("csv", "text\na,b\n", "line 2 has 2 fields, but the header has 1. Quote a field that contains ','"),
+        ("csv", "id,text\n1,a\n2\n", "line 3 has 1 field, but the header has 2. The column 'text' is missing"),
         ("csv", 'text\n"a"b\n', "line 2 is not CSV: ',' expected after '\"'"),
         ("csv", 'text\n"a\nb"\n"c\nd\ne\n', "line 4 is not CSV: a quoted field begins in it and never ends"),
     ],
@@ -168,22 +169,22 @@ def test_bad_record(folder, format, content, message):
 @pytest.mark.parametrize("columns", [1, 2])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 @given(texts=st.lists(TEXT, max_size=8))
-def test_every_text_of_a_csv_comes_back(folder, columns, delimiter, texts):
+def test_every_text_of_a_csv_is_read(folder, columns, delimiter, texts):
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, delimiter=delimiter)
     writer.writerows([["id", "text"][-columns:], *([str(index), text][-columns:] for index, text in enumerate(texts))])
-    chosen = delimiter if columns == 1 else None  # the header of one column shows no delimiter
+    chosen = delimiter if columns == 1 else None  # a header with one column contains no delimiter
     assert texts_of(folder, stream.getvalue(), "csv", delimiter=chosen) == texts
 
 
 @given(texts=st.lists(TEXT, max_size=8), ascii=st.booleans())
-def test_every_text_of_a_jsonl_comes_back(folder, texts, ascii):
+def test_every_text_of_a_jsonl_is_read(folder, texts, ascii):
     lines = [json.dumps({"body": text}, ensure_ascii=ascii) for text in texts]
     assert texts_of(folder, "\n".join(lines), "jsonl", column="body") == texts
 
 
 @given(texts=st.lists(TEXT, max_size=8), ending=st.sampled_from(["\n", "\r\n"]))
-def test_every_line_comes_back(folder, texts, ending):
+def test_every_line_is_read(folder, texts, ending):
     texts = [text.replace("\n", " ").rstrip("\r") for text in texts]
     content = "\ufeff" + "".join(text + ending for text in texts)
     assert texts_of(folder, content, "lines") == texts
@@ -200,7 +201,7 @@ def test_every_line_comes_back(folder, texts, ending):
         ("a.tsv", "tsv"),
     ],
 )
-def test_format_by_name(name, format):
+def test_format_follows_from_the_file_name(name, format):
     assert input_format(name) == format
 
 
@@ -211,18 +212,18 @@ def test_unknown_format():
         input_format("a.gz")
 
 
-def test_standard_input_is_checked_whole_if_it_is_a_file(tmp_path, monkeypatch):
+def test_standard_input_that_is_a_file_is_checked_first(tmp_path, monkeypatch):
     path = tmp_path / "in"
     path.write_text("skipped\na\nb\n")
     with path.open() as stream:
-        stream.buffer.readline()  # another program may have read a part
+        stream.buffer.readline()  # another program may have read the first lines
         monkeypatch.setattr(sys, "stdin", stream)
         with open_records(TextSource("-", "lines", "text")) as records:
             assert records.count == 2
             assert [record["text"] for record in records.stream] == ["a", "b"]
 
 
-def test_a_pipe_is_read_once(monkeypatch):
+def test_pipe_is_read_only_once(monkeypatch):
     read, write = os.pipe()
     os.write(write, b'{"text": "a"}\nnonsense\n')
     os.close(write)

@@ -1,4 +1,4 @@
-"""The output files of the command line: what is written, and what is kept if the work ends early."""
+"""The output files of the command line: complete files, and the vectors that are kept if a command ends early."""
 
 import io
 import json
@@ -27,7 +27,7 @@ NPY = Layout.of("npy", 2, "float32")
 
 @dataclass
 class FakeModel:
-    """Encodes a text to its length and its number, two texts at a time. Calls `fail` in the place of the third call."""
+    """Encodes a text as its length and its number, in blocks of two texts. Calls `fail` before the third block."""
 
     fail: object = None
     dimension: int = 2
@@ -47,7 +47,7 @@ class FakeModel:
 
 @pytest.fixture
 def run(monkeypatch, capsysbinary):
-    """Run `embedder encode` by a fake model; returns its status, standard output and standard error."""
+    """A function that runs `embedder encode` with a fake model and returns its status and both outputs."""
 
     def run(*arguments, stdin=b"a\nbb\nccc\n" * 3, fail=None):
         monkeypatch.setattr(encode, "load_model", lambda options, model: FakeModel(fail))
@@ -60,6 +60,8 @@ def run(monkeypatch, capsysbinary):
 
 
 def raising(error, *arguments):
+    """Return a function that raises the error."""
+
     def fail():
         raise error(*arguments)
 
@@ -67,7 +69,7 @@ def raising(error, *arguments):
 
 
 def rows_of(path):
-    """The vectors of a file of either format."""
+    """Return the vectors of a file in one of the two formats."""
     if "npy" in path.name:
         return np.load(path).tolist()
     return [json.loads(line)["embedding"] for line in path.read_text().splitlines()]
@@ -77,7 +79,7 @@ WANTED = [[1, 0], [2, 1], [3, 2], [1, 3], [2, 4], [3, 5], [1, 6], [2, 7], [3, 8]
 
 
 @pytest.mark.parametrize("kind", ["npy", "jsonl"])
-def test_whole_output(run, tmp_path, kind):
+def test_complete_output(run, tmp_path, kind):
     path = tmp_path / f"out.{kind}"
     assert run("--output", path) == (0, b"", "")
     assert rows_of(path) == WANTED
@@ -96,7 +98,7 @@ def test_whole_output(run, tmp_path, kind):
     ],
     ids=["model", "memory", "interrupt", "SIGTERM", "SIGHUP"],
 )
-def test_what_was_encoded_is_kept(run, tmp_path, kind, fail, status, message):
+def test_finished_vectors_are_kept_after_an_error_or_a_signal(run, tmp_path, kind, fail, status, message):
     path, partial = tmp_path / f"out.{kind}", tmp_path / f"out.{kind}.partial"
     path.write_text("of an earlier run")
     path.chmod(0o600)
@@ -142,10 +144,10 @@ def test_nothing_is_kept_if_nothing_was_encoded(run, tmp_path, kind):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_is_checked_before_the_model_is_loaded(run, tmp_path, monkeypatch):
+def test_file_is_checked_before_the_model_is_loaded(run, tmp_path):
     source = tmp_path / "in.jsonl"
     source.write_text('{"text": "a"}\n' * 3000 + '{"text": "a"\n')
-    status, out, err = run(source, "--model", "no model is looked for")
+    status, out, err = run(source, "--model", "this model is not loaded")
     assert (status, out) == (1, b"")
     assert err.startswith(f"embedder: error: {source}, line 3001 is not JSON: ")
     assert err.count("\n") == 1
@@ -175,7 +177,7 @@ def test_output_through_a_link(run, tmp_path):
     assert link.is_symlink()
 
 
-def test_unexpected_error_says_what_is_kept(run, tmp_path):
+def test_unexpected_error_has_a_note_about_the_kept_vectors(run, tmp_path):
     with pytest.raises(ZeroDivisionError) as error:
         run("--output", tmp_path / "out.npy", fail=raising(ZeroDivisionError))
     assert error.value.__notes__ == [f"the finished vectors are kept: 4 records in {tmp_path / 'out.npy.partial'}"]
@@ -183,7 +185,7 @@ def test_unexpected_error_says_what_is_kept(run, tmp_path):
 
 @pytest.mark.parametrize("kind", ["npy", "jsonl"])
 def test_full_disk(run, tmp_path, kind):
-    """A limit on the size of files stands for the disk. It is reached in the middle of the third block."""
+    """A limit on the size of files simulates a full disk. The third block reaches the limit."""
     path, partial = tmp_path / f"out.{kind}", tmp_path / f"out.{kind}.partial"
     assert run("--output", path, stdin=b"a\nbb\nccc\n" * 2)[0] == 0
     size, limits = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -201,7 +203,7 @@ def test_full_disk(run, tmp_path, kind):
     assert list(tmp_path.iterdir()) == [partial]
 
 
-def test_array_that_standard_output_does_not_take_is_kept(run, tmp_path, monkeypatch):
+def test_array_is_kept_if_standard_output_cannot_be_written(run, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     status, _, err = run("--output", "/dev/full", "--output-format", "npy")
     assert status == 1
@@ -212,7 +214,7 @@ def test_array_that_standard_output_does_not_take_is_kept(run, tmp_path, monkeyp
     assert rows_of(kept) == WANTED
 
 
-def test_reader_that_has_gone(run, tmp_path, monkeypatch):
+def test_reader_that_closes_the_pipe(run, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     read, write = os.pipe()
     os.close(read)
@@ -226,7 +228,7 @@ def test_reader_that_has_gone(run, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_cannot_be_kept_is_said(run, tmp_path, monkeypatch):
+def test_message_if_the_finished_vectors_cannot_be_kept(run, tmp_path, monkeypatch):
     def refuse(target):
         raise PermissionError(1, "Operation not permitted")
 
@@ -246,7 +248,7 @@ def test_signals_that_are_ignored_stay_ignored(run):
             signal.signal(number, before)
 
 
-def test_output_keeps_its_mode_and_two_may_write_at_once(tmp_path):
+def test_output_keeps_its_mode_and_two_writers_do_not_collide(tmp_path):
     path = tmp_path / "out.npy"
     path.write_bytes(b"old")
     path.chmod(0o600)
@@ -265,7 +267,7 @@ def test_layout(precision, columns):
     assert np.dtype(layout.dtype) == {"float32": np.float32, "binary": np.int8, "ubinary": np.uint8}[precision]
 
 
-def test_numbers_that_are_not_finite_are_json():
+def test_nan_and_infinities_can_be_read_again_from_jsonl():
     vectors = np.float32([[np.nan, -np.inf], [np.inf, 1e-45]])
     stream = io.BytesIO()
     outputs.JsonlWriter(stream, Layout.of("jsonl", 2, "float32")).add([{"text": "nan"}, {"text": "inf"}], vectors)

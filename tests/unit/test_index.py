@@ -1,9 +1,5 @@
-import hashlib
-import json
-import os
-import signal
-import subprocess
-import sys
+"""An index in memory: adding, deleting and searching, with vectors and with texts."""
+
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +9,13 @@ from hypothesis import strategies as st
 
 import embedder
 from embedder import VectorIndex
-from embedder.errors import ArtifactError, FormatError, InputError
-from embedder.vectors.index import file_format
-from tests.tiny import flip_a_bit
-from tests.vectors import clustered, ids_of, pairs_of, random_vectors
+from embedder.errors import InputError
+from tests.vectors import clustered, clustered_index, ids_of, pairs_of, random_vectors
 
 PRECISIONS = ["float32", "int8", "binary"]
-ROOT = Path(__file__).parents[2]
-DAMAGED = "is damaged: |is not an index of embedder: |has format version "
-GOLDEN = ROOT / "tests/golden"
 
 
-def filled(precision="float32", n=300, **options):
-    index = VectorIndex(24, precision=precision, **options)
-    index.add(clustered(1, n, 24, 30), np.arange(n) * 7 - 50)
-    return index
-
-
-def test_float32_is_exact():
+def test_float32_index_is_exact():
     vectors, queries = clustered(1, 300, 24, 30), random_vectors(2, 5, 24)
     for similarity, function in [("cosine", embedder.cos_sim), ("dot", embedder.dot_score)]:
         index = VectorIndex(24, similarity=similarity)
@@ -62,7 +47,7 @@ def test_quantised_indexes_find_most_of_the_nearest(precision, similarity):
 @pytest.mark.parametrize("precision", PRECISIONS)
 @given(data=st.data())
 def test_any_sequence_of_add_delete_and_save(precision, data, tmp_path_factory):
-    """It finds the same as an index to which the remaining vectors were added at once."""
+    """The index finds the same as a new index to which the remaining vectors are added at once."""
     path = tmp_path_factory.getbasetemp() / f"{precision}.index"
     vectors = clustered(1, 200, 12, 20)
     vectors[50:60] = vectors[40:50]
@@ -70,16 +55,16 @@ def test_any_sequence_of_add_delete_and_save(precision, data, tmp_path_factory):
     for step in data.draw(st.lists(st.sampled_from(["add", "add one", "delete", "save"]), max_size=7)):
         free = sorted(set(range(200)) - set(held))
         if step == "add" and free:
-            some = data.draw(st.lists(st.sampled_from(free), unique=True, max_size=20))
-            index.add(vectors[some], some)
-            held += some
+            added = data.draw(st.lists(st.sampled_from(free), unique=True, max_size=20))
+            index.add(vectors[added], added)
+            held += added
         elif step == "add one" and free:
             index.add(vectors[free[0]], free[0])
             held.append(free[0])
         elif step == "delete" and held:
-            gone = data.draw(st.lists(st.sampled_from(held), unique=True))
-            index.delete(gone)
-            held = [number for number in held if number not in gone]
+            deleted = data.draw(st.lists(st.sampled_from(held), unique=True))
+            index.delete(deleted)
+            held = [number for number in held if number not in deleted]
         elif step == "save":
             index.save(path)
             index = VectorIndex.load(path)
@@ -92,7 +77,7 @@ def test_any_sequence_of_add_delete_and_save(precision, data, tmp_path_factory):
         assert index.search(queries, k) == fresh.search(queries, k)
 
 
-def test_ids():
+def test_ids_of_added_and_deleted_vectors():
     index = VectorIndex(3)
     assert index.search([1.0, 0.0, 0.0]) == [[]]
     assert index.add(random_vectors(1, 2, 3)).tolist() == [0, 1]
@@ -111,14 +96,14 @@ def test_ids():
     assert repr(index) == "VectorIndex(2 vectors, dimension=3, precision='float32', similarity='cosine')"
 
 
-def test_equal_scores_come_in_the_order_of_adding():
+def test_equal_scores_keep_the_order_in_which_vectors_were_added():
     for precision in PRECISIONS:
         index = VectorIndex(8, precision=precision)
         index.add(np.ones((5, 8)), [9, 3, 7, 1, 5])
         assert ids_of(index.search(np.ones(8), 3)) == [[9, 3, 7]]
 
 
-def test_texts(tiny, make_artifact, tmp_path):
+def test_texts_with_a_model_and_without(tiny, make_artifact, tmp_path):
     model = embedder.Embedder(tiny)
     index = VectorIndex(model=model)
     index.add(["the cat sat", "a dog", "on the mat"], [5, 6, 7])
@@ -162,15 +147,15 @@ def test_wrong_options(tiny):
 
 
 def test_wrong_input_changes_nothing():
-    index = filled()
+    index = clustered_index()
     before = index.search(random_vectors(5, 2, 24), 400)
     vectors = random_vectors(1, 3, 24)
     damaged = vectors.copy()
     damaged[1, 3] = np.nan
     for items, ids, message in [
         (vectors[:, :20], None, r"vectors should be \(n, 24\), not \(3, 20\)"),
-        (damaged, None, r"vectors\[1\] holds NaN or an infinity"),
-        (vectors.astype(np.float64) * 1e300, None, r"vectors\[0\] holds NaN or an infinity"),
+        (damaged, None, r"vectors\[1\] contains NaN or an infinity"),
+        (vectors.astype(np.float64) * 1e300, None, r"vectors\[0\] contains NaN or an infinity"),
         (vectors[None], None, r"vectors should be \(n, dim\) or \(dim,\), not \(1, 3, 24\)"),
         (vectors, [1, 2], "there are 2 ids for 3 vectors"),
         (vectors, [1, 2, 1], "id 1 is given twice"),
@@ -196,262 +181,3 @@ def test_wrong_input_changes_nothing():
         with pytest.raises(InputError, match=f"{name} should be a whole number, at least 1, not 0"):
             index.search(vectors, **{name: 0})
     assert index.search(random_vectors(5, 2, 24), 400) == before
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_loaded_index_is_mapped_and_can_be_saved_over_itself(precision, tmp_path):
-    index, queries = filled(precision), random_vectors(5, 3, 24)
-    path = tmp_path / "index"
-    index.save(path)
-    loaded = VectorIndex.load(path)
-    sections = loaded._storage.snapshot.loaded
-    assert all(isinstance(base(section), np.memmap) for section in sections.values())
-    assert not any(section.flags.writeable for section in sections.values())
-    assert loaded.search(queries, 99) == index.search(queries, 99)
-    loaded.delete(loaded.ids[::3])
-    loaded.add(random_vectors(6, 10, 24))
-    loaded.save(path)
-    again = VectorIndex.load(path)
-    assert again.search(queries, 99) == loaded.search(queries, 99)
-    assert os.listdir(tmp_path) == ["index"]
-
-
-def base(array):
-    while array.base is not None and not isinstance(array, np.memmap):
-        array = array.base
-    return array
-
-
-def test_an_empty_index_is_saved(tmp_path):
-    VectorIndex(5, precision="binary", similarity="dot").save(tmp_path / "index")
-    loaded = VectorIndex.load(tmp_path / "index")
-    assert (len(loaded), loaded.dimension, loaded.precision, loaded.similarity) == (0, 5, "binary", "dot")
-    loaded.add(random_vectors(1, 2, 5))
-    assert len(loaded.search(random_vectors(1, 2, 5))[0]) == 2
-
-
-def test_the_file_has_the_documented_format(tmp_path):
-    """Another program can read the file by the documentation."""
-    path = tmp_path / "index"
-    index = VectorIndex(3)
-    vectors = np.array([[3.0, 4.0, 0.0], [0.0, 0.0, 2.0]], np.float32)
-    index.add(vectors, [7, -1])
-    index.save(path)
-    content = path.read_bytes()
-    assert content[:8] == b"\x89EMBIDX\n"
-    length = int.from_bytes(content[8:16], "little")
-    assert json.loads(content[16 : 16 + length]) == {
-        "format_version": 2,
-        "dimension": 3,
-        "precision": "float32",
-        "similarity": "cosine",
-        "count": 2,
-        "model": None,
-        "extra": {},
-    }
-    start = 16 + length
-    assert start % 64 == 0
-    assert np.frombuffer(content, "<i8", 2, start).tolist() == [7, -1]
-    np.testing.assert_allclose(np.frombuffer(content, "<f4", 6, start + 64), [0.6, 0.8, 0.0, 0.0, 0.0, 1.0], rtol=1e-6)
-    assert len(content) == start + 128 + 32
-    assert content[-32:] == hashlib.sha256(content[:-32]).digest()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_flipped_bit_is_found(precision, tmp_path):
-    path, damaged = tmp_path / "index", tmp_path / "altered"
-    filled(precision, 3).save(path)
-    content = path.read_bytes()
-    for at in range(len(content)):
-        damaged.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
-        with pytest.raises(ArtifactError, match=DAMAGED):
-            VectorIndex.load(damaged)
-
-
-def test_every_truncation_is_found(tmp_path):
-    path, damaged = tmp_path / "index", tmp_path / "altered"
-    filled("int8", 3).save(path)
-    content = path.read_bytes()
-    for size in range(len(content)):
-        damaged.write_bytes(content[:size])
-        with pytest.raises(ArtifactError, match=DAMAGED):
-            VectorIndex.load(damaged)
-    damaged.write_bytes(content + b"\0")
-    with pytest.raises(ArtifactError, match=r"is damaged: it has \d+ bytes, but by its header it should have \d+"):
-        VectorIndex.load(damaged)
-
-
-def test_an_intact_file_is_read_again_only_after_a_change(tmp_path, monkeypatch):
-    path = tmp_path / "index"
-    filled().save(path)
-    os.utime(path, (1, 1))
-    monkeypatch.setattr("embedder.common.digests._MIN_AGE_NS", -(10**18))
-    VectorIndex.load(path)
-    with monkeypatch.context() as patch:
-        patch.setattr(file_format, "_check_digest", None)
-        VectorIndex.load(path)
-    flip_a_bit(path)
-    with pytest.raises(ArtifactError, match="is damaged: its sha256 is"):
-        VectorIndex.load(path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "error", "message"),
-    [
-        ({"format_version": 3}, FormatError, "has format version 3, and this embedder reads versions up to 2: upgrade"),
-        ({"format_version": 0}, ArtifactError, "format_version should be a whole number, at least 1, not 0"),
-        ({"format_version": "1"}, ArtifactError, "format_version should be a whole number, at least 1, not '1'"),
-        ({"format_version": True}, ArtifactError, "format_version should be a whole number, at least 1, not True"),
-        ({"count": -1}, ArtifactError, r"its header cannot be read \(count should be at least 0, not -1\)"),
-        ({"count": 2.0}, ArtifactError, "count should be an int, not 2.0"),
-        ({"count": 10**30}, ArtifactError, "bytes, but by its header it should have"),
-        ({"dimension": 0}, ArtifactError, "dimension should be at least 1, not 0"),
-        ({"dimension": True}, ArtifactError, "dimension should be an int, not True"),
-        ({"precision": "int4"}, ArtifactError, "precision should be one of float32, int8, binary, not 'int4'"),
-        ({"similarity": []}, ArtifactError, r"similarity should be a str, not \[\]"),
-        ({"similarity": "far"}, ArtifactError, "similarity should be one of cosine, dot, not 'far'"),
-        ({"model": 3}, ArtifactError, "model should be a dict, not 3"),
-        ({"model": {"name": "a", "weights": "b"}}, ArtifactError, r"model\.dtype is missing"),
-        ({"extra": 3}, ArtifactError, "extra should be a dict, not 3"),
-        ({"more": 3}, ArtifactError, "more is unknown"),
-        ({"format_version": 1, "model": 3}, ArtifactError, "its header cannot be read"),
-    ],
-)
-def test_wrong_headers(changes, error, message, tmp_path):
-    path = tmp_path / "index"
-    filled(n=3).save(path)
-    change_header(path, changes)
-    with pytest.raises(error, match=message):
-        VectorIndex.load(path)
-
-
-def change_header(path, changes):
-    """Change the header's JSON, and make the digest match again."""
-    content = path.read_bytes()
-    length = int.from_bytes(content[8:16], "little")
-    text = json.dumps(json.loads(content[16 : 16 + length]) | changes).encode()
-    text += b" " * (-(16 + len(text)) % 64)
-    changed = content[:8] + len(text).to_bytes(8, "little") + text + content[16 + length : -32]
-    path.write_bytes(changed + hashlib.sha256(changed).digest())
-
-
-def test_unknown_keys_under_extra_are_ignored(tmp_path):
-    path = tmp_path / "index"
-    index = filled(n=3)
-    index.save(path)
-    change_header(path, {"extra": {"from the future": [1, 2]}})
-    queries = random_vectors(5, 3, 24)
-    assert VectorIndex.load(path).search(queries) == index.search(queries)
-
-
-def test_a_header_that_is_cut_off(tmp_path):
-    (tmp_path / "index").write_bytes(b"\x89EMBIDX\n" + (1 << 40).to_bytes(8, "little") + b"{}")
-    with pytest.raises(ArtifactError, match=f"is damaged: its header should have {1 << 40} bytes, but 2 can be read"):
-        VectorIndex.load(tmp_path / "index")
-
-
-# The ids and scores of the three nearest to each query, from the program that wrote version 1 of the golden files.
-GOLDEN_IDS = [[15, 1, 4], [15, 1, 4]]
-GOLDEN_SCORES = {
-    "float32": [
-        [0.4045793414115906, 0.13942179083824158, -0.19196674227714539],
-        [0.39965638518333435, 0.22531990706920624, -0.041050951927900314],
-    ],
-    "int8": [[0.40563520789146423, 0.1396353393793106, -0.19116465032100677]],
-    "binary": [[0.40563520789146423, 0.1396353393793106, -0.19116465032100677]],
-}
-
-
-@pytest.mark.parametrize("version", range(1, file_format.INDEX_FORMAT_VERSION + 1))
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_version_is_read(version, precision, tmp_path):
-    index = VectorIndex.load(GOLDEN / f"index-v{version}-{precision}.index")
-    assert index.ids.tolist() == [3, 1, 4, 15, 9]
-    assert (index.dimension, index.precision, index.similarity) == (8, precision, "cosine")
-    queries = np.random.default_rng(6).normal(size=(2, 8))
-    found = index.search(queries, 3)
-    assert ids_of(found) == GOLDEN_IDS
-    for row, scores in zip(pairs_of(found), GOLDEN_SCORES[precision], strict=False):
-        np.testing.assert_allclose([score for _, score in row], scores, atol=1e-6)
-    index.save(tmp_path / "index")
-    current = GOLDEN / f"index-v{file_format.INDEX_FORMAT_VERSION}-{precision}.index"
-    assert (tmp_path / "index").read_bytes() == current.read_bytes()
-
-
-def test_upgrade_1_to_2():
-    old = {"format_version": 1, "dimension": 3, "precision": "int8", "similarity": "dot", "count": 0}
-    for model, expected in [
-        (None, None),
-        ("org/name, weights 0123", {"name": "org/name", "weights": "0123", "dtype": None}),
-        ("a, weights b, weights 0123", {"name": "a, weights b", "weights": "0123", "dtype": None}),
-        ("a name", {"name": "a name", "weights": "", "dtype": None}),
-    ]:
-        upgraded = file_format.upgrade(old | {"model": model})
-        assert upgraded == old | {"format_version": 2, "model": expected, "extra": {}}
-
-
-def test_files_that_are_no_index(tmp_path):
-    with pytest.raises(ArtifactError, match="cannot be read: No such file or directory"):
-        VectorIndex.load(tmp_path / "none")
-    with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
-        VectorIndex.load(tmp_path)
-    (tmp_path / "text").write_text("a text, and no index at all")
-    with pytest.raises(ArtifactError, match="is not an index of embedder: it begins with b'a text, '"):
-        VectorIndex.load(tmp_path / "text")
-    nested = b"\x89EMBIDX\n" + (99_999).to_bytes(8, "little") + b"[" * 99_999
-    (tmp_path / "nested").write_bytes(nested)
-    with pytest.raises(ArtifactError, match="its header cannot be read"):
-        VectorIndex.load(tmp_path / "nested")
-
-
-def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "index"
-    filled(n=3).save(path)
-    content = path.read_bytes()
-
-    def full(descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space left"):
-        filled(n=9).save(path)
-    assert path.read_bytes() == content
-    assert os.listdir(tmp_path) == ["index"]
-
-
-KILLED = """
-import os, signal, sys
-import numpy as np
-import embedder
-from embedder.vectors.index import file_format
-path, point = sys.argv[1:]
-index = embedder.VectorIndex.load(path)
-index.add(np.ones((1000, 24)))
-def die(*arguments):
-    os.kill(os.getpid(), signal.SIGKILL)
-if point == "writing":
-    file_format._write = lambda stream, header, sections: (stream.write(bytes(5000)), stream.flush(), die())
-elif point == "written":
-    os.fsync = die
-else:
-    file_format.Path.replace = die
-index.save(path)
-"""
-
-
-@pytest.mark.parametrize("point", ["writing", "written", "moving"])
-def test_a_killed_save_leaves_the_old_file(point, tmp_path):
-    path = tmp_path / "index"
-    filled(n=30).save(path)
-    expected = VectorIndex.load(path).search(random_vectors(5, 3, 24))
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    killed = subprocess.run([sys.executable, "-c", KILLED, path, point], capture_output=True, env=environment)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    assert len(os.listdir(tmp_path)) == 2
-    index = VectorIndex.load(path)
-    assert index.search(random_vectors(5, 3, 24)) == expected
-    (tmp_path / f".index.{os.getpid()}-1.partial").touch()  # another save, which is still running
-    index.save(path)
-    assert sorted(os.listdir(tmp_path)) == [f".index.{os.getpid()}-1.partial", "index"]
-    assert VectorIndex.load(path).search(random_vectors(5, 3, 24)) == expected

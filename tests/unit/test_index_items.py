@@ -1,4 +1,4 @@
-"""What can be added to an index and searched for, and what is refused."""
+"""The items that can be added to an index or searched for, and those that are refused."""
 
 import logging
 from array import array
@@ -16,7 +16,7 @@ from tests.vectors import ids_of, random_vectors
 
 
 class RecordingModel:
-    """A model that gives each new input the next unit vector, and keeps what it was called with."""
+    """A model that gives each new input the next unit vector, and records its calls."""
 
     dimension = 8
 
@@ -46,7 +46,7 @@ class NotIterable:
         raise TypeError("not iterable")
 
 
-def test_a_string_is_a_text_unless_the_caller_says_otherwise():
+def test_string_is_a_text_unless_read_paths_is_true():
     model = RecordingModel()
     index = VectorIndex(model=model)
     index.add("cat.png")
@@ -65,7 +65,7 @@ def test_a_string_is_a_text_unless_the_caller_says_otherwise():
 
 
 class Picture:
-    """Looks like an image of Pillow: NumPy can read it, but it is neither an array nor iterable."""
+    """Behaves like a Pillow image: NumPy can read it, but it is not an array and cannot be iterated."""
 
     __array_interface__ = {"shape": (1, 1), "typestr": "|u1", "data": b"\0", "version": 3}  # noqa: RUF012
 
@@ -103,7 +103,7 @@ def test_arrays_of_numbers_are_vectors():
         assert index.search(nothing) == []
 
 
-def test_an_image_of_pillow():
+def test_pillow_image_goes_to_the_model():
     image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     model = RecordingModel()
     index = VectorIndex(model=model)
@@ -134,7 +134,7 @@ def test_texts_in_any_sequence():
         (memoryview(b"12345678"), "items should be vectors or texts, not a memoryview: "),
     ],
 )
-def test_other_containers_are_refused_by_name(items, message):
+def test_other_containers_are_refused_with_their_name(items, message):
     index = VectorIndex(model=RecordingModel())
     for call in (index.add, index.search):
         with pytest.raises(InputError, match=message):
@@ -144,7 +144,7 @@ def test_other_containers_are_refused_by_name(items, message):
         embedder.normalize_embeddings(items)
 
 
-def test_tables_are_refused_by_name():
+def test_tables_are_refused_with_their_name():
     pandas = pytest.importorskip("pandas", reason="pandas is not installed")
     table = pandas.DataFrame({"vector": [np.ones(8), np.zeros(8)], "text": ["a", "b"]})
     model = RecordingModel()
@@ -199,7 +199,7 @@ def test_attributes_are_read_only():
     with pytest.raises(SettingError, match=r"VectorIndex.metric does not exist, and cannot be set"):
         index.metric = "dot"
     index.add(random_vectors(1, 2, 4))
-    index.ids[0] = 9  # of a copy
+    index.ids[0] = 9  # this changes a copy
     assert index.ids.tolist() == [0, 1]
 
 

@@ -1,4 +1,4 @@
-"""An index that many threads use, and that is used while the interpreter shuts down or after a fork."""
+"""An index in many threads, after a fork, and while the interpreter shuts down."""
 
 import copy
 import os
@@ -30,6 +30,7 @@ def _switch_often():
 
 
 def run_together(*functions):
+    """Call each function in its own thread. All start at the same time."""
     start = threading.Barrier(len(functions))
 
     def run(function):
@@ -41,7 +42,7 @@ def run_together(*functions):
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_single_vectors_from_eight_threads(precision):
+def test_eight_threads_add_single_vectors(precision):
     vectors = random_vectors(1, 8 * 60, 16)
     index = VectorIndex(16, precision=precision, similarity="dot")
 
@@ -78,7 +79,7 @@ def test_one_id_from_eight_threads_is_added_once():
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_search_and_save_while_others_add_and_delete(precision, tmp_path):
-    """Whatever has been added for good is always found with its own score, and everything else that is found exists."""
+    """Vectors that are never deleted are always found. Every vector that is found has its own score."""
     vectors = random_vectors(1, 400, 16)
     query = random_vectors(2, 1, 16)
     reference = VectorIndex(16, precision=precision)
@@ -91,12 +92,12 @@ def test_search_and_save_while_others_add_and_delete(precision, tmp_path):
     done = threading.Event()
 
     def change(thread):
-        own = np.arange(100 + 100 * thread, 200 + 100 * thread)
-        for turn in range(40):
-            some = own[turn % 7 :: 3]
-            index.add(vectors[some], some)
-            index.delete(some[::2])
-            index.delete(some[1::2])
+        own_ids = np.arange(100 + 100 * thread, 200 + 100 * thread)
+        for repetition in range(40):
+            ids = own_ids[repetition % 7 :: 3]
+            index.add(vectors[ids], ids)
+            index.delete(ids[::2])
+            index.delete(ids[1::2])
 
     def change_all():
         try:
@@ -110,27 +111,27 @@ def test_search_and_save_while_others_add_and_delete(precision, tmp_path):
         assert all(scores[id_] == score for id_, score in found)
 
     def search():
-        turns = 0
-        while not done.is_set() or not turns:
+        searches = 0
+        while not done.is_set() or not searches:
             check(pairs_of(index.search(query, 400))[0])
             assert set(range(100)) <= set(index.ids.tolist())
             assert 100 <= len(index) <= 400
-            turns += 1
+            searches += 1
 
     def save(name):
-        turns = 0
-        while not done.is_set() or not turns:
+        saves = 0
+        while not done.is_set() or not saves:
             index.save(tmp_path / name)
             loaded = VectorIndex.load(tmp_path / name)
             check(pairs_of(loaded.search(query, 400))[0])
-            turns += 1
+            saves += 1
 
     run_together(change_all, search, search, lambda: save("saved"), lambda: save("saved"))
     assert sorted(index.ids.tolist()) == list(range(100))
     assert sorted(os.listdir(tmp_path)) == ["base", "saved"]
 
 
-def test_an_add_that_fails_half_way_changes_nothing(monkeypatch):
+def test_add_that_fails_in_the_middle_changes_nothing(monkeypatch):
     index = VectorIndex(4)
     index.add(np.eye(4))
     before = index.search(np.ones(4), 9)
@@ -164,7 +165,7 @@ import embedder
 index = embedder.VectorIndex(4)
 index.add(np.eye(4))
 index.search(np.ones(4))
-with index._storage._lock():  # another thread is in the middle of an `add`
+with index._storage._lock():  # as if another thread were in the middle of an `add`
     index._storage._row_of_id = None
     child = os.fork()
     if child == 0:
@@ -176,7 +177,7 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert index.ids.tolist() == [0, 1, 2, 3]
 """
 
-LATE = """
+SHUTDOWN = """
 import atexit, sys, threading
 import numpy as np
 import embedder
@@ -189,7 +190,7 @@ for index in indexes:
     index.add(vectors)
 expected = [index.search(vectors[7], 3) for index in indexes] if "warm" in sys.argv else None
 
-def late():
+def search_all():
     found = [index.search(vectors[7], 3) for index in indexes]
     assert expected in (None, found)
     assert all(row[0][0]["corpus_id"] == 7 for row in found)
@@ -197,14 +198,14 @@ def late():
     assert hits[0][0]["corpus_id"] == 7
     print("done", flush=True)
 
-def later():
+def search_after_the_main_thread():
     threading.main_thread().join()
-    late()
+    search_all()
 
 if "atexit" in sys.argv:
-    atexit.register(late)
+    atexit.register(search_all)
 else:
-    threading.Thread(target=later).start()
+    threading.Thread(target=search_after_the_main_thread).start()
 """
 
 
@@ -224,5 +225,5 @@ def test_after_a_fork():
 @pytest.mark.parametrize("first", ["warm", "cold"])
 @pytest.mark.parametrize("when", ["atexit", "after the main thread"])
 def test_search_while_the_interpreter_shuts_down(when, first):
-    finished = run_python(LATE, when, first)
+    finished = run_python(SHUTDOWN, when, first)
     assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr

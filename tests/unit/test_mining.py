@@ -1,3 +1,5 @@
+"""Paraphrase mining and community detection."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -12,13 +14,15 @@ from tests.vectors import clustered, exact_cosines, hard_vectors, random_vectors
 
 
 def all_pairs(scores):
+    """Return all pairs (i, j) with i < j as [score, i, j], the best first."""
     n = len(scores)
     return sorted(
         ([float(scores[i, j]), i, j] for i in range(n) for j in range(i + 1, n)), key=lambda p: (-p[0], p[1], p[2])
     )
 
 
-def close(found, expected):
+def assert_close(found, expected):
+    """Check that the pairs are equal, and their scores nearly equal."""
     assert [pair[1:] for pair in found] == [pair[1:] for pair in expected]
     np.testing.assert_allclose([pair[0] for pair in found], [pair[0] for pair in expected], rtol=1e-5, atol=1e-6)
 
@@ -27,21 +31,21 @@ def close(found, expected):
 def test_all_pairs_come_best_first(chunks):
     vectors = random_vectors(1, 40, 6)
     found = paraphrase_mining_embeddings(vectors, *chunks)
-    close(found, all_pairs(exact_cosines(vectors, vectors)))
+    assert_close(found, all_pairs(exact_cosines(vectors, vectors)))
     assert all(type(number) is kind for number, kind in zip(found[0], (float, int, int), strict=True))
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 20, 99, 779, 780, 781, 10**6])
-def test_the_best_pairs_are_returned_each_once(limit, monkeypatch):
+def test_best_pairs_are_returned_once(limit, monkeypatch):
     monkeypatch.setattr(mining, "SCORES_PER_BLOCK", 200)
     vectors = random_vectors(1, 40, 6)
     expected = all_pairs(exact_cosines(vectors, vectors))
-    close(paraphrase_mining_embeddings(vectors, max_pairs=limit), expected[:limit])
+    assert_close(paraphrase_mining_embeddings(vectors, max_pairs=limit), expected[:limit])
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
 @pytest.mark.parametrize("chunk", [1, 13, 100])
-def test_a_pair_has_one_row_among_the_nearest_of_the_other(k, chunk):
+def test_one_row_of_a_pair_is_among_the_nearest_of_the_other(k, chunk):
     vectors = random_vectors(1, 40, 6)
     scores = exact_cosines(vectors, vectors)
     others = scores.copy()
@@ -49,7 +53,7 @@ def test_a_pair_has_one_row_among_the_nearest_of_the_other(k, chunk):
     near = np.zeros(scores.shape, bool)
     np.put_along_axis(near, np.argsort(-others, axis=1)[:, :k], True, axis=1)
     expected = [pair for pair in all_pairs(scores) if near[pair[1], pair[2]] or near[pair[2], pair[1]]]
-    close(paraphrase_mining_embeddings(vectors, 9, chunk, top_k=k), expected)
+    assert_close(paraphrase_mining_embeddings(vectors, 9, chunk, top_k=k), expected)
 
 
 def test_equal_scores_keep_the_lowest_rows(monkeypatch):
@@ -59,12 +63,12 @@ def test_equal_scores_keep_the_lowest_rows(monkeypatch):
     assert [pair[1:] for pair in found] == [[0, j] for j in range(1, 30)] + [[1, j] for j in range(2, 13)]
 
 
-def test_other_functions_and_any_scores():
+def test_other_score_functions_and_scores_below_minus_one():
     vectors = random_vectors(1, 30, 3)
     for function in (embedder.dot_score, embedder.euclidean_sim):
         expected = all_pairs(function(vectors, vectors))
         assert expected[-1][0] < -1
-        close(paraphrase_mining_embeddings(vectors, score_function=function), expected)
+        assert_close(paraphrase_mining_embeddings(vectors, score_function=function), expected)
 
 
 def test_the_scores_of_a_function_are_not_changed():
@@ -92,12 +96,14 @@ def test_paraphrases_of_texts(tiny):
     texts = ["the cat sat", "a dog", "the cat sat", "on the mat"]
     found = paraphrase_mining(model, texts)
     assert found[0][1:] == [0, 2]
-    close(found, paraphrase_mining_embeddings(model.encode(texts)))
-    close(paraphrase_mining(model, texts, truncate_dim=3), paraphrase_mining_embeddings(model.encode(texts)[:, :3]))
+    assert_close(found, paraphrase_mining_embeddings(model.encode(texts)))
+    assert_close(
+        paraphrase_mining(model, texts, truncate_dim=3), paraphrase_mining_embeddings(model.encode(texts)[:, :3])
+    )
 
 
 class RecordingModel:
-    """Returns one-hot vectors and keeps the options of each call."""
+    """Returns one-hot vectors, and records the options of each call."""
 
     def __init__(self):
         self.options = []
@@ -145,6 +151,7 @@ def test_wrong_input():
 
 
 def communities_by_definition(vectors, threshold, min_size):
+    """Return the communities by the definition of `community_detection`, from all cosines."""
     scores = exact_cosines(vectors, vectors)
     groups = []
     for centre, row in enumerate(scores):

@@ -1,3 +1,5 @@
+"""Bitext mining and hard negatives."""
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from tests.vectors import exact_cosines, ids_of, random_vectors
 
 
 def translations(n=40, dim=8):
+    """Return sources, and noisy copies of them in another order."""
     source = random_vectors(1, n, dim)
     order = np.random.default_rng(2).permutation(n)
     return source, (source + 0.4 * random_vectors(3, n, dim))[order]
@@ -16,34 +19,34 @@ def translations(n=40, dim=8):
 def by_definition(source, target, k, margin):
     """Return the scores of all pairs, the best target of each source and the best source of each target."""
     cosines = exact_cosines(source, target)
-    ahead = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
-    back = np.argsort(-cosines.T, axis=1, kind="stable")[:, :k]
-    means = [np.take_along_axis(*pair, axis=1).mean(axis=1) for pair in ((cosines, ahead), (cosines.T, back))]
+    targets = np.argsort(-cosines, axis=1, kind="stable")[:, :k]
+    sources = np.argsort(-cosines.T, axis=1, kind="stable")[:, :k]
+    means = [np.take_along_axis(*pair, axis=1).mean(axis=1) for pair in ((cosines, targets), (cosines.T, sources))]
     mean = (means[0][:, None] + means[1]) / 2
     scores = {"ratio": cosines / mean, "distance": cosines - mean, "absolute": cosines}[margin]
-    best_ahead = [int(row[np.argmax(scores[i, row])]) for i, row in enumerate(ahead)]
-    best_back = [int(row[np.argmax(scores[row, j])]) for j, row in enumerate(back)]
-    return scores, best_ahead, best_back
+    best_targets = [int(row[np.argmax(scores[i, row])]) for i, row in enumerate(targets)]
+    best_sources = [int(row[np.argmax(scores[row, j])]) for j, row in enumerate(sources)]
+    return scores, best_targets, best_sources
 
 
 @pytest.mark.parametrize("margin", ["ratio", "distance", "absolute"])
 @pytest.mark.parametrize("k", [1, 4, 100])
-def test_every_retrieval_by_its_definition(margin, k):
+def test_bitext_mining_follows_its_definition(margin, k):
     source, target = translations()
     target = target[:31]
-    scores, ahead, back = by_definition(source, target, k, margin)
-    forward, backward = list(enumerate(ahead)), [(i, j) for j, i in enumerate(back)]
-    taken, once = (set(), set()), []
+    scores, best_targets, best_sources = by_definition(source, target, k, margin)
+    forward, backward = list(enumerate(best_targets)), [(i, j) for j, i in enumerate(best_sources)]
+    used, unique = (set(), set()), []
     for i, j in sorted(forward + backward, key=lambda pair: -scores[pair]):
-        if i not in taken[0] and j not in taken[1]:
-            once.append((i, j))
-            taken[0].add(i)
-            taken[1].add(j)
+        if i not in used[0] and j not in used[1]:
+            unique.append((i, j))
+            used[0].add(i)
+            used[1].add(j)
     expected = {
         "forward": forward,
         "backward": backward,
         "intersection": [pair for pair in forward if pair in backward],
-        "max": once,
+        "max": unique,
     }
     for retrieval, pairs in expected.items():
         found = bitext_mining(source, target, k, margin, retrieval)
@@ -66,7 +69,7 @@ def test_threshold_and_nan():
     assert bitext_mining(np.zeros((2, 3)), np.zeros((2, 3))) == []  # 0 / 0
 
 
-def test_wrong_bitext():
+def test_wrong_input_of_bitext_mining():
     source, target = translations()
     for name, value in [("margin", "wide"), ("retrieval", "both")]:
         with pytest.raises(InputError, match=f"{name} should be one of .*, not '{value}'"):
@@ -146,7 +149,7 @@ def test_small_and_empty_corpora():
     assert ids_of(mine_hard_negatives(vectors[:1], vectors, [0])) == [[2]]
 
 
-def test_wrong_negatives():
+def test_wrong_input_of_hard_negatives():
     vectors = random_vectors(1, 3, 4)
     with pytest.raises(InputError, match="positives should have one entry for each of 3 queries, not 2"):
         mine_hard_negatives(vectors, vectors, [0, 1])

@@ -1,3 +1,5 @@
+"""Quantised embeddings, and search in them."""
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from embedder.vectors.quantization import EMBEDDING_PRECISIONS
 from tests.vectors import best_by_sorting, clustered, ids_of, pairs_of, random_vectors
 
 
-def test_int8_by_hand():
+def test_int8_codes_that_were_computed_by_hand():
     ranges = np.array([[0.0, -1.0], [255.0, 509.0]], np.float32)
     vectors = np.array([[0.0, -1.0], [255.0, 509.0], [-9.0, 999.0], [12.5, 254.5]], np.float32)
     expected = [[0, 0], [255, 255], [0, 255], [12, 127]]
@@ -22,14 +24,14 @@ def test_int8_by_hand():
     np.testing.assert_array_equal(quantize_embeddings(vectors[:2], "uint8"), expected[:2])
 
 
-def test_bits_by_hand():
+def test_bits_that_were_computed_by_hand():
     vectors = [[1.0, -1.0, 0.0, 2.0, -0.0, 3.0, float("nan"), 4.0, 1.0, -1.0]]
     np.testing.assert_array_equal(quantize_embeddings(vectors, "ubinary"), [[0b10010101, 0b10000000]])
     np.testing.assert_array_equal(quantize_embeddings(vectors, "binary"), [[0b10010101 - 128, 0]])
     assert quantize_embeddings(vectors, "binary").dtype == np.int8
 
 
-def test_no_embeddings_and_several_blocks(monkeypatch):
+def test_empty_embeddings_and_several_blocks(monkeypatch):
     for precision in EMBEDDING_PRECISIONS:
         assert len(quantize_embeddings(np.zeros((0, 8)), precision)) == 0
     vectors = random_vectors(1, 50, 7)
@@ -68,7 +70,7 @@ def test_wrong_embeddings():
 
 
 @pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)
-def test_one_vector(precision):
+def test_single_vector(precision):
     vectors = random_vectors(1, 5, 12)
     ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
     expected = quantize_embeddings(vectors, precision, ranges)[2]
@@ -78,6 +80,7 @@ def test_one_vector(precision):
 
 
 def distances(queries, corpus):
+    """Return the Hamming distances (n, m) of packed bits."""
     return (np.unpackbits(queries, axis=1)[:, None] != np.unpackbits(corpus, axis=1)).sum(axis=-1)
 
 
@@ -109,7 +112,7 @@ def test_nearest_bits(size, counted, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
-def test_search_by_its_definition(precision):
+def test_quantised_search_follows_its_definition(precision):
     corpus, queries = clustered(1, 400, 20, 30), random_vectors(2, 9, 20)
     ranges = np.stack([corpus.min(axis=0), corpus.max(axis=0)])
     codes, query_codes = (quantize_embeddings(x, precision, ranges) for x in (corpus, queries))
@@ -151,7 +154,7 @@ def test_recall_grows_with_the_multiplier():
     assert recall("int8") > 0.9
 
 
-def test_wrong_search():
+def test_wrong_input_of_quantised_search():
     corpus = quantize_embeddings(random_vectors(1, 9, 16), "int8")
     queries = random_vectors(2, 2, 16)
     with pytest.raises(InputError, match=r"corpus_precision should be one of int8, .*, not 'float32'"):

@@ -1,3 +1,5 @@
+"""`semantic_search` is exact, whatever the chunks, the dtypes and the scores."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,8 +13,8 @@ from tests.vectors import best_by_sorting, exact_cosines, hard_vectors, ids_of, 
 
 
 @given(data=st.data())
-def test_the_result_equals_that_of_sorting(data):
-    """Scores are equal to the last bit, and the lower id wins ties, with copies, zeros and any chunk sizes."""
+def test_search_equals_a_full_sort(data):
+    """Scores are equal to the last bit. Among equal scores, the lower id comes first."""
     queries = data.draw(hard_vectors(max_rows=7))
     corpus = data.draw(hard_vectors(max_rows=60, dim=queries.shape[1]))
     k, query_chunk, corpus_chunk = (data.draw(st.integers(1, 70)) for _ in range(3))
@@ -21,11 +23,12 @@ def test_the_result_equals_that_of_sorting(data):
 
 
 def floored(a, b):
+    """Return scores with many ties."""
     return np.floor(3 * dot_score(a, b))
 
 
 @given(data=st.data())
-def test_any_function(data):
+def test_any_score_function(data):
     function = data.draw(st.sampled_from([dot_score, euclidean_sim, manhattan_sim, floored]))
     queries = data.draw(hard_vectors(max_rows=7))
     corpus = data.draw(hard_vectors(max_rows=60, dim=queries.shape[1]))
@@ -39,7 +42,7 @@ def test_any_function(data):
 
 
 def test_chunks_and_blocks_do_not_change_the_result(monkeypatch):
-    """A float32 product rounds copies of a row differently, depending on their place. The scores must not show it."""
+    """Copies of a row have equal scores, although a float32 product rounds them differently in different places."""
     different = random_vectors(0, 7, 384)
     corpus = different[np.random.default_rng(1).integers(0, 7, 2000)]
     queries = random_vectors(2, 40, 384)
@@ -97,10 +100,10 @@ def test_nan_ranks_last(function):
     corpus[9, 1] = np.inf
     query = np.array([[1.0, 1e-3, 0.0, 0.0]], np.float32)
     (row,) = pairs_of(semantic_search(query, corpus, corpus_chunk_size=8, top_k=30, score_function=function))
-    lost = [3, 7, 9, 20] if function is cos_sim else [3, 7, 20]
-    assert [id_ for id_, _ in row[-len(lost) :]] == lost
-    assert all(np.isnan(score) for _, score in row[-len(lost) :])
-    assert not any(np.isnan(score) for _, score in row[: -len(lost)])
+    nan_ids = [3, 7, 9, 20] if function is cos_sim else [3, 7, 20]
+    assert [id_ for id_, _ in row[-len(nan_ids) :]] == nan_ids
+    assert all(np.isnan(score) for _, score in row[-len(nan_ids) :])
+    assert not any(np.isnan(score) for _, score in row[: -len(nan_ids)])
     if function is dot_score:
         assert row[0] == (9, np.inf)
     (row,) = pairs_of(semantic_search(query * np.nan, corpus, top_k=4, score_function=function))
@@ -108,7 +111,7 @@ def test_nan_ranks_last(function):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-11, 1e18, 1e30])
-def test_numbers_of_any_size(scale):
+def test_very_small_and_very_large_numbers(scale):
     queries, corpus = random_vectors(1, 3, 8), random_vectors(2, 50, 8)
     expected = semantic_search(queries, corpus, top_k=50)
     found = semantic_search(queries, corpus * np.float32(scale), top_k=50)
@@ -132,7 +135,7 @@ def test_wrong_input():
         semantic_search(vectors, vectors, score_function=embedder.pairwise_cos_sim)
 
 
-def test_memory_is_bounded_by_a_block():
+def test_memory_is_limited_to_a_block():
     import tracemalloc
 
     corpus = random_vectors(1, 50_000, 32, np.float16)

@@ -1,3 +1,5 @@
+"""Similarity functions, normalisation and truncation."""
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,6 +19,7 @@ PAIRWISE = [
 
 
 def by_formula(function, a, b):
+    """Return the scores by the formula of the function, in float64."""
     a, b = a.astype(np.float64), b.astype(np.float64)
     if function is embedder.cos_sim:
         norms = [np.maximum(np.linalg.norm(x, axis=1), 1e-12) for x in (a, b)]
@@ -30,7 +33,7 @@ def by_formula(function, a, b):
 
 @pytest.mark.parametrize(("function", "pairwise"), list(zip(ALL_PAIRS, PAIRWISE, strict=True)))
 @given(data=st.data())
-def test_the_formula_for_all_pairs_and_pairwise(function, pairwise, data):
+def test_scores_are_those_of_the_formula(function, pairwise, data):
     a = data.draw(hard_vectors(max_rows=12))
     b = data.draw(hard_vectors(max_rows=12, dim=a.shape[1]))
     scores = function(a, b)
@@ -45,7 +48,7 @@ def test_the_formula_for_all_pairs_and_pairwise(function, pairwise, data):
 
 @pytest.mark.parametrize("function", ALL_PAIRS)
 @pytest.mark.parametrize("types", [(np.float16, np.float32), (np.int8, np.int8), (np.int8, np.float64), (bool, "u1")])
-def test_any_dtypes_as_float32(function, types):
+def test_all_dtypes_are_converted_to_float32(function, types):
     a, b = (random_vectors(seed, 5, 300, np.int8).astype(dtype) for seed, dtype in enumerate(types))
     scores = function(a, b)
     assert scores.dtype == np.float32
@@ -113,6 +116,6 @@ def test_wrong_input(function):
 
 
 @pytest.mark.parametrize("function", PAIRWISE)
-def test_pairwise_needs_as_many_rows_on_both_sides(function):
+def test_pairwise_functions_need_equal_numbers_of_rows(function):
     with pytest.raises(InputError, match=r"should be \(n, dim\) and \(n, dim\), not \(3, 4\) and \(2, 4\)"):
         function(random_vectors(1, 3, 4), random_vectors(1, 2, 4))

@@ -80,7 +80,7 @@ class FaissIndex(LibraryIndex):
             ids: (n,), whole numbers.
 
         Raises:
-            InputError: vectors or ids have another shape or dtype. Or a vector holds NaN or an infinity. Or the vectors
+            InputError: vectors or ids have another shape or dtype. Or a vector contains NaN or an infinity. Or the vectors
                 are too few to train the index. Then nothing has been added.
 
         Example:

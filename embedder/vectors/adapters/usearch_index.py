@@ -78,7 +78,7 @@ class UsearchIndex(LibraryIndex):
             ids: (n,), whole numbers of at least 0 that are not in the index.
 
         Raises:
-            InputError: vectors or ids have another shape or dtype. Or a vector holds NaN or an infinity. Or an id is
+            InputError: vectors or ids have another shape or dtype. Or a vector contains NaN or an infinity. Or an id is
                 negative, in the index, or given twice. Then nothing has been added.
 
         Example:

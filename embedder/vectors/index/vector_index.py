@@ -258,9 +258,18 @@ class VectorIndex(ReadOnly):
         return index
 
     def _header(self, count: int, model: ModelDescription | None) -> Header:
-        return Header(INDEX_FORMAT_VERSION, self.dimension, self.precision, self.similarity, count, model)
+        """Return the header of a file with `count` vectors."""
+        return Header(
+            format_version=INDEX_FORMAT_VERSION,
+            dimension=self.dimension,
+            precision=self.precision,
+            similarity=self.similarity,
+            count=count,
+            model=model,
+        )
 
     def _empty_columns(self) -> Columns:
+        """Return the columns of this precision without rows."""
         sections = sections_of(self._header(0, None))
         return {name: np.empty(shape, dtype) for name, (dtype, shape) in sections.items() if name != "ids"}
 
