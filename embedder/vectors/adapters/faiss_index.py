@@ -80,8 +80,8 @@ class FaissIndex(LibraryIndex):
             ids: (n,), whole numbers.
 
         Raises:
-            InputError: vectors or ids have another shape or dtype. Or a vector contains NaN or an infinity. Or the vectors
-                are too few to train the index. Then nothing has been added.
+            InputError: vectors or ids have another shape or dtype. Or a vector contains NaN or an infinity. Or there
+                are too few vectors to train the index. Then nothing has been added.
 
         Example:
             >>> index.add([[1.0, 0.0]], ids=[9])
