@@ -64,7 +64,7 @@ class EncodeOptions(TypedDict, total=False):
 class EncodeSettings:
     """The checked options of one request. `EncodeOptions` describes all but `errors`.
 
-    `encode`, the pool, the index, mining and the command line pass this one object on.
+    `Embedder`, `EncoderPool` and the engine pass this one object on.
 
     Attributes:
         errors: what to do if images cannot be read: "raise" an ImageError, or "skip" these images.

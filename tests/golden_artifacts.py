@@ -1,7 +1,7 @@
 """The golden artifacts in tests/golden: small artifacts of every released manifest format, byte for byte.
 
 The names are `artifact-vFORMAT[-KIND]`. Files of a released format never change. When the format changes, keep the old
-directories, add the new names to `ARTIFACTS` and write them: `python -m tests.golden_artifacts`, from the root.
+directories and write those of the new format: `python -m tests.golden_artifacts`, from the root.
 """
 
 import shutil
@@ -82,9 +82,9 @@ def write_ranker(directory: Path) -> None:
 
 # How each artifact of the current format was written. Those of older formats were written by older code.
 ARTIFACTS: dict[str, Callable[[Path], None]] = {
-    "artifact-v5": write_full,
-    "artifact-v5-prompt": write_prompt,
-    "artifact-v5-ranker": write_ranker,
+    f"artifact-v{FORMAT_VERSION}": write_full,
+    f"artifact-v{FORMAT_VERSION}-prompt": write_prompt,
+    f"artifact-v{FORMAT_VERSION}-ranker": write_ranker,
 }
 
 

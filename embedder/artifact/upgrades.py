@@ -16,7 +16,7 @@ def check_format_version(path: Path, content: object) -> None:
     """Raise FormatError unless `upgrade` can upgrade `content`, the JSON of the manifest at `path`.
 
     Example:
-        >>> check_format_version(Path("embedder.json"), {"format_version": 5})
+        >>> check_format_version(Path("embedder.json"), {"format_version": FORMAT_VERSION})
     """
     version = content.get("format_version") if isinstance(content, Mapping) else None
     if type(version) is int and OLDEST_VERSION <= version <= FORMAT_VERSION:
@@ -39,8 +39,8 @@ def upgrade(content: dict[str, Any]) -> dict[str, Any]:
         KeyError, TypeError: a field that an upgrade needs is missing or has another type.
 
     Example:
-        >>> upgrade({"format_version": 5})
-        {'format_version': 5}
+        >>> upgrade({"format_version": FORMAT_VERSION}) == {"format_version": FORMAT_VERSION}
+        True
     """
     while content["format_version"] < FORMAT_VERSION:
         content = _STEPS[content["format_version"]](content)

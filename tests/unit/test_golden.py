@@ -9,7 +9,7 @@ import pytest
 import embedder
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import read_manifest, write_manifest
-from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION, upgrade_4_to_5
+from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION, upgrade, upgrade_4_to_5
 from tests.golden_artifacts import (
     ARTIFACTS,
     GOLDEN,
@@ -25,8 +25,10 @@ from tests.golden_artifacts import (
 from tests.tiny import expected_score, segments_of
 
 DIRECTORIES = sorted(path.name for path in GOLDEN.glob("artifact-v*"))
-FULL = ["artifact-v4", "artifact-v5"]
-WITH_PROMPT = ["artifact-v4-prompt", "artifact-v5-prompt"]
+FULL = [name for name in DIRECTORIES if name.count("-") == 1]
+WITH_PROMPT = [name for name in DIRECTORIES if name.endswith("-prompt")]
+RANKERS = [name for name in DIRECTORIES if name.endswith("-ranker")]
+CURRENT = f"artifact-v{FORMAT_VERSION}"
 
 
 def manifest_json(name):
@@ -40,7 +42,8 @@ def assert_close(vectors, file):
 def test_every_format_that_can_be_read_has_a_golden_artifact():
     found = {manifest_json(name)["format_version"] for name in DIRECTORIES}
     assert found == set(range(OLDEST_VERSION, FORMAT_VERSION + 1))
-    assert set(DIRECTORIES) == {*FULL, *WITH_PROMPT, *ARTIFACTS}
+    assert set(DIRECTORIES) == {*FULL, *WITH_PROMPT, *RANKERS}
+    assert set(ARTIFACTS) <= set(DIRECTORIES)
 
 
 @pytest.mark.parametrize("name", DIRECTORIES)
@@ -63,13 +66,14 @@ def test_prompts_left_out_of_the_pooling_have_the_same_vectors_in_every_format(n
 
 
 def test_int8_graphs_of_the_golden_artifact_run():
-    model = embedder.Embedder(GOLDEN / "artifact-v5", dtype="int8")
+    model = embedder.Embedder(GOLDEN / CURRENT, dtype="int8")
     assert_close(-model.encode(TEXTS), "texts.npy")
     assert_close(model.encode(IMAGES), "images.npy")
 
 
-def test_graph_of_the_golden_ranker_gives_its_scores():
-    session = onnxruntime.InferenceSession(GOLDEN / "artifact-v5-ranker" / "model.onnx")
+@pytest.mark.parametrize("name", RANKERS)
+def test_graph_of_a_golden_ranker_gives_its_scores(name):
+    session = onnxruntime.InferenceSession(GOLDEN / name / "model.onnx")
     for (a, b), golden in zip(PAIRS, np.load(GOLDEN / "scores.npy"), strict=True):
         a_ids, b_ids = segments_of(a, b)
         ids = np.array([a_ids + b_ids])
@@ -102,11 +106,11 @@ def test_golden_manifest_has_a_value_in_every_field():
             for item in value:
                 walk(item, place)
 
-    content = manifest_json("artifact-v5")
+    content = manifest_json(CURRENT)
     walk(content | {"extra": bool(content["extra"])}, "")
     # fp32 graphs have no quality, int8 graphs have one. Nothing is cropped. An artifact with images has no image_model.
     assert empty == {".graphs.quality", ".graphs.candidates", ".images.crop", ".image_model"}
-    assert manifest_json("artifact-v5-prompt")["image_model"] == "org/tiny-images"
+    assert manifest_json(f"{CURRENT}-prompt")["image_model"] == "org/tiny-images"
 
 
 @pytest.mark.parametrize(
@@ -115,7 +119,7 @@ def test_golden_manifest_has_a_value_in_every_field():
 def test_upgraded_manifest_has_the_fields_of_the_current_format(old, write, tmp_path):
     write(tmp_path / "new")
     current = json.loads((tmp_path / "new" / "embedder.json").read_text(encoding="utf-8"))
-    upgraded = upgrade_4_to_5(manifest_json(old))
+    upgraded = upgrade(manifest_json(old))
     assert upgraded.keys() == current.keys()
     assert all(graph.keys() == current["graphs"][0].keys() for graph in upgraded["graphs"])
 
@@ -135,7 +139,7 @@ def test_upgrade_from_4_changes_these_fields_and_no_others():
     assert after == before | {"format_version": 5, "task": "embed", "similarity_fn_name": "cosine", "extra": {}}
 
 
-def test_manifest_of_format_4_is_read_as_one_of_format_5(tmp_path):
+def test_manifest_of_format_4_is_read_as_one_of_the_current_format(tmp_path):
     manifest = read_manifest(GOLDEN / "artifact-v4")
     assert (manifest.task, manifest.similarity_fn_name, manifest.dimension, manifest.extra) == (
         "embed",
@@ -145,7 +149,7 @@ def test_manifest_of_format_4_is_read_as_one_of_format_5(tmp_path):
     )
     assert manifest.graphs[0].dtype == "fp32"
     write_manifest(manifest, tmp_path)
-    assert json.loads((tmp_path / "embedder.json").read_text(encoding="utf-8"))["format_version"] == 5
+    assert json.loads((tmp_path / "embedder.json").read_text(encoding="utf-8"))["format_version"] == FORMAT_VERSION
     assert read_manifest(tmp_path) == manifest
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import embedder
 from embedder.artifact.manifest import File, read_manifest, write_manifest
-from embedder.artifact.upgrades import FORMAT_VERSION
+from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION
 from embedder.errors import ArtifactError, FormatError
 from tests.golden_artifacts import GOLDEN
 from tests.tiny import add_image_graph, add_int8_graph, write_tiny_ranker
@@ -58,10 +58,13 @@ def test_a_written_manifest_is_read_back(full, tmp_path):
     )
 
 
+READS = f"this embedder reads versions {OLDEST_VERSION} to {FORMAT_VERSION}"
+
+
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 10**30])
 def test_newer_format_says_to_upgrade(tiny, version):
     edit(tiny, lambda content: content.update(format_version=version, surprise=True))
-    message = rf"format version {version}; this embedder reads versions 4 to 5: upgrade embedder, or export the model"
+    message = f"format version {version}; {READS}: upgrade embedder, or export the model"
     with pytest.raises(FormatError, match=message):
         read_manifest(tiny)
 
@@ -69,7 +72,7 @@ def test_newer_format_says_to_upgrade(tiny, version):
 @pytest.mark.parametrize("version", [3, 2, 1, 0, -3, None, "5", 5.0, True, [5]])
 def test_older_and_invalid_formats_say_to_export_again(tiny, version):
     edit(tiny, lambda content: content.update(format_version=version))
-    with pytest.raises(FormatError, match="this embedder reads versions 4 to 5: export the model again") as caught:
+    with pytest.raises(FormatError, match=f"{READS}: export the model again") as caught:
         read_manifest(tiny)
     assert f"format version {version!r}" in str(caught.value)
     assert "upgrade" not in str(caught.value)

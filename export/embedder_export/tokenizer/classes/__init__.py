@@ -6,8 +6,8 @@ They do what transformers 4.57 does, as far as the token ids of a text depend on
    its default special tokens, what its `__init__` changes, and the converter for checkpoints without tokenizer.json.
 2. Add a row to `CLASSES`, by the name without "Fast".
 3. If a family's checkpoints have the class where no file names one, it is the `tokenizer_class` of the family.
-4. Add a small tokenizer to `MAKERS` in tests/export/test_tokenizer.py. The tests there compare the class with
-   transformers under every setting.
+4. Add a small tokenizer to `MAKERS` in tests/tokenizer_files.py. tests/export/test_tokenizer.py then compares the class
+   with transformers under every setting.
 """
 
 from embedder_export.families.table import family_of
