@@ -80,7 +80,7 @@ def _locate(model: str) -> Path:
     if os.sep in name:
         raise ModelNotFoundError(f"no exported model at {model!r}: there is no {MANIFEST_NAME} there")
     raise ModelNotFoundError(
-        f"no exported model {model!r} in {str(artifacts)!r} (EMBEDDER_ARTIFACTS names another directory to look in). "
+        f"no exported model {model!r} in {str(artifacts)!r} (the variable EMBEDDER_ARTIFACTS sets this directory). "
         f"{_how_to_export(name, exported)}"
     )
 

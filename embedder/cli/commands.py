@@ -35,7 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
     group.add_argument("-m", "--model", default=default, help="path or name of a model; default: %(default)s")
     group.add_argument("--provider", metavar="NAME", help="the device, such as cpu; default: a GPU if there is one")
     group.add_argument(
-        "--dtype", metavar="NAME", help="fp32, fp16, int8, or auto for the fastest; default: the most exact"
+        "--dtype", metavar="NAME", help="fp32, fp16, int8, or auto for the fastest; default: fp32 if the model has it"
     )
     group.add_argument(
         "--threads", type=int, metavar="N", help="at most N threads on a CPU; default: one for each core"
