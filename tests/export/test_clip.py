@@ -216,7 +216,7 @@ def test_modules_after_it_are_for_both_sides(tmp_path):
 def test_pooling_after_it_is_refused(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", layout="old", modules=("Pooling",))
     write_json(checkpoint / "1_Pooling/config.json", {"word_embedding_dimension": 24, "pooling_mode_mean_tokens": True})
-    with pytest.raises(CheckpointError, match="1 Pooling modules; none is, after one that pools by itself"):
+    with pytest.raises(CheckpointError, match="1 Pooling modules; it should have none, because its transformer pools"):
         read_checkpoint(str(checkpoint))
 
 
@@ -300,7 +300,7 @@ def test_numbers_of_the_preparation(tmp_path, changes, expected):
         ({"size": "large"}, "cannot be used"),
         ({"image_mean": [1, 2]}, "cannot be used: .*three numbers"),
         ({"image_std": 0}, "cannot be used: .*zero"),
-        ({"crop_size": 24}, r"makes images of \[24, 24\] pixels, and the model takes 32 a side"),
+        ({"crop_size": 24}, r"makes images of \[24, 24\] pixels, and the model takes \[32, 32\]"),
         ({"do_center_crop": False}, r"makes images of \[32\] pixels"),
     ],
 )
@@ -315,7 +315,7 @@ def test_preparation_that_is_missing_or_contradicts_itself(tmp_path):
         read_images(tmp_path, CLIP.image_processor, SIZES)
     write_json(tmp_path / "preprocessor_config.json", PREPROCESSOR)
     write_json(tmp_path / "processor_config.json", {"image_processor": PREPROCESSOR | {"size": 40}})
-    with pytest.raises(CheckpointError, match=r"that is not that of preprocessor_config\.json"):
+    with pytest.raises(CheckpointError, match=r"damaged, or differs from preprocessor_config\.json"):
         read_images(tmp_path, CLIP.image_processor, SIZES)
 
 
@@ -351,7 +351,7 @@ def test_command_line(tmp_path, capsys):
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
     said = capsys.readouterr().err
     assert "comparing images with sentence-transformers" in said
-    assert "image.int8.onnx beside fp32: mean cosine" in said
+    assert "image.int8.onnx compared with fp32: mean cosine" in said
 
 
 def test_samples_are_many_and_varied():

@@ -283,7 +283,7 @@ def test_bad_pooling_is_refused(tmp_path, config, message):
         (["Pooling", "LSTM"], "the module 'LSTM' is not supported"),
         (["Normalize", "Pooling"], "the module Normalize before its pooling"),
         (["Dense", "Pooling"], "the module Dense before its pooling"),
-        ([], "0 Pooling modules; one is supported"),
+        ([], "0 Pooling modules; it should have exactly one"),
         (["Pooling", "Pooling"], "2 Pooling modules"),
     ],
 )
@@ -301,7 +301,7 @@ def test_dense_of_tokens_after_the_pooling(dense):
 
 def test_layer_for_vectors_of_another_length(tmp_path):
     layers = (Pooling(("mean", "cls"), True), Dense(WEIGHT, BIAS, "Tanh", SENTENCE))
-    with pytest.raises(CheckpointError, match="Dense takes vectors of 8 numbers, and is given ones of 16"):
+    with pytest.raises(CheckpointError, match="Dense takes vectors of length 8, and is given vectors of length 16"):
         add_head(tiny_body().graph, layers, DIMENSION)
 
 

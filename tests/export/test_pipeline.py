@@ -151,7 +151,7 @@ def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, 
     assert list(tmp_path.iterdir()) == [output]
 
     (output / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match=r"holds 'thesis\.txt', which is no part of an artifact"):
+    with pytest.raises(OutputError, match=r"holds 'thesis\.txt', which is not part of an artifact"):
         export(checkpoint, output)
     with pytest.raises(OutputError, match=r"holds 'thesis\.txt'"):
         export(checkpoint, output / "thesis.txt")
@@ -163,7 +163,7 @@ def test_graphs_of_somebody_elses_are_no_artifact(checkpoint, tmp_path):
     (tmp_path / "mine/classifier.onnx").write_text("years of work")
     (tmp_path / "mine.onnx").write_text("years of work")
     for output, name in {"mine": r"classifier\.onnx", "mine.onnx": r"mine\.onnx"}.items():
-        with pytest.raises(OutputError, match=f"holds '{name}', which is no part of an artifact"):
+        with pytest.raises(OutputError, match=f"holds '{name}', which is not part of an artifact"):
             export(checkpoint, tmp_path / output)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "mine.onnx"]
     assert (tmp_path / "mine/classifier.onnx").read_text() == "years of work"
@@ -193,7 +193,7 @@ def test_old_artifact_survives_a_swap_that_fails(artifact, tmp_path, monkeypatch
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OutputError, match="cannot be replaced, and is as it was: Input/output error"), staged(output):
+    with pytest.raises(OutputError, match="cannot be replaced and is unchanged: Input/output error"), staged(output):
         pass
     assert embedder.Embedder(output).dimension == 32
     assert list(tmp_path.iterdir()) == [output]

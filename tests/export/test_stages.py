@@ -131,7 +131,7 @@ def test_a_form_that_onnxruntime_cannot_do_is_dropped(tmp_path):
     traced = form(tmp_path / "traced", extra_nodes=9)
     choice = chosen({"traced": traced, "broken": broken, "wrong": wrong})
     assert [candidate.name for candidate in choice.candidates] == ["traced"]
-    with pytest.raises(CheckpointError, match="the checkpoint is not usable: onnxruntime cannot load it"):
+    with pytest.raises(CheckpointError, match="converted graph is not usable: onnxruntime cannot load it"):
         chosen({"traced": broken, "wrong": wrong})
 
 
@@ -186,7 +186,7 @@ def test_zero_vectors_are_alike():
 
 
 def test_parity_of_other_shapes():
-    with pytest.raises(ParityError, match=r"the shape \(3, 4\), those of the reference \(3, 3\)"):
+    with pytest.raises(ParityError, match=r"the shape \(3, 4\), but the reference gives \(3, 3\)"):
         compare(GOOD, GOOD[:, :3], ["a", "b", "c"], "the reference")
 
 

@@ -106,7 +106,7 @@ def test_known_checkpoints_are_full_names():
 def test_packages_of_the_extra(tmp_path, monkeypatch):
     assert is_installed("torch", "transformers")
     assert not is_installed("torch", "no_such_package")
-    with pytest.raises(NeedsTorchError, match="a reason: that needs torch and more"):
+    with pytest.raises(NeedsTorchError, match="a reason: that needs torch and the other packages"):
         import_from_extra("no_such_package.part", "a reason")
     (tmp_path / "broken_package.py").write_text("raise ImportError('libtorch.so is missing')")
     monkeypatch.syspath_prepend(tmp_path)

@@ -186,7 +186,7 @@ def test_vocabulary_of_a_slow_tokenizer(tmp_path, kind, special):
 @pytest.mark.parametrize("kind", BARE_CLASSES)
 def test_token_beyond_the_vocabulary_of_a_slow_tokenizer_is_unknown(tmp_path, kind):
     directory = written_by_slow(tmp_path, kind, [AddedToken("new1")])
-    with pytest.raises(NotNativeError, match="and more than a vocabulary"):
+    with pytest.raises(NotNativeError, match="'new1' is not in its vocabulary"):
         read_natively(directory)
 
 

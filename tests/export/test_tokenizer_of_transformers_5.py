@@ -202,7 +202,7 @@ def test_export_of_a_checkpoint_of_transformers_5(tmp_path, make, form):
     assert manifest.parity is None
     (line,) = (line for line in lines if "cannot load" in line)
     assert line == (
-        "sentence-transformers cannot load checkpoint, which transformers 5 saved, and transformers "
+        "sentence-transformers cannot load checkpoint: transformers 5 saved it, and transformers "
         f"{transformers.__version__} is installed"
     )
     before, after = (Embedder(tmp_path / name).encode(TEXTS) for name in ("before", "after"))
@@ -231,7 +231,7 @@ def test_the_next_reference_of_a_checkpoint_of_transformers_5(tmp_path):
 def test_sentence_transformers_is_insisted_on(tmp_path, capsys):
     checkpoint = as_version_5(write_checkpoint(tmp_path / "checkpoint"), FORMS[0])
     assert main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--verify", "reference"]) == 1
-    assert f"which transformers 5 saved, and transformers {transformers.__version__} is" in capsys.readouterr().err
+    assert f"transformers 5 saved it, and transformers {transformers.__version__} is" in capsys.readouterr().err
     assert not (tmp_path / "artifact").exists()
 
 

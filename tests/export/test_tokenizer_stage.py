@@ -107,8 +107,8 @@ def test_damaged_settings(tmp_path, config, reason):
 @pytest.mark.parametrize(
     ("change", "error", "reason"),
     [
-        (lambda d: (d / "tokenizer.model").write_text(""), NotNativeError, "and more than a vocabulary"),
-        (lambda d: change_files(d, added_tokens={"new1": 200}), NotNativeError, "and more than a vocabulary"),
+        (lambda d: (d / "tokenizer.model").write_text(""), NotNativeError, "a vocabulary file that only transformers"),
+        (lambda d: change_files(d, added_tokens={"new1": 200}), NotNativeError, "'new1' is not in its vocab"),
         (lambda d: change_files(d, added_tokens={"new1": "200"}), CheckpointError, "ids that are not whole numbers"),
         (lambda d: change_files(d, special_tokens_map={"cls_token": "new1"}), NotNativeError, "has no cls_token"),
         (lambda d: change_files(d, special_tokens_map={"cls_token": {"content": 3}}), CheckpointError, "has the token"),
@@ -263,11 +263,11 @@ def test_checkpoint_without_the_files_of_its_class(tmp_path, kind, files, missin
     [
         ({"truncation_side": "left"}, "it cuts long texts at their start, which is not supported"),
         ({"split_special_tokens": True}, r"it splits special tokens \(split_special_tokens\), which is not supported"),
-        ({"model_max_length": 2}, "at most 2 tokens leave no place for a text beside 2 special tokens"),
-        ({"model_max_length": 0}, "a text can have no more than 0 tokens"),
+        ({"model_max_length": 2}, "a limit of 2 tokens leaves no room for a text beside 2 special tokens"),
+        ({"model_max_length": 0}, "its limit for a text is 0 tokens; it must be 1 or more"),
         ({"model_max_length": "48"}, "it has '48' as model_max_length"),
         ({"model_max_length": True}, "it has True as model_max_length"),
-        ({"model_max_length": float("-inf")}, "a text can have no more than -inf tokens"),
+        ({"model_max_length": float("-inf")}, "its limit for a text is -inf tokens"),
     ],
 )
 def test_what_the_runtime_cannot_do_is_refused(tmp_path, config, message):
@@ -280,7 +280,7 @@ def test_token_types_are_refused_where_the_model_is_given_them(tmp_path):
     tokenizer = vocabularies.wordpiece()
     frame = [("[CLS]", 2), ("[SEP]", 3)]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS]:0 $A:1 [SEP]:1", special_tokens=frame)
-    with pytest.raises(CheckpointError, match="it gives other token types than 0, which is not supported"):
+    with pytest.raises(CheckpointError, match="it gives token types other than 0, which is not supported"):
         convert(write_tokenizer(tmp_path, "BertTokenizer", tokenizer=tokenizer))
     directory = write_tokenizer(tmp_path / "distilbert", "DistilBertTokenizer", tokenizer=tokenizer)
     assert convert(directory).pad_id == 0
