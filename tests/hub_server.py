@@ -1,4 +1,4 @@
-"""A model hub on this machine: it gives the few answers of the Hugging Face Hub that huggingface_hub needs."""
+"""Run a model hub on this machine. It gives those answers of the Hugging Face Hub that huggingface_hub needs."""
 
 import hashlib
 import json
@@ -16,12 +16,12 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """A hub that runs.
+    """A running hub.
 
     Attributes:
         endpoint: its address.
-        repositories: the directory of each repository.
-        taken: paths of the files that were fetched, in order.
+        repositories: the directory of each repository, by its id.
+        taken: the paths of the fetched files, in the order of the requests.
     """
 
     endpoint: str
@@ -31,7 +31,7 @@ class Hub:
 
 @contextmanager
 def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
-    """Run a hub with `repositories` for the time of a `with` statement."""
+    """Run a hub with `repositories` until the `with` statement ends."""
     hub = Hub("", repositories)
 
     class Handler(BaseHTTPRequestHandler):
