@@ -20,7 +20,7 @@ def names_of_modules_with_examples():
             yield ".".join(path.relative_to(ROOT.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
-@pytest.mark.parametrize("name", names_of_modules_with_examples())
+@pytest.mark.parametrize("name", list(names_of_modules_with_examples()))
 def test_examples(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)

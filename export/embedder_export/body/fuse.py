@@ -40,6 +40,10 @@ def fused_forms(path: Path, sizes: AttentionSizes) -> Iterator[tuple[str, ir.Mod
 
     The fusions compute with the weights, so they need them in memory, except for the tables of embeddings. If the graph
     is too large for that, or the fusions do not know it, "traced" is its only form.
+
+    Example:
+        >>> [form for form, _ in fused_forms(Path("model.onnx"), AttentionSizes(384, 12))]  # doctest: +SKIP
+        ['traced', 'attention', 'full']
     """
     yield "traced", ir.load(path)
     for form, options in _fusions().items():

@@ -83,6 +83,12 @@ class Network:
         graph: the graph to write into.
         weights: the checkpoint's weights by name.
         positions: number of positions of an image, for a graph that takes images. None for texts.
+
+    Example:
+        >>> from embedder_export.graph.operators import new_graph
+        >>> weights = {"words": ir.tensor(np.zeros((9, 4), np.float32))}
+        >>> Network(new_graph(), weights).embedding("words", 9, 4).producer().op_type
+        'Gather'
     """
 
     def __init__(self, graph: ir.Graph, weights: Weights, positions: int | None = None) -> None:
@@ -345,6 +351,9 @@ def check_heads(heads: int, width: int) -> None:
 
     Raises:
         NotNativeError: it does not.
+
+    Example:
+        >>> check_heads(12, 384)
     """
     if width % heads:
         raise NotNativeError(f"config.json has {heads} attention heads for a width of {width}")

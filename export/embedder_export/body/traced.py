@@ -61,6 +61,11 @@ def trace_bodies(checkpoint: Checkpoint, directory: Path) -> dict[str, Body]:
 
     Raises:
         CheckpointError: transformers cannot load it, optimum cannot convert it, or weights are missing or not finite.
+
+    Example:
+        >>> checkpoint = read_checkpoint("checkpoints/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> trace_bodies(checkpoint, Path("bodies"))["text"].sizes.width  # doctest: +SKIP
+        384
     """
     if not checkpoint.family.towers:
         return {TEXT: trace_text_encoder(checkpoint, directory)}

@@ -52,6 +52,10 @@ def find_weights(directory: Path) -> dict[Path, set[str] | None]:
 
     Raises:
         CheckpointError: there are no weights, or the index is damaged or leads out of the directory.
+
+    Example:
+        >>> find_weights(Path("small"))  # doctest: +SKIP
+        {PosixPath('small/model.safetensors'): None}
     """
     for name in _WEIGHTS:
         if (directory / name).exists():
@@ -79,6 +83,10 @@ def digest_weights(directories: list[Path]) -> str:
 
     Raises:
         CheckpointError: as `find_weights`.
+
+    Example:
+        >>> digest_weights([Path("checkpoints/all-MiniLM-L6-v2")])[:8]  # doctest: +SKIP
+        '53aa5117'
     """
     digests = [sha256_of(file) for directory in directories for file in find_weights(directory)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

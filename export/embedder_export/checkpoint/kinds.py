@@ -43,6 +43,9 @@ def check_declared_kind(config: Mapping[str, Any]) -> None:
 
     Raises:
         CheckpointError: it names another kind than SentenceTransformer, such as CrossEncoder or SparseEncoder.
+
+    Example:
+        >>> check_declared_kind({"model_type": "SentenceTransformer"})
     """
     kind = config.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
@@ -58,6 +61,9 @@ def check_bare_kind(directory: Path, config: Mapping[str, Any]) -> None:
 
     Raises:
         CheckpointError: its architecture, its weights or its metadata belong to a model of another kind.
+
+    Example:
+        >>> check_bare_kind(Path("no such directory"), {"architectures": ["BertModel"]})
     """
     for architecture in _architectures(config):
         kind = _kind_of(architecture)

@@ -90,6 +90,10 @@ def read_modules(directory: Path) -> list[Module] | None:
 
     Raises:
         CheckpointError: the file is damaged, leads out of the checkpoint, or has a module that is not supported.
+
+    Example:
+        >>> [module.kind for module in read_modules(Path("checkpoints/all-MiniLM-L6-v2"))]  # doctest: +SKIP
+        ['Transformer', 'Pooling', 'Normalize']
     """
     path = directory / "modules.json"
     if not os.path.lexists(path):

@@ -92,13 +92,13 @@ def _read_with_modules(location: Location, modules: list[Module], config: Mappin
     settings = read_transformer_settings(first.directory, family)
     layers = _read_all_layers(location, modules[1:], family, config)
     return Checkpoint(
-        location.directory,
-        first.directory,
-        location.name,
-        location.repository,
-        digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS]),
-        layers,
-        family,
+        directory=location.directory,
+        transformer=first.directory,
+        name=location.name,
+        repository=location.repository,
+        weights_sha256=digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS]),
+        layers=layers,
+        family=family,
         image_model=IMAGE_MODELS.get(location.name),
         max_seq_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case")),
@@ -138,8 +138,15 @@ def _read_bare(location: Location) -> Checkpoint:
     if family.own_pooling is None:
         _check_no_chat_template(directory)
     layers = (_bare_pooling(config),) if family.own_pooling is None else ()
-    weights = digest_weights([directory])
-    return Checkpoint(directory, directory, location.name, location.repository, weights, layers, family)
+    return Checkpoint(
+        directory=directory,
+        transformer=directory,
+        name=location.name,
+        repository=location.repository,
+        weights_sha256=digest_weights([directory]),
+        layers=layers,
+        family=family,
+    )
 
 
 def _check_no_chat_template(directory: Path) -> None:

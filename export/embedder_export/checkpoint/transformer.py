@@ -59,6 +59,11 @@ def read_config(directory: Path, transformer: Path) -> dict[str, Any]:
 
     Raises:
         CheckpointError: config.json is missing or damaged, or a file names something outside of the checkpoint.
+
+    Example:
+        >>> directory = Path("checkpoints/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> read_config(directory, directory)["model_type"]  # doctest: +SKIP
+        'bert'
     """
     for place in (directory, transformer):
         if (place / "adapter_config.json").exists():
@@ -80,6 +85,10 @@ def read_transformer_settings(transformer: Path, family: Family[Any]) -> dict[st
 
     Raises:
         CheckpointError: a setting is unknown, or has a value that cannot be honoured.
+
+    Example:
+        >>> read_transformer_settings(Path("checkpoints/all-MiniLM-L6-v2"), BERT)  # doctest: +SKIP
+        {'max_seq_length': 256, 'do_lower_case': False}
     """
     known = _SETTINGS | _output_settings(family)
     for name in _SETTINGS_FILES:

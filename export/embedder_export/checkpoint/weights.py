@@ -60,6 +60,10 @@ def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[
     Raises:
         CheckpointError: the weights cannot be read, there are other tensors, or a number is not finite.
         NeedsTorchError: the weights are in torch's format, and torch is not installed.
+
+    Example:
+        >>> list(read_arrays(Path("2_Dense"), {"linear.weight": (512, 768)}))  # doctest: +SKIP
+        ['linear.weight']
     """
     try:
         arrays = {name: tensor.numpy() for name, tensor in read_weights(directory).items()}
@@ -79,13 +83,22 @@ def tensor_names(directory: Path) -> set[str]:
 
     Raises:
         CheckpointError: a file is damaged.
+
+    Example:
+        >>> "pooler.dense.bias" in tensor_names(Path("checkpoints/all-MiniLM-L6-v2"))  # doctest: +SKIP
+        True
     """
     files = [path for path in find_weights(directory) if path.suffix == ".safetensors"]
     return {name for path in files for name in _read_header(path)[0]}
 
 
 def is_finite(tensor: ir.TensorProtocol) -> bool:
-    """Return whether every number of a float32 tensor is finite."""
+    """Return whether every number of a float32 tensor is finite.
+
+    Example:
+        >>> is_finite(ir.tensor(np.array([1, np.nan], np.float32)))
+        False
+    """
     if not isinstance(tensor, ir.ExternalTensor):
         return bool(np.isfinite(tensor.numpy()).all())
     # The file is read and not mapped, because the pages of a mapped file stay in memory.

@@ -27,6 +27,10 @@ def sample_activations(path: Path, names: Sequence[str], singles: Sequence[Feed]
 
     Raises:
         GraphError: onnxruntime fails on the graph, or a number is not finite.
+
+    Example:
+        >>> sample_activations(Path("model.onnx"), ["gelu"], singles)["gelu"].shape  # doctest: +SKIP
+        (1920, 1536)
     """
     session = _session_with_outputs(path, names)
     generator = np.random.default_rng(0)

@@ -54,6 +54,11 @@ def convert_dtypes(
 
     Raises:
         CheckpointError: a dtype that was asked for cannot be made, or onnxruntime fails on the fp32 graph.
+
+    Example:
+        >>> conversion = Conversion("model", forms, text_samples(tokenizer), directory)  # doctest: +SKIP
+        >>> list(convert_dtypes(conversion, None, print))  # doctest: +SKIP
+        ['fp32', 'int8']
     """
     fp32 = choose_form(conversion.forms, conversion.samples.batches, report)
     graphs = {"fp32": fp32}

@@ -33,6 +33,10 @@ def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path) -> Path:
 
     Returns:
         `target`.
+
+    Example:
+        >>> convert_to_fp16(Path("model.onnx"), [], Path("fp16/model.fp16.onnx"))  # doctest: +SKIP
+        PosixPath('fp16/model.fp16.onnx')
     """
     model = ir.load(path)
     graph = model.graph

@@ -43,6 +43,10 @@ def choose_form(forms: Mapping[str, Path], batches: Sequence[Feed], report: Call
 
     Raises:
         CheckpointError: onnxruntime fails on the reference, or its vectors are not finite.
+
+    Example:
+        >>> choose_form({"traced": Path("model.onnx")}, [], print).form
+        'traced'
     """
     first = next(iter(forms))
     if len(forms) == 1:

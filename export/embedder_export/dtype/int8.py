@@ -148,6 +148,11 @@ def convert_to_int8(path: Path, singles: Sequence[Feed], target: Path) -> Path:
 
     Raises:
         GraphError: onnxruntime fails on the graph, or an activation is not finite.
+
+    Example:
+        >>> singles = text_samples(tokenizer).singles  # doctest: +SKIP
+        >>> convert_to_int8(Path("model.onnx"), singles, Path("int8/model.int8.onnx"))  # doctest: +SKIP
+        PosixPath('int8/model.int8.onnx')
     """
     model = ir.load(path)
     graph = model.graph

@@ -44,6 +44,11 @@ def round_with_compensation(array: Floats, limit: int, sample: Floats) -> Rounde
         array: the weights, float32 (rows, columns).
         limit: the integers lie between -`limit` and `limit`.
         sample: a sample of the inputs that the rows are multiplied with, float32 (n, columns).
+
+    Example:
+        >>> weights, sample = np.array([[0.5, -1.0]], np.float32), np.eye(2, dtype=np.float32)
+        >>> round_with_compensation(weights, 127, sample)[0]
+        array([[  64, -127]], dtype=int8)
     """
     scales = _row_scales(array, limit)
     rest = np.ascontiguousarray(array.T) / scales[:, 0]

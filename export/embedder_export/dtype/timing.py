@@ -61,6 +61,11 @@ def time_graphs(sessions: Mapping[str, Session], batches: Sequence[Feed]) -> tup
 
     Returns:
         For each graph, the time of a call in milliseconds. It is the geometric mean over the batches.
+
+    Example:
+        >>> sessions = {"fp32": Session(Path("model.onnx"), threads=1)}  # doctest: +SKIP
+        >>> time_graphs(sessions, batches)  # doctest: +SKIP
+        (Candidate(name='fp32', milliseconds=12.25),)
     """
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
     for feed in batches:

@@ -89,6 +89,10 @@ def text_builder(
     Args:
         equations: writes the equations into a network, and returns the token vectors, (batch, sequence, width).
         sizes: returns the transformer's sizes from the settings.
+
+    Example:
+        >>> list(text_builder(bert.token_vectors, bert.body_sizes))  # doctest: +SKIP
+        ['text']
     """
 
     def build(weights: Weights, settings: SettingsT) -> Body:

@@ -58,12 +58,22 @@ ACTIVATION_NAMES = {
 
 
 def at_least(smallest: int) -> Rule:
-    """Return the rule that a value is an integer of `smallest` or more."""
+    """Return the rule that a value is an integer of `smallest` or more.
+
+    Example:
+        >>> at_least(1).honours(0)
+        False
+    """
     return Rule(lambda value: type(value) is int and value >= smallest)
 
 
 def one_of(*values: Any) -> Rule:
-    """Return the rule that a value is one of `values`, and of the same type. So 0 is not False."""
+    """Return the rule that a value is one of `values`, and of the same type. So 0 is not False.
+
+    Example:
+        >>> one_of(False, None).honours(0)
+        False
+    """
     return Rule(lambda value: any(type(value) is type(known) and value == known for known in values))
 
 

@@ -47,6 +47,10 @@ def add_dense_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
 
     Raises:
         CheckpointError: a layer is made for vectors of another length.
+
+    Example:
+        >>> add_dense_head(graph, (Pooling(("mean",), True), Normalize()), 384)  # doctest: +SKIP
+        (Output(name='embedding', kind='dense', shape=(384,)),)
     """
     op = Operators(graph, PREFIX)
     end = graph.outputs[0]

@@ -21,7 +21,12 @@ _Pixels: TypeAlias = NDArray[np.float64]
 
 
 def image_samples(images: ImageSettings) -> Samples:
-    """Return the samples to time and calibrate on: every other image, prepared as `images` says."""
+    """Return the samples to time and calibrate on: every other image, prepared as `images` says.
+
+    Example:
+        >>> image_samples(images).batches[1]["pixel_values"].shape  # doctest: +SKIP
+        (4, 3, 224, 224)
+    """
     pixels = [Preprocessor(images)(image) for image in sample_images()[::2]]
     singles = [{IMAGE_INPUTS[0]: image[None]} for image in pixels]
     return Samples([{IMAGE_INPUTS[0]: np.stack(pixels[:count])} for count in _BATCH_SIZES], [*singles])

@@ -51,6 +51,10 @@ def text_samples(tokenizer: ConvertedTokenizer) -> Samples:
 
     Raises:
         CheckpointError: the tokenizer fails on a sentence.
+
+    Example:
+        >>> [batch["input_ids"].shape for batch in text_samples(tokenizer).batches]  # doctest: +SKIP
+        [(1, 16), (16, 32), (2, 256)]
     """
     running, singles = _tokenize(tokenizer, real_sentences()[::2])
     generator = np.random.default_rng(0)

@@ -56,6 +56,10 @@ def check_ids(tokenizer: Tokenizer, vocabulary_size: int | None) -> None:
 
     Raises:
         CheckpointError: a token has no row. A text with this token would fail.
+
+    Example:
+        >>> from tokenizers.models import WordPiece
+        >>> check_ids(Tokenizer(WordPiece({"[UNK]": 0, "a": 1})), 2)
     """
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     if vocabulary_size is None or not vocabulary:

@@ -76,13 +76,13 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     kind.adapt(backend, settings)
     side(settings, "padding_side", backend.padding)  # only a check: the runtime always pads on the right
     return EffectiveTokenizer(
-        backend,
-        model_max_length(settings),
-        backend.token_to_id(str(special["pad_token"])) if "pad_token" in special else None,
-        tuple(sorted(backend.token_to_id(str(token)) for token in tokens)),
-        has_token_types(kind, settings),
-        side(settings, "truncation_side", backend.truncation),
-        flag(settings, "split_special_tokens", False) is True,
+        backend=backend,
+        model_max_length=model_max_length(settings),
+        pad_id=backend.token_to_id(str(special["pad_token"])) if "pad_token" in special else None,
+        special_ids=tuple(sorted(backend.token_to_id(str(token)) for token in tokens)),
+        has_token_types=has_token_types(kind, settings),
+        truncation_side=side(settings, "truncation_side", backend.truncation),
+        splits_special_tokens=flag(settings, "split_special_tokens", False) is True,
     )
 
 

@@ -138,6 +138,10 @@ def has_token_types(kind: TokenizerClass, settings: Settings) -> bool:
 
     Raises:
         NotNativeError: the setting model_input_names is no list.
+
+    Example:
+        >>> has_token_types(TokenizerClass(), {"model_input_names": ["input_ids", "token_type_ids"]})
+        True
     """
     names = settings.get("model_input_names", ["token_type_ids"] if kind.has_token_types else [])
     if not isinstance(names, list):

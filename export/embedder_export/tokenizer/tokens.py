@@ -58,6 +58,10 @@ def additional_tokens(settings: Settings) -> list[Any]:
 
     Raises:
         CheckpointError: the setting is no list.
+
+    Example:
+        >>> additional_tokens({"additional_special_tokens": ["<image>"]})
+        ['<image>']
     """
     tokens = settings.get(ADDITIONAL)
     if tokens is not None and not isinstance(tokens, list):
@@ -71,6 +75,10 @@ def special_tokens(settings: Settings, options: TokenOptions) -> dict[str, Token
     Args:
         settings: the settings.
         options: how the token of each role matches if the settings give only its text.
+
+    Example:
+        >>> special_tokens({"pad_token": "[PAD]"}, {})
+        {'pad_token': '[PAD]'}
     """
     special = {role: settings[role] for role in ROLES if settings.get(role) is not None}
     return {
@@ -84,6 +92,10 @@ def all_special_tokens(special: dict[str, Token], additional: list[Token]) -> li
 
     Tokens with a role are listed once. An additional token may repeat: the tokenizer keeps the last one with the same
     text.
+
+    Example:
+        >>> all_special_tokens({"bos_token": "<s>", "cls_token": "<s>"}, ["<image>"])
+        ['<s>', '<image>']
     """
     first: dict[str, Token] = {}
     for token in special.values():

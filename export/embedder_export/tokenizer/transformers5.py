@@ -23,6 +23,10 @@ def needs_version_5(directory: Path) -> bool:
 
     Raises:
         CheckpointError: a file is damaged.
+
+    Example:
+        >>> needs_version_5(Path("checkpoints/all-MiniLM-L6-v2"))  # doctest: +SKIP
+        False
     """
     config = read_json(directory / CONFIG_FILE, dict, default={})
     name = config.get("tokenizer_class")
@@ -32,7 +36,12 @@ def needs_version_5(directory: Path) -> bool:
 
 
 def is_from_version_5(name: str, config: Settings) -> bool:
-    """Return whether a tokenizer of the class `name` has settings that only transformers 5 writes."""
+    """Return whether a tokenizer of the class `name` has settings that only transformers 5 writes.
+
+    Example:
+        >>> is_from_version_5("BertTokenizer", {"extra_special_tokens": []})
+        True
+    """
     return name == CLASS_OF_5 or isinstance(config.get(EXTRA), list) or _NAMED in config
 
 

@@ -30,6 +30,11 @@ def read_with_transformers(directory: Path, reason: NotNativeError) -> Effective
     Raises:
         NeedsTorchError: transformers may be able to read the tokenizer, and is not installed.
         CheckpointError: transformers cannot read it.
+
+    Example:
+        >>> reason = NotNativeError("its class is not known")  # doctest: +SKIP
+        >>> read_with_transformers(Path("checkpoints/xlnet"), reason).pad_id  # doctest: +SKIP
+        5
     """
     try:
         import transformers
@@ -57,11 +62,11 @@ def _without_transformers(directory: Path, reason: NotNativeError) -> Checkpoint
 
 def _as_effective(tokenizer: Any) -> EffectiveTokenizer:
     return EffectiveTokenizer(
-        tokenizer.backend_tokenizer,
-        tokenizer.model_max_length,
-        tokenizer.pad_token_id,
-        tuple(sorted(tokenizer.all_special_ids)),
-        "token_type_ids" in tokenizer.model_input_names,
-        tokenizer.truncation_side,
-        tokenizer.split_special_tokens,
+        backend=tokenizer.backend_tokenizer,
+        model_max_length=tokenizer.model_max_length,
+        pad_id=tokenizer.pad_token_id,
+        special_ids=tuple(sorted(tokenizer.all_special_ids)),
+        has_token_types="token_type_ids" in tokenizer.model_input_names,
+        truncation_side=tokenizer.truncation_side,
+        splits_special_tokens=tokenizer.split_special_tokens,
     )

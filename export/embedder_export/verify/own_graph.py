@@ -45,6 +45,10 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
 
     Returns:
         The reference. None if there is no such graph, or it is not usable.
+
+    Example:
+        >>> own_graph_reference(checkpoint, Path("artifacts/small"), print).name  # doctest: +SKIP
+        'onnx/model.onnx'
     """
     path = _find_own_graph(checkpoint, report)
     if path is None:

@@ -78,6 +78,11 @@ def verify(
         ParityError: the vectors are not finite, or differ more than `compare.TEXT_LIMITS` or `compare.IMAGE_LIMITS`
             allow.
         CheckpointError: sentence-transformers fails on the checkpoint, or the artifact does not work.
+
+    Example:
+        >>> text_parity, image_parity = verify(Path("artifacts/small"), checkpoint, print)  # doctest: +SKIP
+        >>> text_parity.min_cosine > 0.99999, image_parity  # doctest: +SKIP
+        (True, None)
     """
     try:
         with Embedder(artifact, provider="cpu", dtype="fp32") as model:

@@ -41,7 +41,12 @@ class Reference:
 
 
 def is_reference_installed() -> bool:
-    """Return whether sentence-transformers is installed."""
+    """Return whether sentence-transformers is installed.
+
+    Example:
+        >>> is_reference_installed()  # doctest: +SKIP
+        True
+    """
     return is_installed("sentence_transformers")
 
 
@@ -59,6 +64,11 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     Raises:
         NoReferenceError: a newer library saved the checkpoint, and the installed version cannot load it.
         CheckpointError: sentence-transformers cannot load the checkpoint for another reason.
+
+    Example:
+        >>> reference = sentence_transformers_reference(checkpoint, 256)  # doctest: +SKIP
+        >>> reference.encode(["a text"], None).shape  # doctest: +SKIP
+        (1, 384)
     """
     if not is_reference_installed():
         return None

@@ -74,6 +74,10 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
 
     Returns:
         The manifest without parity and quality. The manifest itself is not written.
+
+    Example:
+        >>> write_files(stage, Parts(checkpoint, tokenizer, None, graphs)).dimension  # doctest: +SKIP
+        384
     """
     checkpoint = parts.checkpoint
     head = describe(checkpoint.layers, checkpoint.family.own_pooling)
