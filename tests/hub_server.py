@@ -21,12 +21,12 @@ class Hub:
     Attributes:
         endpoint: its address.
         repositories: the directory of each repository, by its id.
-        taken: the paths of the fetched files, in the order of the requests.
+        fetched: the paths of the fetched files, in the order of the requests.
     """
 
     endpoint: str
     repositories: dict[str, Path]
-    taken: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -57,7 +57,7 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
                 return
             content = file.read_bytes()
             if self.command == "GET":
-                hub.taken.append(name)
+                hub.fetched.append(name)
             self.send(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
 
         def answer_api(self, path):

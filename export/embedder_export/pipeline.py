@@ -46,7 +46,7 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class _Export:
-    """What the stages share.
+    """The values that all stages share.
 
     Attributes:
         checkpoint: the checkpoint that is exported.

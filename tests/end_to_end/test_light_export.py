@@ -107,7 +107,7 @@ def test_what_needs_torch_says_so_and_how(export, tmp_path, make, options, messa
     answer = export(make(tmp_path / "checkpoint"), *options)
     assert answer.returncode == 1
     assert message in answer.stderr
-    assert "pip install './export[torch]'; with make: make export TORCH=1 MODEL=" in answer.stderr
+    assert "pip install './export[torch]'; or with make: make export TORCH=1 MODEL=" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / "artifact").exists()
 
@@ -118,7 +118,7 @@ def test_from_a_hub_and_compared_with_the_graph_there(export, tmp_path):
     with serve({"org/small": checkpoint}) as hub:
         answer = export("org/small", hub=hub.endpoint)
         assert answer.returncode == 0, answer.stderr
-    assert "onnx/model.onnx" in hub.taken
+    assert "onnx/model.onnx" in hub.fetched
     assert embedder.Embedder(tmp_path / "artifact").manifest.parity.reference == "onnx/model.onnx"
 
 
@@ -128,4 +128,4 @@ def test_weights_that_could_not_be_read_are_not_fetched(export, tmp_path):
     assert answer.returncode == 1
     assert "org/pickled has no safetensors beside pytorch_model*.bin, 2_Dense/pytorch_model*.bin" in answer.stderr
     assert "pip install './export[torch]'" in answer.stderr
-    assert not [name for name in hub.taken if name.endswith(".bin")]
+    assert not [name for name in hub.fetched if name.endswith(".bin")]

@@ -40,8 +40,8 @@ def test_names_of_repositories(tmp_path, export, model, repository):
     with serve({repository or model: checkpoint}) as hub:
         source = export(hub, model).manifest.source
     assert (source.model, source.revision) == (model.removeprefix("sentence-transformers/"), COMMIT)
-    assert "model.safetensors" in hub.taken
-    assert "pytorch_model.bin" not in hub.taken
+    assert "model.safetensors" in hub.fetched
+    assert "pytorch_model.bin" not in hub.fetched
 
 
 def test_torch_weights_are_fetched_only_without_safetensors(tmp_path, export):
@@ -52,13 +52,13 @@ def test_torch_weights_are_fetched_only_without_safetensors(tmp_path, export):
     (checkpoint / "pytorch_model.bin").write_bytes(b"the same weights again")
     with serve({"org/dense": checkpoint}) as hub:
         assert export(hub, "org/dense").manifest.head.layers == ("dense(32, 24, tanh)",)
-        assert [name for name in hub.taken if name.endswith(".bin")] == ["2_Dense/pytorch_model.bin"]
+        assert [name for name in hub.fetched if name.endswith(".bin")] == ["2_Dense/pytorch_model.bin"]
 
         torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / "pytorch_model.bin")
         (checkpoint / "model.safetensors").unlink()
     with serve({"org/pickled": checkpoint}) as hub:
         assert export(hub, "org/pickled").dimension == 24
-        assert "pytorch_model.bin" in hub.taken
+        assert "pytorch_model.bin" in hub.fetched
 
 
 def test_known_models_leave_the_prompt_out_of_the_pooling(tmp_path, export):
@@ -96,4 +96,4 @@ def test_clip_in_the_layout_of_its_repository(tmp_path, export):
     assert model.modalities == ("text", "image")
     assert model.manifest.source.model == "clip-ViT-B-32"
     assert model.manifest.images.parity.min_cosine > 0.99999
-    assert "0_CLIPModel/pytorch_model.bin" in hub.taken
+    assert "0_CLIPModel/pytorch_model.bin" in hub.fetched

@@ -248,7 +248,7 @@ def test_limit_of_tokens(tmp_path, limit, changes, expected):
 
 
 def test_checkpoint_without_modules(tmp_path):
-    """Without modules.json, tokens are pooled by their mean, and sentence-transformers' other files do not count."""
+    """Without modules.json, tokens are pooled by their mean, and config_sentence_transformers.json is ignored."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"prompts": {"query": "find: "}})
     (checkpoint / "modules.json").unlink()
     manifest = export_fp32(checkpoint, tmp_path / "artifact")
@@ -271,7 +271,7 @@ def test_truncated_dimensions(tmp_path):
 
 
 def test_left_padding(tmp_path):
-    """Here sentence-transformers' vectors depend on the batch. The artifact's equal the vectors of single texts."""
+    """sentence-transformers' vectors depend on the batch here. The artifact's vectors do not."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     edit_json(checkpoint / "tokenizer_config.json", padding_side="left")
     export_fp32(checkpoint, tmp_path / "artifact")

@@ -48,7 +48,7 @@ def test_a_graph_without_large_weights_has_an_empty_weights_file(tmp_path):
 
 
 def test_constants_of_nodes_become_initializers(tmp_path, monkeypatch):
-    """In graphs past 2 GB, optimum moves constants of nodes into files too."""
+    """In graphs over 2 GB, optimum moves constants of nodes into files too."""
 
     def trace(model, onnx_config, path):
         body = ir.to_proto(tiny_body())

@@ -65,7 +65,7 @@ def test_sentinels_of_t5_in_transformers_5(tmp_path):
 @pytest.mark.parametrize("config", [{}, {"add_prefix_space": True}, {"extra_special_tokens": ["new1"]}])
 @pytest.mark.parametrize("maker", ["BertTokenizer", "RobertaTokenizer", "T5Tokenizer"])
 def test_general_class_of_transformers_5(tmp_path, maker, config, saved):
-    """It differs from transformers 4's class in two points: it keeps the prefix space, and gives no token types."""
+    """TokenizersBackend keeps the prefix space and gives no token types. Otherwise it equals transformers 4's class."""
     tokenizer = MAKERS[maker]()
     if maker == "RobertaTokenizer":
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=saved)
@@ -81,7 +81,7 @@ def test_general_class_of_transformers_5(tmp_path, maker, config, saved):
 
 
 def test_file_of_an_older_checkpoint_that_transformers_5_left(tmp_path):
-    """If it overwrites an older checkpoint, special_tokens_map.json stays. It says the same as the new settings."""
+    """When transformers 5 overwrites an older checkpoint, special_tokens_map.json stays. It repeats the settings."""
     tokenizer = MAKERS["BertTokenizer"]()
     tokenizer.add_special_tokens([AddedToken("[MASK]", rstrip=True), "new1"])
     config = OF_5 | {"extra_special_tokens": ["new1"]}
@@ -163,7 +163,7 @@ def test_named_and_other_special_tokens(tmp_path):
 
 
 def test_no_special_tokens_at_all(tmp_path):
-    """transformers 5 reads null as none; transformers 4 fails on it."""
+    """transformers 5 reads null as an empty list. transformers 4 fails on it."""
     plain = read_natively(write_tokenizer(tmp_path / "plain", "BertTokenizer"))
     null = read_natively(write_tokenizer(tmp_path / "null", "BertTokenizer", {"extra_special_tokens": None}))
     assert null.backend.to_str() == plain.backend.to_str()

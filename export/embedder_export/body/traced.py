@@ -43,7 +43,7 @@ _INPUTS = {TEXT: (GRAPH_INPUTS, _TOKEN_AXES), IMAGE: (IMAGE_INPUTS, _BATCH_AXIS)
 
 @dataclass(frozen=True)
 class _Tracing:
-    """How a transformer is traced.
+    """The settings to trace a transformer.
 
     Attributes:
         inputs: the inputs that its graph must have.

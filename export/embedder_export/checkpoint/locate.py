@@ -81,7 +81,7 @@ def _fetch(repository: str) -> Path:
     if not pickles:
         return directory
     if not is_installed("torch"):
-        raise NeedsTorchError(f"{repository} has no safetensors in the place of {', '.join(pickles)}")
+        raise NeedsTorchError(f"{repository} has no safetensors beside {', '.join(pickles)}")
     return hub.fetch(repository, [*_HUB_PATTERNS, *pickles], revision=directory.name)
 
 

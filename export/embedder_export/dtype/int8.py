@@ -116,7 +116,7 @@ class _Quantized:
 
 @dataclass(frozen=True)
 class _Input:
-    """What all products of one activation share.
+    """The quantised activation that one or more products take.
 
     Attributes:
         integers: the activation after shift and smoothing.

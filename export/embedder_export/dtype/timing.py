@@ -44,11 +44,11 @@ def check_agreement(
     Raises:
         GraphError: onnxruntime cannot run the graph, a number is not finite, or a difference is above the tolerance.
     """
-    for feed, wanted in zip(batches, expected, strict=True):
-        found = session.run(feed)[0]
-        if not np.isfinite(found).all():
+    for feed, reference in zip(batches, expected, strict=True):
+        vectors = session.run(feed)[0]
+        if not np.isfinite(vectors).all():
             raise GraphError("it gives numbers that are not finite where the fp32 graph gives finite ones")
-        if not np.abs(found - wanted).max() <= tolerance * np.linalg.norm(wanted, axis=1).max():
+        if not np.abs(vectors - reference).max() <= tolerance * np.linalg.norm(reference, axis=1).max():
             raise GraphError(f"its vectors differ by more than {tolerance:g} of their length")
 
 

@@ -33,7 +33,7 @@ class ImageProcessor:
 
 @dataclass(frozen=True)
 class TracedTower:
-    """One of the transformers of a model that has several, as tracing needs it.
+    """A tower of a model, for tracing. A model with several transformers has a tower for each modality.
 
     Attributes:
         model_class: the name of its class in transformers.

@@ -44,10 +44,10 @@ def max_text_tokens(own: int | None, tokenizer_limit: float, model: ModelLimits)
         >>> max_text_tokens(None, 512, ModelLimits(max_position_embeddings=514, usable_positions=510))
         510
     """
-    wanted = min(tokenizer_limit, model.max_position_embeddings or tokenizer_limit) if own is None else own
-    if wanted < 1:
-        raise CheckpointError(f"its limit for a text is {wanted} tokens; it must be 1 or more")
-    limit = int(wanted) if wanted <= _MAX_PLAUSIBLE_TOKENS else _DEFAULT_MAX_TOKENS
+    stated = min(tokenizer_limit, model.max_position_embeddings or tokenizer_limit) if own is None else own
+    if stated < 1:
+        raise CheckpointError(f"its limit for a text is {stated} tokens; it must be 1 or more")
+    limit = int(stated) if stated <= _MAX_PLAUSIBLE_TOKENS else _DEFAULT_MAX_TOKENS
     return limit if model.usable_positions is None else min(limit, model.usable_positions)
 
 
