@@ -3,13 +3,13 @@
 A setting that the export cannot honour is refused by name.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, SIMILARITY_FUNCTIONS
+from embedder.common.checks import find_surrogate
 
 from embedder_export.checkpoint.files import digest_weights, read_json
 from embedder_export.checkpoint.kinds import check_bare_kind, check_declared_kind
@@ -22,7 +22,6 @@ from embedder_export.families.family import Family
 from embedder_export.families.table import OTHER, family_of
 
 _CONFIG = "config_sentence_transformers.json"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,7 @@ def _read_prompts(config: Mapping[str, Any]) -> dict[str, str]:
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise CheckpointError(f"the checkpoint has prompts that are not strings by name: {prompts!r:.80}")
-    if any(_SURROGATE.search(text or "") for text in (*prompts, *prompts.values())):
+    if any(find_surrogate(text or "") for text in (*prompts, *prompts.values())):
         raise CheckpointError(f"the checkpoint has prompts that are not valid Unicode: {prompts!r:.80}")
     default = config.get("default_prompt_name")
     if default not in (None, *DEFAULT_PROMPTS, *prompts):
