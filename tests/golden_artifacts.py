@@ -1,7 +1,7 @@
-"""The golden artifacts in tests/golden: small artifacts of every released manifest format, byte for byte.
+"""Write the golden artifacts in tests/golden: small artifacts of every released format of the manifest.
 
-The names are `artifact-vFORMAT[-KIND]`. Files of a released format never change. When the format changes, keep the old
-directories and write those of the new format: `python -m tests.golden_artifacts`, from the root.
+Their names are `artifact-vFORMAT[-KIND]`. The files of a released format never change. When the format changes, keep
+the old directories, and run `python -m tests.golden_artifacts` from the root to write the new ones.
 """
 
 import shutil
@@ -25,7 +25,7 @@ from tests.tiny import add_image_graph, add_int8_graph, described, redescribe, w
 
 GOLDEN = Path(__file__).parent / "golden"
 
-# What texts.npy, images.npy, prompts.npy and scores.npy hold the vectors and scores of.
+# The inputs of the vectors in texts.npy, images.npy and prompts.npy, and of the scores in scores.npy.
 TEXTS = ("the cat sat", "query", "a b c d e f the cat dog sat on mat document long short word", "")
 IMAGES = list(np.random.default_rng(3).integers(0, 256, (4, 2, 2, 3), np.uint8))
 PROMPT = "query : "
@@ -34,14 +34,14 @@ LABELS = 3
 
 
 def write_full(directory: Path) -> None:
-    """Write an artifact with texts and images, int8 graphs, prompts, and a value in every field that may have one."""
+    """Write an artifact for texts and images, with int8 graphs, prompts, and a value in every optional field."""
     write_tiny_artifact(directory)
     add_int8_graph(directory)
     add_image_graph(directory)
     manifest = read_manifest(directory)
     assert manifest.images is not None
     fp32, int8, image = manifest.graphs
-    # The int8 image graph is the fp32 one under another name.
+    # The int8 image graph is a copy of the fp32 image graph.
     for file in (image.file, image.weights):
         shutil.copy(directory / file.name, directory / file.name.replace("image.", "image.int8."))
     int8_image = replace(
@@ -80,7 +80,7 @@ def write_ranker(directory: Path) -> None:
     write_tiny_ranker(directory, labels=LABELS)
 
 
-# How each artifact of the current format was written. Those of older formats were written by older code.
+# The function that writes each artifact of the current format. Older code wrote the artifacts of older formats.
 ARTIFACTS: dict[str, Callable[[Path], None]] = {
     f"artifact-v{FORMAT_VERSION}": write_full,
     f"artifact-v{FORMAT_VERSION}-prompt": write_prompt,
@@ -89,9 +89,9 @@ ARTIFACTS: dict[str, Callable[[Path], None]] = {
 
 
 def write_with_golden_files(name: str, directory: Path) -> None:
-    """Write the artifact `name` with today's code, but around the golden graphs and tokenizer.
+    """Write the artifact `name` with today's code, and replace its graphs and tokenizer by the golden files.
 
-    Other versions of onnx and tokenizers may write the same graph in other bytes, and the manifest has their digests.
+    Another version of onnx or tokenizers may write the same graph with other bytes. The manifest holds their digests.
     """
     ARTIFACTS[name](directory)
     for file in read_manifest(directory).files:
@@ -102,7 +102,7 @@ def write_with_golden_files(name: str, directory: Path) -> None:
 if __name__ == "__main__":
     for name in ARTIFACTS:
         if (GOLDEN / name).exists():
-            print(f"tests/golden/{name} is there already, and stays as it is")
+            print(f"tests/golden/{name} exists and stays unchanged")
         else:
             with tempfile.TemporaryDirectory() as scratch:
                 ARTIFACTS[name](Path(scratch) / name)

@@ -1,4 +1,4 @@
-"""A model hub on this machine: it gives the few answers of the Hugging Face Hub that huggingface_hub needs."""
+"""Run a model hub on this machine. It gives those answers of the Hugging Face Hub that huggingface_hub needs."""
 
 import hashlib
 import json
@@ -16,22 +16,22 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """A hub that runs.
+    """A running hub.
 
     Attributes:
         endpoint: its address.
-        repositories: the directory of each repository.
-        taken: paths of the files that were fetched, in order.
+        repositories: the directory of each repository, by its id.
+        fetched: the paths of the fetched files, in the order of the requests.
     """
 
     endpoint: str
     repositories: dict[str, Path]
-    taken: list[str] = field(default_factory=list)
+    fetched: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
-    """Run a hub with `repositories` for the time of a `with` statement."""
+    """Run a hub with `repositories` until the `with` statement ends."""
     hub = Hub("", repositories)
 
     class Handler(BaseHTTPRequestHandler):
@@ -57,7 +57,7 @@ def serve(repositories: dict[str, Path]) -> Iterator[Hub]:
                 return
             content = file.read_bytes()
             if self.command == "GET":
-                hub.taken.append(name)
+                hub.fetched.append(name)
             self.send(200, content, {"X-Repo-Commit": COMMIT, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'})
 
         def answer_api(self, path):

@@ -1,4 +1,4 @@
-"""Small tokenizers of each kind. Their vocabularies are little more than letters, so tests need no real tokenizers."""
+"""Make small tokenizers of each kind. Their vocabularies hold mostly letters. Tests then need no real tokenizers."""
 
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
@@ -9,6 +9,7 @@ BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 def wordpiece(
     special: list[str] = BERT_SPECIAL, template: str = "[CLS] $A [SEP]", *, lowercase: bool = True
 ) -> Tokenizer:
+    """Make a WordPiece tokenizer like BERT's."""
     words = [*special, *CHARACTERS, *(f"##{character}" for character in CHARACTERS)]
     tokenizer = Tokenizer(models.WordPiece({word: at for at, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase, strip_accents=False)
@@ -17,6 +18,7 @@ def wordpiece(
 
 
 def unigram(special: list[str], template: str = "[CLS] $A [SEP]") -> Tokenizer:
+    """Make a Unigram tokenizer like XLM-RoBERTa's."""
     pieces = [*((token, 0.0) for token in special), ("▁", -2.0), ("▁the", -3.0), ("er", -3.0)]
     pieces += [(character, -5.0 - at / 100) for at, character in enumerate(CHARACTERS)]
     unknown = next(at for at, token in enumerate(special) if "unk" in token)
@@ -28,6 +30,7 @@ def unigram(special: list[str], template: str = "[CLS] $A [SEP]") -> Tokenizer:
 
 
 def byte_level_bpe() -> Tokenizer:
+    """Make a byte-level BPE tokenizer like RoBERTa's."""
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     words = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "the"]
     merges = [("t", "h"), ("th", "e")]
@@ -41,6 +44,7 @@ CLIP_SPECIAL = ["<|startoftext|>", "<|endoftext|>"]
 
 
 def clip() -> Tokenizer:
+    """Make a BPE tokenizer like CLIP's."""
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
     merges = [("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g</w>"), ("t", "h"), ("th", "e</w>"), ("a", "t")]
     words = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(merge) for merge in merges), *CLIP_SPECIAL]

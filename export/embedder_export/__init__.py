@@ -1,21 +1,21 @@
-"""The offline part: turns a sentence-transformers checkpoint into an artifact for `embedder`.
+"""The exporter. It turns a sentence-transformers checkpoint into an artifact for `embedder`.
 
-The stages are folders, in the order in which they run. `pipeline` puts them together.
+Each stage is a folder. `pipeline` runs the stages in this order:
 
-    checkpoint   find it and read what it says of itself
-    tokenizer    one tokenizer.json with all settings applied
-    body         each transformer as a graph, by a native builder or by tracing
-    head         pooling and the layers after it, added to the graph
-    dtype        the fastest fp32 form, int8, fp16
-    write        the artifact's files and manifest, and the output directory
-    verify       the artifact's vectors beside those of a reference
+    checkpoint   find the checkpoint and read its settings
+    tokenizer    write one tokenizer.json with all settings applied
+    body         turn each transformer into a graph, by a native builder or by tracing
+    head         add the pooling and the layers after it to the graph
+    dtype        choose the fastest fp32 graph, and make the int8 and fp16 graphs
+    write        write the artifact's files and manifest, and replace the output directory
+    verify       compare the artifact's vectors with a reference's
 
-`families` has what is known of each family of models. `graph` and `samples` serve several stages.
+`families` describes each family of models. `graph` and `samples` serve several stages.
 """
 
 import os
 
 __version__ = "0.1.0"
 
-# onnxruntime 1.32 reports to its maker unless this is set before it is imported. A user who wants that sets it to 0.
+# onnxruntime 1.32 sends telemetry to its maker unless this is set before the import. To allow telemetry, set it to 0.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -1,4 +1,4 @@
-"""`python -m embedder_export` is `embedder-export`."""
+"""Run the command `embedder-export` as `python -m embedder_export`."""
 
 import sys
 

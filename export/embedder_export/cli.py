@@ -1,4 +1,4 @@
-"""The command line, `embedder-export`."""
+"""The command `embedder-export`."""
 
 import argparse
 import os
@@ -18,20 +18,27 @@ from embedder_export.pipeline import DTYPES, ExportSettings, export
 from embedder_export.verify.parity import VERIFICATIONS, check_verification
 
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph that includes
-pooling and normalisation, a tokenizer and a manifest. At the end the artifact's embeddings of some 250 sentences are
-compared with a reference: sentence-transformers if it is installed, otherwise the checkpoint's own onnx/model.onnx if
-it has one. Nothing is written unless every cosine is at least 0.99999 and no number differs by more than 1e-4 of the
-vector's length."""
+pooling and normalisation, a tokenizer and a manifest. At the end the embeddings of some 250 sentences are compared with
+a reference. The reference is sentence-transformers if it is installed, otherwise the checkpoint's own onnx/model.onnx
+if it has one. The artifact is written only if every cosine is at least 0.99999 and no component of a vector differs by
+more than 1e-4 of the vector's length."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0; 1 for an error that the message explains; 2 for wrong usage; 130 for an interrupt.
+        The exit status: 0 for success, 1 for an error that the message explains, 130 for an interrupt.
+
+    Raises:
+        SystemExit: after --help and --version with status 0, after wrong arguments with status 2.
+
+    Example:
+        >>> main(["all-MiniLM-L6-v2", "--output", "artifacts/all-MiniLM-L6-v2"])  # doctest: +SKIP
+        0
     """
     options = _parser().parse_args(arguments)
-    report = _reporter()
+    report = _timed_reporter()
     try:
         check_converter(options.converter)
         check_verification(options.verify)
@@ -41,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = ExportSettings(options.converter, options.dtypes, options.verify)
         manifest = export(checkpoint, options.output, report, settings)
     except EmbedderError as error:
-        # Our message may end in another library's, which has many lines.
+        # The message may quote another library's error of many lines. Here it becomes one line.
         print(f"embedder-export: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -62,14 +69,18 @@ def _parser() -> argparse.ArgumentParser:
         help="a local directory; org/name on the Hub; or a name, which means sentence-transformers/NAME",
     )
     parser.add_argument(
-        "--output", required=True, type=Path, metavar="DIR", help="where to write; an artifact there is replaced"
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="the directory to write; an artifact there is replaced",
     )
     parser.add_argument(
         "--converter",
         choices=CONVERTERS,
         default="auto",
-        help="native: write the graph directly, for the families of BERT, MPNet, T5 and CLIP; optimum: trace it, which "
-        "needs the extra [torch]; auto (default): native if it can, otherwise optimum",
+        help="native: write the graph directly, for the families of BERT, MPNet, T5 and CLIP; optimum: trace the "
+        "model, which needs the extra [torch]; auto (default): native if it knows the model, otherwise optimum",
     )
     parser.add_argument(
         "--verify",
@@ -80,23 +91,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--dtypes",
-        type=_dtypes,
+        type=_parse_dtypes,
         metavar="NAME,...",
-        help=f"which of {','.join(DTYPES)} to write; default: fp32, and int8 if it is good enough",
+        help=f"the dtypes to write, out of {','.join(DTYPES)}; default: fp32, and int8 if it is close enough to fp32",
     )
     return parser
 
 
-def _dtypes(names: str) -> tuple[str, ...]:
-    wanted = tuple(name.strip() for name in names.split(","))
-    for name in wanted:
+def _parse_dtypes(names: str) -> tuple[str, ...]:
+    dtypes = tuple(name.strip() for name in names.split(","))
+    for name in dtypes:
         if name not in DTYPES:
-            raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(DTYPES)}")
-    return wanted
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(DTYPES)}")
+    return dtypes
 
 
 def _describe_os_error(error: OSError, output: Path) -> str:
-    """Name the file that failed. An error without a file comes from writing the output, such as a full disk."""
+    """Return the file that failed, and the reason. An error that names no file comes from the output."""
     reason = error.strerror or str(error) or type(error).__name__
     return f"{error.filename or output}: {reason}"
 
@@ -104,16 +115,17 @@ def _describe_os_error(error: OSError, output: Path) -> str:
 def _describe_parity(parity: Parity | None) -> str:
     if parity is None:
         return (
-            "not compared: no sentence-transformers that reads the checkpoint is installed, and the checkpoint has no "
-            "usable graph of its own. The tests compare the builder of every family"
+            "not compared with a reference: sentence-transformers is not installed or cannot read the checkpoint, and "
+            "the checkpoint has no usable graph of its own"
         )
     return (
-        f"with {parity.reference}, smallest cosine {parity.min_cosine:.8f}, largest difference "
-        f"{parity.max_difference:.1e}, over {parity.samples} sentences"
+        f"compared with {parity.reference} over {parity.samples} sentences: smallest cosine {parity.min_cosine:.8f}, "
+        f"largest difference {parity.max_difference:.1e}"
     )
 
 
-def _reporter() -> Callable[[str], None]:
+def _timed_reporter() -> Callable[[str], None]:
+    """Return a function that prints a line with the seconds since this call."""
     start = time.monotonic()
 
     def report(line: str) -> None:
@@ -123,7 +135,7 @@ def _reporter() -> Callable[[str], None]:
 
 
 def _quieten_libraries() -> None:
-    """Silence the libraries' warnings. They are for people who call these libraries themselves."""
+    """Silence the libraries' warnings. A user of this command does not call these libraries."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     if not sys.warnoptions:
         warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Packages of the extra [torch], which may not be installed."""
+"""Find and import packages of the extra [torch]. They may be missing."""
 
 from importlib.util import find_spec
 from typing import Any
@@ -9,7 +9,7 @@ from embedder_export.errors import NeedsTorchError
 
 
 def is_installed(*packages: str) -> bool:
-    """Whether all `packages` are installed. It imports none of them.
+    """Return whether all `packages` are installed. None of them is imported.
 
     Example:
         >>> is_installed("json", "math")
@@ -19,15 +19,19 @@ def is_installed(*packages: str) -> bool:
 
 
 def import_from_extra(module: str, reason: str) -> Any:
-    """Import and return `module`, which the extra [torch] brings.
+    """Import `module` from the extra [torch], and return it.
 
     Args:
-        module: its full name.
-        reason: why it is needed. It begins the message.
+        module: the module's full name, such as "torch.nn".
+        reason: what needs the module. The message begins with it.
 
     Raises:
-        NeedsTorchError: it is not installed.
-        DependencyError: it is installed, and its import fails.
+        NeedsTorchError: the module is not installed.
+        DependencyError: the module is installed, and its import fails.
+
+    Example:
+        >>> import_from_extra("json", "the example").loads("[1]")
+        [1]
     """
     if not is_installed(module.partition(".")[0]):
         raise NeedsTorchError(reason)

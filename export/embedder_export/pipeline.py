@@ -1,4 +1,4 @@
-"""The export from end to end: the stages in the order in which they run."""
+"""Run the export from end to end, stage by stage."""
 
 import gc
 from collections.abc import Callable, Collection
@@ -31,11 +31,11 @@ __all__ = ["DTYPES", "ExportSettings", "export"]
 
 @dataclass(frozen=True)
 class ExportSettings:
-    """How to export.
+    """The settings of an export.
 
     Attributes:
         converter: one of `body.convert.CONVERTERS`.
-        dtypes: those of `DTYPES` to write. None is all that are good enough.
+        dtypes: which of `DTYPES` to write. None writes fp32, and int8 if it is close enough to fp32.
         verification: one of `verify.parity.VERIFICATIONS`.
     """
 
@@ -46,11 +46,11 @@ class ExportSettings:
 
 @dataclass(frozen=True)
 class _Export:
-    """What the stages share.
+    """The values that all stages share.
 
     Attributes:
-        checkpoint: what is exported.
-        dtypes: those that were asked for. None is all that are good enough.
+        checkpoint: the checkpoint that is exported.
+        dtypes: the dtypes that the caller asked for. None stands for the default.
         report: called with a line at each stage.
         scratch: a directory for files between stages.
     """
@@ -67,13 +67,18 @@ def export(
     report: Callable[[str], None],
     settings: ExportSettings = ExportSettings(),
 ) -> Manifest:
-    """Export `checkpoint` to the directory `output`, which changes only when everything has passed, parity included.
+    """Export `checkpoint` to the directory `output`.
+
+    `output` changes only after every stage and the comparison with the reference have passed.
 
     Args:
         checkpoint: what to export.
-        output: where to. An artifact there is replaced.
+        output: the directory to write. An artifact there is replaced.
         report: called with a line at each stage.
         settings: how to export it.
+
+    Returns:
+        The manifest of the new artifact.
 
     Raises:
         EmbedderError: one of its subclasses in `embedder_export.errors`.
@@ -87,7 +92,7 @@ def export(
         work = _Export(checkpoint, settings.dtypes, report, Path(scratch))
         report("converting to ONNX")
         bodies = convert_bodies(checkpoint, settings.converter, work.scratch / "bodies", report)
-        tokenizer = convert_tokenizer(checkpoint, _limits(bodies[TEXT]))
+        tokenizer = convert_tokenizer(checkpoint, _model_limits(bodies[TEXT]))
         images = _read_image_settings(checkpoint, bodies)
         graphs = _finish_graphs(work, bodies, tokenizer, images)
 
@@ -95,16 +100,16 @@ def export(
         manifest = write_files(stage, Parts(checkpoint, tokenizer, images, graphs))
         write_manifest(manifest, stage)
 
-        of_texts, of_images = verify(stage, checkpoint, report, settings.verification)
+        text_parity, image_parity = verify(stage, checkpoint, report, settings.verification)
         if images is not None:
-            images = replace(images, parity=of_images)
-        manifest = replace(manifest, parity=of_texts, images=images)
+            images = replace(images, parity=image_parity)
+        manifest = replace(manifest, parity=text_parity, images=images)
         manifest = _keep_good_graphs(work, stage, _with_quality(work, stage, manifest))
         write_manifest(manifest, stage)
     return manifest
 
 
-def _limits(body: Body) -> ModelLimits:
+def _model_limits(body: Body) -> ModelLimits:
     sizes = body.sizes
     return ModelLimits(sizes.max_position_embeddings, sizes.usable_positions, sizes.vocabulary_size)
 
@@ -119,7 +124,7 @@ def _read_image_settings(checkpoint: Checkpoint, bodies: dict[str, Body]) -> Ima
 def _finish_graphs(
     work: _Export, bodies: dict[str, Body], tokenizer: ConvertedTokenizer, images: ImageSettings | None
 ) -> tuple[FinishedGraph, ...]:
-    """Return the graphs of all transformers: with their heads, in all dtypes."""
+    """Add the head to each transformer, and return the graphs in every dtype."""
     finished = []
     for modality, body in bodies.items():
         samples = image_samples(images) if modality == IMAGE and images is not None else text_samples(tokenizer)
@@ -142,19 +147,23 @@ def _finish_body(work: _Export, modality: str, name: str, body: Body, samples: S
 def _add_heads(
     checkpoint: Checkpoint, body: Body, directory: Path, name: str
 ) -> tuple[dict[str, Path], tuple[Output, ...]]:
-    """Save each form of a transformer with its head. Return the files by form, and the outputs, the same of each."""
+    """Add the head to each form of a transformer, and save it.
+
+    Returns:
+        The files by form, and the outputs. All forms have the same outputs.
+    """
     forms: dict[str, Path] = {}
     outputs: tuple[Output, ...] = ()
     for form, model in body.forms:
         outputs = add_head(model.graph, checkpoint.layers, body.sizes.width, checkpoint.task)
         forms[form] = save_graph(model, directory / form, name)
         del model
-        gc.collect()  # fusing leaves cycles that hold the weights
+        gc.collect()  # fusing leaves reference cycles that hold the weights
     return forms, outputs
 
 
 def _with_quality(work: _Export, stage: Path, manifest: Manifest) -> Manifest:
-    """Return the manifest with the quality of each graph that is not fp32."""
+    """Measure each graph that is not fp32. Return the manifest with the results."""
     graphs = []
     for graph in manifest.graphs:
         if graph.dtype != "fp32":
@@ -166,7 +175,11 @@ def _with_quality(work: _Export, stage: Path, manifest: Manifest) -> Manifest:
 
 
 def _keep_good_graphs(work: _Export, stage: Path, manifest: Manifest) -> Manifest:
-    """Return the manifest with the graphs that were asked for; or, if none were, with those that are good enough."""
+    """Remove the graphs that the caller did not ask for; by default, the graphs that are too far from fp32.
+
+    Returns:
+        The manifest without the removed graphs.
+    """
 
     def is_kept(graph: Graph) -> bool:
         if work.dtypes is not None:
@@ -178,11 +191,11 @@ def _keep_good_graphs(work: _Export, stage: Path, manifest: Manifest) -> Manifes
 
 def _describe_quality(name: str, quality: Quality, *, asked_for: bool) -> str:
     line = (
-        f"{name} beside fp32: mean cosine {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, over "
+        f"{name} compared with fp32: mean cosine {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, over "
         f"{quality.samples} samples"
     )
     if not is_good_enough(quality):
-        line += f": it falls short of {MIN_MEAN_COSINE} and {MIN_COSINE}"
+        line += f". The limits are {MIN_MEAN_COSINE} and {MIN_COSINE}"
         if not asked_for:
-            line += ", and is not written; --dtypes writes it all the same"
+            line += ", so it is not written; --dtypes writes it anyway"
     return line

@@ -52,10 +52,10 @@ def test_artifact_is_fetched_once_and_then_works_offline(tiny, ask):
         first = ask(hub, "org/tiny")
         assert first.returncode == 0, first.stderr
         assert '"embedding": [' in first.stdout
-        assert sorted(hub.taken) == ["embedder.json", "model.onnx", "model.onnx.data", "tokenizer.json"]
-        hub.taken.clear()
+        assert sorted(hub.fetched) == ["embedder.json", "model.onnx", "model.onnx.data", "tokenizer.json"]
+        hub.fetched.clear()
         assert ask(hub, "org/tiny").stdout == first.stdout
-        assert hub.taken == []
+        assert hub.fetched == []
     offline = ask(hub, "org/tiny")
     assert (offline.returncode, offline.stdout) == (0, first.stdout)
 
@@ -67,7 +67,7 @@ def test_repository_without_an_artifact(tmp_path, ask):
         answer = ask(hub, "org/checkpoint")
     assert_error(answer, "holds no embedder.json")
     assert "make export MODEL=org/checkpoint; or: embedder-export org/checkpoint" in answer.stderr
-    assert hub.taken == []
+    assert hub.fetched == []
 
 
 def test_repository_that_does_not_exist(ask):

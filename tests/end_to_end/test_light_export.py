@@ -63,7 +63,7 @@ def test_same_vectors_as_sentence_transformers(export, tmp_path, make):
     families.unpickle(checkpoint)
     answer = export(checkpoint, "--dtypes", "fp32")
     assert answer.returncode == 0, answer.stderr
-    assert "not compared: no sentence-transformers that reads the checkpoint is installed" in answer.stderr
+    assert "not compared with a reference: sentence-transformers is not installed" in answer.stderr
     model = embedder.Embedder(tmp_path / "artifact", provider="cpu")
     assert model.manifest.parity is None
     reference = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
@@ -109,7 +109,7 @@ def test_message_says_that_torch_is_needed_and_how_to_install_it(export, tmp_pat
     answer = export(make(tmp_path / "checkpoint"), *options)
     assert answer.returncode == 1
     assert message in answer.stderr
-    assert "pip install './export[torch]'; with make: make export TORCH=1 MODEL=" in answer.stderr
+    assert "pip install './export[torch]'; or with make: make export TORCH=1 MODEL=" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / "artifact").exists()
 
@@ -120,7 +120,7 @@ def test_export_from_the_hub_is_compared_with_the_graph_of_the_repository(export
     with serve({"org/small": checkpoint}) as hub:
         answer = export("org/small", hub=hub.endpoint)
         assert answer.returncode == 0, answer.stderr
-    assert "onnx/model.onnx" in hub.taken
+    assert "onnx/model.onnx" in hub.fetched
     assert embedder.Embedder(tmp_path / "artifact").manifest.parity.reference == "onnx/model.onnx"
 
 
@@ -130,4 +130,4 @@ def test_weights_that_cannot_be_read_are_not_fetched(export, tmp_path):
     assert answer.returncode == 1
     assert "org/pickled has no safetensors beside pytorch_model*.bin, 2_Dense/pytorch_model*.bin" in answer.stderr
     assert "pip install './export[torch]'" in answer.stderr
-    assert not [name for name in hub.taken if name.endswith(".bin")]
+    assert not [name for name in hub.fetched if name.endswith(".bin")]

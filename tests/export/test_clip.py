@@ -1,4 +1,4 @@
-"""CLIP: each layout of a checkpoint becomes an artifact with two graphs, with sentence-transformers' vectors."""
+"""CLIP: an artifact has a text graph and an image graph, and gives sentence-transformers' vectors."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from embedder_export import cli, pipeline
+from embedder_export import cli
 from embedder_export.body.contract import BodySizes
 from embedder_export.body.native import build_bodies
 from embedder_export.body.traced import trace_bodies
@@ -27,20 +27,16 @@ import embedder
 from benchmarks.quality import lines
 from embedder.artifact.manifest import read_manifest
 from tests import clips
-from tests.checkpoints import edit_json, write_json
+from tests.checkpoints import edit_json, write_checkpoint, write_json
 from tests.clips import IMAGE_SIZE, LAYOUTS, PREPROCESSOR, body_of, write_clip
+from tests.exports import export_fp32, export_quietly
 
 TEXTS = parity_sentences()[::5]
 SIZES = BodySizes(24, usable_positions=17, image_size=IMAGE_SIZE)
 
 
-def quiet_export(checkpoint, output, **options):
-    return pipeline.export(
-        read_checkpoint(str(checkpoint)), output, lambda line: None, pipeline.ExportSettings(**options)
-    )
-
-
 def sessions_of(bodies, directory):
+    """Return onnxruntime's session of each body, by modality."""
     sessions = {}
     for modality, body in bodies.items():
         ((_, model),) = body.forms
@@ -71,6 +67,7 @@ def assert_same(sessions, model, seed=0):
 
 
 def model_of(checkpoint):
+    """Load the checkpoint with transformers."""
     return CLIPModel.from_pretrained(body_of(checkpoint), attn_implementation="eager").eval()
 
 
@@ -92,13 +89,13 @@ def model_of(checkpoint):
     ],
     ids=str,
 )
-def test_native_graphs_are_those_of_transformers(tmp_path, changes):
+def test_native_graphs_match_transformers(tmp_path, changes):
     checkpoint = write_clip(tmp_path / "clip", **changes)
     sessions = sessions_of(build_bodies(read_checkpoint(str(checkpoint))), tmp_path)
     assert_same(sessions, model_of(checkpoint))
 
 
-def test_settings_of_old_that_are_null(tmp_path):
+def test_null_for_the_second_part_of_old_settings(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", text={"hidden_act": "gelu"})
     edit_json(checkpoint / "config.json", text_config_dict=None, vision_config_dict=None)
     model = model_of(checkpoint)
@@ -106,7 +103,7 @@ def test_settings_of_old_that_are_null(tmp_path):
     assert_same(sessions_of(build_bodies(read_checkpoint(str(checkpoint))), tmp_path), model)
 
 
-def test_padding_that_has_a_higher_id_than_the_end(tmp_path):
+def test_padding_with_a_higher_id_than_the_end_token(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", text={"eos_token_id": 2})
     session = sessions_of(build_bodies(read_checkpoint(str(checkpoint))), tmp_path)["text"]
     ids = np.array([[5, 40, 60, 61, 61], [5, 40, 60, 61, 61]])
@@ -116,7 +113,7 @@ def test_padding_that_has_a_higher_id_than_the_end(tmp_path):
     np.testing.assert_allclose(padded, alone, atol=1e-5)
 
 
-def test_settings_of_old_are_there_twice(tmp_path):
+def test_old_configurations_hold_settings_twice(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", text={"hidden_act": "gelu"})
     clips.with_old_settings(checkpoint, hidden_act="relu", layer_norm_eps=1e-2)
     model = model_of(checkpoint)
@@ -128,7 +125,7 @@ def test_settings_of_old_are_there_twice(tmp_path):
 def exported(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp(request.param)
     checkpoint = write_clip(directory / "clip", layout=request.param)
-    manifest = quiet_export(checkpoint, directory / "artifact", dtypes=("fp32", "int8", "fp16"))
+    manifest = export_quietly(checkpoint, directory / "artifact", dtypes=("fp32", "int8", "fp16"))
     return checkpoint, directory / "artifact", manifest
 
 
@@ -154,12 +151,12 @@ def test_photographs_and_captions(exported, data):
     rows = [row.split("\t") for row in lines(data / "images/captions.tsv")[1:]]
     paths = [path for row in rows if (path := data / "images" / row[0]).exists()]
     captions = [row[1] for row in rows]
-    turned = sorted((data / "images/exif").iterdir())  # as their EXIF says, by either program
+    turned = sorted((data / "images/exif").iterdir())  # both programs turn them as their EXIF data say
     for inputs in (paths, turned, captions):
         cosine, difference = measure(ours.encode(inputs), theirs.encode([str(one) for one in inputs]))
         assert cosine.min() > 0.999999
         assert difference.max() < 1e-4
-    opened = [Image.open(path) for path in turned]  # as they lie
+    opened = [Image.open(path) for path in turned]  # an open image is not turned
     cosine, _ = measure(ours.encode(opened), theirs.encode(opened))
     assert cosine.min() > 0.999999
 
@@ -168,7 +165,7 @@ def test_files_and_settings_of_the_artifact(exported):
     _, artifact, manifest = exported
     assert read_manifest(artifact) == manifest
     assert [graph.file.name for graph in manifest.graphs] == [
-        f"{side}{precision}.onnx" for side in ("text", "image") for precision in ("", ".int8", ".fp16")
+        f"{modality}{dtype}.onnx" for modality in ("text", "image") for dtype in ("", ".int8", ".fp16")
     ]
     assert (manifest.images.resize, manifest.images.crop) == ((IMAGE_SIZE,), (IMAGE_SIZE, IMAGE_SIZE))
     assert manifest.images.tokens == 17
@@ -176,24 +173,24 @@ def test_files_and_settings_of_the_artifact(exported):
     assert manifest.head.layers == ()
 
 
-@pytest.mark.parametrize(("precision", "least"), [("int8", 0.98), ("fp16", 0.9999)])
-def test_other_precisions_are_near(exported, precision, least):
+@pytest.mark.parametrize(("dtype", "min_cosine"), [("int8", 0.98), ("fp16", 0.9999)])
+def test_other_dtypes_are_close_to_fp32(exported, dtype, min_cosine):
     _, artifact, _ = exported
-    exact, other = (embedder.Embedder(artifact, dtype=name) for name in ("fp32", precision))
+    exact, other = (embedder.Embedder(artifact, dtype=name) for name in ("fp32", dtype))
     for inputs in ([text for text in TEXTS if text.strip()], sample_images()[:20]):
         cosine, _ = measure(other.encode(inputs), exact.encode(inputs))
-        assert cosine.min() > least
-        # No vector depends on its batch, in any precision.
+        assert cosine.min() > min_cosine
+        # No vector depends on its batch, in any dtype.
         alone = np.stack([other.encode(one) for one in inputs[:6]])
-        tolerance = (1e-3 if precision == "fp16" else 1e-5) * np.linalg.norm(alone, axis=1).max()
+        tolerance = (1e-3 if dtype == "fp16" else 1e-5) * np.linalg.norm(alone, axis=1).max()
         np.testing.assert_allclose(other.encode(inputs)[:6], alone, atol=tolerance)
 
 
-def test_optimum_is_the_fallback(tmp_path):
+def test_auto_falls_back_to_optimum(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", text={"hidden_act": "mish"}, vision={"hidden_act": "relu2"})
     with pytest.raises(NotNativeError, match="'mish' as hidden_act"):
-        quiet_export(checkpoint, tmp_path / "artifact", converter="native")
-    manifest = quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32",))
+        export_quietly(checkpoint, tmp_path / "artifact", converter="native")
+    manifest = export_fp32(checkpoint, tmp_path / "artifact")
     assert {graph.form for graph in manifest.graphs} == {"traced"}
     assert manifest.parity.min_cosine > 0.99999
     assert manifest.images.parity.min_cosine > 0.99999
@@ -205,18 +202,18 @@ def test_both_converters_agree(tmp_path):
     assert_same(sessions_of(trace_bodies(read_checkpoint(str(checkpoint)), tmp_path / "traced"), tmp_path), model)
 
 
-def test_modules_after_it_are_for_both_sides(tmp_path):
+def test_later_modules_apply_to_both_modalities(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", layout="old", modules=("Normalize",))
-    manifest = quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32",))
+    manifest = export_fp32(checkpoint, tmp_path / "artifact")
     assert manifest.head.layers == ("normalize",)
     vectors = embedder.Embedder(tmp_path / "artifact").encode(["a cat", sample_images()[0]])
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-def test_pooling_after_it_is_refused(tmp_path):
+def test_pooling_after_clip_is_refused(tmp_path):
     checkpoint = write_clip(tmp_path / "clip", layout="old", modules=("Pooling",))
     write_json(checkpoint / "1_Pooling/config.json", {"word_embedding_dimension": 24, "pooling_mode_mean_tokens": True})
-    with pytest.raises(CheckpointError, match="1 Pooling modules; none is, after one that pools by itself"):
+    with pytest.raises(CheckpointError, match="1 Pooling modules; it should have none, because its transformer pools"):
         read_checkpoint(str(checkpoint))
 
 
@@ -231,7 +228,7 @@ def test_pooling_after_it_is_refused(tmp_path):
         ),
     ],
 )
-def test_other_outputs_of_it_are_refused(tmp_path, changes, message):
+def test_other_outputs_of_clip_are_refused(tmp_path, changes, message):
     checkpoint = write_clip(tmp_path / "clip", layout="new")
     edit_json(checkpoint / "sentence_bert_config.json", **changes)
     with pytest.raises(CheckpointError, match=message):
@@ -246,7 +243,7 @@ def test_other_outputs_of_it_are_refused(tmp_path, changes, message):
         ({"num_attention_heads": 5}, "5 attention heads for a width of 32"),
     ],
 )
-def test_settings_that_the_builder_does_not_honour(tmp_path, changes, message):
+def test_unsupported_settings_of_the_image_tower(tmp_path, changes, message):
     checkpoint = write_clip(tmp_path / "clip")
     config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
     edit_json(checkpoint / "config.json", vision_config=config["vision_config"] | changes)
@@ -254,7 +251,7 @@ def test_settings_that_the_builder_does_not_honour(tmp_path, changes, message):
         build_bodies(read_checkpoint(str(checkpoint)))
 
 
-def test_a_weight_that_is_missing(tmp_path):
+def test_missing_weight(tmp_path):
     checkpoint = write_clip(tmp_path / "clip")
     model = model_of(checkpoint)
     weights = {name: weight for name, weight in model.state_dict().items() if name != "visual_projection.weight"}
@@ -263,7 +260,7 @@ def test_a_weight_that_is_missing(tmp_path):
         build_bodies(read_checkpoint(str(checkpoint)))
 
 
-def test_preparation_of_images_in_the_file_of_transformers_5(tmp_path):
+def test_image_settings_in_the_file_of_transformers_5(tmp_path):
     settings = {"size": {"shortest_edge": 40}, "crop_size": {"height": 32, "width": 32}, "resample": 2}
     write_json(tmp_path / "processor_config.json", {"image_processor": settings | {"rescale_factor": 0.5}})
     images = read_images(tmp_path, CLIP.image_processor, SIZES)
@@ -282,7 +279,7 @@ def test_preparation_of_images_in_the_file_of_transformers_5(tmp_path):
         ({"image_mean": 0.5, "image_std": [0.5, 0.5, 0.25]}, (1 / 255, (0.5, 0.5, 0.5), (0.5, 0.5, 0.25))),
     ],
 )
-def test_numbers_of_the_preparation(tmp_path, changes, expected):
+def test_numbers_of_the_image_settings(tmp_path, changes, expected):
     write_json(tmp_path / "preprocessor_config.json", PREPROCESSOR | changes)
     images = read_images(tmp_path, CLIP.image_processor, SIZES)
     assert (images.rescale, images.mean, images.std) == expected
@@ -300,30 +297,30 @@ def test_numbers_of_the_preparation(tmp_path, changes, expected):
         ({"size": "large"}, "cannot be used"),
         ({"image_mean": [1, 2]}, "cannot be used: .*three numbers"),
         ({"image_std": 0}, "cannot be used: .*zero"),
-        ({"crop_size": 24}, r"makes images of \[24, 24\] pixels, and the model takes 32 a side"),
+        ({"crop_size": 24}, r"makes images of \[24, 24\] pixels, and the model takes \[32, 32\]"),
         ({"do_center_crop": False}, r"makes images of \[32\] pixels"),
     ],
 )
-def test_preparation_that_cannot_be_honoured(tmp_path, changes, message):
+def test_image_settings_that_cannot_be_honoured(tmp_path, changes, message):
     write_json(tmp_path / "preprocessor_config.json", PREPROCESSOR | changes)
     with pytest.raises(CheckpointError, match=message):
         read_images(tmp_path, CLIP.image_processor, SIZES)
 
 
-def test_preparation_that_is_missing_or_contradicts_itself(tmp_path):
+def test_image_settings_that_are_missing_or_contradictory(tmp_path):
     with pytest.raises(CheckpointError, match=r"has no preprocessor_config\.json"):
         read_images(tmp_path, CLIP.image_processor, SIZES)
     write_json(tmp_path / "preprocessor_config.json", PREPROCESSOR)
     write_json(tmp_path / "processor_config.json", {"image_processor": PREPROCESSOR | {"size": 40}})
-    with pytest.raises(CheckpointError, match=r"that is not that of preprocessor_config\.json"):
+    with pytest.raises(CheckpointError, match=r"damaged, or differs from preprocessor_config\.json"):
         read_images(tmp_path, CLIP.image_processor, SIZES)
 
 
-def test_images_that_differ_fail_the_export(tmp_path, monkeypatch):
+def test_other_image_vectors_fail_the_export(tmp_path, monkeypatch):
     checkpoint = write_clip(tmp_path / "clip")
     reference = parity.sentence_transformers_reference
 
-    def wrong(checkpoint, max_seq_length):
+    def with_reversed_images(checkpoint, max_seq_length):
         right = reference(checkpoint, max_seq_length)
 
         def encode(inputs, prompt):
@@ -331,18 +328,16 @@ def test_images_that_differ_fail_the_export(tmp_path, monkeypatch):
 
         return type(right)(right.name, encode)
 
-    monkeypatch.setattr(parity, "sentence_transformers_reference", wrong)
+    monkeypatch.setattr(parity, "sentence_transformers_reference", with_reversed_images)
     with pytest.raises(ParityError, match="worst on 'image "):
-        quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32",))
+        export_fp32(checkpoint, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
 
 
-def test_a_model_of_texts_that_goes_with_one_of_images_says_so(tmp_path):
-    from tests.checkpoints import write_checkpoint
-
+def test_text_model_names_its_image_model(tmp_path):
     name = "clip-ViT-B-32-multilingual-v1"
     checkpoint = write_checkpoint(tmp_path / name, modules=("Transformer", "Pooling"))
-    manifest = quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32",))
+    manifest = export_fp32(checkpoint, tmp_path / "artifact")
     assert (manifest.image_model, manifest.images) == ("clip-ViT-B-32", None)
 
 
@@ -351,10 +346,10 @@ def test_command_line(tmp_path, capsys):
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
     said = capsys.readouterr().err
     assert "comparing images with sentence-transformers" in said
-    assert "image.int8.onnx beside fp32: mean cosine" in said
+    assert "image.int8.onnx compared with fp32: mean cosine" in said
 
 
-def test_samples_are_many_and_varied():
+def test_sample_images_are_many_and_varied():
     images = sample_images()
     assert len({image.shape for image in images}) > 50
     assert all(image.dtype == np.uint8 and image.shape[2] == 3 for image in images)

@@ -1,14 +1,13 @@
-"""Every family of text models, in small: the pipeline's vectors are those of sentence-transformers."""
+"""Small checkpoints of every text family: the artifact gives sentence-transformers' vectors."""
 
 import numpy as np
 import pytest
-from embedder_export import pipeline
-from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.verify.compare import measure
 from sentence_transformers import SentenceTransformer
 
 import embedder
 from tests import families
+from tests.exports import export_fp32
 
 TEXTS = [
     "The cat sits outside.",
@@ -27,12 +26,7 @@ PROMPTS = ["Represent the Science title: ", "query: ", "日本語 ", "x " * 200]
 def pair(request, tmp_path_factory):
     directory = tmp_path_factory.mktemp("family")
     checkpoint = families.seeded(request.param.make, directory / request.param.name)
-    pipeline.export(
-        read_checkpoint(str(checkpoint)),
-        directory / "artifact",
-        lambda line: None,
-        pipeline.ExportSettings(dtypes=("fp32",)),
-    )
+    export_fp32(checkpoint, directory / "artifact")
     reference = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True)
     return embedder.Embedder(directory / "artifact", provider="cpu"), reference
 
@@ -58,7 +52,7 @@ def test_same_tokens(pair):
         assert ours.tolist() == reference.preprocess([text])["input_ids"][0].tolist()
 
 
-def test_same_vector_alone_or_in_any_batch(pair):
+def test_vectors_do_not_depend_on_their_batch(pair):
     model, _ = pair
     alone = np.stack([model.encode(text, prompt="query: ") for text in TEXTS])
     lengths = np.linalg.norm(alone, axis=1, keepdims=True)
@@ -84,25 +78,15 @@ def assert_same(ours, theirs):
 @pytest.mark.parametrize(
     "make", [families.bert, families.mpnet, families.roberta, families.albert, families.labse, families.instructor]
 )
-def test_without_the_real_tokenizers(make, tmp_path, monkeypatch):
+def test_small_tokenizers(make, tmp_path, monkeypatch):
     monkeypatch.setattr(families, "TOKENIZERS", tmp_path / "nowhere")
     checkpoint = families.seeded(make, tmp_path / "small")
-    assert pipeline.export(
-        read_checkpoint(str(checkpoint)),
-        tmp_path / "artifact",
-        lambda line: None,
-        pipeline.ExportSettings(dtypes=("fp32",)),
-    ).parity
+    assert export_fp32(checkpoint, tmp_path / "artifact").parity
 
 
 @pytest.mark.skipif(not families.TOKENIZERS.is_dir(), reason="the real tokenizers are not here")
-def test_tokenizer_in_sentencepieces_own_format(tmp_path):
+def test_tokenizer_in_sentencepiece_format(tmp_path):
     checkpoint = families.seeded(families.albert, tmp_path / "albert")
     (checkpoint / "tokenizer.json").unlink()
     assert (checkpoint / "spiece.model").exists()
-    assert pipeline.export(
-        read_checkpoint(str(checkpoint)),
-        tmp_path / "artifact",
-        lambda line: None,
-        pipeline.ExportSettings(dtypes=("fp32",)),
-    ).parity
+    assert export_fp32(checkpoint, tmp_path / "artifact").parity

@@ -1,4 +1,4 @@
-"""The export of checkpoints from a model hub. A local server takes the hub's place."""
+"""Export checkpoints from a model hub. A local server stands in for the hub."""
 
 import os
 import subprocess
@@ -20,7 +20,7 @@ from tests.hub_server import COMMIT, serve
 @pytest.fixture
 def export(tmp_path):
     def run(hub, model, *, check=True):
-        """Export by the installed command and load the result. Without `check`, return what it wrote to stderr."""
+        """Export by the command and load the artifact. Without `check`, return what the command wrote to stderr."""
         environment = dict(os.environ, HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "hf"))
         output = tmp_path / "artifact"
         command = [sys.executable, "-m", "embedder_export", model, "--output", output]
@@ -34,17 +34,17 @@ def export(tmp_path):
     ("model", "repository"),
     [("org/small", "org/small"), ("small", "sentence-transformers/small"), ("sentence-transformers/small", None)],
 )
-def test_names(tmp_path, export, model, repository):
+def test_names_of_repositories(tmp_path, export, model, repository):
     checkpoint = write_checkpoint(tmp_path / "served/small")
     (checkpoint / "pytorch_model.bin").write_bytes(b"the same weights again")
     with serve({repository or model: checkpoint}) as hub:
         source = export(hub, model).manifest.source
     assert (source.model, source.revision) == (model.removeprefix("sentence-transformers/"), COMMIT)
-    assert "model.safetensors" in hub.taken
-    assert "pytorch_model.bin" not in hub.taken
+    assert "model.safetensors" in hub.fetched
+    assert "pytorch_model.bin" not in hub.fetched
 
 
-def test_weights_in_torchs_format_are_fetched_where_there_are_no_others(tmp_path, export):
+def test_torch_weights_are_fetched_only_without_safetensors(tmp_path, export):
     checkpoint = families.seeded(families.distiluse, tmp_path / "served/dense")
     dense = checkpoint / "2_Dense"
     torch.save(load_file(dense / "model.safetensors"), dense / "pytorch_model.bin")
@@ -52,16 +52,16 @@ def test_weights_in_torchs_format_are_fetched_where_there_are_no_others(tmp_path
     (checkpoint / "pytorch_model.bin").write_bytes(b"the same weights again")
     with serve({"org/dense": checkpoint}) as hub:
         assert export(hub, "org/dense").manifest.head.layers == ("dense(32, 24, tanh)",)
-        assert [name for name in hub.taken if name.endswith(".bin")] == ["2_Dense/pytorch_model.bin"]
+        assert [name for name in hub.fetched if name.endswith(".bin")] == ["2_Dense/pytorch_model.bin"]
 
         torch.save(load_file(checkpoint / "model.safetensors"), checkpoint / "pytorch_model.bin")
         (checkpoint / "model.safetensors").unlink()
     with serve({"org/pickled": checkpoint}) as hub:
         assert export(hub, "org/pickled").dimension == 24
-        assert "pytorch_model.bin" in hub.taken
+        assert "pytorch_model.bin" in hub.fetched
 
 
-def test_prompt_that_sentence_transformers_leaves_out_by_the_models_name(tmp_path, export):
+def test_known_models_leave_the_prompt_out_of_the_pooling(tmp_path, export):
     """No file of INSTRUCTOR's repositories says that the prompt is not pooled. sentence-transformers knows the name."""
     from sentence_transformers import SentenceTransformer
 
@@ -78,7 +78,7 @@ def test_prompt_that_sentence_transformers_leaves_out_by_the_models_name(tmp_pat
     assert np.abs(model.encode(texts, **options) - reference.encode(texts, **options)).max() < 1e-5
 
 
-def test_chat_template(tmp_path, export):
+def test_chat_template_is_refused(tmp_path, export):
     checkpoint = write_checkpoint(tmp_path / "served/chat")
     (checkpoint / "modules.json").unlink()
     Path(checkpoint / "chat_template.jinja").write_text("{{ messages }}")
@@ -86,7 +86,7 @@ def test_chat_template(tmp_path, export):
         assert "chat template and no modules.json" in export(hub, "org/chat", check=False)
 
 
-def test_clip_as_its_repository_has_it(tmp_path, export):
+def test_clip_in_the_layout_of_its_repository(tmp_path, export):
     checkpoint = write_clip(tmp_path / "served/clip", layout="old")
     body = checkpoint / "0_CLIPModel"
     torch.save(load_file(body / "model.safetensors"), body / "pytorch_model.bin")
@@ -96,4 +96,4 @@ def test_clip_as_its_repository_has_it(tmp_path, export):
     assert model.modalities == ("text", "image")
     assert model.manifest.source.model == "clip-ViT-B-32"
     assert model.manifest.images.parity.min_cosine > 0.99999
-    assert "0_CLIPModel/pytorch_model.bin" in hub.taken
+    assert "0_CLIPModel/pytorch_model.bin" in hub.fetched

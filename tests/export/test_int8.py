@@ -1,4 +1,4 @@
-"""int8 graphs: their vectors do not depend on the batch and are near fp32's; their sums fit into 16 bits."""
+"""int8 graphs: vectors do not depend on their batch and are close to fp32, and sums fit into 16 bits."""
 
 import csv
 import json
@@ -7,8 +7,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
-from embedder_export import cli, pipeline
-from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export import cli
 from embedder_export.dtype import convert
 from embedder_export.dtype.int8 import MAX_WEIGHT
 from embedder_export.dtype.rounding import round_to_nearest, round_with_compensation
@@ -25,15 +24,10 @@ from benchmarks.quality import lines, spearman
 from embedder.artifact.manifest import read_manifest
 from tests import families
 from tests.checkpoints import write_checkpoint
+from tests.exports import export_quietly
 from tests.families import FAMILIES
 
 TEXTS = [text for text in parity_sentences()[::4] if text.strip()]
-
-
-def quiet_export(checkpoint, output, **options):
-    return pipeline.export(
-        read_checkpoint(str(checkpoint)), output, lambda line: None, pipeline.ExportSettings(**options)
-    )
 
 
 def integers_of(path):
@@ -43,7 +37,7 @@ def integers_of(path):
 
 
 def pairwise_sums(x, w):
-    """Compute x @ w as AVX2 does for uint8 and int8: it adds products in pairs, and a sum saturates at 16 bits."""
+    """Compute x @ w as AVX2 does for uint8 and int8. It adds products in pairs, and the sums saturate at 16 bits."""
     products = x.astype(np.int64)[:, :, None] * w.astype(np.int64)[None]
     pairs = products[:, ::2] + products[:, 1::2]
     return np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=1)
@@ -64,14 +58,14 @@ BODIES = [
     scope="module", params=[family for family in FAMILIES if family.name in BODIES], ids=lambda family: family.name
 )
 def exported(request, tmp_path_factory):
-    """A small model of a family, in fp32 and int8. int8 is kept however good it is."""
+    """Export a small model of each family in fp32 and int8. Return the artifact and the family's prompt."""
     directory = tmp_path_factory.mktemp("int8")
     checkpoint = families.seeded(request.param.make, directory / "checkpoint")
-    quiet_export(checkpoint, directory / "artifact", dtypes=("fp32", "int8"))
+    export_quietly(checkpoint, directory / "artifact", dtypes=("fp32", "int8"))
     return directory / "artifact", request.param.prompt
 
 
-def test_same_vector_alone_or_in_any_batch(exported):
+def test_vectors_do_not_depend_on_their_batch(exported):
     artifact, prompt = exported
     model = embedder.Embedder(artifact, dtype="int8", provider="cpu")
     alone = np.stack([model.encode(text, prompt=prompt) for text in TEXTS])
@@ -82,7 +76,7 @@ def test_same_vector_alone_or_in_any_batch(exported):
         assert (np.abs(together - alone[order]) / lengths[order]).max() <= 1e-5
 
 
-def test_near_to_fp32(exported):
+def test_vectors_are_close_to_fp32(exported):
     artifact, prompt = exported
     exact, ours = (embedder.Embedder(artifact, dtype=name).encode(TEXTS, prompt=prompt) for name in ("fp32", "int8"))
     cosine, _ = measure(ours, exact)
@@ -92,7 +86,7 @@ def test_near_to_fp32(exported):
     assert int8.quality.min_cosine <= int8.quality.mean_cosine <= 1
 
 
-def test_all_products_of_the_body_are_of_integers_that_16_bits_can_add(exported):
+def test_body_has_only_integer_products_and_their_sums_fit_16_bits(exported):
     artifact, _ = exported
     graph = onnx.load(artifact / "model.int8.onnx", load_external_data=False).graph
     left = [node for node in graph.node if node.op_type in ("Gemm", "MatMul")]
@@ -103,20 +97,20 @@ def test_all_products_of_the_body_are_of_integers_that_16_bits_can_add(exported)
         assert array.dtype == np.int8
         array = array.astype(np.int64)
         odd = np.pad(array, ((0, len(array) % 2), (0, 0)))
-        for sign in (1, -1):  # the largest activations on all weights of a sign
+        for sign in (1, -1):  # the worst case: the largest activation meets every weight of one sign
             sums = 255 * np.maximum(sign * odd, 0)
             assert (sums[::2] + sums[1::2]).max() <= 2**15 - 1
 
 
-def test_a_sum_that_is_cut_off_would_be_seen():
-    """Why there is a bound: with eight bits, a product is wrong on a CPU that has AVX2 and nothing newer."""
+def test_8_bit_weights_would_saturate():
+    """With 8-bit weights, products are wrong on a CPU with AVX2 and nothing newer. With `MAX_WEIGHT` they are exact."""
     x, w = np.full((1, 4), 255, np.uint8), np.full((4, 1), 127, np.int8)
     assert pairwise_sums(x, w) != x.astype(int) @ w.astype(int)
     w = np.full((4, 1), MAX_WEIGHT, np.int8)
     assert pairwise_sums(x, w) == x.astype(int) @ w.astype(int)
 
 
-def test_weights_of_products_take_a_quarter(exported):
+def test_int8_weights_take_a_quarter_of_the_bytes(exported):
     artifact, _ = exported
     nodes = [node for node in ir.load(artifact / "model.onnx").graph if node.op_type in ("Gemm", "MatMul")]
     weights = [node.inputs[1] for node in nodes if not node.inputs[1].name.startswith("head/")]
@@ -125,9 +119,9 @@ def test_weights_of_products_take_a_quarter(exported):
     assert 4 * sum(array.nbytes for array in integers) == sum(weight.const_value.nbytes for weight in weights)
 
 
-def test_by_optimum_too(tmp_path):
+def test_int8_of_a_traced_graph(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
-    manifest = quiet_export(checkpoint, tmp_path / "artifact", converter="optimum", dtypes=("fp32", "int8"))
+    manifest = export_quietly(checkpoint, tmp_path / "artifact", converter="optimum", dtypes=("fp32", "int8"))
     assert [candidate.name for candidate in manifest.graphs[1].candidates] == ["fp32", "int8"]
     assert len(integers_of(tmp_path / "artifact/model.int8.onnx")) == 12
     exact, ours = (embedder.Embedder(tmp_path / "artifact", dtype=name).encode(TEXTS) for name in ("fp32", "int8"))
@@ -140,57 +134,58 @@ def checkpoint(tmp_path_factory):
     return write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "small")
 
 
-def precisions(directory):
+def written_dtypes(directory):
+    """Return the dtypes in the manifest, after a check that the directory has exactly their files."""
     files = {path.name for path in directory.glob("*.onnx*")}
     found = [graph.dtype for graph in read_manifest(directory).graphs]
     assert files == {file.name for graph in read_manifest(directory).graphs for file in (graph.file, graph.weights)}
     return found
 
 
-def test_what_is_not_good_enough_is_not_written_unless_asked_for(checkpoint, tmp_path, monkeypatch, capsys):
+def test_int8_of_low_quality_is_written_only_on_request(checkpoint, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(quality, "MIN_MEAN_COSINE", 1.1)
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "default")]) == 0
-    assert "it falls short of" in (err := capsys.readouterr().err)
-    assert "and is not written; --dtypes writes it all the same" in err
-    assert precisions(tmp_path / "default") == ["fp32"]
+    assert ". The limits are" in (err := capsys.readouterr().err)
+    assert "so it is not written; --dtypes writes it anyway" in err
+    assert written_dtypes(tmp_path / "default") == ["fp32"]
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "asked"), "--dtypes", "fp32,int8"]) == 0
-    assert "it falls short of" in (err := capsys.readouterr().err)
+    assert ". The limits are" in (err := capsys.readouterr().err)
     assert "is not written" not in err
-    assert precisions(tmp_path / "asked") == ["fp32", "int8"]
+    assert written_dtypes(tmp_path / "asked") == ["fp32", "int8"]
 
 
 @pytest.mark.parametrize(
-    ("graphs", "expected"), [("fp32", ["fp32"]), ("int8", ["int8"]), ("int8, fp32", ["fp32", "int8"])]
+    ("dtypes", "expected"), [("fp32", ["fp32"]), ("int8", ["int8"]), ("int8, fp32", ["fp32", "int8"])]
 )
-def test_graphs_that_are_asked_for(checkpoint, tmp_path, graphs, expected):
-    assert cli.main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--dtypes", graphs]) == 0
-    assert precisions(tmp_path / "artifact") == expected
+def test_requested_dtypes(checkpoint, tmp_path, dtypes, expected):
+    assert cli.main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--dtypes", dtypes]) == 0
+    assert written_dtypes(tmp_path / "artifact") == expected
     model = embedder.Embedder(tmp_path / "artifact")
     assert model.encode("a b").shape == (32,)
     assert model.manifest.parity is not None
 
 
-def test_what_cannot_be_quantised_is_not_written_unless_asked_for(checkpoint, tmp_path, monkeypatch, capsys):
+def test_dtype_that_cannot_be_made_fails_only_on_request(checkpoint, tmp_path, monkeypatch, capsys):
     def fail(*arguments):
         raise GraphError("it has no products")
 
     monkeypatch.setitem(convert._CONVERTERS, "int8", fail)
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "default")]) == 0
     assert "int8 is not written, as it cannot be made: it has no products" in capsys.readouterr().err
-    assert precisions(tmp_path / "default") == ["fp32"]
+    assert written_dtypes(tmp_path / "default") == ["fp32"]
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "asked"), "--dtypes", "int8"]) == 1
     assert "small: int8 cannot be made: it has no products" in capsys.readouterr().err
     assert not (tmp_path / "asked").exists()
 
 
-def test_mistakes_of_our_own_are_not_taken_for_the_graphs(checkpoint, tmp_path, monkeypatch):
+def test_bugs_in_a_converter_are_not_hidden(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setitem(convert._CONVERTERS, "int8", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        quiet_export(checkpoint, tmp_path / "artifact")
+        export_quietly(checkpoint, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
 
 
-def test_what_onnxruntime_has_no_kernel_for_is_not_written(checkpoint, tmp_path, monkeypatch, capsys):
+def test_graph_without_a_kernel_is_not_written(checkpoint, tmp_path, monkeypatch, capsys):
     def broken(path, singles, target):
         model = ir.load(path)
         next(iter(model.graph)).op_type = "NoSuchOperator"
@@ -199,18 +194,18 @@ def test_what_onnxruntime_has_no_kernel_for_is_not_written(checkpoint, tmp_path,
     monkeypatch.setitem(convert._CONVERTERS, "int8", broken)
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "default")]) == 0
     assert "cannot be made: onnxruntime cannot load it: " in capsys.readouterr().err
-    assert precisions(tmp_path / "default") == ["fp32"]
+    assert written_dtypes(tmp_path / "default") == ["fp32"]
 
 
-@pytest.mark.parametrize("graphs", ["", "fp8", "fp32,", "INT8"])
-def test_graphs_that_are_none(checkpoint, tmp_path, capsys, graphs):
+@pytest.mark.parametrize("dtypes", ["", "fp8", "fp32,", "INT8"])
+def test_unknown_dtypes(checkpoint, tmp_path, capsys, dtypes):
     with pytest.raises(SystemExit):
-        cli.main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--dtypes", graphs])
-    assert "is none of fp32, int8" in capsys.readouterr().err
+        cli.main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--dtypes", dtypes])
+    assert "is not one of fp32, int8" in capsys.readouterr().err
 
 
 def test_weights_and_activations_of_zero(tmp_path):
-    """Some models have layers that were pruned away."""
+    """Some models have pruned layers, with weights of zero."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -221,14 +216,14 @@ def test_weights_and_activations_of_zero(tmp_path):
         for part in ("weight", "bias"):
             weights[f"{name}.{part}"] = torch.zeros_like(weights[f"{name}.{part}"])
     save_file(weights, path, {"format": "pt"})
-    quiet_export(checkpoint, tmp_path / "artifact", dtypes=("fp32", "int8"))
+    export_quietly(checkpoint, tmp_path / "artifact", dtypes=("fp32", "int8"))
     exact, ours = (embedder.Embedder(tmp_path / "artifact", dtype=name).encode(TEXTS) for name in ("fp32", "int8"))
     cosine, _ = measure(ours, exact)
     assert cosine.min() > 0.98
 
 
 @given(st.integers(1, 9), st.integers(1, 600), st.floats(0, 1e6), st.integers(0, 2**31))
-def test_rounded_weights_are_within_their_bits(rows, columns, size, seed):
+def test_rounded_weights_stay_within_the_limit(rows, columns, size, seed):
     generator = np.random.default_rng(seed)
     array = (size * generator.normal(size=(rows, columns))).astype(np.float32)
     sample = generator.normal(size=(5, columns)).astype(np.float32)
@@ -240,7 +235,7 @@ def test_rounded_weights_are_within_their_bits(rows, columns, size, seed):
     assert np.abs(integers * scales - array).max() <= 0.51 * scales.max()
 
 
-def test_errors_that_make_up_for_one_another_are_less_on_what_goes_together():
+def test_compensation_reduces_the_error_on_correlated_inputs():
     generator = np.random.default_rng(0)
     sample = (generator.normal(size=(400, 8)) @ generator.normal(size=(8, 700))).astype(np.float32)
     weights = generator.normal(size=(30, 700)).astype(np.float32)
@@ -255,8 +250,8 @@ def real(minilm):
     return {name: embedder.Embedder(minilm, dtype=name, provider="cpu") for name in ("fp32", "int8")}
 
 
-def test_the_real_one_on_sts(real, data):
-    """The mean cosine is at least 0.997, the smallest at least 0.985, and the score within 0.2."""
+def test_real_model_on_sts(real, data):
+    """The limits are a mean cosine of 0.997, a smallest cosine of 0.985, and a change of the score by 0.2."""
     rows = list(csv.DictReader(lines(data / "sts/stsb-en-dev.tsv"), delimiter="\t", quoting=csv.QUOTE_NONE))
     names = [name for name in rows[0] if name.startswith("sentence")]
     gold = np.array([float(row[next(name for name in row if "score" in name)]) for row in rows])
@@ -268,7 +263,7 @@ def test_the_real_one_on_sts(real, data):
     assert abs(scores["int8"] - scores["fp32"]) <= 0.2
 
 
-def test_the_real_one_alone_or_in_any_batch(real, minilm):
+def test_real_vectors_do_not_depend_on_their_batch(real, minilm):
     model, texts = real["int8"], parity_sentences()[::3]
     alone = np.stack([model.encode(text) for text in texts])
     order = np.random.default_rng(0).permutation(len(texts))

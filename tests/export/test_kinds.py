@@ -1,4 +1,4 @@
-"""Checkpoints that are no embedders: they are refused by name. What sentence-transformers would pool is allowed."""
+"""Checkpoints of other models are refused by name. Pretrained models are pooled as in sentence-transformers."""
 
 import json
 
@@ -23,7 +23,7 @@ from tests.checkpoints import SMALL, VOCABULARY_SIZE, edit_json, write_checkpoin
 
 @pytest.fixture
 def bare(tmp_path):
-    """A repository of transformers, without modules.json."""
+    """Write a checkpoint of transformers, without modules.json."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     (checkpoint / "modules.json").unlink()
     return checkpoint
@@ -42,7 +42,7 @@ def add_weight(checkpoint, name):
         (BertForQuestionAnswering, "a question-answering model"),
     ],
 )
-def test_models_of_transformers_with_another_head(bare, tmp_path, capsys, model_class, kind):
+def test_transformers_models_with_another_head(bare, tmp_path, capsys, model_class, kind):
     model_class(BertConfig(vocab_size=VOCABULARY_SIZE, **SMALL)).save_pretrained(bare)
     assert main([str(bare), "--output", str(tmp_path / "artifact")]) == 1
     message = f"checkpoint: the checkpoint is {kind} ({model_class.__name__}): it gives no sentence embeddings"
@@ -78,7 +78,7 @@ def test_architectures_of_other_models(bare, architecture, kind):
     ],
 )
 def test_weights_of_other_models(bare, weight, kind):
-    """config.json need not name an architecture."""
+    """config.json may name no architecture. Then the weights decide."""
     edit_json(bare / "config.json", architectures=None)
     add_weight(bare, weight)
     with pytest.raises(CheckpointError, match=rf"the checkpoint is {kind}.*, as it has the weight {weight}"):
@@ -94,7 +94,7 @@ def test_metadata_of_a_colbert(bare):
 @pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder"])
 @pytest.mark.parametrize("modules", [True, False])
 def test_other_models_of_sentence_transformers(tmp_path, kind, modules):
-    """Their first module may be one that an embedder has not: the declaration is read before."""
+    """The declaration is read first, because the modules of these models are not known here."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"model_type": kind}, modules=("MLMTransformer",))
     if not modules:
         (checkpoint / "modules.json").unlink()
@@ -115,13 +115,13 @@ def test_pretrained_models_are_pooled_as_sentence_transformers_does(bare, model_
 
 
 @pytest.mark.parametrize("architectures", [None, [], ["BertModel"], [3], ["T5ForConditionalGeneration"]])
-def test_architectures_that_say_nothing_else(bare, architectures):
+def test_architectures_of_pretrained_models(bare, architectures):
     edit_json(bare / "config.json", architectures=architectures)
     assert read_checkpoint(str(bare)).layers == (Pooling(("mean",), True),)
 
 
-def test_with_modules_an_architecture_is_where_training_began(tmp_path):
-    """modules.json says what the model is. config.json may still name what it was trained from."""
+def test_modules_count_before_the_architecture(tmp_path):
+    """modules.json says what the model is. config.json may name the model from which training began."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     edit_json(checkpoint / "config.json", architectures=["BertForSequenceClassification"])
     assert json.loads((checkpoint / "config.json").read_text())["architectures"] == ["BertForSequenceClassification"]

@@ -1,4 +1,4 @@
-"""Pooling and the layers after it: read from a checkpoint's files, and as nodes of a graph."""
+"""Pooling and the layers after it: reading them from a checkpoint, and writing them into a graph."""
 
 import pickle
 from pathlib import Path
@@ -71,19 +71,19 @@ LEFT = RIGHT[:, ::-1].copy()
 POOLING_MODES = tuple(POOLINGS)
 
 
-# Not weightedmean with padding on the left: sentence-transformers then counts positions from the padding's start.
+# weightedmean with left padding is left out: sentence-transformers then counts positions from the padding's start.
 @pytest.mark.parametrize(
     ("mode", "mask"),
     [(mode, RIGHT) for mode in POOLING_MODES] + [(mode, LEFT) for mode in POOLING_MODES if mode != "weightedmean"],
 )
-def test_pooling_is_that_of_sentence_transformers(tmp_path, mode, mask):
+def test_pooling_matches_sentence_transformers(tmp_path, mode, mask):
     ours = run(tmp_path / "graph", (Pooling((mode,), True),), IDS, mask)
     np.testing.assert_allclose(ours, theirs([TheirPooling(DIMENSION, mode)], IDS, mask), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", POOLING_MODES)
 @pytest.mark.parametrize("prompt_length", [0, 1, 3, 6])
-def test_prompt_is_left_out_as_sentence_transformers_does(tmp_path, mode, prompt_length):
+def test_prompt_is_left_out_as_in_sentence_transformers(tmp_path, mode, prompt_length):
     pooling_mask = RIGHT.copy()
     pooling_mask[:, :prompt_length] = 0
     ours = run(tmp_path / "graph", (Pooling((mode,), False),), IDS, RIGHT, pooling_mask)
@@ -92,7 +92,7 @@ def test_prompt_is_left_out_as_sentence_transformers_does(tmp_path, mode, prompt
 
 
 @given(st.lists(st.sampled_from(POOLING_MODES), min_size=1, max_size=6))
-def test_several_poolings_are_laid_end_to_end(tmp_path_factory, modes):
+def test_results_of_several_poolings_are_concatenated(tmp_path_factory, modes):
     layers = (Pooling(tuple(modes), True), Normalize())
     mask = RIGHT[[0, 1, 2, 4]]
     ours = run(tmp_path_factory.mktemp("graphs") / "graph", layers, IDS[[0, 1, 2, 4]], mask)
@@ -115,7 +115,7 @@ def test_activations(tmp_path, activation):
     np.testing.assert_allclose(run(tmp_path / "graph", layers, IDS, RIGHT), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_chains(tmp_path):
+def test_layers_in_a_row(tmp_path):
     scale, shift = GENERATOR.normal(size=(2, 5)).astype(np.float32)
     norm = TheirLayerNorm(5)
     norm.norm.weight.data, norm.norm.bias.data = torch.from_numpy(scale), torch.from_numpy(shift)
@@ -166,7 +166,7 @@ def read(dense):
     return read_layers([("Pooling", dense.with_name("pooling")), ("Dense", dense)])[1]
 
 
-def test_weights_as_parameters_beside_other_files(dense):
+def test_torch_parameters_and_unrelated_files(dense):
     (dense / "model.safetensors").unlink()
     (dense / "pytorch_model-older.bin").write_bytes(b"never read")
     (dense / "adapter.safetensors").write_bytes(b"never read")
@@ -252,7 +252,7 @@ def test_bad_dense_is_refused(dense, damage, message):
         ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
     ],
 )
-def test_pooling_modes_of_old_and_new(tmp_path, config, modes):
+def test_old_and_new_forms_of_pooling_modes(tmp_path, config, modes):
     write_json(tmp_path / "1/config.json", {"word_embedding_dimension": 8} | config)
     (layer,) = read_layers([("Pooling", tmp_path / "1")])
     assert layer == Pooling(modes, True)
@@ -283,11 +283,11 @@ def test_bad_pooling_is_refused(tmp_path, config, message):
         (["Pooling", "LSTM"], "the module 'LSTM' is not supported"),
         (["Normalize", "Pooling"], "the module Normalize before its pooling"),
         (["Dense", "Pooling"], "the module Dense before its pooling"),
-        ([], "0 Pooling modules; one is supported"),
+        ([], "0 Pooling modules; it should have exactly one"),
         (["Pooling", "Pooling"], "2 Pooling modules"),
     ],
 )
-def test_orders_that_cannot_be(dense, kinds, message):
+def test_wrong_order_of_modules(dense, kinds, message):
     places = {"Pooling": dense.with_name("pooling"), "Dense": dense}
     with pytest.raises(CheckpointError, match=message):
         read_layers([(kind, places.get(kind, dense)) for kind in kinds])
@@ -301,7 +301,7 @@ def test_dense_of_tokens_after_the_pooling(dense):
 
 def test_layer_for_vectors_of_another_length(tmp_path):
     layers = (Pooling(("mean", "cls"), True), Dense(WEIGHT, BIAS, "Tanh", SENTENCE))
-    with pytest.raises(CheckpointError, match="Dense takes vectors of 8 numbers, and is given ones of 16"):
+    with pytest.raises(CheckpointError, match="Dense takes vectors of length 8, and is given vectors of length 16"):
         add_head(tiny_body().graph, layers, DIMENSION)
 
 

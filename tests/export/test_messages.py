@@ -1,4 +1,4 @@
-"""Each error of the command line names the right file and the right cause."""
+"""Error messages of the command line name the right file and the right cause."""
 
 import errno
 import os
@@ -45,13 +45,13 @@ def test_output_without_permission(tmp_path, capsys):
     assert "locked/artifact cannot be written: Permission denied" in capsys.readouterr().err
 
 
-def test_errors_of_the_body_are_not_blamed_on_the_output(tmp_path):
+def test_errors_of_a_stage_are_not_reported_as_output_errors(tmp_path):
     with pytest.raises(OSError, match="disk quota"), staged(tmp_path / "artifact"):
         raise OSError("disk quota")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_a_killed_export_left_is_removed(tmp_path):
+def test_leftovers_of_a_killed_export_are_removed(tmp_path):
     leftover = tmp_path / ".artifact.999999999-00000000.partial"
     leftover.mkdir()
     (leftover / "model.onnx").write_text("half of a graph")

@@ -1,4 +1,4 @@
-"""The export from end to end: vectors of small random checkpoints are those of sentence-transformers."""
+"""The export from end to end: artifacts of small random checkpoints give sentence-transformers' vectors."""
 
 import shutil
 from pathlib import Path
@@ -32,16 +32,10 @@ from tests.checkpoints import (
     write_checkpoint,
     write_json,
 )
+from tests.exports import export_fp32
 
 TEXTS = ["Hello, World!", "", "a" * 300, "ÉCOLE ß", "日本語 text", "one two three four five six seven eight nine"]
 PROMPTS = {"query": "find: ", "passage": ""}
-
-
-def export(model, output, **options):
-    """Export in fp32 alone. int8 takes seconds and has its own tests."""
-    return pipeline.export(
-        read_checkpoint(str(model)), output, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",), **options)
-    )
 
 
 def reference(checkpoint, texts, **options):
@@ -71,7 +65,7 @@ def reference(checkpoint, texts, **options):
 )
 def test_same_vectors_as_sentence_transformers(tmp_path, layout):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", **layout)
-    manifest = export(checkpoint, tmp_path / "artifact")
+    manifest = export_fp32(checkpoint, tmp_path / "artifact")
     model = embedder.Embedder(tmp_path / "artifact")
     assert manifest == model.manifest
     assert np.abs(model.encode(TEXTS) - reference(checkpoint, TEXTS)).max() < 1e-5
@@ -90,7 +84,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def artifact(checkpoint, tmp_path_factory):
     output = tmp_path_factory.mktemp("artifacts") / "small"
-    export(checkpoint, output)
+    export_fp32(checkpoint, output)
     return output
 
 
@@ -118,13 +112,13 @@ def test_settings_of_the_checkpoint_are_in_the_manifest(checkpoint, artifact):
         assert np.abs(difference).max() < 1e-5
 
 
-def test_same_vector_alone_or_in_any_batch(artifact):
+def test_vectors_do_not_depend_on_their_batch(artifact):
     model = embedder.Embedder(artifact)
     together = model.encode(TEXTS)
     assert max(np.abs(model.encode(text) - row).max() for text, row in zip(TEXTS, together, strict=True)) <= 1e-6
 
 
-def test_files_are_readable_by_others_and_weights_lie_outside_the_graph(artifact):
+def test_names_and_permissions_of_the_files(artifact):
     assert sorted(path.name for path in artifact.iterdir()) == [
         "embedder.json",
         "model.onnx",
@@ -135,41 +129,41 @@ def test_files_are_readable_by_others_and_weights_lie_outside_the_graph(artifact
     assert artifact.stat().st_mode & 0o555 == 0o555
 
 
-def test_no_trace_of_this_machine_in_the_artifact(artifact, checkpoint):
+def test_artifact_holds_no_local_paths(artifact, checkpoint):
     for path in artifact.iterdir():
         assert str(checkpoint.parent).encode() not in path.read_bytes()
 
 
-def test_an_artifact_is_replaced_and_anything_else_is_not(checkpoint, artifact, tmp_path):
+def test_only_an_artifact_is_replaced(checkpoint, artifact, tmp_path):
     output = tmp_path / "artifact"
     shutil.copytree(artifact, output)
     (output / "model.int8.onnx").write_text("of an earlier export")
     prepack(open_artifact(output))
-    export(checkpoint, output)
+    export_fp32(checkpoint, output)
     assert not (output / "model.int8.onnx").exists()
     assert not (output / "prepacked").exists()
     assert list(tmp_path.iterdir()) == [output]
 
     (output / "thesis.txt").write_text("years of work")
-    with pytest.raises(OutputError, match=r"holds 'thesis\.txt', which is no part of an artifact"):
-        export(checkpoint, output)
+    with pytest.raises(OutputError, match=r"holds 'thesis\.txt', which is not part of an artifact"):
+        export_fp32(checkpoint, output)
     with pytest.raises(OutputError, match=r"holds 'thesis\.txt'"):
-        export(checkpoint, output / "thesis.txt")
+        export_fp32(checkpoint, output / "thesis.txt")
     assert (output / "thesis.txt").read_text() == "years of work"
 
 
-def test_graphs_of_somebody_elses_are_no_artifact(checkpoint, tmp_path):
+def test_graphs_of_other_programs_are_not_replaced(checkpoint, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/classifier.onnx").write_text("years of work")
     (tmp_path / "mine.onnx").write_text("years of work")
     for output, name in {"mine": r"classifier\.onnx", "mine.onnx": r"mine\.onnx"}.items():
-        with pytest.raises(OutputError, match=f"holds '{name}', which is no part of an artifact"):
-            export(checkpoint, tmp_path / output)
+        with pytest.raises(OutputError, match=f"holds '{name}', which is not part of an artifact"):
+            export_fp32(checkpoint, tmp_path / output)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "mine.onnx"]
     assert (tmp_path / "mine/classifier.onnx").read_text() == "years of work"
 
 
-def test_what_appears_during_the_export_is_kept(tmp_path):
+def test_files_that_appear_during_the_export_are_kept(tmp_path):
     precious = tmp_path / "artifact" / "thesis.txt"
 
     def write_during_export():
@@ -193,29 +187,29 @@ def test_old_artifact_survives_a_swap_that_fails(artifact, tmp_path, monkeypatch
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", fail)
-    with pytest.raises(OutputError, match="cannot be replaced, and is as it was: Input/output error"), staged(output):
+    with pytest.raises(OutputError, match="cannot be replaced and is unchanged: Input/output error"), staged(output):
         pass
     assert embedder.Embedder(output).dimension == 32
     assert list(tmp_path.iterdir()) == [output]
 
 
-def test_directories_made_for_an_export_that_fails_go_again(tmp_path):
+def test_new_parent_directories_are_removed_after_a_failure(tmp_path):
     with pytest.raises(KeyError), staged(tmp_path / "new/a/b/artifact"):
         raise KeyError
     assert list(tmp_path.iterdir()) == []
 
 
-def test_output_that_cannot_be(checkpoint, tmp_path):
+def test_impossible_output(checkpoint, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     for output in (Path("/"), tmp_path / "loop", tmp_path / "loop/artifact"):
         with pytest.raises(OutputError, match="cannot be written"):
-            export(checkpoint, output)
+            export_fp32(checkpoint, output)
 
 
 def test_output_that_cannot_be_written(checkpoint, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
-        export(checkpoint, tmp_path / "file" / "artifact")
+        export_fp32(checkpoint, tmp_path / "file" / "artifact")
 
 
 def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_path, monkeypatch):
@@ -225,11 +219,11 @@ def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_pa
     monkeypatch.setattr(pipeline, "verify", fall_short)
     output = tmp_path / "artifact"
     with pytest.raises(ParityError):
-        export(checkpoint, output)
+        export_fp32(checkpoint, output)
     assert list(tmp_path.iterdir()) == []
     shutil.copytree(artifact, output)
     with pytest.raises(ParityError):
-        export(checkpoint, output)
+        export_fp32(checkpoint, output)
     assert embedder.Embedder(output).dimension == 32
     assert list(tmp_path.iterdir()) == [output]
 
@@ -246,18 +240,18 @@ def test_nothing_is_written_when_parity_falls_short(checkpoint, artifact, tmp_pa
         (10**30, {}, 64),
     ],
 )
-def test_limit(tmp_path, limit, changes, expected):
-    """The checkpoint's limit counts before the tokenizer's. Neither exceeds the 64 positions of the model."""
+def test_limit_of_tokens(tmp_path, limit, changes, expected):
+    """The checkpoint's limit counts before the tokenizer's. The limit never exceeds the model's 64 positions."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", transformer={"max_seq_length": limit})
     edit_json(checkpoint / "tokenizer_config.json", **changes)
-    assert export(checkpoint, tmp_path / "artifact").tokenizer.max_seq_length == expected
+    assert export_fp32(checkpoint, tmp_path / "artifact").tokenizer.max_seq_length == expected
 
 
-def test_repository_of_transformers_alone(tmp_path):
-    """Without modules.json, tokens are pooled by their mean, and sentence-transformers' other files do not count."""
+def test_checkpoint_without_modules(tmp_path):
+    """Without modules.json, tokens are pooled by their mean, and config_sentence_transformers.json is ignored."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"prompts": {"query": "find: "}})
     (checkpoint / "modules.json").unlink()
-    manifest = export(checkpoint, tmp_path / "artifact")
+    manifest = export_fp32(checkpoint, tmp_path / "artifact")
     assert (manifest.head, manifest.prompts) == (Head(("mean",), True, ()), {})
     assert manifest.tokenizer.max_seq_length == 48
     model = embedder.Embedder(tmp_path / "artifact")
@@ -269,7 +263,7 @@ def test_repository_of_transformers_alone(tmp_path):
 
 def test_truncated_dimensions(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"truncate_dim": 8})
-    manifest = export(checkpoint, tmp_path / "artifact")
+    manifest = export_fp32(checkpoint, tmp_path / "artifact")
     assert (manifest.dimension, manifest.head.layers) == (8, ("normalize", "truncate(8)"))
     options = {"normalize_embeddings": True}
     ours = embedder.Embedder(tmp_path / "artifact").encode(TEXTS, **options)
@@ -277,10 +271,10 @@ def test_truncated_dimensions(tmp_path):
 
 
 def test_left_padding(tmp_path):
-    """sentence-transformers' vectors depend on the batch here. Ours are those of each text alone."""
+    """sentence-transformers' vectors depend on the batch here. The artifact's vectors do not."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     edit_json(checkpoint / "tokenizer_config.json", padding_side="left")
-    export(checkpoint, tmp_path / "artifact")
+    export_fp32(checkpoint, tmp_path / "artifact")
     alone = np.concatenate([reference(checkpoint, [text]) for text in TEXTS])
     assert np.abs(alone - reference(checkpoint, TEXTS)).max() > 1e-3
     assert np.abs(alone - embedder.Embedder(tmp_path / "artifact").encode(TEXTS)).max() < 1e-5
@@ -301,10 +295,10 @@ def test_command_line_error_has_no_traceback(tmp_path, capsys):
     assert "config.json is missing" in last
 
 
-def test_prompts_that_say_nothing(tmp_path):
+def test_empty_prompts(tmp_path):
     config = {"prompts": {"query": None, "passage": "p: "}, "default_prompt_name": "document"}
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config=config)
-    export(checkpoint, tmp_path / "artifact")
+    export_fp32(checkpoint, tmp_path / "artifact")
     model = embedder.Embedder(tmp_path / "artifact")
     assert model.prompts == {"query": "", "document": "", "passage": "p: "}
     for options in ({}, {"prompt_name": "query"}, {"prompt_name": "passage"}):
@@ -318,12 +312,12 @@ def test_weights_in_several_files(tmp_path):
     model = write_checkpoint(tmp_path / "whole")
     BertModel.from_pretrained(model).save_pretrained(checkpoint, max_shard_size="20KB")
     assert len(list(checkpoint.glob("model-*.safetensors"))) > 1
-    assert export(checkpoint, tmp_path / "artifact").source.weights_sha256 != whole
+    assert export_fp32(checkpoint, tmp_path / "artifact").source.weights_sha256 != whole
     assert np.abs(embedder.Embedder(tmp_path / "artifact").encode(TEXTS) - reference(model, TEXTS)).max() < 1e-5
 
 
-def test_by_optimum(checkpoint, tmp_path):
-    manifest = export(checkpoint, tmp_path / "artifact", converter="optimum")
+def test_traced_export(checkpoint, tmp_path):
+    manifest = export_fp32(checkpoint, tmp_path / "artifact", converter="optimum")
     assert [candidate.name for candidate in manifest.graphs[0].candidates] == ["traced", "attention", "full"]
     assert "torch" in manifest.tools
     assert np.abs(embedder.Embedder(tmp_path / "artifact").encode(TEXTS) - reference(checkpoint, TEXTS)).max() < 1e-5
@@ -331,25 +325,25 @@ def test_by_optimum(checkpoint, tmp_path):
 
 def test_graph_too_large_to_be_fused(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(fuse, "_MAX_FUSED_BYTES", 0)
-    manifest = export(checkpoint, tmp_path / "artifact", converter="optimum")
+    manifest = export_fp32(checkpoint, tmp_path / "artifact", converter="optimum")
     assert manifest.graphs[0].form == "traced"
 
 
-def test_form_that_the_fusions_do_not_know(checkpoint, tmp_path, monkeypatch):
+def test_graph_that_the_fusions_do_not_know(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr(fuse, "optimize_model", lambda *arguments, **options: 1 / 0)
-    manifest = export(checkpoint, tmp_path / "artifact", converter="optimum")
+    manifest = export_fp32(checkpoint, tmp_path / "artifact", converter="optimum")
     assert manifest.graphs[0].form == "traced"
 
 
 def test_no_limit_anywhere(tmp_path):
-    """A T5 has no positions, so sentence-transformers takes texts of any length. Here there is a limit."""
+    """A T5 has no position table, so sentence-transformers has no limit. The artifact has the default limit."""
     checkpoint = families.seeded(families.instructor, tmp_path / "t5")
     write_json(checkpoint / "sentence_bert_config.json", {"max_seq_length": None})
     edit_json(checkpoint / "tokenizer_config.json", model_max_length=None)
     assert convert_tokenizer(read_checkpoint(str(checkpoint)), ModelLimits()).max_seq_length == 8192
 
 
-def test_causal_language_model_alone_is_pooled_by_its_last_token(tmp_path):
+def test_causal_language_model_without_modules_is_pooled_by_its_last_token(tmp_path):
     checkpoint = tmp_path / "causal"
     tokenizer = write_checkpoint(tmp_path / "bert")
     shape = Qwen2Config(vocab_size=VOCABULARY_SIZE, num_key_value_heads=2, max_position_embeddings=64, **SMALL)
@@ -358,5 +352,5 @@ def test_causal_language_model_alone_is_pooled_by_its_last_token(tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer / name, checkpoint)
     edit_json(checkpoint / "tokenizer_config.json", padding_side="left")
-    assert export(checkpoint, tmp_path / "artifact").head.pooling == ("lasttoken",)
+    assert export_fp32(checkpoint, tmp_path / "artifact").head.pooling == ("lasttoken",)
     assert np.abs(embedder.Embedder(tmp_path / "artifact").encode(TEXTS) - reference(checkpoint, TEXTS)).max() < 1e-4

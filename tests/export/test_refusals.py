@@ -1,4 +1,4 @@
-"""What the export refuses: checkpoints that it cannot honour, that are damaged, or that would run code."""
+"""The export refuses checkpoints that are damaged, that would run code, or that have unsupported settings."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 import torch
-from embedder_export import pipeline
 from embedder_export.body import traced
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import CheckpointError
@@ -15,14 +14,8 @@ from safetensors.torch import load_file, save_file
 from embedder.errors import ModelNotFoundError
 from tests import families
 from tests.checkpoints import edit_json, write_checkpoint, write_json
+from tests.exports import export_fp32
 from tests.tiny import tiny_body
-
-
-def export(model, output, **options):
-    """Export in fp32 alone. int8 takes seconds and has its own tests."""
-    return pipeline.export(
-        read_checkpoint(str(model)), output, lambda line: None, pipeline.ExportSettings(dtypes=("fp32",), **options)
-    )
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +28,8 @@ def checkpoint(tmp_path_factory):
     [
         ({"modules": ("Transformer", "Pooling", "LSTM")}, "checkpoint: the module 'LSTM' is not supported"),
         ({"modules": ("Transformer",)}, "0 Pooling modules"),
-        ({"modules": ("CLIPModel", "Pooling")}, "first module is a CLIPModel, and its config.json is of another"),
-        ({"modules": ()}, "first module should be a Transformer, and is none"),
+        ({"modules": ("CLIPModel", "Pooling")}, "first module is a CLIPModel, but config.json belongs to another"),
+        ({"modules": ()}, "first module should be a Transformer; here it is none"),
         ({"types": {"Pooling": "evil.code.Pooling"}}, r"the module 'evil\.code\.Pooling' is not supported"),
         ({"types": {"Transformer": "evil.Transformer"}}, r"the module 'evil\.Transformer' is not supported"),
         ({"types": {"Pooling": "Pooling"}}, "the module 'Pooling' is not supported"),
@@ -46,7 +39,7 @@ def checkpoint(tmp_path_factory):
         ({"config": {"prompts": ["query"]}}, "prompts that are not strings by name"),
         ({"config": {"prompts": {"query": 3}}}, "prompts that are not strings by name"),
         ({"config": {"prompts": {"query": "\ud800"}}}, "prompts that are not valid Unicode"),
-        ({"transformer": {"max_seq_length": 2}}, "at most 2 tokens leave no place for a text beside 2 special"),
+        ({"transformer": {"max_seq_length": 2}}, "a limit of 2 tokens leaves no room for a text beside 2 special"),
         ({"config": {"default_prompt_name": "passage"}}, "the default prompt 'passage', which is not among"),
         ({"config": {"default_prompt_name": ["query"]}}, r"the default prompt \['query'\], which is not among"),
         ({"config": ["query"]}, "should hold a JSON dict, not"),
@@ -64,10 +57,10 @@ def checkpoint(tmp_path_factory):
         ({"config": {"similarity_fn_name": "near"}}, "unknown similarity function 'near'"),
     ],
 )
-def test_what_cannot_be_honoured_is_refused_by_name(tmp_path, change, message):
+def test_unsupported_settings_are_refused_by_name(tmp_path, change, message):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", **change)
     with pytest.raises(CheckpointError, match=message):
-        export(checkpoint, tmp_path / "artifact")
+        export_fp32(checkpoint, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
 
 
@@ -147,7 +140,7 @@ def test_damaged_checkpoint(tmp_path, damage, message):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     damage(checkpoint)
     with pytest.raises(CheckpointError, match=message):
-        export(checkpoint, tmp_path / "artifact")
+        export_fp32(checkpoint, tmp_path / "artifact")
     assert not (tmp_path / "artifact").exists()
 
 
@@ -170,7 +163,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch):
         "optimum": "cannot load checkpoint",
     }.items():
         with pytest.raises(CheckpointError, match=message):
-            export(checkpoint, tmp_path / "artifact", converter=converter)
+            export_fp32(checkpoint, tmp_path / "artifact", converter=converter)
     assert not (tmp_path / "ran").exists()
 
 
@@ -191,17 +184,17 @@ def trace_body_that_needs_pixels(model, onnx_config, path):
         (trace_body_that_needs_pixels, r"small needs the inputs \['attention_mask', 'pixels'\]"),
     ],
 )
-def test_checkpoint_that_optimum_cannot_do(checkpoint, tmp_path, monkeypatch, trace, message):
+def test_checkpoint_that_optimum_cannot_convert(checkpoint, tmp_path, monkeypatch, trace, message):
     monkeypatch.setattr(traced, "_export", trace)
     with pytest.raises(CheckpointError, match=message):
-        export(checkpoint, tmp_path / "artifact", converter="optimum")
+        export_fp32(checkpoint, tmp_path / "artifact", converter="optimum")
 
 
-def test_weights_that_transformers_would_make_up(tmp_path):
+def test_weights_that_transformers_would_fill_with_random_numbers(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     change_weights(checkpoint, lambda weights: weights.pop("embeddings.LayerNorm.weight"))
     with pytest.raises(CheckpointError, match=r"lack embeddings\.LayerNorm\.weight \(1 in all\)"):
-        export(checkpoint, tmp_path / "artifact", converter="optimum")
+        export_fp32(checkpoint, tmp_path / "artifact", converter="optimum")
 
 
 def test_code_in_a_checkpoint_is_not_run(tmp_path):
@@ -209,14 +202,14 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path):
     (checkpoint / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Model: pass")
     config = json.loads((checkpoint / "config.json").read_text())
     write_json(checkpoint / "config.json", config | {"auto_map": {"AutoModel": "evil.Model"}})
-    export(checkpoint, tmp_path / "artifact")
+    export_fp32(checkpoint, tmp_path / "artifact")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("model", ["", "no such name", "/no/such/directory", "a/b/c"])
-def test_neither_directory_nor_name(tmp_path, model):
+def test_neither_a_directory_nor_a_repository(tmp_path, model):
     with pytest.raises(ModelNotFoundError, match="neither a directory nor the name of a Hub repository"):
-        export(model, tmp_path / "artifact")
+        export_fp32(model, tmp_path / "artifact")
 
 
 def test_adapter_at_the_root_of_a_checkpoint_with_folders(tmp_path):

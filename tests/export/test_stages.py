@@ -1,4 +1,4 @@
-"""The stages of the export one by one."""
+"""Single stages of the export: files of graphs, the choice of a form, the comparison with a reference."""
 
 import importlib.util
 from pathlib import Path
@@ -41,14 +41,14 @@ def test_weights_move_from_file_to_file(tmp_path):
     np.testing.assert_array_equal(added, second)
 
 
-def test_a_graph_without_large_weights_has_an_empty_file_of_them(tmp_path):
+def test_a_graph_without_large_weights_has_an_empty_weights_file(tmp_path):
     path = save_graph(tiny_body(TABLE[:2]), tmp_path / "graph")
     assert weights_of(path).read_bytes() == b""
     onnx.load(path)
 
 
-def test_constants_of_nodes_come_back_into_the_graph(tmp_path, monkeypatch):
-    """In graphs past 2 GB, optimum moves constants of nodes into files too."""
+def test_constants_of_nodes_become_initializers(tmp_path, monkeypatch):
+    """In graphs over 2 GB, optimum moves constants of nodes into files too."""
 
     def trace(model, onnx_config, path):
         body = ir.to_proto(tiny_body())
@@ -67,15 +67,15 @@ def test_constants_of_nodes_come_back_into_the_graph(tmp_path, monkeypatch):
     np.testing.assert_array_equal(*tensors.values(), TABLE)
 
 
-def test_weights_that_end_too_soon(tmp_path):
+def test_truncated_weights(tmp_path):
     path = save_graph(tiny_body(), tmp_path / "graph")
     weights_of(path).write_bytes(b"short")
     with pytest.raises(OSError, match="shorter than expected"):
         save_graph(ir.load(path), tmp_path / "copy")
 
 
-def form(directory, scale=1.0, extra_nodes=0):
-    """Write the tiny graph with a scaled table and some nodes that do nothing."""
+def write_form(directory, scale=1.0, extra_nodes=0):
+    """Write the tiny graph with a scaled table and some nodes without effect."""
     model = tiny_body(TABLE * np.float32(scale))
     add_head(model.graph, (Pooling(("mean",), True),), DIMENSION)
     op = Operators(model.graph, "nothing")
@@ -89,10 +89,10 @@ def chosen(forms):
     return choose_form(forms, text_samples(tokenizer).batches, lambda line: None)
 
 
-def test_a_draw_goes_to_the_smallest_graph(tmp_path, monkeypatch):
+def test_of_equally_fast_forms_the_smallest_is_chosen(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "_seconds", lambda session, feed: 0.01)
-    full = form(tmp_path / "full", extra_nodes=1)
-    choice = chosen({"traced": form(tmp_path / "traced", extra_nodes=2), "full": full})
+    full = write_form(tmp_path / "full", extra_nodes=1)
+    choice = chosen({"traced": write_form(tmp_path / "traced", extra_nodes=2), "full": full})
     assert (choice.form, choice.path) == ("full", full)
     assert [(candidate.name, candidate.milliseconds) for candidate in choice.candidates] == [
         ("traced", 10),
@@ -100,38 +100,38 @@ def test_a_draw_goes_to_the_smallest_graph(tmp_path, monkeypatch):
     ]
 
 
-def test_the_fastest_form_is_kept(tmp_path, monkeypatch):
+def test_the_fastest_form_is_chosen(tmp_path, monkeypatch):
     seconds = iter([0.010, 0.020] * 1000)
     monkeypatch.setattr(timing, "_seconds", lambda session, feed: next(seconds))
-    choice = chosen({"traced": form(tmp_path / "traced", extra_nodes=9), "full": form(tmp_path / "full")})
+    choice = chosen({"traced": write_form(tmp_path / "traced", extra_nodes=9), "full": write_form(tmp_path / "full")})
     assert choice.form == "traced"
 
 
 def test_a_form_with_other_embeddings_is_dropped(tmp_path, monkeypatch):
     monkeypatch.setattr(timing, "_seconds", lambda session, feed: 0.01)
     forms = {
-        "traced": form(tmp_path / "traced", extra_nodes=9),
-        "wrong": form(tmp_path / "wrong", scale=1.01),
-        "nan": form(tmp_path / "nan", scale=np.nan),
+        "traced": write_form(tmp_path / "traced", extra_nodes=9),
+        "wrong": write_form(tmp_path / "wrong", scale=1.01),
+        "nan": write_form(tmp_path / "nan", scale=np.nan),
     }
     choice = chosen(forms)
     assert choice.form == "traced"
     assert [candidate.name for candidate in choice.candidates] == ["traced"]
 
 
-def test_a_form_that_onnxruntime_cannot_do_is_dropped(tmp_path):
-    broken = form(tmp_path / "broken")
+def test_a_form_that_onnxruntime_cannot_run_is_dropped(tmp_path):
+    broken = write_form(tmp_path / "broken")
     graph = onnx.load(broken, load_external_data=False)
     graph.graph.node[0].op_type = "NoSuchOperator"
     onnx.save(graph, broken)
-    wrong = form(tmp_path / "wrong")
+    wrong = write_form(tmp_path / "wrong")
     graph = onnx.load(wrong, load_external_data=False)
     graph.graph.node[0].attribute.append(onnx.helper.make_attribute("axis", 1))
     onnx.save(graph, wrong)
-    traced = form(tmp_path / "traced", extra_nodes=9)
+    traced = write_form(tmp_path / "traced", extra_nodes=9)
     choice = chosen({"traced": traced, "broken": broken, "wrong": wrong})
     assert [candidate.name for candidate in choice.candidates] == ["traced"]
-    with pytest.raises(CheckpointError, match="the checkpoint is not usable: onnxruntime cannot load it"):
+    with pytest.raises(CheckpointError, match="converted graph is not usable: onnxruntime cannot load it"):
         chosen({"traced": broken, "wrong": wrong})
 
 
@@ -139,7 +139,7 @@ def test_token_ids_that_the_graph_has_no_row_for(tmp_path):
     body = tiny_body(TABLE[:5])
     add_head(body.graph, (Pooling(("mean",), True),), DIMENSION)
     with pytest.raises(CheckpointError, match=r"is not usable: onnxruntime cannot run it: .*out of data bounds"):
-        chosen({"traced": save_graph(body, tmp_path / "traced"), "full": form(tmp_path / "full")})
+        chosen({"traced": save_graph(body, tmp_path / "traced"), "full": write_form(tmp_path / "full")})
 
 
 def test_parity_sentences_are_many_and_varied():
@@ -155,7 +155,7 @@ def test_parity_sentences_are_many_and_varied():
 GOOD = np.eye(3, 4, dtype=np.float32)
 
 
-def test_parity_figures():
+def test_parity_is_measured():
     other = GOOD.copy()
     other[1, 3] = 5e-5
     parity = compare(GOOD, other, ["a", "b", "c"], "the reference")
@@ -165,7 +165,7 @@ def test_parity_figures():
 
 
 @pytest.mark.parametrize("value", [2e-4, 0.1, np.nan, np.inf])
-def test_parity_that_falls_short_names_the_sentence(value):
+def test_parity_error_names_the_worst_sentence(value):
     other = GOOD.copy()
     other[1, 3] = value
     with pytest.raises(ParityError, match=r"parity with the reference fell short.*worst on 'b'"):
@@ -178,15 +178,15 @@ def test_parity_of_long_vectors_is_relative():
     assert compare(other, 1000 * GOOD, ["a", "b", "c"], "the reference").max_difference == pytest.approx(5e-5)
 
 
-def test_zero_vectors_are_alike():
+def test_two_zero_vectors_are_equal():
     zero = GOOD * np.array([[1], [0], [1]], np.float32)
     assert compare(zero, zero, ["a", "b", "c"], "the reference").min_cosine == 1
     with pytest.raises(ParityError):
         compare(GOOD, zero, ["a", "b", "c"], "the reference")
 
 
-def test_parity_of_other_shapes():
-    with pytest.raises(ParityError, match=r"the shape \(3, 4\), those of the reference \(3, 3\)"):
+def test_vectors_of_another_shape():
+    with pytest.raises(ParityError, match=r"the shape \(3, 4\), but the reference gives \(3, 3\)"):
         compare(GOOD, GOOD[:, :3], ["a", "b", "c"], "the reference")
 
 
@@ -199,7 +199,7 @@ def fetch_minilm():
     return module
 
 
-def test_a_checkpoint_that_is_not_the_original_is_not_used(fetch_minilm, tmp_path):
+def test_fetch_refuses_other_weights(fetch_minilm, tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"other weights")
     with pytest.raises(SystemExit, match=r"not 53aa51172d142c89.* as the original: not used"):
         fetch_minilm.check(tmp_path / "model.safetensors")

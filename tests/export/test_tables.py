@@ -1,4 +1,4 @@
-"""The tables that a new family, pooling or output is entered in: each row is whole, and names what exists."""
+"""The tables of families, poolings and heads: rows are complete, and a new row is all that a new entry needs."""
 
 import sys
 from dataclasses import replace
@@ -33,7 +33,7 @@ from tests.tiny import DIMENSION, TABLE, tiny_body
 
 
 @pytest.mark.parametrize("model_type", FAMILIES)
-def test_tokenizer_classes_are_those_of_transformers(model_type):
+def test_tokenizer_classes_match_transformers(model_type):
     slow, fast = TOKENIZER_MAPPING_NAMES[model_type]
     assert FAMILIES[model_type].tokenizer_class == (slow or fast).removesuffix("Fast")
 
@@ -55,7 +55,7 @@ def test_other_model_types(model_type):
     assert (OTHER.modalities, OTHER.tokenizer_class, OTHER.own_pooling) == (("text",), "", None)
 
 
-def test_poolings_are_those_of_sentence_transformers():
+def test_poolings_match_sentence_transformers():
     assert list(POOLINGS) == list(TheirPooling.POOLING_MODES)
     assert all(pooling.legacy_flag.startswith("pooling_mode_") for pooling in POOLINGS.values())
 
@@ -103,10 +103,10 @@ def test_known_checkpoints_are_full_names():
     assert all(name.count("/") == 1 for name in known_checkpoints.PROMPT_NOT_POOLED)
 
 
-def test_packages_of_the_extra(tmp_path, monkeypatch):
+def test_missing_and_broken_packages(tmp_path, monkeypatch):
     assert is_installed("torch", "transformers")
     assert not is_installed("torch", "no_such_package")
-    with pytest.raises(NeedsTorchError, match="a reason: that needs torch and more"):
+    with pytest.raises(NeedsTorchError, match="a reason: that needs torch and the other packages"):
         import_from_extra("no_such_package.part", "a reason")
     (tmp_path / "broken_package.py").write_text("raise ImportError('libtorch.so is missing')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -114,14 +114,14 @@ def test_packages_of_the_extra(tmp_path, monkeypatch):
         import_from_extra("broken_package", "a reason")
 
 
-def test_graph_that_is_none(tmp_path):
+def test_file_that_is_no_graph(tmp_path):
     (tmp_path / "model.onnx").write_bytes(b"\x00no graph")
     for graph in (tmp_path / "model.onnx", tmp_path / "nowhere.onnx", b"\x00no graph"):
         with pytest.raises(GraphError, match="onnxruntime cannot load it: "):
             Session(graph)
 
 
-def test_a_missing_input_is_no_error_of_the_graph(tmp_path):
+def test_missing_input_is_a_key_error(tmp_path):
     session = Session(save_graph(tiny_body(), tmp_path / "graph"))
     with pytest.raises(KeyError, match="input_ids"):
         session.run({})

@@ -1,4 +1,4 @@
-"""The tokenizer read without transformers, compared with what transformers makes of the same files."""
+"""Tokenizers that are read natively equal the tokenizers that transformers reads from the same files."""
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ CONFIGS = [
 
 
 def test_every_class_has_a_small_tokenizer_here():
-    assert {*MAKERS} == {*CLASSES} - {CLASS_OF_5}  # test_tokenizer_of_transformers_5 has the last one
+    assert {*MAKERS} == {*CLASSES} - {CLASS_OF_5}  # test_tokenizer_of_transformers_5 tests this one
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: ",".join(config) or "none")
@@ -62,7 +62,7 @@ def test_each_class_with_each_setting(tmp_path, kind, config):
 
 
 @pytest.mark.parametrize("kind", [*MAKERS, "BertTokenizerFast", "PreTrainedTokenizerFast"])
-def test_class_of_transformers_is_meant(tmp_path, kind):
+def test_transformers_loads_the_same_class(tmp_path, kind):
     maker = MAKERS[kind.removesuffix("Fast")]
     directory = write_tokenizer(tmp_path, kind, {"do_lower_case": False}, tokenizer=maker())
     judge = transformers.AutoTokenizer.from_pretrained(directory)
@@ -71,7 +71,7 @@ def test_class_of_transformers_is_meant(tmp_path, kind):
 
 @pytest.mark.parametrize("model_type", MODEL_TYPES)
 @pytest.mark.parametrize("config", [None, {}, {"tokenizer_class": None}])
-def test_class_by_the_model(tmp_path, model_type, config):
+def test_class_follows_from_the_model_type(tmp_path, model_type, config):
     directory = write_tokenizer(tmp_path, usual_class(model_type))
     write_json(directory / "config.json", {"model_type": model_type, "tokenizer_class": None})
     if config is None:
@@ -103,7 +103,7 @@ def test_special_tokens_map_of_an_old_checkpoint(tmp_path, kind, special):
     write_json(directory / "special_tokens_map.json", special)
     assert_as_transformers(directory)
     edit_json(directory / "tokenizer_config.json", added_tokens_decoder={"4": token("<mask>", special=True)})
-    assert_as_transformers(directory)  # which now does not read it
+    assert_as_transformers(directory)  # with added_tokens_decoder the map is not read
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
@@ -141,7 +141,7 @@ def test_prefix_space_of_other_pre_tokenizers(tmp_path, pre_tokenizer, config):
 
 
 @pytest.mark.parametrize("kind", ["BertTokenizer", "MPNetTokenizer"])
-def test_other_normalizers_are_left(tmp_path, kind):
+def test_other_normalizers_stay_unchanged(tmp_path, kind):
     tokenizer = MAKERS[kind]()
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.BertNormalizer(lowercase=False)])
     config = {"do_lower_case": True, "strip_accents": True}
@@ -161,7 +161,7 @@ def test_sentinels_of_t5(tmp_path, extra_ids, additional):
 
 
 def written_by_slow(directory: Path, kind: str, tokens: list[AddedToken], *, special: bool = False) -> Path:
-    """Vocabulary files as transformers' slow tokenizers write them, with `tokens` among the added ones."""
+    """Let transformers' slow tokenizer write its vocabulary files, with `tokens` added. Return their directory."""
     source = write_bare(directory / "source", kind)
     slow = transformers.AutoTokenizer.from_pretrained(source, use_fast=False)
     slow.add_tokens(tokens, special_tokens=special)
@@ -184,9 +184,9 @@ def test_vocabulary_of_a_slow_tokenizer(tmp_path, kind, special):
 
 
 @pytest.mark.parametrize("kind", BARE_CLASSES)
-def test_token_beyond_the_vocabulary_of_a_slow_tokenizer_is_unknown(tmp_path, kind):
+def test_added_token_outside_of_the_vocabulary_is_unknown(tmp_path, kind):
     directory = written_by_slow(tmp_path, kind, [AddedToken("new1")])
-    with pytest.raises(NotNativeError, match="and more than a vocabulary"):
+    with pytest.raises(NotNativeError, match="'new1' is not in its vocabulary"):
         read_natively(directory)
 
 
@@ -256,7 +256,7 @@ IDS = st.integers(0, 60)
     st.lists(IDS, max_size=2),
 )
 def test_any_added_tokens_of_a_bare_vocabulary(tmp_path_factory, kind, legacy, added, roles, additional):
-    """All of them are in it, at the ids that the checkpoint states."""
+    """All added tokens are in the vocabulary, at the ids that the checkpoint states."""
     directory = write_bare(tmp_path_factory.mktemp("bare"), kind)
     vocabulary = MAKERS[kind]().get_vocab()
     words = sorted(vocabulary, key=vocabulary.__getitem__)

@@ -1,4 +1,4 @@
-"""Tokenizers that transformers 5 saved, compared with what transformers 4 makes of the same in its own form."""
+"""Tokenizers that transformers 5 saved equal the tokenizers that transformers 4 reads from rewritten settings."""
 
 import json
 import sys
@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
-from embedder_export import pipeline
-from embedder_export.checkpoint.read import Checkpoint, read_checkpoint
+from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.tokenizer.contract import EffectiveTokenizer
@@ -24,6 +23,7 @@ from embedder.artifact.manifest import Manifest
 from tests import families
 from tests.checkpoints import edit_json, write_checkpoint, write_json, write_own_graph
 from tests.clips import write_clip
+from tests.exports import export_fp32
 from tests.tokenizer_files import (
     MAKERS,
     TEXTS,
@@ -36,13 +36,13 @@ from tests.tokenizer_files import (
     write_tokenizer,
 )
 
-# What transformers 5 adds to any tokenizer_config.json, in which special tokens are names alone.
+# Settings that transformers 5 adds to every tokenizer_config.json. Special tokens are plain texts there.
 OF_5 = {"backend": "tokenizers", "is_local": True, "local_files_only": True, "mask_token": "[MASK]"}
 SENTINELS = [f"<extra_id_{at}>" for at in range(100)]
 
 
-def assert_as_of_old(directory: Path, **changes: object) -> EffectiveTokenizer:
-    """The tokenizer of a directory of transformers 5 is what transformers 4 makes of it with `changes`."""
+def assert_as_version_4(directory: Path, **changes: object) -> EffectiveTokenizer:
+    """Check that the tokenizer equals what transformers 4 reads after `changes` of the settings. Return it."""
     native = read_natively(directory)
     edit_json(directory / "tokenizer_config.json", **({"extra_special_tokens": {}} | changes))
     assert_same(native, transformers.AutoTokenizer.from_pretrained(directory))
@@ -53,24 +53,24 @@ def assert_as_of_old(directory: Path, **changes: object) -> EffectiveTokenizer:
 @pytest.mark.parametrize("kind", sorted(MAKERS))
 def test_list_of_special_tokens_of_transformers_5(tmp_path, kind, tokens):
     directory = write_tokenizer(tmp_path, kind, OF_5 | {"extra_special_tokens": tokens, "extra_ids": 100})
-    assert_as_of_old(directory, additional_special_tokens=tokens, extra_ids=0)
+    assert_as_version_4(directory, additional_special_tokens=tokens, extra_ids=0)
 
 
 def test_sentinels_of_t5_in_transformers_5(tmp_path):
     config = OF_5 | {"extra_special_tokens": SENTINELS, "extra_ids": 100}
-    assert_as_of_old(write_tokenizer(tmp_path, "T5Tokenizer", config), additional_special_tokens=SENTINELS)
+    assert_as_version_4(write_tokenizer(tmp_path, "T5Tokenizer", config), additional_special_tokens=SENTINELS)
 
 
 @pytest.mark.parametrize("saved", [True, False])
 @pytest.mark.parametrize("config", [{}, {"add_prefix_space": True}, {"extra_special_tokens": ["new1"]}])
 @pytest.mark.parametrize("maker", ["BertTokenizer", "RobertaTokenizer", "T5Tokenizer"])
 def test_general_class_of_transformers_5(tmp_path, maker, config, saved):
-    """It is transformers 4's but for two things: it leaves the prefix space alone, and gives no token types."""
+    """TokenizersBackend keeps the prefix space and gives no token types. Otherwise it equals transformers 4's class."""
     tokenizer = MAKERS[maker]()
     if maker == "RobertaTokenizer":
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=saved)
     config = OF_5 | {"pad_token": "new2"} | config
-    native = assert_as_of_old(
+    native = assert_as_version_4(
         write_tokenizer(tmp_path, "TokenizersBackend", config, tokenizer=tokenizer),
         tokenizer_class="PreTrainedTokenizerFast",
         additional_special_tokens=config.get("extra_special_tokens"),
@@ -80,15 +80,15 @@ def test_general_class_of_transformers_5(tmp_path, maker, config, saved):
     assert not native.has_token_types
 
 
-def test_what_transformers_5_left_of_an_older_checkpoint(tmp_path):
-    """Where it writes over one, special_tokens_map.json stays, and says the same."""
+def test_file_of_an_older_checkpoint_that_transformers_5_left(tmp_path):
+    """When transformers 5 overwrites an older checkpoint, special_tokens_map.json stays. It repeats the settings."""
     tokenizer = MAKERS["BertTokenizer"]()
     tokenizer.add_special_tokens([AddedToken("[MASK]", rstrip=True), "new1"])
     config = OF_5 | {"extra_special_tokens": ["new1"]}
     directory = write_tokenizer(tmp_path, "BertTokenizer", config, tokenizer=tokenizer)
     special = {"mask_token": token("[MASK]", lstrip=True), "additional_special_tokens": ["new1"]}
     write_json(directory / "special_tokens_map.json", special)
-    assert_as_of_old(directory, additional_special_tokens=["new1"])
+    assert_as_version_4(directory, additional_special_tokens=["new1"])
     edit_json(directory / "tokenizer_config.json", extra_special_tokens=["new1", "new2"])
     with pytest.raises(NotNativeError, match=r"both additional_special_tokens and extra_special_tokens"):
         read_natively(directory)
@@ -103,14 +103,14 @@ def test_what_transformers_5_left_of_an_older_checkpoint(tmp_path):
         ({"added_tokens_decoder": {}}, {}, "tokens in the form of transformers 4"),
         ({}, {"added_tokens": {}}, "tokens in the form of transformers 4"),
         ({}, {"special_tokens_map": {"mask_token": "[PAD]"}}, r"its special_tokens_map\.json"),
-        # Of a token that tokenizer.json does not have among the added ones.
+        # tokenizer.json does not have this token among its added tokens.
         ({}, {"special_tokens_map": {"mask_token": "[MASK]"}}, r"its special_tokens_map\.json"),
         ({"image_token": "<image>", "additional_special_tokens": ["x"]}, {}, "both additional_special_tokens and"),
         ({"model_specific_special_tokens": ["x"]}, {}, r"it has \['x'\] as model_specific_special_tokens"),
         ({"model_specific_special_tokens": {"x": 1}}, {}, "tokens in the form of transformers 4"),
     ],
 )
-def test_what_transformers_5_does_not_write_is_unknown(tmp_path, kind, config, files, reason):
+def test_settings_that_transformers_5_never_writes_are_unknown(tmp_path, kind, config, files, reason):
     config = OF_5 | {"extra_special_tokens": []} | config
     directory = write_tokenizer(tmp_path, kind, config, tokenizer=byte_level_bpe())
     change_files(directory, **files)
@@ -127,7 +127,7 @@ def test_real_t5_of_transformers_5(tmp_path):
     config = OF_5 | {"tokenizer_class": "T5Tokenizer", "extra_special_tokens": SENTINELS, "extra_ids": 100}
     del config["mask_token"]
     directory = copy_real(tmp_path / "t5", "t5-small/tokenizer.json", config=config)
-    assert_as_of_old(directory, additional_special_tokens=SENTINELS)
+    assert_as_version_4(directory, additional_special_tokens=SENTINELS)
 
 
 NAMED = {"image_token": "<image>", "boi_token": "[new3]"}
@@ -144,7 +144,7 @@ NAMED = {"image_token": "<image>", "boi_token": "[new3]"}
 )
 @pytest.mark.parametrize("maker", ["BertTokenizer", "RobertaTokenizer", "T5Tokenizer"])
 def test_named_special_tokens(tmp_path, maker, named):
-    """They follow the tokens that have a role."""
+    """Named tokens get their ids after the tokens with a role."""
     config = OF_5 | {"pad_token": "new2", "tokenizer_class": "TokenizersBackend"} | named
     directory = write_tokenizer(tmp_path, "TokenizersBackend", config, tokenizer=MAKERS[maker]())
     size = MAKERS[maker]().get_vocab_size()
@@ -163,7 +163,7 @@ def test_named_and_other_special_tokens(tmp_path):
 
 
 def test_no_special_tokens_at_all(tmp_path):
-    """transformers 5 reads null as none; transformers 4 fails on it."""
+    """transformers 5 reads null as an empty list. transformers 4 fails on it."""
     plain = read_natively(write_tokenizer(tmp_path / "plain", "BertTokenizer"))
     null = read_natively(write_tokenizer(tmp_path / "null", "BertTokenizer", {"extra_special_tokens": None}))
     assert null.backend.to_str() == plain.backend.to_str()
@@ -183,7 +183,7 @@ MAKERS_OF_CHECKPOINTS = [
 
 
 def as_version_5(checkpoint: Path, form: dict[str, object]) -> Path:
-    """Rewrite the settings of the tokenizer as transformers 5 would; it would write the same tokenizer.json."""
+    """Rewrite the tokenizer's settings as transformers 5 writes them. tokenizer.json would be the same."""
     file = checkpoint / "tokenizer_config.json"
     config = json.loads(file.read_text(encoding="utf-8"))
     old = ("added_tokens_decoder", "additional_special_tokens", "extra_special_tokens", "extra_ids")
@@ -202,17 +202,17 @@ def test_export_of_a_checkpoint_of_transformers_5(tmp_path, make, form):
     assert manifest.parity is None
     (line,) = (line for line in lines if "cannot load" in line)
     assert line == (
-        "sentence-transformers cannot load checkpoint, which transformers 5 saved, and transformers "
+        "sentence-transformers cannot load checkpoint: transformers 5 saved it, and transformers "
         f"{transformers.__version__} is installed"
     )
     before, after = (Embedder(tmp_path / name).encode(TEXTS) for name in ("before", "after"))
     np.testing.assert_array_equal(before, after)
 
 
-def export(checkpoint: Path, output: Path, **options: str) -> tuple[Manifest, list[str]]:
+def export(checkpoint: Path, output: Path, **settings: str) -> tuple[Manifest, list[str]]:
+    """Export the fp32 graph. Return the manifest and the reported lines."""
     lines: list[str] = []
-    read = read_checkpoint(str(checkpoint))
-    return pipeline.export(read, output, lines.append, pipeline.ExportSettings(dtypes=("fp32",), **options)), lines
+    return export_fp32(checkpoint, output, lines.append, **settings), lines
 
 
 def test_traced_export_of_a_checkpoint_of_transformers_5(tmp_path):
@@ -221,17 +221,17 @@ def test_traced_export_of_a_checkpoint_of_transformers_5(tmp_path):
     assert manifest.tokenizer.max_seq_length == 32
 
 
-def test_the_next_reference_of_a_checkpoint_of_transformers_5(tmp_path):
+def test_own_graph_is_the_reference_of_a_checkpoint_of_transformers_5(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     write_own_graph(checkpoint)
     manifest, _ = export(as_version_5(checkpoint, FORMS[0]), tmp_path / "artifact")
     assert manifest.parity.reference == OWN_GRAPH
 
 
-def test_sentence_transformers_is_insisted_on(tmp_path, capsys):
+def test_sentence_transformers_is_demanded(tmp_path, capsys):
     checkpoint = as_version_5(write_checkpoint(tmp_path / "checkpoint"), FORMS[0])
     assert main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--verify", "reference"]) == 1
-    assert f"which transformers 5 saved, and transformers {transformers.__version__} is" in capsys.readouterr().err
+    assert f"transformers 5 saved it, and transformers {transformers.__version__} is" in capsys.readouterr().err
     assert not (tmp_path / "artifact").exists()
 
 
@@ -247,7 +247,7 @@ def test_sentence_transformers_is_insisted_on(tmp_path, capsys):
         ({"tokenizer_class": "BertTokenizer"}, None, False),
     ],
 )
-def test_what_transformers_4_fails_on(tmp_path, config, model, needed):
+def test_settings_on_which_transformers_4_fails(tmp_path, config, model, needed):
     write_tokenizer(tmp_path, "BertTokenizer")
     write_json(tmp_path / "tokenizer_config.json", config)
     if model is not None:
@@ -260,7 +260,7 @@ def test_what_transformers_4_fails_on(tmp_path, config, model, needed):
         assert transformers.AutoTokenizer.from_pretrained(tmp_path).is_fast
 
 
-def test_nobody_is_told_to_install_what_cannot_read_it(tmp_path, monkeypatch):
+def test_message_does_not_suggest_a_useless_installation(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     config = OF_5 | {"added_tokens_decoder": {}}
     write_tokenizer(tmp_path, "TokenizersBackend", config, tokenizer=MAKERS["BertTokenizer"]())

@@ -1,4 +1,4 @@
-"""The tokenizer stage: what it refuses and why, the limit of tokens, and what the artifact gets."""
+"""The tokenizer stage: refused settings, the limit of tokens, and the tokenizer of the artifact."""
 
 import json
 import sys
@@ -37,7 +37,7 @@ NO_LIMITS = ModelLimits()
 
 
 def convert(directory: Path, limits: ModelLimits = NO_LIMITS, **fields: object) -> ConvertedTokenizer:
-    """The stage, on a checkpoint called "small" with the other `fields`."""
+    """Run the stage on a checkpoint with the name "small" and these other `fields`."""
     return convert_tokenizer(Checkpoint(directory, directory, "small", None, "", (), **fields), limits)
 
 
@@ -52,7 +52,7 @@ def test_sentencepiece_model_is_left_to_transformers(tmp_path):
     assert_as_transformers(tmp_path / "fast")
 
 
-# transformers reads a tokenizer with one of these settings, so that the extra [torch] helps.
+# transformers can read a tokenizer with one of these settings, so the extra [torch] helps.
 UNKNOWN = [
     ({"tokenizer_class": "XLNetTokenizer"}, "its class 'XLNetTokenizer' is not known"),
     ({"model_input_names": "token_type_ids"}, "it has 'token_type_ids' as model_input_names"),
@@ -107,8 +107,8 @@ def test_damaged_settings(tmp_path, config, reason):
 @pytest.mark.parametrize(
     ("change", "error", "reason"),
     [
-        (lambda d: (d / "tokenizer.model").write_text(""), NotNativeError, "and more than a vocabulary"),
-        (lambda d: change_files(d, added_tokens={"new1": 200}), NotNativeError, "and more than a vocabulary"),
+        (lambda d: (d / "tokenizer.model").write_text(""), NotNativeError, "a vocabulary file that only transformers"),
+        (lambda d: change_files(d, added_tokens={"new1": 200}), NotNativeError, "'new1' is not in its vocab"),
         (lambda d: change_files(d, added_tokens={"new1": "200"}), CheckpointError, "ids that are not whole numbers"),
         (lambda d: change_files(d, special_tokens_map={"cls_token": "new1"}), NotNativeError, "has no cls_token"),
         (lambda d: change_files(d, special_tokens_map={"cls_token": {"content": 3}}), CheckpointError, "has the token"),
@@ -130,7 +130,7 @@ def change_config(directory: Path, **changes: object) -> None:
 
 
 @pytest.mark.parametrize("contents", [{"vocab": "{"}, {"vocab": "[]"}, {"vocab": '{"a": "b"}'}, {"merges": "v\na\n"}])
-def test_damaged_vocabulary_of_pairs(tmp_path, contents):
+def test_damaged_bpe_vocabulary(tmp_path, contents):
     directory = write_bare(tmp_path, "RobertaTokenizer")
     for name, content in contents.items():
         (directory / {"vocab": "vocab.json", "merges": "merges.txt"}[name]).write_text(content, encoding="utf-8")
@@ -151,7 +151,7 @@ def test_t5_with_prefix_space_is_unknown(tmp_path):
         read_natively(directory)
 
 
-def test_what_is_unknown_transformers_reads(tmp_path):
+def test_unknown_class_is_read_by_transformers(tmp_path):
     tokenizer = vocabularies.byte_level_bpe()
     directory = write_tokenizer(tmp_path, "GPT2Tokenizer", {"pad_token": "<pad>"}, tokenizer=tokenizer)
     converted = convert(directory)
@@ -161,7 +161,7 @@ def test_what_is_unknown_transformers_reads(tmp_path):
     assert converted.special_ids == tuple(sorted(judge.all_special_ids))
 
 
-def test_what_is_unknown_needs_transformers(tmp_path, without_transformers):
+def test_unknown_class_needs_transformers(tmp_path, without_transformers):
     directory = write_tokenizer(tmp_path, "GPT2Tokenizer", tokenizer=vocabularies.byte_level_bpe())
     message = r"^the tokenizer cannot be read here: its class 'GPT2Tokenizer' is not known: that needs torch"
     with pytest.raises(NeedsTorchError, match=message + r".*pip install '\./export\[torch\]'"):
@@ -169,7 +169,7 @@ def test_what_is_unknown_needs_transformers(tmp_path, without_transformers):
 
 
 @pytest.mark.parametrize("kind", ["BertJapaneseTokenizer", "NovelTokenizer", "NovelTokenizerFast", "XLNet"])
-def test_nobody_is_told_to_install_torch_for_a_class_that_transformers_lacks(tmp_path, without_transformers, kind):
+def test_message_suggests_no_torch_for_a_class_that_transformers_lacks(tmp_path, without_transformers, kind):
     directory = write_tokenizer(tmp_path, kind, tokenizer=vocabularies.wordpiece())
     message = f"its class '{kind}' is not known; transformers has no fast version of it either$"
     with pytest.raises(CheckpointError, match=message):
@@ -177,7 +177,7 @@ def test_nobody_is_told_to_install_torch_for_a_class_that_transformers_lacks(tmp
 
 
 def test_fast_classes_are_those_of_transformers():
-    """The list stands for the version that the extra [torch] brings."""
+    """The list is the one of the version in the extra [torch]."""
     mapping = transformers.models.auto.tokenization_auto.TOKENIZER_MAPPING_NAMES
     names = {fast for _, fast in mapping.values() if fast} | {name for name in dir(transformers) if _is_fast(name)}
     assert {name.removesuffix("Fast") for name in names} - {"PreTrainedTokenizer"} == FAST_CLASSES
@@ -188,7 +188,7 @@ def _is_fast(name: str) -> bool:
 
 
 @pytest.mark.parametrize("kind", sorted(MAKERS))
-def test_known_classes_do_without_transformers(tmp_path, without_transformers, kind):
+def test_known_classes_need_no_transformers(tmp_path, without_transformers, kind):
     assert convert(write_tokenizer(tmp_path, kind), ModelLimits(64, 64)).max_seq_length == 64
 
 
@@ -198,7 +198,7 @@ def without_transformers(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["NovelTokenizer", "BertJapaneseTokenizer"])
-def test_what_transformers_cannot_read_either(tmp_path, kind):
+def test_class_that_transformers_cannot_read_either(tmp_path, kind):
     directory = write_tokenizer(tmp_path, kind, tokenizer=vocabularies.wordpiece())
     message = f"its class '{kind}' is not known, and transformers {transformers.__version__} cannot read it either: "
     with pytest.raises(CheckpointError, match=message):
@@ -263,24 +263,24 @@ def test_checkpoint_without_the_files_of_its_class(tmp_path, kind, files, missin
     [
         ({"truncation_side": "left"}, "it cuts long texts at their start, which is not supported"),
         ({"split_special_tokens": True}, r"it splits special tokens \(split_special_tokens\), which is not supported"),
-        ({"model_max_length": 2}, "at most 2 tokens leave no place for a text beside 2 special tokens"),
-        ({"model_max_length": 0}, "a text can have no more than 0 tokens"),
+        ({"model_max_length": 2}, "a limit of 2 tokens leaves no room for a text beside 2 special tokens"),
+        ({"model_max_length": 0}, "its limit for a text is 0 tokens; it must be 1 or more"),
         ({"model_max_length": "48"}, "it has '48' as model_max_length"),
         ({"model_max_length": True}, "it has True as model_max_length"),
-        ({"model_max_length": float("-inf")}, "a text can have no more than -inf tokens"),
+        ({"model_max_length": float("-inf")}, "its limit for a text is -inf tokens"),
     ],
 )
-def test_what_the_runtime_cannot_do_is_refused(tmp_path, config, message):
+def test_settings_that_the_runtime_does_not_support(tmp_path, config, message):
     directory = write_tokenizer(tmp_path, "BertTokenizer", config)
     with pytest.raises(CheckpointError, match=f"^the tokenizer of small cannot be used: {message}"):
         convert(directory)
 
 
-def test_token_types_are_refused_where_the_model_is_given_them(tmp_path):
+def test_token_types_are_refused_if_the_model_gets_them(tmp_path):
     tokenizer = vocabularies.wordpiece()
     frame = [("[CLS]", 2), ("[SEP]", 3)]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS]:0 $A:1 [SEP]:1", special_tokens=frame)
-    with pytest.raises(CheckpointError, match="it gives other token types than 0, which is not supported"):
+    with pytest.raises(CheckpointError, match="it gives token types other than 0, which is not supported"):
         convert(write_tokenizer(tmp_path, "BertTokenizer", tokenizer=tokenizer))
     directory = write_tokenizer(tmp_path / "distilbert", "DistilBertTokenizer", tokenizer=tokenizer)
     assert convert(directory).pad_id == 0
@@ -354,7 +354,7 @@ def test_an_id_past_the_table_is_refused_where_ids_have_gaps(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("own", "config", "positions", "places", "limit"),
+    ("own", "config", "positions", "usable_positions", "limit"),
     [
         (None, {}, None, None, 8192),
         (None, {"model_max_length": 48}, None, None, 48),
@@ -368,13 +368,13 @@ def test_an_id_past_the_table_is_refused_where_ids_have_gaps(tmp_path):
         (None, {"model_max_length": float("inf")}, None, None, 8192),
     ],
 )
-def test_limit(tmp_path, own, config, positions, places, limit):
+def test_limit_of_tokens(tmp_path, own, config, positions, usable_positions, limit):
     directory = write_tokenizer(tmp_path, "BertTokenizer", config)
-    converted = convert(directory, ModelLimits(positions, places), max_seq_length=own)
+    converted = convert(directory, ModelLimits(positions, usable_positions), max_seq_length=own)
     assert converted.max_seq_length == limit
 
 
-def test_own_limit_and_padding_are_taken_off(tmp_path):
+def test_truncation_and_padding_are_removed(tmp_path):
     tokenizer = vocabularies.wordpiece()
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=8)
@@ -390,7 +390,7 @@ def test_the_checkpoints_own_lower_casing_comes_first(tmp_path, kind):
     assert lowered.encode("The HAT").ids == cased.encode("the hat").ids != cased.encode("The HAT").ids
 
 
-def test_no_second_lower_casing(tmp_path):
+def test_lower_casing_is_not_added_twice(tmp_path):
     tokenizer = vocabularies.unigram(ROBERTA_SPECIAL, "<s> $A </s>")
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     directory = write_tokenizer(tmp_path, "XLMRobertaTokenizer", tokenizer=tokenizer)

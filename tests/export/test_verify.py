@@ -1,4 +1,4 @@
-"""The reference that an export is compared with, and the message if there is none."""
+"""The choice of a reference, the comparison with it, and the message if there is none."""
 
 import json
 import re
@@ -9,8 +9,6 @@ import onnx
 import onnx_ir as ir
 import pytest
 import torch
-from embedder_export import pipeline
-from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
 from embedder_export.verify.own_graph import OWN_GRAPH
@@ -18,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from tests import families
 from tests.checkpoints import NEW_POOLING, edit_json, write_checkpoint, write_json, write_own_graph
+from tests.exports import export_fp32
 
 
 @pytest.fixture
@@ -27,24 +26,20 @@ def _without_sentence_transformers(monkeypatch):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A checkpoint with a graph of its own that takes token types, as sentence-transformers' repositories have it."""
+    """Write a checkpoint with its own ONNX graph. The graph takes token types, as in real repositories."""
     directory = write_checkpoint(tmp_path / "checkpoint")
     write_own_graph(directory)
     return directory
 
 
-def export(checkpoint, tmp_path, **options):
+def export(checkpoint, tmp_path, **settings):
+    """Export the fp32 graph. Return the parity and the reported lines."""
     lines = []
-    manifest = pipeline.export(
-        read_checkpoint(str(checkpoint)),
-        tmp_path / "artifact",
-        lines.append,
-        pipeline.ExportSettings(dtypes=("fp32",), **options),
-    )
+    manifest = export_fp32(checkpoint, tmp_path / "artifact", lines.append, **settings)
     return manifest.parity, lines
 
 
-def test_sentence_transformers_where_it_is_installed(checkpoint, tmp_path):
+def test_sentence_transformers_is_the_first_choice(checkpoint, tmp_path):
     parity, lines = export(checkpoint, tmp_path)
     assert parity.reference.startswith("sentence-transformers 5.")
     assert f"comparing with {parity.reference}" in lines
@@ -100,7 +95,7 @@ class TestWithoutSentenceTransformers:
         assert parity is None
         assert "onnx/model.onnx is no reference: its weights are not in float32" in lines
 
-    def test_own_graph_that_is_none(self, checkpoint, tmp_path):
+    def test_own_graph_that_is_no_graph(self, checkpoint, tmp_path):
         (checkpoint / OWN_GRAPH).write_bytes(b"\x00no graph")
         parity, lines = export(checkpoint, tmp_path)
         assert parity is None
@@ -134,12 +129,12 @@ class TestWithoutSentenceTransformers:
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
         assert export(checkpoint, tmp_path)[0] is None
         assert main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
-        assert (
-            "not compared: no sentence-transformers that reads the checkpoint is installed, and"
-            in capsys.readouterr().err
+        message = (
+            "sentence-transformers is not installed or cannot read the checkpoint, and the checkpoint has no usable"
         )
+        assert f"not compared with a reference: {message}" in capsys.readouterr().err
 
-    def test_the_reference_is_wanted(self, tmp_path, capsys):
+    def test_missing_reference_is_demanded(self, tmp_path, capsys):
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
         assert main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--verify", "reference"]) == 1
         error = capsys.readouterr().err
@@ -149,7 +144,9 @@ class TestWithoutSentenceTransformers:
     def test_vectors_that_are_not_finite(self, tmp_path, capsys):
         checkpoint = write_checkpoint(tmp_path / "checkpoint")
         change_weights(checkpoint, "encoder.layer.1.output.LayerNorm.weight", 3e38)
-        with pytest.raises(ParityError, match="embeddings that are not finite, although its weights are: its numbers"):
+        with pytest.raises(
+            ParityError, match="embeddings that are not finite, although its weights are: its activations"
+        ):
             export(checkpoint, tmp_path)
         options = ["--output", str(tmp_path / "artifact"), "--dtypes"]
         for dtype, message in {
@@ -169,7 +166,7 @@ def change_weights(checkpoint, name, value):
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("converter", ["native", "optimum"])
 def test_weights_that_are_not_finite(tmp_path, capsys, value, converter):
-    """int8 is made before the vectors are compared, and must not be blamed."""
+    """int8 is made before the vectors are compared. The message must not name int8 as the cause."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     change_weights(checkpoint, "encoder.layer.1.output.dense.bias", value)
     options = ["--output", str(tmp_path / "artifact"), "--dtypes", "fp32,int8", "--converter", converter]
@@ -180,7 +177,7 @@ def test_weights_that_are_not_finite(tmp_path, capsys, value, converter):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_weights_of_other_precisions_that_are_not_finite(tmp_path, dtype):
+def test_weights_of_other_number_formats_that_are_not_finite(tmp_path, dtype):
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     weights = {name: tensor.to(dtype) for name, tensor in load_file(checkpoint / "model.safetensors").items()}
     weights["embeddings.word_embeddings.weight"][-1, -1] = np.nan
@@ -214,7 +211,7 @@ def test_more_tokens_than_the_table_has_rows(tmp_path):
         export(checkpoint, tmp_path)
 
 
-def test_sentence_transformers_that_is_broken_is_not_passed_over(tmp_path, monkeypatch):
+def test_broken_sentence_transformers_is_an_error(tmp_path, monkeypatch):
     def broken(*arguments, **options):
         raise ImportError("torch is broken")
 
@@ -229,17 +226,17 @@ def test_sentence_transformers_that_is_broken_is_not_passed_over(tmp_path, monke
         (
             "config_sentence_transformers.json",
             {"__version__": {"sentence_transformers": "99.2.0"}},
-            r"which sentence-transformers 99\.2\.0 saved, and sentence-transformers 5\.[0-9.]+ is installed",
+            r"sentence-transformers 99\.2\.0 saved it, and sentence-transformers 5\.[0-9.]+ is installed",
         ),
         (
             "config.json",
             {"transformers_version": "99.0.0.dev0"},
-            r"which transformers 99\.0\.0\.dev0 saved, and transformers 4\.[0-9.]+ is installed",
+            r"transformers 99\.0\.0\.dev0 saved it, and transformers 4\.[0-9.]+ is installed",
         ),
     ],
 )
-def test_sentence_transformers_that_is_too_old_is_passed_over(checkpoint, tmp_path, file, changes, reason):
-    """Newer versions give modules other names, which this version does not know."""
+def test_sentence_transformers_that_is_too_old_is_skipped(checkpoint, tmp_path, file, changes, reason):
+    """Newer versions rename modules. The installed version does not know the new names."""
     modules = json.loads((checkpoint / "modules.json").read_text(encoding="utf-8"))
     modules[2]["type"] = "sentence_transformers.base.modules.newer.Normalize"
     write_json(checkpoint / "modules.json", modules)
@@ -249,7 +246,7 @@ def test_sentence_transformers_that_is_too_old_is_passed_over(checkpoint, tmp_pa
     write_json(checkpoint / file, content | changes)
     parity, lines = export(checkpoint, tmp_path)
     assert parity.reference == OWN_GRAPH
-    assert any(re.fullmatch(f"sentence-transformers cannot load checkpoint, {reason}", line) for line in lines)
+    assert any(re.fullmatch(f"sentence-transformers cannot load checkpoint: {reason}", line) for line in lines)
     with pytest.raises(NoReferenceError, match=reason):
         export(checkpoint, tmp_path, verification="reference")
 

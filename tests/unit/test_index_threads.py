@@ -227,3 +227,19 @@ def test_after_a_fork():
 def test_search_while_the_interpreter_shuts_down(when, first):
     finished = run_python(SHUTDOWN, when, first)
     assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
+
+
+def test_a_shallow_copy_is_an_index_of_its_own(tmp_path):
+    index = VectorIndex(4)
+    index.add(random_vectors(1, 3, 4))
+    index.save(tmp_path / "index")
+    for original in (index, VectorIndex.load(tmp_path / "index")):
+        original.add(random_vectors(2, 2, 4))
+        copied = copy.copy(original)
+        copied.add(random_vectors(3, 1, 4), [50])
+        original.add(random_vectors(4, 1, 4), [60])
+        copied.delete(0)
+        assert original.ids.tolist() == [0, 1, 2, 3, 4, 60]
+        assert copied.ids.tolist() == [1, 2, 3, 4, 50]
+        assert original.search(random_vectors(4, 1, 4), 1)[0][0]["corpus_id"] == 60
+        assert copied.search(random_vectors(3, 1, 4), 1)[0][0]["corpus_id"] == 50

@@ -318,3 +318,8 @@ def test_a_script_with_a_main_guard_runs_and_needs_no_stop(model_path, tmp_path)
     text = SCRIPT.format(start='if __name__ == "__main__":').replace("\nprint", "\n    print")
     process = run_script(tmp_path / "script.py", text, model_path)
     assert (process.returncode, process.stdout, process.stderr) == (0, "(8,)\n", "")
+
+
+def test_progress_counts_the_inputs_of_all_workers(pool, capfd):
+    pool.encode(TEXTS, show_progress_bar=True, chunk_size=10)
+    assert f"{len(TEXTS)}/{len(TEXTS)}" in capfd.readouterr().err

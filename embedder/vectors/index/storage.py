@@ -145,6 +145,22 @@ class Storage:
     def __getstate__(self) -> dict[str, Any]:
         return {"snapshot": self.snapshot}
 
+    def __copy__(self) -> Storage:
+        """Return independent rows. The rows in the file are shared, as nothing changes them."""
+        snapshot = self.snapshot
+        copied = Storage.__new__(Storage)
+        copied.__setstate__(
+            {
+                "snapshot": replace(
+                    snapshot,
+                    added={name: column.copy() for name, column in snapshot.added.items()},
+                    id_buffer=snapshot.id_buffer.copy(),
+                    alive_buffer=snapshot.alive_buffer.copy(),
+                )
+            }
+        )
+        return copied
+
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.snapshot = state["snapshot"]
         self._locks, self._row_of_id = {}, None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -107,6 +108,13 @@ class VectorIndex(ReadOnly):
 
     def __len__(self) -> int:
         return len(self._storage.snapshot)
+
+    def __copy__(self) -> VectorIndex:
+        """Return an independent index with the same model: what one adds or deletes does not change the other."""
+        copied = VectorIndex.__new__(type(self))
+        copied.__dict__.update(self.__dict__)
+        copied._storage = copy.copy(self._storage)
+        return copied
 
     def __repr__(self) -> str:
         return (

@@ -1,13 +1,13 @@
-"""What every converter returns: the transformer as a graph, with the sizes that later stages need."""
+"""The result of every converter: the transformer as a graph, with the sizes that later stages need."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-# The output of a graph of token vectors.
+# The output's name of a graph that gives token vectors.
 TOKEN_VECTORS = "last_hidden_state"
-# The output of a graph that pools and projects by itself.
+# The output's name of a graph that pools and projects by itself.
 POOLED = "features"
 # The form of a graph that a native builder wrote.
 NATIVE = "native"
@@ -18,12 +18,12 @@ class BodySizes:
     """Sizes of a transformer.
 
     Attributes:
-        width: length of the vectors that it gives.
-        max_position_embeddings: the setting of this name in config.json, if there is one.
-        usable_positions: rows of its table of positions that an input can use, if it has a table. For images, the
-            positions of one image.
-        vocabulary_size: rows of its table of words, if it takes texts.
-        image_size: pixels a side, if it takes images.
+        width: length of its output vectors.
+        max_position_embeddings: the setting of this name in config.json. None if config.json lacks it.
+        usable_positions: rows of its position table that an input can use. None without such a table. For images,
+            the positions of one image.
+        vocabulary_size: rows of its table of word embeddings. None if it takes no texts.
+        image_size: height and width of an image, in pixels. None if it takes no images.
     """
 
     width: int
@@ -38,9 +38,9 @@ class Body:
     """A transformer as a graph.
 
     Attributes:
-        forms: the graph, or several graphs that compute the same, each with its name. The first is the reference.
-            They are made one at a time, so that only one is in memory.
-        sizes: what later stages need to know.
+        forms: pairs of a name and a graph. All graphs compute the same. The first is the reference. They are made one
+            at a time, so only one is in memory.
+        sizes: the sizes that later stages need.
     """
 
     forms: Iterable[tuple[str, ir.Model]]

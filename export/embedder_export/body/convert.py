@@ -1,4 +1,4 @@
-"""Which converter writes the graphs: a native builder where one honours all settings, otherwise optimum."""
+"""Choose the converter: a native builder if one honours all settings, otherwise optimum."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +17,9 @@ def check_converter(converter: str) -> None:
 
     Raises:
         NeedsTorchError: its packages are not installed.
+
+    Example:
+        >>> check_converter("native")
     """
     if converter == "optimum":
         _check_optimum("optimum converts by tracing")
@@ -25,18 +28,23 @@ def check_converter(converter: str) -> None:
 def convert_bodies(
     checkpoint: Checkpoint, converter: str, directory: Path, report: Callable[[str], None]
 ) -> dict[str, Body]:
-    """Return the transformers of `checkpoint` by modality.
+    """Convert the transformers of `checkpoint` to graphs, and return them by modality.
 
     Args:
         checkpoint: what to convert.
         converter: one of `CONVERTERS`.
-        directory: where optimum's files go. It must not exist.
-        report: called with a line where "auto" takes optimum.
+        directory: a new directory for optimum's files.
+        report: called with a line if "auto" chooses optimum.
 
     Raises:
         NotNativeError: the converter is "native", and no builder honours the checkpoint.
         NeedsTorchError: optimum or torch is needed, and is not installed.
         CheckpointError: the checkpoint is damaged, or neither converter can convert it.
+
+    Example:
+        >>> checkpoint = read_checkpoint("checkpoints/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> convert_bodies(checkpoint, "auto", Path("bodies"), print)["text"].sizes.width  # doctest: +SKIP
+        384
     """
     if converter != "optimum":
         try:
@@ -46,7 +54,7 @@ def convert_bodies(
         except NotNativeError as error:
             reason = f"no native builder for {checkpoint.name}: {error}"
             if converter == "native":
-                raise NotNativeError(f"{reason}; --converter auto would go to optimum") from error
+                raise NotNativeError(f"{reason}; --converter auto would use optimum") from error
             _check_optimum(reason)
             report(f"{reason}; converting it with optimum")
     from embedder_export.body.traced import trace_bodies

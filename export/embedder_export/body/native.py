@@ -1,4 +1,4 @@
-"""Native conversion: graphs written from config.json and the weights. Nothing is traced, and torch is not needed."""
+"""Convert natively: write graphs from config.json and the weights. This needs no tracing and no torch."""
 
 from embedder_export.body.contract import Body
 from embedder_export.checkpoint.files import read_json
@@ -16,8 +16,12 @@ def build_bodies(checkpoint: Checkpoint) -> dict[str, Body]:
 
     Raises:
         NotNativeError: the family has no native builder, or its equations do not honour a setting.
-        CheckpointError: weights are damaged, missing, not finite, or not of the sizes that the settings say.
+        CheckpointError: a weight is damaged, missing, not finite, or has another size than the settings say.
         NeedsTorchError: the weights are in torch's format, and torch is not installed.
+
+    Example:
+        >>> build_bodies(read_checkpoint("checkpoints/all-MiniLM-L6-v2"))["text"].sizes.width  # doctest: +SKIP
+        384
     """
     config, family = read_json(checkpoint.transformer / "config.json", dict), checkpoint.family
     if not family.builders:
@@ -29,14 +33,14 @@ def build_bodies(checkpoint: Checkpoint) -> dict[str, Body]:
 
 
 def _rename(weights: Weights, base: str) -> Weights:
-    """Return the weights of the model `base` by its own names.
+    """Return the weights of the model `base` under this model's own names.
 
-    The checkpoint may have older names, or be of a larger model. transformers takes it for a larger model where any
-    name starts with `base`. Then it ignores all others.
+    A checkpoint may use older names. It may also hold a larger model that contains `base`. transformers assumes a
+    larger model if any name starts with `base`. Then it ignores all names without the prefix.
 
     Raises:
-        NotNativeError: two weights get one name, or one weight is there with and without the prefix. Versions of
-            transformers differ in which they take.
+        NotNativeError: two weights get the same name, or a weight is there with and without the prefix. Different
+            versions of transformers choose different ones.
     """
     prefix = f"{base}."
     is_larger = any(name.startswith(base) for name in weights)

@@ -1,14 +1,14 @@
-"""The pieces that families are built of: embeddings, linear and normalisation layers, attention.
+"""Write the pieces of a transformer: embeddings, linear layers, normalisation and attention.
 
-Between the layers token vectors are (tokens, width): all texts of a batch one after the other. A matrix product with
-its bias (Gemm) needs this shape. Weights keep torch's layout, so that they are copied from file to file.
+Between the layers token vectors have the shape (tokens, width): the texts of a batch follow one another. Gemm, the
+matrix product with a bias, needs this shape. Weights keep torch's layout, so they can be copied from file to file.
 
-These choices were measured (fp32, two AVX2 cores, the time of a call as a ratio):
-- Gemm with its bias takes 0.98 to 1.00 of MatMul and Add.
-- One product each for query, key and value takes 0.97 to 1.00 of one product for all three and a Split, and of the
-  Attention operator.
-- After a MatMul, onnxruntime fuses Add and LayerNormalization into SkipLayerNormalization, which takes 1.07 of the
-  two. After a Gemm it does not.
+Three choices follow from measurements of a call's time (fp32, two AVX2 cores):
+- Gemm with its bias takes 0.98 to 1.00 times as long as MatMul and Add.
+- Three products, for query, key and value, take 0.97 to 1.00 times as long as one product for all three and a Split.
+  Compared with the Attention operator the factor is the same.
+- SkipLayerNormalization takes 1.07 times as long as Add and LayerNormalization. onnxruntime fuses the two into it after
+  a MatMul, but not after a Gemm.
 """
 
 import math
@@ -32,14 +32,17 @@ class Attention:
     """A multi-head attention.
 
     Attributes:
-        query: the name of its linear layer for the queries. `key`, `value` and `output` are the others.
-        heads: their number.
+        query: the name of the linear layer for the queries.
+        key: the name of the linear layer for the keys.
+        value: the name of the linear layer for the values.
+        output: the name of the linear layer after the heads.
+        heads: number of heads.
         width: length of a token's vector.
         inner: width of all heads together.
-        has_bias: whether its linear layers have one.
-        scale: of the scores. None is 1 / sqrt(inner / heads).
-        mask: the tokens that a token attends to: "padding", all but the padding; "causal", those up to itself; or
-            "none", all.
+        has_bias: whether the linear layers have a bias.
+        scale: factor of the scores. None is 1 / sqrt(inner / heads).
+        mask: which tokens a token attends to. "padding": all tokens except padding. "causal": itself and the tokens
+            before it. "none": all tokens, padding included.
     """
 
     query: str
@@ -56,14 +59,14 @@ class Attention:
 
 @dataclass(frozen=True)
 class RelativeBias:
-    """A learnt bias of the attention scores, for each head and each bucket of distances.
+    """A learnt bias of the attention scores. It has a value for each head and each bucket of distances.
 
     Attributes:
-        name: of its table, (rows, heads).
-        rows: of the table.
-        heads: their number.
-        buckets: how many of the rows are used.
-        max_distance: distances from here on share a bucket.
+        name: the name of its table, float32 (rows, heads).
+        rows: number of rows of the table.
+        heads: number of heads.
+        buckets: number of rows that are used.
+        max_distance: distances from here on share a bucket, in tokens.
     """
 
     name: str
@@ -74,12 +77,18 @@ class RelativeBias:
 
 
 class Network:
-    """A graph in the making, with the weights of a checkpoint at hand by their names.
+    """Writes the layers of a transformer into a graph. It finds the weights by their names.
 
     Args:
-        graph: where nodes are written.
-        weights: of the checkpoint.
-        positions: of each image, for a graph that takes images.
+        graph: the graph to write into.
+        weights: the checkpoint's weights by name.
+        positions: number of positions of an image, for a graph that takes images. None for texts.
+
+    Example:
+        >>> from embedder_export.graph.operators import new_graph
+        >>> weights = {"words": ir.tensor(np.zeros((9, 4), np.float32))}
+        >>> Network(new_graph(), weights).embedding("words", 9, 4).producer().op_type
+        'Gather'
     """
 
     def __init__(self, graph: ir.Graph, weights: Weights, positions: int | None = None) -> None:
@@ -101,14 +110,14 @@ class Network:
         return self.op.Shape(self.input_ids, start=1, end=2)
 
     def has(self, name: str) -> bool:
-        """Whether the checkpoint has the weight `name`."""
+        """Return whether the checkpoint has the weight `name`."""
         return name in self._weights
 
     def tensor(self, name: str, *shape: int) -> ir.TensorProtocol:
         """Return the weight `name`, float32 of `shape`.
 
         Raises:
-            CheckpointError: there is none, it has another shape, or a number in it is not finite.
+            CheckpointError: the weight is missing, has another shape, or has a number that is not finite.
         """
         if not self.has(name):
             raise CheckpointError(f"the weights lack {name}")
@@ -122,21 +131,25 @@ class Network:
         return tensor
 
     def weight(self, name: str, *shape: int) -> ir.Value:
-        """Return the weight `name` as a constant of the graph. A weight that is used twice is stored once."""
+        """Return the weight `name`, float32 of `shape`, as a constant. It is stored once, even if it is used often.
+
+        Raises:
+            CheckpointError: as `tensor`.
+        """
         if name not in self._values:
             self._values[name] = self.op.initializer(self.tensor(name, *shape))
         return self._values[name]
 
     def embedding(self, name: str, rows: int, width: int) -> ir.Value:
-        """Return the table's row for each of `input_ids`: (batch, sequence, width)."""
+        """Write the lookup of `input_ids` in the table `name`: (batch, sequence, width)."""
         return self.op.Gather(self.weight(name, rows, width), self.input_ids)
 
     def first_rows(self, table: ir.Value) -> ir.Value:
-        """Return as many rows of `table` as the sequence is long."""
+        """Write the first rows of `table`, one for each position: (sequence, width)."""
         return self.op.Slice(table, self.op.constant([0]), self._length)
 
     def positions_after(self, padding_id: int) -> ir.Value:
-        """Return RoBERTa's positions: `padding_id` for padding, and numbers from `padding_id` + 1 on for tokens."""
+        """Write RoBERTa's positions, int64 (batch, sequence). Tokens count from `padding_id` + 1."""
         op = self.op
         tokens = op.Cast(op.Not(op.Equal(self.input_ids, op.constant(padding_id))), to=ir.DataType.INT64)
         return op.Add(op.Mul(op.CumSum(tokens, op.constant(1)), tokens), op.constant(padding_id))
@@ -155,56 +168,67 @@ class Network:
         return self.op.Reshape(x, self._shapes[width])
 
     def linear(self, x: ir.Value, name: str, inputs: int, outputs: int, *, has_bias: bool = True) -> ir.Value:
-        """Write x @ weight.T + bias."""
+        """Write x @ weight.T + bias, from (tokens, inputs) to (tokens, outputs)."""
         bias = [self.weight(f"{name}.bias", outputs)] if has_bias else []
         return self.op.Gemm(x, self.weight(f"{name}.weight", outputs, inputs), *bias, transB=1)
 
     def activation(self, x: ir.Value, name: str) -> ir.Value:
-        """Write the activation with transformers' name `name`."""
+        """Write the activation that transformers calls `name`."""
         return ACTIVATIONS[ACTIVATION_NAMES[name]](self.op, x)
 
     def layer_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
-        """Write (x - mean) / sqrt(variance + epsilon) * weight + bias."""
+        """Write (x - mean) / sqrt(variance + epsilon) * weight + bias (Ba et al., 2016: https://arxiv.org/abs/1607.06450)."""
         scale, shift = self.weight(f"{name}.weight", width), self.weight(f"{name}.bias", width)
         return self.op.LayerNormalization(x, scale, shift, epsilon=epsilon)
 
     def rms_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
-        """Write x / sqrt(mean(x**2) + epsilon) * weight. onnxruntime fuses this pattern into one operator."""
+        """Write x / sqrt(mean(x**2) + epsilon) * weight (Zhang and Sennrich, 2019: https://arxiv.org/abs/1910.07467).
+
+        onnxruntime fuses this pattern into one operator.
+        """
         op = self.op
         square = op.ReduceMean(op.Pow(x, op.constant(2.0)), op.constant([-1]), keepdims=1)
         norm = op.Sqrt(op.Add(square, op.constant(epsilon)))
         return op.Mul(op.Div(x, norm), self.weight(f"{name}.weight", width))
 
     def attention(self, x: ir.Value, spec: Attention, bias: ir.Value | None = None) -> ir.Value:
-        """Write softmax(query @ key.T * scale + bias) @ value for each head, and then a linear layer.
+        """Write softmax(query @ key.T * scale + bias) @ value for each head, and a linear layer after it.
+
+        The formula is from Vaswani et al., 2017: https://arxiv.org/abs/1706.03762.
 
         Args:
             x: the tokens' vectors, (tokens, width).
             spec: the names and sizes.
-            bias: (batch, heads, sequence, sequence). It includes the mask.
+            bias: added to the scores, (batch, heads, sequence, sequence). It replaces the mask, so it must mask
+                padding.
+
+        Returns:
+            (tokens, width).
         """
         projections = tuple(self._project(x, name, spec) for name in (spec.query, spec.key, spec.value))
         mask = self._mask if spec.mask == "padding" and bias is None else None
-        return self._mix(projections, spec, mask, bias)
+        return self._attend(projections, spec, mask, bias)
 
     def pooled_attention(self, x: ir.Value, token: ir.Value, spec: Attention, mask: ir.Value | None) -> ir.Value:
-        """Write the attention for one token of each text or image: (batch, width).
+        """Write the attention of one token of each text or image: (batch, width).
 
         Args:
             x: the vectors of all tokens, (tokens, width).
             token: the vectors of the tokens that attend, (batch, width).
             spec: the names and sizes.
-            mask: int32 (batch, sequence), 1 for each token that is attended to. None is all.
+            mask: int32 (batch, sequence), 1 for each token that is attended to. None stands for all tokens.
         """
         query = self.op.Unsqueeze(self.linear(token, spec.query, spec.width, spec.inner), self.op.constant([1]))
-        return self._mix((query, *(self._project(x, name, spec) for name in (spec.key, spec.value))), spec, mask, None)
+        keys_and_values = (self._project(x, name, spec) for name in (spec.key, spec.value))
+        return self._attend((query, *keys_and_values), spec, mask, None)
 
     def _project(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
         return self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
 
-    def _mix(
+    def _attend(
         self, projections: tuple[ir.Value, ...], spec: Attention, mask: ir.Value | None, bias: ir.Value | None
     ) -> ir.Value:
+        """Write the attention of `projections` (query, key, value), and the linear layer after it."""
         attributes: dict[str, float] = {} if spec.scale is None else {"scale": spec.scale}
         if spec.mask == "causal" and mask is None:
             attributes["unidirectional"] = 1
@@ -221,8 +245,8 @@ class Network:
     def relative_bias(self, spec: RelativeBias) -> ir.Value:
         """Write the bias of each pair of tokens, (batch, heads, sequence, sequence). It masks padding too.
 
-        All distances from `max_distance` on share a bucket, so a table for distances up to there serves any length.
-        With the mask in it, each layer adds both at once.
+        A table of the distances up to `max_distance` serves texts of any length, because larger distances share a
+        bucket. The bias includes the mask, so each layer adds only one tensor.
         """
         table, op, furthest = self.tensor(spec.name, spec.rows, spec.heads), self.op, spec.max_distance
         distances = np.arange(-furthest, furthest + 1)
@@ -240,12 +264,24 @@ class Network:
 
 
 def bucket(distances: NDArray[np.int64], buckets: int, max_distance: int) -> NDArray[np.int64]:
-    """Return T5's bucket, from 0 to `buckets` - 1, of each distance: a key's position less the query's.
+    """Return T5's bucket of each distance, from 0 to `buckets` - 1.
 
-    Half of the buckets are for keys behind the query, half for keys before it. The first half of each is for one
-    distance each, the rest for distances that grow logarithmically up to `max_distance` (Raffel et al., 2020, section
-    2.1: https://arxiv.org/abs/1910.10683). It computes in float32, as transformers does: at a bucket's limit another
-    precision gives another bucket.
+    The source is section 2.1 of Raffel et al., 2020: https://arxiv.org/abs/1910.10683.
+
+    A distance is the position of the key minus the position of the query. The lower half of the buckets is for keys up
+    to the query, the upper half for keys after it. In each half, the first buckets hold one distance each. The other
+    buckets hold ranges that grow logarithmically up to `max_distance`.
+
+    The function computes in float32, as transformers does: near a bucket's limit float64 would give another bucket.
+
+    Args:
+        distances: int64 of any shape, in tokens.
+        buckets: number of buckets, 4 or more.
+        max_distance: distances from here on share a bucket. It is larger than `buckets` // 4.
+
+    Example:
+        >>> bucket(np.array([-200, -9, -1, 0, 1]), 32, 128)
+        array([15,  8,  1,  0, 17])
     """
     half = buckets // 2
     exact = half // 2
@@ -257,14 +293,14 @@ def bucket(distances: NDArray[np.int64], buckets: int, max_distance: int) -> NDA
 
 
 def embed(net: Network, positions: ir.Value, vocab_size: int, width: int, epsilon: float) -> ir.Value:
-    """Write norm(words + positions), the first step of BERT and its relatives: (tokens, width)."""
+    """Write layer_norm(word embeddings + positions), the first step of BERT and its relatives: (tokens, width)."""
     words = net.embedding("embeddings.word_embeddings.weight", vocab_size, width)
     return net.flat(net.layer_norm(net.op.Add(words, positions), "embeddings.LayerNorm", width, epsilon), width)
 
 
 @dataclass(frozen=True)
 class LayerNames:
-    """Names of a layer's parts, after the name of the layer."""
+    """Names of a layer's parts, without the layer's own name before them."""
 
     query: str
     key: str
@@ -278,7 +314,15 @@ class LayerNames:
 
 @dataclass(frozen=True)
 class LayerSizes:
-    """Sizes that all layers of a model share."""
+    """Sizes that all layers of a model share.
+
+    Attributes:
+        width: length of a token's vector.
+        heads: number of attention heads.
+        intermediate: width of the feed-forward part.
+        activation: transformers' name of the activation.
+        epsilon: added to the variance in layer normalisation.
+    """
 
     width: int
     heads: int
@@ -289,22 +333,49 @@ class LayerSizes:
 
 @dataclass(frozen=True)
 class PostNormLayer:
-    """A layer that normalises after each addition: its name, the names of its parts, and its sizes."""
+    """A layer that normalises after each addition.
+
+    Attributes:
+        name: the layer's name.
+        parts: the names of its parts.
+        sizes: its sizes.
+    """
 
     name: str
     parts: LayerNames
     sizes: LayerSizes
 
 
+def check_heads(heads: int, width: int) -> None:
+    """Check that the number of `heads` divides the `width` of a token's vector.
+
+    Raises:
+        NotNativeError: it does not.
+
+    Example:
+        >>> check_heads(12, 384)
+    """
+    if width % heads:
+        raise NotNativeError(f"config.json has {heads} attention heads for a width of {width}")
+
+
 def post_norm_layer(net: Network, x: ir.Value, layer: PostNormLayer, bias: ir.Value | None = None) -> ir.Value:
     """Write x = norm(x + attention(x)); x = norm(x + down(activation(up(x)))), as in BERT.
+
+    Args:
+        net: the network to write into.
+        x: the tokens' vectors, (tokens, width).
+        layer: the names and sizes.
+        bias: as in `Network.attention`.
+
+    Returns:
+        (tokens, width).
 
     Raises:
         NotNativeError: the number of heads does not divide the width.
     """
     name, parts, sizes = layer.name, layer.parts, layer.sizes
-    if sizes.width % sizes.heads:
-        raise NotNativeError(f"config.json has {sizes.heads} attention heads for a width of {sizes.width}")
+    check_heads(sizes.heads, sizes.width)
     attention = Attention(
         query=f"{name}.{parts.query}",
         key=f"{name}.{parts.key}",

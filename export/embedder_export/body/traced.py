@@ -1,4 +1,4 @@
-"""Conversion by tracing: optimum traces the model in torch. It serves models that no native builder knows."""
+"""Convert by tracing: optimum traces the model in torch. This serves models without a native builder."""
 
 import gc
 import warnings
@@ -30,37 +30,42 @@ from transformers.utils import logging as transformers_logging
 from embedder_export.body.contract import POOLED, TOKEN_VECTORS, Body, BodySizes
 from embedder_export.body.fuse import AttentionSizes, fused_forms
 from embedder_export.checkpoint.read import Checkpoint
-from embedder_export.errors import CheckpointError
+from embedder_export.errors import CheckpointError, library_failure
 from embedder_export.families.family import TracedTower
 from embedder_export.graph.files import save_graph
 
-_TASK = "feature-extraction"
+_OPTIMUM_TASK = "feature-extraction"
 _BATCH_AXIS = {0: "batch_size"}
 _TOKEN_AXES = _BATCH_AXIS | {1: "sequence_length"}
-# For each modality the inputs of its graph, and which of their axes vary.
+# For each modality, the inputs of its graph and their axes of variable size.
 _INPUTS = {TEXT: (GRAPH_INPUTS, _TOKEN_AXES), IMAGE: (IMAGE_INPUTS, _BATCH_AXIS)}
 
 
 @dataclass(frozen=True)
 class _Tracing:
-    """How a transformer is traced.
+    """The settings to trace a transformer.
 
     Attributes:
-        inputs: that its graph must have.
-        load: loads its class in transformers.
-        describe: optimum's description of what goes in and comes out.
+        inputs: the inputs that its graph must have.
+        choose_class: returns its class in transformers and its configuration, from the checkpoint's configuration.
+        describe: returns optimum's description of its inputs and outputs.
     """
 
     inputs: tuple[str, ...]
-    load: Callable[[PretrainedConfig], tuple[Any, PretrainedConfig]]
+    choose_class: Callable[[PretrainedConfig], tuple[Any, PretrainedConfig]]
     describe: Callable[[PreTrainedModel], OnnxConfig]
 
 
 def trace_bodies(checkpoint: Checkpoint, directory: Path) -> dict[str, Body]:
-    """Trace each transformer of `checkpoint` in float32, by way of files in a new `directory`.
+    """Trace each transformer of `checkpoint` in float32. The files go to a new `directory`.
 
     Raises:
         CheckpointError: transformers cannot load it, optimum cannot convert it, or weights are missing or not finite.
+
+    Example:
+        >>> checkpoint = read_checkpoint("checkpoints/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> trace_bodies(checkpoint, Path("bodies"))["text"].sizes.width  # doctest: +SKIP
+        384
     """
     if not checkpoint.family.towers:
         return {TEXT: trace_text_encoder(checkpoint, directory)}
@@ -71,10 +76,13 @@ def trace_bodies(checkpoint: Checkpoint, directory: Path) -> dict[str, Body]:
 
 
 def trace_text_encoder(checkpoint: Checkpoint, directory: Path) -> Body:
-    """Trace a transformer of texts to its token vectors.
+    """Trace a text transformer up to its token vectors.
 
-    For an encoder and decoder it is the encoder, as in sentence-transformers. Attention is "eager": onnxruntime's
-    fusions know the pattern of that implementation.
+    Of a model with an encoder and a decoder, the encoder is traced, as sentence-transformers uses it. The
+    implementation of attention is "eager", because onnxruntime's fusions know its pattern.
+
+    Raises:
+        CheckpointError: as `trace_bodies`.
     """
     tracing = _Tracing(GRAPH_INPUTS, _text_class, _describe_text_encoder)
     model = _load(checkpoint, tracing)
@@ -87,14 +95,14 @@ def trace_text_encoder(checkpoint: Checkpoint, directory: Path) -> Body:
     del model
     gc.collect()
     positions = getattr(config, "max_position_embeddings", None)
-    if positions == -1:  # XLNet has no such number, and says so with -1
+    if positions == -1:  # XLNet has no limit, and states it as -1
         positions = None
     forms = fused_forms(path, AttentionSizes(width, getattr(config, "num_attention_heads", 0)))
     return Body(forms, BodySizes(width, positions, usable_positions, vocabulary_size))
 
 
 def _trace_tower(checkpoint: Checkpoint, directory: Path, modality: str) -> Body:
-    """Trace one of several transformers to its projection."""
+    """Trace one of the model's towers up to its projection."""
     tower, (inputs, _) = checkpoint.family.towers[modality], _INPUTS[modality]
     tracing = _Tracing(
         inputs,
@@ -114,7 +122,7 @@ def _trace_tower(checkpoint: Checkpoint, directory: Path, modality: str) -> Body
 
 
 def _tower_config(config: PretrainedConfig, tower: TracedTower) -> PretrainedConfig:
-    """Return a tower's own configuration. Its projection_dim is replaced: that of the whole model counts."""
+    """Return a tower's own configuration, with the projection_dim of the whole model."""
     own: PretrainedConfig = getattr(config, tower.config_name)
     own.projection_dim = config.projection_dim
     return own
@@ -125,15 +133,15 @@ def _text_class(config: PretrainedConfig) -> tuple[Any, PretrainedConfig]:
 
 
 def _load(checkpoint: Checkpoint, tracing: _Tracing) -> PreTrainedModel:
-    """Load the model in float32, and check that its weights are whole and finite."""
+    """Load the model in float32, and check that its weights are complete and finite."""
     transformers_logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(checkpoint.transformer, trust_remote_code=False)
-    except Exception as error:  # any error of any library; nothing but its own call stands in this block
-        raise _failure(f"transformers cannot load {checkpoint.name}", error) from error
-    kind, config = tracing.load(config)
+    except Exception as error:  # the libraries raise any class; this block holds only their call
+        raise library_failure(f"transformers cannot load {checkpoint.name}", error) from error
+    model_class, config = tracing.choose_class(config)
     try:
-        model, loading = kind.from_pretrained(
+        model, loading = model_class.from_pretrained(
             checkpoint.transformer,
             config=config,
             attn_implementation="eager",
@@ -142,8 +150,8 @@ def _load(checkpoint: Checkpoint, tracing: _Tracing) -> PreTrainedModel:
             weights_only=True,
             output_loading_info=True,
         )
-    except Exception as error:  # any error of any library; nothing but its own call stands in this block
-        raise _failure(f"transformers cannot load {checkpoint.name}", error) from error
+    except Exception as error:  # the libraries raise any class; this block holds only their call
+        raise library_failure(f"transformers cannot load {checkpoint.name}", error) from error
     _check_weights(checkpoint, model, loading["missing_keys"])
     return cast(PreTrainedModel, model.eval())
 
@@ -158,43 +166,39 @@ def _check_weights(checkpoint: Checkpoint, model: PreTrainedModel, missing_names
             raise CheckpointError(f"the weights of {checkpoint.name} are not finite: {name} has NaN or infinity in it")
 
 
-def _failure(problem: str, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{problem}: {str(error) or type(error).__name__}")
-
-
 def _trace(model: PreTrainedModel, tracing: _Tracing, checkpoint: Checkpoint, directory: Path) -> Path:
     """Trace `model` to a graph in a new `directory`, and check that it takes the inputs of `tracing`."""
     with TemporaryDirectory(dir=directory.parent) as scratch:
         traced = Path(scratch) / "model.onnx"
         try:
             _export(model, tracing.describe(model), traced)
-        except Exception as error:  # any error of any library; nothing but optimum's work stands in this block
-            raise _failure(f"optimum cannot convert {checkpoint.name}", error) from error
+        except Exception as error:  # the libraries raise any class; this block holds only their call
+            raise library_failure(f"optimum cannot convert {checkpoint.name}", error) from error
         graph = ir.load(traced)
         inputs = {str(value.name) for value in graph.graph.inputs}
         if inputs != set(tracing.inputs):
             raise CheckpointError(f"{checkpoint.name} needs the inputs {sorted(inputs)}, which are not supported")
-        # In graphs past 2 GB large constants of nodes lie in files too. Later stages look only for initializers there.
+        # In graphs over 2 GB, large constants of nodes lie in files too. Later stages expect only initializers there.
         LiftConstantsToInitializersPass(lift_all_constants=True)(graph)
         return save_graph(graph, directory)
 
 
 def _export(model: PreTrainedModel, onnx_config: OnnxConfig, path: Path) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing warns of what may go wrong; `verify` sees whether it did
+        warnings.simplefilter("ignore")  # tracing warns of possible faults; `verify` finds the real ones
         export(model, onnx_config, path)
 
 
 def _describe_text_encoder(model: PreTrainedModel) -> OnnxConfig:
-    """Describe a model of token ids and a mask to token vectors, whatever else it can do.
+    """Describe the graph for optimum: token ids and a mask go in, token vectors come out.
 
-    token_type_ids is left out. Its default is zero, and for a single text all types are zero.
+    token_type_ids is left out. Its default is zero, and in a single text all types are zero.
     """
     try:
         known = TasksManager.get_exporter_config_constructor(
-            "onnx", model=model, task=_TASK, library_name="transformers"
+            "onnx", model=model, task=_OPTIMUM_TASK, library_name="transformers"
         ).func
-    except (KeyError, ValueError):  # optimum does not know the architecture, and may trace it all the same
+    except (KeyError, ValueError):  # optimum does not know the architecture, but may be able to trace it
         known = TextEncoderOnnxConfig
     base: Any = known if issubclass(known, TextEncoderOnnxConfig) else TextEncoderOnnxConfig
 
@@ -203,11 +207,11 @@ def _describe_text_encoder(model: PreTrainedModel) -> OnnxConfig:
         inputs = dict.fromkeys(GRAPH_INPUTS, _TOKEN_AXES)
         outputs = {TOKEN_VECTORS: _TOKEN_AXES}  # noqa: RUF012
 
-    return cast(OnnxConfig, TokenVectors(model.config, task=_TASK))
+    return cast(OnnxConfig, TokenVectors(model.config, task=_OPTIMUM_TASK))
 
 
 def _describe_tower(model: PreTrainedModel, tower: TracedTower, modality: str) -> OnnxConfig:
-    """Describe one of several transformers, from the manifest's inputs to the output of its projection."""
+    """Describe the graph of a tower for optimum: the manifest's inputs go in, the projection comes out."""
     base: Any = getattr(model_configs, tower.onnx_config)
     names, axes = _INPUTS[modality]
 
@@ -215,14 +219,14 @@ def _describe_tower(model: PreTrainedModel, tower: TracedTower, modality: str) -
         inputs = dict.fromkeys(names, axes)
         outputs = {tower.output: _BATCH_AXIS}  # noqa: RUF012
 
-    return cast(OnnxConfig, Features(model.config, task=_TASK))
+    return cast(OnnxConfig, Features(model.config, task=_OPTIMUM_TASK))
 
 
 def _usable_positions(model: PreTrainedModel) -> int | None:
     for module in model.modules():
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, torch.nn.Embedding):
-            # RoBERTa and its relatives count positions from the padding's id on.
+            # RoBERTa and its relatives reserve the positions up to the padding's id.
             padding = getattr(module, "padding_idx", None)
             usable: int = table.num_embeddings - (padding + 1 if isinstance(padding, int) else 0)
             return usable

@@ -1,1 +1,1 @@
-"""Stage 1: find a checkpoint, and read what it says of itself. Nothing in it is ever run."""
+"""Stage 1: find a checkpoint, and read its settings and weights. No code in a checkpoint is ever run."""

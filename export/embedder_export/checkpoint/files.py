@@ -1,4 +1,4 @@
-"""A checkpoint's files: JSON, and weights. Reading one never runs anything that it holds."""
+"""Read a checkpoint's JSON files, and find its weights. No code in a file is ever run."""
 
 import hashlib
 import json
@@ -9,9 +9,9 @@ from embedder.common.digests import sha256_of
 
 from embedder_export.errors import CheckpointError
 
-# In the order of preference.
+# The names of a file of weights, in the order of preference.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-# Patterns of the files of weights, whole or in parts.
+# Patterns of the files of weights, in one file or in several.
 SAFETENSORS, TORCH_WEIGHTS = "model*.safetensors", "pytorch_model*.bin"
 
 
@@ -19,17 +19,21 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
     """Return the content of the JSON file `path`.
 
     Args:
-        path: of the file.
-        kind: the type that it must hold, dict or list.
-        default: what to return if there is no such file. None makes that an error.
+        path: the file's path.
+        kind: the type that the file must hold, dict or list.
+        default: returned if the file is missing. With None, a missing file is an error.
 
     Raises:
-        CheckpointError: the file is missing, damaged, or holds something else.
+        CheckpointError: the file is missing, damaged, or holds another type.
+
+    Example:
+        >>> read_json(Path("no such file.json"), dict, default={})
+        {}
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        if default is not None and not path.is_symlink():  # a link that leads nowhere is damage, not absence
+        if default is not None and not path.is_symlink():  # a broken link is damage, not absence
             return default
         raise CheckpointError(f"{path} is missing: is this a sentence-transformers checkpoint?") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -40,13 +44,18 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
 
 
 def find_weights(directory: Path) -> dict[Path, set[str] | None]:
-    """Return the files of weights in `directory`, as transformers finds them, each with the names of its tensors.
+    """Find the files of weights in `directory`, as transformers does.
 
-    None stands for all tensors of the file. For weights in parts the index names them: transformers replaces a tensor
-    that the index lacks by random numbers.
+    Returns:
+        For each file the names of its tensors. None stands for all tensors of the file. If there are several files, an
+        index names their tensors: transformers fills a tensor that the index lacks with random numbers.
 
     Raises:
-        CheckpointError: there are none, or the index is damaged or leads out of the directory.
+        CheckpointError: there are no weights, or the index is damaged or leads out of the directory.
+
+    Example:
+        >>> find_weights(Path("small"))  # doctest: +SKIP
+        {PosixPath('small/model.safetensors'): None}
     """
     for name in _WEIGHTS:
         if (directory / name).exists():
@@ -54,20 +63,30 @@ def find_weights(directory: Path) -> dict[Path, set[str] | None]:
         index = directory / f"{name}.index.json"
         if index.exists():
             parts = read_json(index, dict).get("weight_map")
-            if not isinstance(parts, dict) or not all(_is_plain(part) for part in parts.values()):
+            if not isinstance(parts, dict) or not all(_is_file_name(part) for part in parts.values()):
                 raise CheckpointError(f"{index} does not map tensors to files beside it")
             files = sorted(set(parts.values()))
             return {directory / file: {tensor for tensor, part in parts.items() if part == file} for file in files}
     raise CheckpointError(f"{directory} has none of {', '.join(_WEIGHTS)}, whole or in parts")
 
 
-def _is_plain(name: object) -> bool:
+def _is_file_name(name: object) -> bool:
     if not isinstance(name, str) or name in ("", "..") or "\0" in name:
         return False
-    return PurePosixPath(name).name == name and name.isprintable()  # a lone surrogate is not
+    return PurePosixPath(name).name == name and name.isprintable()  # a lone surrogate is not printable
 
 
 def digest_weights(directories: list[Path]) -> str:
-    """Return the SHA-256 of the weights in `directories`; of several files, the SHA-256 of their digests."""
+    """Return the SHA-256 of the weights in `directories`, in hexadecimal.
+
+    If there are several files, it is the SHA-256 of their joined digests.
+
+    Raises:
+        CheckpointError: as `find_weights`.
+
+    Example:
+        >>> digest_weights([Path("checkpoints/all-MiniLM-L6-v2")])[:8]  # doctest: +SKIP
+        '53aa5117'
+    """
     digests = [sha256_of(file) for directory in directories for file in find_weights(directory)]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

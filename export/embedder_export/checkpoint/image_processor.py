@@ -1,4 +1,4 @@
-"""How images are prepared: the settings of transformers' image processor."""
+"""Read how the model's images are prepared: the settings of transformers' image processor."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,27 +11,31 @@ from embedder_export.checkpoint.files import read_json
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import ImageProcessor
 
-# The file of transformers 4. That of transformers 5 has the same settings under a key.
+# transformers 4 writes the first file. transformers 5 writes the second, with the same settings under a key.
 _FILE, _NEW_FILE, _NEW_KEY = "preprocessor_config.json", "processor_config.json", "image_processor"
-# Settings where null means the default. Of the others, a switch that is null is off, and null is refused elsewhere.
+# Settings for which null means the default. For the other settings, null turns a switch off and is no valid number.
 _NULLABLE = ("size", "crop_size", "image_mean", "image_std")
-# Settings that change nothing: the runtime converts an image to RGB in any case.
+# Settings without effect: the runtime converts every image to RGB.
 _IGNORED = ("do_convert_rgb", "feature_extractor_type", "image_processor_type", "processor_class", "return_tensors")
-# Settings that transformers' faster class always writes with these values.
+# Settings that transformers' fast image processor writes, always with these values.
 _FIXED = {"data_format": "channels_first", "default_to_square": False}
 
 
 def read_images(directory: Path, processor: ImageProcessor, sizes: BodySizes) -> ImageSettings:
-    """Read how `directory` has images prepared.
+    """Read the settings of the image processor in `directory`.
 
     Args:
-        directory: of the transformer.
-        processor: of its family.
-        sizes: of the transformer of images.
+        directory: the directory of the transformer.
+        processor: the image processor of the family.
+        sizes: the sizes of the transformer that takes images.
 
     Raises:
-        CheckpointError: a file is missing or damaged, a setting is not known, or it makes images of another size than
-            the transformer takes.
+        CheckpointError: a file is missing or damaged, a setting is not known, or the prepared images have another size
+            than the transformer takes.
+
+    Example:
+        >>> read_images(Path("clip-ViT-B-32"), CLIP.image_processor, bodies["image"].sizes).crop  # doctest: +SKIP
+        (224, 224)
     """
     path, config = _find(directory)
     kind = config.get("image_processor_type", config.get("feature_extractor_type", processor.classes[0]))
@@ -47,9 +51,9 @@ def read_images(directory: Path, processor: ImageProcessor, sizes: BodySizes) ->
         images = _image_settings({**processor.defaults, **given}, sizes.usable_positions)
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"{path} has a setting that cannot be used: {error!r}") from error
-    made, taken = images.crop or images.resize, sizes.image_size
-    if made != (taken, taken):
-        raise CheckpointError(f"{path} makes images of {list(made)} pixels, and the model takes {taken} a side")
+    prepared, side = images.crop or images.resize, sizes.image_size
+    if prepared != (side, side):
+        raise CheckpointError(f"{path} makes images of {list(prepared)} pixels, and the model takes {[side, side]}")
     return images
 
 
@@ -59,7 +63,7 @@ def _find(directory: Path) -> tuple[Path, dict[str, Any]]:
     if new is None and not old:
         raise CheckpointError(f"{directory} has no {_FILE}, which says how images are prepared")
     if new is not None and (not isinstance(new, dict) or (old and old != new)):
-        raise CheckpointError(f"{directory} has {_NEW_KEY} in {_NEW_FILE} that is not that of {_FILE}, or is damaged")
+        raise CheckpointError(f"{directory / _NEW_FILE} has an {_NEW_KEY} that is damaged, or differs from {_FILE}")
     return (directory / _FILE, old) if new is None else (directory / _NEW_FILE, new)
 
 
@@ -72,8 +76,8 @@ def _image_settings(settings: Mapping[str, Any], tokens: int) -> ImageSettings:
         resample=RESAMPLES[settings["resample"]],
         crop=_square(settings["crop_size"]) if settings["do_center_crop"] else (),
         rescale=float(settings["rescale_factor"]) if settings["do_rescale"] else 1.0,
-        mean=_three(mean) if settings["do_normalize"] else (0.0, 0.0, 0.0),
-        std=_three(std) if settings["do_normalize"] else (1.0, 1.0, 1.0),
+        mean=_channel_values(mean) if settings["do_normalize"] else (0.0, 0.0, 0.0),
+        std=_channel_values(std) if settings["do_normalize"] else (1.0, 1.0, 1.0),
         tokens=tokens,
         parity=None,
     )
@@ -96,5 +100,5 @@ def _square(size: Any) -> tuple[int, ...]:
     return (int(size["height"]), int(size["width"]))
 
 
-def _three(numbers: Any) -> tuple[float, ...]:
+def _channel_values(numbers: Any) -> tuple[float, ...]:
     return tuple(float(number) for number in (numbers if isinstance(numbers, list) else [numbers] * 3))

@@ -1,7 +1,7 @@
-"""Is the checkpoint an embedder at all? Models of other kinds are refused by name.
+"""Refuse checkpoints of models that are not embedders. The message names the kind of model.
 
-Without modules.json, sentence-transformers pools the token vectors of any transformer. A classifier or a cross-encoder
-would become an embedder that nobody trained.
+Without modules.json, sentence-transformers pools the token vectors of any transformer. It would make an embedder of a
+classifier or a cross-encoder, although nobody trained it as one.
 """
 
 import re
@@ -13,8 +13,8 @@ from embedder_export.checkpoint.files import SAFETENSORS, read_json
 from embedder_export.checkpoint.weights import tensor_names
 from embedder_export.errors import CheckpointError
 
-# Endings of names of architectures, and the kinds of models that they belong to.
-# Pretrained models stay allowed: *Model, *ForMaskedLM, *ForPreTraining, *ForCausalLM, *ForConditionalGeneration.
+# The kind of model for each ending of an architecture's name. Pretrained models are allowed:
+# *Model, *ForMaskedLM, *ForPreTraining, *ForCausalLM, *ForConditionalGeneration.
 _KINDS = {
     "ForSequenceClassification": "a text classifier or a cross-encoder",
     "ForTokenClassification": "a token classifier",
@@ -27,13 +27,13 @@ _KINDS = {
 _COLBERT = re.compile("colbert", re.IGNORECASE)
 _COLBERT_KIND = "a ColBERT (late interaction) model"
 _COLBERT_METADATA = "artifact.metadata"
-# Beginnings of names of weights that only such models have.
+# The kind of model for each prefix of a weight's name. Only models of that kind have such weights.
 _WEIGHTS = {
     "classifier.": "a classifier",
     "score.": "a text classifier or a cross-encoder",
     "qa_outputs.": "a question-answering model",
 }
-# The projection of ColBERT's checkpoints lies beside the transformer.
+# A ColBERT checkpoint has this projection beside the transformer's weights.
 _COLBERT_PROJECTION = "linear.weight"
 _ADVICE = "it gives no sentence embeddings, so it is not exported"
 
@@ -43,6 +43,9 @@ def check_declared_kind(config: Mapping[str, Any]) -> None:
 
     Raises:
         CheckpointError: it names another kind than SentenceTransformer, such as CrossEncoder or SparseEncoder.
+
+    Example:
+        >>> check_declared_kind({"model_type": "SentenceTransformer"})
     """
     kind = config.get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
@@ -53,11 +56,14 @@ def check_bare_kind(directory: Path, config: Mapping[str, Any]) -> None:
     """Check a checkpoint without modules.json.
 
     Args:
-        directory: of the checkpoint.
+        directory: the checkpoint's directory.
         config: the content of its config.json.
 
     Raises:
         CheckpointError: its architecture, its weights or its metadata belong to a model of another kind.
+
+    Example:
+        >>> check_bare_kind(Path("no such directory"), {"architectures": ["BertModel"]})
     """
     for architecture in _architectures(config):
         kind = _kind_of(architecture)

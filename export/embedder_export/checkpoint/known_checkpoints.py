@@ -1,10 +1,7 @@
-"""Facts about single published checkpoints that no file of theirs states.
+"""Facts about published checkpoints that their own files do not state."""
 
-sentence-transformers knows the first by the model's name too. The second stands in the model's documentation.
-"""
-
-# The prompt is left out of the pooling. Nothing in these repositories says so.
+# These models leave the prompt out of the pooling. sentence-transformers too recognises them by their names.
 PROMPT_NOT_POOLED = ("hkunlp/instructor-base", "hkunlp/instructor-large", "hkunlp/instructor-xl")
 
-# The texts of the first model are compared with the images of the second. No file of the first names the second.
+# For each text model, the image model with the same vector space. The documentation of the text model says so.
 IMAGE_MODELS = {"clip-ViT-B-32-multilingual-v1": "clip-ViT-B-32"}

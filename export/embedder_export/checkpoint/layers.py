@@ -1,4 +1,4 @@
-"""The layers that follow a transformer: the other modules of modules.json, read from their directories."""
+"""Read the layers after the transformer: the other modules of modules.json, from their directories."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -17,18 +17,18 @@ from embedder_export.head.poolings import POOLINGS
 _TORCH_ACTIVATION = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
 _POOLING_SETTINGS = {"embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt"}
 
-# sentence-transformers' names of what a Dense reads and writes.
+# sentence-transformers' names of the features that a Dense reads and writes.
 TOKENS = "token_embeddings"
 SENTENCE = "sentence_embedding"
 
 
 @dataclass(frozen=True)
 class Pooling:
-    """Token vectors to one vector. The results of several modes are laid end to end.
+    """Pools the token vectors to one vector. The results of several modes are concatenated.
 
     Attributes:
         modes: names in `head.poolings.POOLINGS`.
-        include_prompt: whether the prompt's tokens are pooled too.
+        include_prompt: whether the prompt's tokens are part of the pooling.
     """
 
     modes: tuple[str, ...]
@@ -37,13 +37,13 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Dense:
-    """activation(x @ weight.T + bias).
+    """A linear layer with an activation: activation(x @ weight.T + bias).
 
     Attributes:
-        weight: (out, in).
-        bias: (out,), or None.
+        weight: float32 (outputs, inputs).
+        bias: float32 (outputs,), or None.
         activation: one of `graph.operators.ACTIVATIONS`.
-        feature: what it reads and writes, the token vectors (`TOKENS`) or the pooled vector (`SENTENCE`).
+        feature: the vectors that it reads and writes: `TOKENS` for each token, or `SENTENCE` for the pooled vector.
     """
 
     weight: Floats
@@ -54,7 +54,12 @@ class Dense:
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Layer normalisation of the pooled vector, with torch's epsilon. Weight and bias are (dimension,)."""
+    """Layer normalisation of the pooled vector, with torch's epsilon.
+
+    Attributes:
+        weight: float32 (dimension,).
+        bias: float32 (dimension,).
+    """
 
     weight: Floats
     bias: Floats
@@ -62,12 +67,12 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Normalize:
-    """The pooled vector at length 1."""
+    """Scales the pooled vector to length 1."""
 
 
 @dataclass(frozen=True)
 class Truncate:
-    """The first numbers of the pooled vector."""
+    """Keeps the first `dimension` components of the pooled vector."""
 
     dimension: int
 
@@ -76,20 +81,24 @@ Layer: TypeAlias = Pooling | Dense | LayerNorm | Normalize | Truncate
 
 
 def read_layers(modules: Sequence[tuple[str, Path]], *, pooled: bool = False) -> tuple[Layer, ...]:
-    """Read the layers.
+    """Read the layers of a checkpoint, in their order.
 
     Args:
-        modules: for each the name of its class in sentence-transformers, and its directory.
-        pooled: whether the transformer has pooled the token vectors already.
+        modules: for each module, the name of its class in sentence-transformers and its directory.
+        pooled: whether the transformer pools the token vectors by itself.
 
     Raises:
-        CheckpointError: a module is not supported, a file is missing or damaged, or the order cannot be.
+        CheckpointError: a module is not supported, a file is missing or damaged, or the order of the modules is wrong.
+
+    Example:
+        >>> read_layers([("Normalize", Path("1_Normalize"))], pooled=True)
+        (Normalize(),)
     """
     for kind, _ in modules:
         if kind not in _READERS:
             raise CheckpointError(f"the module {kind!r} is not supported")
     layers = tuple(layer for kind, directory in modules if (layer := _READERS[kind](directory)) is not None)
-    _check_count_of_poolings(layers, pooled)
+    _check_pooling_count(layers, pooled)
     _check_order(layers, pooled)
     return layers
 
@@ -98,13 +107,17 @@ def describe(layers: Sequence[Layer], own_pooling: str | None = None) -> Head:
     """Return the manifest's description of `layers`.
 
     Args:
-        layers: of the checkpoint.
-        own_pooling: how the transformer pools, if no layer does.
+        layers: the checkpoint's layers.
+        own_pooling: the transformer's own pooling, if no layer pools.
+
+    Example:
+        >>> describe([Pooling(("mean",), include_prompt=True), Normalize()]).layers
+        ('normalize',)
     """
     found = [layer for layer in layers if isinstance(layer, Pooling)]
     pooling = found[0] if found else Pooling((own_pooling or "",), include_prompt=True)
-    words = tuple(_describe_layer(layer) for layer in layers if layer is not pooling)
-    return Head(pooling.modes, pooling.include_prompt, words)
+    descriptions = tuple(_describe_layer(layer) for layer in layers if layer is not pooling)
+    return Head(pooling.modes, pooling.include_prompt, descriptions)
 
 
 def _describe_layer(layer: Layer) -> str:
@@ -117,11 +130,11 @@ def _describe_layer(layer: Layer) -> str:
     return "layer norm" if isinstance(layer, LayerNorm) else "normalize"
 
 
-def _check_count_of_poolings(layers: Sequence[Layer], pooled: bool) -> None:
+def _check_pooling_count(layers: Sequence[Layer], pooled: bool) -> None:
     count = sum(isinstance(layer, Pooling) for layer in layers)
     if count != (0 if pooled else 1):
-        supported = "none is, after one that pools by itself" if pooled else "one is supported"
-        raise CheckpointError(f"the checkpoint has {count} Pooling modules; {supported}")
+        expected = "none, because its transformer pools by itself" if pooled else "exactly one"
+        raise CheckpointError(f"the checkpoint has {count} Pooling modules; it should have {expected}")
 
 
 def _check_order(layers: Sequence[Layer], pooled: bool) -> None:
@@ -185,7 +198,7 @@ def _read_normalize(directory: Path) -> Normalize:
 
 
 def _read_dropout(directory: Path) -> None:
-    """Return nothing: it acts in training alone."""
+    """Return None. Dropout acts only in training."""
 
 
 def _read_size(path: Path, config: dict[str, Any], name: str) -> int:

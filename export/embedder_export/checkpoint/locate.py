@@ -1,4 +1,4 @@
-"""Where a checkpoint lies: a local directory, or a Hub repository that is fetched; and its list of modules."""
+"""Find a checkpoint, a local directory or a Hub repository, and read its list of modules."""
 
 import os
 from dataclasses import dataclass
@@ -14,18 +14,23 @@ from embedder_export.errors import CheckpointError, NeedsTorchError
 from embedder_export.families.table import FAMILIES
 from embedder_export.packages import is_installed
 
-# Files that every checkpoint may need. A repository has the same weights in several formats, so torch's own format is
-# fetched only for directories that have no other.
+# Files that an export may need. A repository often has the same weights in several formats. Weights in torch's own
+# format are fetched only for directories without another format.
 _HUB_PATTERNS = ("*.json", "*.txt", "*.model", "*.jinja", "*.metadata", SAFETENSORS, f"*/{SAFETENSORS}")
-# The package of a module's type: `sentence_transformers.models.Pooling`, or since 5.0 a longer path.
+# The package of a module's type, such as `sentence_transformers.models.Pooling`.
 _PACKAGE = "sentence_transformers"
-# The classes of modules that may stand first.
+# The classes that the first module may have.
 _FIRST_MODULES = {name for family in FAMILIES.values() for name in family.module_classes}
 
 
 @dataclass(frozen=True)
 class Module:
-    """A module of modules.json: the name of its class in sentence-transformers, and its directory."""
+    """A module of modules.json.
+
+    Attributes:
+        kind: the name of its class in sentence-transformers.
+        directory: its directory.
+    """
 
     kind: str
     directory: Path
@@ -33,12 +38,12 @@ class Module:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a checkpoint lies.
+    """The place of a checkpoint.
 
     Attributes:
-        directory: on this machine.
-        name: for the manifest and for messages.
-        repository: its id on the Hub and its commit, if it comes from there.
+        directory: its directory on this machine.
+        name: its name in the manifest and in messages.
+        repository: its id and its commit on the Hub. None for a local directory.
     """
 
     directory: Path
@@ -53,6 +58,10 @@ def locate(model: str) -> Location:
         ModelNotFoundError: there is no such directory or repository.
         CheckpointError: modules.json is damaged.
         NeedsTorchError: the repository has weights in torch's format only, and torch is not installed.
+
+    Example:
+        >>> locate("checkpoints/all-MiniLM-L6-v2").name  # doctest: +SKIP
+        'all-MiniLM-L6-v2'
     """
     path = os.path.expanduser(model)
     if os.path.isdir(path):
@@ -68,31 +77,35 @@ def _fetch(repository: str) -> Path:
     directory = hub.fetch(repository, _HUB_PATTERNS)
     modules = read_modules(directory) or [Module("Transformer", directory)]
     folders = [module.directory.relative_to(directory) for module in modules if module.kind not in WEIGHTLESS]
-    without = [(path / TORCH_WEIGHTS).as_posix() for path in folders if not any((directory / path).glob(SAFETENSORS))]
-    if not without:
+    pickles = [(path / TORCH_WEIGHTS).as_posix() for path in folders if not any((directory / path).glob(SAFETENSORS))]
+    if not pickles:
         return directory
     if not is_installed("torch"):
-        raise NeedsTorchError(f"{repository} has no safetensors beside {', '.join(without)}")
-    return hub.fetch(repository, [*_HUB_PATTERNS, *without], revision=directory.name)
+        raise NeedsTorchError(f"{repository} has no safetensors beside {', '.join(pickles)}")
+    return hub.fetch(repository, [*_HUB_PATTERNS, *pickles], revision=directory.name)
 
 
 def read_modules(directory: Path) -> list[Module] | None:
-    """Return the modules of modules.json, a transformer first. None if there is no such file.
+    """Return the modules of modules.json, or None if there is no such file. The first module is a transformer.
 
     Raises:
         CheckpointError: the file is damaged, leads out of the checkpoint, or has a module that is not supported.
+
+    Example:
+        >>> [module.kind for module in read_modules(Path("checkpoints/all-MiniLM-L6-v2"))]  # doctest: +SKIP
+        ['Transformer', 'Pooling', 'Normalize']
     """
     path = directory / "modules.json"
     if not os.path.lexists(path):
         return None
     entries = read_json(path, list)
     modules = [_read_module(path, entry) for entry in entries]
-    # sentence-transformers keeps only one module of a name.
+    # Of several modules with one name, sentence-transformers keeps only one.
     if len({str(entry.get("name")) for entry in entries}) < len(entries):
         raise CheckpointError(f"{path} has several modules of one name")
     if not modules or modules[0].kind not in _FIRST_MODULES:
         first = repr(modules[0].kind) if modules else "none"
-        raise CheckpointError(f"the first module should be a Transformer, and is {first}: it is not supported")
+        raise CheckpointError(f"the first module should be a Transformer; here it is {first}, which is not supported")
     return modules
 
 

@@ -1,15 +1,15 @@
-"""What a sentence-transformers checkpoint says of itself, read from its own files.
+"""Read the settings of a sentence-transformers checkpoint from its own files.
 
-What cannot be honoured is refused by name.
+A setting that the export cannot honour is refused by name.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, SIMILARITY_FUNCTIONS
+from embedder.common.checks import find_surrogate
 
 from embedder_export.checkpoint.files import digest_weights, read_json
 from embedder_export.checkpoint.kinds import check_bare_kind, check_declared_kind
@@ -22,7 +22,6 @@ from embedder_export.families.family import Family
 from embedder_export.families.table import OTHER, family_of
 
 _CONFIG = "config_sentence_transformers.json"
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,20 @@ class Checkpoint:
     """A checkpoint and its settings.
 
     Attributes:
-        directory: where it lies.
+        directory: its directory.
         transformer: the directory of its transformer.
-        name: for the manifest and for messages.
-        repository: its id on the Hub and its commit, if it comes from there.
-        weights_sha256: digest of its weights.
-        layers: what follows the transformer.
-        family: of its transformer.
-        task: what the artifact will be for; one of the manifest's tasks.
-        image_model: the model whose image vectors lie in the space of this model's text vectors, if one is known.
-        max_seq_length: most tokens of a text, if sentence-transformers' settings say so.
+        name: its name in the manifest and in messages.
+        repository: its id and its commit on the Hub. None for a local directory.
+        weights_sha256: SHA-256 of its weights, in hexadecimal.
+        layers: the layers after the transformer.
+        family: the family of its transformer.
+        task: the artifact's task, one of the manifest's.
+        image_model: the name of the image model with the same vector space. None if no such model is known.
+        max_seq_length: most tokens of a text. None if sentence-transformers' settings do not say it.
         lowercase: whether texts are lower-cased first.
-        similarity: the function that compares its vectors.
-        prompts: by name.
-        default_prompt_name: the prompt that is used when none is given.
+        similarity: the name of the function that compares its vectors.
+        prompts: its prompts by name.
+        default_prompt_name: the name of the prompt that is used if the caller gives none.
     """
 
     directory: Path
@@ -68,7 +67,7 @@ def read_checkpoint(model: str) -> Checkpoint:
     Raises:
         ModelNotFoundError: there is no such directory or repository.
         CheckpointError: a file is missing or damaged, or has something that the export cannot honour.
-        NeedsTorchError: its weights are in torch's format, and torch is not installed.
+        NeedsTorchError: its weights are in torch's format only, and torch is not installed.
 
     Example:
         >>> read_checkpoint("checkpoints/all-MiniLM-L6-v2").similarity  # doctest: +SKIP
@@ -88,17 +87,17 @@ def _read_with_modules(location: Location, modules: list[Module], config: Mappin
     first = modules[0]
     family = family_of(read_config(location.directory, first.directory).get("model_type"))
     if first.kind not in family.module_classes:
-        raise CheckpointError(f"the first module is a {first.kind}, and its config.json is of another model")
+        raise CheckpointError(f"the first module is a {first.kind}, but config.json belongs to another kind of model")
     settings = read_transformer_settings(first.directory, family)
     layers = _read_all_layers(location, modules[1:], family, config)
     return Checkpoint(
-        location.directory,
-        first.directory,
-        location.name,
-        location.repository,
-        digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS]),
-        layers,
-        family,
+        directory=location.directory,
+        transformer=first.directory,
+        name=location.name,
+        repository=location.repository,
+        weights_sha256=digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS]),
+        layers=layers,
+        family=family,
         image_model=IMAGE_MODELS.get(location.name),
         max_seq_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case")),
@@ -126,10 +125,10 @@ def _read_all_layers(
 
 
 def _read_bare(location: Location) -> Checkpoint:
-    """Read a repository of transformers, without modules.json, as sentence-transformers does.
+    """Read a checkpoint of transformers, without modules.json, as sentence-transformers does.
 
-    A head pools its token vectors: by the last token for a causal language model, otherwise by their mean. A family
-    with a pooling of its own needs no head.
+    A causal language model is pooled by its last token, any other model by the mean of its tokens. A family that pools
+    by itself gets no pooling layer.
     """
     directory = location.directory
     config = read_config(directory, directory)
@@ -138,8 +137,15 @@ def _read_bare(location: Location) -> Checkpoint:
     if family.own_pooling is None:
         _check_no_chat_template(directory)
     layers = (_bare_pooling(config),) if family.own_pooling is None else ()
-    weights = digest_weights([directory])
-    return Checkpoint(directory, directory, location.name, location.repository, weights, layers, family)
+    return Checkpoint(
+        directory=directory,
+        transformer=directory,
+        name=location.name,
+        repository=location.repository,
+        weights_sha256=digest_weights([directory]),
+        layers=layers,
+        family=family,
+    )
 
 
 def _check_no_chat_template(directory: Path) -> None:
@@ -166,7 +172,7 @@ def _read_prompts(config: Mapping[str, Any]) -> dict[str, str]:
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise CheckpointError(f"the checkpoint has prompts that are not strings by name: {prompts!r:.80}")
-    if any(_SURROGATE.search(text or "") for text in (*prompts, *prompts.values())):
+    if any(find_surrogate(text or "") for text in (*prompts, *prompts.values())):
         raise CheckpointError(f"the checkpoint has prompts that are not valid Unicode: {prompts!r:.80}")
     default = config.get("default_prompt_name")
     if default not in (None, *DEFAULT_PROMPTS, *prompts):

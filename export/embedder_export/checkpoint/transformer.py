@@ -1,4 +1,4 @@
-"""The transformer's own files: config.json, its tokenizer's settings, and those of sentence-transformers."""
+"""Read the transformer's settings: config.json, tokenizer_config.json and sentence-transformers' settings file."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ from embedder_export.checkpoint.layers import SENTENCE, TOKENS
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import Family
 
-# The names that sentence-transformers has given its settings file, in the order in which it tries them.
+# The possible names of sentence-transformers' settings file. It tries them in this order.
 _SETTINGS_FILES = tuple(
     f"sentence_{architecture}_config.json"
     for architecture in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
@@ -26,8 +26,8 @@ def _is_optional_flag(value: Any) -> bool:
     return value is None or isinstance(value, bool)
 
 
-# Each setting with what it may be. Arguments for transformers must be empty: among them are paths, and `weights_only`,
-# which decides whether loading runs code.
+# The check of each setting's value. Arguments for transformers must be empty: some of them are paths, and
+# `weights_only` decides whether loading may run code.
 _SETTINGS: dict[str, _Check] = {
     "max_seq_length": _is_optional_count,
     "do_lower_case": _is_optional_flag,
@@ -46,19 +46,24 @@ _SETTINGS: dict[str, _Check] = {
     ),
     lambda value: not value,
 )
-# Names of implementations of attention. Any other name is of code that transformers would fetch.
+# transformers' own implementations of attention. For any other name transformers would fetch code.
 _ATTENTION = ("eager", "sdpa")
 
 
 def read_config(directory: Path, transformer: Path) -> dict[str, Any]:
-    """Return the content of config.json, after a check of what would lead transformers to other files.
+    """Return the content of config.json. Settings that lead transformers to other files are refused.
 
     Args:
-        directory: of the checkpoint.
+        directory: the checkpoint's directory.
         transformer: the directory of its transformer.
 
     Raises:
         CheckpointError: config.json is missing or damaged, or a file names something outside of the checkpoint.
+
+    Example:
+        >>> directory = Path("checkpoints/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> read_config(directory, directory)["model_type"]  # doctest: +SKIP
+        'bert'
     """
     for place in (directory, transformer):
         if (place / "adapter_config.json").exists():
@@ -69,17 +74,21 @@ def read_config(directory: Path, transformer: Path) -> dict[str, Any]:
             raise CheckpointError(f"{transformer / 'config.json'} has {value!r:.80} as {key}")
     path = transformer / "tokenizer_config.json"
     for key, value in read_json(path, dict, default={}).items():
-        # Old checkpoints name files of the machine that made them. A file that is not here does no harm.
+        # Old checkpoints name files of the machine that wrote them. A file that does not exist here does no harm.
         if key.endswith("_file") and isinstance(value, str) and _is_outside(transformer, value):
             raise CheckpointError(f"{path} has {value!r:.80} as {key}, a file outside of the checkpoint")
     return config
 
 
 def read_transformer_settings(transformer: Path, family: Family[Any]) -> dict[str, Any]:
-    """Return the settings that sentence-transformers keeps for a transformer of `family`.
+    """Return sentence-transformers' settings of a transformer of `family`. They are empty if there is no file.
 
     Raises:
         CheckpointError: a setting is unknown, or has a value that cannot be honoured.
+
+    Example:
+        >>> read_transformer_settings(Path("checkpoints/all-MiniLM-L6-v2"), BERT)  # doctest: +SKIP
+        {'max_seq_length': 256, 'do_lower_case': False}
     """
     known = _SETTINGS | _output_settings(family)
     for name in _SETTINGS_FILES:
@@ -95,7 +104,7 @@ def read_transformer_settings(transformer: Path, family: Family[Any]) -> dict[st
 
 
 def _output_settings(family: Family[Any]) -> dict[str, _Check]:
-    """The settings that say what the transformer gives: token vectors, or vectors that it has pooled by itself."""
+    """Return the checks of the settings that name the transformer's output: token vectors or pooled vectors."""
     if family.own_pooling is None:
         return {
             "modality_config": lambda value: (
@@ -121,7 +130,7 @@ def _gives_tokens(method: Any) -> bool:
 
 
 def _gives_features(modality: str, method: Any) -> bool:
-    # In transformers 4 the features are the method's result. In transformers 5 they are a part of it.
+    # In transformers 4 the method returns the features. In transformers 5 they are one of its outputs.
     return (
         isinstance(method, Mapping)
         and method.get("method") == f"get_{modality}_features"

@@ -1,4 +1,4 @@
-"""A checkpoint's weights: tensors by name. They are read only when they are checked or written to the artifact."""
+"""Read a checkpoint's weights: tensors by name. Values are read only when they are checked or written to a graph."""
 
 import json
 import math
@@ -15,28 +15,33 @@ from embedder_export.checkpoint.files import find_weights
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.packages import import_from_extra
 
-# Floating-point formats of safetensors that transformers too loads into a float32 model as they are.
+# Floating-point formats of safetensors. transformers too loads them into a float32 model.
 _DTYPES = {
     "F64": ir.DataType.DOUBLE,
     "F32": ir.DataType.FLOAT,
     "F16": ir.DataType.FLOAT16,
     "BF16": ir.DataType.BFLOAT16,
 }
-# Formats of buffers, such as position ids. They are no weights.
+# Formats of buffers, such as position ids. Buffers are not weights.
 _BUFFER_DTYPES = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
-# Numbers that are checked at once, so that a check takes little memory.
-_CHECKED_AT_ONCE = 1 << 20
+# How many numbers are checked at once. It limits the memory of a check.
+_NUMBERS_PER_CHECK = 1 << 20
+# Tensors by name.
 Weights: TypeAlias = dict[str, ir.TensorProtocol]
 Floats: TypeAlias = NDArray[np.float32]
 
 
 def read_weights(directory: Path) -> Weights:
-    """Return the floating-point tensors of `directory`, whole or in parts, as float32.
+    """Return the floating-point tensors of `directory` as float32, by name.
 
     Raises:
-        CheckpointError: there are none, they are damaged, or reading them would run code.
-        NotNativeError: they are stored in a format that is not known here.
-        NeedsTorchError: they are in torch's format, and torch is not installed.
+        CheckpointError: the weights are missing or damaged, or reading them would run code.
+        NotNativeError: a weight has a number format that is not known here.
+        NeedsTorchError: the weights are in torch's format, and torch is not installed.
+
+    Example:
+        >>> len(read_weights(Path("checkpoints/all-MiniLM-L6-v2")))  # doctest: +SKIP
+        103
     """
     weights: Weights = {}
     for path, names in find_weights(directory).items():
@@ -46,10 +51,19 @@ def read_weights(directory: Path) -> Weights:
 
 
 def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
-    """Return the tensors of a small module as float32. It must have those of `shapes` and no others.
+    """Return the tensors of a small module as float32 arrays.
+
+    Args:
+        directory: the module's directory.
+        shapes: the shape of each tensor by name. There must be exactly these tensors.
 
     Raises:
-        CheckpointError: as `read_weights`; or there are other tensors, or a number is not finite.
+        CheckpointError: the weights cannot be read, there are other tensors, or a number is not finite.
+        NeedsTorchError: the weights are in torch's format, and torch is not installed.
+
+    Example:
+        >>> list(read_arrays(Path("2_Dense"), {"linear.weight": (512, 768)}))  # doctest: +SKIP
+        ['linear.weight']
     """
     try:
         arrays = {name: tensor.numpy() for name, tensor in read_weights(directory).items()}
@@ -65,25 +79,34 @@ def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[
 
 
 def tensor_names(directory: Path) -> set[str]:
-    """Return the names of the tensors in the safetensors files of `directory`. Other files are not looked at.
+    """Return the names of the tensors in the safetensors files of `directory`. Other files are ignored.
 
     Raises:
         CheckpointError: a file is damaged.
+
+    Example:
+        >>> "pooler.dense.bias" in tensor_names(Path("checkpoints/all-MiniLM-L6-v2"))  # doctest: +SKIP
+        True
     """
     files = [path for path in find_weights(directory) if path.suffix == ".safetensors"]
     return {name for path in files for name in _read_header(path)[0]}
 
 
 def is_finite(tensor: ir.TensorProtocol) -> bool:
-    """Whether no number of a float32 tensor is NaN or infinite."""
+    """Return whether every number of a float32 tensor is finite.
+
+    Example:
+        >>> is_finite(ir.tensor(np.array([1, np.nan], np.float32)))
+        False
+    """
     if not isinstance(tensor, ir.ExternalTensor):
         return bool(np.isfinite(tensor.numpy()).all())
-    # Read, not mapped: pages of a mapped file stay in memory.
+    # The file is read and not mapped, because the pages of a mapped file stay in memory.
     left = math.prod(tensor.shape.numpy())
     with open(tensor.path, "rb") as stream:
         stream.seek(tensor.offset or 0)
         while left > 0:
-            numbers = np.fromfile(stream, "<f4", min(left, _CHECKED_AT_ONCE))
+            numbers = np.fromfile(stream, "<f4", min(left, _NUMBERS_PER_CHECK))
             if not len(numbers) or not np.isfinite(numbers).all():
                 return False
             left -= len(numbers)
@@ -93,7 +116,17 @@ def is_finite(tensor: ir.TensorProtocol) -> bool:
 def lazy(
     read: Callable[[], NDArray[Any]], shape: tuple[int, ...], dtype: ir.DataType = ir.DataType.FLOAT
 ) -> ir.LazyTensor:
-    """Return a tensor that calls `read` each time it is needed."""
+    """Return a tensor that calls `read` each time its values are needed.
+
+    Args:
+        read: returns the values, of `shape` and `dtype`.
+        shape: the tensor's shape.
+        dtype: the tensor's number format.
+
+    Example:
+        >>> lazy(lambda: np.zeros(2, np.float32), (2,)).numpy()
+        array([0., 0.], dtype=float32)
+    """
     return ir.LazyTensor(lambda: ir.tensor(read()), dtype, ir.Shape(shape))
 
 
@@ -107,9 +140,9 @@ def _read_safetensors(path: Path) -> Weights:
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
-    """Return the entries of a safetensors file by name, and where its data begin.
+    """Return the entries of a safetensors file by name, and the offset of its data in bytes.
 
-    The format is https://github.com/huggingface/safetensors#format. The library checks the file first.
+    The library checks the file first. The format is described at https://github.com/huggingface/safetensors#format.
     """
     try:
         with safe_open(path, "np"):
@@ -126,7 +159,7 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
 def _map_tensor(path: Path, name: str, start: int, entry: dict[str, Any]) -> ir.ExternalTensor:
     begin, end = entry["data_offsets"]
     dtype, shape = _DTYPES[entry["dtype"]], ir.Shape(entry["shape"])
-    # onnx_ir lets an absolute path be a link, as in the Hub's cache.
+    # onnx_ir accepts a link if its path is absolute. Files of the Hub's cache are links.
     place = str(path.absolute())
     return ir.ExternalTensor(place, start + begin, end - begin, dtype, shape=shape, name=name)
 
@@ -142,11 +175,11 @@ def _shape_of(tensor: ir.TensorProtocol) -> tuple[int, ...]:
 
 
 def _read_pickle(path: Path) -> Weights:
-    """Read torch's own format. `weights_only` reads tensors and runs nothing."""
+    """Read torch's own format. With `weights_only`, torch reads tensors and runs no code."""
     torch = import_from_extra("torch", f"{path.name} is in torch's own format")
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # any error, such as struct.error; nothing but its own call stands in this block
+    except Exception as error:  # torch raises any class, such as struct.error; this block holds only its call
         raise _unreadable(path, error) from error
     if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
         raise CheckpointError(f"{path} cannot be read as plain weights: it does not hold tensors by name")

@@ -1,1 +1,1 @@
-"""Stage 5: the graph in each dtype. One file a dtype; `convert` makes those that are wanted."""
+"""Stage 5: make the graphs of each dtype. Every dtype has its own file, and `convert` calls them."""

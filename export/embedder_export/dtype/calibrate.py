@@ -1,4 +1,4 @@
-"""A sample of the activations that a graph's matrix products are given."""
+"""Sample the activations that enter a graph's matrix products."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,22 +11,26 @@ from embedder_export.checkpoint.weights import Floats
 from embedder_export.errors import GraphError
 from embedder_export.graph.run import Feed, Session
 
-# Rows of one text or image, so that a long text does not outweigh many short ones.
+# Most rows that one text or image contributes. Otherwise a long text would outweigh many short ones.
 _MAX_ROWS_PER_INPUT = 16
 
 
 def sample_activations(path: Path, names: Sequence[str], singles: Sequence[Feed]) -> dict[str, Floats]:
-    """Return the values called `names` of the graph at `path`, as float32 (rows, width) each.
+    """Run a graph on single inputs, and return a sample of its activations by name, float32 (rows, width) each.
 
-    A row is one token's. It is of the same tokens of each input for every name.
+    Each row is the activation of one token. All activations are sampled at the same tokens.
 
     Args:
-        path: of the graph.
-        names: of values of its nodes.
-        singles: single inputs.
+        path: the graph's file.
+        names: the names of the activations, which are outputs of the graph's nodes.
+        singles: single texts or images.
 
     Raises:
         GraphError: onnxruntime fails on the graph, or a number is not finite.
+
+    Example:
+        >>> sample_activations(Path("model.onnx"), ["gelu"], singles)["gelu"].shape  # doctest: +SKIP
+        (1920, 1536)
     """
     session = _session_with_outputs(path, names)
     generator = np.random.default_rng(0)
@@ -35,7 +39,7 @@ def sample_activations(path: Path, names: Sequence[str], singles: Sequence[Feed]
         chosen: dict[int, NDArray[np.int64]] = {}
         for name, output in zip(names, session.run(feed, names), strict=True):
             rows = output.reshape(-1, output.shape[-1])
-            # The last layer of a CLIP has a row for one token only.
+            # CLIP's last layer has only one row, the pooled token's. So the choice depends on the number of rows.
             indices = chosen.setdefault(len(rows), generator.permutation(len(rows))[:_MAX_ROWS_PER_INPUT])
             found[name].append(rows[indices])
     samples = {name: np.concatenate(parts) for name, parts in found.items()}
@@ -45,7 +49,7 @@ def sample_activations(path: Path, names: Sequence[str], singles: Sequence[Feed]
 
 
 def _session_with_outputs(path: Path, names: Sequence[str]) -> Session:
-    """Return a session of the graph at `path` that has the values `names` as outputs too."""
+    """Return a session of the graph at `path`, with the activations `names` as further outputs."""
     model = ir.load(path)
     values = {value.name: value for node in model.graph for value in node.outputs}
     for name in names:

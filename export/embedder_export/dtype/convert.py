@@ -1,4 +1,4 @@
-"""Make the graphs of one transformer: fp32, and each other dtype that is wanted."""
+"""Make the graphs of one transformer: fp32, and the other dtypes that the caller asks for."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -18,22 +18,22 @@ from embedder_export.samples.feeds import Samples
 
 # The dtypes that an export can write.
 DTYPES = ("fp32", "int8", "fp16")
-# fp16 is for GPUs, so it is written only if it is asked for.
+# fp16 is for GPUs, so it is written only on request.
 _DEFAULT_DTYPES = ("fp32", "int8")
-# From a float32 graph and single inputs to calibrate on, to a new file.
+# Called with a float32 graph, single inputs to calibrate on, and the path of the new graph. Returns that path.
 _Converter = Callable[[Path, Sequence[Feed], Path], Path]
 _CONVERTERS: dict[str, _Converter] = {"int8": convert_to_int8, "fp16": convert_to_fp16}
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What the graphs of one transformer are made from.
+    """The material for the graphs of one transformer.
 
     Attributes:
-        name: of their files, without the dtype and the extension.
-        forms: its float32 graphs with their heads, by form. The first is the reference.
+        name: the name of the new files, without the dtype and the extension.
+        forms: the transformer's float32 graphs with their heads, by form. The first is the reference.
         samples: inputs to time and calibrate on.
-        directory: where new graphs go, each into a folder of its own.
+        directory: the parent of the new folders. Each new graph gets one.
     """
 
     name: str
@@ -45,15 +45,20 @@ class Conversion:
 def convert_dtypes(
     conversion: Conversion, dtypes: Collection[str] | None, report: Callable[[str], None]
 ) -> dict[str, ChosenGraph]:
-    """Return the graphs by dtype, fp32 first.
+    """Make the graphs, and return them by dtype. fp32 comes first.
 
     Args:
         conversion: what to make them from.
-        dtypes: those of `DTYPES` that are wanted. None is the default ones, as far as they can be made.
+        dtypes: which of `DTYPES` to make. None makes fp32 and int8, and leaves out int8 if it cannot be made.
         report: called with a line for each graph.
 
     Raises:
         CheckpointError: a dtype that was asked for cannot be made, or onnxruntime fails on the fp32 graph.
+
+    Example:
+        >>> conversion = Conversion("model", forms, text_samples(tokenizer), directory)  # doctest: +SKIP
+        >>> list(convert_dtypes(conversion, None, print))  # doctest: +SKIP
+        ['fp32', 'int8']
     """
     fp32 = choose_form(conversion.forms, conversion.samples.batches, report)
     graphs = {"fp32": fp32}
@@ -71,18 +76,18 @@ def convert_dtypes(
 
 
 def _convert(conversion: Conversion, dtype: str, fp32: ChosenGraph) -> ChosenGraph:
-    # Fused attention hides its weights. In the first form every product is a node.
+    # The first form has a node for every product. Fused attention hides its products and weights.
     form = next(iter(conversion.forms))
     target = conversion.directory / dtype / f"{conversion.name}.{dtype}.onnx"
     path = _CONVERTERS[dtype](conversion.forms[form], conversion.samples.singles, target)
     sessions = {"fp32": Session(fp32.path, threads=1), dtype: Session(path, threads=1)}
     batches = conversion.samples.batches
-    # Any finite vectors will do here. How near they are is measured later, on other samples.
-    check_agreement(sessions[dtype], batches, _expected(sessions["fp32"], batches), math.inf)
+    # Here the vectors need only be finite. `verify.quality` measures the difference later, on other samples.
+    check_agreement(sessions[dtype], batches, _fp32_vectors(sessions["fp32"], batches), math.inf)
     return ChosenGraph(path, form, time_graphs(sessions, batches))
 
 
-def _expected(fp32: Session, batches: Sequence[Feed]) -> list[NDArray[np.float32]]:
+def _fp32_vectors(fp32: Session, batches: Sequence[Feed]) -> list[NDArray[np.float32]]:
     try:
         return reference_vectors(fp32, batches)
     except GraphError as error:

@@ -1,6 +1,6 @@
-"""fp16, for GPUs: weights and activations in float16. Inputs, head and output stay as they are.
+"""fp16, for GPUs: weights and activations in float16. Inputs, head and output keep their formats.
 
-The head stays in float32: sums over many tokens and lengths of vectors would lose precision in float16.
+The head stays in float32. In float16, sums over many tokens and lengths of vectors would be inexact.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,19 @@ _MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
 
 def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path) -> Path:
-    """Write the float32 graph at `path` in float16 to `target`, in a new directory, and return `target`.
+    """Convert the float32 graph at `path` to float16.
 
-    `singles` is not used. Other dtypes are calibrated on it.
+    Args:
+        path: the graph's file.
+        singles: not used. Other dtypes are calibrated on it.
+        target: the new file, in a new directory.
+
+    Returns:
+        `target`.
+
+    Example:
+        >>> convert_to_fp16(Path("model.onnx"), [], Path("fp16/model.fp16.onnx"))  # doctest: +SKIP
+        PosixPath('fp16/model.fp16.onnx')
     """
     model = ir.load(path)
     graph = model.graph
@@ -35,7 +45,7 @@ def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path) -> Path:
     converted: dict[ir.Value, ir.Value] = {}
     for node in _ancestors(end):
         for index, value in enumerate(node.inputs):
-            if value is not None and value.dtype == _FLOAT32 and _is_given(value):
+            if value is not None and value.dtype == _FLOAT32 and _is_constant_or_input(value):
                 if value not in converted:
                     converted[value] = _convert_value(op, value)
                 node.replace_input_with(index, converted[value])
@@ -63,7 +73,7 @@ def _ancestors(value: ir.Value) -> list[ir.Node]:
     return list(found)
 
 
-def _is_given(value: ir.Value) -> bool:
+def _is_constant_or_input(value: ir.Value) -> bool:
     return value.const_value is not None or value.is_graph_input()
 
 
@@ -77,7 +87,7 @@ def _convert_value(op: Operators, value: ir.Value) -> ir.Value:
 
 
 def _to_float16(tensor: ir.TensorProtocol) -> NDArray[Any]:
-    """Return the numbers in float16. Those past its range are at its limit."""
+    """Return the numbers in float16. Numbers out of range become the nearest limit."""
     numbers: NDArray[Any] = tensor.numpy()
     return numbers.clip(-_MAX_FLOAT16, _MAX_FLOAT16).astype(np.float16)
 

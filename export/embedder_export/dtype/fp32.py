@@ -1,4 +1,4 @@
-"""fp32: the fastest of several forms of the graph on this machine."""
+"""fp32: choose the form of the graph that is fastest on this machine."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ from embedder_export.graph.run import Feed, Session
 
 # Largest difference from the reference form, as a share of a vector's length.
 _TOLERANCE = 1e-4
-# Times that differ by less than this factor count as equal. Then the graph with the fewest nodes is kept: it loads
-# soonest and is smallest.
-_EQUAL_TIMES = 1.05
+# Times within this factor of the fastest count as equal. Of these graphs the one with the fewest nodes is chosen: it is
+# the smallest and loads fastest.
+_TIE_FACTOR = 1.05
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,9 @@ class ChosenGraph:
     """A finished graph.
 
     Attributes:
-        path: of its file. Its weights lie beside it.
-        form: its name among the forms of the graph.
-        candidates: the graphs that were timed beside it, with itself.
+        path: its file. The weights lie beside it.
+        form: the name of its form.
+        candidates: all graphs that were timed, with this one. It is empty if nothing was timed.
     """
 
     path: Path
@@ -34,7 +34,7 @@ class ChosenGraph:
 
 
 def choose_form(forms: Mapping[str, Path], batches: Sequence[Feed], report: Callable[[str], None]) -> ChosenGraph:
-    """Return the fastest of `forms` on `batches`.
+    """Time the forms of a graph, and return the fastest.
 
     Args:
         forms: graphs that compute the same, by name. The first is the reference.
@@ -42,27 +42,33 @@ def choose_form(forms: Mapping[str, Path], batches: Sequence[Feed], report: Call
         report: called with a line for the timing, and for each form that is left out.
 
     Raises:
-        CheckpointError: onnxruntime fails on the reference.
+        CheckpointError: onnxruntime fails on the reference, or its vectors are not finite.
+
+    Example:
+        >>> choose_form({"traced": Path("model.onnx")}, [], print).form
+        'traced'
     """
     first = next(iter(forms))
     if len(forms) == 1:
         return ChosenGraph(forms[first], first, ())
     report("timing the forms of the graph")
-    candidates = time_graphs(_usable(forms, batches, report), batches)
-    limit = _EQUAL_TIMES * min(candidate.milliseconds for candidate in candidates)
+    candidates = time_graphs(_usable_forms(forms, batches, report), batches)
+    limit = _TIE_FACTOR * min(candidate.milliseconds for candidate in candidates)
     fast = [candidate.name for candidate in candidates if candidate.milliseconds <= limit]
     form = min(fast, key=lambda name: _count_nodes(forms[name]))
     return ChosenGraph(forms[form], form, candidates)
 
 
-def _usable(forms: Mapping[str, Path], batches: Sequence[Feed], report: Callable[[str], None]) -> dict[str, Session]:
-    """Return the forms that run and agree with the first."""
+def _usable_forms(
+    forms: Mapping[str, Path], batches: Sequence[Feed], report: Callable[[str], None]
+) -> dict[str, Session]:
+    """Return sessions of the forms that run and agree with the first form."""
     (first, path), *others = forms.items()
     try:
         sessions = {first: Session(path, threads=1)}
         expected = reference_vectors(sessions[first], batches)
     except GraphError as error:
-        raise CheckpointError(f"the graph that was made of the checkpoint is not usable: {error}") from error
+        raise CheckpointError(f"the checkpoint's converted graph is not usable: {error}") from error
     for form, path in others:
         try:
             session = Session(path, threads=1)

@@ -1,31 +1,34 @@
-"""int8: matrix products of integers, made so that a vector does not depend on its batch.
+"""int8: compute matrix products with integers. A vector does not depend on the other vectors of its batch.
 
-A product x @ w.T becomes, with x' = (x - shift) / smooth and w' = w * smooth (both by column),
+A product x @ w.T becomes
 
     round(x' / a) @ round(w' / b).T * a * b + shift @ w.T
 
-The first product is one of integers. b is a scale for each row of w'. a is
+where x' = (x - shift) / smooth and w' = w * smooth. The first product is one of integers. The second is constant, and
+is part of the bias. `shift` and `smooth` have a value for each column. `b` has a value for each row of w'. `a` depends
+on the operator that computes x:
 
-- a constant where x comes from a LayerNorm, which bounds it (static quantisation);
-- a scale for each row of x elsewhere, so that no text's range affects another text.
+- After LayerNorm, which bounds x, `a` is one constant (static quantisation).
+- After other operators, `a` has a value for each row of x. So the range of one text never affects another text.
 
-Four steps reduce the error. All are measured on a sample of activations.
+Four steps reduce the error. Each is fitted to a sample of activations.
 
-- `shift` is the middle of each column's range where a is constant. Then 256 steps have less to span.
-- `smooth` moves the range of wide columns of x into w (SmoothQuant: Xiao et al., 2023,
+- Where `a` is constant, `shift` is the middle of each column's range. The 256 integers then span a smaller range.
+- `smooth` moves the range of wide columns from x to w (SmoothQuant: Xiao et al., 2023,
   https://arxiv.org/abs/2211.10438).
 - The rounding errors of w' compensate each other (GPTQ, see `rounding`).
-- The mean of the error that is left goes into the bias (Nagel et al., 2019, https://arxiv.org/abs/1906.04721).
+- The mean of the remaining error is added to the bias (Nagel et al., 2019, https://arxiv.org/abs/1906.04721).
 
-Measured on all-MiniLM-L6-v2: the mean and the smallest cosine to fp32 over the sentences of STS Benchmark dev.
+Measured on all-MiniLM-L6-v2: the mean and the smallest cosine to fp32, over the sentences of STS Benchmark dev.
 
-    each row of x by its own range, w to the nearest    0.9963  0.979
-    the same, with `smooth` and the bias                0.9982  0.994
-    the same, with constants after LayerNorm            0.9982  0.994   and 8 % faster
-    with constants everywhere instead                   0.9962  0.968
-    constants after LayerNorm, with compensation        0.9987  0.995   this is what is done
+    `a`                        `smooth` and bias   rounding of w'   mean     smallest
+    each row                   no                  nearest          0.9963   0.979
+    each row                   yes                 nearest          0.9982   0.994
+    constant after LayerNorm   yes                 nearest          0.9982   0.994      8 % faster than the row above
+    constant everywhere        yes                 nearest          0.9962   0.968
+    constant after LayerNorm   yes                 compensated      0.9987   0.995      what this module does
 
-On texts in many scripts, compensation raised 0.9974 and 0.983 to 0.9983 and 0.991.
+On texts in many scripts, compensation raised the mean from 0.9974 to 0.9983, and the smallest from 0.983 to 0.991.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -49,27 +52,27 @@ from embedder_export.graph.operators import Operators
 from embedder_export.graph.run import Feed
 from embedder_export.head.dense import PREFIX as HEAD_PREFIX
 
-# Weights have 7 bits. AVX2 multiplies uint8 by int8 and adds two products in 16 bits. These hold 255 * 63 * 2 and not
-# 255 * 127 * 2, which would saturate silently.
+# Weights have 7 bits. AVX2 multiplies uint8 by int8, and adds two products in 16 bits. 16 bits can hold 255 * 63 * 2.
+# They cannot hold 255 * 127 * 2: the sum would saturate without an error.
 MAX_WEIGHT = 63
-# Activations are uint8. The zero lies in the middle where they have both signs.
+# Activations are uint8. If they have both signs, the middle stands for zero.
 _MAX_ACTIVATION, _MIDDLE_ACTIVATION = 255, 128
-# Entries of the table of words, which enters no product, have 8 bits.
+# Word embeddings have 8 bits, because they enter no product.
 _MAX_TABLE_ENTRY = 127
-# The share of a column's range that moves to the weights. 0.5 is as good on short texts, and worse on long ones.
+# The share of a column's range that moves to the weights. 0.5 is as good on short texts, but worse on long texts.
 _SMOOTHING_EXPONENT = 0.6
-# A constant range is wider than the sample's by this factor, for values that the sample does not show.
+# A constant range is this factor wider than the sample's range, for values that the sample lacks.
 _RANGE_MARGIN = 1.1
 _TINY = 1e-12
-# A lower bound of each activation function's values, a little below the true one. With it no sign is needed.
+# A number a little below the minimum of each activation function. Once it is subtracted, no value needs a sign.
 _LOWER_BOUNDS = {"Gelu": -0.18, "FastGelu": -0.18, "Relu": 0.0}
-# Operators that pass values on unchanged.
+# Operators that do not change values.
 _TRANSPARENT_OPERATORS = ("Reshape", "Identity")
-# Operators with outputs that have the same range for all texts, so that a constant scale fits. For images it is not
-# used: the export's sample images are drawn, and would not show a photograph's range.
+# Operators with the same output range for all texts, so one constant scale fits. Images get no constant scale: the
+# sample images are drawn, and their range may differ from the range of photographs.
 _BOUNDED_OPERATORS = ("LayerNormalization",)
-# Rows of a table that are read at once.
-_TABLE_ROWS_AT_ONCE = 8192
+# How many rows of a table are read at once.
+_TABLE_BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -78,8 +81,8 @@ class _Product:
 
     Attributes:
         node: a MatMul or a Gemm.
-        x: its activation.
-        weights: w, float32 (outputs, inputs).
+        x: the activation that enters it.
+        weights: float32 (outputs, inputs) for a Gemm, (inputs, outputs) for a MatMul.
         bias: float32 (outputs,), or None.
     """
 
@@ -96,13 +99,13 @@ class _Product:
 
 @dataclass(frozen=True)
 class _Quantized:
-    """An activation as integers: nodes of the graph, and the values that the sample's integers stand for.
+    """An activation that is quantised to integers.
 
     Attributes:
-        values: uint8 (rows, width).
-        scale: one for all rows; or float32 (rows, 1).
+        values: the integers, uint8 (rows, width).
+        scale: one scale for all rows, or float32 (rows, 1).
         zero: the integer that stands for 0.
-        sample: float32 (rows, width).
+        sample: the sample after quantisation and back, float32 (sample rows, width).
     """
 
     values: ir.Value
@@ -113,14 +116,14 @@ class _Quantized:
 
 @dataclass(frozen=True)
 class _Input:
-    """What all products of one activation share.
+    """The quantised activation that one or more products take.
 
     Attributes:
         integers: the activation after shift and smoothing.
         by_row: whether each row has its own scale.
-        scale: of the product of integers: that of the activation, or 1 if each row has its own.
+        scale: the scale that the integer product applies: the constant scale, or 1 if each row has its own.
         smooth: the factor of each column, float32 (width,).
-        mean: of the sample's columns before shift and smoothing.
+        mean: the mean of each column of the sample, before shift and smoothing, float32 (width,).
     """
 
     integers: _Quantized
@@ -131,17 +134,25 @@ class _Input:
 
 
 def convert_to_int8(path: Path, singles: Sequence[Feed], target: Path) -> Path:
-    """Write the float32 graph at `path` in int8 to `target`, in a new directory, and return `target`.
+    """Convert the float32 graph at `path` to int8.
 
-    The head stays as it is: it computes one row for each text.
+    The head stays in float32. It computes only one row for each text.
 
     Args:
-        path: of the graph.
-        singles: single texts or images. The activations are sampled on them.
-        target: the new file.
+        path: the graph's file.
+        singles: single texts or images. They give the sample of activations.
+        target: the new file, in a new directory.
+
+    Returns:
+        `target`.
 
     Raises:
         GraphError: onnxruntime fails on the graph, or an activation is not finite.
+
+    Example:
+        >>> singles = text_samples(tokenizer).singles  # doctest: +SKIP
+        >>> convert_to_int8(Path("model.onnx"), singles, Path("int8/model.int8.onnx"))  # doctest: +SKIP
+        PosixPath('int8/model.int8.onnx')
     """
     model = ir.load(path)
     graph = model.graph
@@ -151,12 +162,12 @@ def convert_to_int8(path: Path, singles: Sequence[Feed], target: Path) -> Path:
     samples = sample_activations(path, [_name_of(x) for x in groups], singles)
     op = Operators(graph, "int8")
     bounded = _BOUNDED_OPERATORS if graph.inputs[0].name == GRAPH_INPUTS[0] else ()
-    # From the end: what makes an activation is replaced after everything that uses the activation.
+    # The last products are replaced first, so an activation is still there when the products that use it are replaced.
     for x, products in reversed(groups.items()):
         matrices = [product.matrix() for product in products]
         quantized = _quantize_input(op, products[0], samples.pop(_name_of(x)), np.concatenate(matrices), bounded)
         for product, matrix in zip(products, matrices, strict=True):
-            _replace(op, product, matrix, quantized)
+            _replace_product(op, product, matrix, quantized)
     _quantize_table(op, graph)
     graph.sort()
     RemoveUnusedNodesPass()(model)
@@ -170,7 +181,7 @@ def _name_of(value: ir.Value) -> str:
 
 
 def _products(graph: ir.Graph) -> Iterator[_Product]:
-    """Yield the products of an activation and constant weights, outside of the head."""
+    """Yield the products of an activation and constant weights. The head's products are left out."""
     for node in graph:
         if node.op_type == "MatMul" or (node.op_type == "Gemm" and "transB" in node.attributes):
             product = _read_product(node)
@@ -197,13 +208,13 @@ def _quantize_input(
 
     Args:
         op: writes the nodes.
-        product: the first of them.
-        sample: of the activation, (rows, width).
-        weights: of all of them, (outputs, width).
-        bounded: operators with outputs that get a constant scale.
+        product: the first of the products.
+        sample: a sample of the activation, float32 (rows, width).
+        weights: the weights of all these products, float32 (outputs, width).
+        bounded: the operators with outputs that get a constant scale.
     """
-    source, x = _source(product.x), product.x
-    if product.node.op_type == "MatMul":  # its input has any rank
+    source, x = _source_operator(product.x), product.x
+    if product.node.op_type == "MatMul":  # its input may have any number of axes
         x = op.Reshape(x, op.constant([-1, weights.shape[1]]))
     shift, smooth = _shift_and_smooth(source, sample, weights, centred=source in bounded)
     if shift.any():
@@ -220,8 +231,8 @@ def _quantize_input(
     return _Input(integers, by_row, scale, smooth, sample.mean(axis=0))
 
 
-def _source(x: ir.Value) -> str:
-    """Return the operator that computed the numbers of `x`."""
+def _source_operator(x: ir.Value) -> str:
+    """Return the name of the operator that computed the numbers of `x`."""
     node = x.producer()
     while node is not None and node.op_type in _TRANSPARENT_OPERATORS and node.inputs[0] is not None:
         node = node.inputs[0].producer()
@@ -229,6 +240,7 @@ def _source(x: ir.Value) -> str:
 
 
 def _shift_and_smooth(source: str, sample: Floats, weights: Floats, *, centred: bool) -> tuple[Floats, Floats]:
+    """Return `shift` and `smooth` of the module's formula, float32 (width,) each."""
     ones = np.ones(weights.shape[1], np.float32)
     if source in _LOWER_BOUNDS:
         return _LOWER_BOUNDS[source] * ones, ones
@@ -242,6 +254,7 @@ def _shift_and_smooth(source: str, sample: Floats, weights: Floats, *, centred: 
 
 
 def _quantize_by_constant(op: Operators, x: ir.Value, sample: Floats) -> _Quantized:
+    """Quantise `x` with one scale for all rows."""
     low, high = min(0.0, _RANGE_MARGIN * sample.min()), max(_TINY, _RANGE_MARGIN * sample.max())
     scale = np.array((high - low) / _MAX_ACTIVATION, np.float32)
     zero = np.array(np.rint(-low / scale), np.uint8)
@@ -251,25 +264,26 @@ def _quantize_by_constant(op: Operators, x: ir.Value, sample: Floats) -> _Quanti
 
 
 def _quantize_by_row(op: Operators, x: ir.Value, sample: Floats, *, signed: bool) -> _Quantized:
+    """Quantise `x` with a scale for each row."""
     last, middle = op.constant([-1]), _MIDDLE_ACTIVATION if signed else 0
     zero, tiny = op.constant(np.array(middle, np.uint8)), op.constant(_TINY)
     largest = [op.ReduceMax(x, last, keepdims=1)]
     if signed:
         largest.append(op.Neg(op.ReduceMin(x, last, keepdims=1)))
     scales = op.Mul(op.Max(*largest, tiny), op.constant(1 / (_MAX_ACTIVATION - middle)))
-    if signed:  # with scales by row, QuantizeLinear needs a zero for each row, which costs more nodes than a Div
+    if signed:  # QuantizeLinear with a scale for each row would need a zero for each row: more nodes than a Div
         values = op.QuantizeLinear(op.Div(x, scales), op.constant(1.0), zero)
     else:
         values = op.QuantizeLinear(x, op.Squeeze(scales, last), axis=0)
-    of_sample = np.maximum(np.abs(sample).max(axis=1, keepdims=True), _TINY) / (_MAX_ACTIVATION - middle)
-    quantized = np.rint(sample / of_sample) * of_sample
+    sample_scales = np.maximum(np.abs(sample).max(axis=1, keepdims=True), _TINY) / (_MAX_ACTIVATION - middle)
+    quantized = np.rint(sample / sample_scales) * sample_scales
     return _Quantized(values, scales, zero, quantized.astype(np.float32))
 
 
-def _replace(op: Operators, product: _Product, matrix: Floats, x: _Input) -> None:
+def _replace_product(op: Operators, product: _Product, matrix: Floats, x: _Input) -> None:
     sample = x.integers.sample
     weights, scales = round_with_compensation(matrix * x.smooth, MAX_WEIGHT, sample)
-    # By linearity this has the product of `shift` in it.
+    # The mean of x includes `shift`, so this bias includes shift @ w.T too.
     bias = matrix @ x.mean - (weights * scales) @ sample.mean(axis=0)
     if product.bias is not None:
         bias = bias + product.bias.numpy()
@@ -290,7 +304,7 @@ def _write_product(op: Operators, x: _Input, weights: NDArray[np.int8], scales: 
 
 
 def _quantize_table(op: Operators, graph: ir.Graph) -> None:
-    """Store the table of words as int8, with a scale for each word."""
+    """Store the word embeddings as int8, with a scale for each word."""
     for node in list(graph):
         if node.op_type != "Gather":
             continue
@@ -306,7 +320,7 @@ def _quantize_table(op: Operators, graph: ir.Graph) -> None:
 
 
 def _round_table(table: ir.TensorProtocol, part: int) -> NDArray[Any]:
-    """Return the integers (part 0) or the scales (part 1) of a table. It is large, so it is read in blocks."""
+    """Return the integers (part 0) or the scales (part 1) of a table. It is read in blocks, to save memory."""
     array = table.numpy()
-    blocks = (array[start : start + _TABLE_ROWS_AT_ONCE] for start in range(0, len(array), _TABLE_ROWS_AT_ONCE))
+    blocks = (array[start : start + _TABLE_BLOCK_ROWS] for start in range(0, len(array), _TABLE_BLOCK_ROWS))
     return np.concatenate([round_to_nearest(block, _MAX_TABLE_ENTRY)[part] for block in blocks])

@@ -1,4 +1,4 @@
-"""Time graphs beside each other, and check that they agree."""
+"""Time several graphs, and check that they agree."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -12,16 +12,17 @@ from numpy.typing import NDArray
 from embedder_export.errors import GraphError
 from embedder_export.graph.run import Feed, Session
 
-# Rounds for each shape: as many as fit into the time. A model with long calls is disturbed less by other work.
-_ROUNDS = range(2, 8)
-_SECONDS_PER_SHAPE = 4
+# Fewest and most rounds for each batch. After the fewest, a new round begins only within the time limit. Long calls
+# need fewer rounds, because other work on the machine disturbs them less.
+_MIN_ROUNDS, _MAX_ROUNDS = 2, 8
+_TIME_PER_BATCH_S = 4
 
 
 def reference_vectors(session: Session, batches: Sequence[Feed]) -> list[NDArray[np.float32]]:
-    """Return what the reference graph gives for each batch.
+    """Run the reference graph, and return its vectors for each batch.
 
     Raises:
-        GraphError: onnxruntime cannot run it, or a number is not finite.
+        GraphError: onnxruntime cannot run the graph, or a number is not finite.
     """
     vectors: list[NDArray[Any]] = [session.run(feed)[0] for feed in batches]
     if not all(np.isfinite(batch).all() for batch in vectors):
@@ -32,40 +33,45 @@ def reference_vectors(session: Session, batches: Sequence[Feed]) -> list[NDArray
 def check_agreement(
     session: Session, batches: Sequence[Feed], expected: Sequence[NDArray[np.float32]], tolerance: float
 ) -> None:
-    """Check that a graph gives the `expected` vectors for the batches.
+    """Check that a graph gives the `expected` vectors.
 
     Args:
         session: the graph.
-        batches: its inputs.
-        expected: of the reference.
-        tolerance: largest difference of two numbers, as a share of the length of the longest vector.
+        batches: the inputs.
+        expected: the reference's vectors for each batch.
+        tolerance: largest difference of two components, as a share of the length of the longest vector.
 
     Raises:
-        GraphError: onnxruntime cannot run it, a number is not finite, or a difference is larger.
+        GraphError: onnxruntime cannot run the graph, a number is not finite, or a difference is above the tolerance.
     """
-    for feed, wanted in zip(batches, expected, strict=True):
-        found = session.run(feed)[0]
-        if not np.isfinite(found).all():
+    for feed, reference in zip(batches, expected, strict=True):
+        vectors = session.run(feed)[0]
+        if not np.isfinite(vectors).all():
             raise GraphError("it gives numbers that are not finite where the fp32 graph gives finite ones")
-        if not np.abs(found - wanted).max() <= tolerance * np.linalg.norm(wanted, axis=1).max():
+        if not np.abs(vectors - reference).max() <= tolerance * np.linalg.norm(reference, axis=1).max():
             raise GraphError(f"its vectors differ by more than {tolerance:g} of their length")
 
 
 def time_graphs(sessions: Mapping[str, Session], batches: Sequence[Feed]) -> tuple[Candidate, ...]:
-    """Time graphs in turn, so that a machine that slows down slows them all.
+    """Time graphs in turn. If the machine becomes slower, all of them become slower.
 
     Args:
         sessions: the graphs by name, with one thread each.
         batches: the inputs of their calls.
 
     Returns:
-        For each graph the milliseconds of a call, as the geometric mean over the batches.
+        For each graph, the time of a call in milliseconds. It is the geometric mean over the batches.
+
+    Example:
+        >>> sessions = {"fp32": Session(Path("model.onnx"), threads=1)}  # doctest: +SKIP
+        >>> time_graphs(sessions, batches)  # doctest: +SKIP
+        (Candidate(name='fp32', milliseconds=12.25),)
     """
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
     for feed in batches:
         rounds: list[dict[str, float]] = []
-        while len(rounds) < _ROUNDS.start or (
-            len(rounds) < _ROUNDS.stop and sum(sum(times.values()) for times in rounds) < _SECONDS_PER_SHAPE
+        while len(rounds) < _MIN_ROUNDS or (
+            len(rounds) < _MAX_ROUNDS and sum(sum(times.values()) for times in rounds) < _TIME_PER_BATCH_S
         ):
             rounds.append({name: _seconds(session, feed) for name, session in sessions.items()})
         for name, times in seconds.items():

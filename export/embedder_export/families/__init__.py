@@ -1,1 +1,1 @@
-"""Families of models: one file for each, and the table of all in `table`. Several stages ask them."""
+"""Describe the families of models. Each family has a file, and `table` lists them. Several stages use it."""

@@ -12,7 +12,7 @@ from embedder_export.families.settings import Activation, Count
 
 @dataclass(frozen=True)
 class AlbertSettings(bert.BertSettings):
-    """What the equations below use of config.json."""
+    """The settings of config.json that the equations below use."""
 
     vocab_size: Count = 30000
     embedding_size: Count = 128

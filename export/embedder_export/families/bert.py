@@ -14,7 +14,7 @@ from embedder_export.families.settings import Activation, Count, Epsilon, one_of
 
 @dataclass(frozen=True)
 class BertSettings:
-    """What the equations below use of config.json."""
+    """The settings of config.json that the equations below use."""
 
     vocab_size: Count = 30522
     hidden_size: Count = 768
@@ -48,7 +48,7 @@ def token_vectors(net: Network, config: BertSettings) -> ir.Value:
 
 
 def position_table(net: Network, config: BertSettings, width: int) -> ir.Value:
-    """Return the sum of each position's vector and the vector of token type 0: (positions, width)."""
+    """Return the position embeddings plus the embedding of token type 0, as a constant: (positions, width)."""
     positions = net.tensor("embeddings.position_embeddings.weight", config.max_position_embeddings, width)
     types = net.tensor("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
     shape = (config.max_position_embeddings, width)
@@ -56,7 +56,7 @@ def position_table(net: Network, config: BertSettings, width: int) -> ir.Value:
 
 
 def layer_sizes(config: BertSettings) -> LayerSizes:
-    """Return the sizes of each layer."""
+    """Return the sizes that all layers share."""
     return LayerSizes(
         config.hidden_size,
         config.num_attention_heads,
@@ -74,7 +74,7 @@ def encoder(net: Network, x: ir.Value, config: BertSettings) -> ir.Value:
 
 
 def body_sizes(config: BertSettings) -> BodySizes:
-    """Return the sizes of a model that has a row of its table for each position."""
+    """Return the sizes of a model with one row of its table for each position."""
     positions = config.max_position_embeddings
     return BodySizes(config.hidden_size, positions, positions, config.vocab_size)
 

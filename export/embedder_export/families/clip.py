@@ -1,7 +1,8 @@
 """CLIP (Radford et al., 2021: https://arxiv.org/abs/2103.00020), as transformers' CLIPModel computes its features.
 
-It has two transformers, one for texts and one for images. Each ends in a linear projection into the same space. The
-last layer of each is computed only for the one token that is pooled, except for its keys and values.
+It has two towers, a transformer for texts and one for images. Each ends in a linear projection, and both projections
+share one vector space. In the last layer, keys and values are computed for all tokens, and everything else only for the
+pooled token.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import onnx_ir as ir
 from embedder.artifact.manifest import IMAGE, TEXT
 
 from embedder_export.body.contract import NATIVE, Body, BodySizes
-from embedder_export.body.network import Attention, Network
+from embedder_export.body.network import Attention, Network, check_heads
 from embedder_export.checkpoint.weights import Weights
 from embedder_export.errors import NotNativeError
 from embedder_export.families.family import Family, ImageProcessor, TracedTower
@@ -22,7 +23,7 @@ from embedder_export.graph.operators import new_graph, new_image_graph, new_mode
 
 @dataclass(frozen=True)
 class ClipTowerSettings:
-    """What both transformers use of their part of config.json."""
+    """The settings that both towers have in their part of config.json."""
 
     hidden_size: Count = 512
     intermediate_size: Count = 2048
@@ -34,7 +35,7 @@ class ClipTowerSettings:
 
 @dataclass(frozen=True)
 class ClipTextSettings(ClipTowerSettings):
-    """What the transformer of texts uses of text_config."""
+    """The settings of text_config that the text tower uses."""
 
     vocab_size: Count = 49408
     max_position_embeddings: Count = 77
@@ -43,7 +44,7 @@ class ClipTextSettings(ClipTowerSettings):
 
 @dataclass(frozen=True)
 class ClipVisionSettings(ClipTowerSettings):
-    """What the transformer of images uses of vision_config."""
+    """The settings of vision_config that the image tower uses."""
 
     hidden_size: Count = 768
     intermediate_size: Count = 3072
@@ -60,14 +61,20 @@ class _ProjectionSettings:
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """What the equations below use of config.json."""
+    """The settings of config.json that the equations below use.
+
+    Attributes:
+        projection_dim: length of the vectors that both towers give.
+        text: the settings of the text tower.
+        vision: the settings of the image tower.
+    """
 
     projection_dim: int = 512
     text: ClipTextSettings = field(default_factory=ClipTextSettings)
     vision: ClipVisionSettings = field(default_factory=ClipVisionSettings)
 
 
-# Old configurations have this wrong id for the token that ends a text. Then the text ends at its highest id.
+# Old configurations have this wrong id of the token that ends a text. transformers then ends a text at its highest id.
 _WRONG_END_ID = 2
 
 
@@ -80,25 +87,25 @@ def _read_settings(config: Mapping[str, Any], kind: type[ClipSettings]) -> ClipS
 
 
 def _part(config: Mapping[str, Any], name: str, defaults: ClipTowerSettings) -> dict[str, Any]:
-    """Return the settings of one transformer.
+    """Return the settings of one tower.
 
-    Old configurations have them twice. Then the second part counts, together with its defaults.
+    Old configurations hold them twice, in `name` and in `name`_dict. Then the second part and the defaults count.
     """
     parts = [{} if config.get(key) is None else config[key] for key in (name, f"{name}_dict")]
     if not all(isinstance(part, dict) for part in parts):
         raise NotNativeError(f"config.json has {parts!r:.80} as {name}")
-    twice = config.get(f"{name}_dict") is not None
-    return {**parts[0], **(asdict(defaults) if twice else {}), **parts[1]}
+    has_second = config.get(f"{name}_dict") is not None
+    return {**parts[0], **(asdict(defaults) if has_second else {}), **parts[1]}
 
 
 @dataclass(frozen=True)
 class _PooledToken:
-    """The token that is pooled, and how tokens attend to each other.
+    """The pooled token of each text or image, and which tokens attend to each other.
 
     Attributes:
-        position: int64 (batch,). None is the first token.
-        visible: int32 (batch, sequence), 1 for each token that the pooled one attends to. None is all.
-        mask: of the other tokens' attention, as `Attention.mask`.
+        position: the position of the pooled token, int64 (batch,). None stands for the first position.
+        visible: 1 for each token that the pooled token attends to, int32 (batch, sequence). None stands for all.
+        mask: which tokens the other tokens attend to, as in `Attention.mask`.
     """
 
     position: ir.Value | None
@@ -123,7 +130,10 @@ def _build_text(weights: Weights, settings: ClipSettings) -> Body:
 
 
 def _text_end(net: Network, config: ClipTextSettings) -> _PooledToken:
-    """Return the first token that ends a text. Padding may have the same id, and in old models a higher one."""
+    """Write the search for the end token of each text.
+
+    It is the first token with the end's id. Padding may have the same id, or in old models a higher id.
+    """
     op = net.op
     if config.eos_token_id == _WRONG_END_ID:
         ids = op.Cast(op.Mul(net.input_ids, net.attention_mask), to=ir.DataType.INT32)
@@ -159,15 +169,14 @@ def _build_image(weights: Weights, settings: ClipSettings) -> Body:
 
 
 def _image_positions(config: Any) -> int:
-    """Return the positions of an image: one for each whole patch, and one for the class token before them."""
+    """Return the number of positions of an image: one for each whole patch, and one for the class token before them."""
     return int(config.image_size // config.patch_size) ** 2 + 1
 
 
 def _encoder(net: Network, x: ir.Value, name: str, config: ClipTowerSettings, pooled: _PooledToken) -> ir.Value:
     """Write all layers, from (tokens, width) to the vectors of the pooled tokens, (batch, width)."""
     width, heads = config.hidden_size, config.num_attention_heads
-    if width % heads:
-        raise NotNativeError(f"config.json has {heads} attention heads for a width of {width}")
+    check_heads(heads, width)
     for index in range(config.num_hidden_layers):
         layer = f"{name}.encoder.layers.{index}"
         attention = Attention(
@@ -194,7 +203,7 @@ def _encoder(net: Network, x: ir.Value, name: str, config: ClipTowerSettings, po
 
 
 def _take(net: Network, x: ir.Value, width: int, position: ir.Value | None) -> ir.Value:
-    """Return one token of each text or image, (batch, width), from the vectors (tokens, width)."""
+    """Write the choice of one token for each text or image, from (tokens, width) to (batch, width)."""
     x = net.unflat(x, width)
     if position is None:
         return net.op.Gather(x, net.op.constant(0), axis=1)
@@ -234,7 +243,7 @@ CLIP = Family(
     builders={TEXT: _build_text, IMAGE: _build_image},
     modalities=(TEXT, IMAGE),
     read_settings=_read_settings,
-    own_pooling="eos",  # the token that ends a text. An image's is the first.
+    own_pooling="eos",  # a text is pooled by its end token, an image by its first token
     module_classes=("Transformer", "CLIPModel"),
     image_processor=_IMAGE_PROCESSOR,
     towers={

@@ -1,4 +1,4 @@
-"""DistilBERT (Sanh et al., 2019: https://arxiv.org/abs/1910.01108): BERT's layers, other names, no token types."""
+"""DistilBERT (Sanh et al., 2019: https://arxiv.org/abs/1910.01108): BERT with other names and without token types."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from embedder_export.families.settings import Activation, Count
 
 @dataclass(frozen=True)
 class DistilBertSettings:
-    """What the equations below use of config.json."""
+    """The settings of config.json that the equations below use."""
 
     vocab_size: Count = 30522
     dim: Count = 768

@@ -1,4 +1,4 @@
-"""What the export knows of a family of models."""
+"""Describe a family of models: its settings, its graph builders, its tokenizer and its modalities."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,16 +14,17 @@ from embedder_export.families.settings import read_settings
 from embedder_export.graph.operators import new_graph, new_model
 
 SettingsT = TypeVar("SettingsT")
+# Writes a transformer's graph from the weights and the settings.
 Builder = Callable[[Weights, SettingsT], Body]
 
 
 @dataclass(frozen=True)
 class ImageProcessor:
-    """A class of transformers that prepares images.
+    """A family's image processor.
 
     Attributes:
-        classes: its names, as preprocessor_config.json has them. The first is the default.
-        defaults: its settings where the file lacks them.
+        classes: the names of its class in transformers. The first is the default.
+        defaults: the values of the settings that preprocessor_config.json lacks.
     """
 
     classes: tuple[str, ...]
@@ -32,14 +33,14 @@ class ImageProcessor:
 
 @dataclass(frozen=True)
 class TracedTower:
-    """One of a model's several transformers, for tracing.
+    """A tower of a model, for tracing. A model with several transformers has a tower for each modality.
 
     Attributes:
-        model_class: its class in transformers.
-        onnx_config: its class in `optimum.exporters.onnx.model_configs`.
-        config_name: the attribute of the model's configuration that has its own configuration.
-        output: the output to keep.
-        sizes: its sizes, from its own configuration.
+        model_class: the name of its class in transformers.
+        onnx_config: the name of its class in `optimum.exporters.onnx.model_configs`.
+        config_name: the attribute of the model's configuration that holds the tower's configuration.
+        output: the name of the output to keep.
+        sizes: returns its sizes from its configuration.
     """
 
     model_class: str
@@ -51,21 +52,20 @@ class TracedTower:
 
 @dataclass(frozen=True)
 class Family(Generic[SettingsT]):
-    """A family of models. The table `families.table.FAMILIES` finds it by config.json's model_type.
+    """A family of models. `families.table.FAMILIES` lists the families by config.json's model_type.
 
     Attributes:
-        prefix: the first part of its weights' names in the checkpoint of a larger model.
-        tokenizer_class: the tokenizer of its checkpoints where no file names one, by transformers' name.
+        prefix: the prefix of its weights' names in the checkpoint of a larger model.
+        tokenizer_class: transformers' tokenizer class, for checkpoints that name none.
         settings: the dataclass of its settings.
-        builders: for each modality, what writes its graph from the weights and the settings. Empty if there is no
-            native builder.
-        modalities: what it takes.
-        aliases: other names that config.json may have for settings.
-        read_settings: how the settings are read from config.json.
-        own_pooling: how it pools token vectors by itself. None if a head has to pool.
-        module_classes: the classes of sentence-transformers that stand first in its modules.json.
-        image_processor: how images are prepared, if it takes images.
-        towers: for each modality, its transformer, if there are several.
+        builders: the native builder of each modality. Empty if there is none.
+        modalities: the manifest's modalities that it takes.
+        aliases: other names of settings in config.json, each with the setting's name.
+        read_settings: reads the settings from config.json's content.
+        own_pooling: the name of its own pooling. None if a head has to pool.
+        module_classes: sentence-transformers' classes that may be the first module in its modules.json.
+        image_processor: its image processor. None if it takes no images.
+        towers: the tower of each modality. Empty if it has only one transformer.
     """
 
     prefix: str
@@ -84,17 +84,21 @@ class Family(Generic[SettingsT]):
 def text_builder(
     equations: Callable[[Network, SettingsT], ir.Value], sizes: Callable[[SettingsT], BodySizes]
 ) -> Mapping[str, Builder[SettingsT]]:
-    """Return the builders of a family that takes texts alone and gives token vectors.
+    """Return the builders of a family that takes only texts and gives token vectors.
 
     Args:
-        equations: writes the token vectors, (batch, sequence, width), into a network.
-        sizes: the sizes that follow from the settings.
+        equations: writes the equations into a network, and returns the token vectors, (batch, sequence, width).
+        sizes: returns the transformer's sizes from the settings.
+
+    Example:
+        >>> list(text_builder(bert.token_vectors, bert.body_sizes))  # doctest: +SKIP
+        ['text']
     """
 
     def build(weights: Weights, settings: SettingsT) -> Body:
         graph = new_graph()
         tokens = equations(Network(graph, weights), settings)
-        found = sizes(settings)
-        return Body([(NATIVE, new_model(graph, tokens, found.width))], found)
+        body_sizes = sizes(settings)
+        return Body([(NATIVE, new_model(graph, tokens, body_sizes.width))], body_sizes)
 
     return {TEXT: build}

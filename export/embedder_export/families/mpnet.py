@@ -1,4 +1,4 @@
-"""MPNet (Song et al., 2020: https://arxiv.org/abs/2004.09297): BERT with a bias by the distance of two tokens."""
+"""MPNet (Song et al., 2020: https://arxiv.org/abs/2004.09297): BERT with an attention bias for each distance."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -18,13 +18,13 @@ from embedder_export.body.network import (
 from embedder_export.families.family import Family, text_builder
 from embedder_export.families.settings import Activation, Count, Epsilon, at_least
 
-# transformers computes with these whatever config.json says. The table may have more rows.
+# transformers uses these values and ignores config.json's. The table may have more rows.
 _PADDING_ID, _BUCKETS, _MAX_DISTANCE = 1, 32, 128
 
 
 @dataclass(frozen=True)
 class MPNetSettings:
-    """What the equations below use of config.json."""
+    """The settings of config.json that the equations below use."""
 
     vocab_size: Count = 30527
     hidden_size: Count = 768

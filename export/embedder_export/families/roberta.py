@@ -1,6 +1,6 @@
 """RoBERTa (Liu et al., 2019: https://arxiv.org/abs/1907.11692), XLM-RoBERTa and CamemBERT.
 
-They are BERT, except that positions are counted from the padding's id on.
+They are BERT with other positions: tokens count from the padding's id + 1.
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from embedder_export.families.settings import Count, TokenId
 
 @dataclass(frozen=True)
 class XlmRobertaSettings(bert.BertSettings):
-    """What the equations below use of config.json, with the defaults of XLM-RoBERTa and CamemBERT."""
+    """The settings of config.json that the equations below use, with the defaults of XLM-RoBERTa and CamemBERT."""
 
     pad_token_id: TokenId = 1
 
 
 @dataclass(frozen=True)
 class RobertaSettings(XlmRobertaSettings):
-    """The same with RoBERTa's default."""
+    """The same settings with RoBERTa's default vocabulary size."""
 
     vocab_size: Count = 50265
 
@@ -43,6 +43,6 @@ def _body_sizes(config: XlmRobertaSettings) -> BodySizes:
 
 _BUILDERS = text_builder(token_vectors, _body_sizes)
 
-ROBERTA = Family("roberta", "RobertaTokenizer", RobertaSettings, text_builder(token_vectors, _body_sizes))
+ROBERTA = Family("roberta", "RobertaTokenizer", RobertaSettings, _BUILDERS)
 XLM_ROBERTA = Family("roberta", "XLMRobertaTokenizer", XlmRobertaSettings, _BUILDERS)
 CAMEMBERT = Family("roberta", "CamembertTokenizer", XlmRobertaSettings, _BUILDERS)

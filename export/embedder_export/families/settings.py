@@ -1,10 +1,10 @@
-"""Settings of a family: a frozen dataclass. Each field says what the equations honour and what the default is.
+"""Read the settings of a family from config.json into a frozen dataclass.
 
     class BertSettings:
         vocab_size: Count = 30522
 
-A field's name is the key in config.json. Its annotation is the rule for the values. Its default is what transformers
-takes where config.json lacks the key.
+The name of a field is the key in config.json. The annotation is the rule for its values. The default is transformers'
+default for configurations without the key.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,11 @@ _SettingsT = TypeVar("_SettingsT")
 
 @dataclass(frozen=True)
 class Rule:
-    """Which values of a setting the equations honour."""
+    """A rule for the values of a setting.
+
+    Attributes:
+        honours: returns whether the equations honour a value.
+    """
 
     honours: Callable[[Any], bool]
 
@@ -30,10 +34,10 @@ class Derived(Enum):
     FROM_OTHER_SETTINGS = "derived"
 
 
-# The default of a setting that follows from others. No file can hold it.
+# The default of a setting that follows from other settings. No file can hold this value.
 DERIVED: Final = Derived.FROM_OTHER_SETTINGS
 
-# transformers' names of activations, and the names that `graph.operators.ACTIVATIONS` has for their formulas.
+# For each name of an activation in transformers, the name of its formula in `graph.operators.ACTIVATIONS`.
 ACTIVATION_NAMES = {
     "gelu": "GELU",
     "gelu_python": "GELU",
@@ -54,12 +58,22 @@ ACTIVATION_NAMES = {
 
 
 def at_least(smallest: int) -> Rule:
-    """Integers from `smallest` on."""
+    """Return the rule that a value is an integer of `smallest` or more.
+
+    Example:
+        >>> at_least(1).honours(0)
+        False
+    """
     return Rule(lambda value: type(value) is int and value >= smallest)
 
 
 def one_of(*values: Any) -> Rule:
-    """These values and no others. 0 is not False here."""
+    """Return the rule that a value is one of `values`, and of the same type. So 0 is not False.
+
+    Example:
+        >>> one_of(False, None).honours(0)
+        False
+    """
     return Rule(lambda value: any(type(value) is type(known) and value == known for known in values))
 
 
@@ -76,8 +90,8 @@ DerivedName: TypeAlias = Annotated[str | Derived, _derived(str)]
 DerivedFlag: TypeAlias = Annotated[bool | Derived, _derived(bool)]
 
 _FLOATS = ("float32", "float16", "bfloat16", "float64")
-# Settings of any model that change what it computes. The builders write models that have only these values.
-# Each with its values; the first one is the default.
+# Settings of any model that change its equations, each with the values that the builders honour. The first value is the
+# default.
 _COMMON: dict[str, tuple[Any, ...]] = {
     "is_decoder": (False,),
     "add_cross_attention": (False,),
@@ -95,7 +109,7 @@ _COMMON: dict[str, tuple[Any, ...]] = {
 
 
 def read_settings(config: Mapping[str, Any], kind: type[_SettingsT]) -> _SettingsT:
-    """Read the dataclass `kind` from the content of config.json. Other keys are ignored, as transformers ignores them.
+    """Read the settings dataclass `kind` from the content of config.json. Other keys are ignored, as in transformers.
 
     Raises:
         NotNativeError: the equations do not honour a value.
@@ -124,12 +138,12 @@ def _check(name: str, value: Any, rule: Rule) -> None:
 
 
 def check_aliases(config: Mapping[str, Any], aliases: Mapping[str, str], settings: object) -> None:
-    """Check that a setting's other name in `config`, if it is there, has the same value.
+    """Check that settings with two names in `config` have the same value under both names.
 
     Args:
         config: the content of config.json.
         aliases: other names that transformers has for settings, each with the setting's name.
-        settings: what `read_settings` has read.
+        settings: the result of `read_settings`.
 
     Raises:
         NotNativeError: the two values differ.

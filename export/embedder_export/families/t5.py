@@ -1,4 +1,4 @@
-"""The encoder of T5 (Raffel et al., 2020: https://arxiv.org/abs/1910.10683), as transformers' T5EncoderModel has it."""
+"""The encoder of T5 (Raffel et al., 2020: https://arxiv.org/abs/1910.10683), as in transformers' T5EncoderModel."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -25,7 +25,7 @@ from embedder_export.families.settings import (
 
 @dataclass(frozen=True)
 class T5Settings:
-    """What the equations below use of config.json."""
+    """The settings of config.json that the equations below use."""
 
     vocab_size: Count = 32128
     d_model: Count = 512
@@ -54,7 +54,7 @@ _ALIASES = {
 def token_vectors(net: Network, config: T5Settings) -> ir.Value:
     """Write the token vectors, (batch, sequence, d_model)."""
     width = config.d_model
-    # The table of words has two names. Some checkpoints have only the encoder's.
+    # The word embeddings have two names. Some checkpoints have them only under the encoder's name.
     words = "shared.weight" if net.has("shared.weight") else "encoder.embed_tokens.weight"
     x = net.flat(net.embedding(words, config.vocab_size, width), width)
     bias = _relative_bias(net, config)
@@ -77,7 +77,7 @@ def _relative_bias(net: Network, config: T5Settings) -> ir.Value:
 
 
 def _attention(name: str, config: T5Settings) -> Attention:
-    """Describe a layer's attention. Its scores are not scaled: T5's initialisation takes care of that."""
+    """Return a layer's attention. Its scores are not scaled: T5 makes up for it by its initialisation."""
     return Attention(
         query=f"{name}.q",
         key=f"{name}.k",
@@ -114,7 +114,7 @@ def _feed_forward_kind(config: T5Settings) -> tuple[str, bool]:
 
 
 def _body_sizes(config: T5Settings) -> BodySizes:
-    """Return the sizes. There is no table of positions."""
+    """Return the sizes. T5 has no position table, so any number of positions is usable."""
     return BodySizes(config.d_model, config.max_position_embeddings, None, config.vocab_size)
 
 

@@ -26,12 +26,12 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "t5": T5,
     "xlm-roberta": XLM_ROBERTA,
 }
-# Any other model type. It is traced, takes texts, and must name its tokenizer.
+# The family of every other model type. It is traced, takes texts, and must name its tokenizer class.
 OTHER: Family[Any] = Family("", "", BertSettings, builders={})
 
 
 def family_of(model_type: object) -> Family[Any]:
-    """Return the family of a model_type in config.json, and `OTHER` for one that is not in the table.
+    """Return the family of config.json's model_type. For a model type that is not in the table, return `OTHER`.
 
     Example:
         >>> family_of("mpnet").tokenizer_class

@@ -1,1 +1,1 @@
-"""ONNX graphs: writing nodes, saving to files, running. Every stage uses it."""
+"""Write, save and run ONNX graphs. Every stage uses it."""

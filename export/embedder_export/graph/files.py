@@ -1,24 +1,32 @@
-"""Graphs as files: the graph, and its weights in a second file that onnxruntime can map instead of copy.
+"""Save a graph to two files: the graph, and its weights. onnxruntime can map the second file instead of copying it.
 
-The weights of a large model need not fit in memory, and do not fit in one protobuf message, which ends at 2 GB. So
-the tensors of a graph refer to files. They are read when they are written to another file.
+A large model's weights may not fit in memory. They do not fit in one protobuf message, which holds at most 2 GB. So a
+graph's tensors refer to files. Their values are read only while they are written to another file.
 """
 
 from pathlib import Path
 
 import onnx_ir as ir
 
-# Smaller tensors stay in the graph, where onnxruntime's own optimisations can see them.
+# Smaller tensors stay in the graph, because onnxruntime's optimisations read them there.
 _MIN_EXTERNAL_BYTES = 1024
-# The smallest that onnx_ir takes. Pages of memory and cache lines divide it.
+# onnx_ir's smallest alignment. It is a multiple of a memory page and of a cache line.
 _ALIGNMENT_BYTES = 4096
 
 
 def save_graph(model: ir.Model, directory: Path, name: str = "model.onnx") -> Path:
-    """Write `model` to a new `directory` by `name`, and return its path."""
+    """Write `model` to a file `name` in a new `directory`, and return the file's path.
+
+    Raises:
+        OSError: a file cannot be written, or a file of weights is too short.
+
+    Example:
+        >>> save_graph(model, Path("body"))  # doctest: +SKIP
+        PosixPath('body/model.onnx')
+    """
     directory.mkdir()
     path = directory / name
-    weights_of(path).touch()  # onnx_ir makes none for a graph without large tensors
+    weights_of(path).touch()  # onnx_ir writes no such file for a graph without large tensors
     ir.save(
         model,
         path,
@@ -31,7 +39,7 @@ def save_graph(model: ir.Model, directory: Path, name: str = "model.onnx") -> Pa
 
 
 def weights_of(path: Path) -> Path:
-    """Return where the weights of the graph at `path` lie.
+    """Return the path of the weights of the graph at `path`.
 
     Example:
         >>> weights_of(Path("model.onnx")).name

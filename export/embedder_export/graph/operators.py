@@ -1,4 +1,4 @@
-"""What graphs are written with: ONNX operators as methods. `op.Add(x, y)` adds a node and returns its value."""
+"""Write nodes into a graph. Each ONNX operator is a method: `op.Add(x, y)` adds a node and returns its output."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,44 +11,70 @@ from onnx_ir.tape import Tape
 
 from embedder_export.body.contract import POOLED, TOKEN_VECTORS
 
-# The domain of onnxruntime's own operators. A graph that has one declares the domain's version.
+# The domain of onnxruntime's own operators. A graph with such an operator declares the domain's version.
 MICROSOFT = "com.microsoft"
 
 _AXES = ("batch_size", "sequence_length")
-# Every onnxruntime that the runtime admits reads these versions.
-_OPSET, _IR_VERSION = 18, 10
+# Every version of onnxruntime that the runtime supports can read these versions of ONNX.
+_OPSET, IR_VERSION = 18, 10
 
 
 def new_graph() -> ir.Graph:
-    """Return a graph with the manifest's inputs for texts, int64 (batch, sequence), and nothing else."""
+    """Return an empty graph with the manifest's inputs for texts, int64 (batch, sequence).
+
+    Example:
+        >>> [value.name for value in new_graph().inputs]
+        ['input_ids', 'attention_mask']
+    """
     inputs = [ir.val(name, ir.DataType.INT64, _AXES) for name in GRAPH_INPUTS]
     return ir.Graph(inputs, [], nodes=[], opset_imports={"": _OPSET}, name="embedder")
 
 
 def new_image_graph(height: int, width: int) -> ir.Graph:
-    """Return a graph with the manifest's input for images, float32 (batch, 3, height, width), and nothing else."""
+    """Return an empty graph with the manifest's input for images, float32 (batch, 3, height, width).
+
+    Example:
+        >>> [value.name for value in new_image_graph(224, 224).inputs]
+        ['pixel_values']
+    """
     (name,) = IMAGE_INPUTS
     inputs = [ir.val(name, ir.DataType.FLOAT, ("batch_size", 3, height, width))]
     return ir.Graph(inputs, [], nodes=[], opset_imports={"": _OPSET}, name="embedder")
 
 
 def new_model(graph: ir.Graph, output: ir.Value, width: int, *, pooled: bool = False) -> ir.Model:
-    """Return the model of `graph`.
+    """Give `graph` its output, and return the model of it.
 
     Args:
-        graph: its nodes.
-        output: float32 (batch, sequence, width), or (batch, width) if `pooled`.
-        width: length of its vectors.
-        pooled: whether there is one vector for each input.
+        graph: the graph with all its nodes.
+        output: the value to give out, float32 (batch, sequence, width), or (batch, width) if `pooled`.
+        width: length of the output's vectors.
+        pooled: whether there is one vector for each input instead of one for each token.
+
+    Example:
+        >>> graph = new_graph()
+        >>> ones = Operators(graph, "body").Cast(graph.inputs[1], to=ir.DataType.FLOAT)
+        >>> new_model(graph, ones, 8, pooled=True).graph.outputs[0].name
+        'features'
     """
     output.name, output.dtype = POOLED if pooled else TOKEN_VECTORS, ir.DataType.FLOAT
     output.shape = ir.Shape([*(_AXES[:1] if pooled else _AXES), width])
     graph.outputs.append(output)
-    return ir.Model(graph, ir_version=_IR_VERSION, producer_name="embedder-export")
+    return ir.Model(graph, ir_version=IR_VERSION, producer_name="embedder-export")
 
 
 class Operators:
-    """Writes nodes and constants into `graph`. The constants' names begin with `prefix`."""
+    """Writes nodes and constants into a graph.
+
+    Args:
+        graph: the graph to write into.
+        prefix: the names of the constants begin with it.
+
+    Example:
+        >>> op = Operators(new_graph(), "head")
+        >>> op.constant(1.0).name
+        'head/0'
+    """
 
     def __init__(self, graph: ir.Graph, prefix: str) -> None:
         self._tape = Tape(graph)
@@ -57,18 +83,18 @@ class Operators:
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def __getattr__(self, operator: str) -> Callable[..., ir.Value]:
-        """Return the operator as a function of its inputs and attributes. An input that is left out is None."""
-        if not operator[0].isupper():  # all of ONNX's operators begin with a capital letter
+        """Return the operator as a function of its inputs and attributes. None stands for an input that is left out."""
+        if not operator[0].isupper():  # the name of every ONNX operator begins with a capital letter
             raise AttributeError(operator)
         return lambda *inputs, **attributes: self._tape.op(operator, inputs, attributes)
 
     def microsoft(self, operator: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
-        """Add one of onnxruntime's own operators."""
+        """Add one of onnxruntime's own operators, and return its output."""
         self._graph.opset_imports.setdefault(MICROSOFT, 1)
         return self._tape.op(operator, inputs, attributes, domain=MICROSOFT)
 
     def constant(self, value: NDArray[Any] | float | list[int]) -> ir.Value:
-        """Return a constant. A float becomes float32, integers become int64, an array stays as it is.
+        """Return `value` as a constant. A float becomes float32, integers become int64, an array keeps its format.
 
         Equal floats and equal lists are stored once. Arrays are not compared.
         """
@@ -81,7 +107,7 @@ class Operators:
         return self._constants[key]
 
     def initializer(self, tensor: ir.TensorProtocol) -> ir.Value:
-        """Return `tensor` as a constant. A lazy one is in memory only while it is written to a file."""
+        """Return `tensor` as a constant. A lazy tensor is in memory only while it is written to a file."""
         name = f"{self._prefix}/{len(self._graph.initializers)}"
         return self._tape.initializer(tensor, name)
 
@@ -101,8 +127,7 @@ def _x_sigmoid(alpha: float) -> Callable[[Operators, ir.Value], ir.Value]:
     return lambda op, x: op.microsoft("QuickGelu", x, alpha=alpha)
 
 
-# By the names of torch's classes, and of transformers' classes where torch has none. The formulas and defaults are
-# theirs.
+# By the name of the class in torch, or in transformers if torch has none. Formulas and defaults are the same as there.
 ACTIVATIONS: dict[str, Callable[[Operators, ir.Value], ir.Value]] = {
     "Identity": lambda op, x: x,
     "Tanh": lambda op, x: op.Tanh(x),

@@ -1,4 +1,4 @@
-"""Run graphs with onnxruntime. Its errors share no base class but Exception; here they become `GraphError`."""
+"""Run graphs with onnxruntime. Its errors become `GraphError`: their only common base class is Exception."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,17 +21,26 @@ _ERRORS: tuple[type[Exception], ...] = (
 
 
 class Session:
-    """A graph on the CPU. Each call may have more feeds than the graph has inputs."""
+    """A graph that is loaded on the CPU.
+
+    Attributes:
+        inputs: the names of the graph's inputs.
+        outputs: the names of the graph's outputs.
+    """
 
     def __init__(self, graph: Path | bytes, *, threads: int = 0) -> None:
-        """Load `graph`, a file or its content.
+        """Load `graph`.
 
         Args:
-            graph: its weights lie beside the file.
-            threads: of a call. 0 is onnxruntime's default, one for each core.
+            graph: the graph's file, with the weights beside it; or the content of a file without such weights.
+            threads: number of threads of a call. 0 is onnxruntime's default, one thread for each core.
 
         Raises:
-            GraphError: onnxruntime cannot load it.
+            GraphError: onnxruntime cannot load the graph.
+
+        Example:
+            >>> Session(Path("model.onnx"), threads=1).outputs  # doctest: +SKIP
+            ('embedding',)
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
@@ -44,17 +53,19 @@ class Session:
         self.inputs = tuple(value.name for value in self._session.get_inputs())
         self.outputs = tuple(value.name for value in self._session.get_outputs())
 
-    def select(self, feed: Feed) -> dict[str, NDArray[Any]]:
-        """Return those of `feed` that the graph takes."""
-        return {name: feed[name] for name in self.inputs}
-
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
-        """Return the graph's `outputs`, by default all.
+        """Run the graph, and return its outputs.
+
+        Args:
+            feed: the inputs by name. Names that the graph does not have are ignored.
+            outputs: the names of the outputs to return. None returns all.
 
         Raises:
+            KeyError: `feed` lacks an input of the graph.
             GraphError: onnxruntime fails.
         """
+        inputs = {name: feed[name] for name in self.inputs}
         try:
-            return list(self._session.run(outputs, self.select(feed)))
+            return list(self._session.run(outputs, inputs))
         except _ERRORS as error:
             raise GraphError(f"onnxruntime cannot run it: {error}") from error

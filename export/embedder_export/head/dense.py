@@ -1,6 +1,6 @@
-"""The head of dense vectors: a pooling and the layers around it.
+"""Write the head of dense vectors: a pooling and the layers before and after it.
 
-The formulas, with their epsilons, are those of sentence-transformers' modules of the same names.
+The formulas and epsilons are the same as in sentence-transformers' modules with the same names.
 """
 
 from dataclasses import dataclass
@@ -14,14 +14,20 @@ from embedder_export.graph.operators import ACTIVATIONS, Operators
 from embedder_export.head.poolings import POOLINGS, PoolingInputs
 
 OUTPUT = "embedding"
-# The names of the head's constants begin with it.
+# The names of the head's constants begin with this prefix.
 PREFIX = "head"
 _TORCH_LAYER_NORM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
 class _Vectors:
-    """What the layers so far give: the tokens' vectors, the pooled vector, and its length."""
+    """The result of the layers so far.
+
+    Attributes:
+        tokens: the token vectors, float32 (batch, sequence, width).
+        pooled: the pooled vector, float32 (batch, dimension). Before the pooling it is meaningless.
+        dimension: length of the vectors that the next layer takes.
+    """
 
     tokens: ir.Value
     pooled: ir.Value
@@ -32,15 +38,19 @@ def add_dense_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
     """Change `graph` so that it ends in the output `embedding`, float32 (batch, dimension).
 
     Args:
-        graph: it ends in token vectors, or in the vectors of a transformer that pools by itself.
-        layers: of the checkpoint.
+        graph: a graph that ends in token vectors, or in the vectors of a transformer that pools by itself.
+        layers: the checkpoint's layers.
         width: length of the transformer's vectors.
 
     Returns:
-        The output, for the manifest.
+        The output's description for the manifest.
 
     Raises:
-        CheckpointError: a layer is made for vectors of another length than it is given.
+        CheckpointError: a layer is made for vectors of another length.
+
+    Example:
+        >>> add_dense_head(graph, (Pooling(("mean",), True), Normalize()), 384)  # doctest: +SKIP
+        (Output(name='embedding', kind='dense', shape=(384,)),)
     """
     op = Operators(graph, PREFIX)
     end = graph.outputs[0]
@@ -58,8 +68,8 @@ def add_dense_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
 def _check_width(layer: Layer, dimension: int) -> None:
     if isinstance(layer, Dense | LayerNorm) and layer.weight.shape[-1] != dimension:
         raise CheckpointError(
-            f"the checkpoint's {type(layer).__name__} takes vectors of {layer.weight.shape[-1]} numbers, and is given "
-            f"ones of {dimension}"
+            f"the checkpoint's {type(layer).__name__} takes vectors of length {layer.weight.shape[-1]}, and is given "
+            f"vectors of length {dimension}"
         )
 
 

@@ -1,6 +1,6 @@
-"""The table of heads: for each task, what turns a transformer's output into the outputs of the artifact.
+"""List the heads. The head of a task turns a transformer's output into the artifact's outputs.
 
-A new kind of output is one function here, and its task in the manifest.
+A new kind of output needs a function in this folder, a row in `HEADS`, and a task in the manifest.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,8 @@ from embedder.artifact.manifest import EMBED, Output
 from embedder_export.checkpoint.layers import Layer
 from embedder_export.head.dense import add_dense_head
 
-# From a graph that ends in a transformer's output, the layers and the transformer's width to the graph's outputs.
+# Called with a graph that ends in a transformer's output, the layers, and the transformer's width. It changes the graph
+# and returns the graph's new outputs.
 HeadWriter = Callable[[ir.Graph, tuple[Layer, ...], int], tuple[Output, ...]]
 
 # By the manifest's task.
@@ -22,15 +23,19 @@ def add_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int, task: str =
     """Change `graph` so that it ends in the head of `task`.
 
     Args:
-        graph: it ends in a transformer's output.
-        layers: of the checkpoint.
-        width: of the transformer's vectors.
+        graph: a graph that ends in a transformer's output.
+        layers: the checkpoint's layers.
+        width: length of the transformer's vectors.
         task: one of `HEADS`.
 
     Returns:
-        The graph's new outputs, for the manifest.
+        The descriptions of the graph's new outputs for the manifest.
 
     Raises:
-        CheckpointError: a layer does not fit the vectors that it is given.
+        CheckpointError: a layer is made for vectors of another length.
+
+    Example:
+        >>> add_head(graph, (Pooling(("mean",), True), Normalize()), 384)  # doctest: +SKIP
+        (Output(name='embedding', kind='dense', shape=(384,)),)
     """
     return HEADS[task](graph, layers, width)

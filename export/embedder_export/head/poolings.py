@@ -1,6 +1,6 @@
-"""The table of poolings. A new pooling is one function and one line at the end.
+"""List the poolings. A new pooling needs a function here and a row in `POOLINGS`.
 
-Names and formulas are those of sentence-transformers' Pooling.
+Names and formulas are the same as in sentence-transformers' Pooling.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ from embedder_export.graph.operators import Operators
 
 @dataclass(frozen=True)
 class PoolingInputs:
-    """What a pooling is given.
+    """The inputs of a pooling.
 
     Attributes:
-        tokens: the tokens' vectors, float32 (batch, sequence, width).
-        mask: float32 (batch, sequence), 1 for each token that is pooled.
-        attention: the same for each token that is not padding. It differs from `mask` by the prompt.
+        tokens: the token vectors, float32 (batch, sequence, width).
+        mask: 1 for each token that is pooled, float32 (batch, sequence).
+        attention: 1 for each token that is not padding, float32 (batch, sequence). Only here the prompt may count too.
     """
 
     tokens: ir.Value
@@ -28,11 +28,11 @@ class PoolingInputs:
 
 @dataclass(frozen=True)
 class PoolingMode:
-    """A way to pool.
+    """A way to pool token vectors.
 
     Attributes:
-        legacy_flag: its key in the config.json of older versions of sentence-transformers.
-        write: writes its nodes. They give float32 (batch, width).
+        legacy_flag: its key in config.json as older versions of sentence-transformers write it.
+        write: writes its nodes, and returns the pooled vectors, float32 (batch, width).
     """
 
     legacy_flag: str
@@ -40,11 +40,12 @@ class PoolingMode:
 
 
 def _write_cls(op: Operators, given: PoolingInputs) -> ir.Value:
-    """Write the first token in the mask. Without any it is the first token."""
+    """Write the vector of the first token in the mask. If the mask is empty, it is the first token of the sequence."""
     return op.GatherND(given.tokens, op.ArgMax(given.mask, axis=1), batch_dims=1)
 
 
 def _write_max(op: Operators, given: PoolingInputs) -> ir.Value:
+    """Write the maximum of each component over the tokens in the mask."""
     outside = op.Equal(_column(op, given.mask), op.constant(0.0))
     masked = op.Where(outside, op.constant(float("-inf")), given.tokens)
     return op.ReduceMax(masked, op.constant([1]), keepdims=0)
@@ -56,18 +57,19 @@ def _write_mean(op: Operators, given: PoolingInputs) -> ir.Value:
 
 
 def _write_mean_sqrt_len(op: Operators, given: PoolingInputs) -> ir.Value:
+    """Write sum(tokens * mask) / sqrt(max(sum(mask), 1e-9)), over the sequence."""
     total, count = _sum_and_count(op, given.tokens, given.mask)
     return op.Div(total, op.Sqrt(count))
 
 
 def _write_weighted_mean(op: Operators, given: PoolingInputs) -> ir.Value:
-    """Write the mean, weighted by position from 1. Positions count the prompt's tokens too."""
+    """Write the mean, weighted by each token's position. Positions begin at 1 and count the prompt's tokens too."""
     weights = op.Mul(given.mask, _positions(op, given.attention))
     return op.Div(*_sum_and_count(op, given.tokens, weights))
 
 
 def _write_last_token(op: Operators, given: PoolingInputs) -> ir.Value:
-    """Write the last token in the mask. Without any it is zero."""
+    """Write the vector of the last token in the mask. If the mask is empty, it is zero."""
     last = op.ArgMax(op.Mul(given.mask, _positions(op, given.mask)), axis=1)
     return op.GatherND(op.Mul(given.tokens, _column(op, given.mask)), last, batch_dims=1)
 
@@ -86,7 +88,7 @@ def _column(op: Operators, mask: ir.Value) -> ir.Value:
     return op.Unsqueeze(mask, op.constant([-1]))
 
 
-# In the order of sentence-transformers. The results of several poolings are laid end to end in this order.
+# In the order of sentence-transformers. Legacy flags of several poolings are read in this order.
 POOLINGS: Mapping[str, PoolingMode] = {
     "cls": PoolingMode("pooling_mode_cls_token", _write_cls),
     "max": PoolingMode("pooling_mode_max_tokens", _write_max),

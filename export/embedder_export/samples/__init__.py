@@ -1,1 +1,1 @@
-"""Sample texts and images. They time and calibrate graphs, and measure the finished artifact."""
+"""Provide sample texts and images. Some of them time and calibrate graphs. Others measure the artifact."""

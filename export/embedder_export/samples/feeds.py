@@ -7,11 +7,11 @@ from embedder_export.graph.run import Feed
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs of a graph.
+    """Sample inputs of a graph.
 
     Attributes:
-        batches: to time the graph on.
-        singles: single texts or images, to calibrate it on.
+        batches: batches of texts or images. The graph is timed on them.
+        singles: single texts or images. The graph is calibrated on them.
     """
 
     batches: list[Feed]

@@ -1,6 +1,6 @@
-"""Sample images. They are drawn here, as no photographs can be shipped.
+"""Draw sample images. Photographs cannot be shipped.
 
-Every other image chooses and calibrates graphs. The others measure them.
+The export times and calibrates graphs on every other image, and measures their quality on the rest.
 """
 
 from collections.abc import Callable
@@ -14,14 +14,19 @@ from numpy.typing import NDArray
 
 from embedder_export.samples.feeds import Samples
 
-# Images in a call: one, and about as many as the runtime has.
+# How many images the timed calls have: a single image, and about as many as the runtime's batches.
 _BATCH_SIZES = (1, 4)
 _IMAGE_COUNT = 96
 _Pixels: TypeAlias = NDArray[np.float64]
 
 
 def image_samples(images: ImageSettings) -> Samples:
-    """Return samples of every other image, prepared as `images` says."""
+    """Return the samples to time and calibrate on: every other image, prepared as `images` says.
+
+    Example:
+        >>> image_samples(images).batches[1]["pixel_values"].shape  # doctest: +SKIP
+        (4, 3, 224, 224)
+    """
     pixels = [Preprocessor(images)(image) for image in sample_images()[::2]]
     singles = [{IMAGE_INPUTS[0]: image[None]} for image in pixels]
     return Samples([{IMAGE_INPUTS[0]: np.stack(pixels[:count])} for count in _BATCH_SIZES], [*singles])
@@ -29,18 +34,25 @@ def image_samples(images: ImageSettings) -> Samples:
 
 @cache
 def sample_images() -> list[NDArray[np.uint8]]:
-    """Return images of many sizes and kinds, uint8 (height, width, 3). They are the same each time."""
+    """Return images of many sizes and kinds, uint8 (height, width, 3). Each call returns the same images.
+
+    Example:
+        >>> len(sample_images())
+        96
+    """
     generator = np.random.default_rng(0)
     images = []
     for index in range(_IMAGE_COUNT):
         height, width = (int(size) for size in generator.integers(40, 400, 2))
-        drawn = _KINDS[index // 2 % len(_KINDS)](generator, height, width)  # each half gets each kind
+        drawn = _KINDS[index // 2 % len(_KINDS)](
+            generator, height, width
+        )  # the kind changes with every second image, so both halves have all kinds
         images.append(np.clip(np.rint(drawn), 0, 255).astype(np.uint8))
     return images
 
 
 def _clouds(generator: np.random.Generator, height: int, width: int) -> _Pixels:
-    """Draw noise with an amplitude that falls with the frequency, as in photographs (Field, 1987)."""
+    """Draw noise. Its amplitude falls with frequency, as in photographs (Field, 1987, doi:10.1364/JOSAA.4.002379)."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = 1
     spectrum = np.fft.rfft2(generator.normal(size=(3, height, width)), axes=(1, 2)) / frequency ** generator.uniform(
@@ -70,6 +82,7 @@ def _shapes(generator: np.random.Generator, height: int, width: int) -> _Pixels:
 
 
 def _gradient(generator: np.random.Generator, height: int, width: int) -> _Pixels:
+    """Draw a gradient between three colours."""
     across, down = np.linspace(0, 1, width)[None, :, None], np.linspace(0, 1, height)[:, None, None]
     corners = generator.uniform(0, 255, (3, 3))
     drawn: _Pixels = corners[0] + across * (corners[1] - corners[0]) + down * (corners[2] - corners[0])
@@ -77,6 +90,7 @@ def _gradient(generator: np.random.Generator, height: int, width: int) -> _Pixel
 
 
 def _stripes(generator: np.random.Generator, height: int, width: int) -> _Pixels:
+    """Draw stripes of two colours."""
     y, x = np.mgrid[:height, :width]
     slope = generator.normal(size=2)
     on = np.sin((y * slope[0] + x * slope[1]) / generator.uniform(1, 12)) > generator.uniform(-0.5, 0.5)
@@ -84,6 +98,7 @@ def _stripes(generator: np.random.Generator, height: int, width: int) -> _Pixels
 
 
 def _plain(generator: np.random.Generator, height: int, width: int) -> _Pixels:
+    """Draw one colour, sometimes with noise."""
     colour = np.rint(generator.random(3)) * 255 if generator.random() < 0.5 else generator.uniform(0, 255, 3)
     return np.broadcast_to(colour, (height, width, 3)) + generator.normal(
         0, generator.choice([0, 3, 60]), (height, width, 3)

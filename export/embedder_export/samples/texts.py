@@ -1,6 +1,6 @@
-"""Sample texts: real sentences, and odd strings that people send.
+"""Provide sample texts: real sentences, and odd strings that people send.
 
-Every other sentence chooses and calibrates graphs. The others measure them.
+The export times and calibrates graphs on every other sentence, and measures their quality on the rest.
 """
 
 from importlib.resources import files
@@ -16,31 +16,45 @@ from embedder_export.graph.run import Feed
 from embedder_export.samples.feeds import Samples
 from embedder_export.tokenizer.convert import ConvertedTokenizer
 
-# Texts that a line of a file cannot hold.
+# Texts without visible characters. The file of sentences cannot hold them.
 _BLANK = ("", " ", "\n", "\t \n", "\u0085")
 _SPECIAL = "<s> of </s> [CLS] special [SEP] [MASK] tokens <mask> <unk> [UNK] <extra_id_0>"
 _ODD = (*_BLANK, _SPECIAL, "two\nlines", "\ufeffmark", "a\0b", "\x7f", "word " * 2000, "x" * 5000, "字" * 1000)
-# (texts, tokens): a short query, and batches of about the size that the runtime makes.
+# The shapes of the timed batches, (texts, tokens): a short query, and batches of about the runtime's sizes.
 _BATCH_SHAPES = ((1, 16), (16, 32), (2, 256))
 _MAX_SINGLE_TOKENS = 128
 
 
 def parity_sentences() -> list[str]:
-    """Return real sentences and odd strings: short and past every limit, in many scripts and cases."""
+    """Return real sentences and odd strings, in many scripts. Some are longer than any limit of tokens.
+
+    Example:
+        >>> "" in parity_sentences()
+        True
+    """
     return real_sentences() + list(_ODD)
 
 
 def real_sentences() -> list[str]:
-    """Return the sentences of `parity_sentences` that people have written."""
+    """Return the sentences that people have written, without the odd strings.
+
+    Example:
+        >>> real_sentences()[0]
+        'Hello'
+    """
     text = files("embedder_export.samples").joinpath("parity_sentences.txt").read_text(encoding="utf-8")
     return text.removesuffix("\n").split("\n")
 
 
 def text_samples(tokenizer: ConvertedTokenizer) -> Samples:
-    """Return samples of every other sentence.
+    """Return the samples to time and calibrate on, from every other sentence.
 
     Raises:
-        CheckpointError: the tokenizer fails on them.
+        CheckpointError: the tokenizer fails on a sentence.
+
+    Example:
+        >>> [batch["input_ids"].shape for batch in text_samples(tokenizer).batches]  # doctest: +SKIP
+        [(1, 16), (16, 32), (2, 256)]
     """
     running, singles = _tokenize(tokenizer, real_sentences()[::2])
     generator = np.random.default_rng(0)
@@ -54,13 +68,13 @@ def text_samples(tokenizer: ConvertedTokenizer) -> Samples:
 
 
 def _tokenize(tokenizer: ConvertedTokenizer, sentences: list[str]) -> tuple[list[int], list[list[int]]]:
-    """Return the ids of all sentences as one text, and of each alone."""
+    """Return the token ids of all sentences joined to one text, and the token ids of each sentence."""
     backend = Tokenizer.from_str(tokenizer.json)
     try:
         running = backend.encode(" ".join(sentences), add_special_tokens=False).ids or [tokenizer.pad_id]
         backend.enable_truncation(tokenizer.max_seq_length)
         encodings = backend.encode_batch(sentences)
-    except Exception as error:  # the library has no other class; nothing but its own calls stands in this block
+    except Exception as error:  # the library raises no narrower class; this block holds only its calls
         raise CheckpointError(f"the checkpoint's tokenizer fails: {error}") from error
     return running, [encoding.ids[:_MAX_SINGLE_TOKENS] for encoding in encodings if encoding.ids]
 

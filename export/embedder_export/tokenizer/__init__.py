@@ -1,8 +1,9 @@
-"""The tokenizer stage: read the checkpoint's tokenizer as transformers sets it up, and say how long a text may be.
+"""Stage 2: convert the checkpoint's tokenizer, with transformers' settings, and find the limit of a text's tokens.
 
-`convert` is the stage. It reads the tokenizer with `read`: natively where `classes` knows its class, else by
-transformers. Then it checks it and sets the limit with `limits`.
+`convert` runs the stage. `native` reads the tokenizer if `classes` knows its class. Otherwise `with_transformers` reads
+it. `limits` checks the result against the model.
 
-`native` puts a tokenizer together from its files: `settings` reads the JSON files, `transformers5` rewrites what only
-transformers 5 reads, `tokens` adds the special tokens. `classes` has one file for each kind of tokenizer class.
+`native` builds a tokenizer from the checkpoint's files. `settings` reads the JSON files. `transformers5` rewrites
+settings that only transformers 5 reads. `tokens` adds the special tokens. `classes` has a file for each kind of
+tokenizer class.
 """

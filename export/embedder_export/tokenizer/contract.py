@@ -1,4 +1,4 @@
-"""What every reader of tokenizers returns."""
+"""The result of every reader of tokenizers."""
 
 from dataclasses import dataclass
 
@@ -9,13 +9,14 @@ from tokenizers import Tokenizer
 class EffectiveTokenizer:
     """A tokenizer with all settings of its checkpoint applied.
 
-    backend: the tokenizer of the tokenizers library.
-    model_max_length: the limit of tokens that the tokenizer's files give; 1e30 stands for none.
-    pad_id: the id of the padding token, if there is one.
-    special_ids: the ids of all special tokens, sorted.
-    has_token_types: whether the model is given token types.
-    truncation_side: the side on which a long text is cut: "left" or "right".
-    splits_special_tokens: whether special tokens in a text are split like other words.
+    Attributes:
+        backend: the tokenizer of the tokenizers library.
+        model_max_length: most tokens of a text, from the tokenizer's files. 1e30 stands for no limit.
+        pad_id: the id of the padding token. None if there is no such token.
+        special_ids: the ids of all special tokens, sorted.
+        has_token_types: whether the tokenizer gives token types to the model.
+        truncation_side: the side on which a long text is cut, "left" or "right".
+        splits_special_tokens: whether special tokens in a text are split like other words.
     """
 
     backend: Tokenizer

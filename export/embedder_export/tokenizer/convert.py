@@ -1,4 +1,4 @@
-"""The stage itself: the checkpoint's tokenizer as sentence-transformers uses it, ready for the artifact."""
+"""Convert the checkpoint's tokenizer for the artifact, with sentence-transformers' settings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +15,13 @@ from embedder_export.tokenizer.with_transformers import read_with_transformers
 
 @dataclass(frozen=True)
 class ConvertedTokenizer:
-    """A tokenizer as the artifact has it.
+    """A tokenizer for the artifact.
 
-    json: the content of its tokenizer.json, without truncation and padding.
-    max_seq_length: the limit of tokens of a text, special tokens included.
-    pad_id: the id of the padding token; 0 if it has none.
-    special_ids: the ids of all special tokens, sorted.
+    Attributes:
+        json: the content of its tokenizer.json, without truncation and padding.
+        max_seq_length: most tokens of a text, special tokens included.
+        pad_id: the id of the padding token. 0 if there is no such token.
+        special_ids: the ids of all special tokens, sorted.
     """
 
     json: str
@@ -30,16 +31,21 @@ class ConvertedTokenizer:
 
 
 def convert_tokenizer(checkpoint: Checkpoint, limits: ModelLimits) -> ConvertedTokenizer:
-    """Convert the tokenizer of `checkpoint` as sentence-transformers sets it up.
+    """Convert the tokenizer of `checkpoint`. It gives the same tokens as in sentence-transformers.
 
     Args:
-        checkpoint: what to read; its `do_lower_case` is applied.
-        limits: what the transformer allows.
+        checkpoint: the checkpoint. Its `lowercase` and `max_seq_length` are applied.
+        limits: the limits of the transformer.
 
     Raises:
-        CheckpointError: a file is missing or damaged, the model lacks a row for a token, or the runtime cannot do
-            what the tokenizer does.
-        NeedsTorchError: only transformers can read it, and that is not installed.
+        CheckpointError: a file is missing or damaged, the model lacks a row for a token, or the runtime does not
+            support a setting of the tokenizer.
+        NeedsTorchError: only transformers can read the tokenizer, and transformers is not installed.
+
+    Example:
+        >>> checkpoint = read_checkpoint("checkpoints/all-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> convert_tokenizer(checkpoint, ModelLimits(512, 512, 30522)).max_seq_length  # doctest: +SKIP
+        256
     """
     try:
         return _convert(checkpoint, _read(checkpoint.transformer), limits)
@@ -66,7 +72,7 @@ def _convert(checkpoint: Checkpoint, tokenizer: EffectiveTokenizer, limits: Mode
     limit = max_text_tokens(checkpoint.max_seq_length, tokenizer.model_max_length, limits)
     special = backend.num_special_tokens_to_add(is_pair=False)
     if limit <= special:
-        raise CheckpointError(f"at most {limit} tokens leave no place for a text beside {special} special tokens")
+        raise CheckpointError(f"a limit of {limit} tokens leaves no room for a text beside {special} special tokens")
     return ConvertedTokenizer(backend.to_str(), limit, tokenizer.pad_id or 0, tokenizer.special_ids)
 
 
@@ -77,14 +83,14 @@ def _check_supported(tokenizer: EffectiveTokenizer) -> None:
         raise CheckpointError("it splits special tokens (split_special_tokens), which is not supported")
     try:
         token_types = tokenizer.backend.encode("two words").type_ids
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower class
         raise CheckpointError(f"it fails on a text: {error}") from error
     if tokenizer.has_token_types and any(token_types):
-        raise CheckpointError("it gives other token types than 0, which is not supported")
+        raise CheckpointError("it gives token types other than 0, which is not supported")
 
 
 def _with_lowercase(normalizer: Normalizer | None) -> Normalizer:
-    """Return `normalizer` with lower-casing before it, unless it lower-cases already."""
+    """Return `normalizer` with a step before it that lower-cases. If it lower-cases already, return it unchanged."""
     steps = list(normalizer) if isinstance(normalizer, Sequence) else [] if normalizer is None else [normalizer]
     if any(isinstance(step, Lowercase) for step in steps):
         return normalizer

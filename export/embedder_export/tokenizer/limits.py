@@ -1,4 +1,4 @@
-"""What the model allows a tokenizer: how many tokens a text may have, and which ids."""
+"""Check a tokenizer against the model: how many tokens a text may have, and which ids the model knows."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,20 @@ from tokenizers import Tokenizer
 
 from embedder_export.errors import CheckpointError
 
-# A checkpoint need not say how long a text may be: transformers then has an enormous number. If the model does not
-# count positions either, texts are cut at the default, because attention takes memory by the square of their length.
+# A checkpoint may have no limit. transformers then uses an enormous number. If the model has no limit of positions
+# either, the default applies, because the memory of attention grows with the square of the number of tokens.
 _MAX_PLAUSIBLE_TOKENS = 1_000_000
 _DEFAULT_MAX_TOKENS = 8192
 
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What the transformer says about the texts that it takes. None: it says nothing.
+    """The limits of the transformer. None stands for no limit.
 
-    max_position_embeddings: the setting of this name in config.json.
-    usable_positions: the rows of the table of positions that a text can use, in tokens.
-    vocabulary_size: the rows of the table of word embeddings.
+    Attributes:
+        max_position_embeddings: the setting of this name in config.json.
+        usable_positions: rows of the position table that a text can use.
+        vocabulary_size: rows of the table of word embeddings.
     """
 
     max_position_embeddings: int | None = None
@@ -27,22 +28,26 @@ class ModelLimits:
 
 
 def max_text_tokens(own: int | None, tokenizer_limit: float, model: ModelLimits) -> int:
-    """Return the limit of tokens of a text, special tokens included.
+    """Return the most tokens that a text may have, special tokens included.
 
-    It is the checkpoint's own limit, else the tokenizer's; never more than the model has positions for.
+    It is the checkpoint's own limit, or without one the tokenizer's. It never exceeds the model's usable positions.
 
     Args:
-        own: `max_seq_length` of the checkpoint, if it has one.
+        own: `max_seq_length` of the checkpoint, or None.
         tokenizer_limit: `model_max_length` of the tokenizer.
         model: the limits of the transformer.
 
     Raises:
-        CheckpointError: no token is allowed.
+        CheckpointError: the limit is below 1.
+
+    Example:
+        >>> max_text_tokens(None, 512, ModelLimits(max_position_embeddings=514, usable_positions=510))
+        510
     """
-    wanted = min(tokenizer_limit, model.max_position_embeddings or tokenizer_limit) if own is None else own
-    if wanted < 1:
-        raise CheckpointError(f"a text can have no more than {wanted} tokens")
-    limit = int(wanted) if wanted <= _MAX_PLAUSIBLE_TOKENS else _DEFAULT_MAX_TOKENS
+    stated = min(tokenizer_limit, model.max_position_embeddings or tokenizer_limit) if own is None else own
+    if stated < 1:
+        raise CheckpointError(f"its limit for a text is {stated} tokens; it must be 1 or more")
+    limit = int(stated) if stated <= _MAX_PLAUSIBLE_TOKENS else _DEFAULT_MAX_TOKENS
     return limit if model.usable_positions is None else min(limit, model.usable_positions)
 
 
@@ -50,7 +55,11 @@ def check_ids(tokenizer: Tokenizer, vocabulary_size: int | None) -> None:
     """Check that the table of word embeddings has a row for every token, added tokens included.
 
     Raises:
-        CheckpointError: it has not; a text with such a token would fail.
+        CheckpointError: a token has no row. A text with this token would fail.
+
+    Example:
+        >>> from tokenizers.models import WordPiece
+        >>> check_ids(Tokenizer(WordPiece({"[UNK]": 0, "a": 1})), 2)
     """
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     if vocabulary_size is None or not vocabulary:

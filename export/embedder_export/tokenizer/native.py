@@ -1,7 +1,8 @@
-"""A checkpoint's tokenizer as transformers' AutoTokenizer sets it up, read by the tokenizers library alone.
+"""Read a checkpoint's tokenizer as transformers' AutoTokenizer does, with only the tokenizers library.
 
-The steps and their order are those of transformers 4.57, because the order in which tokens are added gives their ids.
-Whatever would change the tokenizer and is not known here is refused, so that transformers can be asked instead.
+The steps have the same order as in transformers 4.57, because a token's id depends on when it is added. A setting that
+changes the tokenizer and is not known here raises NotNativeError. Then the caller can let transformers read the
+tokenizer.
 """
 
 from pathlib import Path
@@ -25,16 +26,17 @@ from embedder_export.tokenizer.settings import (
 from embedder_export.tokenizer.tokens import add_tokens, additional_tokens, all_special_tokens, special_tokens
 from embedder_export.tokenizer.transformers5 import as_version_4, is_from_version_5
 
-# Each of these is a vocabulary to transformers, whatever the class.
+# transformers reads a vocabulary from each of these files, for every class.
 _OTHER_VOCABULARIES = ("tokenizer.model", "tekken.json")
-# Every file that a tokenizer of transformers is read from has one of these in its name.
+# transformers reads tokenizers only from files with one of these in their names.
 _FILE_NAME_PARTS = (TOKENIZER_FILE, "vocab", "merges", ".model", ".spm", "bpe", "tekken", "tiktoken")
 
 
 class UnknownClassError(NotNativeError):
-    """The tokenizer is of a class that is not known here.
+    """The tokenizer has a class that is not known here.
 
-    name: the class, without "Fast".
+    Attributes:
+        name: the name of the class, without "Fast".
     """
 
     def __init__(self, name: str) -> None:
@@ -46,8 +48,12 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     """Read the tokenizer in `directory` without transformers.
 
     Raises:
-        NotNativeError: its class or one of its settings is not known here; transformers may know it.
+        NotNativeError: its class or one of its settings is not known here. transformers may know it.
         CheckpointError: a file is missing or damaged.
+
+    Example:
+        >>> read_natively(Path("checkpoints/all-MiniLM-L6-v2")).pad_id  # doctest: +SKIP
+        0
     """
     config = read_json(directory / CONFIG_FILE, dict, default={})
     name = _class_name(directory, config)
@@ -68,23 +74,23 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     add_tokens(backend, added, tokens)
     _set_prefix_space(backend, settings.get("add_prefix_space", False))
     kind.adapt(backend, settings)
-    side(settings, "padding_side", backend.padding)  # checked only: the runtime pads on the right
+    side(settings, "padding_side", backend.padding)  # only a check: the runtime always pads on the right
     return EffectiveTokenizer(
-        backend,
-        model_max_length(settings),
-        backend.token_to_id(str(special["pad_token"])) if "pad_token" in special else None,
-        tuple(sorted(backend.token_to_id(str(token)) for token in tokens)),
-        has_token_types(kind, settings),
-        side(settings, "truncation_side", backend.truncation),
-        flag(settings, "split_special_tokens", False) is True,
+        backend=backend,
+        model_max_length=model_max_length(settings),
+        pad_id=backend.token_to_id(str(special["pad_token"])) if "pad_token" in special else None,
+        special_ids=tuple(sorted(backend.token_to_id(str(token)) for token in tokens)),
+        has_token_types=has_token_types(kind, settings),
+        truncation_side=side(settings, "truncation_side", backend.truncation),
+        splits_special_tokens=flag(settings, "split_special_tokens", False) is True,
     )
 
 
 def _check_class_files(directory: Path, vocabulary_files: tuple[str, ...]) -> None:
-    """Check that `directory`, which has no tokenizer.json, has all vocabulary files, or one for every class.
+    """Check that a `directory` without tokenizer.json has the class's vocabulary files, or a file that fits any class.
 
     Raises:
-        CheckpointError: it has not.
+        CheckpointError: a vocabulary file is missing.
     """
     missing = [name for name in vocabulary_files if not (directory / name).is_file()]
     if (missing or not vocabulary_files) and not _other_vocabularies(directory):
@@ -97,10 +103,10 @@ def _other_vocabularies(directory: Path) -> list[Path]:
 
 
 def check_any_file(directory: Path) -> None:
-    """Check that `directory` has any file that a tokenizer can be read from.
+    """Check that `directory` has a file from which a tokenizer can be read.
 
     Raises:
-        CheckpointError: it has none.
+        CheckpointError: it has no such file.
     """
     if not any(part in file.name for file in directory.iterdir() for part in _FILE_NAME_PARTS):
         names = ", ".join(sorted({name for kind in CLASSES.values() for name in kind.vocabulary_files}))
@@ -125,7 +131,7 @@ def _load(file: Path) -> Tokenizer | None:
         return None
     try:
         return Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises no narrower class
         raise CheckpointError(f"{file} is damaged: {error}") from error
 
 
@@ -137,21 +143,21 @@ def _saved_padding(backend: Tokenizer | None) -> Settings:
 def _build(
     directory: Path, kind: TokenizerClass, settings: Settings, special: dict[str, Token], added: dict[int, AddedToken]
 ) -> Tokenizer:
-    """Make the tokenizer of a checkpoint without tokenizer.json."""
+    """Build the tokenizer of a checkpoint without tokenizer.json."""
     if kind.build is None:
         raise NotNativeError("it has no tokenizer.json")
     if _other_vocabularies(directory):
-        raise NotNativeError("it has no tokenizer.json, and more than a vocabulary")
+        raise NotNativeError("it has no tokenizer.json, and a vocabulary file that only transformers reads")
     try:
         backend = kind.build(directory, settings, special)
     except (CheckpointError, NotNativeError):
         raise
-    except Exception as error:  # whatever the damaged files led to
+    except Exception as error:  # damaged files may raise any class
         raise CheckpointError(f"{' or '.join(kind.vocabulary_files)} is damaged: {error}") from error
-    # An added token may shift the tokens that frame a text.
+    # transformers would add these tokens first. That may change the ids of the tokens at a text's start and end.
     shifted = [token for token_id, token in added.items() if backend.token_to_id(str(token)) != token_id]
     if shifted:
-        raise NotNativeError("it has no tokenizer.json, and more than a vocabulary")
+        raise NotNativeError(f"it has no tokenizer.json, and {str(shifted[0])!r:.80} is not in its vocabulary")
     return backend
 
 

@@ -1,4 +1,4 @@
-"""The settings of a tokenizer, from tokenizer_config.json and the files that older checkpoints have beside it."""
+"""Read a tokenizer's settings, from tokenizer_config.json and the further files of older checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ SPECIAL_TOKENS_FILE = "special_tokens_map.json"
 ADDED_TOKENS = "added_tokens_decoder"
 # transformers' number for a tokenizer without a limit of tokens.
 _NO_LIMIT = int(1e30)
-# With these settings transformers reads other files, runs other code, or builds the tokenizer otherwise. It ignores
-# every setting that is neither here nor read below.
+# These settings make transformers read other files, run other code, or build the tokenizer in another way. transformers
+# ignores every setting that is neither in this list nor read below.
 _UNKNOWN_SETTINGS = (
     "__slow_tokenizer",
     "auto_map",
@@ -39,12 +39,13 @@ def read_settings(
 ) -> tuple[Settings, dict[int, AddedToken]]:
     """Return the settings, and the added tokens by id.
 
-    A special token in the settings is an AddedToken where the checkpoint says how it matches.
+    A special token in the settings is an AddedToken if the checkpoint says how the token matches. Otherwise it is a
+    str.
 
     Args:
         directory: the tokenizer's directory.
         config: the content of tokenizer_config.json.
-        backend: the tokenizer of tokenizer.json, if there is that file.
+        backend: the tokenizer from tokenizer.json, or None if there is no such file.
 
     Raises:
         NotNativeError: a setting is not known here.
@@ -102,8 +103,8 @@ def _read_added_tokens_file(directory: Path, settings: Settings) -> dict[int, Ad
     added = read_json(directory / ADDED_TOKENS_FILE, dict, default={})
     roles = [settings[role] for role in ROLES if settings.get(role) is not None]
     special, additional = {str(token) for token in roles}, {str(token) for token in additional_tokens(settings)}
-    # transformers 4 has two faults here. A token with a role that is also additional may get the options of another
-    # token. And it does not compare the texts of tokens that tokenizer_config.json holds as objects.
+    # transformers 4 has two faults here. If a token has a role and is also additional, it may get another token's
+    # options. If tokenizer_config.json holds tokens as objects, it does not compare their texts.
     has_fault = bool(special & additional) or any(isinstance(token, dict) for token in roles)
     if not all(type(token_id) is int for token_id in added.values()):
         raise CheckpointError(f"it has ids that are not whole numbers in {ADDED_TOKENS_FILE}")
@@ -117,7 +118,15 @@ def _read_added_tokens_file(directory: Path, settings: Settings) -> dict[int, Ad
 
 
 def model_max_length(settings: Settings) -> float:
-    """Return the limit of tokens that the settings give; 1e30 if they give none."""
+    """Return the most tokens that a text may have by the settings. 1e30 stands for no limit.
+
+    Raises:
+        CheckpointError: the setting is no number.
+
+    Example:
+        >>> model_max_length({"model_max_length": 512})
+        512
+    """
     length = settings.get("model_max_length", settings.get("max_len"))
     if length is not None and (isinstance(length, bool) or not isinstance(length, int | float)):
         raise CheckpointError(f"it has {length!r:.80} as model_max_length")
@@ -125,7 +134,15 @@ def model_max_length(settings: Settings) -> float:
 
 
 def has_token_types(kind: TokenizerClass, settings: Settings) -> bool:
-    """Return whether the model is given token types."""
+    """Return whether the tokenizer gives token types to the model.
+
+    Raises:
+        NotNativeError: the setting model_input_names is no list.
+
+    Example:
+        >>> has_token_types(TokenizerClass(), {"model_input_names": ["input_ids", "token_type_ids"]})
+        True
+    """
     names = settings.get("model_input_names", ["token_type_ids"] if kind.has_token_types else [])
     if not isinstance(names, list):
         raise NotNativeError(f"it has {names!r:.80} as model_input_names")
@@ -133,7 +150,20 @@ def has_token_types(kind: TokenizerClass, settings: Settings) -> bool:
 
 
 def side(settings: Settings, name: str, saved: dict[str, Any] | None) -> str:
-    """Return the setting `name`: "left" or "right". `saved` is what tokenizer.json says about it."""
+    """Return the side that the setting `name` gives, "left" or "right".
+
+    Args:
+        settings: the settings.
+        name: "padding_side" or "truncation_side".
+        saved: the padding or truncation of tokenizer.json, or None. It counts if the setting is missing.
+
+    Raises:
+        CheckpointError: the setting has another value.
+
+    Example:
+        >>> side({}, "padding_side", None)
+        'right'
+    """
     value = settings.get(name, "right" if saved is None else saved["direction"])
     if value not in ("left", "right"):
         raise CheckpointError(f"it has {value!r:.80} as {name}")

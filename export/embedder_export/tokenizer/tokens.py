@@ -1,4 +1,4 @@
-"""A tokenizer's special and added tokens: read from JSON, and added to the tokenizer."""
+"""Read special and added tokens from JSON, and add them to a tokenizer."""
 
 from typing import Any
 
@@ -7,13 +7,22 @@ from tokenizers import AddedToken, Tokenizer
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.tokenizer.classes.tokenizer_class import ADDITIONAL, Settings, Token, TokenOptions
 
-# The roles of special tokens, in the order in which transformers adds their tokens.
+# The roles of special tokens. transformers adds the tokens in this order.
 ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _TOKEN_OPTIONS = {"content", "single_word", "lstrip", "rstrip", "normalized", "special"}
 
 
 def read_token(value: Any) -> Token:
-    """Return the special token that a setting holds: its text, or an object that also says how it matches."""
+    """Return the special token that a setting holds, as a text or as an object that says how the token matches.
+
+    Raises:
+        NotNativeError: the token is empty, or an option is missing or unknown.
+        CheckpointError: the setting has another type. transformers fails on it too.
+
+    Example:
+        >>> read_token("[CLS]")
+        '[CLS]'
+    """
     if isinstance(value, dict) and value.get("__type") == "AddedToken":
         return read_added_token({name: option for name, option in value.items() if name != "__type"})
     if not isinstance(value, str | AddedToken):
@@ -24,15 +33,19 @@ def read_token(value: Any) -> Token:
 
 
 def read_added_token(options: Any) -> AddedToken:
-    """Return the token with these options, as JSON holds them.
+    """Return the token with these options. The options come from JSON.
 
     Raises:
         NotNativeError: an option is missing or unknown.
-        CheckpointError: an option is not of its type; transformers fails on it too.
+        CheckpointError: an option has a wrong type. transformers fails on it too.
+
+    Example:
+        >>> read_added_token({"content": "[MASK]", "lstrip": True, "normalized": False}).content
+        '[MASK]'
     """
     if not isinstance(options, dict) or not isinstance(options.get("content"), str):
         raise CheckpointError(f"it has the token {options!r:.80}")
-    # Every library that writes tokens writes `normalized`. Its default depends on more than the options.
+    # Every library that writes tokens writes `normalized`. Its default depends on other things than these options.
     if not options["content"] or "normalized" not in options or not options.keys() <= _TOKEN_OPTIONS:
         raise NotNativeError(f"it has the token {options!r:.80}")
     if not all(isinstance(value, bool) for name, value in options.items() if name != "content"):
@@ -41,7 +54,15 @@ def read_added_token(options: Any) -> AddedToken:
 
 
 def additional_tokens(settings: Settings) -> list[Any]:
-    """Return the special tokens without a role, as the settings hold them."""
+    """Return the special tokens without a role, as the settings hold them.
+
+    Raises:
+        CheckpointError: the setting is no list.
+
+    Example:
+        >>> additional_tokens({"additional_special_tokens": ["<image>"]})
+        ['<image>']
+    """
     tokens = settings.get(ADDITIONAL)
     if tokens is not None and not isinstance(tokens, list):
         raise CheckpointError(f"it has {tokens!r:.80} as {ADDITIONAL}")
@@ -51,7 +72,13 @@ def additional_tokens(settings: Settings) -> list[Any]:
 def special_tokens(settings: Settings, options: TokenOptions) -> dict[str, Token]:
     """Return the special tokens by role. One token may have several roles.
 
-    `options` says how a token matches if the settings give only its text.
+    Args:
+        settings: the settings.
+        options: how the token of each role matches if the settings give only its text.
+
+    Example:
+        >>> special_tokens({"pad_token": "[PAD]"}, {})
+        {'pad_token': '[PAD]'}
     """
     special = {role: settings[role] for role in ROLES if settings.get(role) is not None}
     return {
@@ -61,9 +88,14 @@ def special_tokens(settings: Settings, options: TokenOptions) -> dict[str, Token
 
 
 def all_special_tokens(special: dict[str, Token], additional: list[Token]) -> list[Token]:
-    """Return the tokens with a role, each text once, and after them the additional ones.
+    """Return the tokens with a role, and after them the additional tokens.
 
-    An additional token may repeat: the tokenizer keeps the last one with a text.
+    Tokens with a role are listed once. An additional token may repeat: the tokenizer keeps the last one with the same
+    text.
+
+    Example:
+        >>> all_special_tokens({"bos_token": "<s>", "cls_token": "<s>"}, ["<image>"])
+        ['<s>', '<image>']
     """
     first: dict[str, Token] = {}
     for token in special.values():
@@ -72,9 +104,14 @@ def all_special_tokens(special: dict[str, Token], additional: list[Token]) -> li
 
 
 def add_tokens(tokenizer: Tokenizer, added: dict[int, AddedToken], special: list[Token]) -> None:
-    """Add the tokens that the tokenizer lacks, in the order that gives them transformers' ids.
+    """Add the tokens that the tokenizer lacks. The order gives them the same ids as in transformers.
 
     An AddedToken replaces a token with the same text. A plain text does not.
+
+    Args:
+        tokenizer: the tokenizer to change.
+        added: the added tokens by id.
+        special: the special tokens.
     """
     tokens = [token for _, token in sorted(added.items(), key=lambda item: item[0])]
     present = {str(token) for token in (*tokenizer.get_added_tokens_decoder().values(), *tokens)}

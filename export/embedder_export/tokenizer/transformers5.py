@@ -1,4 +1,4 @@
-"""Tokenizers that transformers 5 saved. Its settings are rewritten as transformers 4 would write them.
+"""Rewrite the settings of a tokenizer that transformers 5 saved, as transformers 4 would write them.
 
 Both versions write the same tokenizer.json. Version 5 writes other settings: a class that version 4 lacks, a list of
 special tokens where version 4 expects an object, and named special tokens ("image_token").
@@ -19,10 +19,14 @@ _NAMED = "model_specific_special_tokens"
 
 
 def needs_version_5(directory: Path) -> bool:
-    """Return whether transformers 4 fails on the tokenizer in `directory`.
+    """Return whether the tokenizer in `directory` needs transformers 5, because transformers 4 fails on it.
 
     Raises:
         CheckpointError: a file is damaged.
+
+    Example:
+        >>> needs_version_5(Path("checkpoints/all-MiniLM-L6-v2"))  # doctest: +SKIP
+        False
     """
     config = read_json(directory / CONFIG_FILE, dict, default={})
     name = config.get("tokenizer_class")
@@ -32,7 +36,12 @@ def needs_version_5(directory: Path) -> bool:
 
 
 def is_from_version_5(name: str, config: Settings) -> bool:
-    """Return whether a tokenizer of the class `name` has settings that only transformers 5 writes."""
+    """Return whether a tokenizer of the class `name` has settings that only transformers 5 writes.
+
+    Example:
+        >>> is_from_version_5("BertTokenizer", {"extra_special_tokens": []})
+        True
+    """
     return name == CLASS_OF_5 or isinstance(config.get(EXTRA), list) or _NAMED in config
 
 
@@ -40,7 +49,7 @@ def as_version_4(directory: Path, config: Settings, backend: Tokenizer | None) -
     """Return `config` as transformers 4 would write it.
 
     Raises:
-        NotNativeError: it has something that transformers 5 reads but does not write.
+        NotNativeError: `config` has a setting that transformers 5 reads but never writes.
     """
     if backend is None:
         raise NotNativeError("it has no tokenizer.json")
@@ -49,7 +58,7 @@ def as_version_4(directory: Path, config: Settings, backend: Tokenizer | None) -
     named = _named_tokens(config)
     config = {name: value for name, value in config.items() if name not in named and name != _NAMED}
     if isinstance(config.get(EXTRA), list):
-        # With this list transformers 5 adds no sentinels to a T5.
+        # If there is such a list, transformers 5 adds no sentinels to a T5.
         config = config | {ADDITIONAL: config[EXTRA], "extra_ids": 0}
     if named:
         # transformers 5 adds the named tokens after those with a role, and before the others.
@@ -78,9 +87,10 @@ def _check_form(directory: Path, config: Settings, backend: Tokenizer) -> None:
     plain = all(isinstance(token, str) for token in tokens)
     if not plain or ADDED_TOKENS in config or (directory / ADDED_TOKENS_FILE).exists():
         raise NotNativeError("it is from transformers 5, but has tokens in the form of transformers 4")
-    # transformers 5 leaves this file where it writes over an older checkpoint. It may stay if it only repeats.
+    # If transformers 5 overwrites an older checkpoint, it leaves this file there. The file may only repeat other
+    # settings.
     left = read_json(directory / SPECIAL_TOKENS_FILE, dict, default={})
     names = {role: token.get("content") if isinstance(token, dict) else token for role, token in left.items()}
     saved = {str(token) for token in backend.get_added_tokens_decoder().values()}
     if names and not ({*tokens} <= saved and names.items() <= config.items()):
-        raise NotNativeError("it is from transformers 5, but its special_tokens_map.json says something else")
+        raise NotNativeError("it is from transformers 5, but its special_tokens_map.json contradicts the settings")

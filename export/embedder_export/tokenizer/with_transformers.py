@@ -1,4 +1,4 @@
-"""A tokenizer that is not read natively, read by transformers, where that is installed."""
+"""Let transformers read a tokenizer that the export cannot read natively."""
 
 from pathlib import Path
 from typing import Any
@@ -8,8 +8,8 @@ from embedder_export.tokenizer.contract import EffectiveTokenizer
 from embedder_export.tokenizer.native import UnknownClassError
 from embedder_export.tokenizer.transformers5 import needs_version_5
 
-# The classes with a fast version in transformers 4.57, which the extra [torch] brings. They are listed here so that
-# nobody is told to install it for a class that it does not have. A test compares the list with transformers.
+# The classes with a fast version in transformers 4.57, the version of the extra [torch]. For another class the extra is
+# no help, so the message does not suggest it. A test compares this list with transformers.
 _FAST_NAMES = """
 Albert Bart Barthez Bert BigBird Blenderbot BlenderbotSmall Bloom CLIP Camembert CodeGen CodeLlama Cohere ConvBert
 Cpm DPRContextEncoder DPRQuestionEncoder DPRReader Deberta DebertaV2 DistilBert Electra FNet Funnel GPT2 GPTNeoX
@@ -21,11 +21,20 @@ FAST_CLASSES = frozenset(f"{name}Tokenizer" for name in _FAST_NAMES.split())
 
 
 def read_with_transformers(directory: Path, reason: NotNativeError) -> EffectiveTokenizer:
-    """Read the tokenizer in `directory` with transformers; `reason` says why it is not read natively.
+    """Read the tokenizer in `directory` with transformers.
+
+    Args:
+        directory: the tokenizer's directory.
+        reason: why the tokenizer cannot be read natively. The messages begin with it.
 
     Raises:
-        NeedsTorchError: transformers is not installed, and may read the tokenizer.
+        NeedsTorchError: transformers may be able to read the tokenizer, and is not installed.
         CheckpointError: transformers cannot read it.
+
+    Example:
+        >>> reason = NotNativeError("its class is not known")  # doctest: +SKIP
+        >>> read_with_transformers(Path("checkpoints/xlnet"), reason).pad_id  # doctest: +SKIP
+        5
     """
     try:
         import transformers
@@ -34,16 +43,16 @@ def read_with_transformers(directory: Path, reason: NotNativeError) -> Effective
     try:
         auto: Any = transformers.AutoTokenizer
         tokenizer = auto.from_pretrained(directory, trust_remote_code=False)
-    except Exception as error:  # it raises whatever the checkpoint led to
+    except Exception as error:  # the library raises any class; this block holds only its call
         version = transformers.__version__
         raise CheckpointError(f"{reason}, and transformers {version} cannot read it either: {error}") from error
     if not tokenizer.is_fast:
         raise CheckpointError(f"{reason}, and transformers has no fast version of it")
-    return _effective(tokenizer)
+    return _as_effective(tokenizer)
 
 
 def _without_transformers(directory: Path, reason: NotNativeError) -> CheckpointError | NeedsTorchError:
-    """The error for a tokenizer that is not read natively where transformers is not installed."""
+    """Return the error if transformers is not installed. It suggests an installation only if that can help."""
     if isinstance(reason, UnknownClassError) and reason.name not in FAST_CLASSES:
         return CheckpointError(f"{reason}; transformers has no fast version of it either")
     if needs_version_5(directory):
@@ -51,13 +60,13 @@ def _without_transformers(directory: Path, reason: NotNativeError) -> Checkpoint
     return NeedsTorchError(f"the tokenizer cannot be read here: {reason}")
 
 
-def _effective(tokenizer: Any) -> EffectiveTokenizer:
+def _as_effective(tokenizer: Any) -> EffectiveTokenizer:
     return EffectiveTokenizer(
-        tokenizer.backend_tokenizer,
-        tokenizer.model_max_length,
-        tokenizer.pad_token_id,
-        tuple(sorted(tokenizer.all_special_ids)),
-        "token_type_ids" in tokenizer.model_input_names,
-        tokenizer.truncation_side,
-        tokenizer.split_special_tokens,
+        backend=tokenizer.backend_tokenizer,
+        model_max_length=tokenizer.model_max_length,
+        pad_id=tokenizer.pad_token_id,
+        special_ids=tuple(sorted(tokenizer.all_special_ids)),
+        has_token_types="token_type_ids" in tokenizer.model_input_names,
+        truncation_side=tokenizer.truncation_side,
+        splits_special_tokens=tokenizer.split_special_tokens,
     )

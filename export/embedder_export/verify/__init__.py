@@ -1,1 +1,1 @@
-"""Stage 7: the artifact's vectors, as the runtime computes them, beside those of a reference."""
+"""Stage 7: compare the vectors that the runtime computes from the artifact with a reference's vectors."""

@@ -1,4 +1,4 @@
-"""Compare vectors: measure how near they are, and check that they are near enough."""
+"""Measure the difference of vectors, and check that it is small enough."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 
 from embedder_export.errors import ParityError
 
+# float32 (n, dimension).
 Vectors: TypeAlias = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class ParityLimits:
-    """How near vectors must be to the reference's.
+    """Limits of the difference between the artifact's vectors and the reference's.
 
     Attributes:
-        min_cosine: of two vectors of one sample.
-        max_difference: of two numbers in the same place, as a share of the length of the reference's vector.
+        min_cosine: smallest cosine of the two vectors of a sample.
+        max_difference: largest difference of two components, as a share of the length of the reference's vector.
     """
 
     min_cosine: float
@@ -27,29 +28,39 @@ class ParityLimits:
 
 
 TEXT_LIMITS = ParityLimits(0.99999, 1e-4)
-# They include the preparation of images, which versions of transformers do with different libraries.
+# These are wider: they include the preparation of images, for which versions of transformers use different libraries.
 IMAGE_LIMITS = ParityLimits(0.9999, 1e-2)
 
 
 def compare(
     ours: Vectors, theirs: Vectors, names: Sequence[str], reference: str, limits: ParityLimits = TEXT_LIMITS
 ) -> Parity:
-    """Return the parity of `ours` with `theirs`, both float32 (n, dim).
+    """Check that the artifact's vectors agree with the reference's.
 
     Args:
-        ours: the artifact's vectors.
-        theirs: the reference's.
-        names: of the samples, for the message.
-        reference: its name.
-        limits: how near they must be.
+        ours: the artifact's vectors, float32 (n, dimension).
+        theirs: the reference's vectors, float32 (n, dimension).
+        names: the names of the n samples, for the message.
+        reference: the reference's name.
+        limits: the limits of the difference.
+
+    Returns:
+        The measured parity, for the manifest.
 
     Raises:
-        ParityError: they are not near enough. The message names the worst sample.
+        ParityError: the shapes differ, or a limit is exceeded. The message names the worst sample.
+
+    Example:
+        >>> vectors = np.eye(2, dtype=np.float32)
+        >>> compare(vectors, vectors, ["a", "b"], "itself")
+        Parity(reference='itself', samples=2, min_cosine=1.0, max_difference=0.0)
     """
     if ours.shape != theirs.shape:
-        raise ParityError(f"the artifact's embeddings have the shape {ours.shape}, those of {reference} {theirs.shape}")
+        raise ParityError(
+            f"the artifact's embeddings have the shape {ours.shape}, but {reference} gives {theirs.shape}"
+        )
     cosine, difference = measure(ours, theirs)
-    # NaN compares as False, so it fails too.
+    # A comparison with NaN is False, so NaN fails too.
     if not (cosine.min() >= limits.min_cosine and difference.max() <= limits.max_difference):
         worst = int(np.argmax(np.nan_to_num(difference, nan=np.inf)))
         raise ParityError(
@@ -61,9 +72,13 @@ def compare(
 
 
 def measure(ours: Vectors, theirs: Vectors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the cosine of each row of `ours` and `theirs`, and the largest difference of two of its numbers.
+    """Return the cosine and the largest difference of components for each pair of rows, float64 (n,) each.
 
-    The difference is a share of the length of the row of `theirs`. Of unit vectors it is the difference itself.
+    The difference is divided by the length of the row of `theirs`.
+
+    Args:
+        ours: vectors, (n, dimension).
+        theirs: vectors to compare with, (n, dimension).
 
     Example:
         >>> ours, theirs = np.array([[3.0, 4.0]]), np.array([[3.0, 4.5]])
@@ -73,7 +88,7 @@ def measure(ours: Vectors, theirs: Vectors) -> tuple[NDArray[np.float64], NDArra
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     lengths = np.linalg.norm(theirs, axis=1)
     with np.errstate(invalid="ignore"):
-        # A zero vector has no length to divide by. Its differences are taken as they are.
+        # The length of a zero vector is no divisor. Its differences are not divided.
         difference: NDArray[np.float64] = np.abs(ours - theirs).max(axis=1) / np.where(lengths > 0, lengths, 1)
         cosine: NDArray[np.float64] = (ours * theirs).sum(axis=1) / (np.linalg.norm(ours, axis=1) * lengths)
     cosine[(lengths == 0) & (difference == 0)] = 1

@@ -1,4 +1,4 @@
-"""The graph of its transformer that a checkpoint's repository itself has, as a reference."""
+"""Use the ONNX graph in the checkpoint's own repository as a reference."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -18,33 +18,37 @@ from embedder_export.body.contract import TOKEN_VECTORS
 from embedder_export.checkpoint.layers import Layer
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import NoReferenceError
-from embedder_export.graph.operators import new_graph
+from embedder_export.graph.operators import IR_VERSION, new_graph
 from embedder_export.graph.run import Session
 from embedder_export.head.heads import add_head
 from embedder_export.verify.compare import Vectors
 from embedder_export.verify.reference import Reference
 
 OWN_GRAPH = "onnx/model.onnx"
-# The two names that such graphs have for their token vectors.
+# The possible names of such a graph's token vectors.
 _TOKEN_OUTPUTS = (TOKEN_VECTORS, "token_embeddings")
+# The number formats of a graph's constants that lose nothing against float32.
 _EXACT_DTYPES = (
     ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL,
 )  # fmt: skip
-_HEAD_IR_VERSION = 10
 
 
 def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable[[str], None]) -> Reference | None:
-    """Return the artifact with the checkpoint's own graph in the place of ours.
+    """Return a reference that runs the artifact with the checkpoint's own graph in the place of the exported graph.
 
-    Tokenizer and head are the artifact's, so only the transformer is compared.
+    It uses the artifact's tokenizer and head, so only the transformers are compared.
 
     Args:
-        checkpoint: what has been exported.
-        artifact: the result.
-        report: called with a line if there is such a graph and it is not usable.
+        checkpoint: the exported checkpoint.
+        artifact: the artifact's directory.
+        report: called with a line if the graph is not usable, and before a fetch from the Hub.
 
     Returns:
-        None if there is no such graph, or it is not usable.
+        The reference. None if there is no such graph, or it is not usable.
+
+    Example:
+        >>> own_graph_reference(checkpoint, Path("artifacts/small"), print).name  # doctest: +SKIP
+        'onnx/model.onnx'
     """
     path = _find_own_graph(checkpoint, report)
     if path is None:
@@ -57,7 +61,7 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
 
     def encode(texts: Sequence[Any], prompt: str | None) -> Vectors:
         try:
-            # Tokens, batches and masks are the runtime's.
+            # The runtime makes tokens, batches and masks.
             with Embedder(artifact, dtype="fp32", backend=backend) as theirs:
                 return theirs.encode(list(texts), prompt=prompt)
         except EmbedderError as error:
@@ -77,34 +81,38 @@ def _find_own_graph(checkpoint: Checkpoint, report: Callable[[str], None]) -> Pa
 
 
 class OwnGraphBackend:
-    """Runs a graph of any version of ONNX from token ids to token vectors, and then our head on these.
+    """A backend that runs a checkpoint's own graph up to the token vectors, and the artifact's head after it.
 
-    It is a backend of the runtime, as `embedder.backends.Backend` describes it.
+    The protocol is `embedder.backends.Backend`. The graph may have any version of ONNX.
     """
 
     def __init__(self, path: Path, layers: tuple[Layer, ...]) -> None:
-        """Load the graph at `path`, with `layers` after it.
+        """Load the graph, and write a head for it.
+
+        Args:
+            path: the graph's file.
+            layers: the layers of the head.
 
         Raises:
-            NoReferenceError: the graph has other inputs or outputs, or is not in float32.
-            GraphError: onnxruntime cannot load it.
-            CheckpointError: the layers do not fit its vectors.
+            NoReferenceError: the graph has other inputs or outputs, or its weights are not in float32.
+            GraphError: onnxruntime cannot load the graph.
+            CheckpointError: a layer is made for vectors of another length.
         """
-        self._body = Session(path)  # first: what onnxruntime loads is a graph
+        self._body = Session(path)  # this comes first, because it fails if the file is no graph
         self._tokens, width = _token_output(ir.load(path).graph)
         graph = new_graph()
         graph.inputs.append(ir.val(self._tokens, ir.DataType.FLOAT, [None, None, width]))
         graph.outputs.append(graph.inputs[-1])
         add_head(graph, layers, width)
         self.device = select_device("cpu", threads=1)
-        self._head = Session(ir.to_proto(ir.Model(graph, ir_version=_HEAD_IR_VERSION)).SerializeToString())
+        self._head = Session(ir.to_proto(ir.Model(graph, ir_version=IR_VERSION)).SerializeToString())
 
     def run(self, feeds: Mapping[str, NDArray[Any]], *, single_batch: bool = False) -> dict[str, NDArray[Any]]:
-        """Return the head's outputs by name.
+        """Run the graph and the head, and return the head's outputs by name.
 
         Args:
             feeds: the artifact's inputs by name.
-            single_batch: it has no meaning here.
+            single_batch: not used here.
 
         Raises:
             GraphError: onnxruntime fails.
@@ -115,7 +123,7 @@ class OwnGraphBackend:
 
 
 def _token_output(graph: ir.Graph) -> tuple[str, int]:
-    """Return the name of the output that has the token vectors, and their width."""
+    """Return the name of the output with the token vectors, and the length of these vectors."""
     tokens = next((value for value in graph.outputs if value.name in _TOKEN_OUTPUTS), None)
     width = None if tokens is None or tokens.shape is None else tokens.shape[-1]
     if tokens is None or not isinstance(width, int):

@@ -1,4 +1,4 @@
-"""The artifact's vectors beside those of a reference, on sample texts and images."""
+"""Compare the artifact's vectors with a reference's, on sample texts and images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,20 +20,21 @@ from embedder_export.verify.reference import Reference, is_reference_installed, 
 
 VERIFICATIONS = ("auto", "reference")
 
-# Prompts for models that leave the prompt out of the pooling. The first may fill all the tokens that a text has. The
-# second ends in a character that is in no vocabulary.
+# Prompts for models that leave the prompt out of the pooling. The first may be longer than the limit of tokens. The
+# second ends in a character that no vocabulary has.
 _PROMPTS = ("Represent the sentence, on whatever it is, for retrieving others: ", "a \U000f0000")
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """What is verified.
+    """The artifact to verify, with its reference.
 
     Attributes:
-        model: the artifact, loaded.
-        artifact: its directory.
-        checkpoint: what it was made from.
-        load_reference: loads sentence-transformers once. None if that is not installed, or too old.
+        model: the loaded artifact.
+        artifact: the artifact's directory.
+        checkpoint: the exported checkpoint.
+        load_reference: loads sentence-transformers once and returns it. It returns None if sentence-transformers is
+            not installed, or too old.
     """
 
     model: Embedder
@@ -42,48 +43,57 @@ class _Subject:
     load_reference: Callable[[], Reference | None]
 
 
-def check_verification(wanted: str) -> None:
-    """Check that `wanted`, one of `VERIFICATIONS`, can be had. It is better known before the export than after it.
+def check_verification(verification: str) -> None:
+    """Check that `verification`, one of `VERIFICATIONS`, is possible. This comes before the long stages of the export.
 
     Raises:
-        NeedsTorchError: sentence-transformers is not installed.
+        NeedsTorchError: sentence-transformers is asked for, and not installed.
+
+    Example:
+        >>> check_verification("auto")
     """
-    if wanted == "reference" and not is_reference_installed():
+    if verification == "reference" and not is_reference_installed():
         raise NeedsTorchError("the comparison with sentence-transformers was asked for")
 
 
 def verify(
     artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None], verification: str = "auto"
 ) -> tuple[Parity | None, Parity | None]:
-    """Compare the artifact with a reference, on texts and, if the model takes them, on images.
+    """Compare the artifact with a reference, on texts and, if the model takes images, on images.
 
-    The reference is sentence-transformers if it is installed and reads the checkpoint. Otherwise, for texts, it is the
-    checkpoint's own graph.
+    The reference is sentence-transformers if it is installed and can read the checkpoint. Otherwise texts are compared
+    with the checkpoint's own graph.
 
     Args:
-        artifact: its directory.
-        checkpoint: what it was made from.
+        artifact: the artifact's directory.
+        checkpoint: the exported checkpoint.
         report: called with a line for each comparison.
-        verification: one of `VERIFICATIONS`. "reference" is sentence-transformers alone.
+        verification: one of `VERIFICATIONS`. "reference" demands sentence-transformers.
 
     Returns:
         The parity of texts and of images. None where there is nothing to compare with.
 
     Raises:
-        NoReferenceError: sentence-transformers was asked for, and is too old for the checkpoint.
-        ParityError: the vectors are not near enough (`compare.TEXT_LIMITS`, `compare.IMAGE_LIMITS`), or not finite.
+        NoReferenceError: sentence-transformers is demanded, and is too old for the checkpoint.
+        ParityError: the vectors are not finite, or differ more than `compare.TEXT_LIMITS` or `compare.IMAGE_LIMITS`
+            allow.
         CheckpointError: sentence-transformers fails on the checkpoint, or the artifact does not work.
+
+    Example:
+        >>> text_parity, image_parity = verify(Path("artifacts/small"), checkpoint, print)  # doctest: +SKIP
+        >>> text_parity.min_cosine > 0.99999, image_parity  # doctest: +SKIP
+        (True, None)
     """
     try:
         with Embedder(artifact, provider="cpu", dtype="fp32") as model:
             is_required = verification == "reference"
             load = cache(partial(_load_reference, checkpoint, model.max_seq_length, report, is_required=is_required))
             subject = _Subject(model, artifact, checkpoint, load)
-            of_texts = _verify_texts(subject, report)
-            of_images = _verify_images(subject, report) if IMAGE in model.modalities else None
+            text_parity = _verify_texts(subject, report)
+            image_parity = _verify_images(subject, report) if IMAGE in model.modalities else None
     except ArtifactError as error:
         raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
-    return of_texts, of_images
+    return text_parity, image_parity
 
 
 def _load_reference(
@@ -99,36 +109,36 @@ def _load_reference(
 
 
 def _verify_texts(subject: _Subject, report: Callable[[str], None]) -> Parity | None:
-    tasks = _text_tasks(subject.model)
-    ours = np.concatenate([subject.model.encode(texts, prompt=prompt) for prompt, texts in tasks])
+    groups = _texts_by_prompt(subject.model)
+    ours = np.concatenate([subject.model.encode(texts, prompt=prompt) for prompt, texts in groups])
     _check_finite(ours, subject.checkpoint)
     reference = subject.load_reference()
-    # A graph of several transformers has the inputs and outputs of all, and is not comparable.
+    # The own graph of a model with several towers has the inputs and outputs of all towers. It is not comparable.
     if reference is None and subject.checkpoint.family.own_pooling is None:
         reference = own_graph_reference(subject.checkpoint, subject.artifact, report)
     if reference is None:
         return None
     report(f"comparing with {reference.name}")
     try:
-        theirs = np.concatenate([reference.encode(texts, prompt) for prompt, texts in tasks])
+        theirs = np.concatenate([reference.encode(texts, prompt) for prompt, texts in groups])
     except NoReferenceError as error:
         report(str(error))
         return None
-    return compare(ours, theirs, [text for _, texts in tasks for text in texts], reference.name)
+    return compare(ours, theirs, [text for _, texts in groups for text in texts], reference.name)
 
 
-def _text_tasks(model: Embedder) -> list[tuple[str | None, list[str]]]:
-    """Return prompts, each with the texts to encode under it."""
-    # Without a single token, sentence-transformers fails on a text or gives the padding's vector.
+def _texts_by_prompt(model: Embedder) -> list[tuple[str | None, list[str]]]:
+    """Return pairs of a prompt and the texts to encode with it."""
+    # If a text has no token at all, sentence-transformers fails or returns the padding's vector.
     sentences = [text for text in parity_sentences() if model.tokenize(text)["attention_mask"].any()]
-    tasks: list[tuple[str | None, list[str]]] = [(None, sentences)]
+    groups: list[tuple[str | None, list[str]]] = [(None, sentences)]
     if model.manifest.leaves_prompt_out:
-        tasks += [(prompt, sentences[::3]) for prompt in _PROMPTS]
-    return tasks
+        groups += [(prompt, sentences[::3]) for prompt in _PROMPTS]
+    return groups
 
 
 def _verify_images(subject: _Subject, report: Callable[[str], None]) -> Parity | None:
-    """Compare every other sample image. The comparison includes the preparation of images."""
+    """Compare the vectors of every other sample image. This tests the preparation of images too."""
     images = sample_images()[::2]
     ours = subject.model.encode(images)
     _check_finite(ours, subject.checkpoint)
@@ -143,6 +153,6 @@ def _verify_images(subject: _Subject, report: Callable[[str], None]) -> Parity |
 def _check_finite(embeddings: Vectors, checkpoint: Checkpoint) -> None:
     if not np.isfinite(embeddings).all():
         raise ParityError(
-            f"{checkpoint.name} gives embeddings that are not finite, although its weights are: its numbers grow past "
-            "the range of float32"
+            f"{checkpoint.name} gives embeddings that are not finite, although its weights are: its activations "
+            "exceed the range of float32"
         )

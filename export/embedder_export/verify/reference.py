@@ -1,4 +1,4 @@
-"""sentence-transformers as a reference: its vectors for the same checkpoint."""
+"""Use sentence-transformers as a reference: compute its vectors for the same checkpoint."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 
 from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.read import Checkpoint
-from embedder_export.errors import CheckpointError, NoReferenceError
+from embedder_export.errors import NoReferenceError, library_failure
 from embedder_export.packages import is_installed
 from embedder_export.tokenizer.transformers5 import needs_version_5
 from embedder_export.verify.compare import Vectors
@@ -21,17 +21,19 @@ from embedder_export.verify.compare import Vectors
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-# Texts or images, uint8 (height, width, 3), and a prompt.
+# Called with inputs and a prompt. The inputs are texts, or images as uint8 (height, width, 3). Returns float32 (n,
+# dimension).
 Encode = Callable[[Sequence[Any], str | None], Vectors]
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Another program's embeddings.
+    """Another program that embeds the same inputs.
 
     Attributes:
-        name: of the program, with its version.
-        encode: gives float32 (n, dim). It raises NoReferenceError if the program fails on the inputs.
+        name: the program's name and version.
+        encode: returns its vectors, float32 (n, dimension). It raises NoReferenceError or CheckpointError if the
+            program fails.
     """
 
     name: str
@@ -39,36 +41,50 @@ class Reference:
 
 
 def is_reference_installed() -> bool:
-    """Whether sentence-transformers is installed."""
+    """Return whether sentence-transformers is installed.
+
+    Example:
+        >>> is_reference_installed()  # doctest: +SKIP
+        True
+    """
     return is_installed("sentence_transformers")
 
 
 def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int) -> Reference | None:
-    """Load the checkpoint with sentence-transformers on the CPU. None if that is not installed.
+    """Load the checkpoint with sentence-transformers on the CPU.
 
     Args:
-        checkpoint: what to load.
-        max_seq_length: texts are cut here, in tokens.
+        checkpoint: the checkpoint to load.
+        max_seq_length: most tokens of a text. Longer texts are cut.
+
+    Returns:
+        The reference, or None if sentence-transformers is not installed. Its `encode` raises CheckpointError if
+        sentence-transformers fails on an input.
 
     Raises:
-        NoReferenceError: it cannot load the checkpoint, which newer libraries saved than are installed.
-        CheckpointError: it cannot load the checkpoint for another reason, or fails later on texts or images.
+        NoReferenceError: a newer library saved the checkpoint, and the installed version cannot load it.
+        CheckpointError: sentence-transformers cannot load the checkpoint for another reason.
+
+    Example:
+        >>> reference = sentence_transformers_reference(checkpoint, 256)  # doctest: +SKIP
+        >>> reference.encode(["a text"], None).shape  # doctest: +SKIP
+        (1, 384)
     """
     if not is_reference_installed():
         return None
     model = _load(checkpoint)
-    # With padding on the left, some models' vectors depend on their batch: they count positions from the padding's
-    # start. With padding on the right each vector is what it is alone.
+    # With padding on the left, some models count positions from the start of the padding. Their vectors then depend on
+    # the batch. With padding on the right, they do not.
     model.tokenizer.padding_side = "right"
-    # sentence-transformers fails where its limit is past the table of positions.
+    # sentence-transformers fails on long texts if its limit exceeds the position table.
     model.max_seq_length = min(model.max_seq_length or max_seq_length, max_seq_length)
 
     def encode(inputs: Sequence[Any], prompt: str | None) -> Vectors:
         given = [Image.fromarray(one) if isinstance(one, np.ndarray) else one for one in inputs]
         try:
             vectors: Vectors = model.encode(given, prompt=prompt, batch_size=8, show_progress_bar=False)
-        except Exception as error:  # any error of any library; nothing but its own call stands in this block
-            raise _failure(f"sentence-transformers fails on {checkpoint.name}", error) from error
+        except Exception as error:  # the libraries raise any class; this block holds only their call
+            raise library_failure(f"sentence-transformers fails on {checkpoint.name}", error) from error
         return vectors
 
     return Reference(f"sentence-transformers {version('sentence-transformers')}", encode)
@@ -84,20 +100,20 @@ def _load(checkpoint: Checkpoint) -> SentenceTransformer:
             revision=revision,
             device="cpu",
             local_files_only=True,
-            # The checkpoint may name an implementation of attention that would be fetched.
+            # The checkpoint may name another implementation of attention, and transformers would fetch its code.
             model_kwargs={"attn_implementation": "eager"},
         )
         return model
-    except Exception as error:  # any error of any library; nothing but its own calls stand in this block
+    except Exception as error:  # the libraries raise any class; this block holds only their calls
         problem = f"sentence-transformers cannot load {checkpoint.name}"
         newer = _newer_library(checkpoint)
         if newer is not None:
-            raise NoReferenceError(f"{problem}, which {newer}") from error
-        raise _failure(problem, error) from error
+            raise NoReferenceError(f"{problem}: {newer}") from error
+        raise library_failure(problem, error) from error
 
 
 def _newer_library(checkpoint: Checkpoint) -> str | None:
-    """Say which library saved the checkpoint in a newer version than the installed one. None if none did."""
+    """Return what the message says of a newer library that saved the checkpoint, or None."""
     saved = read_json(checkpoint.directory / "config_sentence_transformers.json", dict, default={}).get("__version__")
     config = read_json(checkpoint.transformer / "config.json", dict, default={})
     by = {
@@ -107,15 +123,11 @@ def _newer_library(checkpoint: Checkpoint) -> str | None:
     for library, text in by.items():
         installed = version(library)
         if _release(text) > _release(installed):
-            return f"{library} {text} saved, and {library} {installed} is installed"
+            return f"{library} {text} saved it, and {library} {installed} is installed"
     return None
 
 
 def _release(text: object) -> tuple[int, ...]:
-    """Return the major and minor number of a version, as far as it has them."""
+    """Return the major and the minor number of a version. The result is empty if the text is no version."""
     found = re.match(r"(\d+)(?:\.(\d+))?", text) if isinstance(text, str) else None
     return tuple(int(number) for number in found.groups(default="0")) if found else ()
-
-
-def _failure(problem: str, error: Exception) -> CheckpointError:
-    return CheckpointError(f"{problem}: {str(error) or type(error).__name__}")

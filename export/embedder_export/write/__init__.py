@@ -1,1 +1,1 @@
-"""Stage 6: the artifact's files and its manifest, in the place of the output when everything has passed."""
+"""Stage 6: write the artifact's files and its manifest. They replace the output after all checks have passed."""

@@ -1,4 +1,4 @@
-"""The artifact's files and its manifest."""
+"""Write the artifact's files, and describe them in its manifest."""
 
 import shutil
 from collections.abc import Collection
@@ -37,7 +37,14 @@ _TRACING_TOOLS = ("optimum-onnx", "transformers", "torch")
 
 @dataclass(frozen=True)
 class FinishedGraph:
-    """A graph for the artifact: what it takes and gives, and its file."""
+    """A graph for the artifact.
+
+    Attributes:
+        modality: the modality of its inputs.
+        dtype: its dtype.
+        outputs: its outputs.
+        chosen: its file.
+    """
 
     modality: str
     dtype: str
@@ -47,7 +54,14 @@ class FinishedGraph:
 
 @dataclass(frozen=True)
 class Parts:
-    """What an artifact consists of."""
+    """The parts of an artifact.
+
+    Attributes:
+        checkpoint: the exported checkpoint.
+        tokenizer: the converted tokenizer.
+        images: how images are prepared. None if the model takes no images.
+        graphs: the graphs of all modalities and dtypes.
+    """
 
     checkpoint: Checkpoint
     tokenizer: ConvertedTokenizer
@@ -59,7 +73,11 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
     """Move the graphs and their weights to `directory`, and write the tokenizer there.
 
     Returns:
-        The manifest, without parity and quality. It is not written.
+        The manifest without parity and quality. The manifest itself is not written.
+
+    Example:
+        >>> write_files(stage, Parts(checkpoint, tokenizer, None, graphs)).dimension  # doctest: +SKIP
+        384
     """
     checkpoint = parts.checkpoint
     head = describe(checkpoint.layers, checkpoint.family.own_pooling)
@@ -106,7 +124,7 @@ def _move_graph(directory: Path, graph: FinishedGraph, head: Head) -> Graph:
 
 
 def keep_graphs(directory: Path, manifest: Manifest, kept: Collection[Graph]) -> Manifest:
-    """Return the manifest with the graphs `kept` alone, and remove the files of the others from `directory`."""
+    """Remove all graphs except `kept` from `directory`, and return the manifest without them."""
     for graph in manifest.graphs:
         if graph not in kept:
             for file in (graph.file, graph.weights):

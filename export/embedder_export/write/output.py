@@ -1,4 +1,4 @@
-"""The output directory: it changes only when the whole export has passed."""
+"""Replace the output directory at the end of a successful export."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,12 +16,16 @@ _OUR_EXTENSIONS = (".onnx", ".onnx.data")
 
 @contextmanager
 def staged(output: Path) -> Iterator[Path]:
-    """Yield a new directory beside `output`. It takes the place of `output` if the body ends without an error.
+    """Yield a new directory beside `output`. If the body of the `with` ends without an error, it replaces `output`.
 
-    Parent directories that are missing are made, and removed again if the body fails.
+    Missing parent directories are made. They are removed again if the body fails.
 
     Raises:
-        OutputError: `output` exists and holds something else than an artifact, or it cannot be written.
+        OutputError: `output` cannot be written, or holds other files than an artifact's.
+
+    Example:
+        >>> with staged(Path("artifacts/small")) as stage:  # doctest: +SKIP
+        ...     (stage / "embedder.json").write_text(manifest)
     """
     output = _resolve(output)
     _check_ours(output)
@@ -31,7 +35,7 @@ def staged(output: Path) -> Iterator[Path]:
             yield stage
             _check_ours(output)
     except BaseException:
-        with suppress(OSError):  # another program may have put something there meanwhile
+        with suppress(OSError):  # another program may have written there meanwhile
             for parent in missing:
                 parent.rmdir()
         raise
@@ -39,7 +43,7 @@ def staged(output: Path) -> Iterator[Path]:
 
 @contextmanager
 def _swapped(output: Path) -> Iterator[Path]:
-    """Yield a new directory that replaces `output` at the end. Errors of either step become `OutputError`."""
+    """Yield a new directory that replaces `output` at the end. File errors become `OutputError`."""
     finished = False
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +56,7 @@ def _swapped(output: Path) -> Iterator[Path]:
             finished = True
     except OSError as error:
         if finished:
-            raise OutputError(f"{output} cannot be replaced, and is as it was: {error.strerror}") from error
+            raise OutputError(f"{output} cannot be replaced and is unchanged: {error.strerror}") from error
         raise
 
 
@@ -66,17 +70,17 @@ def _make(stage: Path, output: Path) -> None:
 def _resolve(output: Path) -> Path:
     try:
         output = output.resolve()
-        output.with_name("a name")  # the root of the file system has no name
+        output.with_name("a name")  # fails for the root of the file system, which has no name
     except (RuntimeError, ValueError, OSError) as error:  # RuntimeError and OSError: a loop of links
         raise OutputError(f"{output} cannot be written: {error}") from error
     return output
 
 
 def _check_ours(output: Path) -> None:
-    """Check that `output` does not exist, or holds only what an export writes.
+    """Check that `output` does not exist, or holds only files that an export writes.
 
     Raises:
-        OutputError: it holds something else.
+        OutputError: `output` holds another file, or cannot be read.
     """
     try:
         if not output.exists():
@@ -86,16 +90,16 @@ def _check_ours(output: Path) -> None:
         raise OutputError(f"{output} cannot be read: {error.strerror}") from error
     others = [path.name for path in paths if not _is_ours(path)]
     if paths and not others and not (output / MANIFEST_NAME).is_file():
-        others = [paths[0].name]  # graphs without a manifest are another program's
+        others = [paths[0].name]  # graphs without a manifest come from another program
     if others:
         raise OutputError(
-            f"{output} exists and holds {others[0]!r}, which is no part of an artifact: remove it, or choose another "
+            f"{output} exists and holds {others[0]!r}, which is not part of an artifact: remove it, or choose another "
             "--output"
         )
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether an export, or `embedder prepack`, may have written `path` into an artifact."""
+    """Return whether an export or `embedder prepack` may have written `path`."""
     if path.name == PREPACKED:
         return path.is_dir()
     return path.is_file() and (path.name in _OUR_NAMES or path.name.endswith(_OUR_EXTENSIONS))

@@ -1,13 +1,23 @@
-"""The tokenizer classes that are read natively: a file for each kind, a row in `CLASSES` for each class.
+"""List the tokenizer classes that are read natively. Each kind has a file, and each class has a row in `CLASSES`.
 
-They do what transformers 4.57 does, as far as the token ids of a text depend on it. To add a class:
+A class gives the same token ids as in transformers 4.57. To add a class:
 
+<<<<<<< HEAD
 1. Write its `TokenizerClass` in the file of its kind, or in a new file. Compare with the class in transformers:
    its default special tokens, what its `__init__` changes, and the converter for checkpoints without tokenizer.json.
 2. Add a row to `CLASSES`, by the name without "Fast".
 3. If a family's checkpoints have the class where no file names one, it is the `tokenizer_class` of the family.
 4. Add a small tokenizer to `MAKERS` in tests/tokenizer_files.py. tests/export/test_tokenizer.py then compares the class
    with transformers under every setting.
+=======
+1. Write its `TokenizerClass` in the file of its kind, or in a new file. Compare three things with the class in
+   transformers: the default special tokens, the changes in `__init__`, and the converter for checkpoints without
+   tokenizer.json.
+2. Add a row to `CLASSES`, under the name without "Fast".
+3. If it is the class of a family's checkpoints that name no class, make it the `tokenizer_class` of that family.
+4. Add a small tokenizer to `MAKERS` in tests/export/test_tokenizer.py. The tests there compare the class with
+   transformers under every setting.
+>>>>>>> main
 """
 
 from embedder_export.families.table import family_of
@@ -20,9 +30,10 @@ from embedder_export.tokenizer.classes.roberta import CAMEMBERT, ROBERTA, XLM_RO
 from embedder_export.tokenizer.classes.t5 import T5
 from embedder_export.tokenizer.classes.tokenizer_class import TokenizerClass
 
-# The only class that transformers 5 has and transformers 4 has not.
+# The only class of transformers 5 that transformers 4 lacks.
 CLASS_OF_5 = "TokenizersBackend"
 
+# By the name in transformers, without "Fast".
 CLASSES: dict[str, TokenizerClass] = {
     "AlbertTokenizer": ALBERT,
     "BertTokenizer": BERT,
@@ -40,5 +51,10 @@ CLASSES: dict[str, TokenizerClass] = {
 
 
 def usual_class(model_type: str) -> str | None:
-    """Return the tokenizer class of a model type of config.json, for checkpoints where no file names a class."""
+    """Return the tokenizer class of a model type, for checkpoints that name no class. None if it is not known.
+
+    Example:
+        >>> usual_class("roberta")
+        'RobertaTokenizer'
+    """
     return family_of(model_type).tokenizer_class or None

@@ -1,4 +1,4 @@
-"""BertTokenizer and the classes that do the same: WordPiece after BERT's normaliser."""
+"""BertTokenizer and its equals: WordPiece after BERT's normaliser."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +20,21 @@ WORDPIECE_FILES = ("vocab.txt",)
 
 
 def build_wordpiece(directory: Path, settings: Settings, special: dict[str, Token]) -> Tokenizer:
-    """Make the tokenizer from vocab.txt, which has one token a line; the line's number from 0 is the token's id."""
+    """Build the tokenizer from vocab.txt. Each line is a token, and the line's number, from 0, is the token's id.
+
+    Args:
+        directory: the directory of vocab.txt.
+        settings: the tokenizer's settings.
+        special: the special tokens by role.
+
+    Raises:
+        NotNativeError: basic tokenisation is turned off, or a special token is not in the vocabulary.
+        CheckpointError: a setting has a wrong type.
+    """
     if settings.get("do_basic_tokenize", True) is not True:
         raise NotNativeError("it has no basic tokenisation")
     with (directory / WORDPIECE_FILES[0]).open(encoding="utf-8") as lines:
-        vocabulary = {line.rstrip("\n"): at for at, line in enumerate(lines)}
+        vocabulary = {line.rstrip("\n"): number for number, line in enumerate(lines)}
     unknown, _ = vocabulary_entry(vocabulary, special, "unk_token")
     start = vocabulary_entry(vocabulary, special, "cls_token")
     end = vocabulary_entry(vocabulary, special, "sep_token")
@@ -43,7 +53,12 @@ def build_wordpiece(directory: Path, settings: Settings, special: dict[str, Toke
 
 
 def adapt_case(tokenizer: Tokenizer, settings: Settings) -> None:
-    """Lower-case and strip accents as the settings say, if the normaliser is BERT's."""
+    """Set whether the tokenizer lower-cases and strips accents. Other normalisers than BERT's stay unchanged.
+
+    Raises:
+        NotNativeError: the tokenizer has no normaliser.
+        CheckpointError: a setting has a wrong type.
+    """
     normalizer = tokenizer.normalizer
     if normalizer is None:
         raise NotNativeError("it has no normaliser")

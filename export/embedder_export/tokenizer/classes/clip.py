@@ -22,7 +22,8 @@ _TOKENS = {
     "pad_token": "<|endoftext|>",
 }
 _BARE_OPTIONS: TokenOptions = {role: {} for role in ("bos_token", "eos_token", "unk_token")}
-# What CLIP's code calls a word, and how many merges it reads: its vocabulary less 256 bytes and 2 special tokens.
+# The pattern of a word in CLIP's code. The number of merges that CLIP reads: its vocabulary without the 256 bytes and
+# the 2 special tokens.
 _WORD_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 _MERGE_COUNT = 49152 - 256 - 2
 
@@ -53,7 +54,7 @@ def _build(directory: Path, settings: Settings, special: dict[str, Token]) -> To
 
 def _check_version(tokenizer: Tokenizer, settings: Settings) -> None:
     if not isinstance(tokenizer.pre_tokenizer, pre_tokenizers.Sequence):
-        raise NotNativeError("it is a CLIP tokenizer of before transformers 4.17")
+        raise NotNativeError("it is a CLIP tokenizer from before transformers 4.17")
 
 
 CLIP = TokenizerClass(

@@ -1,10 +1,10 @@
-"""The classes that take tokenizer.json as it is: PreTrainedTokenizerFast, and TokenizersBackend of transformers 5."""
+"""The classes that leave tokenizer.json unchanged: PreTrainedTokenizerFast, and TokenizersBackend of transformers 5."""
 
 from embedder_export.tokenizer.classes.tokenizer_class import Settings, TokenizerClass
 
 
 def _with_saved_prefix_space(settings: Settings) -> Settings:
-    """No setting changes the prefix space that tokenizer.json has."""
+    """Return the settings without a prefix space. The prefix space of tokenizer.json then stays."""
     return settings | {"add_prefix_space": None}
 
 

@@ -1,4 +1,7 @@
-"""RobertaTokenizer: byte-level BPE. XLMRobertaTokenizer and CamembertTokenizer: Unigram with its special tokens."""
+"""RobertaTokenizer: byte-level BPE. XLMRobertaTokenizer and CamembertTokenizer: Unigram.
+
+All three have the same special tokens.
+"""
 
 import json
 from pathlib import Path
@@ -40,13 +43,18 @@ def read_bpe(directory: Path) -> tuple[dict[str, int], str]:
 
 
 def parse_merges(lines: list[str]) -> list[tuple[str, ...]]:
-    """Return the pair of each line, each pair once."""
+    """Return the pair of tokens of each line. A pair that repeats is listed once.
+
+    Example:
+        >>> parse_merges(["t h", "th e", "t h"])
+        [('t', 'h'), ('th', 'e')]
+    """
     return list(dict.fromkeys(tuple(line.split()) for line in lines))
 
 
 def _build(directory: Path, settings: Settings, special: dict[str, Token]) -> Tokenizer:
     vocabulary, text = read_bpe(directory)
-    # The first line is the format's version. Nothing follows the end of the last line.
+    # The first line is the version of the format. The last line ends in a newline, so the last part is empty.
     merges = parse_merges(text.split("\n")[1:-1])
     prefix_space = flag(settings, "add_prefix_space", False)
     tokenizer = Tokenizer(BPE(vocabulary, merges, continuing_subword_prefix="", end_of_word_suffix=""))

@@ -1,4 +1,4 @@
-"""What a tokenizer class is made of, and pieces that several classes share."""
+"""Describe a tokenizer class, and hold the functions that several classes share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,16 +9,17 @@ from tokenizers import AddedToken, Tokenizer
 
 from embedder_export.errors import CheckpointError, NotNativeError
 
+# A tokenizer's settings by name, as in tokenizer_config.json.
 Settings: TypeAlias = dict[str, Any]
-# A special token is an AddedToken if the checkpoint says how it matches, else its text. transformers compares the two
-# as different tokens.
+# A special token: an AddedToken if the checkpoint says how it matches, otherwise its text. transformers treats an
+# AddedToken and its text as two different tokens.
 Token: TypeAlias = str | AddedToken
 # How a special token matches, by its role ("mask_token"): keyword options of AddedToken.
 TokenOptions: TypeAlias = dict[str, dict[str, bool]]
 
-# The names of one list of special tokens in transformers 4 and in transformers 5.
+# The list of special tokens without a role has the first name in transformers 4, and the second in transformers 5.
 ADDITIONAL, EXTRA = "additional_special_tokens", "extra_special_tokens"
-# A special token takes the space before it.
+# The option that a special token takes the space before it.
 TAKES_SPACE = {"lstrip": True}
 
 
@@ -32,16 +33,17 @@ def _nothing(tokenizer: Tokenizer, settings: Settings) -> None:
 
 @dataclass(frozen=True)
 class TokenizerClass:
-    """One of transformers' tokenizer classes: what it adds to the checkpoint's files.
+    """One of transformers' tokenizer classes, with everything that it adds to the checkpoint's files.
 
-    special_tokens: the default special tokens by role, and other defaults.
-    token_options: how a special token matches if the checkpoint gives only its text.
-    bare_token_options: the same for a checkpoint without tokenizer.json.
-    has_token_types: whether the class gives token types to the model by default.
-    vocabulary_files: the files with the vocabulary of a checkpoint without tokenizer.json.
-    complete: returns the settings with what the class adds to them.
-    build: makes a tokenizer from the vocabulary files. None: only transformers can.
-    adapt: changes a tokenizer as the settings say.
+    Attributes:
+        special_tokens: the default special tokens by role, and other default settings.
+        token_options: how a special token matches if the checkpoint gives only its text.
+        bare_token_options: the same for a checkpoint without tokenizer.json.
+        has_token_types: whether the class gives token types to the model by default.
+        vocabulary_files: the vocabulary files of a checkpoint without tokenizer.json.
+        complete: adds the settings of the class, and returns all settings.
+        build: builds a tokenizer from the vocabulary files. None if only transformers can build it.
+        adapt: changes a tokenizer according to the settings.
     """
 
     special_tokens: Settings = field(default_factory=dict)
@@ -55,10 +57,14 @@ class TokenizerClass:
 
 
 def flag(settings: Settings, name: str, default: bool | None) -> bool | None:
-    """Return the setting `name`: True, False or, if that is the default, None.
+    """Return the setting `name`: True, False, or None if None is the default.
 
     Raises:
-        CheckpointError: it is something else; transformers fails on it too.
+        CheckpointError: the setting has another value. transformers fails on it too.
+
+    Example:
+        >>> flag({"do_lower_case": False}, "do_lower_case", True)
+        False
     """
     value = settings.get(name, default)
     if not isinstance(value, bool) and value is not default:
@@ -70,7 +76,11 @@ def vocabulary_entry(vocabulary: dict[str, int], special: dict[str, Token], role
     """Return the special token of `role` and its id.
 
     Raises:
-        NotNativeError: the vocabulary lacks it.
+        NotNativeError: the vocabulary lacks the token.
+
+    Example:
+        >>> vocabulary_entry({"[CLS]": 101}, {"cls_token": "[CLS]"}, "cls_token")
+        ('[CLS]', 101)
     """
     token = str(special.get(role))
     if token not in vocabulary:
