@@ -55,7 +55,7 @@ class File:
     sha256: str
 
     def __post_init__(self) -> None:
-        # A manifest may be untrusted. It must not reach outside its own directory.
+        # A manifest may be untrusted. It must not name files outside its own directory.
         plain = self.name not in ("", ".", "..") and "\0" not in self.name
         plain = plain and PurePosixPath(self.name).name == self.name == PureWindowsPath(self.name).name
         _require(plain, f"name: {self.name!r} is not a plain file name")
@@ -131,7 +131,7 @@ class ImageSettings:
         mean: of red, green and blue. A value x becomes (x - mean) / std.
         std: of red, green and blue.
         tokens: number of tokens of an image in the model. The token budget of a batch counts them.
-        parity: measured on the vectors of images, with the preparation.
+        parity: how close the vectors of images are to the reference's. The preparation is included.
     """
 
     resize: tuple[int, ...]
@@ -196,7 +196,7 @@ class Output:
     Attributes:
         name: name in the graph.
         kind: "dense", "score", "sparse" or "token".
-        shape: sizes for one input, without the batch axis. None: the size depends on the input, such as its tokens.
+        shape: sizes for one input, without the batch axis. A size that depends on the input is None.
     """
 
     name: str
@@ -276,7 +276,7 @@ class Manifest:
         prompts: texts to put before an input, by name.
         default_prompt_name: the prompt for calls that give none.
         graphs: the graphs, at most one for each pair of modality and dtype.
-        parity: measured on the vectors of texts.
+        parity: how close the vectors of texts are to the reference's.
         tools: versions of the programs that made the artifact, by name.
         extra: fields of other programs. This version ignores them.
 

@@ -240,14 +240,7 @@ def test_bad_dense_is_refused(dense, damage, message):
         ({}, ("mean",)),
         ({"pooling_mode_mean_tokens": False}, ("mean",)),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, ("cls",)),
-        (
-            {
-                f"pooling_mode_{flag}": True
-                for flag in ("lasttoken", "mean_sqrt_len_tokens", "mean_tokens", "max_tokens")
-            }
-            | {"pooling_mode_weightedmean_tokens": True, "pooling_mode_cls_token": True},
-            POOLING_MODES,
-        ),
+        ({pooling.legacy_flag: True for pooling in reversed(POOLINGS.values())}, POOLING_MODES),
         ({"pooling_mode": "max", "pooling_mode_cls_token": True}, ("max",)),
         ({"pooling_mode": ["mean", "cls"]}, ("mean", "cls")),
     ],

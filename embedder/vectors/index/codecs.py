@@ -33,7 +33,7 @@ class Codec(Protocol):
             snapshot: the rows to search in.
             queries: (n, dim).
             top_k: the number of vectors to return for each query.
-            multiplier: a codec that scores candidates twice scores `top_k` * `multiplier` of them again.
+            multiplier: a codec that first finds candidates finds `top_k * multiplier` of them, and then scores them.
         """
 
 

@@ -1,6 +1,7 @@
 """List the heads. The head of a task turns a transformer's output into the artifact's outputs.
 
-A new kind of output needs a function in this folder, a row in `HEADS`, and a task in the manifest.
+A new kind of output needs a function in this folder, a row in `HEADS`, and a task in the manifest. CONTRIBUTING.md has
+the other steps, under "An output".
 """
 
 from collections.abc import Callable, Mapping

@@ -2,22 +2,13 @@
 
 A class gives the same token ids as in transformers 4.57. To add a class:
 
-<<<<<<< HEAD
-1. Write its `TokenizerClass` in the file of its kind, or in a new file. Compare with the class in transformers:
-   its default special tokens, what its `__init__` changes, and the converter for checkpoints without tokenizer.json.
-2. Add a row to `CLASSES`, by the name without "Fast".
-3. If a family's checkpoints have the class where no file names one, it is the `tokenizer_class` of the family.
-4. Add a small tokenizer to `MAKERS` in tests/tokenizer_files.py. tests/export/test_tokenizer.py then compares the class
-   with transformers under every setting.
-=======
 1. Write its `TokenizerClass` in the file of its kind, or in a new file. Compare three things with the class in
    transformers: the default special tokens, the changes in `__init__`, and the converter for checkpoints without
    tokenizer.json.
 2. Add a row to `CLASSES`, under the name without "Fast".
 3. If it is the class of a family's checkpoints that name no class, make it the `tokenizer_class` of that family.
-4. Add a small tokenizer to `MAKERS` in tests/export/test_tokenizer.py. The tests there compare the class with
-   transformers under every setting.
->>>>>>> main
+4. Add a small tokenizer to `MAKERS` in tests/tokenizer_files.py. tests/export/test_tokenizer.py then compares the
+   class with transformers under every setting.
 """
 
 from embedder_export.families.table import family_of
