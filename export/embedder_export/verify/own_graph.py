@@ -27,7 +27,7 @@ from embedder_export.verify.reference import Reference
 OWN_GRAPH = "onnx/model.onnx"
 # The possible names of such a graph's token vectors.
 _TOKEN_OUTPUTS = (TOKEN_VECTORS, "token_embeddings")
-# The number formats of a graph's constants that lose nothing against float32.
+# A graph is a reference only if all its constants have one of these formats. They are at least as exact as float32.
 _EXACT_DTYPES = (
     ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL,
 )  # fmt: skip

@@ -113,7 +113,7 @@ def _load(checkpoint: Checkpoint) -> SentenceTransformer:
 
 
 def _newer_library(checkpoint: Checkpoint) -> str | None:
-    """Return what the message says of a newer library that saved the checkpoint, or None."""
+    """Say which library saved the checkpoint in a newer version than the installed one. Return None if none did."""
     saved = read_json(checkpoint.directory / "config_sentence_transformers.json", dict, default={}).get("__version__")
     config = read_json(checkpoint.transformer / "config.json", dict, default={})
     by = {
