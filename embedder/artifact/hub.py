@@ -61,7 +61,7 @@ def fetch(repository: str, patterns: Sequence[str], *, revision: str | None = No
 
 
 def _advice(error: Exception) -> str:
-    """What to do about an error that says neither that the repository is missing nor that it is gated."""
+    """Return what the user can do if a fetch failed for any other reason."""
     from huggingface_hub.errors import RevisionNotFoundError
 
     if isinstance(error, RevisionNotFoundError):

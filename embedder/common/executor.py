@@ -1,8 +1,8 @@
 """Run tasks in a bounded number of threads, also while the interpreter shuts down and after a fork.
 
 `concurrent.futures.ThreadPoolExecutor` refuses new tasks after the main thread has ended. So it fails in `atexit`, and
-in threads that run longer than the main thread. This executor works there: its threads are daemons, and if the
-interpreter starts no more threads, the caller's thread runs the tasks.
+in threads that run longer than the main thread. This executor works there, because its threads are
+daemons. If the interpreter starts no more threads, the caller's thread runs the tasks.
 """
 
 from __future__ import annotations
