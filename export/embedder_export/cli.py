@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "--converter",
         choices=CONVERTERS,
         default="auto",
-        help="native: write the graph directly, for the families of BERT, MPNet, T5 and CLIP; optimum: trace the "
+        help="native: write the graph directly, for BERT and its kin, MPNet, ALBERT, T5 and CLIP; optimum: trace the "
         "model, which needs the extra [torch]; auto (default): native if it knows the model, otherwise optimum",
     )
     parser.add_argument(

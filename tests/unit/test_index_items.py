@@ -228,3 +228,18 @@ def test_another_model_is_refused(other, tmp_path):
         InputError, match=r"index were made by tiny, weights 0{16}\. They cannot be compared with those"
     ):
         VectorIndex.load(tmp_path / "index", model=other)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("dot", "dot"), ("cosine", "cosine"), ("euclidean", "cosine"), ("manhattan", "cosine")]
+)
+def test_an_index_compares_by_the_function_of_its_model(name, expected):
+    model = RecordingModel()
+    model.similarity_fn_name = name
+    assert VectorIndex(model=model).similarity == expected
+    assert VectorIndex(model=model, similarity="dot").similarity == "dot"
+    assert VectorIndex(model=model, similarity="cosine").similarity == "cosine"
+
+
+def test_an_index_of_vectors_compares_by_cosine():
+    assert VectorIndex(3).similarity == "cosine"

@@ -75,7 +75,7 @@ class VectorIndex(ReadOnly):
         dimension: int | None = None,
         *,
         precision: str = "float32",
-        similarity: str = "cosine",
+        similarity: str | None = None,
         model: Any = None,
     ) -> None:
         """Make an empty index.
@@ -83,13 +83,16 @@ class VectorIndex(ReadOnly):
         Args:
             dimension: the length of a vector. None takes the dimension of `model`.
             precision: how vectors are kept: "float32", "int8" or "binary".
-            similarity: how vectors are compared: "cosine" or "dot". For "cosine" they are scaled to length 1.
+            similarity: how vectors are compared: "cosine" or "dot". For "cosine" they are scaled to length 1. None takes
+                the function of `model`, or "cosine" if there is no model or the model uses a distance.
             model: an `Embedder`. With it, texts and images can be added and searched for.
 
         Raises:
             InputError: an option is unknown. Or `model` is not a model. Or neither a dimension nor a model is given. Or
                 the dimension is not that of the model.
         """
+        if similarity is None:
+            similarity = _similarity_of(model)
         check_choice("precision", precision, INDEX_PRECISIONS)
         check_choice("similarity", similarity, INDEX_SIMILARITIES)
         check_count("dimension", dimension)
@@ -322,3 +325,9 @@ def _compare_models(path: str | os.PathLike[str], made_by: ModelDescription, giv
             given.dtype,
             made_by.dtype,
         )
+
+
+def _similarity_of(model: Any) -> str:
+    """Return the function that `model` compares its vectors by, if an index has it, or "cosine"."""
+    name = getattr(model, "similarity_fn_name", None)
+    return name if name in INDEX_SIMILARITIES else "cosine"
