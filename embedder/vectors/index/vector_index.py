@@ -83,7 +83,7 @@ class VectorIndex(ReadOnly):
         Args:
             dimension: the length of a vector. None takes the dimension of `model`.
             precision: how vectors are kept: "float32", "int8" or "binary".
-            similarity: how vectors are compared: "cosine" or "dot". For "cosine" they are scaled to length 1. None takes
+            similarity: how vectors are compared: "cosine" or "dot". For "cosine" they are scaled to length 1. None is
                 the function of `model`, or "cosine" if there is no model or the model uses a distance.
             model: an `Embedder`. With it, texts and images can be added and searched for.
 
