@@ -157,7 +157,7 @@ def agreement(names, max_texts, scratch):
         smallest, mean = cosines[name].min(), cosines[name].mean()
         print(f"agreement over {len(texts)} texts: {name}: smallest cosine {smallest:.6f}, mean {mean:.6f}", flush=True)
         if PROGRAMS[name].dtype == "fp32" and smallest < MIN_COSINE:
-            raise SystemExit(f"the vectors of {name} differ from those of {REFERENCE}, so their speeds do not compare")
+            raise SystemExit(f"the vectors of {name} differ from {REFERENCE}'s. Their speeds cannot be compared")
     return cosines
 
 
@@ -297,7 +297,7 @@ def notes(results, texts):
         rounds += f" Fewer rounds, to save time: {'; '.join(fewer)}."
     lines = [
         f"- Machine: {machine()}.",
-        f"{rounds} All programs take turns. Each measurement is a process of its own.",
+        f"{rounds} All programs take turns. Each measurement runs in its own process.",
         f"- Texts: {sizes}. Every program cuts texts at 256 tokens.",
         "- Cold start: a new process, from its first import to its first vector.",
         "- Memory: the peak of the process. Second process: its private memory while another process holds the same "

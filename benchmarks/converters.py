@@ -71,8 +71,8 @@ class Row:
     Attributes:
         name: the family.
         exports: the two exports, by the name of the converter.
-        calls: for each (threads, shape), the milliseconds of the native graph, and the time of optimum's graph divided
-            by that of the native graph.
+        calls: for each (threads, shape), the milliseconds of the native graph, and the ratio of the times: optimum's
+            graph to the native graph.
     """
 
     name: str

@@ -144,7 +144,7 @@ def agreement(names, inputs, scratch):
             print(f"agreement over {len(vectors)} {task}: {name}: smallest cosine {smallest:.6f}", flush=True)
             if PROGRAMS[name].dtype == "fp32" and smallest < MIN_COSINE:
                 raise SystemExit(
-                    f"the vectors of {name} for {task} differ from those of {REFERENCE}, so their speeds do not compare"
+                    f"the vectors of {name} for {task} differ from {REFERENCE}'s. Their speeds cannot be compared"
                 )
     return cosines
 
@@ -204,7 +204,7 @@ def notes(results, inputs):
     lines = [
         f"- Machine: {machine()}.",
         f"- Figures: medians over {count} rounds, with the range in brackets. All programs take turns. Each "
-        "measurement is a process of its own.",
+        "measurement runs in its own process.",
         "- Model: the size of clip-ViT-B-32, with random weights.",
         f"- Images: {sizes(inputs['images'])}. They are given as paths and read from the page cache, so decoding is in "
         "the figures.",
