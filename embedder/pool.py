@@ -12,7 +12,6 @@ import pickle
 import signal
 import threading
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, ClassVar, Unpack
@@ -22,7 +21,7 @@ import numpy as np
 from embedder.artifact.manifest import IMAGE
 from embedder.common.checks import check_count, shown
 from embedder.common.cores import usable_cores
-from embedder.common.progress import progress_bar
+from embedder.common.progress import Bar, progress_bar
 from embedder.common.read_only import ReadOnly
 from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.errors import EmbedderError, InputError, WorkerError
@@ -213,10 +212,9 @@ class EncoderPool(ReadOnly):
         # The caller quantises the vectors, as the ranges are those of all chunks together.
         quiet = replace(request, show_progress_bar=False, precision="float32", errors="skip")
         total = sum(len(chunk.items) for chunk in chunks)
-        bar = progress_bar(total, "input", "Encoding") if request.show_progress_bar else nullcontext()
         try:
-            with bar as shown:
-                results = self._hand_out(chunks, quiet, shown)
+            with progress_bar(total, "input", "Encoding", shown=request.show_progress_bar) as bar:
+                results = self._hand_out(chunks, quiet, bar)
         except BaseException as error:
             # A worker may still send an answer. The next call would take it for its own, so stop the pool.
             if isinstance(error, WorkerError) or not isinstance(error, EmbedderError):
@@ -228,13 +226,13 @@ class EncoderPool(ReadOnly):
         reasons = {chunk.start + row: why for chunk, result in pairs for row, why in result.reasons.items()}
         return EncodeResult(embeddings, indices, reasons)
 
-    def _hand_out(self, chunks: list[_Chunk], request: EncodeSettings, bar: Any) -> list[EncodeResult]:
+    def _hand_out(self, chunks: list[_Chunk], request: EncodeSettings, bar: Bar) -> list[EncodeResult]:
         """Return the result of each chunk. A worker gets its next chunk as soon as it has answered.
 
         Args:
             chunks: the inputs.
             request: the options of each worker.
-            bar: the progress bar, or None.
+            bar: counts the finished inputs.
         """
         from multiprocessing.connection import wait
 
@@ -253,8 +251,7 @@ class EncoderPool(ReadOnly):
                 for worker in [worker for worker in busy if self._pipes[worker] in ready]:
                     number = busy.pop(worker)
                     results[number] = self._receive(worker, chunks[number].description)
-                    if bar is not None:
-                        bar.update(len(chunks[number].items))
+                    bar.update(len(chunks[number].items))
             except WorkerError:
                 raise
             except EmbedderError as error:  # the other workers finish their chunks, so that no pipe stays full

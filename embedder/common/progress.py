@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 
-def progress_bar(total: int | None, unit: str, description: str) -> AbstractContextManager[Any]:
-    """Return a context manager that shows a bar. Its `update(n)` adds n steps.
+class Bar(Protocol):
+    """A progress bar."""
+
+    def update(self, steps: int) -> object:
+        """Add `steps` to the finished steps."""
+
+    def reset(self) -> object:
+        """Begin again with no finished step."""
+
+
+class _HiddenBar:
+    """A bar that shows nothing."""
+
+    def update(self, steps: int) -> None:
+        pass
+
+    def reset(self) -> None:
+        pass
+
+
+def progress_bar(total: int | None, unit: str, description: str, *, shown: bool | None) -> AbstractContextManager[Bar]:
+    """Return a context manager that yields a bar.
 
     Args:
         total: number of steps; None if it is not known.
         unit: name of a step, such as "text".
         description: text before the bar.
+        shown: whether to show the bar. If False or None, its methods do nothing.
 
     Example:
-        >>> with progress_bar(2, "text", "Encoding") as bar:  # doctest: +SKIP
+        >>> with progress_bar(2, "text", "Encoding", shown=False) as bar:
         ...     bar.update(2)
     """
+    if not shown:
+        return nullcontext(_HiddenBar())
     from tqdm import tqdm  # here, as it takes milliseconds of the start of every process
 
-    bar: AbstractContextManager[Any] = tqdm(total=total, unit=unit, desc=description)
+    bar: AbstractContextManager[Bar] = tqdm(total=total, unit=unit, desc=description)
     return bar

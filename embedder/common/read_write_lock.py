@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from embedder.common.forks import renew_after_fork
 
 
 class ReadWriteLock:
@@ -19,12 +20,17 @@ class ReadWriteLock:
     """
 
     def __init__(self) -> None:
-        self._states: dict[int, _State] = {}
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Make the lock free after a fork: a thread of the parent may have held it."""
+        self._state = _State()
 
     @contextmanager
     def read(self) -> Iterator[None]:
         """Hold the lock as a reader."""
-        state = self._state_of_process()
+        state = self._state
         with state.changed:
             state.changed.wait_for(lambda: not state.writing)
             state.readers += 1
@@ -38,7 +44,7 @@ class ReadWriteLock:
     @contextmanager
     def write(self) -> Iterator[None]:
         """Hold the lock as the writer, alone."""
-        state = self._state_of_process()
+        state = self._state
         with state.changed:
             state.changed.wait_for(lambda: not state.writing and not state.readers)
             state.writing = True
@@ -48,11 +54,6 @@ class ReadWriteLock:
             with state.changed:
                 state.writing = False
                 state.changed.notify_all()
-
-    def _state_of_process(self) -> _State:
-        """Return the state of this process: a thread of the parent may have held the lock during the fork."""
-        process = os.getpid()
-        return self._states.get(process) or self._states.setdefault(process, _State())
 
 
 class _State:

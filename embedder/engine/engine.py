@@ -8,11 +8,9 @@ classes of models are thin layers over an engine.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -152,25 +150,19 @@ class Engine:
         self.check_open()
         prompt = self.resolve_prompt(settings)
         stream = windows(prompt + item if prompt and isinstance(item, str) else item for item in items)
-        return self._run(
-            stream,
-            Job(settings.batch_size, self._prompt_token_count(prompt), self._executor, _show_no_progress),
-            partial(self._bar, settings, total),
-        )
+        return self._run(stream, settings, self._prompt_token_count(prompt), total)
 
-    def _run(self, stream: Iterator[list[Item]], job: Job, make_bar: Callable[[], Any]) -> Iterator[Block]:
+    def _run(
+        self, stream: Iterator[list[Item]], settings: EncodeSettings, prompt_token_count: int, total: int | None
+    ) -> Iterator[Block]:
         start = 0
-        with make_bar() as shown:
-            if shown is not None:
-                job = replace(job, advance=shown.update)
+        unit = "input" if IMAGE in self._graphs else "text"
+        with progress_bar(total, unit, "Encoding", shown=settings.show_progress_bar) as bar:
+            job = Job(settings.batch_size, prompt_token_count, self._executor, bar.update)
             for window in self._prepare_ahead(stream):
                 values, reasons = self._run_window(window, job)
                 yield Block(start, values, {start + row: reason for row, reason in reasons.items()})
                 start += len(values)
-
-    def _bar(self, settings: EncodeSettings, total: int | None) -> Any:
-        unit = "input" if IMAGE in self._graphs else "text"
-        return progress_bar(total, unit, "Encoding") if settings.show_progress_bar else nullcontext()
 
     def resolve_prompt(self, settings: EncodeSettings) -> str:
         """Return the text to put before each input.
@@ -301,7 +293,3 @@ def choose_graph(graphs: tuple[Graph, ...], dtype: str | None, device: Device) -
             'or "auto". To add another dtype, export the model again with embedder-export --dtypes'
         )
     return by_dtype[dtype]
-
-
-def _show_no_progress(count: int) -> None:
-    pass

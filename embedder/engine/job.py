@@ -28,7 +28,7 @@ class Job:
     batch_size: int | None
     prompt_token_count: int
     executor: Executor
-    advance: Callable[[int], None]
+    advance: Callable[[int], object]
 
 
 def fixed_shape(output: Output) -> tuple[int, ...]:

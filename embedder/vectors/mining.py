@@ -6,7 +6,6 @@ Both compare the collection with itself block by block, and keep only the scores
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_counts, check_function, check_number, shown
-from embedder.common.progress import progress_bar
+from embedder.common.progress import Bar, progress_bar
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_embeddings, as_float32, refuse_container
 from embedder.vectors.scoring import Block, ScoreFunction, make_scorer, relative_error
@@ -273,7 +272,7 @@ def community_detection(
     rows = as_float32(as_embeddings(embeddings))
     if len(rows) < min_community_size:
         return []
-    with progress_bar(len(rows), "row", "Finding communities") if show_progress_bar else nullcontext() as bar:
+    with progress_bar(len(rows), "row", "Finding communities", shown=show_progress_bar) as bar:
         counts, members_of = _neighbours(_Comparison(rows, np.float32(threshold), batch_size, bar))
     centres = np.flatnonzero(counts >= min_community_size)
     free = np.ones(len(rows), bool)
@@ -297,13 +296,13 @@ class _Comparison:
         rows: (n, dim).
         threshold: the smallest cosine of near rows.
         batch_size: the largest number of rows that are compared with all others at a time.
-        bar: the progress bar, or None.
+        bar: counts the rows that are compared.
     """
 
     rows: NDArray[np.float32]
     threshold: np.float32
     batch_size: int
-    bar: Any
+    bar: Bar
 
 
 # The number of rows near to each row, itself included, (n,). And a function that returns the near rows of a row in
@@ -332,8 +331,7 @@ def _neighbours(comparison: _Comparison) -> _Neighbours:
 
 def _neighbours_as_bits(comparison: _Comparison) -> _Neighbours:
     """Return the same as `_neighbours`, but keep a matrix of n * n bits."""
-    if comparison.bar is not None:
-        comparison.bar.reset()
+    comparison.bar.reset()
     blocks = _near_blocks(comparison, symmetric=False)
     bits = np.concatenate([np.packbits(near, axis=1) for _, near in blocks])
     counts = np.array([np.count_nonzero(np.unpackbits(row)) for row in bits], np.int64)
@@ -363,8 +361,7 @@ def _near_blocks(comparison: _Comparison, symmetric: bool) -> Iterator[tuple[int
             exact = scorer.score_pairs(others, *np.divmod(uncertain, near.shape[1]))
             near.ravel()[uncertain] = exact >= threshold
         yield start, near
-        if comparison.bar is not None:
-            comparison.bar.update(len(near))
+        comparison.bar.update(len(near))
 
 
 def _order_by_cosine(rows: NDArray[np.float32], centre: int, members: NDArray[np.intp]) -> list[int]:

@@ -15,13 +15,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_choice, check_counts
 from embedder.errors import InputError
+from embedder.options import PRECISIONS
 from embedder.vectors.arrays import as_embeddings, as_numbers, rows_per_block
 from embedder.vectors.hamming import nearest_bits
 from embedder.vectors.search import Corpus, Found, Hit, SearchOptions, as_hits, nearest, rescore_candidates
 from embedder.vectors.similarity import dot_score
 
-EMBEDDING_PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
-_QUANTIZED_PRECISIONS = EMBEDDING_PRECISIONS[1:]
+_QUANTIZED_PRECISIONS = PRECISIONS[1:]
 _BIT_PRECISIONS = ("binary", "ubinary")
 # The codes of "int8" are those of "uint8" minus this number. "binary" and "ubinary" differ in the same way.
 _SIGNED_OFFSET = 128
@@ -61,7 +61,7 @@ def quantize_embeddings(
         >>> quantize_embeddings([[0.5, -1.0, 2.0]], "ubinary").tolist()
         [[160]]
     """
-    check_choice("precision", precision, EMBEDDING_PRECISIONS)
+    check_choice("precision", precision, PRECISIONS)
     given = _as_unquantized(embeddings, "embeddings")
     rows = np.atleast_2d(given)
     if precision == "float32":

@@ -17,7 +17,7 @@ from sentence_transformers.util import hard_negatives
 from sentence_transformers.util import quantization as reference_quantization
 
 import embedder
-from embedder.vectors.quantization import EMBEDDING_PRECISIONS
+from embedder.options import PRECISIONS
 from tests.vectors import clustered, hard_vectors, ids_of, pairs_of, random_vectors
 
 NAMES = ["cos_sim", "dot_score", "euclidean_sim", "manhattan_sim"]
@@ -150,7 +150,7 @@ def test_quantized_bytes(data):
     other = data.draw(hard_vectors(min_rows=1, dim=vectors.shape[1])).astype(dtype)
     ranges = np.stack([other.min(axis=0), other.max(axis=0)])
     for options in ({}, {"ranges": ranges}, {"calibration_embeddings": other}, {"ranges": ranges.astype(np.float64)}):
-        for precision in EMBEDDING_PRECISIONS:
+        for precision in PRECISIONS:
             for given_as in (vectors, vectors.tolist()):
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
@@ -168,7 +168,7 @@ def test_quantized_bytes(data):
                 )
 
 
-@pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_single_quantized_vector(precision):
     vectors = random_vectors(1, 9, 12)
     ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])

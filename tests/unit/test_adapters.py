@@ -3,11 +3,9 @@
 import copy
 import os
 import pickle
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,9 +13,9 @@ import pytest
 from embedder import FaissIndex, UsearchIndex, VectorIndex
 from embedder.common import cpp_runtime
 from embedder.errors import ArtifactError, DependencyError, InputError, SettingError
+from tests.processes import run_python
 from tests.vectors import clustered, ids_of, pairs_of, random_vectors
 
-ROOT = Path(__file__).parents[2]
 VECTORS, IDS = clustered(1, 500, 16, 50), np.arange(500) * 3
 QUERIES = 3 * random_vectors(2, 20, 16)
 ADAPTERS = [FaissIndex, UsearchIndex]
@@ -241,11 +239,6 @@ def test_not_installed(adapter, name, monkeypatch):
     assert len(VectorIndex(16)) == 0
 
 
-def run_python(code):
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
-
-
 USE_INDEXES = """
 import numpy as np
 for index in indexes:
@@ -269,14 +262,14 @@ print("done")
     ],
 )
 def test_import_orders_that_work(code):
-    finished = run_python(code + USE_INDEXES)
+    finished = run_python("-c", code + USE_INDEXES)
     assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has process-wide unique symbols")
 @pytest.mark.parametrize("first", ["import usearch", "import usearch.index, faiss"])
 def test_import_order_that_would_crash_is_refused(first):
-    finished = run_python(f"{first}\nimport embedder\nembedder.FaissIndex(64)\nembedder.Embedder")
+    finished = run_python("-c", f"{first}\nimport embedder\nembedder.FaissIndex(64)\nembedder.Embedder")
     assert finished.returncode == 1, finished.stderr
     assert (
         "would crash this process, because usearch was imported before it, and usearch brings another C++ runtime. "

@@ -4,8 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ import pytest
 from embedder import VectorIndex
 from embedder.errors import ArtifactError, FormatError
 from embedder.vectors.index import file_format
+from tests.processes import run_python
 from tests.tiny import flip_a_bit
 from tests.vectors import clustered_index, ids_of, pairs_of, random_vectors
 
@@ -271,8 +270,7 @@ def test_a_killed_save_leaves_the_old_file(point, tmp_path):
     path = tmp_path / "index"
     clustered_index(n=30).save(path)
     expected = VectorIndex.load(path).search(random_vectors(5, 3, 24))
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    killed = subprocess.run([sys.executable, "-c", KILLED, path, point], capture_output=True, env=environment)
+    killed = run_python("-c", KILLED, path, point)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(os.listdir(tmp_path)) == 2
     index = VectorIndex.load(path)

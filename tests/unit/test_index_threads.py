@@ -3,20 +3,18 @@
 import copy
 import os
 import pickle
-import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embedder import VectorIndex
 from embedder.errors import InputError
+from tests.processes import run_python
 from tests.vectors import ids_of, pairs_of, random_vectors
 
-ROOT = Path(__file__).parents[2]
 PRECISIONS = ["float32", "int8", "binary"]
 
 
@@ -165,7 +163,7 @@ import embedder
 index = embedder.VectorIndex(4)
 index.add(np.eye(4))
 index.search(np.ones(4))
-with index._storage._lock():  # as if another thread were in the middle of an `add`
+with index._storage._lock:  # as if another thread were in the middle of an `add`
     index._storage._row_of_id = None
     child = os.fork()
     if child == 0:
@@ -209,23 +207,16 @@ else:
 """
 
 
-def run_python(code, *arguments):
-    environment = dict(os.environ, PYTHONPATH=str(ROOT))
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=60
-    )
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_after_a_fork():
-    finished = run_python(FORKED)
+    finished = run_python("-c", FORKED)
     assert finished.returncode == 0, finished.stderr
 
 
 @pytest.mark.parametrize("first", ["warm", "cold"])
 @pytest.mark.parametrize("when", ["atexit", "after the main thread"])
 def test_search_while_the_interpreter_shuts_down(when, first):
-    finished = run_python(SHUTDOWN, when, first)
+    finished = run_python("-c", SHUTDOWN, when, first)
     assert (finished.returncode, finished.stdout) == (0, "done\n"), finished.stderr
 
 

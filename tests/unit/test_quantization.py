@@ -6,9 +6,9 @@ import pytest
 import embedder
 from embedder import quantize_embeddings, semantic_search_quantized
 from embedder.errors import InputError
+from embedder.options import PRECISIONS
 from embedder.vectors import hamming
 from embedder.vectors.hamming import nearest_bits
-from embedder.vectors.quantization import EMBEDDING_PRECISIONS
 from tests.vectors import best_by_sorting, clustered, ids_of, pairs_of, random_vectors
 
 
@@ -32,7 +32,7 @@ def test_bits_that_were_computed_by_hand():
 
 
 def test_empty_embeddings_and_several_blocks(monkeypatch):
-    for precision in EMBEDDING_PRECISIONS:
+    for precision in PRECISIONS:
         assert len(quantize_embeddings(np.zeros((0, 8)), precision)) == 0
     vectors = random_vectors(1, 50, 7)
     whole = quantize_embeddings(vectors, "int8")
@@ -69,7 +69,7 @@ def test_wrong_embeddings():
         quantize_embeddings([[0.0, 1.0]], "uint8", [[0.0, -np.inf], [1.0, 1.0]])
 
 
-@pytest.mark.parametrize("precision", EMBEDDING_PRECISIONS)
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_single_vector(precision):
     vectors = random_vectors(1, 5, 12)
     ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])

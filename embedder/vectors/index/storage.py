@@ -6,7 +6,6 @@ snapshot never changes: new rows are written after its last row, and a deletion 
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.forks import renew_after_fork
 from embedder.errors import InputError
 
 # The number of rows that are copied at a time when the index is saved.
@@ -128,42 +128,49 @@ class Storage:
             loaded: the columns, with n rows each.
             empty: the same columns without rows. They give the dtypes and shapes of the rows to add.
         """
-        self._locks: dict[int, threading.Lock] = {}
+        self._begin(
+            Snapshot(
+                loaded=loaded,
+                added=empty,
+                loaded_count=len(ids),
+                count=len(ids),
+                deleted_count=0,
+                next_id=int(ids.max(initial=-1)) + 1,
+                id_buffer=np.array(ids, np.int64),
+                alive_buffer=np.ones(len(ids), bool),
+            )
+        )
+
+    def _begin(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
         # The row of each id. It is made when a row is first added or deleted. It is None while it may be wrong.
         self._row_of_id: dict[int, int] | None = None
-        self.snapshot = Snapshot(
-            loaded=loaded,
-            added=empty,
-            loaded_count=len(ids),
-            count=len(ids),
-            deleted_count=0,
-            next_id=int(ids.max(initial=-1)) + 1,
-            id_buffer=np.array(ids, np.int64),
-            alive_buffer=np.ones(len(ids), bool),
-        )
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Replace the lock after a fork: a thread of the parent may have held it."""
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"snapshot": self.snapshot}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._begin(state["snapshot"])
 
     def __copy__(self) -> Storage:
         """Return independent rows. The rows in the file are shared, as nothing changes them."""
         snapshot = self.snapshot
         copied = Storage.__new__(Storage)
-        copied.__setstate__(
-            {
-                "snapshot": replace(
-                    snapshot,
-                    added={name: column.copy() for name, column in snapshot.added.items()},
-                    id_buffer=snapshot.id_buffer.copy(),
-                    alive_buffer=snapshot.alive_buffer.copy(),
-                )
-            }
+        copied._begin(
+            replace(
+                snapshot,
+                added={name: column.copy() for name, column in snapshot.added.items()},
+                id_buffer=snapshot.id_buffer.copy(),
+                alive_buffer=snapshot.alive_buffer.copy(),
+            )
         )
         return copied
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.snapshot = state["snapshot"]
-        self._locks, self._row_of_id = {}, None
 
     def append(self, columns: Columns, ids: NDArray[np.int64] | None, count: int) -> NDArray[np.int64]:
         """Add `count` rows and return their ids.
@@ -176,7 +183,7 @@ class Storage:
         Raises:
             InputError: an id is in use or given twice, or there are no ids left. Then nothing is added.
         """
-        with self._lock():
+        with self._lock:
             old, row_of_id = self.snapshot, self._rows_by_id()
             taken = _next_ids(old.next_id, count) if ids is None else _check_ids(ids, count, row_of_id)
             self._row_of_id = None
@@ -199,7 +206,7 @@ class Storage:
         Raises:
             InputError: an id is not in the index. Then nothing is deleted.
         """
-        with self._lock():
+        with self._lock:
             old, row_of_id = self.snapshot, self._rows_by_id()
             unique = list(dict.fromkeys(ids.tolist()))
             for number in unique:
@@ -215,11 +222,6 @@ class Storage:
             for number in unique:
                 del row_of_id[number]
             self._row_of_id = row_of_id
-
-    def _lock(self) -> threading.Lock:
-        """Return the lock of this process. After a fork, the lock of the parent may be held for ever."""
-        process = os.getpid()
-        return self._locks.get(process) or self._locks.setdefault(process, threading.Lock())
 
     def _rows_by_id(self) -> dict[int, int]:
         """Return the row of each id that is not deleted."""
