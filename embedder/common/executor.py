@@ -40,6 +40,11 @@ class Executor:
         self._begin()
         renew_after_fork(self)
 
+    @property
+    def threads(self) -> int:
+        """The largest number of threads that run tasks."""
+        return self._limit
+
     def submit(self, function: Callable[[_T], _R], item: _T) -> Future[_R]:
         """Start `function(item)` and return its future. If there can be no thread, run it here before returning.
 

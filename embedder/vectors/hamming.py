@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.common.cores import usable_cores
 from embedder.common.executor import shared_executor
 from embedder.vectors.search import Found
 from embedder.vectors.topk import TopK, candidates
@@ -45,7 +44,7 @@ def nearest_bits(
     if not width:
         return scores, rows
     block_rows = max(_ROWS_PER_BLOCK, 2 * width)
-    threads = usable_cores() if len(queries) > 1 else 1
+    threads = shared_executor().threads if len(queries) > 1 else 1
     block_queries = max(1, min(_QUERIES_PER_BLOCK, _QUERIES_PER_BLOCK * _ROWS_PER_BLOCK // block_rows))
     for start in range(0, len(queries), block_queries):
         part = slice(start, start + block_queries)

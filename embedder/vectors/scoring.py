@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.cores import usable_cores
+from embedder.common.executor import shared_executor
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_float32
 from embedder.vectors.similarity import MIN_NORM, cos_sim, dot_score, normalize, norms_of
@@ -94,7 +94,7 @@ class Scorer:
     @property
     def threads(self) -> int:
         """The number of blocks to score at the same time. It is 1 if the matrix product uses several threads itself."""
-        return usable_cores() if len(self.queries) <= _MAX_THREADED_QUERIES else 1
+        return shared_executor().threads if len(self.queries) <= _MAX_THREADED_QUERIES else 1
 
     def score_float32(self, block: Block) -> Scores:
         """Return the scores with `block`, computed in float32. If their error is unknown, they come from float64."""
