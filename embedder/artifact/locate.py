@@ -8,6 +8,7 @@ from pathlib import Path
 
 from embedder.artifact import hub
 from embedder.artifact.manifest import MANIFEST_NAME, File, Manifest, read_manifest
+from embedder.common.files import check_regular
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 
 
@@ -108,9 +109,12 @@ def _fetch(repository: str) -> Path:
 
 def _check_size(path: Path, size: int) -> None:
     try:
+        check_regular(path)
         found = path.stat().st_size
-    except OSError as error:
+    except FileNotFoundError as error:
         raise ArtifactError(f"{path} is missing: export or copy the model again") from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Export or copy the model again") from error
     if found != size:
         raise ArtifactError(
             f"{path} has {found:,} bytes, the manifest says {size:,}: it was truncated or replaced. "

@@ -9,13 +9,17 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, NoReturn
+from typing import Any
 
 from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
+from embedder.common.files import read_regular
+from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError
 
 MANIFEST_NAME = "embedder.json"
+# The manifest of all-MiniLM-L6-v2 has 3,000 bytes.
+_MAX_MANIFEST_BYTES = 16_000_000
 
 # The tasks, and the kind of output that every graph needs for the task.
 OUTPUT_OF_TASK = {"embed": "dense", "rank": "score", "sparse": "sparse", "multi_vector": "token"}
@@ -375,11 +379,6 @@ def write_manifest(manifest: Manifest, directory: Path) -> None:
     (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and infinities, which Python's reader of JSON accepts."""
-    raise ValueError(f"{name} is not a number of JSON")
-
-
 def read_manifest(directory: Path) -> Manifest:
     """Read and check the file embedder.json in `directory`. An older format is upgraded in memory.
 
@@ -393,8 +392,8 @@ def read_manifest(directory: Path) -> Manifest:
     """
     path = directory / MANIFEST_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_regular(path, _MAX_MANIFEST_BYTES))
+    except (OSError, ValueError) as error:
         raise ArtifactError(f"{path} cannot be read ({error}): export or copy the model again") from error
     check_format_version(path, content)
     try:

@@ -21,7 +21,8 @@ from embedder.artifact.locate import Artifact
 from embedder.artifact.manifest import Graph
 from embedder.backends.sessions import CPU_EXECUTION_PROVIDER, open_session, runtime_version, session_options
 from embedder.common.digests import cache_directory, check_digest, check_digest_once, sha256_of
-from embedder.common.files import replacing
+from embedder.common.files import read_regular, replacing
+from embedder.common.json_text import parse_json
 from embedder.errors import EmbedderError
 
 # Name of the directory, in the artifact and in the cache.
@@ -29,6 +30,7 @@ FOLDER = "prepacked"
 _GRAPH, _WEIGHTS, _RECORD = "model.onnx", "model.onnx.data", "prepacked.json"
 # A load does not prepack larger weights, because that would fill the user's disk without being asked to.
 _MAX_CACHED_BYTES = 1_000_000_000
+_MAX_RECORD_BYTES = 1000
 
 
 def find_prepacked(artifact: Artifact, graph: Graph) -> Path | None:
@@ -95,7 +97,7 @@ def _cpu() -> str:
 
 
 def _checked(directory: Path) -> Path:
-    record = json.loads((directory / _RECORD).read_text(encoding="utf-8"))
+    record = parse_json(read_regular(directory / _RECORD, _MAX_RECORD_BYTES))
     check_digest(directory / _GRAPH, record[_GRAPH])
     check_digest_once(directory / _WEIGHTS, record[_WEIGHTS])
     return directory / _GRAPH

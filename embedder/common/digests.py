@@ -14,22 +14,26 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from embedder.common.files import replacing
+from embedder.common.files import open_regular, read_regular, replacing
 from embedder.errors import ArtifactError
 
 # File times are coarse: a file may change twice within one tick. So a file that is younger than this is not recorded.
 _MIN_AGE_NS = 2_000_000_000
+_MAX_RECORD_BYTES = 1000
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's content, in lower-case hexadecimal.
+    """Return the SHA-256 of a regular file's content, in lower-case hexadecimal.
+
+    Raises:
+        OSError: the file cannot be read, or is not a regular file.
 
     Example:
         >>> _ = Path("empty").write_bytes(b"")
         >>> sha256_of(Path("empty"))[:8]
         'e3b0c442'
     """
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
@@ -76,7 +80,7 @@ def check_once(path: Path, sha256: str, check: Callable[[], None]) -> None:
     state = path.stat()
     mark = f"{sha256} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
     with _cache_is_optional():
-        if _record(path).read_bytes() == mark.encode():
+        if read_regular(_record(path), _MAX_RECORD_BYTES) == mark.encode():
             return
     check()
     if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _MIN_AGE_NS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import stat
 import struct
 import threading
 from io import BytesIO
@@ -13,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.common.files import open_regular
 from embedder.common.forks import call_after_fork
 from embedder.common.imports import import_optional
 from embedder.errors import InputError
@@ -105,9 +105,7 @@ def _source(item: Any, name: str) -> IO[bytes]:
     if isinstance(item, str) and item.startswith(URL_PREFIXES):
         raise InputError(f"{name} is not fetched: download it, and give the path or the bytes")
     if isinstance(item, str | os.PathLike):
-        if not stat.S_ISREG(os.stat(item).st_mode):  # opening a pipe may wait for ever
-            raise InputError(f"{name} is not a file")
-        return open(item, "rb")
+        return open_regular(item)
     if isinstance(item, bytes | bytearray | memoryview):
         return BytesIO(bytes(item))  # bytes are not copied
     if not hasattr(item, "read"):

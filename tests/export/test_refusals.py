@@ -38,7 +38,10 @@ def checkpoint(tmp_path_factory):
         ({"folder": "../elsewhere"}, r"leads out of the checkpoint, to '\.\./elsewhere'"),
         ({"config": {"prompts": ["query"]}}, "prompts that are not strings by name"),
         ({"config": {"prompts": {"query": 3}}}, "prompts that are not strings by name"),
-        ({"config": {"prompts": {"query": "\ud800"}}}, "prompts that are not valid Unicode"),
+        (
+            {"config": {"prompts": {"query": "\ud800"}}},
+            r"cannot be read: a string has \\ud800, a half of a surrogate pair",
+        ),
         ({"transformer": {"max_seq_length": 2}}, "a limit of 2 tokens leaves no room for a text beside 2 special"),
         ({"config": {"default_prompt_name": "passage"}}, "the default prompt 'passage', which is not among"),
         ({"config": {"default_prompt_name": ["query"]}}, r"the default prompt \['query'\], which is not among"),

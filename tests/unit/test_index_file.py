@@ -219,7 +219,7 @@ def test_upgrade_1_to_2():
 def test_files_that_are_not_an_index(tmp_path):
     with pytest.raises(ArtifactError, match="cannot be read: No such file or directory"):
         VectorIndex.load(tmp_path / "none")
-    with pytest.raises(ArtifactError, match="cannot be read: Is a directory"):
+    with pytest.raises(ArtifactError, match="cannot be read: it is a directory"):
         VectorIndex.load(tmp_path)
     (tmp_path / "text").write_text("a text, and no index at all")
     with pytest.raises(ArtifactError, match="is not an index of embedder: it begins with b'a text, '"):

@@ -12,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_choice, check_counts
 from embedder.common.cpp_runtime import check_cpp_runtime
-from embedder.common.files import replacing
+from embedder.common.files import open_regular, replacing
 from embedder.common.imports import import_optional
+from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError, InputError
 from embedder.vectors.adapters.library_index import LibraryIndex, check_saved_similarity, hits_of_query
 from embedder.vectors.index.file_format import INDEX_SIMILARITIES
@@ -203,7 +204,7 @@ def _saved_similarity(path: Path) -> str | None:
     """Return the similarity that `FaissIndex.save` recorded in `path`, or None if faiss itself wrote the file."""
     tail_bytes = _LENGTH_BYTES + len(_MAGIC)
     try:
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             size = stream.seek(0, os.SEEK_END)
             stream.seek(max(0, size - tail_bytes))
             tail = stream.read()
@@ -211,7 +212,7 @@ def _saved_similarity(path: Path) -> str | None:
                 return None
             length = min(int.from_bytes(tail[:_LENGTH_BYTES], "little"), _MAX_JSON_BYTES)
             stream.seek(max(0, size - tail_bytes - length))
-            similarity = json.loads(stream.read(length))["similarity"]
+            similarity = parse_json(stream.read(length))["similarity"]
             check_choice("similarity", similarity, INDEX_SIMILARITIES)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error

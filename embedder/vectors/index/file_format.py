@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from embedder.common.decode import decode
 from embedder.common.digests import check_once
-from embedder.common.files import replacing
+from embedder.common.files import open_regular, replacing
+from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError, FormatError
 
 INDEX_FORMAT_VERSION = 2
@@ -179,7 +180,7 @@ def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
     """
     try:
         # The file is opened only once, because another process may replace it meanwhile.
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             header, start = _read_header(path, stream)
             stream.seek(-_DIGEST_BYTES, os.SEEK_END)
             expected, size = stream.read(_DIGEST_BYTES).hex(), stream.tell()
@@ -219,7 +220,7 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[Header, int]:
     if len(text) != length:
         raise _damaged(path, f"its header should have {length} bytes, but {len(text)} can be read")
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         version = content["format_version"]
         if type(version) is not int or version < 1:
             raise ValueError(f"format_version should be a whole number, at least 1, not {version!r:.80}")
@@ -229,7 +230,7 @@ def _read_header(path: Path, stream: BinaryIO) -> tuple[Header, int]:
                 "upgrade embedder"
             )
         header = decode(Header, upgrade(content))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise _damaged(path, f"its header cannot be read ({error})") from error
     return header, _PREFIX_BYTES + length
 

@@ -1,16 +1,19 @@
 """Read a checkpoint's JSON files, and find its weights. No code in a file is ever run."""
 
 import hashlib
-import json
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedder.common.digests import sha256_of
+from embedder.common.files import read_regular
+from embedder.common.json_text import parse_json
 
 from embedder_export.errors import CheckpointError
 
 # The names of a file of weights, in the order of preference.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# The largest tokenizer.json of a known checkpoint has 35 MB.
+_MAX_JSON_BYTES = 200_000_000
 # Patterns of the files of weights, in one file or in several.
 SAFETENSORS, TORCH_WEIGHTS = "model*.safetensors", "pytorch_model*.bin"
 
@@ -31,12 +34,12 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
         {}
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_regular(path, _MAX_JSON_BYTES))
     except FileNotFoundError as error:
         if default is not None and not path.is_symlink():  # a broken link is damage, not absence
             return default
         raise CheckpointError(f"{path} is missing: is this a sentence-transformers checkpoint?") from error
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, kind):
         raise CheckpointError(f"{path} should hold a JSON {kind.__name__}, not {content!r:.80}")

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, SIMILARITY_FUNCTIONS
-from embedder.common.checks import find_surrogate
 
 from embedder_export.checkpoint.files import digest_weights, read_json
 from embedder_export.checkpoint.kinds import check_bare_kind, check_declared_kind
@@ -172,8 +171,6 @@ def _read_prompts(config: Mapping[str, Any]) -> dict[str, str]:
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
         raise CheckpointError(f"the checkpoint has prompts that are not strings by name: {prompts!r:.80}")
-    if any(find_surrogate(text or "") for text in (*prompts, *prompts.values())):
-        raise CheckpointError(f"the checkpoint has prompts that are not valid Unicode: {prompts!r:.80}")
     default = config.get("default_prompt_name")
     if default not in (None, *DEFAULT_PROMPTS, *prompts):
         raise CheckpointError(f"the checkpoint has the default prompt {default!r:.80}, which is not among its prompts")

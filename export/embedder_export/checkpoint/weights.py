@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
+from embedder.common.files import check_regular, open_regular
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -103,7 +104,7 @@ def is_finite(tensor: ir.TensorProtocol) -> bool:
         return bool(np.isfinite(tensor.numpy()).all())
     # The file is read and not mapped, because the pages of a mapped file stay in memory.
     left = math.prod(tensor.shape.numpy())
-    with open(tensor.path, "rb") as stream:
+    with open_regular(tensor.path) as stream:
         stream.seek(tensor.offset or 0)
         while left > 0:
             numbers = np.fromfile(stream, "<f4", min(left, _NUMBERS_PER_CHECK))
@@ -145,9 +146,10 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     The library checks the file first. The format is described at https://github.com/huggingface/safetensors#format.
     """
     try:
+        check_regular(path)
         with safe_open(path, "np"):
             pass
-        with path.open("rb") as stream:
+        with open_regular(path) as stream:
             size = int.from_bytes(stream.read(8), "little")
             header: dict[str, Any] = json.loads(stream.read(size))
     except (SafetensorError, OSError, ValueError) as error:
@@ -178,6 +180,7 @@ def _read_pickle(path: Path) -> Weights:
     """Read torch's own format. With `weights_only`, torch reads tensors and runs no code."""
     torch = import_from_extra("torch", f"{path.name} is in torch's own format")
     try:
+        check_regular(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises any class, such as struct.error; this block holds only its call
         raise _unreadable(path, error) from error
