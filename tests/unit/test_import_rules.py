@@ -48,7 +48,8 @@ RUNTIME = (
     Rule("embedder.inputs", own="common errors images", packages="numpy"),
     # What a request runs through.
     Rule("embedder.artifact", own="artifact common errors"),
-    Rule("embedder.artifact.hub", own="errors", lazy="huggingface_hub"),
+    Rule("embedder.artifact.hub", own="artifact.hub_errors common errors", lazy="huggingface_hub"),
+    Rule("embedder.artifact.hub_errors", own="errors", lazy="huggingface_hub"),
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
     Rule("embedder.engine.tokenizer", own="errors inputs", packages="numpy", lazy="tokenizers"),

@@ -82,7 +82,7 @@ def _fetch(repository: str) -> Path:
         return directory
     if not is_installed("torch"):
         raise NeedsTorchError(f"{repository} has no safetensors beside {', '.join(pickles)}")
-    return hub.fetch(repository, [*_HUB_PATTERNS, *pickles], revision=directory.name)
+    return hub.fetch(repository, [*_HUB_PATTERNS, *pickles], hub.HubAccess(directory.name))
 
 
 def read_modules(directory: Path) -> list[Module] | None:
