@@ -35,4 +35,4 @@ def import_from_extra(module: str, reason: str) -> Any:
     """
     if not is_installed(module.partition(".")[0]):
         raise NeedsTorchError(reason)
-    return import_optional(module, needed_for=reason, install="'./export[torch]'")
+    return import_optional(module, needed_for=reason, requirement="embedder-export[torch]")

@@ -109,7 +109,7 @@ def test_message_says_that_torch_is_needed_and_how_to_install_it(export, tmp_pat
     answer = export(make(tmp_path / "checkpoint"), *options)
     assert answer.returncode == 1
     assert message in answer.stderr
-    assert "pip install './export[torch]'; or with make: make export TORCH=1 MODEL=" in answer.stderr
+    assert 'pip install "embedder-export[torch]"; or with make: make export TORCH=1 MODEL=' in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / "artifact").exists()
 
@@ -129,5 +129,5 @@ def test_weights_that_cannot_be_read_are_not_fetched(export, tmp_path):
         answer = export("org/pickled", hub=hub.endpoint)
     assert answer.returncode == 1
     assert "org/pickled has no safetensors beside pytorch_model*.bin, 2_Dense/pytorch_model*.bin" in answer.stderr
-    assert "pip install './export[torch]'" in answer.stderr
+    assert 'pip install "embedder-export[torch]"' in answer.stderr
     assert not [name for name in hub.fetched if name.endswith(".bin")]

@@ -279,7 +279,7 @@ def test_one_module_alone_has_the_word(word):
         ),
         ("embedder.images.reading", "import PIL", "only inside a function. Import it where it is needed"),
         ("embedder.engine.engine", "import onnxruntime", "Call the module that may import onnxruntime"),
-        ("embedder.vectors.topk", "import_optional('faiss', needed_for='x', install='y')", "imports faiss"),
+        ("embedder.vectors.topk", "import_optional('faiss', needed_for='x', requirement='y')", "imports faiss"),
         ("embedder.common.cores", "import multiprocessing", "only embedder.pool may. Use it from there"),
         ("embedder.encoder", "import embedder_export", "imports embedder_export"),
         ("embedder.encoder", "def f():\n    from embedder_export import pipeline", "imports embedder_export"),
