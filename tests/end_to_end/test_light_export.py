@@ -2,17 +2,22 @@
 
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from embedder_export.samples.texts import parity_sentences
 from embedder_export.verify.compare import measure
+from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 
 import embedder
 from tests import families
-from tests.checkpoints import edit_json, write_checkpoint, write_own_graph
+from tests.checkpoints import edit_json, write_checkpoint, write_json, write_own_graph
+from tests.clips import write_clip
 from tests.hub_server import serve
 
 HEAVY = {"torch", "transformers", "optimum", "optimum-onnx", "sentence-transformers", "sentencepiece"}
@@ -54,13 +59,13 @@ MAKERS = [
     families.albert,
     families.labse,
     families.instructor,
+    families.specter,
 ]
 
 
 @pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 def test_same_vectors_as_sentence_transformers(export, tmp_path, make):
     checkpoint = families.seeded(make, tmp_path / "checkpoint")
-    families.unpickle(checkpoint)
     answer = export(checkpoint, "--dtypes", "fp32")
     assert answer.returncode == 0, answer.stderr
     assert "not compared with a reference: sentence-transformers is not installed" in answer.stderr
@@ -73,10 +78,6 @@ def test_same_vectors_as_sentence_transformers(export, tmp_path, make):
         cosine, difference = measure(ours, theirs)
         assert cosine.min() >= 0.99999
         assert difference.max() <= 1e-5
-
-
-def pickled_weights(directory):
-    return families.seeded(families.instructor, directory)
 
 
 def unknown_activation(directory):
@@ -94,7 +95,6 @@ def unknown_tokenizer(directory):
 @pytest.mark.parametrize(
     ("make", "options", "message"),
     [
-        (pickled_weights, [], "pytorch_model.bin is in torch's own format: that needs torch"),
         (unknown_activation, [], "config.json has 'mish' as hidden_act: that needs torch"),
         (
             unknown_tokenizer,
@@ -109,7 +109,7 @@ def test_message_says_that_torch_is_needed_and_how_to_install_it(export, tmp_pat
     answer = export(make(tmp_path / "checkpoint"), *options)
     assert answer.returncode == 1
     assert message in answer.stderr
-    assert 'pip install "embedder-export[torch]"; or with make: make export TORCH=1 MODEL=' in answer.stderr
+    assert "pip install './export[torch]'; or with make: make export TORCH=1 MODEL=" in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / "artifact").exists()
 
@@ -124,10 +124,39 @@ def test_export_from_the_hub_is_compared_with_the_graph_of_the_repository(export
     assert embedder.Embedder(tmp_path / "artifact").manifest.parity.reference == "onnx/model.onnx"
 
 
-def test_weights_that_cannot_be_read_are_not_fetched(export, tmp_path):
-    with serve({"org/pickled": pickled_weights(tmp_path / "served")}) as hub:
-        answer = export("org/pickled", hub=hub.endpoint)
-    assert answer.returncode == 1
-    assert "org/pickled has no safetensors beside pytorch_model*.bin, 2_Dense/pytorch_model*.bin" in answer.stderr
-    assert 'pip install "embedder-export[torch]"' in answer.stderr
-    assert not [name for name in hub.fetched if name.endswith(".bin")]
+def instructor(directory):
+    return families.seeded(families.instructor, directory)
+
+
+def sharded_xlm_roberta(directory):
+    """Write the weights in two files and their index, as large models have them."""
+    checkpoint = families.seeded(families.multilingual_mpnet, directory)
+    weights = load_file(checkpoint / "model.safetensors")
+    parts = {name: f"pytorch_model-0000{1 + number % 2}-of-00002.bin" for number, name in enumerate(weights)}
+    for part in set(parts.values()):
+        torch.save({name: weights[name] for name in weights if parts[name] == part}, checkpoint / part)
+    write_json(checkpoint / "pytorch_model.bin.index.json", {"weight_map": parts})
+    return checkpoint
+
+
+def old_clip(directory):
+    return write_clip(directory, layout="old")
+
+
+@pytest.mark.parametrize("make", [instructor, sharded_xlm_roberta, old_clip], ids=lambda make: make.__name__)
+def test_weights_in_torchs_format_give_the_vectors_of_safetensors(export, tmp_path, make):
+    checkpoint, texts = make(tmp_path / "checkpoint"), ["a text", "a longer text of the same kind", ""]
+    pickled = shutil.copytree(checkpoint, tmp_path / "pickled")
+    families.unpickle(checkpoint)
+    for path in pickled.rglob("model.safetensors"):
+        if not path.with_name("pytorch_model.bin.index.json").exists():
+            torch.save(load_file(path), path.with_name("pytorch_model.bin"))
+        path.unlink()
+    assert not list(pickled.rglob("*.safetensors"))
+    assert export(checkpoint, "--dtypes", "fp32").returncode == 0
+    expected = embedder.Embedder(tmp_path / "artifact", provider="cpu").encode(texts)
+    with serve({"org/pickled": pickled}) as hub:
+        answer = export("org/pickled", "--dtypes", "fp32", hub=hub.endpoint)
+    assert answer.returncode == 0, answer.stderr
+    vectors = embedder.Embedder(tmp_path / "artifact", provider="cpu").encode(texts)
+    assert np.abs(vectors - expected).max() <= 1e-6

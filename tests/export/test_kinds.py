@@ -68,6 +68,7 @@ def test_architectures_of_other_models(bare, architecture, kind):
         read_checkpoint(str(bare))
 
 
+@pytest.mark.parametrize("pickled", [False, True])
 @pytest.mark.parametrize(
     ("weight", "kind"),
     [
@@ -77,10 +78,13 @@ def test_architectures_of_other_models(bare, architecture, kind):
         ("linear.weight", "a ColBERT"),
     ],
 )
-def test_weights_of_other_models(bare, weight, kind):
+def test_weights_of_other_models(bare, weight, kind, pickled):
     """config.json may name no architecture. Then the weights decide."""
     edit_json(bare / "config.json", architectures=None)
     add_weight(bare, weight)
+    if pickled:
+        torch.save(load_file(bare / "model.safetensors"), bare / "pytorch_model.bin")
+        (bare / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=rf"the checkpoint is {kind}.*, as it has the weight {weight}"):
         read_checkpoint(str(bare))
 

@@ -17,7 +17,6 @@ def build_bodies(checkpoint: Checkpoint) -> dict[str, Body]:
     Raises:
         NotNativeError: the family has no native builder, or its equations do not honour a setting.
         CheckpointError: a weight is damaged, missing, not finite, or has another size than the settings say.
-        NeedsTorchError: the weights are in torch's format, and torch is not installed.
 
     Example:
         >>> build_bodies(read_checkpoint("checkpoints/all-MiniLM-L6-v2"))["text"].sizes.width  # doctest: +SKIP

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embedder_export.checkpoint.files import SAFETENSORS, read_json
+from embedder_export.checkpoint.files import SAFETENSORS, TORCH_WEIGHTS, read_json
 from embedder_export.checkpoint.weights import tensor_names
 from embedder_export.errors import CheckpointError
 
@@ -73,7 +73,7 @@ def check_bare_kind(directory: Path, config: Mapping[str, Any]) -> None:
         raise CheckpointError(f"the checkpoint is {_COLBERT_KIND}, as its {_COLBERT_METADATA} says: {_ADVICE}")
     settings = read_json(directory / "config_sentence_transformers.json", dict, default={})
     check_declared_kind(settings)
-    if any(directory.glob(SAFETENSORS)):
+    if any(directory.glob(SAFETENSORS)) or any(directory.glob(TORCH_WEIGHTS)):
         _check_weights(tensor_names(directory))
 
 

@@ -10,9 +10,8 @@ from embedder.errors import ModelNotFoundError
 
 from embedder_export.checkpoint.files import SAFETENSORS, TORCH_WEIGHTS, read_json
 from embedder_export.checkpoint.layers import WEIGHTLESS
-from embedder_export.errors import CheckpointError, NeedsTorchError
+from embedder_export.errors import CheckpointError
 from embedder_export.families.table import FAMILIES
-from embedder_export.packages import is_installed
 
 # Files that an export may need. A repository often has the same weights in several formats. Weights in torch's own
 # format are fetched only for directories without another format.
@@ -57,7 +56,6 @@ def locate(model: str) -> Location:
     Raises:
         ModelNotFoundError: there is no such directory or repository.
         CheckpointError: modules.json is damaged.
-        NeedsTorchError: the repository has weights in torch's format only, and torch is not installed.
 
     Example:
         >>> locate("checkpoints/all-MiniLM-L6-v2").name  # doctest: +SKIP
@@ -80,9 +78,7 @@ def _fetch(repository: str) -> Path:
     pickles = [(path / TORCH_WEIGHTS).as_posix() for path in folders if not any((directory / path).glob(SAFETENSORS))]
     if not pickles:
         return directory
-    if not is_installed("torch"):
-        raise NeedsTorchError(f"{repository} has no safetensors beside {', '.join(pickles)}")
-    return hub.fetch(repository, [*_HUB_PATTERNS, *pickles], hub.HubAccess(directory.name))
+    return hub.fetch(repository, [*_HUB_PATTERNS, *pickles], revision=directory.name)
 
 
 def read_modules(directory: Path) -> list[Module] | None:

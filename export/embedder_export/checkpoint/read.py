@@ -66,7 +66,6 @@ def read_checkpoint(model: str) -> Checkpoint:
     Raises:
         ModelNotFoundError: there is no such directory or repository.
         CheckpointError: a file is missing or damaged, or has something that the export cannot honour.
-        NeedsTorchError: its weights are in torch's format only, and torch is not installed.
 
     Example:
         >>> read_checkpoint("checkpoints/all-MiniLM-L6-v2").similarity  # doctest: +SKIP

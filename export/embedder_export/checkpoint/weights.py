@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from embedder_export.checkpoint.files import find_weights
+from embedder_export.checkpoint.torch_format.read import read_torch_file, torch_tensor_names
 from embedder_export.errors import CheckpointError, NotNativeError
-from embedder_export.packages import import_from_extra
 
 # Floating-point formats of safetensors. transformers too loads them into a float32 model.
 _DTYPES = {
@@ -36,9 +36,8 @@ def read_weights(directory: Path) -> Weights:
     """Return the floating-point tensors of `directory` as float32, by name.
 
     Raises:
-        CheckpointError: the weights are missing or damaged, or reading them would run code.
+        CheckpointError: the weights are missing or damaged, or hold something that is not a plain tensor.
         NotNativeError: a weight has a number format that is not known here.
-        NeedsTorchError: the weights are in torch's format, and torch is not installed.
 
     Example:
         >>> len(read_weights(Path("checkpoints/all-MiniLM-L6-v2")))  # doctest: +SKIP
@@ -46,8 +45,8 @@ def read_weights(directory: Path) -> Weights:
     """
     weights: Weights = {}
     for path, names in find_weights(directory).items():
-        part = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-        weights |= {name: tensor for name, tensor in part.items() if names is None or name in names}
+        part = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
+        weights |= {name: _as_float32(tensor) for name, tensor in part.items() if names is None or name in names}
     return weights
 
 
@@ -60,7 +59,6 @@ def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[
 
     Raises:
         CheckpointError: the weights cannot be read, there are other tensors, or a number is not finite.
-        NeedsTorchError: the weights are in torch's format, and torch is not installed.
 
     Example:
         >>> list(read_arrays(Path("2_Dense"), {"linear.weight": (512, 768)}))  # doctest: +SKIP
@@ -80,17 +78,19 @@ def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[
 
 
 def tensor_names(directory: Path) -> set[str]:
-    """Return the names of the tensors in the safetensors files of `directory`. Other files are ignored.
+    """Return the names of the tensors of `directory`, with those that are no weights.
 
     Raises:
-        CheckpointError: a file is damaged.
+        CheckpointError: the weights are missing or damaged, or hold something that is not a plain tensor.
 
     Example:
         >>> "pooler.dense.bias" in tensor_names(Path("checkpoints/all-MiniLM-L6-v2"))  # doctest: +SKIP
         True
     """
-    files = [path for path in find_weights(directory) if path.suffix == ".safetensors"]
-    return {name for path in files for name in _read_header(path)[0]}
+    names: set[str] = set()
+    for path in find_weights(directory):
+        names |= _read_header(path)[0].keys() if path.suffix == ".safetensors" else torch_tensor_names(path)
+    return names
 
 
 def is_finite(tensor: ir.TensorProtocol) -> bool:
@@ -137,7 +137,7 @@ def _read_safetensors(path: Path) -> Weights:
     for name, entry in stored.items():
         if entry["dtype"] not in _DTYPES:
             raise NotNativeError(f"{path.name} has {name} as {entry['dtype']}")
-    return {name: _as_float32(_map_tensor(path, name, start, entry)) for name, entry in stored.items()}
+    return {name: _map_tensor(path, name, start, entry) for name, entry in stored.items()}
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -174,23 +174,6 @@ def _as_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
 
 def _shape_of(tensor: ir.TensorProtocol) -> tuple[int, ...]:
     return tuple(tensor.shape.numpy())
-
-
-def _read_pickle(path: Path) -> Weights:
-    """Read torch's own format. With `weights_only`, torch reads tensors and runs no code."""
-    torch = import_from_extra("torch", f"{path.name} is in torch's own format")
-    try:
-        check_regular(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises any class, such as struct.error; this block holds only its call
-        raise _unreadable(path, error) from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in tensors.values()):
-        raise CheckpointError(f"{path} cannot be read as plain weights: it does not hold tensors by name")
-    return {name: _lazy_from_torch(tensor) for name, tensor in tensors.items() if tensor.is_floating_point()}
-
-
-def _lazy_from_torch(tensor: Any) -> ir.LazyTensor:
-    return lazy(lambda: tensor.detach().float().numpy(), tuple(tensor.shape))
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
