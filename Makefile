@@ -7,6 +7,7 @@
 # make format         format every file, and fix what ruff can fix
 # make test-fast      test the runtime alone, without the slow tests: under a minute, without torch
 # make test           lint and test everything; this is what CI runs
+# make dist           build wheel and sdist of both distributions in dist/
 #
 # To measure it (each writes to benchmarks/results/):
 # make bench          speed and memory beside sentence-transformers, its other backends, and fastembed
@@ -16,7 +17,7 @@
 # make converters     the two converters of the exporter beside each other, models of true size: half an hour
 # make kernels        search, mining, quantisation and the index beside their peers
 #
-# make clean          remove the environments, checkpoints and artifacts
+# make clean          remove the environments, checkpoints, artifacts and distributions
 
 # The interpreter that makes the environments.
 PYTHON ?= python3
@@ -24,6 +25,8 @@ PYTHON ?= python3
 MODEL ?= all-MiniLM-L6-v2
 # How many tests run at once: a number, or auto for one on each core.
 JOBS ?= auto
+# Where `make dist` writes.
+DIST ?= dist
 
 # The environments. Each is made when a command first needs it.
 # The runtime and nothing else.
@@ -36,6 +39,8 @@ WITH_TORCH := .venv/torch
 REFERENCE := .venv/reference
 # The runtime with what reads images.
 IMAGES := .venv/images
+# What builds the distributions.
+BUILD := .venv/build
 # What `make bench` measures beside sentence-transformers; the environments have these names.
 PEERS ?= sentence-transformers-onnx sentence-transformers-openvino fastembed
 
@@ -49,7 +54,7 @@ EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -nam
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lint format test-fast test bench bench-images parity parity-full converters kernels clean
+.PHONY: help demo export lint format test-fast test dist bench bench-images parity parity-full converters kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -84,9 +89,16 @@ test-fast: $(EXPORT)/.tools
 	$(EXPORT)/$(PYTEST) -m "not slow" tests/unit
 
 # The exporter by way of torch and the reference need different versions of transformers.
-test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools artifacts/$(MINILM)/embedder.json
+test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools $(BUILD)/.ready artifacts/$(MINILM)/embedder.json
 	$(REFERENCE)/$(PYTEST) tests/parity
 	$(WITH_TORCH)/$(PYTEST) --ignore tests/parity
+
+# Each wheel is built from its sdist, so the sdist holds all that is needed.
+dist: $(BUILD)/.ready
+	rm -f $(DIST)/embedder_onnx-* $(DIST)/embedder_export-*
+	$(BUILD)/bin/python -m build --no-isolation --outdir $(DIST) .
+	$(BUILD)/bin/python -m build --no-isolation --outdir $(DIST) export
+	$(BUILD)/bin/python -m twine check --strict $(DIST)/embedder_onnx-* $(DIST)/embedder_export-*
 
 # Measuring it
 
@@ -110,7 +122,7 @@ kernels: $(REFERENCE)/.tools
 	PYTHONPATH=. $(REFERENCE)/bin/python benchmarks/vectors.py $(KERNELS_OPTIONS)
 
 clean:
-	rm -rf .venv artifacts checkpoints
+	rm -rf .venv artifacts checkpoints dist
 
 # Models
 
@@ -149,12 +161,12 @@ $(IMAGES)/.ready: $(RUNTIME_SOURCES) | $(IMAGES)/bin/python
 
 $(EXPORT)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES) | $(EXPORT)/bin/python
 	@echo "==> installing the exporter in $(EXPORT)"
-	$(EXPORT)/bin/python -m pip install ./export
+	$(EXPORT)/bin/python -m pip install ".[cpu]" ./export
 	@touch $@
 
 $(WITH_TORCH)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES) | $(WITH_TORCH)/bin/python
 	@echo "==> installing the exporter with torch in $(WITH_TORCH): one to several gigabytes"
-	$(WITH_TORCH)/bin/python -m pip install "./export[torch]" --no-compile
+	$(WITH_TORCH)/bin/python -m pip install ".[cpu]" "./export[torch]" --no-compile
 	@touch $@
 
 $(REFERENCE)/.ready: pyproject.toml | $(REFERENCE)/bin/python
@@ -169,6 +181,12 @@ $(REFERENCE)/.ready .venv/sentence-transformers-onnx/.ready .venv/sentence-trans
 	@echo "==> installing sentence-transformers in $(@D): one to several gigabytes"
 	$(@D)/bin/python -m pip install torch==2.13.0 --no-compile
 	$(@D)/bin/python -m pip install $(PACKAGES) --no-compile
+	@touch $@
+
+# `make dist` builds without isolation, so hatchling is here too.
+$(BUILD)/.ready: | $(BUILD)/bin/python
+	@echo "==> installing what builds the distributions in $(BUILD)"
+	$(BUILD)/bin/python -m pip install build==1.6.1 hatchling==1.33.0 twine==7.0.0
 	@touch $@
 
 .venv/fastembed/.ready: | .venv/fastembed/bin/python

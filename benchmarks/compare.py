@@ -362,7 +362,7 @@ def machine():
 
 def versions(names):
     """Return the versions of the relevant packages in each environment, as text."""
-    wanted = ("embedder", "fastembed", "onnxruntime", "openvino", "optimum-intel", "optimum-onnx")
+    wanted = ("embedder-onnx", "fastembed", "onnxruntime", "openvino", "optimum-intel", "optimum-onnx")
     wanted += ("sentence-transformers", "tokenizers", "torch", "transformers")
     found = []
     for environment in dict.fromkeys(PROGRAMS[name].environment for name in names):

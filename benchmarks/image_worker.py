@@ -27,7 +27,7 @@ PATCHES = {"image_size": 224, "patch_size": 32}
 # The form of these settings in newer checkpoints. All programs can read it.
 PREPROCESSOR_SIZES = {"size": {"shortest_edge": 224}, "crop_size": {"height": 224, "width": 224}}
 DIMENSION = 512
-PACKAGES = ("embedder", "fastembed", "onnxruntime", "pillow", "sentence-transformers", "torch", "transformers")
+PACKAGES = ("embedder-onnx", "fastembed", "onnxruntime", "pillow", "sentence-transformers", "torch", "transformers")
 
 
 def fastembed(path):

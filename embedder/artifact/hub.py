@@ -1,18 +1,77 @@
-"""Fetch files from the Hugging Face Hub. Only this file knows huggingface_hub, and imports it when it is needed."""
+"""Fetch files from the Hugging Face Hub into its cache. Imports huggingface_hub when it is needed.
+
+huggingface_hub does the transport, the retries and the cache. It reads HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN
+and the variables of proxies. This module adds what a partial copy in the cache needs: the list of the files of a commit
+is written beside the snapshot before the first file is fetched. A snapshot counts as complete only if all of the files
+that were asked for are there.
+"""
 
 from __future__ import annotations
 
-import errno
+import fnmatch
+import hashlib
+import json
+import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from embedder.errors import ModelNotFoundError
+from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError, describe, is_about_revision
+from embedder.common.checks import check_flag, shown
+from embedder.common.files import replacing
+from embedder.errors import ArtifactError, InputError
 
 # The organisation of models that are named without one.
 DEFAULT_ORGANISATION = "sentence-transformers/"
 
-_REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+# What a header of HTTP can carry.
+_TOKEN = re.compile(r"[!-~]+")
+_REVISION = re.compile(r"[!-~]{1,200}")
+# The folder of our lists of files, in the repository's folder of the cache.
+_LISTINGS = "embedder"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class HubAccess:
+    """How the Hub is asked.
+
+    Attributes:
+        revision: a branch, tag or commit. None takes the main branch.
+        token: a token for private and gated repositories. None takes the one of HF_TOKEN or of `hf auth login`. It is
+            neither shown nor compared nor pickled.
+        local_files_only: use cached files alone, and no network.
+
+    Raises:
+        InputError: a value has a wrong type, or characters that it cannot have. The message does not show a token.
+
+    Example:
+        >>> HubAccess(revision="main", token="secret")
+        HubAccess(revision='main', local_files_only=False)
+    """
+
+    revision: str | None = None
+    token: str | None = field(default=None, repr=False, compare=False)
+    local_files_only: bool = False
+
+    def __post_init__(self) -> None:
+        revision, token = self.revision, self.token
+        plain = isinstance(revision, str) and _REVISION.fullmatch(revision) and ".." not in revision.split("/")
+        if revision is not None and (not plain or "\\" in revision or revision.startswith("/")):
+            raise InputError(f"revision should be a branch, a tag or a commit of the Hub, not {shown(revision)}")
+        if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+            raise InputError("token should be a string of visible ASCII characters, such as 'hf_...'")
+        check_flag("local_files_only", self.local_files_only)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle everything but the token."""
+        return type(self), (self.revision, None, self.local_files_only)
 
 
 def is_repository_id(name: str) -> bool:
@@ -25,50 +84,213 @@ def is_repository_id(name: str) -> bool:
     return _REPOSITORY_ID.fullmatch(name) is not None
 
 
-def fetch(repository: str, patterns: Sequence[str], *, revision: str | None = None) -> Path:
-    """Fetch files of a Hub repository into the Hub's cache. Cached files are used offline.
+def fetch(
+    repository: str, patterns: Sequence[str], access: HubAccess = HubAccess(), *, cached_first: bool = False
+) -> Path:
+    """Fetch files of a Hub repository into the Hub's cache. If the Hub cannot be reached, cached files are used.
 
     Args:
         repository: its id, such as "org/name".
-        patterns: file names, or patterns such as "*.json".
-        revision: a branch, tag or commit. None takes the main branch.
+        patterns: names of files, which must all exist; or patterns such as "*.json", which may match nothing.
+        access: the revision, the token, and whether the network may be used.
+        cached_first: do not ask the network if the cache has all of the files.
 
     Returns:
         The directory of the files. Its name is the commit.
 
     Raises:
-        ModelNotFoundError: the repository does not exist or is private; or it cannot be reached and is not cached.
+        RepositoryFileError: the repository has no file of one of the names.
+        HubUnreachableError: the Hub gave no usable answer, and the cache does not have all of the files.
+        ModelNotFoundError: the repository or the revision does not exist, or is private or gated; or the cache cannot
+            be written.
 
     Example:
         >>> (fetch("BAAI/bge-small-en-v1.5", ["config.json"]) / "config.json").is_file()  # doctest: +SKIP
         True
     """
+    pinned = access.revision is not None and _COMMIT.fullmatch(access.revision)  # a commit never changes
+    if access.local_files_only or cached_first or pinned:
+        cached = _find_cached(repository, patterns, access.revision, sure=not access.local_files_only)
+        if cached is not None:
+            return cached
+    if access.local_files_only:
+        raise HubUnreachableError(
+            f"the Hub's cache does not have all files of {repository!r}{_at(access.revision)}, and local_files_only "
+            "forbids a fetch. Load the model once with a network"
+        )
+    with _described_errors(repository, access), _quiet_unless_watched():
+        try:
+            commit, files = _list_files(repository, access)
+        except Exception as error:
+            cached = None
+            if not is_about_revision(error):
+                cached = _find_cached(repository, patterns, access.revision)
+            if cached is None:
+                raise
+            return cached
+        wanted = _matching(files, patterns)
+        missing = [name for name in patterns if not _is_pattern(name) and name not in wanted]
+        if missing:
+            where = f"the Hub repository {repository!r}{_at(access.revision)}"
+            raise RepositoryFileError(f"{where} has no file {', '.join(missing)}")
+        return _download(repository, commit, wanted, access)
+
+
+def check_fetched(directory: Path, names: Iterable[str]) -> None:
+    """Check files of `directory`, which `fetch` returned, against the digests that the Hub gave for them.
+
+    The cache names a file's content after its ETag: the SHA-256 or git's SHA-1 of the content. Files with another name
+    are not checked. A damaged file is removed, so that the next fetch gets it again.
+
+    Raises:
+        ArtifactError: a file is damaged.
+
+    Example:
+        >>> check_fetched(fetch("org/name", ["config.json"]), ["config.json"])  # doctest: +SKIP
+    """
+    for name in names:
+        path = directory / name
+        if not path.is_symlink():  # a copy, because the file system has no links
+            continue
+        blob = directory / os.path.dirname(name) / os.readlink(path)
+        if _DIGEST.fullmatch(blob.name) and blob.name not in _digests(path):
+            removed = "It has been removed. Run this again to fetch it once more"
+            try:
+                for damaged in (Path(os.path.realpath(blob)), blob, path):
+                    damaged.unlink(missing_ok=True)
+            except OSError as error:
+                removed = f"Remove it, and run this again ({error})"
+            raise ArtifactError(f"{path} was damaged during the download from the Hub. {removed}")
+
+
+def _digests(path: Path) -> set[str]:
+    """Return the SHA-256, git's SHA-1 and the plain SHA-1 of a file."""
+    sha256, sha1, git = hashlib.sha256(), hashlib.sha1(), hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            for digest in (sha256, sha1, git):
+                digest.update(chunk)
+    return {sha256.hexdigest(), sha1.hexdigest(), git.hexdigest()}
+
+
+def _at(revision: str | None) -> str:
+    return "" if revision is None else f" at {revision!r}"
+
+
+def _is_pattern(name: str) -> bool:
+    return any(character in name for character in "*?[")
+
+
+def _matching(files: Iterable[str], patterns: Sequence[str]) -> list[str]:
+    return [name for name in files if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def _list_files(repository: str, access: HubAccess) -> tuple[str, list[str]]:
+    """Return the commit of the revision, and the names of all of its files. The list is kept for later."""
+    from huggingface_hub import HfApi, constants
+
+    # Without a time limit, a server that never answers would hang this process.
+    limit_s = constants.HF_HUB_ETAG_TIMEOUT
+    info = HfApi(token=access.token).model_info(repository, revision=access.revision, timeout=limit_s)
+    commit, files = str(info.sha), [str(sibling.rfilename) for sibling in info.siblings or []]
+    path = _listing_path(repository, commit)
+    with suppress(OSError):  # the cache cannot be written: a download says so, and files that are there need no list
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(files), encoding="utf-8")
+    return commit, files
+
+
+def _kept_listing(repository: str, commit: str) -> list[str] | None:
+    """Return the names of all files of a commit, if an earlier fetch has kept them."""
+    try:
+        files = json.loads(_listing_path(repository, commit).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return files if isinstance(files, list) and all(isinstance(name, str) for name in files) else None
+
+
+def _listing_path(repository: str, commit: str) -> Path:
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    folder = repo_folder_name(repo_id=repository, repo_type="model")
+    return Path(constants.HF_HUB_CACHE, folder, _LISTINGS, f"{commit}.json")
+
+
+def _download(repository: str, commit: str, files: list[str], access: HubAccess) -> Path:
+    """Download files of a commit, unless they are cached. Return their directory."""
+    from huggingface_hub import hf_hub_download
+
+    directory = _listing_path(repository, commit).parents[1] / "snapshots" / commit
+    revision = access.revision or "main"
+    for name in files:
+        # The first file is asked for by the branch, so that the cache knows the branch's commit when it is offline.
+        path = Path(hf_hub_download(repository, name, revision=revision, token=access.token))
+        directory = path.parents[name.count("/")]
+        revision = directory.name
+    return directory
+
+
+def _find_cached(repository: str, patterns: Sequence[str], revision: str | None, *, sure: bool = False) -> Path | None:
+    """Return the directory of cached files, or None if one of them is missing.
+
+    Args:
+        repository: its id.
+        patterns: names and patterns, as in `fetch`.
+        revision: a branch, tag or commit.
+        sure: return None also if a pattern is given, and it is not known which files the commit has.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(patterns), revision=revision))
-    except GatedRepoError as error:
-        advice = "accept its terms on its page, then log in with `hf auth login`"
-        raise ModelNotFoundError(f"the Hub repository {repository!r} is gated: {advice}") from error
-    except RepositoryNotFoundError as error:
-        advice = "check the name, or log in with `hf auth login` if it is private"
-        raise ModelNotFoundError(f"the Hub has no repository {repository!r}: {advice}") from error
+        found = snapshot_download(repository, revision=revision, allow_patterns=list(patterns), local_files_only=True)
+    except (OSError, ValueError):  # not cached, or not completely; or not a possible name
+        return None
+    directory = Path(found)
+    files = _kept_listing(repository, directory.name)
+    if files is None and sure and any(map(_is_pattern, patterns)):
+        return None
+    names = [name for name in patterns if not _is_pattern(name)]
+    expected = [*names, *_matching(files or [], patterns)]
+    return directory if all((directory / name).is_file() for name in expected) else None
+
+
+@contextmanager
+def _described_errors(repository: str, access: HubAccess) -> Iterator[None]:
+    """Raise errors of huggingface_hub as errors for the user."""
+    from huggingface_hub import get_token
+
+    try:
+        yield
+    except RepositoryFileError:
+        raise
     except Exception as error:  # huggingface_hub also raises errors of its HTTP library
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        problem = f"{repository!r} could not be fetched from the Hub ({reason})"
-        raise ModelNotFoundError(f"{problem}: {_advice(error)}") from error
+        secrets = [secret for secret in (access.token, get_token()) if secret]
+        described = describe(error, repository, access.revision, secrets)
+        # The traceback shows the cause, so the cause must not show a token.
+        shows_secret = any(secret in f"{cause!r} {cause}" for secret in secrets for cause in _causes(error))
+        raise described from (None if shows_secret else error)
 
 
-def _advice(error: Exception) -> str:
-    """Return what the user can do if a fetch failed for any other reason."""
-    from huggingface_hub.errors import RevisionNotFoundError
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
-    if isinstance(error, RevisionNotFoundError):
-        return "check the revision"
-    # The errors of HTTP libraries are OSErrors too, but without a file.
-    if isinstance(error, OSError) and error.filename is not None:
-        return "check the directory of the Hub's cache, which $HF_HOME names"
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "make room on the disk of the Hub's cache, which $HF_HOME names"
-    return "check the connection, or give the path of a local directory"
+
+@contextmanager
+def _quiet_unless_watched() -> Iterator[None]:
+    """Hide huggingface_hub's progress bars unless standard error is a terminal. HF_HUB_DISABLE_PROGRESS_BARS wins."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    watched = sys.stderr is not None and sys.stderr.isatty()
+    if watched or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedder.artifact import hub
+from embedder.artifact.hub_errors import RepositoryFileError
 from embedder.artifact.manifest import MANIFEST_NAME, File, Manifest, read_manifest
 from embedder.common.files import check_regular
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
@@ -97,14 +98,15 @@ def _is_from(exported: Path, name: str) -> bool:
 
 def _fetch(repository: str) -> Path:
     # Fetch the manifest first: it names the few files to fetch. A repository without a manifest may hold gigabytes.
-    directory = hub.fetch(repository, [MANIFEST_NAME])
-    if not (directory / MANIFEST_NAME).is_file():
+    try:
+        directory = hub.fetch(repository, [MANIFEST_NAME], cached_first=True)
+    except RepositoryFileError as error:
         raise ModelNotFoundError(
             f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so it is not an exported model. "
             f"{_how_to_export(repository, 'DIRECTORY')}"
-        )
+        ) from error
     names = [file.name for file in read_manifest(directory).files]
-    return hub.fetch(repository, [MANIFEST_NAME, *names], revision=directory.name)
+    return hub.fetch(repository, [MANIFEST_NAME, *names], hub.HubAccess(directory.name), cached_first=True)
 
 
 def _check_size(path: Path, size: int) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs
+from embedder.backends.onnxruntime_package import import_onnxruntime
 from embedder.backends.prepacked import find_prepacked
 from embedder.backends.sessions import (
     CPU_EXECUTION_PROVIDER,
     check_outputs,
-    import_onnxruntime,
     open_session,
     run_session,
     session_options,

@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs
+from embedder.backends.onnxruntime_package import (
+    import_onnxruntime,
+    install_command,
+    installed_distributions,
+)
 from embedder.backends.sessions import (
     check_outputs,
-    import_onnxruntime,
     open_session,
     run_session,
     session_options,
@@ -53,7 +57,7 @@ class _CudaKind:
         if EXECUTION_PROVIDER not in available:
             raise ProviderError(
                 f"provider {self.name!r} is not in the onnxruntime installed here (it has {', '.join(available)}). "
-                f"Run: pip uninstall onnxruntime; pip install {_PACKAGE}"
+                f"Run: {install_command(_PACKAGE, replacing=installed_distributions())}"
             )
         # If CUDA does not start, onnxruntime uses the CPU and says so only in its log.
         session = open_session(_PROBE, EXECUTION_PROVIDER, session_options(1))

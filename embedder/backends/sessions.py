@@ -7,29 +7,12 @@ from typing import Any
 
 from embedder.artifact.manifest import Graph
 from embedder.backends.backend import Feeds, Outputs
-from embedder.common.cpp_runtime import check_cpp_runtime
-from embedder.errors import ArtifactError, DependencyError
+from embedder.backends.onnxruntime_package import import_onnxruntime
+from embedder.errors import ArtifactError
 
 # The provider that every onnxruntime has.
 CPU_EXECUTION_PROVIDER = "CPUExecutionProvider"
 _LOG_ERRORS_ONLY = 3
-
-
-def import_onnxruntime() -> Any:
-    """Import and return onnxruntime.
-
-    Raises:
-        DependencyError: it is not installed. The message has the command for a CPU and for a GPU.
-    """
-    check_cpp_runtime("onnxruntime")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise DependencyError(
-            "onnxruntime is not installed. Run: pip install onnxruntime (in the extra embedder[cpu]). For an NVIDIA "
-            "GPU run instead: pip install onnxruntime-gpu (in the extra embedder[gpu]). Install only one of them"
-        ) from error
-    return onnxruntime
 
 
 def runtime_version() -> str:

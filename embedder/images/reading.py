@@ -48,7 +48,7 @@ def check_pillow() -> None:
     Example:
         >>> check_pillow()  # doctest: +SKIP
     """
-    import_optional("PIL.Image", needed_for="Reading images", install="Pillow (in the extra embedder[image])")
+    import_optional("PIL.Image", needed_for="Reading images", requirement="embedder-onnx[image]")
 
 
 def read_rgb(item: Any, name: str) -> Image:

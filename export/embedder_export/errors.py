@@ -31,7 +31,7 @@ class NeedsTorchError(EmbedderError):
     def __init__(self, reason: str) -> None:
         super().__init__(
             f"{reason}: that needs torch and the other packages of the extra [torch]. Run: pip install "
-            "'./export[torch]'; or with make: make export TORCH=1 MODEL=..."
+            '"embedder-export[torch]"; or with make: make export TORCH=1 MODEL=...'
         )
 
 

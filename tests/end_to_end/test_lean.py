@@ -25,7 +25,7 @@ def lean(lean_bin):
 def test_nothing_heavy_is_installed(lean, lean_bin, capsys):
     code = "import importlib.metadata as m, json; print(json.dumps([d.metadata['Name'] for d in m.distributions()]))"
     names = {name.lower() for name in json.loads(lean(code))}
-    assert {"embedder", "onnxruntime", "tokenizers", "numpy"} <= names
+    assert {"embedder-onnx", "onnxruntime", "tokenizers", "numpy"} <= names
     assert not HEAVY & names
     files = [file for file in (lean_bin.parent / "lib").rglob("*") if file.is_file() and not file.is_symlink()]
     megabytes = sum(file.stat().st_size for file in files) / 1e6

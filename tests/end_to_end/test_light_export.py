@@ -109,7 +109,7 @@ def test_message_says_that_torch_is_needed_and_how_to_install_it(export, tmp_pat
     answer = export(make(tmp_path / "checkpoint"), *options)
     assert answer.returncode == 1
     assert message in answer.stderr
-    assert "pip install './export[torch]'; or with make: make export TORCH=1 MODEL=" in answer.stderr
+    assert 'pip install "embedder-export[torch]"; or with make: make export TORCH=1 MODEL=' in answer.stderr
     assert "Traceback" not in answer.stderr
     assert not (tmp_path / "artifact").exists()
 

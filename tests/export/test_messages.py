@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from embedder_export import cli
 from embedder_export.write.output import staged
 
 from tests.checkpoints import write_checkpoint
+from tests.distributions import ROOT
 
 
 @pytest.mark.parametrize(
@@ -59,3 +62,15 @@ def test_leftovers_of_a_killed_export_are_removed(tmp_path):
         (stage / "embedder.json").write_text("{}")
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]
     assert [path.name for path in Path(tmp_path / "artifact").iterdir()] == ["embedder.json"]
+
+
+def test_onnxruntime_is_not_installed():
+    """The exporter needs onnxruntime at its import, before it reads the command line."""
+    code = "import sys; sys.modules['onnxruntime'] = None; from embedder_export.__main__ import main; sys.exit(main())"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")])}
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert answer.returncode == 1
+    assert answer.stderr == (
+        'embedder-export: error: onnxruntime is not installed. Run: pip install "embedder-onnx[cpu]" '
+        '(for an NVIDIA GPU instead: pip install "embedder-onnx[gpu]")\n'
+    )

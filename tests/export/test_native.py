@@ -214,7 +214,7 @@ def test_auto_reports_why_it_uses_optimum(relative_key_bert, tmp_path):
 
 def test_optimum_without_torch(relative_key_bert, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "optimum", None)
-    hint = r": that needs torch.*pip install './export\[torch\]'"
+    hint = r': that needs torch.*pip install "embedder-export\[torch\]"'
     with pytest.raises(NeedsTorchError, match="'relative_key' as position_embedding_type" + hint):
         convert_bodies(relative_key_bert, "auto", tmp_path / "body", lambda line: None)
     with pytest.raises(NeedsTorchError, match="optimum converts by tracing" + hint):

@@ -164,7 +164,7 @@ def test_unknown_class_is_read_by_transformers(tmp_path):
 def test_unknown_class_needs_transformers(tmp_path, without_transformers):
     directory = write_tokenizer(tmp_path, "GPT2Tokenizer", tokenizer=vocabularies.byte_level_bpe())
     message = r"^the tokenizer cannot be read here: its class 'GPT2Tokenizer' is not known: that needs torch"
-    with pytest.raises(NeedsTorchError, match=message + r".*pip install '\./export\[torch\]'"):
+    with pytest.raises(NeedsTorchError, match=message + r'.*pip install "embedder-export\[torch\]"'):
         convert(directory)
 
 

@@ -139,7 +139,7 @@ class TestWithoutSentenceTransformers:
         assert main([str(checkpoint), "--output", str(tmp_path / "artifact"), "--verify", "reference"]) == 1
         error = capsys.readouterr().err
         assert "the comparison with sentence-transformers was asked for: that needs torch" in error
-        assert "pip install './export[torch]'" in error
+        assert 'pip install "embedder-export[torch]"' in error
 
     def test_vectors_that_are_not_finite(self, tmp_path, capsys):
         checkpoint = write_checkpoint(tmp_path / "checkpoint")

@@ -233,7 +233,7 @@ def test_threads_add_search_and_delete_at_the_same_time(adapter):
 def test_not_installed(adapter, name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, f"{name}.index", None)
-    message = rf"{adapter.__name__} needs {name}, .*\. Run: pip install 'embedder\[{name}\]'"
+    message = rf'{adapter.__name__} needs {name}, .*\. Run: pip install "embedder-onnx\[{name}\]"'
     with pytest.raises(DependencyError, match=message):
         adapter(16)
     assert len(VectorIndex(16)) == 0

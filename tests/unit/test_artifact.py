@@ -8,6 +8,7 @@ import pytest
 
 import embedder
 from embedder.artifact import hub
+from embedder.artifact.hub_errors import RepositoryFileError
 from embedder.artifact.manifest import Output, Source, read_manifest, write_manifest
 from embedder.common import digests
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
@@ -54,7 +55,12 @@ def test_found_by_repository_if_it_was_exported_from_there(monkeypatch, make_art
     with pytest.raises(ModelNotFoundError, match="no exported model 'sentence-transformers/mine'"):
         embedder.Embedder("sentence-transformers/mine")
     fetched = []
-    monkeypatch.setattr(hub, "fetch", lambda repository, patterns: fetched.append(repository) or tmp_path)
+
+    def fetch(repository, patterns, access=None, *, cached_first):
+        fetched.append(repository)
+        raise RepositoryFileError("no")
+
+    monkeypatch.setattr(hub, "fetch", fetch)
     assert embedder.Embedder("org/mine").manifest.source.model == "org/mine"
     with pytest.raises(ModelNotFoundError, match="the Hub repository 'other/mine' holds no"):
         embedder.Embedder("other/mine")

@@ -261,5 +261,5 @@ def test_a_model_of_texts_alone_takes_no_images(tiny, inputs):
 def test_without_pillow(model, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     assert model.encode("cat").shape == (DIMENSION,)
-    with pytest.raises(DependencyError, match=r"pip install Pillow"):
+    with pytest.raises(DependencyError, match=r'pip install "embedder-onnx\[image\]"'):
         model.encode([png(), png()])

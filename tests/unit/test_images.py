@@ -130,7 +130,7 @@ def test_if_a_reader_fails_the_next_one_tries(monkeypatch):
 def test_without_pillow(monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
     assert not is_image("a cat")
-    with pytest.raises(DependencyError, match=r"pip install Pillow \(in the extra embedder\[image\]\)"):
+    with pytest.raises(DependencyError, match=r'pip install "embedder-onnx\[image\]"'):
         Preprocessor(settings())(PNG)
 
 

@@ -48,7 +48,8 @@ RUNTIME = (
     Rule("embedder.inputs", own="common errors images", packages="numpy"),
     # What a request runs through.
     Rule("embedder.artifact", own="artifact common errors"),
-    Rule("embedder.artifact.hub", own="errors", lazy="huggingface_hub"),
+    Rule("embedder.artifact.hub", own="artifact.hub_errors common errors", lazy="huggingface_hub"),
+    Rule("embedder.artifact.hub_errors", own="errors", lazy="huggingface_hub"),
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
     Rule("embedder.engine.tokenizer", own="errors inputs", packages="numpy", lazy="tokenizers"),
@@ -278,7 +279,7 @@ def test_one_module_alone_has_the_word(word):
         ),
         ("embedder.images.reading", "import PIL", "only inside a function. Import it where it is needed"),
         ("embedder.engine.engine", "import onnxruntime", "Call the module that may import onnxruntime"),
-        ("embedder.vectors.topk", "import_optional('faiss', needed_for='x', install='y')", "imports faiss"),
+        ("embedder.vectors.topk", "import_optional('faiss', needed_for='x', requirement='y')", "imports faiss"),
         ("embedder.common.cores", "import multiprocessing", "only embedder.pool may. Use it from there"),
         ("embedder.encoder", "import embedder_export", "imports embedder_export"),
         ("embedder.encoder", "def f():\n    from embedder_export import pipeline", "imports embedder_export"),

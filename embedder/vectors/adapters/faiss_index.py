@@ -223,4 +223,4 @@ def _saved_similarity(path: Path) -> str | None:
 
 def _import_faiss() -> Any:
     check_cpp_runtime("faiss")
-    return import_optional("faiss", needed_for="FaissIndex", install="'embedder[faiss]'")
+    return import_optional("faiss", needed_for="FaissIndex", requirement="embedder-onnx[faiss]")

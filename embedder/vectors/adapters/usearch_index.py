@@ -195,4 +195,4 @@ class UsearchIndex(LibraryIndex):
 
 def _import_usearch() -> Any:
     initialise_cpp_runtime()
-    return import_optional("usearch.index", needed_for="UsearchIndex", install="'embedder[usearch]'")
+    return import_optional("usearch.index", needed_for="UsearchIndex", requirement="embedder-onnx[usearch]")

@@ -78,7 +78,7 @@ def _fetch(repository: str) -> Path:
     pickles = [(path / TORCH_WEIGHTS).as_posix() for path in folders if not any((directory / path).glob(SAFETENSORS))]
     if not pickles:
         return directory
-    return hub.fetch(repository, [*_HUB_PATTERNS, *pickles], revision=directory.name)
+    return hub.fetch(repository, [*_HUB_PATTERNS, *pickles], hub.HubAccess(directory.name))
 
 
 def read_modules(directory: Path) -> list[Module] | None:

@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import onnxruntime
+from embedder.backends.onnxruntime_package import import_onnxruntime
 from numpy.typing import NDArray
-from onnxruntime.capi import onnxruntime_pybind11_state as _bindings
 
 from embedder_export.errors import GraphError
+
+onnxruntime = import_onnxruntime()
+_bindings = onnxruntime.capi.onnxruntime_pybind11_state
 
 # The inputs of a call by name.
 Feed: TypeAlias = Mapping[str, NDArray[Any]]

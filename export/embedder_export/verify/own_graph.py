@@ -75,7 +75,7 @@ def _find_own_graph(checkpoint: Checkpoint, report: Callable[[str], None]) -> Pa
         name, revision = checkpoint.repository
         report(f"fetching {OWN_GRAPH}, if there is one, to compare with")
         with suppress(ModelNotFoundError):
-            hub.fetch(name, [f"{OWN_GRAPH}*"], revision=revision)
+            hub.fetch(name, [f"{OWN_GRAPH}*"], hub.HubAccess(revision))
     path = checkpoint.directory / OWN_GRAPH
     return path if path.is_file() else None
 

@@ -1,0 +1,166 @@
+"""Say in one sentence why a fetch from the Hub failed, and what to do. Knows the errors of huggingface_hub.
+
+huggingface_hub also raises the errors of its HTTP library. This is requests before its version 1.0, and httpx since
+then. Their errors are told apart by the names of their classes, so that neither library is imported here.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+from embedder.errors import ModelNotFoundError
+
+_MAX_REASON_LENGTH = 300
+
+
+class HubUnreachableError(ModelNotFoundError):
+    """The Hub gave no usable answer, so nothing is known about the repository. Its files may still be cached.
+
+    Example:
+        >>> issubclass(HubUnreachableError, ModelNotFoundError)
+        True
+    """
+
+
+class RepositoryFileError(ModelNotFoundError):
+    """The repository exists on the Hub, but has no file of that name.
+
+    Example:
+        >>> issubclass(RepositoryFileError, ModelNotFoundError)
+        True
+    """
+
+
+def describe(error: Exception, repository: str, revision: str | None, secrets: list[str]) -> ModelNotFoundError:
+    """Return the error to raise in place of `error`, with a message for the user.
+
+    Args:
+        error: what huggingface_hub raised.
+        repository: the id of the repository.
+        revision: the revision that was asked for.
+        secrets: tokens. They are removed from the message.
+
+    Example:
+        >>> describe(ConnectionError("refused"), "org/name", None, [])
+        HubUnreachableError("'org/name' could not be fetched from the Hub (ConnectionError: refused): check the ...")
+    """
+    chain = list(_chain(error))
+    refusal = _refusal(chain, repository, revision)
+    if refusal is not None:
+        return ModelNotFoundError(refusal)
+    advice, reached = _advice(chain, repository)
+    problem = f"{repository!r} could not be fetched from the Hub ({_reason(chain, secrets)}): {advice}"
+    return ModelNotFoundError(problem) if reached else HubUnreachableError(problem)
+
+
+def is_about_revision(error: Exception) -> bool:
+    """Return whether the Hub says that the repository has no such revision. A cached copy is then no answer."""
+    from huggingface_hub.errors import RevisionNotFoundError
+
+    return isinstance(error, RevisionNotFoundError)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error, and the errors behind it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+
+
+def _refusal(chain: list[BaseException], repository: str, revision: str | None) -> str | None:
+    """Return the message if the Hub answered that this user cannot have the repository."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    for error in chain:
+        if isinstance(error, GatedRepoError):  # a subclass of RepositoryNotFoundError
+            return f"the Hub repository {repository!r} is gated: accept its terms on its page, then {_LOG_IN}"
+        if isinstance(error, RepositoryNotFoundError):
+            return f"the Hub has no repository {repository!r}: check the name; if it is private, {_LOG_IN}"
+        if isinstance(error, RevisionNotFoundError):
+            return f"the Hub repository {repository!r} has no revision {revision!r}: check the branch, tag or commit"
+        if isinstance(error, HFValidationError):
+            return f"the Hub has no repository {repository!r}: this is not a possible name of a repository"
+        if _status(error) == 401:
+            return f"the Hub refuses the token for {repository!r} (status 401): {_LOG_IN}"
+        if _status(error) == 403:
+            return f"the Hub refuses access to {repository!r} (status 403): check the rights of your token"
+    return None
+
+
+_LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+
+
+def _advice(chain: list[BaseException], repository: str) -> tuple[str, bool]:
+    """Return what the user can do, and whether the Hub was reached."""
+    for error in chain:
+        if type(error).__name__ == "OfflineModeIsEnabled":
+            return f"HF_HUB_OFFLINE is set. Unset it, or {_path_of(repository)}", False
+        status = _status(error)
+        if status == 429:
+            return f"the Hub had too many requests from here. {_wait(error)}", False
+        if status is not None and status >= 500:
+            return "the Hub has a problem of its own. Try again later", False
+    for error in chain:
+        advice = _advice_by_error(error)
+        if advice is not None:
+            return advice
+    return f"check the connection, or {_path_of(repository)}", False
+
+
+def _advice_by_error(error: BaseException) -> tuple[str, bool] | None:
+    """Return what `_advice` returns, as far as this error alone tells."""
+    name, text = type(error).__name__, str(error)
+    if "Proxy" in name or "proxy" in text:
+        return "check the proxy, which HTTPS_PROXY and HTTP_PROXY name", False
+    if "SSL" in name or "CERTIFICATE" in text:
+        return "check the certificates of this machine, or those of the proxy", False
+    if "Timeout" in name or "timed out" in text:
+        return "the Hub did not answer in time. Try again; HF_HUB_DOWNLOAD_TIMEOUT sets how many seconds to wait", False
+    if "Consistency check failed" in text:
+        return "the download was cut off. Try again", False
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room on the disk of the Hub's cache, which HF_HOME names", True
+    if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "the Hub's cache cannot be written. Set HF_HOME to a directory of yours", True
+    # The errors of HTTP libraries are OSErrors too, but without a file.
+    if isinstance(error, OSError) and error.filename is not None:
+        return "check the directory of the Hub's cache, which HF_HOME names", True
+    if name in ("FileMetadataError", "JSONDecodeError"):
+        return "this is no answer of a Hub. Check HF_ENDPOINT and the proxy", False
+    return None
+
+
+def _path_of(repository: str) -> str:
+    return f"give the path of a local copy of {repository}"
+
+
+def _status(error: BaseException) -> int | None:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def _wait(error: BaseException) -> str:
+    """Return how long to wait, as the Hub says."""
+    headers = getattr(getattr(error, "response", None), "headers", {})
+    seconds = str(headers.get("Retry-After", "")).strip()
+    return f"Try again in {seconds} seconds" if seconds.isdecimal() and len(seconds) < 9 else "Try again later"
+
+
+def _reason(chain: list[BaseException], secrets: list[str]) -> str:
+    """Return the cause in one line. huggingface_hub's own errors often say less than the error behind them."""
+    with_status = [error for error in chain if _status(error) is not None]
+    told = [error for error in chain if type(error).__name__ != "LocalEntryNotFoundError"]
+    error = (with_status or told or chain)[0]
+    text = " ".join(str(error).split())[:_MAX_REASON_LENGTH]
+    for secret in secrets:
+        text = text.replace(secret, "***")
+    return re.sub(r"://[^/\s@]*@", "://***@", f"{type(error).__name__}: {text}")
