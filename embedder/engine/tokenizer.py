@@ -1,4 +1,4 @@
-"""Turn texts into token ids. Only this file knows the tokenizers library."""
+"""Turn texts into token ids."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.common.panics import panics_as_exceptions
+from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS, load_tokenizer
 from embedder.errors import ArtifactError
 from embedder.inputs import Pair
 
@@ -18,8 +20,6 @@ TokenIds = NDArray[np.int32]
 _CHARACTERS_PER_TOKEN = 16
 # Most texts in one call of the library, which needs about 100 bytes for each token.
 _MAX_TEXTS_PER_CALL = 64
-# Added tokens of known models are much shorter.
-_MAX_ADDED_TOKEN_CHARACTERS = 256
 
 
 class TextTokenizer:
@@ -39,21 +39,24 @@ class TextTokenizer:
         Raises:
             ArtifactError: the file is damaged, or the special tokens leave no room for a text.
         """
-        from tokenizers import Tokenizer, __version__
-
         try:
-            self._tokenizer = Tokenizer.from_file(str(path))
+            self._tokenizer = load_tokenizer(path)
+            with panics_as_exceptions():
+                special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+                self._tokenizer.no_padding()
+                self._tokenizer.enable_truncation(max_seq_length)
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
         except Exception as error:  # the library raises bare Exception
+            from tokenizers import __version__
+
             # The digest of the file has been checked before, so to copy the file again would not help.
             raise ArtifactError(f"{path} is not a tokenizer that tokenizers {__version__} reads: {error}") from error
-        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         if max_seq_length <= special:
             raise ArtifactError(
                 f"{path} adds {special} special tokens to each text, and max_seq_length is {max_seq_length}: no room "
                 "for the text. Export the model again"
             )
-        self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(max_seq_length)
         self._max_seq_length = max_seq_length
 
     def __call__(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
@@ -76,10 +79,11 @@ class TextTokenizer:
 
     def _encode(self, texts: Sequence[str | Pair], convert: Any) -> list[TokenIds]:
         try:
-            clipped = [self._clipped(text) for text in texts]
-            starts = range(0, len(clipped), _MAX_TEXTS_PER_CALL)
-            parts = (clipped[start : start + _MAX_TEXTS_PER_CALL] for start in starts)
-            return [convert(encoding) for part in parts for encoding in self._tokenizer.encode_batch_fast(part)]
+            with panics_as_exceptions():
+                clipped = [self._clipped(text) for text in texts]
+                starts = range(0, len(clipped), _MAX_TEXTS_PER_CALL)
+                parts = (clipped[start : start + _MAX_TEXTS_PER_CALL] for start in starts)
+                return [convert(encoding) for part in parts for encoding in self._tokenizer.encode_batch_fast(part)]
         except Exception as error:  # as in `__init__`
             raise ArtifactError(f"the model's tokenizer failed: {str(error) or type(error).__name__}") from error
 
@@ -127,4 +131,4 @@ class TextTokenizer:
         if not words or not cut_off or cut_off[-1] == words[-1]:
             return False
         settled: int = max(end for _, end in encoding.offsets)
-        return settled <= len(start) - _MAX_ADDED_TOKEN_CHARACTERS
+        return settled <= len(start) - MAX_TOKEN_CHARACTERS

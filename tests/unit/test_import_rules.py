@@ -42,6 +42,7 @@ RUNTIME = (
     Rule("embedder.errors"),
     Rule("embedder.common", own="common errors", packages="numpy"),
     Rule("embedder.common.progress", lazy="tqdm"),
+    Rule("embedder.common.tokenizer_file", own="common", lazy="tokenizers"),
     # What a request is made of.
     Rule("embedder.options", own="common errors", packages="numpy"),
     Rule("embedder.images", own="artifact.manifest common errors images", packages="numpy", lazy="PIL"),
@@ -52,7 +53,7 @@ RUNTIME = (
     Rule("embedder.artifact.hub_errors", own="errors", lazy="huggingface_hub"),
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
-    Rule("embedder.engine.tokenizer", own="errors inputs", packages="numpy", lazy="tokenizers"),
+    Rule("embedder.engine.tokenizer", own="common errors inputs", packages="numpy", lazy="tokenizers"),
     Rule("embedder.results", own="errors options vectors", packages="numpy"),
     Rule("embedder.encoder", own=f"{ENGINE} results vectors", packages="numpy"),
     # What is done with vectors. It needs no model.

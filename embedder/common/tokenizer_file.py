@@ -1,0 +1,90 @@
+"""Load a `tokenizer.json` that may come from a stranger."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+from embedder.common.files import read_regular
+from embedder.common.panics import panics_as_exceptions
+
+# The largest file of a known model has 35 MB.
+_MAX_BYTES = 200_000_000
+# The limit of added tokens and of the tokens of a Unigram model. Those of known models are much shorter. For a token of
+# a million characters, the library needs 20 seconds, or overflows the stack when it frees the model.
+MAX_TOKEN_CHARACTERS = 256
+_TRIE_SIZE_BYTES = 4
+
+
+def load_tokenizer(path: Path) -> Any:
+    """Return the `tokenizers.Tokenizer` of the file `path`.
+
+    Before the library reads the content, fields are checked that make it end the process or take minutes.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not a tokenizer.
+
+    Example:
+        >>> load_tokenizer(Path("tokenizer.json")).get_vocab_size()  # doctest: +SKIP
+        30522
+    """
+    from tokenizers import Tokenizer
+
+    content = read_regular(path, _MAX_BYTES)
+    _check_content(content)
+    try:
+        with panics_as_exceptions():
+            return Tokenizer.from_buffer(content)
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(str(error)) from error
+
+
+def _check_content(content: bytes) -> None:
+    try:
+        tokenizer = json.loads(content.decode("utf-8"), object_pairs_hook=_checked_object)
+    except RecursionError as error:
+        raise ValueError("it nests too deep") from error
+    if not isinstance(tokenizer, dict):
+        return
+    added = tokenizer.get("added_tokens")
+    for token in added if isinstance(added, list) else ():
+        _check_length("added token", token.get("content") if isinstance(token, dict) else None)
+    model = tokenizer.get("model")
+    # The vocabulary of a Unigram model. The other models have an object.
+    pieces = model.get("vocab") if isinstance(model, dict) else None
+    for piece in pieces if isinstance(pieces, list) else ():
+        _check_length("token", piece[0] if isinstance(piece, list) and piece else None)
+
+
+def _check_length(kind: str, text: object) -> None:
+    if isinstance(text, str) and len(text) > MAX_TOKEN_CHARACTERS:
+        raise ValueError(
+            f"its {kind} {text[:20]!r}... has {len(text):,} characters; the limit is {MAX_TOKEN_CHARACTERS}"
+        )
+
+
+def _checked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the dict of a JSON object. Raises ValueError for a name that is there twice: the library reads both."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"it has {next(name for name in names if names.count(name) > 1)!r:.80} twice in one object")
+    if "precompiled_charsmap" in found:
+        _check_charsmap(found["precompiled_charsmap"])
+    return found
+
+
+def _check_charsmap(encoded: object) -> None:
+    """Raise ValueError if a charsmap says that its trie is longer than it is: the library allocates what it says."""
+    if not isinstance(encoded, str):  # such as a token of that name in a vocabulary
+        return
+    try:
+        charsmap = base64.b64decode(encoded, validate=True)
+    except ValueError as error:
+        raise ValueError(f"its charsmap is not base64: {error}") from error
+    size = int.from_bytes(charsmap[:_TRIE_SIZE_BYTES], "little")
+    if size > max(0, len(charsmap) - _TRIE_SIZE_BYTES):
+        raise ValueError(f"its charsmap of {len(charsmap):,} bytes says that it has a trie of {size:,} bytes")
