@@ -10,12 +10,16 @@ from typing import Any, NoReturn
 _MAX_DEPTH = 100
 
 
-def parse_json(content: bytes) -> Any:
+def parse_json(content: bytes, *, allow_nan: bool = False) -> Any:
     """Return the value of a JSON text in UTF-8.
 
+    Args:
+        content: the text.
+        allow_nan: accept NaN and infinities, as Python's own functions do. They are not part of JSON.
+
     Raises:
-        ValueError: the text is not JSON, nests more than 100 levels deep, has a number that is infinite or too long, or
-            has a string that is not valid Unicode.
+        ValueError: the text is not JSON, nests more than 100 levels deep, has a number that is too large, or has a
+            string that is not valid Unicode.
 
     Example:
         >>> parse_json(b'{"tokens": [1, 2]}')
@@ -23,7 +27,7 @@ def parse_json(content: bytes) -> Any:
     """
     text = content.decode("utf-8")
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text) if allow_nan else json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError as error:
         raise _too_deep() from error
     _check_depth(value)
@@ -32,8 +36,7 @@ def parse_json(content: bytes) -> Any:
     return value
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    """Refuse NaN and infinities, which Python's reader of JSON accepts."""
+def _refuse(name: str) -> NoReturn:
     raise ValueError(f"{name} is not a number of JSON")
 
 

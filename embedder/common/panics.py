@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class LibraryPanic(RuntimeError):
+class PanicError(RuntimeError):
     """A Rust library panicked."""
 
 
 @contextmanager
 def panics_as_exceptions() -> Iterator[None]:
-    """Raise `LibraryPanic` in the place of a panic in the body. All other exceptions pass, also KeyboardInterrupt.
+    """Raise `PanicError` in the place of a panic in the body. All other exceptions pass, also KeyboardInterrupt.
 
     Example:
         >>> with panics_as_exceptions():
@@ -27,7 +27,7 @@ def panics_as_exceptions() -> Iterator[None]:
         yield
     except BaseException as error:
         if _is_panic(error):
-            raise LibraryPanic(f"the library panicked: {error}") from error
+            raise PanicError(f"the library panicked: {error}") from error
         raise
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ _MAX_BYTES = 200_000_000
 # The limit of added tokens and of the tokens of a Unigram model. Those of known models are much shorter. For a token of
 # a million characters, the library needs 20 seconds, or overflows the stack when it frees the model.
 MAX_TOKEN_CHARACTERS = 256
+# The limit of other strings. The longest patterns of known models have hundreds of characters.
+_MAX_STRING_CHARACTERS = 4000
+# How much longer the steps that replace parts of a text may make it. Those of known models give a character or two.
+_MAX_GROWTH = 1000
+_CHARSMAP = "precompiled_charsmap"
 _TRIE_SIZE_BYTES = 4
 
 
@@ -52,11 +58,39 @@ def _check_content(content: bytes) -> None:
     added = tokenizer.get("added_tokens")
     for token in added if isinstance(added, list) else ():
         _check_length("added token", token.get("content") if isinstance(token, dict) else None)
+    for part in ("normalizer", "pre_tokenizer", "post_processor"):
+        _check_part(part, tokenizer.get(part))
     model = tokenizer.get("model")
     # The vocabulary of a Unigram model. The other models have an object.
     pieces = model.get("vocab") if isinstance(model, dict) else None
     for piece in pieces if isinstance(pieces, list) else ():
         _check_length("token", piece[0] if isinstance(piece, list) and piece else None)
+
+
+def _check_part(part: str, value: object) -> None:
+    """Raise ValueError for a part of the tokenizer that makes texts too long to hold in memory."""
+    growth = 1
+    for item in _walk(value):
+        if isinstance(item, str) and len(item) > _MAX_STRING_CHARACTERS:
+            raise ValueError(
+                f"its {part} has a string of {len(item):,} characters; {_MAX_STRING_CHARACTERS:,} are allowed"
+            )
+        content = item.get("content") if isinstance(item, dict) else None
+        growth *= max(1, len(content)) if isinstance(content, str) else 1
+        if growth > _MAX_GROWTH:
+            raise ValueError(f"its {part} can make a text more than {_MAX_GROWTH:,} times longer")
+
+
+def _walk(value: object) -> Iterator[object]:
+    """Yield `value` and all that it holds, except charsmaps, which are long and are checked elsewhere."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        yield item
+        if isinstance(item, dict):
+            waiting += [value for name, value in item.items() if name != _CHARSMAP]
+        elif isinstance(item, list):
+            waiting += item
 
 
 def _check_length(kind: str, text: object) -> None:
@@ -72,8 +106,8 @@ def _checked_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"it has {next(name for name in names if names.count(name) > 1)!r:.80} twice in one object")
-    if "precompiled_charsmap" in found:
-        _check_charsmap(found["precompiled_charsmap"])
+    if _CHARSMAP in found:
+        _check_charsmap(found[_CHARSMAP])
     return found
 
 

@@ -1,6 +1,7 @@
 """Reading files: regular ones only, never more than is allowed. And JSON from strangers: each fault is a ValueError."""
 
 import json
+import math
 import os
 import socket
 
@@ -147,3 +148,8 @@ def test_json_that_is_not_utf_8():
 )
 def test_json_that_is_accepted(value):
     assert parse_json(json.dumps(value).encode()) == value
+
+
+def test_infinities_that_are_asked_for():
+    """transformers writes them."""
+    assert parse_json(b"[Infinity, -Infinity, 1e999]", allow_nan=True) == [math.inf, -math.inf, math.inf]

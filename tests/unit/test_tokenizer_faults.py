@@ -6,7 +6,7 @@ import json
 import pytest
 
 import embedder
-from embedder.common.panics import LibraryPanic, panics_as_exceptions
+from embedder.common.panics import PanicError, panics_as_exceptions
 from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import ArtifactError, EmbedderError
 from tests.tiny import redescribe, tiny_tokenizer
@@ -27,6 +27,11 @@ def with_charsmap(encoded):
 def with_added_token(text):
     token = {"id": 99, "content": text, "single_word": False, "lstrip": False, "rstrip": False}
     return {"added_tokens": [{**token, "normalized": True, "special": False}]}
+
+
+def grow(steps):
+    step = {"type": "Replace", "pattern": {"String": "x"}, "content": "x" * 11}
+    return {"type": "Sequence", "normalizers": [step] * steps}
 
 
 def unigram(token):
@@ -54,6 +59,11 @@ REFUSED = {
     "charsmap that is not a string": (with_charsmap(7), "is not a tokenizer that tokenizers"),
     "long added token": (with_added_token("x" * 257), r"its added token 'x{20}'\.\.\. has 257 characters; the limit"),
     "long token": ({"model": unigram("x" * 257)}, r"its token 'x{20}'\.\.\. has 257 characters; the limit is 256"),
+    "long string": (
+        {"normalizer": {"type": "Prepend", "prepend": "x" * 4001}},
+        "normalizer has a string of 4,001 char",
+    ),
+    "growing text": ({"normalizer": grow(3)}, "its normalizer can make a text more than 1,000 times longer"),
     "huge id": ({"added_tokens": [with_added_token("x")["added_tokens"][0] | {"id": 2**40}]}, "is not a tokenizer"),
 }
 
@@ -69,6 +79,10 @@ def test_longest_added_token_that_is_accepted(change):
     token = "x" * 256
     model = embedder.Embedder(change(with_added_token(token)))
     assert model.tokenize(f"the {token} cat")["input_ids"].tolist() == [[2, 10, 35, 11, 3]]
+
+
+def test_text_that_grows_within_the_limit(change):
+    assert embedder.Embedder(change({"normalizer": grow(2)})).encode("a xx").shape == (8,)
 
 
 @pytest.mark.parametrize("depth", [200, 100_000])
@@ -141,5 +155,5 @@ def test_other_exceptions_pass(error):
 
 def test_a_panic_is_an_exception():
     panic = type("PanicException", (BaseException,), {"__module__": "pyo3_runtime"})
-    with pytest.raises(LibraryPanic, match="the library panicked: index out of bounds"), panics_as_exceptions():
+    with pytest.raises(PanicError, match="the library panicked: index out of bounds"), panics_as_exceptions():
         raise panic("index out of bounds")

@@ -1,6 +1,7 @@
 """Read a checkpoint's JSON files, and find its weights. No code in a file is ever run."""
 
 import hashlib
+import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,7 +14,7 @@ from embedder_export.errors import CheckpointError
 # The names of a file of weights, in the order of preference.
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 # The largest tokenizer.json of a known checkpoint has 35 MB.
-_MAX_JSON_BYTES = 200_000_000
+_MAX_JSON_BYTES = _MAX_TEXT_BYTES = 200_000_000
 # Patterns of the files of weights, in one file or in several.
 SAFETENSORS, TORCH_WEIGHTS = "model*.safetensors", "pytorch_model*.bin"
 
@@ -34,7 +35,7 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
         {}
     """
     try:
-        content = parse_json(read_regular(path, _MAX_JSON_BYTES))
+        content = parse_json(read_regular(path, _MAX_JSON_BYTES), allow_nan=True)
     except FileNotFoundError as error:
         if default is not None and not path.is_symlink():  # a broken link is damage, not absence
             return default
@@ -44,6 +45,39 @@ def read_json(path: Path, kind: type, default: Any = None) -> Any:
     if not isinstance(content, kind):
         raise CheckpointError(f"{path} should hold a JSON {kind.__name__}, not {content!r:.80}")
     return content
+
+
+def read_text(path: Path) -> str:
+    """Return the content of the text file `path`, which is in UTF-8. Every line ends in a line feed.
+
+    Raises:
+        OSError: the file cannot be read, or is not a regular file.
+        ValueError: it is not UTF-8.
+
+    Example:
+        >>> read_text(Path("checkpoints/all-MiniLM-L6-v2/vocab.txt"))[:5]  # doctest: +SKIP
+        '[PAD]'
+    """
+    text = read_regular(path, _MAX_TEXT_BYTES).decode("utf-8")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def check_special_files(directory: Path) -> None:
+    """Check that no file in `directory` is a pipe, a socket or a device, or a link to one.
+
+    Other libraries open a checkpoint's files by themselves. They would wait for ever at a pipe.
+
+    Raises:
+        CheckpointError: there is such a file. The message names it.
+
+    Example:
+        >>> check_special_files(Path("checkpoints/all-MiniLM-L6-v2"))  # doctest: +SKIP
+    """
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = Path(folder, name)
+            if path.exists() and not path.is_file():
+                raise CheckpointError(f"{path} is not a regular file")
 
 
 def find_weights(directory: Path) -> dict[Path, set[str] | None]:

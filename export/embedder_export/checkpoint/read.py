@@ -10,7 +10,7 @@ from typing import Any
 
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, SIMILARITY_FUNCTIONS
 
-from embedder_export.checkpoint.files import digest_weights, read_json
+from embedder_export.checkpoint.files import check_special_files, digest_weights, read_json
 from embedder_export.checkpoint.kinds import check_bare_kind, check_declared_kind
 from embedder_export.checkpoint.known_checkpoints import IMAGE_MODELS, PROMPT_NOT_POOLED
 from embedder_export.checkpoint.layers import WEIGHTLESS, Layer, Pooling, Truncate, read_layers
@@ -76,9 +76,13 @@ def read_checkpoint(model: str) -> Checkpoint:
         config = read_json(location.directory / _CONFIG, dict, default={})
         check_declared_kind(config)
         modules = read_modules(location.directory)
-        return _read_bare(location) if modules is None else _read_with_modules(location, modules, config)
+        checkpoint = _read_bare(location) if modules is None else _read_with_modules(location, modules, config)
+        check_special_files(location.directory)
     except CheckpointError as error:
         raise CheckpointError(f"{location.name}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{location.name}: {error.filename} cannot be read: {error.strerror}") from error
+    return checkpoint
 
 
 def _read_with_modules(location: Location, modules: list[Module], config: Mapping[str, Any]) -> Checkpoint:

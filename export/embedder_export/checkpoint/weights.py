@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 from embedder.common.files import check_regular, open_regular
+from embedder.common.panics import PanicError, panics_as_exceptions
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -147,12 +148,12 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     """
     try:
         check_regular(path)
-        with safe_open(path, "np"):
+        with panics_as_exceptions(), safe_open(path, "np"):
             pass
         with open_regular(path) as stream:
             size = int.from_bytes(stream.read(8), "little")
             header: dict[str, Any] = json.loads(stream.read(size))
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, PanicError, OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     header.pop("__metadata__", None)
     return header, 8 + size

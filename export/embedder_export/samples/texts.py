@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK
+from embedder.common.panics import panics_as_exceptions
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
@@ -69,11 +70,12 @@ def text_samples(tokenizer: ConvertedTokenizer) -> Samples:
 
 def _tokenize(tokenizer: ConvertedTokenizer, sentences: list[str]) -> tuple[list[int], list[list[int]]]:
     """Return the token ids of all sentences joined to one text, and the token ids of each sentence."""
-    backend = Tokenizer.from_str(tokenizer.json)
     try:
-        running = backend.encode(" ".join(sentences), add_special_tokens=False).ids or [tokenizer.pad_id]
-        backend.enable_truncation(tokenizer.max_seq_length)
-        encodings = backend.encode_batch(sentences)
+        with panics_as_exceptions():
+            backend = Tokenizer.from_str(tokenizer.json)
+            running = backend.encode(" ".join(sentences), add_special_tokens=False).ids or [tokenizer.pad_id]
+            backend.enable_truncation(tokenizer.max_seq_length)
+            encodings = backend.encode_batch(sentences)
     except Exception as error:  # the library raises no narrower class; this block holds only its calls
         raise CheckpointError(f"the checkpoint's tokenizer fails: {error}") from error
     return running, [encoding.ids[:_MAX_SINGLE_TOKENS] for encoding in encodings if encoding.ids]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedder.common.panics import PanicError, panics_as_exceptions
 from tokenizers.normalizers import Lowercase, Normalizer, Sequence
 
 from embedder_export.checkpoint.read import Checkpoint
@@ -48,8 +49,9 @@ def convert_tokenizer(checkpoint: Checkpoint, limits: ModelLimits) -> ConvertedT
         256
     """
     try:
-        return _convert(checkpoint, _read(checkpoint.transformer), limits)
-    except CheckpointError as error:
+        with panics_as_exceptions():
+            return _convert(checkpoint, _read(checkpoint.transformer), limits)
+    except (CheckpointError, PanicError) as error:
         raise CheckpointError(f"the tokenizer of {checkpoint.name} cannot be used: {error}") from error
 
 

@@ -5,9 +5,11 @@ changes the tokenizer and is not known here raises NotNativeError. Then the call
 tokenizer.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
+from embedder.common.tokenizer_file import load_tokenizer
 from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
 from embedder_export.checkpoint.files import read_json
@@ -127,12 +129,15 @@ def _class_name(directory: Path, config: Settings) -> str:
 
 
 def _load(file: Path) -> Tokenizer | None:
-    if not file.is_file():
+    if not os.path.lexists(file):  # a broken link is damage, not absence
         return None
     try:
-        return Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises no narrower class
+        tokenizer: Tokenizer = load_tokenizer(file)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise CheckpointError(f"{file} is damaged: {error}") from error
+    return tokenizer
 
 
 def _saved_padding(backend: Tokenizer | None) -> Settings:

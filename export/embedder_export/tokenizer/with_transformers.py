@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from embedder.common.panics import panics_as_exceptions
+
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.tokenizer.contract import EffectiveTokenizer
 from embedder_export.tokenizer.native import UnknownClassError
@@ -42,7 +44,8 @@ def read_with_transformers(directory: Path, reason: NotNativeError) -> Effective
         raise _without_transformers(directory, reason) from reason
     try:
         auto: Any = transformers.AutoTokenizer
-        tokenizer = auto.from_pretrained(directory, trust_remote_code=False)
+        with panics_as_exceptions():
+            tokenizer = auto.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # the library raises any class; this block holds only its call
         version = transformers.__version__
         raise CheckpointError(f"{reason}, and transformers {version} cannot read it either: {error}") from error

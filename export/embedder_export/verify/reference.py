@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from embedder.common.panics import panics_as_exceptions
 from PIL import Image
 
 from embedder_export.checkpoint.files import read_json
@@ -82,7 +83,8 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     def encode(inputs: Sequence[Any], prompt: str | None) -> Vectors:
         given = [Image.fromarray(one) if isinstance(one, np.ndarray) else one for one in inputs]
         try:
-            vectors: Vectors = model.encode(given, prompt=prompt, batch_size=8, show_progress_bar=False)
+            with panics_as_exceptions():
+                vectors: Vectors = model.encode(given, prompt=prompt, batch_size=8, show_progress_bar=False)
         except Exception as error:  # the libraries raise any class; this block holds only their call
             raise library_failure(f"sentence-transformers fails on {checkpoint.name}", error) from error
         return vectors
@@ -95,14 +97,15 @@ def _load(checkpoint: Checkpoint) -> SentenceTransformer:
     try:
         from sentence_transformers import SentenceTransformer
 
-        model: SentenceTransformer = SentenceTransformer(
-            name,
-            revision=revision,
-            device="cpu",
-            local_files_only=True,
-            # The checkpoint may name another implementation of attention, and transformers would fetch its code.
-            model_kwargs={"attn_implementation": "eager"},
-        )
+        with panics_as_exceptions():
+            model: SentenceTransformer = SentenceTransformer(
+                name,
+                revision=revision,
+                device="cpu",
+                local_files_only=True,
+                # The checkpoint may name another implementation of attention, and transformers would fetch its code.
+                model_kwargs={"attn_implementation": "eager"},
+            )
         return model
     except Exception as error:  # the libraries raise any class; this block holds only their calls
         problem = f"sentence-transformers cannot load {checkpoint.name}"

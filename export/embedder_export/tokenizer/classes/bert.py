@@ -6,6 +6,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, normalizers, pre_tokenizers, processors
 from tokenizers.models import WordPiece
 
+from embedder_export.checkpoint.files import read_text
 from embedder_export.errors import NotNativeError
 from embedder_export.tokenizer.classes.tokenizer_class import Settings, Token, TokenizerClass, flag, vocabulary_entry
 
@@ -33,8 +34,10 @@ def build_wordpiece(directory: Path, settings: Settings, special: dict[str, Toke
     """
     if settings.get("do_basic_tokenize", True) is not True:
         raise NotNativeError("it has no basic tokenisation")
-    with (directory / WORDPIECE_FILES[0]).open(encoding="utf-8") as lines:
-        vocabulary = {line.rstrip("\n"): number for number, line in enumerate(lines)}
+    lines = read_text(directory / WORDPIECE_FILES[0]).split("\n")
+    if not lines[-1]:  # the last line ends in a newline
+        lines.pop()
+    vocabulary = {line: number for number, line in enumerate(lines)}
     unknown, _ = vocabulary_entry(vocabulary, special, "unk_token")
     start = vocabulary_entry(vocabulary, special, "cls_token")
     end = vocabulary_entry(vocabulary, special, "sep_token")

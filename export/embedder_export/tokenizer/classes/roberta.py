@@ -9,6 +9,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 
+from embedder_export.checkpoint.files import read_text
 from embedder_export.tokenizer.classes.tokenizer_class import (
     ADDITIONAL,
     TAKES_SPACE,
@@ -39,7 +40,7 @@ _BARE_OPTIONS: TokenOptions = {role: {"normalized": True} for role in ROBERTA_TO
 def read_bpe(directory: Path) -> tuple[dict[str, int], str]:
     """Return the vocabulary of vocab.json, and the text of merges.txt."""
     vocabulary_file, merges_file = (directory / name for name in BPE_FILES)
-    return json.loads(vocabulary_file.read_text(encoding="utf-8")), merges_file.read_text(encoding="utf-8")
+    return json.loads(read_text(vocabulary_file)), read_text(merges_file)
 
 
 def parse_merges(lines: list[str]) -> list[tuple[str, ...]]:
