@@ -140,7 +140,7 @@ def test_wrong_options(tiny):
         VectorIndex()
     with pytest.raises(InputError, match="model should be an Embedder, not 'all-MiniLM-L6-v2'"):
         VectorIndex(model="all-MiniLM-L6-v2")
-    with pytest.raises(InputError, match="dimension should be a whole number, at least 1, not 0"):
+    with pytest.raises(InputError, match="dimension should be a whole number, at least 1 and at most 16777216, not 0"):
         VectorIndex(0)
     with pytest.raises(InputError, match="the model's vectors have length 8, but those of the index 7"):
         VectorIndex(7, model=embedder.Embedder(tiny))

@@ -131,7 +131,7 @@ def test_an_intact_file_is_read_again_only_after_a_change(tmp_path, monkeypatch)
         ({"count": -1}, ArtifactError, r"its header cannot be read \(count should be at least 0, not -1\)"),
         ({"count": 2.0}, ArtifactError, "count should be an int, not 2.0"),
         ({"count": 10**30}, ArtifactError, "bytes, but by its header it should have"),
-        ({"dimension": 0}, ArtifactError, "dimension should be at least 1, not 0"),
+        ({"dimension": 0}, ArtifactError, "dimension should be from 1 to 16,777,216, not 0"),
         ({"dimension": True}, ArtifactError, "dimension should be an int, not True"),
         ({"precision": "int4"}, ArtifactError, "precision should be one of float32, int8, binary, not 'int4'"),
         ({"similarity": []}, ArtifactError, r"similarity should be a str, not \[\]"),

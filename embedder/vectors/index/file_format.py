@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -27,10 +28,13 @@ from embedder.common.digests import check_once
 from embedder.common.files import open_regular, replacing
 from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError, FormatError
+from embedder.vectors.index.values import find_bad_values
 
 INDEX_FORMAT_VERSION = 2
 INDEX_PRECISIONS = ("float32", "int8", "binary")
 INDEX_SIMILARITIES = ("cosine", "dot")
+# The limit of the length of a vector. Those of known models have thousands of numbers.
+MAX_DIMENSION = 2**24
 _MAGIC = b"\x89EMBIDX\n"
 _PREFIX_BYTES = len(_MAGIC) + 8
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -90,8 +94,8 @@ class Header:
         for name, known in (("precision", INDEX_PRECISIONS), ("similarity", INDEX_SIMILARITIES)):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} should be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        if self.dimension < 1:
-            raise ValueError(f"dimension should be at least 1, not {self.dimension}")
+        if not 1 <= self.dimension <= MAX_DIMENSION:
+            raise ValueError(f"dimension should be from 1 to {MAX_DIMENSION:,}, not {self.dimension:,}")
         if self.count < 0:
             raise ValueError(f"count should be at least 0, not {self.count}")
 
@@ -187,15 +191,27 @@ def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
             starts, end = _section_starts(header, start)
             if size != end + _DIGEST_BYTES:
                 raise _damaged(path, f"it has {size} bytes, but by its header it should have {end + _DIGEST_BYTES}")
-            check_once(path, expected, lambda: _check_digest(path, stream, expected))
-            content = np.memmap(stream, np.uint8, "r")
+            sections = _map_sections(stream, header, starts)
+
+            def check() -> None:
+                _check_digest(path, stream, expected)
+                problem = find_bad_values(header.similarity, sections)
+                if problem is not None:
+                    raise _damaged(path, problem)
+
+            check_once(path, f"{expected} and values", check)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
+    return header, sections
+
+
+def _map_sections(stream: BinaryIO, header: Header, starts: dict[str, int]) -> dict[str, NDArray[Any]]:
+    content = np.memmap(stream, np.uint8, "r")
     sections = {}
     for name, (dtype, shape) in sections_of(header).items():
-        section = content[starts[name] : starts[name] + dtype.itemsize * int(np.prod(shape))]
+        section = content[starts[name] : starts[name] + dtype.itemsize * math.prod(shape)]
         sections[name] = section.view(np.ndarray).view(dtype).reshape(shape)
-    return header, sections
+    return sections
 
 
 def _section_starts(header: Header, start: int) -> tuple[dict[str, int], int]:

@@ -21,6 +21,7 @@ from embedder.vectors.index.file_format import (
     INDEX_FORMAT_VERSION,
     INDEX_PRECISIONS,
     INDEX_SIMILARITIES,
+    MAX_DIMENSION,
     Header,
     ModelDescription,
     read_index,
@@ -95,7 +96,7 @@ class VectorIndex(ReadOnly):
             similarity = _similarity_of(model)
         check_choice("precision", precision, INDEX_PRECISIONS)
         check_choice("similarity", similarity, INDEX_SIMILARITIES)
-        check_count("dimension", dimension)
+        check_count("dimension", dimension, MAX_DIMENSION)
         if dimension is None and model is None:
             raise InputError("an index needs a dimension, or a model that has one")
         if model is not None and not hasattr(model, "dimension"):
