@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
+from embedder.artifact.hub import HubAccess
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
 from embedder.common.checks import check_count
@@ -70,12 +71,17 @@ class Embedder(ReadOnly):
         threads: int | None = None,
         truncate_dim: int | None = None,
         backend: Backend | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
     ) -> None:
-        """Load an exported model.
+        """Load an exported model. A model of the Hub is fetched at its first use.
 
         Args:
-            model: the path of an artifact; the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id of
-                a Hub repository that holds one.
+            model: a path; or a name, such as "all-MiniLM-L6-v2" or "BAAI/bge-small-en-v1.5". A name is looked for in
+                the model directory, which `$EMBEDDER_HOME` names; in `artifacts/`; and on the Hub, where a repository
+                may hold an artifact. If none of them has it, and the exporter is installed, it makes the artifact of
+                the Hub's checkpoint, once.
             provider: "cpu" or "cuda". None takes a GPU if one works, otherwise the CPU.
             dtype: which graph runs: "fp32", "fp16" or "int8", if the artifact has it. "auto" takes the fastest one for
                 the device. None takes the first graph of the manifest, which is fp32 if there is an fp32 graph.
@@ -83,10 +89,15 @@ class Embedder(ReadOnly):
                 that this process may use.
             truncate_dim: how many dimensions of each vector to keep, from the first on. None keeps all.
             backend: an object that runs the graph of the texts instead of onnxruntime; see `embedder.backends.Backend`.
+            revision: a branch, tag or commit of the model on the Hub. None takes its main branch. An artifact here
+                counts only if it was made from that revision.
+            token: a token for a private or gated model of the Hub. None takes the one of HF_TOKEN or of
+                `hf auth login`.
+            local_files_only: do not use the network, only files that are here.
 
         Raises:
-            InputError: the artifact has no graph of this dtype, or a number is out of range.
-            ModelNotFoundError: there is no such artifact. The message says how to export it.
+            InputError: the artifact has no graph of this dtype, or an option has a wrong type or is out of range.
+            ModelNotFoundError: there is no such model. The message says where it was looked for, and how to make it.
             ArtifactError: a file is missing, truncated or altered; this version of embedder cannot read the format; or
                 the artifact is for another task.
             ProviderError: the provider is unknown or does not work here.
@@ -96,7 +107,7 @@ class Embedder(ReadOnly):
         self._has_own_backend = backend is not None
         if backend is not None and (provider, threads) != (None, None):
             raise InputError("a backend has its own provider and threads. Give backend=, or provider= and threads=")
-        self._artifact = open_artifact(model)
+        self._artifact = open_artifact(model, HubAccess(revision, token, local_files_only))
         manifest = self._artifact.manifest
         if manifest.task != EMBED:
             raise ArtifactError(

@@ -37,10 +37,10 @@ class ModelNotFoundError(EmbedderError):
     """No artifact was found under the given name or path.
 
     Example:
-        >>> embedder.Embedder("no-such-model")
+        >>> embedder.Embedder("./no-such-model")
         Traceback (most recent call last):
         ...
-        embedder.errors.ModelNotFoundError: no exported model 'no-such-model' in ...
+        embedder.errors.ModelNotFoundError: no exported model at './no-such-model': there is no ...
     """
 
 

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import Any, Unpack
 
+from embedder.artifact.hub import HubAccess
 from embedder.common.forks import call_after_fork
 from embedder.common.load_once import LoadOnce
 from embedder.encoder import DEFAULT_MODEL, Embedder
@@ -37,6 +38,9 @@ def encode(
     provider: str | None = None,
     dtype: str | None = None,
     threads: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    local_files_only: bool = False,
     **options: Unpack[EncodeOptions],
 ) -> Embeddings:
     """Return the vectors of `inputs`, as `Embedder(model, ...).encode(inputs, **options)` does.
@@ -46,10 +50,13 @@ def encode(
 
     Args:
         inputs: one text or image, or many; see `Embedder.encode`.
-        model: the name or the path of an artifact; see `Embedder`.
+        model: a model's name or path; see `Embedder`. A model of the Hub is fetched at its first use.
         provider: "cpu" or "cuda"; see `Embedder`.
         dtype: which graph runs; see `Embedder`.
         threads: most threads that compute on a CPU; see `Embedder`.
+        revision: a branch, tag or commit of the model on the Hub; see `Embedder`.
+        token: a token for the Hub; see `Embedder`. It is used at the first call, and not kept.
+        local_files_only: do not use the network; see `Embedder`.
         **options: see `EncodeOptions`.
 
     Returns:
@@ -62,18 +69,19 @@ def encode(
         >>> embedder.encode(["a text", "another"], model="all-MiniLM-L6-v2").shape  # doctest: +SKIP
         (2, 384)
     """
-    return _get_model(model, LoadSettings(provider, dtype, threads)).encode(inputs, **options)
+    access = HubAccess(revision, token, local_files_only)
+    return _get_model(model, LoadSettings(provider, dtype, threads), access).encode(inputs, **options)
 
 
-def _get_model(model: str | os.PathLike[str], settings: LoadSettings) -> Embedder:
+def _get_model(model: str | os.PathLike[str], settings: LoadSettings, access: HubAccess) -> Embedder:
     """Return the kept model, or load it and keep it."""
     # A name or a relative path depends on the working directory.
     here = None if os.path.isabs(str(model)) else os.getcwd()
-    # `repr` also works for values that cannot be hashed. `Embedder` refuses them.
-    key = (str(model), repr(settings), here, os.environ.get("EMBEDDER_ARTIFACTS"))
+    # `repr` also works for values that cannot be hashed. `Embedder` refuses them. It does not show the token.
+    key = (str(model), repr(settings), repr(access), here, os.environ.get("EMBEDDER_HOME"))
     with _lock:
         if key not in _kept:
-            _kept[key] = LoadOnce(lambda: Embedder(model, **settings.options()))
+            _kept[key] = LoadOnce(lambda: Embedder(model, **settings.options(), **access.options()))
         kept = _kept[key]
         _kept.move_to_end(key)
     try:

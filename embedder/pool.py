@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
+from embedder.artifact.hub import HubAccess
 from embedder.artifact.manifest import IMAGE
 from embedder.common.checks import check_count, shown
 from embedder.common.cores import usable_cores
@@ -72,6 +73,9 @@ class EncoderPool(ReadOnly):
         providers: list[str | None] | None = None,
         dtype: str | None = None,
         threads: int | None = None,
+        revision: str | None = None,
+        token: str | None = None,
+        local_files_only: bool = False,
     ) -> None:
         """Start the worker processes. Each loads `model`.
 
@@ -84,6 +88,9 @@ class EncoderPool(ReadOnly):
             providers: the provider of each worker, as in `Embedder`. None takes the default for all.
             dtype: as in `Embedder`.
             threads: threads of each worker. None divides the cores among the workers.
+            revision: as in `Embedder`.
+            token: as in `Embedder`.
+            local_files_only: as in `Embedder`.
 
         Raises:
             InputError: a number is out of range, or the numbers of providers and workers differ.
@@ -97,6 +104,7 @@ class EncoderPool(ReadOnly):
         count = _worker_count(workers, providers)
         _check_can_start_processes()
         settings = LoadSettings(None, dtype, threads or max(1, usable_cores() // count))
+        hub_options = HubAccess(revision, token, local_files_only).options()
         self._owner = os.getpid()
         # A call that fails stops the pool while it holds the lock, so the lock must be reentrant.
         self._lock = threading.RLock()
@@ -105,19 +113,20 @@ class EncoderPool(ReadOnly):
         self._pipes: list[Any] = []
         try:
             for provider in providers or [None] * count:
-                self._start_worker(os.fspath(model), replace(settings, provider=provider))
+                options = replace(settings, provider=provider).options() | hub_options
+                self._start_worker(os.fspath(model), options)
             answers = [self._receive(worker, "loading the model") for worker in range(count)]
             self._takes_images = all(answers)
         except BaseException:
             self.stop()
             raise
 
-    def _start_worker(self, model: str, settings: LoadSettings) -> None:
+    def _start_worker(self, model: str, options: dict[str, Any]) -> None:
         import multiprocessing  # here, as it takes milliseconds of the start of every process
 
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, model, settings), daemon=True)
+        process = context.Process(target=_work, args=(theirs, model, options), daemon=True)
         process.start()
         theirs.close()  # so that the pipe ends when the worker ends
         self._processes.append(process)
@@ -340,10 +349,10 @@ def _check_can_start_processes() -> None:
         )
 
 
-def _work(pipe: Any, model: str, settings: LoadSettings) -> None:
+def _work(pipe: Any, model: str, options: dict[str, Any]) -> None:
     """Answer requests until the pool stops or the parent process ends."""
     try:
-        encoder = Embedder(model, **settings.options())
+        encoder = Embedder(model, **options)
         pipe.send(IMAGE in encoder.modalities)
         while True:
             message = pipe.recv_bytes()

@@ -1,6 +1,7 @@
 """Fixtures for several test files: a tiny artifact, the real model if it has been exported, and real data."""
 
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,9 +20,15 @@ settings.register_profile(
 settings.load_profile("project")
 
 
+# No test may ask the real Hub. Tests of the Hub start one on this machine. huggingface_hub reads these once.
+os.environ["HF_ENDPOINT"] = "http://127.0.0.1:9"
+os.environ["HF_HOME"] = str(Path(tempfile.gettempdir(), "no-cache-of-the-hub"))
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(monkeypatch, tmp_path_factory):
-    """Give each test its own cache, and switch off prepacking. Tests of prepacking switch it on."""
+    """Give each test its own cache and model directory. Switch off prepacking; tests of prepacking switch it on."""
+    monkeypatch.setenv("EMBEDDER_HOME", str(tmp_path_factory.mktemp("models")))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("EMBEDDER_PREPACK", "0")
 

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError, describe, is_about_revision
 from embedder.common.checks import check_flag, shown
@@ -69,9 +70,22 @@ class HubAccess:
             raise InputError("token should be a string of visible ASCII characters, such as 'hf_...'")
         check_flag("local_files_only", self.local_files_only)
 
+    def options(self) -> dict[str, Any]:
+        """Return the values as keyword arguments of `Embedder`.
+
+        Example:
+            >>> HubAccess("main").options()["revision"]
+            'main'
+        """
+        return {"revision": self.revision, "token": self.token, "local_files_only": self.local_files_only}
+
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle everything but the token."""
         return type(self), (self.revision, None, self.local_files_only)
+
+
+# The Hub as it is without any option.
+DEFAULT_ACCESS = HubAccess()
 
 
 def is_repository_id(name: str) -> bool:
@@ -85,7 +99,7 @@ def is_repository_id(name: str) -> bool:
 
 
 def fetch(
-    repository: str, patterns: Sequence[str], access: HubAccess = HubAccess(), *, cached_first: bool = False
+    repository: str, patterns: Sequence[str], access: HubAccess = DEFAULT_ACCESS, *, cached_first: bool = False
 ) -> Path:
     """Fetch files of a Hub repository into the Hub's cache. If the Hub cannot be reached, cached files are used.
 
@@ -154,13 +168,23 @@ def check_fetched(directory: Path, names: Iterable[str]) -> None:
             continue
         blob = directory / os.path.dirname(name) / os.readlink(path)
         if _DIGEST.fullmatch(blob.name) and blob.name not in _digests(path):
-            removed = "It has been removed. Run this again to fetch it once more"
-            try:
-                for damaged in (Path(os.path.realpath(blob)), blob, path):
-                    damaged.unlink(missing_ok=True)
-            except OSError as error:
-                removed = f"Remove it, and run this again ({error})"
-            raise ArtifactError(f"{path} was damaged during the download from the Hub. {removed}")
+            raise ArtifactError(f"{path} was damaged during the download from the Hub. {discard(path)}")
+
+
+def discard(path: Path) -> str:
+    """Remove a damaged file of a snapshot from the Hub's cache. Return what the user can do now.
+
+    Example:
+        >>> discard(fetch("org/name", ["config.json"]) / "config.json")  # doctest: +SKIP
+        'It has been removed. Run this again to fetch it once more'
+    """
+    try:
+        content = [path.parent / os.readlink(path), Path(os.path.realpath(path))] if path.is_symlink() else []
+        for file in (*content, path):
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        return f"Remove it, and run this again ({error})"
+    return "It has been removed. Run this again to fetch it once more"
 
 
 def _digests(path: Path) -> set[str]:

@@ -1,21 +1,58 @@
-"""Find an artifact by name or path, and check that its files are there."""
+"""Find an artifact by name or path, and make sure that the files that run are there.
+
+A model is looked for in this order: a path, the model directory, `artifacts` in the working directory, the Hub, and at
+last the exporter, which makes an artifact of the Hub's checkpoint.
+"""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
-from embedder.artifact import hub
-from embedder.artifact.hub_errors import RepositoryFileError
-from embedder.artifact.manifest import MANIFEST_NAME, File, Manifest, read_manifest
+from embedder.artifact import first_use, hub, store
+from embedder.artifact.hub import DEFAULT_ACCESS, HubAccess
+from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError
+from embedder.artifact.manifest import MANIFEST_NAME, File, Graph, Manifest, read_manifest
+from embedder.common.digests import check_digest
 from embedder.common.files import check_regular
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 
 
+class Place(StrEnum):
+    """Where an artifact was found."""
+
+    PATH = "path"
+    MODEL_DIRECTORY = "model directory"
+    ARTIFACTS = "directory of artifacts"
+    HUB = "Hub"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an artifact comes from.
+
+    Attributes:
+        place: where it was found.
+        repository: the id of its Hub repository, if it was found there.
+        access: how to fetch more files of that repository. Its revision is the commit.
+    """
+
+    place: Place
+    repository: str | None = None
+    access: HubAccess = DEFAULT_ACCESS
+
+    def __str__(self) -> str:
+        return str(self.place) if self.repository is None else f"{self.place}, {self.repository}@{self.access.revision}"
+
+
 @dataclass(frozen=True)
 class Artifact:
-    """An exported model on disk: its directory and its manifest.
+    """An exported model: its directory, its manifest, and where it comes from.
 
     Example:
         >>> open_artifact("all-MiniLM-L6-v2").directory.name  # doctest: +SKIP
@@ -24,6 +61,7 @@ class Artifact:
 
     directory: Path
     manifest: Manifest
+    origin: Origin
 
     def path(self, file: File) -> Path:
         """Return the path of `file`.
@@ -34,18 +72,80 @@ class Artifact:
         """
         return self.directory / file.name
 
+    def has(self, file: File) -> bool:
+        """Return whether `file` is here, whatever its content is."""
+        return self.path(file).exists()
 
-def open_artifact(model: str | os.PathLike[str]) -> Artifact:
-    """Find the artifact `model`, and check that its files exist and have the right sizes.
+    def graphs_here(self) -> list[Graph]:
+        """Return the graphs that have both of their files here.
+
+        Example:
+            >>> [graph.dtype for graph in artifact.graphs_here()]  # doctest: +SKIP
+            ['fp32', 'int8']
+        """
+        return [graph for graph in self.manifest.graphs if self.has(graph.file) and self.has(graph.weights)]
+
+    def ensure(self, files: Iterable[File]) -> None:
+        """Make sure that `files` are here and have the right sizes. Those of a Hub repository are fetched.
+
+        Raises:
+            ArtifactError: a file is missing, truncated or damaged.
+            ModelNotFoundError: a file cannot be fetched.
+
+        Example:
+            >>> artifact.ensure(artifact.manifest.files)  # doctest: +SKIP
+        """
+        files = list(files)
+        missing = [file for file in files if not self.has(file)]
+        if missing and self.origin.repository is not None:
+            hub.fetch(self.origin.repository, [file.name for file in missing], self.origin.access)
+            for file in missing:
+                self._check_fetched(file, partial(check_digest, self.path(file), file.sha256))
+        for file in files:
+            self._check_fetched(file, partial(self._check_size, file))
+
+    def _check_fetched(self, file: File, check: Callable[[], None]) -> None:
+        """Call `check`. Remove a damaged file of the Hub's cache, so that it is fetched again."""
+        try:
+            check()
+        except ArtifactError as error:
+            if self.origin.repository is None or not self.has(file):
+                raise
+            raise ArtifactError(f"{error}. {hub.discard(self.path(file))}") from error
+
+    def _check_size(self, file: File) -> None:
+        path = self.path(file)
+        try:
+            check_regular(path)
+            found = path.stat().st_size
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{path} is missing: {self._how_to_complete()}") from error
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}. Export or copy the model again") from error
+        if found != file.size:
+            raise ArtifactError(
+                f"{path} has {found:,} bytes, the manifest says {file.size:,}: it was truncated or replaced. "
+                "Export or copy the model again"
+            )
+
+    def _how_to_complete(self) -> str:
+        here = list(dict.fromkeys(graph.dtype for graph in self.graphs_here()))
+        choice = f", or choose one of the dtypes that are here, {', '.join(map(repr, here))}" if here else ""
+        return f"export or copy the model again{choice}"
+
+
+def open_artifact(model: str | os.PathLike[str], access: HubAccess = DEFAULT_ACCESS) -> Artifact:
+    """Find the artifact `model`, fetch it, or make it. Its manifest is read, its other files are not looked at.
 
     Args:
-        model: the path of a directory; the name of one in `artifacts/` (or in `$EMBEDDER_ARTIFACTS`); or the id of a
-            Hub repository that holds an artifact. Its files are fetched into the Hub's cache once.
+        model: the path of an artifact; or its name; see `Embedder`.
+        access: how the Hub is asked.
 
     Raises:
         InputError: `model` is neither a name nor a path.
-        ModelNotFoundError: there is no such artifact. The message says how to export it.
-        ArtifactError: its manifest is damaged, or a file is missing or truncated.
+        ModelNotFoundError: there is no such artifact. The message says where it was looked for, and how to make it.
+        ArtifactError: its manifest is damaged.
+        EmbedderError: what the exporter raises, if it makes the artifact.
 
     Example:
         >>> open_artifact("all-MiniLM-L6-v2").manifest.dimension  # doctest: +SKIP
@@ -53,72 +153,104 @@ def open_artifact(model: str | os.PathLike[str]) -> Artifact:
     """
     if not isinstance(model, str | os.PathLike) or str(model) in ("", ".") or "\0" in str(model):
         raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
-    directory = _locate(
-        os.fspath(model)
-    ).absolute()  # files are also opened later, when the working directory may differ
-    artifact = Artifact(directory, read_manifest(directory))
-    for file in artifact.manifest.files:
-        _check_size(artifact.path(file), file.size)
-    return artifact
+    name = os.fspath(model)
+    if not isinstance(name, str):
+        raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
+    return _find_locally(name, access) or _find_on_hub(name, access)
 
 
-def _locate(model: str) -> Path:
+def find_stored(model: str, revision: str | None = None) -> Artifact | None:
+    """Return the artifact `model` of the model directory or of `artifacts`, or None if neither has it.
+
+    Raises:
+        ArtifactError: it is there, and its manifest is damaged.
+
+    Example:
+        >>> find_stored("all-MiniLM-L6-v2").origin.place  # doctest: +SKIP
+        <Place.MODEL_DIRECTORY: 'model directory'>
+    """
+    for place, directory in _stores():
+        found = store.find(directory, model, revision)
+        if found is not None:
+            return _opened(found, Origin(place))
+    return None
+
+
+def _stores() -> Iterator[tuple[Place, Path]]:
+    with suppress(InputError):  # the user has no home directory
+        yield Place.MODEL_DIRECTORY, store.model_directory()
+    yield Place.ARTIFACTS, store.local_artifacts()
+
+
+def _opened(directory: Path, origin: Origin) -> Artifact:
+    # Files are also opened later, when the working directory may differ.
+    return Artifact(directory.absolute(), read_manifest(directory), origin)
+
+
+def _find_locally(model: str, access: HubAccess) -> Artifact | None:
     # Use os.path, not pathlib: pathlib raises for names that are too long and for home directories of unknown users.
     path = os.path.expanduser(model)
     if os.path.isfile(os.path.join(path, MANIFEST_NAME)):
-        return Path(path)
+        artifact = _opened(Path(path), Origin(Place.PATH))
+        if access.revision not in (None, artifact.manifest.source.revision):
+            raise InputError(
+                f"revision={access.revision!r} is for models of the Hub, and {model!r} is a directory here. Its "
+                f"artifact was made from the revision {artifact.manifest.source.revision!r}"
+            )
+        return artifact
     if os.path.isdir(path):
         raise ModelNotFoundError(
             f"{model!r} is a directory without {MANIFEST_NAME}, so it is not an exported model. If it is a checkpoint, "
             f"export it first: embedder-export {model} --output DIRECTORY"
         )
-    name = model.removeprefix(hub.DEFAULT_ORGANISATION)
-    artifacts = Path(os.environ.get("EMBEDDER_ARTIFACTS", "artifacts"))
-    exported = artifacts / name.rpartition("/")[2]
-    if os.path.isfile(exported / MANIFEST_NAME) and ("/" not in model or _is_from(exported, name)):
-        return exported
-    if hub.is_repository_id(name):
-        return _fetch(name)
-    if os.sep in name:
-        raise ModelNotFoundError(f"no exported model at {model!r}: there is no {MANIFEST_NAME} there")
-    raise ModelNotFoundError(
-        f"no exported model {model!r} in {str(artifacts)!r} (the variable EMBEDDER_ARTIFACTS sets this directory). "
-        f"{_how_to_export(name, exported)}"
-    )
+    return find_stored(model, access.revision)
 
 
-def _how_to_export(name: str, output: str | Path) -> str:
-    return f"Export it, in a clone of embedder: make export MODEL={name}; or: embedder-export {name} --output {output}"
-
-
-def _is_from(exported: Path, name: str) -> bool:
-    """Return whether `exported` was made from `name`, not from a model of the same name of another organisation."""
-    return read_manifest(exported).source.model == name
-
-
-def _fetch(repository: str) -> Path:
-    # Fetch the manifest first: it names the few files to fetch. A repository without a manifest may hold gigabytes.
-    try:
-        directory = hub.fetch(repository, [MANIFEST_NAME], cached_first=True)
-    except RepositoryFileError as error:
+def _find_on_hub(model: str, access: HubAccess) -> Artifact:
+    repository = store.repository_of(model)
+    if repository is None or store.name_parts(model) is None:
         raise ModelNotFoundError(
-            f"the Hub repository {repository!r} holds no {MANIFEST_NAME}, so it is not an exported model. "
-            f"{_how_to_export(repository, 'DIRECTORY')}"
-        ) from error
-    names = [file.name for file in read_manifest(directory).files]
-    return hub.fetch(repository, [MANIFEST_NAME, *names], hub.HubAccess(directory.name), cached_first=True)
-
-
-def _check_size(path: Path, size: int) -> None:
-    try:
-        check_regular(path)
-        found = path.stat().st_size
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{path} is missing: export or copy the model again") from error
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read: {error.strerror}. Export or copy the model again") from error
-    if found != size:
-        raise ArtifactError(
-            f"{path} has {found:,} bytes, the manifest says {size:,}: it was truncated or replaced. "
-            "Export or copy the model again"
+            f"no exported model at {model!r:.300}: there is no {MANIFEST_NAME}, and this is not the name of a model"
         )
+    try:
+        return _fetch(repository, access)
+    except (RepositoryFileError, HubUnreachableError) as error:
+        no_artifact = error
+    except ModelNotFoundError as error:
+        raise ModelNotFoundError(_not_found(model, error)) from error
+    exporter = first_use.find_exporter()
+    if exporter is None:
+        advice = f"To make it of the Hub's checkpoint, run: {first_use.how_to_install_exporter()}. Then try again"
+        raise ModelNotFoundError(f"{_not_found(model, no_artifact)}. {advice}") from no_artifact
+    if isinstance(no_artifact, HubUnreachableError):  # the checkpoint may be cached all the same
+        access = replace(access, local_files_only=True)
+    try:
+        directory = first_use.export_once(repository, exporter, access)
+    except HubUnreachableError as error:
+        reason = no_artifact if isinstance(no_artifact, HubUnreachableError) else error
+        raise ModelNotFoundError(_not_found(model, reason)) from error
+    return _opened(directory, Origin(Place.MODEL_DIRECTORY))
+
+
+def _not_found(model: str, reason: object) -> str:
+    """Return where a model was looked for, and what the Hub said."""
+    places = "; ".join(f"the {place} {directory}" for place, directory in _stores())
+    return f"no exported model {model!r} was found. Looked at: that path; {places}; the Hub: {reason}"
+
+
+def _fetch(repository: str, access: HubAccess) -> Artifact:
+    """Fetch the manifest of a Hub repository. It names the files to fetch. Cached files are used as they are."""
+    directory = hub.fetch(repository, [MANIFEST_NAME], access, cached_first=True)
+    origin = Origin(Place.HUB, repository, replace(access, revision=directory.name))
+    with _checked_manifest(directory):
+        return _opened(directory, origin)
+
+
+@contextmanager
+def _checked_manifest(directory: Path) -> Iterator[None]:
+    """If the manifest cannot be read, say whether its download was damaged."""
+    try:
+        yield
+    except ArtifactError:
+        hub.check_fetched(directory, [MANIFEST_NAME])
+        raise

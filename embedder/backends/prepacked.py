@@ -66,7 +66,7 @@ def prepack(artifact: Artifact) -> list[Path]:
         [PosixPath('artifacts/all-MiniLM-L6-v2/prepacked/1f3a...-9c07.../model.onnx')]
     """
     made = []
-    for graph in artifact.manifest.graphs:
+    for graph in artifact.graphs_here():
         for file in (graph.file, graph.weights):
             check_digest(artifact.path(file), file.sha256)
         made.append(_make(artifact, graph, artifact.directory / FOLDER))

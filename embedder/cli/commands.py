@@ -32,7 +32,8 @@ def add_command(commands: Commands, name: str, help: str, *, description: str, e
 def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
     """Add the options that choose the model, its dtype and its device."""
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", default=default, help="path or name of a model; default: %(default)s")
+    group.add_argument("-m", "--model", default=default, help="name or path of a model; default: %(default)s")
+    add_revision_option(group)
     group.add_argument("--provider", metavar="NAME", help="the device, such as cpu; default: a GPU if there is one")
     group.add_argument(
         "--dtype", metavar="NAME", help="fp32, fp16, int8, or auto for the fastest; default: fp32 if the model has it"
@@ -42,11 +43,18 @@ def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
     )
 
 
+def add_revision_option(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Add the option that chooses the revision of a model of the Hub."""
+    parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of the model on the Hub")
+
+
 def load_model(options: argparse.Namespace, model: str) -> Embedder:
     """Load `model` with the options of `add_model_options`."""
     from embedder import Embedder
 
-    return Embedder(model, provider=options.provider, dtype=options.dtype, threads=options.threads)
+    return Embedder(
+        model, provider=options.provider, dtype=options.dtype, threads=options.threads, revision=options.revision
+    )
 
 
 def check_takes_images(model: Embedder) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.artifact.locate import Artifact
-from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, OUTPUT_OF_TASK, TEXT, Graph, Output
+from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, OUTPUT_OF_TASK, TEXT, File, Graph, Output
 from embedder.backends import Backend, Device, GraphFiles, select_device
 from embedder.common.cores import usable_cores
 from embedder.common.digests import check_digest, check_digest_once
@@ -92,6 +92,7 @@ class Engine:
             modality: choose_graph(self.manifest.graphs_of(modality), settings.dtype, self.device)
             for modality in self.manifest.modalities
         }
+        artifact.ensure(self._needed_files(backend))
         loader = _Loader(artifact, self._graphs, self.device, backend)
         self._text = LoadOnce(loader.load_text)
         self._image = LoadOnce(loader.load_image)
@@ -101,6 +102,11 @@ class Engine:
         self._closed = False
         if not images:
             self._text.get()
+
+    def _needed_files(self, backend: Backend | None) -> list[File]:
+        """Return the tokenizer's file and those of the chosen graphs. `backend` runs in place of the graph of texts."""
+        graphs = [graph for modality, graph in self._graphs.items() if backend is None or modality != TEXT]
+        return [self.manifest.tokenizer.file, *(file for graph in graphs for file in (graph.file, graph.weights))]
 
     @property
     def dtypes(self) -> tuple[str, ...]:

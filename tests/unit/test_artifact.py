@@ -7,22 +7,16 @@ import numpy as np
 import pytest
 
 import embedder
-from embedder.artifact import hub
-from embedder.artifact.hub_errors import RepositoryFileError
-from embedder.artifact.manifest import Output, Source, read_manifest, write_manifest
+from embedder.artifact.manifest import Output, read_manifest, write_manifest
 from embedder.common import digests
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 from tests.tiny import flip_a_bit, redescribe
 
 
-def test_unknown_name_says_how_to_export(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(ModelNotFoundError, match=r"EMBEDDER_ARTIFACTS.*make export MODEL=all-MiniLM-L12-v2"):
-        embedder.Embedder("all-MiniLM-L12-v2")
-
-
 def test_unknown_path(tmp_path):
-    with pytest.raises(ModelNotFoundError, match=r"no exported model at '.*/no/such/place'"):
+    with pytest.raises(
+        ModelNotFoundError, match=r"no exported model at '.*/no/such/place': there is no embedder\.json"
+    ):
         embedder.Embedder(tmp_path / "no" / "such" / "place")
 
 
@@ -41,38 +35,6 @@ def test_directory_that_is_not_an_artifact(tmp_path):
 def test_model_that_is_neither_a_name_nor_a_path(model):
     with pytest.raises(InputError, match="model should be the name or the path"):
         embedder.Embedder(model)
-
-
-@pytest.mark.parametrize("name", ["tiny", "sentence-transformers/tiny"])
-def test_found_by_name_in_the_directory_of_the_variable(monkeypatch, tiny, name):
-    monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(tiny.parent))
-    assert embedder.Embedder(name).dimension == 8
-
-
-def test_found_by_repository_if_it_was_exported_from_there(monkeypatch, make_artifact, tmp_path):
-    monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(tmp_path))
-    make_artifact("mine", source=Source("org/mine", "c0ffee", "0" * 64))
-    with pytest.raises(ModelNotFoundError, match="no exported model 'sentence-transformers/mine'"):
-        embedder.Embedder("sentence-transformers/mine")
-    fetched = []
-
-    def fetch(repository, patterns, access=None, *, cached_first):
-        fetched.append(repository)
-        raise RepositoryFileError("no")
-
-    monkeypatch.setattr(hub, "fetch", fetch)
-    assert embedder.Embedder("org/mine").manifest.source.model == "org/mine"
-    with pytest.raises(ModelNotFoundError, match="the Hub repository 'other/mine' holds no"):
-        embedder.Embedder("other/mine")
-    assert fetched == ["other/mine"]
-
-
-def test_found_by_name_in_artifacts(monkeypatch, make_artifact, tmp_path):
-    (tmp_path / "artifacts").mkdir()
-    make_artifact("artifacts/mine")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("EMBEDDER_ARTIFACTS", raising=False)
-    assert embedder.Embedder("mine").dimension == 8
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])

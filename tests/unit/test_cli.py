@@ -137,7 +137,7 @@ def test_options_are_passed_to_the_model(encode, tiny):
         (["table.xlsx"], "the name 'table.xlsx' does not show the input format. Add --input-format lines, jsonl"),
         (["no/such/file"], "no/such/file: No such file or directory"),
         (["--output", "no/such/place.npy"], "no/such is not a directory"),
-        (["--model", "nobody"], "make export MODEL=nobody"),
+        (["--model", "./nobody"], "no exported model at './nobody': there is no embedder.json"),
     ],
 )
 def test_error_message_is_one_line_without_traceback(encode, monkeypatch, tmp_path, arguments, message):

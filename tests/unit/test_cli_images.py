@@ -179,7 +179,7 @@ def test_lines_that_name_files_are_texts(run, folder, tmp_path):
 
 def test_query_image_is_encoded_by_the_image_model(run, folder, both, tmp_path, monkeypatch):
     texts = write_tiny_artifact(tmp_path / "texts", image_model=both.name)
-    monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(both.parent))
+    monkeypatch.setenv("EMBEDDER_HOME", str(both.parent))
     first = run("search", "--images", folder, "--query-image", folder / NAMES[2], model=texts)[1].splitlines()[0]
     assert first == f"1.0000  {folder / NAMES[2]}"
 
@@ -192,7 +192,7 @@ def test_options_for_texts_are_refused_with_images(run, folder, option):
 
 def test_search_with_a_text_model_that_names_an_image_model(run, folder, both, tmp_path, monkeypatch):
     texts = write_tiny_artifact(tmp_path / "texts", image_model=both.name)
-    monkeypatch.setenv("EMBEDDER_ARTIFACTS", str(both.parent))
+    monkeypatch.setenv("EMBEDDER_HOME", str(both.parent))
     assert run("search", "--images", folder, "the cat", model=texts) == run("search", "--images", folder, "the cat")
 
 

@@ -12,35 +12,17 @@ import pytest
 from embedder.artifact.hub import HubAccess, check_fetched, fetch, is_repository_id
 from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
+from tests.hub_client import NOBODY, use_cache, use_hub
 from tests.hub_server import COMMIT, GATED, serve
 
 huggingface_hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
-constants, hub_errors, file_download, hf_api = (
-    pytest.importorskip(f"huggingface_hub.{name}") for name in ("constants", "errors", "file_download", "hf_api")
-)
+hub_errors = pytest.importorskip("huggingface_hub.errors")
 TOKEN = "hf_secretsecretsecret"
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """The Hub's cache of this test. No hub answers until a test starts one."""
-    folder = tmp_path / "hub-cache"
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    point_to("http://127.0.0.1:9", monkeypatch)
-    return folder
-
-
-def point_to(endpoint, monkeypatch):
-    """Let huggingface_hub ask this hub. It reads HF_ENDPOINT when it is imported, which other tests may have done."""
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    for module in (file_download, hf_api):
-        if hasattr(module, "HUGGINGFACE_CO_URL_TEMPLATE"):
-            monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    return use_cache(tmp_path / "hub-cache", monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -56,12 +38,8 @@ def server(tmp_path_factory):
 @pytest.fixture
 def hub(server, monkeypatch):
     server.fetched.clear()
-    point_to(server.endpoint, monkeypatch)
+    use_hub(server.endpoint, monkeypatch)
     return server
-
-
-def stop(monkeypatch):
-    point_to("http://127.0.0.1:9", monkeypatch)
 
 
 def test_only_what_matches_is_fetched(hub):
@@ -74,7 +52,7 @@ def test_only_what_matches_is_fetched(hub):
 
 def test_cached_files_need_no_network(hub, monkeypatch):
     directory = fetch("org/name", ["a.json"])
-    stop(monkeypatch)
+    use_hub(NOBODY, monkeypatch)
     assert fetch("org/name", ["a.json"]) == directory
     assert fetch("org/name", ["a.json"], cached_first=True) == directory
     assert fetch("org/name", ["a.json"], HubAccess(local_files_only=True)) == directory
@@ -97,7 +75,7 @@ def test_cached_first_fetches_what_is_missing(hub):
 @pytest.mark.parametrize("access", [HubAccess(), HubAccess(COMMIT), HubAccess(local_files_only=True)])
 def test_part_of_a_snapshot_is_never_taken_for_all_of_it(hub, monkeypatch, wanted, access):
     fetch("org/name", ["a.json"])
-    stop(monkeypatch)
+    use_hub(NOBODY, monkeypatch)
     with pytest.raises(HubUnreachableError, match="'org/name'"):
         fetch("org/name", wanted, access)
 

@@ -51,6 +51,7 @@ RUNTIME = (
     Rule("embedder.artifact", own="artifact common errors"),
     Rule("embedder.artifact.hub", own="artifact.hub_errors common errors", lazy="huggingface_hub"),
     Rule("embedder.artifact.hub_errors", own="errors", lazy="huggingface_hub"),
+    Rule("embedder.artifact.first_use", own="artifact errors", lazy="filelock"),
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
     Rule("embedder.engine.tokenizer", own="common errors inputs", packages="numpy", lazy="tokenizers"),
@@ -61,8 +62,8 @@ RUNTIME = (
     Rule("embedder.vectors.adapters", own="common errors vectors", packages="numpy", lazy="faiss usearch"),
     # Surfaces. They stand on the public API. The two commands that look into an artifact have rules of their own.
     Rule("embedder", own=f"{PUBLIC} kept_models pool", exact=True),
-    Rule("embedder.kept_models", own=PUBLIC),
-    Rule("embedder.pool", own=f"{PUBLIC} artifact.manifest", packages="numpy"),
+    Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub"),
+    Rule("embedder.pool", own=f"{PUBLIC} artifact.hub artifact.manifest", packages="numpy"),
     Rule("embedder.cli", own=f"{PUBLIC} cli images.sources", packages="numpy"),
     Rule("embedder.cli.info", own=f"{PUBLIC} cli artifact backends engine"),
     Rule("embedder.cli.prepack", own=f"{PUBLIC} cli artifact backends"),
