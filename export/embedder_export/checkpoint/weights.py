@@ -71,7 +71,7 @@ def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[
         raise CheckpointError(str(error)) from error
     found = {name: array.shape for name, array in arrays.items()}
     if found != shapes:
-        raise CheckpointError(f"{directory} holds the tensors {found}, not {dict(shapes)}")
+        raise CheckpointError(f"{directory} holds the tensors {found!s:.200}, not {dict(shapes)}")
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise CheckpointError(f"the weights in {directory} are not finite: {name} has NaN or infinity in it")

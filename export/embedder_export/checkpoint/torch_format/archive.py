@@ -25,7 +25,9 @@ _EXTRA = struct.Struct("<2H")
 # In these fields, the largest number says that the true number stands elsewhere in 64 bits.
 _IN_64_BITS = 0xFFFFFFFF
 _DAMAGED = "its zip is damaged"
-_ENCRYPTED_FLAG, _STORED, _EXTRA_64_BITS = 0x1, 0, 0x1
+_STORED, _EXTRA_64_BITS = 0, 0x1
+# Sizes after the data, and names in UTF-8. All other flags change what an entry is, such as an encrypted one.
+_KNOWN_FLAGS = 0x808
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +147,13 @@ def _find_list(stream: BinaryIO) -> tuple[int, int, int]:
     if place >= 0:
         magic, _, end64, _ = _unpack_at(stream, place, _LOCATOR64)
         if magic == b"PK\x06\x07":
-            end = min(end64, place)
+            end = place - _END64.size
             magic, *_ = fields = _unpack_at(stream, end, _END64)
-            if magic != b"PK\x06\x06":
+            if magic != b"PK\x06\x06" or end64 != end:
                 raise ValueError(_DAMAGED)
             numbers = fields[4:]
     disk, list_disk, disk_count, count, size, start = numbers
-    if disk or list_disk or disk_count != count or start + size > end:
+    if disk or list_disk or disk_count != count or start + size != end:
         raise ValueError(_DAMAGED)
     if count > _MAX_ENTRIES or size > _MAX_LIST_BYTES:
         raise ValueError(f"its zip has {count:,} entries; at most {_MAX_ENTRIES:,} are read")
@@ -172,15 +174,15 @@ def _read_list(data: bytes, count: int) -> Iterator[_Listed]:
             raise ValueError(_DAMAGED)
         fields = _LISTED.unpack_from(data, place)
         magic, flags, method, crc32, packed, size = (fields[index] for index in (0, 3, 4, 7, 8, 9))
-        name_size, extra_size, comment_size = fields[10:13]
+        name_size, extra_size, comment_size, disk = fields[10:14]
         place += _LISTED.size
         name = data[place : place + name_size]
         place += name_size
         size, packed, header = _in_64_bits(data[place : place + extra_size], [size, packed, fields[-1]])
         place += extra_size + comment_size
-        if magic != b"PK\x01\x02" or place > len(data):
+        if magic != b"PK\x01\x02" or disk or place > len(data):
             raise ValueError(_DAMAGED)
-        if method != _STORED or packed != size or flags & _ENCRYPTED_FLAG:
+        if method != _STORED or packed != size or flags & ~_KNOWN_FLAGS:
             raise ValueError("its zip is compressed or encrypted, which torch.save never does")
         yield _Listed(name, header, size, crc32)
 
