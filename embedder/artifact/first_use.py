@@ -50,8 +50,12 @@ def how_to_install_exporter() -> str:
     """
     from importlib.metadata import distributions
 
-    has_gpu = any(found.name == "onnxruntime-gpu" for found in distributions())
-    return f'pip install "embedder-onnx[{"gpu" if has_gpu else "cpu"},export]"'
+    names = {str(found.name) for found in distributions()}
+    if "onnxruntime-gpu" in names:
+        return 'pip install "embedder-onnx[gpu,export]"'
+    if "onnxruntime" not in names and any(name.startswith("onnxruntime-") for name in names):
+        return "pip install embedder-export"  # an extra would install another onnxruntime beside the one that is there
+    return 'pip install "embedder-onnx[cpu,export]"'
 
 
 def export_once(model: str, exporter: EntryPoint, access: HubAccess) -> Path:
@@ -93,6 +97,8 @@ def export_once(model: str, exporter: EntryPoint, access: HubAccess) -> Path:
 def _load(exporter: EntryPoint) -> Callable[..., Any]:
     try:
         function: Callable[..., Any] = exporter.load()
+    except EmbedderError:  # onnxruntime is missing; the message has the command
+        raise
     except Exception as error:  # a package that the exporter imports may raise any error
         raise DependencyError(
             f"the exporter {exporter.value!r} cannot be imported ({type(error).__name__}: {error}). "

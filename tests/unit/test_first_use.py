@@ -106,10 +106,18 @@ def test_without_the_exporter_the_message_has_the_places_and_the_command(say, ho
     assert message.endswith('run: pip install "embedder-onnx[cpu,export]". Then try again')
 
 
-def test_command_is_for_the_onnxruntime_that_is_installed(monkeypatch):
-    installed = [SimpleNamespace(name="onnxruntime-gpu")]
-    monkeypatch.setattr("importlib.metadata.distributions", lambda: installed)
-    assert first_use.how_to_install_exporter() == 'pip install "embedder-onnx[gpu,export]"'
+@pytest.mark.parametrize(
+    ("names", "command"),
+    [
+        ([], 'pip install "embedder-onnx[cpu,export]"'),
+        (["onnxruntime", "onnxruntime-genai"], 'pip install "embedder-onnx[cpu,export]"'),
+        (["onnxruntime-gpu"], 'pip install "embedder-onnx[gpu,export]"'),
+        (["onnxruntime-directml", None], "pip install embedder-export"),
+    ],
+)
+def test_command_is_for_the_onnxruntime_that_is_installed(monkeypatch, names, command):
+    monkeypatch.setattr("importlib.metadata.distributions", lambda: [SimpleNamespace(name=name) for name in names])
+    assert first_use.how_to_install_exporter() == command
 
 
 def test_repository_that_does_not_exist_is_not_exported(say, exporter):
@@ -198,6 +206,18 @@ def test_exporter_that_cannot_be_imported(say, exporter):
 
     exporter.load = load
     with pytest.raises(DependencyError, match=r"the exporter 'tests:export' cannot be imported .*onnx.*pip install"):
+        embedder.Embedder("org/name")
+
+
+def test_exporter_that_needs_onnxruntime(say, exporter):
+    """Its own message has the one command."""
+    say(NO_ARTIFACT)
+
+    def load():
+        raise DependencyError("onnxruntime is not installed. Run: pip install ...")
+
+    exporter.load = load
+    with pytest.raises(DependencyError, match=r"^onnxruntime is not installed\."):
         embedder.Embedder("org/name")
 
 
