@@ -14,7 +14,7 @@ import sys
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -189,10 +189,10 @@ def _open_device(path: str) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _write_file(target: Path, layout: Layout) -> Iterator[Writer]:
-    with replacing(target) as partial:
+    with _replacing(target) as partial:
         writer = None
         try:
-            with _create(partial, target) as stream:
+            with partial.open("xb") as stream:
                 writer = _WRITERS[layout.format](stream, layout)
                 yield writer
             _finish(partial, writer)
@@ -202,11 +202,14 @@ def _write_file(target: Path, layout: Layout) -> Iterator[Writer]:
             raise
 
 
-def _create(partial: Path, target: Path) -> IO[bytes]:
-    try:
-        return partial.open("xb")
-    except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror}") from error
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    with ExitStack() as stack:
+        try:
+            partial = stack.enter_context(replacing(target))
+        except OSError as error:
+            raise InputError(f"{target} cannot be written: {error.strerror}") from error
+        yield partial
 
 
 def _finish(path: Path, writer: Writer) -> None:

@@ -1,18 +1,41 @@
-"""Read regular files only. Replace a file or a directory in one step: write a new one beside it, then rename it."""
+"""Read regular files only. Replace a file or a directory in one step: write a new one beside it, then rename it.
+
+The new content lies in a staging directory beside the target. A killed process leaves its staging directory behind, so
+the next writer in the same place removes it. To tell the living from the dead, each writer holds a lock in its staging
+directory. The system releases the lock when the process ends, however it ends. Process ids would not do: they are used
+again, and containers and machines that share a disk have ids of their own.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import platform
 import stat
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BufferedReader
+from contextlib import contextmanager, suppress
+from functools import cache
+from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
-_SUFFIX = ".partial"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 # Opening a pipe without O_NONBLOCK waits for a writer. Windows has neither this flag nor such pipes.
-_READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
+_READ = os.O_RDONLY | _NO_WAIT
+
+_PREFIX, _SUFFIX = ".embedder-", ".partial"
+# The entries of a staging directory.
+_LOCK, _NEW, _OLD, _GONE = "lock", "new", "old", "gone"
+# Some disks have no locks, or locks that other machines do not see. There a staging directory counts as abandoned if
+# nothing in it has changed for so long.
+_MAX_SILENCE_S = 24 * 60 * 60
+_MAX_TRIES = 100
 
 
 def check_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> None:
@@ -99,10 +122,11 @@ def _too_large(path: str | os.PathLike[str], max_bytes: int) -> OSError:
 
 @contextmanager
 def replacing(target: Path, *, durable: bool = False, swap_directory: bool = False) -> Iterator[Path]:
-    """Yield a path beside `target`. It becomes `target` if the body ends without an error. Otherwise it is removed.
+    """Yield a new path. It becomes `target` if the body ends without an error. Otherwise it is removed.
 
-    Readers see the old content or the new content, never a part. If two writers run at once, the last one wins. Partial
-    files that a killed process left for the same target are removed first.
+    Readers see the old content or the new content, never a part. A reader that has the old file open, or has mapped it
+    into memory, keeps the old content. If two writers run at once, the last one wins. What killed writers have left in
+    the same directory is removed first.
 
     Args:
         target: the file or directory to write. Its parent directory must exist.
@@ -117,27 +141,177 @@ def replacing(target: Path, *, durable: bool = False, swap_directory: bool = Fal
         ...     partial.write_text("all or nothing")
         14
     """
-    for leftover in _leftovers(target):
-        _remove(leftover)
-    partial = target.with_name(f".{target.name}.{os.getpid()}-{os.urandom(4).hex()}{_SUFFIX}")
-    try:
+    remove_leftovers(target.parent)
+    with _staging(target.parent) as staging:
+        partial = staging / _NEW / target.name
+        partial.parent.mkdir()
         yield partial
         if target.is_file() and partial.is_file():
             partial.chmod(target.stat().st_mode)
         if durable:
             _flush(partial)
         if swap_directory and target.is_dir():
-            _swap(partial, target)
+            _swap(partial, target, staging / _OLD / target.name)
         else:
             partial.replace(target)
         if durable and os.name == "posix":
             _flush(target.parent)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what killed writers have left in `directory`. The files of running writers stay.
+
+    Example:
+        >>> remove_leftovers(Path("artifacts"))
+    """
+    with suppress(OSError):  # if the directory cannot be read, the write that follows raises a better error
+        with os.scandir(directory) as entries:
+            found = [entry.name for entry in entries if is_staging(entry.name)]
+        for staging in (directory / name for name in found):
+            with suppress(OSError):
+                staging.rmdir()  # if it is empty, its writer was killed, or has not locked it yet and makes another
+                continue
+            _remove_if_abandoned(staging)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, or a directory with its content, as far as the file system allows. It may be missing."""
+    if path.is_dir() and not path.is_symlink():
+        import shutil  # here, as it takes milliseconds of the start of every process
+
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a directory in one step: others see all of it or nothing.
+
+    Raises:
+        OSError: the file system refused.
+
+    Example:
+        >>> discard(Path("artifacts/old"))  # doctest: +SKIP
+    """
+    with _staging(path.parent) as staging:
+        path.rename(staging / _GONE)
+
+
+def is_staging(name: str) -> bool:
+    """Return whether `name` is that of a staging directory.
+
+    Example:
+        >>> is_staging("model.onnx")
+        False
+    """
+    return name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+
+
+@contextmanager
+def _staging(parent: Path) -> Iterator[Path]:
+    """Make a staging directory in `parent` and lock it. Remove it at the end."""
+    staging, lock = _make_staging(parent)
+    try:
+        yield staging
     finally:
-        _remove(partial)
+        _empty(staging)
+        lock.close()  # Windows removes no open file
+        _remove_empty(staging)
 
 
-def _swap(partial: Path, target: Path) -> None:
-    old = partial.with_name(f"{partial.name}-old{_SUFFIX}")
+def _make_staging(parent: Path) -> tuple[Path, BufferedWriter]:
+    """Make a staging directory. Return it, and its lock, which is released when the stream is closed."""
+    for _ in range(_MAX_TRIES):
+        staging = parent / f"{_own_prefix()}{os.urandom(8).hex()}{_SUFFIX}"
+        staging.mkdir(mode=0o700)
+        # Another process may remove the directory before it is locked. Then this one makes another.
+        with suppress(FileNotFoundError, BlockingIOError):
+            lock = (staging / _LOCK).open("xb")
+            try:
+                _lock(lock.fileno())
+                if os.path.samestat(os.fstat(lock.fileno()), (staging / _LOCK).stat()):
+                    return staging, lock
+            except BaseException:
+                lock.close()
+                raise
+            lock.close()
+    raise OSError(errno.EAGAIN, "other processes removed each new directory", os.fspath(parent))
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file. Return whether that is possible here. Raises BlockingIOError if another process has the lock."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _empty(staging: Path) -> None:
+    """Remove the content of a staging directory except its lock, which tells other processes that it is in use."""
+    with suppress(OSError):
+        for path in staging.iterdir():
+            if path.name != _LOCK:
+                _remove(path)
+
+
+def _remove_empty(staging: Path) -> None:
+    _remove(staging / _LOCK)
+    with suppress(OSError):
+        staging.rmdir()
+
+
+@cache
+def _own_prefix() -> str:
+    """Return the start of the names of this machine's staging directories."""
+    return f"{_PREFIX}{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}-"
+
+
+def _remove_if_abandoned(staging: Path) -> None:
+    """Remove a staging directory if its writer has ended."""
+    descriptor = None
+    if fcntl is not None:
+        with suppress(OSError):
+            # Not waiting, as the file may be a pipe. Writable, as some network file systems lock only such files.
+            descriptor = os.open(staging / _LOCK, os.O_RDWR | _NO_WAIT)
+    try:
+        # The lock is held until the directory is gone, so that a writer that is about to lock it makes another.
+        is_free = descriptor is not None and _lock(descriptor)
+        if (is_free and staging.name.startswith(_own_prefix())) or _age_s(staging) > _MAX_SILENCE_S:
+            _restore(staging)
+            _empty(staging)
+            _remove_empty(staging)
+    except BlockingIOError:
+        pass  # its writer is running
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _age_s(directory: Path) -> float:
+    """Return for how many seconds nothing in `directory` has changed."""
+    newest = 0.0
+    for path in (directory, *directory.rglob("*")):
+        with suppress(OSError):
+            newest = max(newest, path.lstat().st_mtime)
+    return time.time() - newest
+
+
+def _restore(staging: Path) -> None:
+    """Put back what a writer had moved away when it was killed, unless there is something new in its place."""
+    with suppress(OSError):
+        for old in (staging / _OLD).iterdir():
+            if not os.path.lexists(staging.parent / old.name):
+                old.rename(staging.parent / old.name)
+
+
+def _swap(partial: Path, target: Path, old: Path) -> None:
+    old.parent.mkdir()
     target.rename(old)
     try:
         partial.rename(target)
@@ -153,40 +327,3 @@ def _flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        import shutil  # here, as it takes milliseconds of the start of every process
-
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _leftovers(target: Path) -> Iterator[Path]:
-    """Yield the partial files of `target` that dead processes have left. Yields nothing on Windows."""
-    if os.name != "posix":
-        return
-    prefix = f".{target.name}."
-    for leftover in [path for path in _siblings(target) if path.name.startswith(prefix)]:
-        process = leftover.name[len(prefix) :].partition("-")[0]
-        if leftover.name.endswith(_SUFFIX) and process.isdecimal() and not _is_running(int(process)):
-            yield leftover
-
-
-def _siblings(target: Path) -> list[Path]:
-    try:
-        return list(target.parent.iterdir())
-    except OSError:  # the write that follows raises a better error
-        return []
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # the process belongs to another user
-        return True
-    return True

@@ -12,6 +12,7 @@ from embedder_export.write.output import staged
 
 from tests.checkpoints import write_checkpoint
 from tests.distributions import ROOT
+from tests.processes import run_python
 
 
 @pytest.mark.parametrize(
@@ -55,9 +56,16 @@ def test_errors_of_a_stage_are_not_reported_as_output_errors(tmp_path):
 
 
 def test_leftovers_of_a_killed_export_are_removed(tmp_path):
-    leftover = tmp_path / ".artifact.999999999-00000000.partial"
-    leftover.mkdir()
-    (leftover / "model.onnx").write_text("half of a graph")
+    killed = """
+import os, sys
+from pathlib import Path
+from embedder_export.write.output import staged
+with staged(Path(sys.argv[1])) as stage:
+    (stage / "model.onnx").write_text("half of a graph")
+    os._exit(9)
+"""
+    assert run_python("-c", killed, tmp_path / "artifact").returncode == 9
+    assert len(list(tmp_path.rglob("model.onnx"))) == 1
     with staged(tmp_path / "artifact") as stage:
         (stage / "embedder.json").write_text("{}")
     assert [path.name for path in tmp_path.iterdir()] == ["artifact"]

@@ -182,7 +182,7 @@ def test_old_artifact_survives_a_swap_that_fails(artifact, tmp_path, monkeypatch
     rename = Path.rename
 
     def fail(path, target):
-        if Path(target) == output and not path.name.endswith("-old.partial"):
+        if Path(target) == output and path.parent.name != "old":
             raise OSError(5, "Input/output error")
         return rename(path, target)
 

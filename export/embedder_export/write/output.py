@@ -44,27 +44,20 @@ def staged(output: Path) -> Iterator[Path]:
 @contextmanager
 def _swapped(output: Path) -> Iterator[Path]:
     """Yield a new directory that replaces `output` at the end. File errors become `OutputError`."""
-    finished = False
+    begun = finished = False
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
-    try:
         with replacing(output, swap_directory=True) as stage:
-            _make(stage, output)
+            stage.mkdir()
+            begun = True
             yield stage
             finished = True
     except OSError as error:
         if finished:
             raise OutputError(f"{output} cannot be replaced and is unchanged: {error.strerror}") from error
+        if not begun:
+            raise OutputError(f"{output} cannot be written: {error.strerror}") from error
         raise
-
-
-def _make(stage: Path, output: Path) -> None:
-    try:
-        stage.mkdir()
-    except OSError as error:
-        raise OutputError(f"{output} cannot be written: {error.strerror}") from error
 
 
 def _resolve(output: Path) -> Path:
