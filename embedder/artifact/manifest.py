@@ -13,7 +13,7 @@ from typing import Any
 
 from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
-from embedder.common.files import read_regular
+from embedder.common.files import read_regular, replacing
 from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError
 
@@ -282,7 +282,8 @@ class Manifest:
         graphs: the graphs, at most one for each pair of modality and dtype.
         parity: how close the vectors of texts are to the reference's.
         tools: versions of the programs that made the artifact, by name.
-        extra: fields of other programs. This version ignores them.
+        extra: fields of other programs, which this version ignores; and `prepacked`, the forms that `embedder prepack`
+            has written.
 
     Example:
         >>> model.manifest.source.model  # doctest: +SKIP
@@ -374,9 +375,10 @@ class Manifest:
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
-    """Write `manifest` to the file embedder.json in `directory`."""
+    """Write `manifest` to the file embedder.json in `directory`. An earlier file is replaced in one step."""
     text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
-    (directory / MANIFEST_NAME).write_text(text, encoding="utf-8")
+    with replacing(directory / MANIFEST_NAME) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
 def read_manifest(directory: Path) -> Manifest:

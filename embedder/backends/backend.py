@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
 from embedder.artifact.locate import Artifact
 from embedder.artifact.manifest import GRAPH_INPUTS, Graph
+from embedder.common.digests import CheckedFile, open_checked
 
 # The inputs and the outputs of a graph, by name.
 Feeds = Mapping[str, NDArray[Any]]
 Outputs = dict[str, NDArray[Any]]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class CheckedGraph:
+    """The two files of a graph, and the digests that they should have.
+
+    Attributes:
+        file: the graph.
+        weights: the weights. They lie beside the graph, and onnxruntime opens both.
+    """
+
+    file: CheckedFile
+    weights: CheckedFile
+
+    def check(self) -> None:
+        """Raise ArtifactError unless both files have the right digests."""
+        self.file.check()
+        self.weights.check()
+
+    def open(self, open: Callable[[Path], _T]) -> _T:
+        """Return `open(path of the graph)`. Both files have the right digests before and after it.
+
+        Raises:
+            ArtifactError: a file is missing, is damaged, or was replaced while it was opened.
+        """
+        return open_checked((self.file, self.weights), lambda: open(self.file.path))
 
 
 @dataclass(frozen=True)
@@ -22,17 +51,28 @@ class GraphFiles:
     """A graph of an artifact, and what a backend needs to open it.
 
     Attributes:
-        artifact: the artifact. The engine has checked the digests of the graph's files.
+        artifact: the artifact.
         graph: the graph's entry in the manifest.
         tokens_per_image: number of tokens of an image in the model; 1 for a graph of texts.
         open_now: whether to open the graph when the backend is made, so that a damaged graph is an error at once.
             Otherwise the first call opens it.
+        checked: the graph's files with their digests. The engine checks them before and after `Device.open`. A backend
+            that opens them later does so by `checked.open`.
     """
 
     artifact: Artifact
     graph: Graph
     tokens_per_image: int = 1
     open_now: bool = True
+    checked: CheckedGraph = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        graph, path = self.graph, self.artifact.path
+        files = CheckedGraph(
+            CheckedFile(path(graph.file), graph.file.sha256),
+            CheckedFile(path(graph.weights), graph.weights.sha256, recorded=True),
+        )
+        object.__setattr__(self, "checked", files)
 
     @property
     def path(self) -> Path:
@@ -69,6 +109,8 @@ class Backend(Protocol):
 
         Raises:
             ArtifactError: the graph fails on these inputs.
+
+        The engine checks the shape of the outputs, and that their numbers are finite.
         """
 
 

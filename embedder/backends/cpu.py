@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs
+from embedder.backends.backend import Backend, CheckedGraph, Device, Feeds, GraphFiles, Outputs
 from embedder.backends.onnxruntime_package import import_onnxruntime
 from embedder.backends.prepacked import find_prepacked
 from embedder.backends.sessions import (
@@ -148,7 +148,7 @@ class CpuBackend:
         self.device = device
         self._files = files
         self._output_names = [output.name for output in files.graph.outputs]
-        self._prepacked = find_prepacked(files.artifact, files.graph)
+        self._prepacked = find_prepacked(files)
         self._loading = threading.Lock()
         self._running: list[int] = []  # the number of threads of each running call
         self._sessions: dict[int, Any] = {}  # by the number of threads of a call
@@ -200,10 +200,14 @@ class CpuBackend:
     def _open(self, threads: int) -> Any:
         if self._prepacked is not None:
             try:
-                return self._open_file(self._prepacked, session_options(threads, optimize=False))
+                return self._open_graph(self._prepacked, session_options(threads, optimize=False))
             except ArtifactError:
                 self._prepacked = None  # the artifact has the same weights
-        return self._open_file(self._files.path, session_options(threads))
+        return self._open_graph(self._files.checked, session_options(threads))
+
+    def _open_graph(self, graph: CheckedGraph, options: Any) -> Any:
+        # The files may have been replaced since the last session was opened. One model must not run two graphs.
+        return graph.open(lambda path: self._open_file(path, options))
 
     def _open_file(self, path: Path, options: Any) -> Any:
         session = open_session(path, CPU_EXECUTION_PROVIDER, options)

@@ -4,8 +4,18 @@ When onnxruntime opens a session, it packs the weights of each matrix product in
 in a file are mapped instead: the graph loads faster, and processes share the memory.
 
 Such a file is valid for one version of onnxruntime and one kind of CPU. So it is made on the machine that runs the
-model, after the digests of the graph's files were checked. `embedder prepack` writes it into the artifact. The first
-load of a model writes it into the user's cache.
+model. `embedder prepack` writes it into the artifact. The first load of a model writes it into the user's cache.
+
+A prepacked form replaces the graph and its weights, and the manifest has the digests of those alone. Nothing in the
+form shows which weights it was made from. So a form is used only if its origin is known:
+
+- A form in the artifact is used only if the manifest vouches for it: `embedder prepack` writes the digest of the form's
+  record under `extra` in the manifest, and the record has the digests of its files. So whoever trusts a manifest trusts
+  every byte that is loaded. A form that was added to an artifact later, or that is left from an earlier model, is
+  ignored. Whoever can write the manifest can name any graph there, also without prepacked weights. Forms are never
+  fetched from the Hub.
+- A form in the user's cache is used only if nobody else can have written there; see `embedder.common.cache`.
+- Each form was made from files that had the digests of the manifest, both before and after packing.
 """
 
 from __future__ import annotations
@@ -14,69 +24,126 @@ import hashlib
 import json
 import os
 import platform
+import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from embedder.artifact.locate import Artifact
-from embedder.artifact.manifest import Graph
+from embedder.artifact.manifest import MANIFEST_NAME, Graph, read_manifest, write_manifest
+from embedder.backends.backend import CheckedGraph, GraphFiles
 from embedder.backends.sessions import CPU_EXECUTION_PROVIDER, open_session, runtime_version, session_options
-from embedder.common.digests import cache_directory, check_digest, check_digest_once, sha256_of
-from embedder.common.files import read_regular, replacing
+from embedder.common.cache import make_trusted_cache, trusted_cache
+from embedder.common.digests import CheckedFile, check_digest, sha256_of
+from embedder.common.files import discard, is_staging, read_regular, remove_leftovers, replacing
 from embedder.common.json_text import parse_json
-from embedder.errors import EmbedderError
+from embedder.errors import ArtifactError, EmbedderError
 
-# Name of the directory, in the artifact and in the cache.
+# Name of the directory in the artifact and in the cache, and of the field under `extra` in the manifest.
 FOLDER = "prepacked"
 _GRAPH, _WEIGHTS, _RECORD = "model.onnx", "model.onnx.data", "prepacked.json"
 # A load does not prepack larger weights, because that would fill the user's disk without being asked to.
 _MAX_CACHED_BYTES = 1_000_000_000
 _MAX_RECORD_BYTES = 1000
+# A form in the cache is removed if it has not been loaded for so long. The time of its last load is noted once a day.
+_MAX_IDLE_S = 30 * 24 * 60 * 60
+_NOTE_INTERVAL_S = 24 * 60 * 60
+# These errors mean that there is no prepacked form in a place, or that it is damaged.
+_UNUSABLE = (OSError, ValueError, KeyError, TypeError, EmbedderError)
 
 
-def find_prepacked(artifact: Artifact, graph: Graph) -> Path | None:
-    """Return the path of the prepacked form of `graph`. If there is none, make it in the user's cache.
+def find_prepacked(files: GraphFiles) -> CheckedGraph | None:
+    """Return the prepacked form of a graph. If there is none, make it in the user's cache.
 
-    The caller has checked the digests of the graph's files. Returns None if the form cannot be made: the disk is
-    read-only or full, the weights exceed a gigabyte, or the variable EMBEDDER_PREPACK is 0.
+    Returns None if there is no form that can be trusted, and none can be made: the disk is read-only or full, the cache
+    is not private, a damaged form cannot be removed, the weights exceed a gigabyte, or the variable EMBEDDER_PREPACK is
+    0. If a file of the artifact is replaced meanwhile, the opening of the graph will notice.
     """
     if os.environ.get("EMBEDDER_PREPACK") == "0":
         return None
-    name = _name(graph)
-    for root in (artifact.directory / FOLDER, *_cache()):
-        # These errors mean that there is no prepacked form here, or that it is damaged.
-        with suppress(OSError, ValueError, KeyError, TypeError, EmbedderError):
-            return _checked(root / name)
-    if graph.weights.size > _MAX_CACHED_BYTES:
+    name = _name(files.graph)
+    with suppress(*_UNUSABLE):
+        return _intact(_vouched_form(files.artifact, name))
+    root = trusted_cache(FOLDER)
+    if root is None:
         return None
-    for root in _cache():
-        with suppress(OSError, EmbedderError):
-            return _make(artifact, graph, root)
+    remove_leftovers(root)
+    with suppress(*_UNUSABLE):
+        return _used(_intact(_form(root / name)))
+    if files.graph.weights.size > _MAX_CACHED_BYTES:
+        return None
+    with suppress(OSError, EmbedderError):
+        root = make_trusted_cache(FOLDER)
+        form = _make(files, root / name)
+        _remove_idle(root)
+        return form
     return None
 
 
 def prepack(artifact: Artifact) -> list[Path]:
-    """Prepack every graph of `artifact` into the artifact's directory. Return the paths of the new graphs.
+    """Prepack every graph of `artifact` into the artifact's directory. Return the paths of the graphs.
+
+    The manifest then vouches for these forms. Forms that are right already are kept. All others are removed.
 
     Raises:
-        ArtifactError: a file is damaged.
+        ArtifactError: a file is damaged, or was replaced meanwhile.
         OSError: the directory cannot be written.
 
     Example:
         >>> prepack(open_artifact("all-MiniLM-L6-v2"))  # doctest: +SKIP
         [PosixPath('artifacts/all-MiniLM-L6-v2/prepacked/1f3a...-9c07.../model.onnx')]
     """
-    made = []
+    root = artifact.directory / FOLDER
+    records, made = {}, []
     for graph in artifact.graphs_here():
+        files, name = GraphFiles(artifact, graph), _name(graph)
         for file in (graph.file, graph.weights):
             check_digest(artifact.path(file), file.sha256)
-        made.append(_make(artifact, graph, artifact.directory / FOLDER))
+        root.mkdir(exist_ok=True)
+        try:
+            form = _intact(_vouched_form(artifact, name))
+        except _UNUSABLE:
+            form = _make(files, root / name)
+        records[name] = sha256_of(root / name / _RECORD)
+        made.append(form.file.path)
+    _vouch(artifact, records)
+    for directory in _forms_in(root):
+        if directory.name not in records:
+            discard(directory)
     return made
 
 
-def _cache() -> list[Path]:
-    with suppress(RuntimeError):  # the user has no home directory
-        return [cache_directory() / FOLDER]
-    return []
+def check_prepacked(artifact: Artifact) -> list[Path]:
+    """Read the prepacked forms of `artifact`, and check their digests. Return their directories.
+
+    These are all forms in the artifact, and those in the user's cache that a load would use on this machine.
+
+    Raises:
+        ArtifactError: a form is damaged, or lies in the artifact and the manifest does not vouch for it.
+
+    Example:
+        >>> check_prepacked(open_artifact("all-MiniLM-L6-v2"))  # doctest: +SKIP
+        []
+    """
+    in_artifact = _forms_in(artifact.directory / FOLDER)
+    for directory in in_artifact:
+        try:
+            _check_all(directory, _vouched_record(artifact, directory.name))
+        except _UNUSABLE as error:
+            raise ArtifactError(
+                f"{directory} is not used: it is damaged, or the manifest does not vouch for it. Run embedder prepack, "
+                "or remove it"
+            ) from error
+    cache = trusted_cache(FOLDER)
+    names = {_name(graph) for graph in artifact.manifest.graphs}
+    in_cache = [] if cache is None else [directory for directory in _forms_in(cache) if directory.name in names]
+    for directory in in_cache:
+        try:
+            _check_all(directory, None)
+        except _UNUSABLE as error:
+            raise ArtifactError(f"{directory} is damaged. Remove it; the next load makes it again") from error
+    return [*in_artifact, *in_cache]
 
 
 def _name(graph: Graph) -> str:
@@ -96,35 +163,106 @@ def _cpu() -> str:
     return "\n".join(lines)
 
 
-def _checked(directory: Path) -> Path:
-    record = parse_json(read_regular(directory / _RECORD, _MAX_RECORD_BYTES))
-    check_digest(directory / _GRAPH, record[_GRAPH])
-    check_digest_once(directory / _WEIGHTS, record[_WEIGHTS])
-    return directory / _GRAPH
+def _forms_in(root: Path) -> list[Path]:
+    """Return the directories of all forms in `root`, which may be missing."""
+    return sorted(path for path in root.iterdir() if not is_staging(path.name)) if root.is_dir() else []
 
 
-def _make(artifact: Artifact, graph: Graph, root: Path) -> Path:
-    root.mkdir(parents=True, exist_ok=True)
-    directory = root / _name(graph)
+def _vouched_record(artifact: Artifact, name: str) -> str:
+    """Return the digest that the manifest has for the record of the form `name`. Raises KeyError or TypeError."""
+    return str(artifact.manifest.extra[FOLDER][name])
+
+
+def _vouched_form(artifact: Artifact, name: str) -> CheckedGraph:
+    return _form(artifact.directory / FOLDER / name, _vouched_record(artifact, name))
+
+
+def _vouch(artifact: Artifact, records: dict[str, str]) -> None:
+    """Write the digests of `records`, by the names of their forms, into the manifest."""
+    manifest = replace(artifact.manifest, extra={**artifact.manifest.extra, FOLDER: records})
+    if manifest == artifact.manifest:
+        return
+    if read_manifest(artifact.directory) != artifact.manifest:
+        raise ArtifactError(f"{artifact.directory / MANIFEST_NAME} has changed meanwhile. Run embedder prepack again")
+    write_manifest(manifest, artifact.directory)
+
+
+def _form(directory: Path, record_sha256: str | None = None) -> CheckedGraph:
+    """Return the form in `directory`, with the digests of its record. Raises one of `_UNUSABLE`."""
+    digests = _read_record(directory, record_sha256)
+    return CheckedGraph(
+        CheckedFile(directory / _GRAPH, digests[_GRAPH]),
+        CheckedFile(directory / _WEIGHTS, digests[_WEIGHTS], recorded=True),
+    )
+
+
+def _intact(form: CheckedGraph) -> CheckedGraph:
+    """Check the digests of a form, and return it. Raises one of `_UNUSABLE`."""
+    form.check()
+    return form
+
+
+def _check_all(directory: Path, record_sha256: str | None) -> None:
+    """Read every file of a form. Raises one of `_UNUSABLE` unless they have the right digests."""
+    digests = _read_record(directory, record_sha256)
+    for name in (_GRAPH, _WEIGHTS):
+        check_digest(directory / name, digests[name])
+
+
+def _read_record(directory: Path, sha256: str | None) -> Any:
+    """Return the digests in the record of a form. `sha256` is the record's own digest, if it is known."""
+    content = read_regular(directory / _RECORD, _MAX_RECORD_BYTES)
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise ArtifactError("the manifest has another digest for it")
+    return parse_json(content)
+
+
+def _used(form: CheckedGraph) -> CheckedGraph:
+    """Note that a form in the cache has been loaded, and return it."""
+    record = form.file.path.with_name(_RECORD)
+    with suppress(OSError):
+        if time.time() - record.stat().st_mtime > _NOTE_INTERVAL_S:
+            os.utime(record)
+    return form
+
+
+def _make(files: GraphFiles, directory: Path) -> CheckedGraph:
+    """Pack a graph into `directory`. What is there already is damaged.
+
+    Raises:
+        ArtifactError: the graph's files are damaged or were replaced meanwhile, or onnxruntime fails.
+        OSError: the directory cannot be replaced or written.
+    """
+    if os.path.lexists(directory):
+        discard(directory)  # before it is packed, because packing takes seconds, and removing may fail
     try:
         with replacing(directory) as partial:
             partial.mkdir()
-            save_prepacked(artifact.path(graph.file), partial / _GRAPH)
+            # The record must not vouch for weights that were replaced while they were packed.
+            files.checked.open(lambda graph: save_prepacked(graph, partial / _GRAPH))
             record = {name: sha256_of(partial / name) for name in (_GRAPH, _WEIGHTS)}
             (partial / _RECORD).write_text(json.dumps(record), encoding="utf-8")
-            _remove_outdated(root, directory.name.partition("-")[0])
     except OSError:
-        if not (directory / _RECORD).exists():  # otherwise another process made it first
+        if not directory.exists():
             raise
-    return directory / _GRAPH
+        # Another process made it first.
+    try:
+        return _form(directory)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{directory} is damaged: {error}") from error
 
 
-def _remove_outdated(root: Path, graph: str) -> None:
-    """Remove all forms of the same graph: damaged ones, and those for another onnxruntime or another CPU."""
-    import shutil  # here, as it takes milliseconds of the start of every process
+def _remove_idle(root: Path) -> None:
+    """Remove the forms in `root` that have not been loaded for long, such as those of earlier versions or models.
 
-    for directory in root.glob(f"{graph}-*"):
-        shutil.rmtree(directory, ignore_errors=True)
+    Forms of other versions are not removed at once: two versions may be in use, and so may two machines that share the
+    cache.
+    """
+    for directory in _forms_in(root):
+        with suppress(OSError):
+            record = directory / _RECORD
+            if time.time() - (record if record.exists() else directory).stat().st_mtime > _MAX_IDLE_S:
+                discard(directory)
 
 
 def save_prepacked(graph: Path, target: Path) -> None:

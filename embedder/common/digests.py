@@ -2,23 +2,33 @@
 
 Reading 90 MB of weights takes as long as loading them. So the user's cache records each file that passed the check,
 with its size, times and inode. If these are the same at the next load, the file has not changed. git does the same in
-its index. If the cache cannot be written, the file is checked at every load.
+its index. If the cache cannot be used, the file is checked at every load.
+
+A file is checked by its path, and then a library opens it by its path. Between the two, another process may replace it.
+So `open_checked` compares the state of each file before and after it is opened.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
-from embedder.common.files import open_regular, read_regular, replacing
+from embedder.common.cache import make_trusted_cache, trusted_cache
+from embedder.common.files import open_regular, read_regular
 from embedder.errors import ArtifactError
+
+_T = TypeVar("_T")
 
 # File times are coarse: a file may change twice within one tick. So a file that is younger than this is not recorded.
 _MIN_AGE_NS = 2_000_000_000
+# The folder of the records in the user's cache.
+_RECORDS = "verified"
 _MAX_RECORD_BYTES = 1000
 
 
@@ -54,63 +64,136 @@ def check_digest(path: Path, sha256: str) -> None:
         )
 
 
-def check_digest_once(path: Path, sha256: str) -> None:
-    """Check as `check_digest` does, but read the file only if it has changed since it last passed.
+@dataclass(frozen=True)
+class FileState:
+    """What changes when the content of a file changes, or when another file takes its place.
 
-    Example:
-        >>> check_digest_once(artifact.path(file), file.sha256)  # doctest: +SKIP
+    Attributes:
+        size: in bytes.
+        modified_ns: time of the last change of the content, in nanoseconds.
+        changed_ns: time of the last change of the content or of the file's attributes, in nanoseconds. No program can
+            set it.
+        inode: the number of the file on its device.
+        device: the number of the device. It may differ after a reboot, so records do not have it.
     """
-    check_once(path, sha256, lambda: check_digest(path, sha256))
+
+    size: int
+    modified_ns: int
+    changed_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, file: Path | int) -> FileState:
+        """Return the state of a file, given by its path or by an open descriptor.
+
+        Raises:
+            ArtifactError: there is no such file, or it cannot be read.
+
+        Example:
+            >>> FileState.of(Path("."))  # doctest: +ELLIPSIS
+            FileState(size=...)
+        """
+        try:
+            found = os.stat(file)
+        except OSError as error:
+            raise ArtifactError(f"{file} cannot be read: {error.strerror}") from error
+        return cls(found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the file is so old that any later change would show in its times."""
+        return time.time_ns() - max(self.modified_ns, self.changed_ns) > _MIN_AGE_NS
+
+    @property
+    def mark(self) -> str:
+        """The state as a line of a record."""
+        return f"{self.size} {self.modified_ns} {self.changed_ns} {self.inode}"
 
 
-def check_once(path: Path, sha256: str, check: Callable[[], None]) -> None:
+def check_once(path: Path, state: FileState, sha256: str, check: Callable[[], None]) -> None:
     """Call `check` unless the file has passed it before and has not changed since.
 
     Args:
         path: the file.
+        state: its state before the check.
         sha256: digest that the file should have.
         check: raises an error if the file does not have this digest.
 
-    Raises:
-        OSError: there is no such file.
-
     Example:
-        >>> check_once(path, sha256, lambda: check_digest(path, sha256))  # doctest: +SKIP
+        >>> check_once(path, FileState.of(path), sha256, lambda: check_digest(path, sha256))  # doctest: +SKIP
     """
-    state = path.stat()
-    mark = f"{sha256} {state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
-    with _cache_is_optional():
-        if read_regular(_record(path), _MAX_RECORD_BYTES) == mark.encode():
-            return
+    mark = f"{sha256} {state.mark}".encode()
+    name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+    records = trusted_cache(_RECORDS)
+    if records is not None:
+        with suppress(OSError):
+            if read_regular(records / name, _MAX_RECORD_BYTES) == mark:
+                return
     check()
-    if time.time_ns() - max(state.st_mtime_ns, state.st_ctime_ns) > _MIN_AGE_NS:
-        with _cache_is_optional():
-            record = _record(path)
-            record.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(record) as partial:
-                partial.write_text(mark)
+    if records is not None and state.is_settled:
+        with suppress(OSError):
+            record = make_trusted_cache(_RECORDS) / name
+            record.unlink(missing_ok=True)
+            # A record that was written by halves equals no mark. So it need not appear in one step.
+            with record.open("xb") as stream:
+                stream.write(mark)
 
 
-def _cache_is_optional() -> contextlib.suppress:
-    # pathlib raises RuntimeError if the user has no home directory.
-    return contextlib.suppress(OSError, RuntimeError)
-
-
-def cache_directory() -> Path:
-    """Return this user's cache directory. embedder can make every file there again.
-
-    Raises:
-        RuntimeError: the user has no home directory.
+class CheckedFile:
+    """A file, and the SHA-256 that it should have. Safe to share between threads.
 
     Example:
-        >>> cache_directory().name
-        'embedder'
+        >>> _ = Path("empty").write_bytes(b"")
+        >>> CheckedFile(Path("empty"), hashlib.sha256().hexdigest()).check().size
+        0
     """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():  # unset; the XDG Base Directory Specification says to ignore relative paths
-        cache = Path.home() / ".cache"
-    return cache / "embedder"
+
+    def __init__(self, path: Path, sha256: str, *, recorded: bool = False) -> None:
+        """Describe a file.
+
+        Args:
+            path: the file.
+            sha256: its digest.
+            recorded: whether the user's cache records that the file has passed, because it is large.
+        """
+        self.path = path
+        self._sha256 = sha256
+        self._recorded = recorded
+        self._passed: FileState | None = None  # the state in which the file has passed the check
+
+    def check(self) -> FileState:
+        """Check the digest, unless the file has passed and has not changed since. Return the state of the file.
+
+        Raises:
+            ArtifactError: the file is missing, or has another digest.
+        """
+        state = FileState.of(self.path)
+        if state != self._passed:
+            if self._recorded:
+                check_once(self.path, state, self._sha256, self._read)
+            else:
+                self._read()
+            self._passed = state
+        return state
+
+    def _read(self) -> None:
+        check_digest(self.path, self._sha256)
 
 
-def _record(path: Path) -> Path:
-    return cache_directory() / "verified" / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
+def open_checked(files: Sequence[CheckedFile], open: Callable[[], _T]) -> _T:
+    """Call `open`, which opens `files` by their paths, and return its result. The files have the right digests.
+
+    Raises:
+        ArtifactError: a file is missing, is damaged, or was replaced while it was opened.
+
+    Example:
+        >>> open_checked([], lambda: "a model")
+        'a model'
+    """
+    before = [file.check() for file in files]
+    opened = open()
+    for file, state in zip(files, before, strict=True):
+        if file.check() != state:
+            raise ArtifactError(f"{file.path} was replaced while it was opened. Load the model again")
+    return opened

@@ -20,12 +20,13 @@ from embedder.artifact.locate import Artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, OUTPUT_OF_TASK, TEXT, File, Graph, Output
 from embedder.backends import Backend, Device, GraphFiles, select_device
 from embedder.common.cores import usable_cores
-from embedder.common.digests import check_digest, check_digest_once
+from embedder.common.digests import CheckedFile, open_checked
 from embedder.common.executor import Executor
 from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
 from embedder.engine.batching import windows
 from embedder.engine.job import Job
+from embedder.engine.outputs import check_finite
 from embedder.engine.text_side import TextSide
 from embedder.engine.tokenizer import TextTokenizer, TokenIds
 from embedder.errors import EmbedderError, InputError
@@ -145,7 +146,7 @@ class Engine:
 
         Raises:
             InputError: the model has no such prompt. The call itself raises this.
-            ArtifactError: the graph fails on the inputs.
+            ArtifactError: the graph fails on the inputs, or gives NaN, infinity or another shape than the manifest's.
             EmbedderError: the engine has been closed.
 
         Example:
@@ -167,6 +168,7 @@ class Engine:
             job = Job(settings.batch_size, prompt_token_count, self._executor, bar.update)
             for window in self._prepare_ahead(stream):
                 values, reasons = self._run_window(window, job)
+                check_finite(values, start)
                 yield Block(start, values, {start + row: reason for row, reason in reasons.items()})
                 start += len(values)
 
@@ -249,9 +251,10 @@ class _Loader:
     def load_text(self) -> TextSide:
         settings = self.artifact.manifest.tokenizer
         path = self.artifact.path(settings.file)
-        check_digest(path, settings.file.sha256)
+        file = CheckedFile(path, settings.file.sha256)
+        file.check()  # before the graph, which takes longer to open
         backend = self.backend or self._open(GraphFiles(self.artifact, self.graphs[TEXT]))
-        tokenizer = TextTokenizer(path, settings.max_seq_length)
+        tokenizer = open_checked([file], lambda: TextTokenizer(path, settings.max_seq_length))
         return TextSide(backend, self.graphs[TEXT], tokenizer, settings)
 
     def load_image(self) -> ImageSide:
@@ -263,10 +266,7 @@ class _Loader:
         return ImageSide(self._open(files), settings)
 
     def _open(self, files: GraphFiles) -> Backend:
-        graph = files.graph
-        check_digest(files.path, graph.file.sha256)
-        check_digest_once(files.artifact.path(graph.weights), graph.weights.sha256)
-        return self.device.open(files)
+        return files.checked.open(lambda path: self.device.open(files))
 
 
 def _refuse_closed() -> NoReturn:

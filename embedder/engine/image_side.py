@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from embedder.artifact.manifest import IMAGE_INPUTS, ImageSettings, Output
 from embedder.backends import Backend
-from embedder.engine.job import Job, fixed_shape
+from embedder.engine.job import Job
+from embedder.engine.outputs import fixed_shape, values_of
 from embedder.errors import InputError
 from embedder.images.preprocessor import Preprocessor
 
@@ -45,7 +46,7 @@ class ImageSide:
             float32 (images, dimension), with rows of zeros for images that could not be read; and the reasons by row.
 
         Raises:
-            ArtifactError: the graph fails.
+            ArtifactError: the graph fails, or its result has another shape.
             DependencyError: Pillow is not installed.
         """
         vectors = np.zeros((len(images), *fixed_shape(output)), np.float32)
@@ -66,7 +67,7 @@ class ImageSide:
                     reasons[row] = str(error)
             if rows:
                 feeds = {IMAGE_INPUTS[0]: np.stack(pixels)}
-                vectors[rows] = self._backend.run(feeds, single_batch=single)[output.name]
+                vectors[rows] = values_of(self._backend.run(feeds, single_batch=single), output, len(rows))
             return end - start
 
         for count in map(run, starts) if single else job.executor.map(run, starts):

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from embedder.artifact.manifest import Output
 from embedder.common.executor import Executor
-from embedder.errors import ArtifactError
 
 
 @dataclass(frozen=True)
@@ -29,19 +27,3 @@ class Job:
     prompt_token_count: int
     executor: Executor
     advance: Callable[[int], object]
-
-
-def fixed_shape(output: Output) -> tuple[int, ...]:
-    """Return the shape of `output` for one input.
-
-    Raises:
-        ArtifactError: the shape depends on the input. This version cannot run such an output.
-
-    Example:
-        >>> fixed_shape(Output("embedding", "dense", (384,)))
-        (384,)
-    """
-    shape = tuple(size for size in output.shape if size is not None)
-    if len(shape) < len(output.shape):
-        raise ArtifactError(f"this version cannot run the output {output.name!r}: its shape depends on the input")
-    return shape

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK, TOKEN_TYPE_IDS, Graph, Output, TokenizerSettings
 from embedder.backends import Backend
 from embedder.engine.batching import pad, plan_batches
-from embedder.engine.job import Job, fixed_shape
+from embedder.engine.job import Job
+from embedder.engine.outputs import fixed_shape, values_of
 from embedder.engine.tokenizer import TextTokenizer, TokenIds
 from embedder.inputs import Pair
 
@@ -49,7 +50,7 @@ class TextSide:
         Many batches run side by side. A single batch uses all threads.
 
         Raises:
-            ArtifactError: the graph fails, or the shape of `output` depends on the input.
+            ArtifactError: the graph fails, the shape of `output` depends on the input, or the result has another shape.
         """
         values = np.empty((len(token_ids), *fixed_shape(output)), np.float32)
         device = self._backend.device
@@ -59,7 +60,7 @@ class TextSide:
 
         def run(rows: NDArray[np.intp]) -> int:
             feeds = self._feeds([token_ids[row] for row in rows], job.prompt_token_count)
-            values[rows] = self._backend.run(feeds, single_batch=single)[output.name]
+            values[rows] = values_of(self._backend.run(feeds, single_batch=single), output, len(rows))
             return len(rows)
 
         for count in map(run, batches) if single else job.executor.map(run, batches):

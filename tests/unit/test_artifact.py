@@ -114,7 +114,7 @@ def test_checked_weights_are_not_read_again(tiny, monkeypatch):
     monkeypatch.setattr(digests, "_MIN_AGE_NS", 0)
     embedder.Embedder(tiny)
     embedder.Embedder(tiny)
-    assert reads == [tiny / "model.onnx.data"]
+    assert reads.count(tiny / "model.onnx.data") == 1
 
 
 def test_weights_that_changed_after_the_check_are_read_again(tiny, monkeypatch):

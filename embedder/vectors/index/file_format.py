@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.common.decode import decode
-from embedder.common.digests import check_once
+from embedder.common.digests import FileState, check_once
 from embedder.common.files import open_regular, replacing
 from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError, FormatError
@@ -199,7 +199,7 @@ def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
                 if problem is not None:
                     raise _damaged(path, problem)
 
-            check_once(path, f"{expected} and values", check)
+            check_once(path, FileState.of(stream.fileno()), f"{expected} and values", check)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
     return header, sections

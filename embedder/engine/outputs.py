@@ -1,0 +1,76 @@
+"""Check what a backend returns. Every backend's outputs pass here, also those of a caller's own backend.
+
+Without these checks, NumPy would copy one row to all inputs of a batch, and round another dtype silently.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from embedder.artifact.manifest import Output
+from embedder.backends.backend import Outputs
+from embedder.errors import ArtifactError
+
+
+def fixed_shape(output: Output) -> tuple[int, ...]:
+    """Return the shape of `output` for one input.
+
+    Raises:
+        ArtifactError: the shape depends on the input. This version cannot run such an output.
+
+    Example:
+        >>> fixed_shape(Output("embedding", "dense", (384,)))
+        (384,)
+    """
+    shape = tuple(size for size in output.shape if size is not None)
+    if len(shape) < len(output.shape):
+        raise ArtifactError(f"this version cannot run the output {output.name!r}: its shape depends on the input")
+    return shape
+
+
+def values_of(outputs: Outputs, output: Output, inputs: int) -> NDArray[np.float32]:
+    """Return the values of `output`, float32 (inputs, *output.shape), from what a backend has returned.
+
+    Args:
+        outputs: the result of `Backend.run`.
+        output: the manifest's entry for the output.
+        inputs: number of inputs in the batch.
+
+    Raises:
+        ArtifactError: the output is missing, or has another shape or dtype.
+
+    Example:
+        >>> values_of({"score": np.ones((2, 1), np.float32)}, Output("score", "score", (1,)), 2).shape
+        (2, 1)
+    """
+    values: Any = outputs.get(output.name)
+    expected = (inputs, *fixed_shape(output))
+    if not isinstance(values, np.ndarray) or values.shape != expected or values.dtype != np.float32:
+        found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
+        raise ArtifactError(
+            f"the graph gave the output {output.name!r} as {found}. For a batch of {inputs} it should be float32 "
+            f"{expected}. Export the model again, or mend the backend"
+        )
+    return values
+
+
+def check_finite(values: NDArray[np.float32], start: int) -> None:
+    """Raise ArtifactError if a number is NaN or infinite. The message names the input.
+
+    Args:
+        values: the outputs of consecutive inputs, float32 (inputs, *shape).
+        start: index of the first input.
+
+    Example:
+        >>> check_finite(np.ones((2, 8), np.float32), start=0)
+    """
+    finite = np.isfinite(values)
+    if not finite.all():
+        row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
+        raise ArtifactError(
+            f"the graph gave NaN or infinity for input {start + row} (counted from 0). Export the model again, or load "
+            "it with another dtype"
+        )
