@@ -39,7 +39,10 @@ DAMAGE = {
     "infinity, dot": ({"similarity": "dot", "vectors": put(-np.inf, 0, 0)}, "the vector in row 0 contains NaN or an"),
     "NaN scale": ({"precision": "int8", "scales": put(np.nan, 1)}, "the scale in row 1 is nan"),
     "negative scale": ({"precision": "binary", "scales": put(-0.5, 1)}, r"the scale in row 1 is -0\.5"),
-    "infinite scale": ({"precision": "int8", "similarity": "dot", "scales": put(np.inf, 3)}, "the scale in row 3 is inf"),
+    "infinite scale": (
+        {"precision": "int8", "similarity": "dot", "scales": put(np.inf, 3)},
+        "the scale in row 3 is inf",
+    ),
     "large scale": ({"precision": "int8", "scales": put(0.5, 3)}, r"the scale in row 3 is 0\.5"),
     "code": ({"precision": "int8", "codes": put(-128, 3, 3)}, "a code is below -127"),
     "ids": ({"ids": put(0, 3)}, "it has the id 0 twice"),
