@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedder.common.escapes import escape_message
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -25,12 +27,20 @@ _MAX_REASONS_SHOWN = 3
 
 
 class EmbedderError(Exception):
-    """Base class of all errors of embedder.
+    r"""Base class of all errors of embedder.
+
+    A message may quote a file that a stranger wrote. Its control characters are shown as escapes, so that they cannot
+    drive a terminal.
 
     Example:
         >>> issubclass(ImageError, EmbedderError)
         True
+        >>> print(EmbedderError("the model '\x1b[2J'"))
+        the model '\x1b[2J'
     """
+
+    def __str__(self) -> str:
+        return escape_message(super().__str__())
 
 
 class ModelNotFoundError(EmbedderError):

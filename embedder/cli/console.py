@@ -6,11 +6,29 @@ import io
 import os
 import sys
 
+from embedder.common.escapes import escape_line, escape_message
+
 
 def say(message: str) -> None:
     """Print a message on standard error. It is dropped if standard error is closed."""
     if sys.stderr is not None:
-        print(f"embedder: {message}", file=sys.stderr)
+        print(f"embedder: {escape_message(message)}", file=sys.stderr)
+
+
+def print_text(text: str) -> None:
+    """Print a line that quotes an artifact. Control characters are shown as escapes, also in a pipe."""
+    _escape_what_cannot_be_encoded()
+    print(escape_line(text))
+
+
+def print_path(text: str) -> None:
+    """Print a line with the path of a file.
+
+    On a terminal, control characters are shown as escapes, because a file's name can drive a terminal. In a pipe or a
+    file the path stays as it is, so that other programs can open it. `ls` does the same.
+    """
+    _escape_what_cannot_be_encoded()
+    print(escape_line(text) if sys.stdout is not None and sys.stdout.isatty() else text)
 
 
 def warn_of_image(path: str, reason: str) -> None:
@@ -23,11 +41,8 @@ def is_watched() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def escape_unprintable_output() -> None:
-    """From now on, print escapes for characters that standard output cannot encode.
-
-    Prompts and paths may contain such characters.
-    """
+def _escape_what_cannot_be_encoded() -> None:
+    """From now on, print escapes for characters that standard output cannot encode."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 

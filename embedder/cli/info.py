@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from embedder.cli.commands import Commands, add_command
-from embedder.cli.console import escape_unprintable_output
+from embedder.cli.console import print_text
 
 if TYPE_CHECKING:
     from embedder.artifact.manifest import Graph, Head, ImageSettings, Manifest, Parity
@@ -38,7 +38,6 @@ def run(options: argparse.Namespace) -> None:
     from embedder.common.digests import check_digest
 
     artifact = open_artifact(options.artifact)
-    escape_unprintable_output()
     for line in _manifest_lines(artifact.manifest):
         _print_line(line)
     for file in artifact.manifest.files:
@@ -48,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
 
 def _print_line(line: Line) -> None:
     label, text = line
-    print(f"{label:<{_LABEL_WIDTH}}{text}")
+    print_text(f"{label:<{_LABEL_WIDTH}}{text}")
 
 
 def _manifest_lines(manifest: Manifest) -> Iterator[Line]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from embedder.cli.commands import Commands, add_command
+from embedder.cli.console import print_path
 
 _DESCRIPTION = """Write a second copy of an artifact's weights, in the layout of this CPU's
 kernels. The model then loads faster, and all processes that load it share one
@@ -31,4 +32,4 @@ def run(options: argparse.Namespace) -> None:
     from embedder.backends.prepacked import prepack
 
     for path in prepack(open_artifact(options.artifact)):
-        print(path.parent)
+        print_path(str(path.parent))

@@ -15,7 +15,7 @@ from embedder.cli.commands import (
     check_takes_images,
     load_model,
 )
-from embedder.cli.console import escape_unprintable_output, is_watched, say, warn_of_image
+from embedder.cli.console import is_watched, print_path, say, warn_of_image
 from embedder.cli.inputs import image_files
 from embedder.errors import InputError
 
@@ -63,9 +63,8 @@ def run(options: argparse.Namespace) -> None:
     query = _encode_query(options, model, image_model)
     vectors, rows = _encode_images(image_model, paths)
     scores = model.similarity(query, vectors)[0]
-    escape_unprintable_output()
     for row in (-scores).argsort(kind="stable")[: options.top_k]:
-        print(f"{scores[row]:.4f}  {paths[rows[row]]}")
+        print_path(f"{scores[row]:.4f}  {paths[rows[row]]}")
     if len(rows) < len(paths):
         raise InputError(f"{len(paths) - len(rows)} of {len(paths)} images cannot be read, see the warnings")
 

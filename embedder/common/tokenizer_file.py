@@ -27,7 +27,8 @@ _TRIE_SIZE_BYTES = 4
 def load_tokenizer(path: Path) -> Any:
     """Return the `tokenizers.Tokenizer` of the file `path`.
 
-    Before the library reads the content, fields are checked that make it end the process or take minutes.
+    Before the library reads the content, fields are checked that make it end the process or take minutes. The dropout
+    of a BPE model is switched off.
 
     Raises:
         OSError: the file cannot be read.
@@ -43,7 +44,10 @@ def load_tokenizer(path: Path) -> Any:
     _check_content(content)
     try:
         with panics_as_exceptions():
-            return Tokenizer.from_buffer(content)
+            tokenizer = Tokenizer.from_buffer(content)
+            if getattr(tokenizer.model, "dropout", None):  # for training: each call would give other tokens
+                tokenizer.model.dropout = None
+            return tokenizer
     except Exception as error:  # the library raises bare Exception
         raise ValueError(str(error)) from error
 

@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+from tokenizers import Tokenizer, models
 
 import embedder
 from embedder.common.panics import PanicError, panics_as_exceptions
@@ -83,6 +84,13 @@ def test_longest_added_token_that_is_accepted(change):
 
 def test_text_that_grows_within_the_limit(change):
     assert embedder.Embedder(change({"normalizer": grow(2)})).encode("a xx").shape == (8,)
+
+
+def test_dropout_is_switched_off(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], dropout=0.5)).save(str(path))
+    tokenizer = TextTokenizer(path, 16)
+    assert all(tokenizer(["ababab"])[0].tolist() == [2, 2, 2] for _ in range(20))
 
 
 @pytest.mark.parametrize("depth", [200, 100_000])
