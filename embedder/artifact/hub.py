@@ -187,6 +187,37 @@ def discard(path: Path) -> str:
     return "It has been removed. Run this again to fetch it once more"
 
 
+def folder_of(repository: str) -> Path:
+    """Return the folder of a repository in the Hub's cache. It need not exist.
+
+    Example:
+        >>> folder_of("org/name").name
+        'models--org--name'
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
+
+
+def snapshots_with(name: str) -> list[tuple[str, str, Path]]:
+    """Return the snapshots of the Hub's cache that have a file `name`: repository, commit and directory. Never raises.
+
+    Example:
+        >>> snapshots_with("embedder.json")  # doctest: +SKIP
+        [('org/name', '3f2a...', PosixPath('/home/ann/.cache/huggingface/hub/models--org--name/snapshots/3f2a...'))]
+    """
+    from huggingface_hub import constants
+
+    try:
+        found = sorted(Path(constants.HF_HUB_CACHE).glob(f"models--*/snapshots/*/{name}"))
+    except OSError:
+        return []
+    directories = [path.parent for path in found]
+    names = [directory.parents[1].name.removeprefix("models--").replace("--", "/") for directory in directories]
+    return [(name, path.name, path) for name, path in zip(names, directories, strict=True) if is_repository_id(name)]
+
+
 def _digests(path: Path) -> set[str]:
     """Return the SHA-256, git's SHA-1 and the plain SHA-1 of a file."""
     sha256, sha1, git = hashlib.sha256(), hashlib.sha1(), hashlib.sha1(b"blob %d\0" % path.stat().st_size)
@@ -235,18 +266,14 @@ def _kept_listing(repository: str, commit: str) -> list[str] | None:
 
 
 def _listing_path(repository: str, commit: str) -> Path:
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    folder = repo_folder_name(repo_id=repository, repo_type="model")
-    return Path(constants.HF_HUB_CACHE, folder, _LISTINGS, f"{commit}.json")
+    return folder_of(repository) / _LISTINGS / f"{commit}.json"
 
 
 def _download(repository: str, commit: str, files: list[str], access: HubAccess) -> Path:
     """Download files of a commit, unless they are cached. Return their directory."""
     from huggingface_hub import hf_hub_download
 
-    directory = _listing_path(repository, commit).parents[1] / "snapshots" / commit
+    directory = folder_of(repository) / "snapshots" / commit
     revision = access.revision or "main"
     for name in files:
         # The first file is asked for by the branch, so that the cache knows the branch's commit when it is offline.

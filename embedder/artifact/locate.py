@@ -134,12 +134,20 @@ class Artifact:
         return f"export or copy the model again{choice}"
 
 
-def open_artifact(model: str | os.PathLike[str], access: HubAccess = DEFAULT_ACCESS) -> Artifact:
+def open_artifact(
+    model: str | os.PathLike[str],
+    access: HubAccess = DEFAULT_ACCESS,
+    *,
+    refresh: bool = False,
+    may_export: bool = True,
+) -> Artifact:
     """Find the artifact `model`, fetch it, or make it. Its manifest is read, its other files are not looked at.
 
     Args:
         model: the path of an artifact; or its name; see `Embedder`.
         access: how the Hub is asked.
+        refresh: ask the Hub whether a cached artifact is still the newest of its branch.
+        may_export: whether the exporter may make the artifact.
 
     Raises:
         InputError: `model` is neither a name nor a path.
@@ -156,7 +164,7 @@ def open_artifact(model: str | os.PathLike[str], access: HubAccess = DEFAULT_ACC
     name = os.fspath(model)
     if not isinstance(name, str):
         raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
-    return _find_locally(name, access) or _find_on_hub(name, access)
+    return _find_locally(name, access) or _find_on_hub(name, access, refresh=refresh, may_export=may_export)
 
 
 def find_stored(model: str, revision: str | None = None) -> Artifact | None:
@@ -169,14 +177,20 @@ def find_stored(model: str, revision: str | None = None) -> Artifact | None:
         >>> find_stored("all-MiniLM-L6-v2").origin.place  # doctest: +SKIP
         <Place.MODEL_DIRECTORY: 'model directory'>
     """
-    for place, directory in _stores():
+    for place, directory in stores():
         found = store.find(directory, model, revision)
         if found is not None:
             return _opened(found, Origin(place))
     return None
 
 
-def _stores() -> Iterator[tuple[Place, Path]]:
+def stores() -> Iterator[tuple[Place, Path]]:
+    """Yield the two directories of models, in the order in which they are looked at. They need not exist.
+
+    Example:
+        >>> [place.value for place, directory in stores()]
+        ['model directory', 'directory of artifacts']
+    """
     with suppress(InputError):  # the user has no home directory
         yield Place.MODEL_DIRECTORY, store.model_directory()
     yield Place.ARTIFACTS, store.local_artifacts()
@@ -206,21 +220,22 @@ def _find_locally(model: str, access: HubAccess) -> Artifact | None:
     return find_stored(model, access.revision)
 
 
-def _find_on_hub(model: str, access: HubAccess) -> Artifact:
+def _find_on_hub(model: str, access: HubAccess, *, refresh: bool, may_export: bool) -> Artifact:
     repository = store.repository_of(model)
     if repository is None or store.name_parts(model) is None:
         raise ModelNotFoundError(
             f"no exported model at {model!r:.300}: there is no {MANIFEST_NAME}, and this is not the name of a model"
         )
     try:
-        return _fetch(repository, access)
+        return _fetch(repository, access, refresh=refresh)
     except (RepositoryFileError, HubUnreachableError) as error:
         no_artifact = error
     except ModelNotFoundError as error:
         raise ModelNotFoundError(_not_found(model, error)) from error
     exporter = first_use.find_exporter()
-    if exporter is None:
-        advice = f"To make it of the Hub's checkpoint, run: {first_use.how_to_install_exporter()}. Then try again"
+    if exporter is None or not may_export:
+        command = first_use.how_to_install_exporter() if exporter is None else f"embedder pull {model}"
+        advice = f"To make it of the Hub's checkpoint, run: {command}. Then try again"
         raise ModelNotFoundError(f"{_not_found(model, no_artifact)}. {advice}") from no_artifact
     if isinstance(no_artifact, HubUnreachableError):  # the checkpoint may be cached all the same
         access = replace(access, local_files_only=True)
@@ -234,13 +249,13 @@ def _find_on_hub(model: str, access: HubAccess) -> Artifact:
 
 def _not_found(model: str, reason: object) -> str:
     """Return where a model was looked for, and what the Hub said."""
-    places = "; ".join(f"the {place} {directory}" for place, directory in _stores())
+    places = "; ".join(f"the {place} {directory}" for place, directory in stores())
     return f"no exported model {model!r} was found. Looked at: that path; {places}; the Hub: {reason}"
 
 
-def _fetch(repository: str, access: HubAccess) -> Artifact:
+def _fetch(repository: str, access: HubAccess, *, refresh: bool) -> Artifact:
     """Fetch the manifest of a Hub repository. It names the files to fetch. Cached files are used as they are."""
-    directory = hub.fetch(repository, [MANIFEST_NAME], access, cached_first=True)
+    directory = hub.fetch(repository, [MANIFEST_NAME], access, cached_first=not refresh)
     origin = Origin(Place.HUB, repository, replace(access, revision=directory.name))
     with _checked_manifest(directory):
         return _opened(directory, origin)

@@ -25,6 +25,7 @@ import json
 import os
 import platform
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -82,7 +83,7 @@ def find_prepacked(files: GraphFiles) -> CheckedGraph | None:
 
 
 def prepack(artifact: Artifact) -> list[Path]:
-    """Prepack every graph of `artifact` into the artifact's directory. Return the paths of the graphs.
+    """Prepack every graph of `artifact` that is here into the artifact's directory. Return the paths of the graphs.
 
     The manifest then vouches for these forms. Forms that are right already are kept. All others are removed.
 
@@ -146,11 +147,32 @@ def check_prepacked(artifact: Artifact) -> list[Path]:
     return [*in_artifact, *in_cache]
 
 
+def remove_cached(graphs: Iterable[Graph]) -> list[Path]:
+    """Remove all forms of `graphs` from the user's cache. Return their directories.
+
+    Raises:
+        OSError: a directory cannot be removed.
+
+    Example:
+        >>> remove_cached([])
+        []
+    """
+    cache, contents = trusted_cache(FOLDER), tuple(f"{_content(graph)}-" for graph in graphs)
+    found = [] if cache is None else [path for path in _forms_in(cache) if path.name.startswith(contents)]
+    for directory in found:
+        discard(directory)
+    return found
+
+
 def _name(graph: Graph) -> str:
     """Return `<digest of the graph>-<digest of onnxruntime's version and the CPU>`."""
-    content = hashlib.sha256((graph.file.sha256 + graph.weights.sha256).encode()).hexdigest()
     machine = hashlib.sha256(f"{runtime_version()}\n{_cpu()}".encode()).hexdigest()
-    return f"{content[:32]}-{machine[:32]}"
+    return f"{_content(graph)}-{machine[:32]}"
+
+
+def _content(graph: Graph) -> str:
+    """Return the digest of the graph and its weights."""
+    return hashlib.sha256((graph.file.sha256 + graph.weights.sha256).encode()).hexdigest()[:32]
 
 
 def _cpu() -> str:

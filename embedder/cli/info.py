@@ -1,4 +1,4 @@
-"""`embedder info`: describe an artifact, and check its files."""
+"""`embedder info`: describe an artifact."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from embedder.cli.commands import Commands, add_command
+from embedder.cli.commands import Commands, add_command, add_revision_option
 from embedder.cli.console import print_text
 
 if TYPE_CHECKING:
     from embedder.artifact.manifest import Graph, Head, ImageSettings, Manifest, Parity
 
 _DESCRIPTION = """Print the model, the settings and the graphs of an artifact, and how close its
-vectors are to those of the reference. Then check the SHA-256 of all its files.
-The exit status is 1 if a file has changed."""
+vectors are to those of the reference. The last lines say where it lies.
+`embedder verify` checks its files."""
 _EXAMPLE = "  embedder info all-MiniLM-L6-v2"
 _SAMPLES = {"text": "sentences", "image": "images"}
 _LABEL_WIDTH = 16
@@ -26,23 +26,25 @@ Line = tuple[str, str]
 def add_parser(commands: Commands) -> None:
     """Add `embedder info`."""
     parser = add_command(
-        commands, "info", "describe an artifact and check its files", description=_DESCRIPTION, example=_EXAMPLE
+        commands, "info", "describe a model, and say where it comes from", description=_DESCRIPTION, example=_EXAMPLE
     )
-    parser.add_argument("artifact", metavar="ARTIFACT", help="path or name of a model")
+    parser.add_argument("artifact", metavar="MODEL", help="name or path of a model")
+    add_revision_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Print the description of an artifact, and check its files."""
+    """Print the description of an artifact."""
+    from embedder.artifact.hub import HubAccess
     from embedder.artifact.locate import open_artifact
-    from embedder.common.digests import check_digest
 
-    artifact = open_artifact(options.artifact)
+    artifact = open_artifact(options.artifact, HubAccess(options.revision), may_export=False)
     for line in _manifest_lines(artifact.manifest):
         _print_line(line)
-    for file in artifact.manifest.files:
-        check_digest(artifact.path(file), file.sha256)
-    _print_line(("files", f"{len(artifact.manifest.files)} in {artifact.directory}, all with the right sha256"))
+    here = dict.fromkeys(graph.dtype for graph in artifact.graphs_here())
+    _print_line(("dtypes here", ", ".join(here) or "none"))
+    _print_line(("directory", str(artifact.directory)))
+    _print_line(("found in", str(artifact.origin)))
 
 
 def _print_line(line: Line) -> None:

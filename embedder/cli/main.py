@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from embedder.cli import encode, info, prepack, search, similarity
+from embedder.cli import encode, info, list_models, prepack, pull, remove, search, similarity, verify
 from embedder.cli.console import discard_output, say
 from embedder.errors import EmbedderError
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="embedder", description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (encode, search, similarity, info, prepack):
+    for command in (encode, search, similarity, pull, list_models, info, verify, remove, prepack):
         command.add_parser(commands)
     return parser
 

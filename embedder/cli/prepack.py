@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from embedder.cli.commands import Commands, add_command
+from embedder.cli.commands import Commands, add_command, add_revision_option
 from embedder.cli.console import print_path
 
-_DESCRIPTION = """Write a second copy of an artifact's weights, in the layout of this CPU's
+_DESCRIPTION = """Write a second copy of the weights that are here, in the layout of this CPU's
 kernels. The model then loads faster, and all processes that load it share one
 copy in memory. The directory of each graph is printed.
 
@@ -22,14 +22,19 @@ def add_parser(commands: Commands) -> None:
     parser = add_command(
         commands, "prepack", "prepare an artifact to load fast", description=_DESCRIPTION, example=_EXAMPLE
     )
-    parser.add_argument("artifact", metavar="ARTIFACT", help="path or name of a model")
+    parser.add_argument("artifact", metavar="MODEL", help="name or path of a model")
+    add_revision_option(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> None:
     """Prepack the weights of an artifact, and print their directories."""
+    from embedder.artifact.hub import HubAccess
     from embedder.artifact.locate import open_artifact
     from embedder.backends.prepacked import prepack
 
-    for path in prepack(open_artifact(options.artifact)):
+    artifact = open_artifact(options.artifact, HubAccess(options.revision))
+    if not artifact.graphs_here():
+        artifact.ensure(artifact.manifest.files)
+    for path in prepack(artifact):
         print_path(str(path.parent))

@@ -4,6 +4,7 @@ import inspect
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +19,7 @@ import embedder
 from embedder.artifact.manifest import Output, Parity, read_manifest, write_manifest
 from embedder.cli.commands import DEFAULT_MODEL
 from embedder.cli.main import main
-from tests.tiny import expected, flip_a_bit, ids_of, write_tiny_artifact
+from tests.tiny import expected, ids_of, write_tiny_artifact
 
 TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
 
@@ -256,7 +257,9 @@ def test_info(make_artifact, capsys):
         "query (default): 'query : '",
         "with sentence-transformers 5.7.0, over 252 sentences",
         "smallest cosine 0.99999990, largest difference 3.1e-07",
-        "all with the right sha256",
+        "dtypes here     fp32\n",
+        f"directory       {directory}\n",
+        "found in        path\n",
     ]:
         assert piece in out
 
@@ -280,12 +283,6 @@ def test_info_of_an_artifact_that_gives_scores(tiny, capsys):
     assert not any(word in out for word in ("dimension", "similarity", "head"))
 
 
-def test_info_checks_every_file(tiny, capsys):
-    flip_a_bit(tiny / "model.onnx.data")
-    assert main(["info", str(tiny)]) == 1
-    assert "has been altered" in capsys.readouterr().err
-
-
 def test_version(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
@@ -304,13 +301,15 @@ def test_wrong_usage(arguments, capsys):
     assert "usage: embedder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["encode", "search", "similarity", "info", "prepack"])
+@pytest.mark.parametrize(
+    "command", ["encode", "search", "similarity", "info", "prepack", "pull", "verify", "remove", "list"]
+)
 def test_help_has_an_example_and_fits_a_terminal(command, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit):
         main([command, "--help"])
     out = capsys.readouterr().out
-    assert f"example:\n  embedder {command} " in out
+    assert re.search(rf"example:\n  embedder {command}\s", out)
     assert max(map(len, out.splitlines())) <= 80
 
 

@@ -60,13 +60,17 @@ RUNTIME = (
     # What is done with vectors. It needs no model.
     Rule("embedder.vectors", own="common errors options vectors", packages="numpy"),
     Rule("embedder.vectors.adapters", own="common errors vectors", packages="numpy", lazy="faiss usearch"),
-    # Surfaces. They stand on the public API. The two commands that look into an artifact have rules of their own.
+    # Surfaces. They stand on the public API. The commands that look into an artifact have rules of their own.
     Rule("embedder", own=f"{PUBLIC} kept_models pool", exact=True),
     Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub"),
     Rule("embedder.pool", own=f"{PUBLIC} artifact.hub artifact.manifest", packages="numpy"),
     Rule("embedder.cli", own=f"{PUBLIC} cli images.sources", packages="numpy"),
     Rule("embedder.cli.info", own=f"{PUBLIC} cli artifact backends engine"),
     Rule("embedder.cli.prepack", own=f"{PUBLIC} cli artifact backends"),
+    Rule("embedder.cli.pull", own=f"{PUBLIC} cli artifact engine"),
+    Rule("embedder.cli.list_models", own=f"{PUBLIC} cli artifact"),
+    Rule("embedder.cli.remove", own=f"{PUBLIC} cli artifact backends"),
+    Rule("embedder.cli.verify", own=f"{PUBLIC} cli artifact backends engine", packages="numpy"),
     Rule("embedder.__main__", own="cli"),
 )
 

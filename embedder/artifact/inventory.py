@@ -1,0 +1,112 @@
+"""The models that are on this machine, and how to remove one."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedder.artifact import hub, store
+from embedder.artifact.hub import HubAccess
+from embedder.artifact.locate import Artifact, Origin, Place, stores
+from embedder.artifact.manifest import MANIFEST_NAME, read_manifest
+from embedder.common.files import discard
+from embedder.errors import ArtifactError, InputError, ModelNotFoundError
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on this machine.
+
+    Attributes:
+        name: the name that `Embedder` takes.
+        revision: the branch, tag or commit that it was exported or fetched from, if its place says so.
+        directory: where it lies.
+        place: the kind of that place.
+        artifact: the artifact; None if its manifest is damaged.
+        problem: what is wrong with the manifest; "" if nothing.
+    """
+
+    name: str
+    revision: str | None
+    directory: Path
+    place: Place
+    artifact: Artifact | None
+    problem: str = ""
+
+
+def list_models() -> list[Model]:
+    """Return the models of the model directory, of `artifacts` and of the Hub's cache. Damaged ones are listed too.
+
+    Example:
+        >>> [model.name for model in list_models()]  # doctest: +SKIP
+        ['all-MiniLM-L6-v2', 'BAAI/bge-small-en-v1.5']
+    """
+    found = [
+        _describe(name, revision, directory, Origin(place))
+        for place, root in stores()
+        for name, revision, directory in store.stored(root)
+    ]
+    for repository, commit, directory in hub.snapshots_with(MANIFEST_NAME):
+        origin = Origin(Place.HUB, repository, HubAccess(commit))
+        found.append(_describe(repository, commit, directory, origin))
+    return found
+
+
+def _describe(name: str, revision: str | None, directory: Path, origin: Origin) -> Model:
+    try:
+        artifact = Artifact(directory.absolute(), read_manifest(directory), origin)
+    except ArtifactError as error:
+        return Model(name, revision, directory, origin.place, None, str(error))
+    return Model(name, revision, directory, origin.place, artifact)
+
+
+def remove_model(model: str, revision: str | None = None) -> list[Model]:
+    """Remove `model` from the model directory and from the Hub's cache. Return what was removed.
+
+    Each directory vanishes in one step. Directories that the user has made, by a path or in `artifacts`, are refused.
+
+    Args:
+        model: its name.
+        revision: remove only what was exported from that branch, tag or commit. None removes what was exported from no
+            named revision, and all that was fetched.
+
+    Raises:
+        InputError: `model` is a path, or lies in `artifacts`.
+        ModelNotFoundError: there is no such model.
+        OSError: a directory cannot be removed.
+
+    Example:
+        >>> [found.directory for found in remove_model("BAAI/bge-small-en-v1.5")]  # doctest: +SKIP
+        [PosixPath('/home/ann/.local/share/embedder/BAAI/bge-small-en-v1.5')]
+    """
+    if store.name_parts(model) is None:
+        raise InputError(f"{model!r} is not the name of a model. Remove a directory of your own yourself")
+    removed = _find_exported(model, revision) + ([] if revision is not None else _find_fetched(model))
+    if not removed:
+        own = store.find(store.local_artifacts(), model, revision)
+        if own is not None:
+            raise InputError(f"{model!r} lies in {own}, which embedder does not manage. Remove the directory yourself")
+        at = "" if revision is None else f" of the revision {revision!r}"
+        raise ModelNotFoundError(f"no model {model!r}{at} was found to remove. `embedder list` shows all models")
+    for directory in {hub.folder_of(found.name) if found.place is Place.HUB else found.directory for found in removed}:
+        discard(directory)
+    return removed
+
+
+def _find_exported(model: str, revision: str | None) -> list[Model]:
+    with suppress(InputError):  # the user has no home directory
+        directory = store.find(store.model_directory(), model, revision)
+        if directory is not None:
+            return [_describe(model, revision, directory, Origin(Place.MODEL_DIRECTORY))]
+    return []
+
+
+def _find_fetched(model: str) -> list[Model]:
+    repository = store.repository_of(model)
+    found = hub.snapshots_with(MANIFEST_NAME)
+    return [
+        _describe(name, commit, directory, Origin(Place.HUB, name, HubAccess(commit)))
+        for name, commit, directory in found
+        if name == repository
+    ]

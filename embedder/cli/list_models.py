@@ -1,0 +1,45 @@
+"""`embedder list`: the models on this machine."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from embedder.cli.commands import Commands, add_command
+from embedder.cli.console import print_text
+
+if TYPE_CHECKING:
+    from embedder.artifact.inventory import Model
+
+_DESCRIPTION = """List the models of the model directory, of ./artifacts and of the Hub's cache:
+name, dtypes, size of the files that are here, and directory. A model whose
+manifest cannot be read is listed as damaged."""
+_EXAMPLE = "  embedder list"
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `embedder list`."""
+    parser = add_command(
+        commands, "list", "list the models on this machine", description=_DESCRIPTION, example=_EXAMPLE
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Print a line for each model."""
+    from embedder.artifact.inventory import list_models
+
+    rows = [_row(model) for model in list_models()]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
+    for name, dtypes, size, directory in rows:
+        print_text(f"{name:<{widths[0]}}  {dtypes:<{widths[1]}}  {size:>{widths[2]}}  {directory}")
+
+
+def _row(model: Model) -> tuple[str, str, str, str]:
+    name = model.name if model.revision is None else f"{model.name}@{model.revision}"
+    if model.artifact is None:
+        return name, "damaged", "", model.problem
+    dtypes = dict.fromkeys(graph.dtype for graph in model.artifact.graphs_here())
+    files = [model.artifact.path(file) for file in model.artifact.manifest.files if model.artifact.has(file)]
+    size = sum(path.stat().st_size for path in files)
+    return name, ",".join(dtypes) or "none", f"{size / 1e6:.1f} MB", str(model.directory)
