@@ -26,7 +26,7 @@ from sentence_transformers import SentenceTransformer
 
 from embedder import Embedder
 from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK
-from tests.families import FAMILIES, seeded, unpickle
+from tests.families import FAMILIES, seeded
 
 NAMES = (
     "all-MiniLM-L6-v2",
@@ -99,7 +99,6 @@ def main():
 def measure_family(family, scratch, seconds):
     """Return the row of a family."""
     checkpoint = seeded(family.make, scratch / family.name, full=True)
-    unpickle(checkpoint)
     texts = parity_sentences()[::8]
     theirs = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True).encode(texts)
     exports = {}

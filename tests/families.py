@@ -320,7 +320,7 @@ def seeded(make: Callable[[Path, bool], Path], directory: Path, *, full: bool = 
 
 
 def unpickle(checkpoint: Path) -> None:
-    """Convert weights from torch's own format to safetensors. Safetensors can be read without torch."""
+    """Convert weights from torch's own format to safetensors."""
     for path in checkpoint.rglob("pytorch_model.bin"):
         weights = {name: tensor.clone() for name, tensor in torch.load(path).items()}
         save_file(weights, path.with_name("model.safetensors"), {"format": "pt"})

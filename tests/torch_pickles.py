@@ -224,6 +224,8 @@ def _tricks() -> dict[str, bytes]:
         "pop of nothing": b"\x80\x02s.",
         "a mark of nothing": b"\x80\x02t.",
         "items of nothing": b"\x80\x02}(N" + b"u.",
+        "a string that is not UTF-8": state_dict(b"\x8c\x01\xff"),
+        "a function that is not UTF-8": state_dict(b"cos\n\xff\n"),
         "nested lists, wrong": state_dict(b"]NNa"),
         "a missing memo": state_dict(b"h\x05"),
         "junk after the stop": state_dict(tensor()) + b"cos\nsystem\n.",

@@ -330,7 +330,6 @@ def test_an_id_past_the_table_is_refused(tmp_path, kind):
 )
 def test_an_id_past_the_table_is_refused_in_every_family(tmp_path, make, converter):
     directory = families.seeded(make, tmp_path / "checkpoint")
-    families.unpickle(directory)
     checkpoint = read_checkpoint(str(directory))
     rows = convert_bodies(checkpoint, converter, tmp_path / "bodies", print)[TEXT].sizes.vocabulary_size
     tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))

@@ -74,7 +74,10 @@ def read_entries(stream: BinaryIO) -> dict[str, Entry]:
     has_checksums = any(entry.crc32 for entry in listed)
     entries: dict[str, Entry] = {}
     for entry, end in zip(listed, [entry.header for entry in listed[1:]] + [start], strict=False):
-        name = entry.name.decode()
+        try:
+            name = entry.name.decode()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"its zip has the name {entry.name!r:.80}, which is not UTF-8") from error
         if name in entries:
             raise ValueError(f"its zip has two entries of the name {name!r:.80}")
         begin = _find_data(stream, entry)

@@ -147,7 +147,7 @@ class _Interpreter:
             raise ValueError("its pickle ends too soon")
         line = self.data[self.position : end]
         self.position = end + 1
-        return line.decode()
+        return line.decode("utf-8", "backslashreplace")
 
     def unsigned(self, size: int) -> int:
         return int.from_bytes(self.take(size), "little")
@@ -179,7 +179,10 @@ class _Interpreter:
             raise ValueError(f"it has pickle protocol {protocol}")
 
     def string(self, length_bytes: int) -> None:
-        self.push(self.take(self.unsigned(length_bytes)).decode("utf-8", "surrogatepass"))
+        try:
+            self.push(self.take(self.unsigned(length_bytes)).decode("utf-8", "surrogatepass"))
+        except UnicodeDecodeError as error:
+            raise ValueError("its pickle has a string that is not UTF-8") from error
 
     def put(self, index: int) -> None:
         value = self.pop()
