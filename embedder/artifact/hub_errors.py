@@ -90,7 +90,7 @@ def _refusal(chain: list[BaseException], repository: str, revision: str | None) 
         if isinstance(error, HFValidationError):
             return f"the Hub has no repository {repository!r}: this is not a possible name of a repository"
         if _status(error) == 401:
-            return f"the Hub refuses the token for {repository!r} (status 401): {_LOG_IN}"
+            return f"the Hub refuses {repository!r} without a valid token (status 401): check the name, and {_LOG_IN}"
         if _status(error) == 403:
             return f"the Hub refuses access to {repository!r} (status 403): check the rights of your token"
     return None

@@ -90,7 +90,10 @@ def remove_model(model: str, revision: str | None = None) -> list[Model]:
         at = "" if revision is None else f" of the revision {revision!r}"
         raise ModelNotFoundError(f"no model {model!r}{at} was found to remove. `embedder list` shows all models")
     for directory in {hub.folder_of(found.name) if found.place is Place.HUB else found.directory for found in removed}:
-        discard(directory)
+        try:
+            discard(directory)
+        except OSError as error:  # it may name a file that the user does not know
+            raise OSError(error.errno, error.strerror, str(directory)) from error
     return removed
 
 

@@ -64,6 +64,8 @@ def stand_in(tmp_path):
         "    report(f'exporting {model}')\n"
         "    with open(os.environ['EXPORT_LOG'], 'a') as log:\n"
         "        log.write(model + chr(10))\n"
+        "    if os.environ.get('KILLED') == '1':\n"
+        "        os.kill(os.getpid(), 9)\n"
         "    shutil.copytree(os.environ['EXPORTED'], f'{output}.part')\n"
         "    os.rename(f'{output}.part', output)\n"
     )
@@ -184,6 +186,14 @@ def test_exported_at_first_use(tiny, ask, stand_in, tmp_path):
     again = ask(hub, "org/checkpoint", **variables)
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert (tmp_path / "log").read_text() == "org/checkpoint\n"
+
+
+def test_exporter_that_is_killed_leaves_no_lock(tiny, ask, stand_in, tmp_path):
+    variables = {"PYTHONPATH": paths(stand_in), "EXPORTED": str(tiny), "EXPORT_LOG": str(tmp_path / "log")}
+    with serve({"org/checkpoint": {"config.json": b"{}"}}) as hub:
+        assert ask(hub, "org/checkpoint", KILLED="1", **variables).returncode == -9
+        assert ask(hub, "org/checkpoint", **variables).returncode == 0
+    assert (tmp_path / "log").read_text() == "org/checkpoint\n" * 2
 
 
 @pytest.mark.slow

@@ -127,7 +127,7 @@ def of(kind):
 
 
 REACHED = [
-    (answer(401), "refuses the token for 'org/name' .status 401.: log in with `hf auth login`, or set HF_TOKEN"),
+    (answer(401), "refuses 'org/name' without a valid token .status 401.: check the name, and log in with `hf auth"),
     (answer(403), "refuses access to 'org/name' .status 403.: check the rights of your token"),
     (of("RevisionNotFoundError"), "'org/name' has no revision 'v1': check the branch, tag or commit"),
     (OSError(errno.ENOSPC, "no space left"), "make room on the disk of the Hub's cache, which HF_HOME names"),

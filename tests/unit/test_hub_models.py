@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,14 @@ from embedder.artifact import first_use
 from embedder.artifact.locate import Place, open_artifact
 from embedder.errors import ArtifactError, ModelNotFoundError
 from tests.hub_client import NOBODY, use_cache, use_hub
-from tests.hub_faults import on, shorten, status
+from tests.hub_faults import cut, on, shorten, stall, status
 from tests.hub_server import COMMIT, serve
 from tests.tiny import add_image_graph, add_int8_graph, expected, flip_a_bit, ids_of, write_tiny_artifact
 
 MANIFEST, FP32, INT8 = ["embedder.json"], ["model.onnx", "model.onnx.data"], ["model.int8.onnx", "model.int8.onnx.data"]
 TOKENIZER = ["tokenizer.json"]
+
+constants = pytest.importorskip("huggingface_hub.constants")
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +167,27 @@ def test_hub_that_asks_to_wait(hub):
     hub.faults.append(on(status(429, Retry_After="17"), "api/*"))
     with pytest.raises(ModelNotFoundError, match=r"had too many requests from here\. Try again in 17 seconds"):
         embedder.Embedder("org/texts")
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        (status(503), "the Hub has a problem of its own. Try again later"),
+        (status(403), "the Hub refuses access to 'org/texts'"),
+        (status(401), "the Hub refuses 'org/texts' without a valid token (status 401): check the name, and log in"),
+        (status(404, X_Error_Code="RevisionNotFound"), "has no revision None"),
+        (status(200, b"<html>log in to the network</html>"), "this is no answer of a Hub. Check HF_ENDPOINT"),
+        (stall(), "the Hub did not answer in time. Try again; HF_HUB_DOWNLOAD_TIMEOUT sets"),
+        (cut(), "check the connection, or give the path of a local copy of org/texts"),
+    ],
+)
+def test_what_the_hub_answers_is_explained(hub, monkeypatch, fault, message):
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
+    hub.faults.append(on(fault, "api/*"))
+    with pytest.raises(ModelNotFoundError, match=re.escape(message)):
+        embedder.Embedder("org/texts")
+    hub.faults.clear()
+    assert_encodes(embedder.Embedder("org/texts"))
 
 
 def test_copy_with_some_of_the_dtypes_works_for_these(tmp_path):
