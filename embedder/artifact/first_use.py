@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder.artifact.hub import HubAccess
-from embedder.artifact.store import LOCKS, find, model_directory, target_directory
+from embedder.artifact.store import LOCKS, find, model_directory, remove_leftovers, target_directory
 from embedder.errors import DependencyError, EmbedderError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def export_once(model: str, exporter: EntryPoint, access: HubAccess) -> Path:
         export = _load(exporter)
         report(f"{model} is exported into {target}. This happens once")
         with _named_errors():
+            remove_leftovers(model_directory())
             target.parent.mkdir(parents=True, exist_ok=True)
             export(model, target, access=access, report=report)
     return target

@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 from embedder.artifact.hub import DEFAULT_ORGANISATION, is_repository_id
 from embedder.artifact.manifest import MANIFEST_NAME, read_manifest
+from embedder.common import files
 from embedder.errors import ArtifactError, InputError
 
 # The folder of the locks, in the model directory. No model can have this name.
@@ -144,6 +145,16 @@ def stored(store: Path) -> Iterator[tuple[str, str | None, Path]]:
         for directory in [path for path in (folder, *nested) if _has_manifest(path)]:
             name, _, revision = directory.relative_to(store).as_posix().partition("@")
             yield name, unquote(revision) or None, directory
+
+
+def remove_leftovers(store: Path) -> None:
+    """Remove what killed exports have left in `store`, whichever models they exported. It may be gigabytes.
+
+    Example:
+        >>> remove_leftovers(model_directory())  # doctest: +SKIP
+    """
+    for folder in (store, *_folders(store)):
+        files.remove_leftovers(folder)
 
 
 def _folders(directory: Path) -> list[Path]:

@@ -194,6 +194,7 @@ def discard(path: Path) -> None:
     Example:
         >>> discard(Path("artifacts/old"))  # doctest: +SKIP
     """
+    remove_leftovers(path.parent)
     with _staging(path.parent) as staging:
         path.rename(staging / _GONE)
 

@@ -1,5 +1,6 @@
 """The export from end to end: artifacts of small random checkpoints give sentence-transformers' vectors."""
 
+import os
 import shutil
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from tests.checkpoints import (
     write_json,
 )
 from tests.exports import export_fp32
+from tests.processes import run_python
 
 TEXTS = ["Hello, World!", "", "a" * 300, "ÉCOLE ß", "日本語 text", "one two three four five six seven eight nine"]
 PROMPTS = {"query": "find: ", "passage": ""}
@@ -150,6 +152,23 @@ def test_only_an_artifact_is_replaced(checkpoint, artifact, tmp_path):
     with pytest.raises(OutputError, match=r"holds 'thesis\.txt'"):
         export_fp32(checkpoint, output / "thesis.txt")
     assert (output / "thesis.txt").read_text() == "years of work"
+
+
+def test_an_artifact_in_which_a_writer_was_killed_is_replaced(artifact, tmp_path):
+    output = tmp_path / "artifact"
+    shutil.copytree(artifact, output)
+    killed = """
+import os, sys
+from pathlib import Path
+from embedder.artifact.manifest import read_manifest, write_manifest
+Path.replace = lambda path, target: os._exit(9)
+write_manifest(read_manifest(Path(sys.argv[1])), Path(sys.argv[1]))
+"""
+    assert run_python("-c", killed, output).returncode == 9
+    assert len(list(output.iterdir())) == len(list(artifact.iterdir())) + 1
+    with staged(output) as stage:
+        (stage / "embedder.json").write_text("new")
+    assert os.listdir(output) == ["embedder.json"]
 
 
 def test_graphs_of_other_programs_are_not_replaced(checkpoint, tmp_path):

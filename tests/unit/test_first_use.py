@@ -18,6 +18,7 @@ from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileErro
 from embedder.artifact.locate import Place, open_artifact
 from embedder.artifact.manifest import Source
 from embedder.errors import ArtifactError, DependencyError, EmbedderError, InputError, ModelNotFoundError
+from tests.processes import run_python
 from tests.tiny import write_tiny_artifact
 
 COMMIT = "c" * 40
@@ -250,6 +251,24 @@ def test_foreign_files_in_the_model_directory_do_not_matter(say, exporter, home)
     (home / "org").mkdir()
     (home / "org" / "embedder.json").mkdir()
     assert open_artifact("org/name").directory == home / "org/name"
+
+
+def test_leftovers_of_a_killed_export_of_another_model_are_removed(say, exporter, home):
+    say(NO_ARTIFACT)
+    killed = """
+import os, sys
+from pathlib import Path
+from embedder.common.files import replacing
+with replacing(Path(sys.argv[1])) as partial:
+    partial.mkdir()
+    os._exit(9)
+"""
+    (home / "other").mkdir(parents=True)
+    for target in (home / "model", home / "other/model"):
+        assert run_python("-c", killed, target).returncode == 9
+    open_artifact("org/name")
+    assert list((home / "other").iterdir()) == []
+    assert sorted(path.name for path in home.iterdir()) == [".locks", "org", "other"]
 
 
 def test_directory_that_is_in_the_way(say, exporter, home):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from embedder.artifact.manifest import MANIFEST_NAME
 from embedder.backends.prepacked import FOLDER as PREPACKED
-from embedder.common.files import replacing
+from embedder.common.files import is_staging, replacing
 
 from embedder_export.errors import OutputError
 
@@ -92,7 +92,7 @@ def _check_ours(output: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether an export or `embedder prepack` may have written `path`."""
-    if path.name == PREPACKED:
+    """Return whether an export or `embedder prepack` may have written `path`, also if it was killed."""
+    if path.name == PREPACKED or is_staging(path.name):
         return path.is_dir()
     return path.is_file() and (path.name in _OUR_NAMES or path.name.endswith(_OUR_EXTENSIONS))
