@@ -27,6 +27,8 @@ _T = TypeVar("_T")
 
 # File times are coarse: a file may change twice within one tick. So a file that is younger than this is not recorded.
 _MIN_AGE_NS = 2_000_000_000
+# How often files are opened that change meanwhile.
+_MAX_OPENINGS = 3
 # The folder of the records in the user's cache.
 _RECORDS = "verified"
 _MAX_RECORD_BYTES = 1000
@@ -184,16 +186,20 @@ class CheckedFile:
 def open_checked(files: Sequence[CheckedFile], open: Callable[[], _T]) -> _T:
     """Call `open`, which opens `files` by their paths, and return its result. The files have the right digests.
 
+    If a file changes meanwhile, it is checked and opened again. A new hard link or another owner is a change too.
+
     Raises:
-        ArtifactError: a file is missing, is damaged, or was replaced while it was opened.
+        ArtifactError: a file is missing, is damaged, or was replaced each time while it was opened.
 
     Example:
         >>> open_checked([], lambda: "a model")
         'a model'
     """
-    before = [file.check() for file in files]
-    opened = open()
-    for file, state in zip(files, before, strict=True):
-        if file.check() != state:
-            raise ArtifactError(f"{file.path} was replaced while it was opened. Load the model again")
-    return opened
+    for _ in range(_MAX_OPENINGS):
+        before = [file.check() for file in files]
+        opened = open()
+        changed = [file for file, state in zip(files, before, strict=True) if file.check() != state]
+        if not changed:
+            return opened
+        del opened  # before the next one is opened, so that two are never in memory together
+    raise ArtifactError(f"{changed[0].path} was replaced while it was opened. Load the model again")

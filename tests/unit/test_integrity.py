@@ -129,6 +129,19 @@ def test_a_file_that_is_replaced_and_put_back_while_it_is_opened(tiny, monkeypat
         embedder.Embedder(tiny)
 
 
+def test_a_file_that_gets_a_hard_link_while_it_is_opened(tiny, monkeypatch):
+    """A link changes one of the file's times, and not its content. Backup programs make links."""
+    start, links = onnxruntime.InferenceSession, iter(["link"])
+
+    def link_then_start(graph, *rest, **options):
+        for name in links:
+            os.link(tiny / "model.onnx.data", tiny / name)
+        return start(graph, *rest, **options)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", link_then_start)
+    assert embedder.Embedder(tiny).encode("dog").any()
+
+
 def test_a_tokenizer_that_is_replaced_while_it_is_opened(tiny, monkeypatch):
     start = engine.TextTokenizer
 
