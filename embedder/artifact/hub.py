@@ -10,19 +10,18 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import json
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError, describe, is_about_revision
+from embedder.artifact.hub_listing import Listing, ask_for_files, cached_listing, folder_of, kept_files
 from embedder.common.checks import check_flag, shown
-from embedder.common.files import replacing
 from embedder.errors import ArtifactError, InputError
 
 # The organisation of models that are named without one.
@@ -34,8 +33,6 @@ _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 # What a header of HTTP can carry.
 _TOKEN = re.compile(r"[!-~]+")
 _REVISION = re.compile(r"[!-~]{1,200}")
-# The folder of our lists of files, in the repository's folder of the cache.
-_LISTINGS = "embedder"
 _CHUNK_BYTES = 1 << 20
 
 
@@ -134,7 +131,7 @@ def fetch(
         )
     with _described_errors(repository, access), _quiet_unless_watched():
         try:
-            commit, files = _list_files(repository, access)
+            commit, files = ask_for_files(repository, access.revision, access.token)
         except Exception as error:
             cached = None
             if not is_about_revision(error):
@@ -148,6 +145,48 @@ def fetch(
             where = f"the Hub repository {repository!r}{_at(access.revision)}"
             raise RepositoryFileError(f"{where} has no file {', '.join(missing)}")
         return _download(repository, commit, wanted, access)
+
+
+def list_files(repository: str, access: HubAccess = DEFAULT_ACCESS) -> Listing:
+    """Return the files of a Hub repository. If the Hub cannot be reached, the cache tells what it knows.
+
+    Raises:
+        HubUnreachableError: the Hub gave no usable answer, and the cache has nothing of this revision.
+        ModelNotFoundError: the repository or the revision does not exist, or is private or gated.
+
+    Example:
+        >>> "config.json" in list_files("BAAI/bge-small-en-v1.5").names  # doctest: +SKIP
+        True
+    """
+    if not access.local_files_only:
+        with _described_errors(repository, access):
+            try:
+                commit, files = ask_for_files(repository, access.revision, access.token)
+                return Listing(commit, tuple(files), is_complete=True, is_current=True)
+            except Exception as error:
+                cached = None if is_about_revision(error) else cached_listing(repository, access.revision)
+                if cached is None:
+                    raise
+                return cached
+    cached = cached_listing(repository, access.revision)
+    if cached is None:
+        raise HubUnreachableError(
+            f"the Hub's cache has no file of {repository!r}{_at(access.revision)}, and local_files_only forbids a fetch"
+        )
+    return cached
+
+
+def is_known_absent(repository: str, commit: str, name: str) -> bool:
+    """Return whether the cache knows that a commit has no file of this name, because a program once asked for it.
+
+    Example:
+        >>> is_known_absent("org/name", "0" * 40, "modules.json")
+        False
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(repository, name, revision=commit)
+    return found is not None and not isinstance(found, str)  # an object of its own stands for a known absence
 
 
 def check_fetched(directory: Path, names: Iterable[str]) -> None:
@@ -185,19 +224,6 @@ def discard(path: Path) -> str:
     except OSError as error:
         return f"Remove it, and run this again ({error})"
     return "It has been removed. Run this again to fetch it once more"
-
-
-def folder_of(repository: str) -> Path:
-    """Return the folder of a repository in the Hub's cache. It need not exist.
-
-    Example:
-        >>> folder_of("org/name").name
-        'models--org--name'
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.file_download import repo_folder_name
-
-    return Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=repository, repo_type="model"))
 
 
 def snapshots_with(name: str) -> list[tuple[str, str, Path]]:
@@ -240,35 +266,6 @@ def _matching(files: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return [name for name in files if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
-def _list_files(repository: str, access: HubAccess) -> tuple[str, list[str]]:
-    """Return the commit of the revision, and the names of all of its files. The list is kept for later."""
-    from huggingface_hub import HfApi, constants
-
-    # Without a time limit, a server that never answers would hang this process.
-    limit_s = constants.HF_HUB_ETAG_TIMEOUT
-    info = HfApi(token=access.token).model_info(repository, revision=access.revision, timeout=limit_s)
-    commit, files = str(info.sha), [str(sibling.rfilename) for sibling in info.siblings or []]
-    path = _listing_path(repository, commit)
-    with suppress(OSError):  # the cache cannot be written: a download says so, and files that are there need no list
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as partial:
-            partial.write_text(json.dumps(files), encoding="utf-8")
-    return commit, files
-
-
-def _kept_listing(repository: str, commit: str) -> list[str] | None:
-    """Return the names of all files of a commit, if an earlier fetch has kept them."""
-    try:
-        files = json.loads(_listing_path(repository, commit).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return files if isinstance(files, list) and all(isinstance(name, str) for name in files) else None
-
-
-def _listing_path(repository: str, commit: str) -> Path:
-    return folder_of(repository) / _LISTINGS / f"{commit}.json"
-
-
 def _download(repository: str, commit: str, files: list[str], access: HubAccess) -> Path:
     """Download files of a commit, unless they are cached. Return their directory."""
     from huggingface_hub import hf_hub_download
@@ -299,7 +296,7 @@ def _find_cached(repository: str, patterns: Sequence[str], revision: str | None,
     except (OSError, ValueError):  # not cached, or not completely; or not a possible name
         return None
     directory = Path(found)
-    files = _kept_listing(repository, directory.name)
+    files = kept_files(repository, directory.name)
     if files is None and sure and any(map(_is_pattern, patterns)):
         return None
     names = [name for name in patterns if not _is_pattern(name)]

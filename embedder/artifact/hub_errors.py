@@ -46,12 +46,12 @@ def describe(error: Exception, repository: str, revision: str | None, secrets: l
         >>> describe(ConnectionError("refused"), "org/name", None, [])
         HubUnreachableError("'org/name' could not be fetched from the Hub (ConnectionError: refused): check the ...")
     """
-    chain = list(_chain(error))
+    chain = list(chain_of(error))
     refusal = _refusal(chain, repository, revision)
     if refusal is not None:
         return ModelNotFoundError(refusal)
     advice, reached = _advice(chain, repository)
-    problem = f"{repository!r} could not be fetched from the Hub ({_reason(chain, secrets)}): {advice}"
+    problem = f"{repository!r} could not be fetched from the Hub ({reason_of(chain, secrets)}): {advice}"
     return ModelNotFoundError(problem) if reached else HubUnreachableError(problem)
 
 
@@ -62,8 +62,13 @@ def is_about_revision(error: Exception) -> bool:
     return isinstance(error, RevisionNotFoundError)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield the error, and the errors behind it."""
+def chain_of(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the error, and the errors behind it.
+
+    Example:
+        >>> [str(found) for found in chain_of(ValueError("first"))]
+        ['first']
+    """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))
@@ -89,9 +94,9 @@ def _refusal(chain: list[BaseException], repository: str, revision: str | None) 
             return f"the Hub repository {repository!r} has no revision {revision!r}: check the branch, tag or commit"
         if isinstance(error, HFValidationError):
             return f"the Hub has no repository {repository!r}: this is not a possible name of a repository"
-        if _status(error) == 401:
+        if status_of(error) == 401:
             return f"the Hub refuses {repository!r} without a valid token (status 401): check the name, and {_LOG_IN}"
-        if _status(error) == 403:
+        if status_of(error) == 403:
             return f"the Hub refuses access to {repository!r} (status 403): check the rights of your token"
     return None
 
@@ -104,7 +109,7 @@ def _advice(chain: list[BaseException], repository: str) -> tuple[str, bool]:
     for error in chain:
         if type(error).__name__ == "OfflineModeIsEnabled":
             return f"HF_HUB_OFFLINE is set. Unset it, or {_path_of(repository)}", False
-        status = _status(error)
+        status = status_of(error)
         if status == 429:
             return f"the Hub had too many requests from here. {_wait(error)}", False
         if status is not None and status >= 500:
@@ -143,7 +148,13 @@ def _path_of(repository: str) -> str:
     return f"give the path of a local copy of {repository}"
 
 
-def _status(error: BaseException) -> int | None:
+def status_of(error: BaseException) -> int | None:
+    """Return the status code of the answer that an error of an HTTP library holds. None if it holds none.
+
+    Example:
+        >>> status_of(ConnectionError("refused")) is None
+        True
+    """
     status = getattr(getattr(error, "response", None), "status_code", None)
     return status if isinstance(status, int) else None
 
@@ -155,9 +166,18 @@ def _wait(error: BaseException) -> str:
     return f"Try again in {seconds} seconds" if seconds.isdecimal() and len(seconds) < 9 else "Try again later"
 
 
-def _reason(chain: list[BaseException], secrets: list[str]) -> str:
-    """Return the cause in one line. huggingface_hub's own errors often say less than the error behind them."""
-    with_status = [error for error in chain if _status(error) is not None]
+def reason_of(chain: list[BaseException], secrets: list[str]) -> str:
+    """Return the cause in one line. huggingface_hub's own errors often say less than the error behind them.
+
+    Args:
+        chain: the error, and the errors behind it.
+        secrets: tokens. They are removed from the line.
+
+    Example:
+        >>> reason_of([ConnectionError("refused")], [])
+        'ConnectionError: refused'
+    """
+    with_status = [error for error in chain if status_of(error) is not None]
     told = [error for error in chain if type(error).__name__ != "LocalEntryNotFoundError"]
     error = (with_status or told or chain)[0]
     text = " ".join(str(error).split())[:_MAX_REASON_LENGTH]

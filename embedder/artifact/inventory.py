@@ -8,6 +8,7 @@ from pathlib import Path
 
 from embedder.artifact import hub, store
 from embedder.artifact.hub import HubAccess
+from embedder.artifact.hub_listing import folder_of
 from embedder.artifact.locate import Artifact, Origin, Place, stores
 from embedder.artifact.manifest import MANIFEST_NAME, read_manifest
 from embedder.common.files import discard
@@ -89,7 +90,7 @@ def remove_model(model: str, revision: str | None = None) -> list[Model]:
             raise InputError(f"{model!r} lies in {own}, which embedder does not manage. Remove the directory yourself")
         at = "" if revision is None else f" of the revision {revision!r}"
         raise ModelNotFoundError(f"no model {model!r}{at} was found to remove. `embedder list` shows all models")
-    for directory in {hub.folder_of(found.name) if found.place is Place.HUB else found.directory for found in removed}:
+    for directory in {folder_of(found.name) if found.place is Place.HUB else found.directory for found in removed}:
         try:
             discard(directory)
         except OSError as error:  # it may name a file that the user does not know

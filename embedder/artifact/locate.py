@@ -19,7 +19,7 @@ from embedder.artifact.hub import DEFAULT_ACCESS, HubAccess
 from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError
 from embedder.artifact.manifest import MANIFEST_NAME, File, Graph, Manifest, read_manifest
 from embedder.common.digests import check_digest
-from embedder.common.files import check_regular
+from embedder.common.files import check_regular, lfs_pointer_problem
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 
 
@@ -124,7 +124,8 @@ class Artifact:
             raise ArtifactError(f"{path} cannot be read: {error.strerror}. Export or copy the model again") from error
         if found != file.size:
             raise ArtifactError(
-                f"{path} has {found:,} bytes, the manifest says {file.size:,}: it was truncated or replaced. "
+                lfs_pointer_problem(path)
+                or f"{path} has {found:,} bytes, the manifest says {file.size:,}: it was truncated or replaced. "
                 "Export or copy the model again"
             )
 

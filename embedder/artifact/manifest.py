@@ -13,7 +13,7 @@ from typing import Any
 
 from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
-from embedder.common.files import read_regular, replacing
+from embedder.common.files import lfs_pointer_problem, read_regular, replacing
 from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError
 
@@ -396,7 +396,8 @@ def read_manifest(directory: Path) -> Manifest:
     try:
         content = parse_json(read_regular(path, _MAX_MANIFEST_BYTES))
     except (OSError, ValueError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}): export or copy the model again") from error
+        problem = lfs_pointer_problem(path) or f"{path} cannot be read ({error}): export or copy the model again"
+        raise ArtifactError(problem) from error
     check_format_version(path, content)
     try:
         return decode(Manifest, upgrade(content))  # type: ignore[no-any-return]

@@ -36,6 +36,8 @@ _LOCK, _NEW, _OLD, _GONE = "lock", "new", "old", "gone"
 # nothing in it has changed for so long.
 _MAX_SILENCE_S = 24 * 60 * 60
 _MAX_TRIES = 100
+# The first line of a pointer, https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 
 
 def check_regular(path: str | os.PathLike[str], max_bytes: int | None = None) -> None:
@@ -106,6 +108,25 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
     if len(content) > max_bytes:  # the files of /proc say that they have 0 bytes
         raise _too_large(path, max_bytes)
     return content
+
+
+def lfs_pointer_problem(path: str | os.PathLike[str]) -> str | None:
+    """Return what is wrong and what to do if `path` is a git-lfs pointer. None if it is not, or cannot be read.
+
+    A clone without git-lfs has a few lines of text in the place of each large file.
+
+    Example:
+        >>> lfs_pointer_problem("no such file") is None
+        True
+    """
+    try:
+        with open_regular(path) as stream:
+            start = stream.read(len(_LFS_POINTER))
+    except OSError:
+        return None
+    if start != _LFS_POINTER:
+        return None
+    return f"{path} is a git-lfs pointer, not the file: run `git lfs pull`, or fetch it with `hf download`"
 
 
 def _check_state(state: os.stat_result, path: str | os.PathLike[str], max_bytes: int | None) -> None:

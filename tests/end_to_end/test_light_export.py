@@ -118,10 +118,22 @@ def test_export_from_the_hub_is_compared_with_the_graph_of_the_repository(export
     checkpoint = write_checkpoint(tmp_path / "served")
     write_own_graph(checkpoint)
     with serve({"org/small": checkpoint}) as hub:
-        answer = export("org/small", hub=hub.endpoint)
+        answer = export("org/small", "--dtypes", "fp32", hub=hub.endpoint)
+        assert answer.returncode == 0, answer.stderr
+        assert "Of the Hub, --verify graph fetches it" in answer.stderr
+        assert "onnx/model.onnx" not in hub.fetched  # it is as large as the weights
+        answer = export("org/small", "--dtypes", "fp32", "--verify", "graph", hub=hub.endpoint)
         assert answer.returncode == 0, answer.stderr
     assert "onnx/model.onnx" in hub.fetched
     assert embedder.Embedder(tmp_path / "artifact").manifest.parity.reference == "onnx/model.onnx"
+
+
+def test_graph_that_is_demanded_and_missing(export, tmp_path):
+    with serve({"org/small": write_checkpoint(tmp_path / "served")}) as hub:
+        answer = export("org/small", "--dtypes", "fp32", "--verify", "graph", hub=hub.endpoint)
+    assert answer.returncode == 1
+    assert "org/small has no onnx/model.onnx that can be compared with" in answer.stderr
+    assert not (tmp_path / "artifact").exists()
 
 
 def instructor(directory):

@@ -10,7 +10,16 @@ import embedder
 from embedder.artifact.manifest import Output, read_manifest, write_manifest
 from embedder.common import digests
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
+from tests.hub_server import lfs_pointer
 from tests.tiny import flip_a_bit, redescribe
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json", "embedder.json"])
+def test_git_lfs_pointer_in_the_place_of_a_file(tiny, name):
+    (tiny / name).write_bytes(lfs_pointer((tiny / name).read_bytes()))
+    message = f"{name} is a git-lfs pointer, not the file: run `git lfs pull`, or fetch it with `hf download`"
+    with pytest.raises(ArtifactError, match=message):
+        embedder.Embedder(tiny)
 
 
 def test_unknown_path(tmp_path):

@@ -2,17 +2,30 @@
 
 import hashlib
 import os
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from embedder.common.digests import sha256_of
-from embedder.common.files import read_regular
+from embedder.common.files import lfs_pointer_problem, read_regular
 from embedder.common.json_text import parse_json
 
 from embedder_export.errors import CheckpointError
 
-# The names of a file of weights, in the order of preference.
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+# The names of a file of weights, in the order of preference. If there are several files, an index beside them has the
+# same name and this ending.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+INDEX = ".index.json"
+# The settings of a folder, and whatever makes the export refuse it.
+SETTINGS = (
+    "modules.json", "config.json", "config_sentence_transformers.json", "sentence_*_config.json", "adapter_config.json",
+    "artifact.metadata", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "preprocessor_config.json", "processor_config.json", "*.jinja",
+)  # fmt: skip
+# A tokenizer is read from these if there is no tokenizer.json.
+VOCABULARIES = (
+    "vocab*.txt", "vocab*.json", "merges.txt", "dict.txt", "vocab.bpe", "bpe.codes", "*.model", "*.spm", "tekken.json",
+)  # fmt: skip
 # The largest tokenizer.json of a known checkpoint has 35 MB.
 _MAX_JSON_BYTES = _MAX_TEXT_BYTES = 200_000_000
 # Patterns of the files of weights, in one file or in several.
@@ -80,6 +93,28 @@ def check_special_files(directory: Path) -> None:
                 raise CheckpointError(f"{path} is not a regular file")
 
 
+def check_pointers(directory: Path) -> None:
+    """Check that no file of settings or of a vocabulary in `directory` is a git-lfs pointer.
+
+    Raises:
+        CheckpointError: there is such a file. The message names it.
+
+    Example:
+        >>> check_pointers(Path("checkpoints/all-MiniLM-L6-v2"))  # doctest: +SKIP
+    """
+    if not directory.is_dir():  # a module without settings may have no directory
+        return
+    for path in sorted(directory.iterdir()):
+        if any(fnmatchcase(path.name, pattern) for pattern in (*SETTINGS, *VOCABULARIES)):
+            _check_pointer(path)
+
+
+def _check_pointer(path: Path) -> None:
+    problem = lfs_pointer_problem(path)
+    if problem is not None:
+        raise CheckpointError(problem)
+
+
 def find_weights(directory: Path) -> dict[Path, set[str] | None]:
     """Find the files of weights in `directory`, as transformers does.
 
@@ -88,23 +123,42 @@ def find_weights(directory: Path) -> dict[Path, set[str] | None]:
         index names their tensors: transformers fills a tensor that the index lacks with random numbers.
 
     Raises:
-        CheckpointError: there are no weights, or the index is damaged or leads out of the directory.
+        CheckpointError: there are no weights; the index is damaged or leads out of the directory; or a file is only a
+            git-lfs pointer.
 
     Example:
         >>> find_weights(Path("small"))  # doctest: +SKIP
         {PosixPath('small/model.safetensors'): None}
     """
-    for name in _WEIGHTS:
-        if (directory / name).exists():
-            return {directory / name: None}
-        index = directory / f"{name}.index.json"
-        if index.exists():
-            parts = read_json(index, dict).get("weight_map")
-            if not isinstance(parts, dict) or not all(_is_file_name(part) for part in parts.values()):
-                raise CheckpointError(f"{index} does not map tensors to files beside it")
-            files = sorted(set(parts.values()))
-            return {directory / file: {tensor for tensor, part in parts.items() if part == file} for file in files}
-    raise CheckpointError(f"{directory} has none of {', '.join(_WEIGHTS)}, whole or in parts")
+    for name in WEIGHTS:
+        if os.path.lexists(directory / name):
+            found: dict[Path, set[str] | None] = {directory / name: None}
+            break
+        index = directory / (name + INDEX)
+        if os.path.lexists(index):
+            found = {directory / file: tensors for file, tensors in read_index(index).items()}
+            break
+    else:
+        raise CheckpointError(f"{directory} has none of {', '.join(WEIGHTS)}, whole or in parts")
+    for path in found:
+        _check_pointer(path)
+    return found
+
+
+def read_index(index: Path) -> dict[str, set[str]]:
+    """Return the names of the files that an index of weights names, each with the names of its tensors.
+
+    Raises:
+        CheckpointError: the index is damaged or leads out of its directory.
+
+    Example:
+        >>> read_index(Path("large/model.safetensors.index.json"))  # doctest: +SKIP
+        {'model-00001-of-00002.safetensors': {'embeddings.weight'}, 'model-00002-of-00002.safetensors': {'norm.weight'}}
+    """
+    parts = read_json(index, dict).get("weight_map")
+    if not isinstance(parts, dict) or not all(_is_file_name(part) for part in parts.values()):
+        raise CheckpointError(f"{index} does not map tensors to files beside it")
+    return {file: {tensor for tensor, part in parts.items() if part == file} for file in sorted(set(parts.values()))}
 
 
 def _is_file_name(name: object) -> bool:

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from embedder.artifact.hub import DEFAULT_ACCESS, HubAccess
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, SIMILARITY_FUNCTIONS
 
-from embedder_export.checkpoint.files import check_special_files, digest_weights, read_json
+from embedder_export.checkpoint.files import check_pointers, check_special_files, digest_weights, read_json
 from embedder_export.checkpoint.kinds import check_bare_kind, check_declared_kind
 from embedder_export.checkpoint.known_checkpoints import IMAGE_MODELS, PROMPT_NOT_POOLED
 from embedder_export.checkpoint.layers import WEIGHTLESS, Layer, Pooling, Truncate, read_layers
-from embedder_export.checkpoint.locate import Location, Module, locate, read_modules
+from embedder_export.checkpoint.locate import Location, locate
+from embedder_export.checkpoint.modules import Module, read_modules
 from embedder_export.checkpoint.transformer import read_config, read_transformer_settings
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import Family
@@ -60,22 +62,43 @@ class Checkpoint:
     default_prompt_name: str | None = None
 
 
-def read_checkpoint(model: str) -> Checkpoint:
+def read_checkpoint(model: str, access: HubAccess = DEFAULT_ACCESS) -> Checkpoint:
     """Find and read `model`: a local directory, `org/name` on the Hub, or `name` for sentence-transformers/name.
 
+    Args:
+        model: a path or a name.
+        access: the revision, the token, and whether the network may be used.
+
     Raises:
+        InputError: `model` is a directory, and `access` has a revision.
         ModelNotFoundError: there is no such directory or repository.
         CheckpointError: a file is missing or damaged, or has something that the export cannot honour.
+        ArtifactError: a file was damaged during the download.
 
     Example:
         >>> read_checkpoint("checkpoints/all-MiniLM-L6-v2").similarity  # doctest: +SKIP
         'cosine'
     """
-    location = locate(model)
+    return read_located(locate(model, access))
+
+
+def read_located(location: Location) -> Checkpoint:
+    """Read the checkpoint at `location`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or has something that the export cannot honour.
+
+    Example:
+        >>> read_located(locate("checkpoints/all-MiniLM-L6-v2")).similarity  # doctest: +SKIP
+        'cosine'
+    """
     try:
+        check_pointers(location.directory)
         config = read_json(location.directory / _CONFIG, dict, default={})
         check_declared_kind(config)
         modules = read_modules(location.directory)
+        for module in modules or ():
+            check_pointers(module.directory)
         checkpoint = _read_bare(location) if modules is None else _read_with_modules(location, modules, config)
         check_special_files(location.directory)
     except CheckpointError as error:

@@ -1,7 +1,6 @@
 """Use the ONNX graph in the checkpoint's own repository as a reference."""
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ from embedder import Embedder
 from embedder.artifact import hub
 from embedder.artifact.manifest import GRAPH_INPUTS, TOKEN_TYPE_IDS
 from embedder.backends import select_device
-from embedder.errors import EmbedderError, ModelNotFoundError
+from embedder.common.files import lfs_pointer_problem
+from embedder.errors import EmbedderError
 from numpy.typing import NDArray
 
 from embedder_export.body.contract import TOKEN_VECTORS
@@ -33,7 +33,9 @@ _EXACT_DTYPES = (
 )  # fmt: skip
 
 
-def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable[[str], None]) -> Reference | None:
+def own_graph_reference(
+    checkpoint: Checkpoint, artifact: Path, report: Callable[[str], None], *, fetch: bool = False
+) -> Reference | None:
     """Return a reference that runs the artifact with the checkpoint's own graph in the place of the exported graph.
 
     It uses the artifact's tokenizer and head, so only the transformers are compared.
@@ -42,6 +44,7 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
         checkpoint: the exported checkpoint.
         artifact: the artifact's directory.
         report: called with a line if the graph is not usable, and before a fetch from the Hub.
+        fetch: fetch the graph of a Hub repository. It is as large as the weights.
 
     Returns:
         The reference. None if there is no such graph, or it is not usable.
@@ -50,10 +53,13 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
         >>> own_graph_reference(checkpoint, Path("artifacts/small"), print).name  # doctest: +SKIP
         'onnx/model.onnx'
     """
-    path = _find_own_graph(checkpoint, report)
-    if path is None:
+    if fetch and checkpoint.repository is not None:
+        _fetch_own_graph(checkpoint.repository, report)
+    path = checkpoint.directory / OWN_GRAPH
+    if not path.is_file():
         return None
     try:
+        _check_own_graph(path, checkpoint)
         backend = OwnGraphBackend(path, checkpoint.layers)
     except EmbedderError as error:
         report(f"{OWN_GRAPH} is no reference: {error}")
@@ -70,14 +76,26 @@ def own_graph_reference(checkpoint: Checkpoint, artifact: Path, report: Callable
     return Reference(OWN_GRAPH, encode)
 
 
-def _find_own_graph(checkpoint: Checkpoint, report: Callable[[str], None]) -> Path | None:
+def _fetch_own_graph(repository: tuple[str, str], report: Callable[[str], None]) -> None:
+    name, revision = repository
+    report(f"fetching {OWN_GRAPH}, if there is one, to compare with")
+    hub.fetch(name, [f"{OWN_GRAPH}*"], hub.HubAccess(revision))
+
+
+def _check_own_graph(path: Path, checkpoint: Checkpoint) -> None:
+    """Check the graph and the files of its weights.
+
+    Raises:
+        NoReferenceError: one is a git-lfs pointer.
+        ArtifactError: one was damaged during the download.
+    """
+    files = sorted(path.parent.glob(f"{path.name}*"))
+    for file in files:
+        problem = lfs_pointer_problem(file)
+        if problem is not None:
+            raise NoReferenceError(problem)
     if checkpoint.repository is not None:
-        name, revision = checkpoint.repository
-        report(f"fetching {OWN_GRAPH}, if there is one, to compare with")
-        with suppress(ModelNotFoundError):
-            hub.fetch(name, [f"{OWN_GRAPH}*"], hub.HubAccess(revision))
-    path = checkpoint.directory / OWN_GRAPH
-    return path if path.is_file() else None
+        hub.check_fetched(checkpoint.directory, [file.relative_to(checkpoint.directory).as_posix() for file in files])
 
 
 class OwnGraphBackend:

@@ -15,10 +15,10 @@ from embedder_export.errors import CheckpointError, NeedsTorchError, NoReference
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import parity_sentences
 from embedder_export.verify.compare import IMAGE_LIMITS, Vectors, compare
-from embedder_export.verify.own_graph import own_graph_reference
+from embedder_export.verify.own_graph import OWN_GRAPH, own_graph_reference
 from embedder_export.verify.reference import Reference, is_reference_installed, sentence_transformers_reference
 
-VERIFICATIONS = ("auto", "reference")
+AUTO, REFERENCE, GRAPH = VERIFICATIONS = ("auto", "reference", "graph")
 
 # Prompts for models that leave the prompt out of the pooling. The first may be longer than the limit of tokens. The
 # second ends in a character that no vocabulary has.
@@ -35,12 +35,14 @@ class _Subject:
         checkpoint: the exported checkpoint.
         load_reference: loads sentence-transformers once and returns it. It returns None if sentence-transformers is
             not installed, or too old.
+        verification: one of `VERIFICATIONS`.
     """
 
     model: Embedder
     artifact: Path
     checkpoint: Checkpoint
     load_reference: Callable[[], Reference | None]
+    verification: str
 
 
 def check_verification(verification: str) -> None:
@@ -52,7 +54,7 @@ def check_verification(verification: str) -> None:
     Example:
         >>> check_verification("auto")
     """
-    if verification == "reference" and not is_reference_installed():
+    if verification == REFERENCE and not is_reference_installed():
         raise NeedsTorchError("the comparison with sentence-transformers was asked for")
 
 
@@ -62,19 +64,21 @@ def verify(
     """Compare the artifact with a reference, on texts and, if the model takes images, on images.
 
     The reference is sentence-transformers if it is installed and can read the checkpoint. Otherwise texts are compared
-    with the checkpoint's own graph.
+    with the checkpoint's own graph, if it is there.
 
     Args:
         artifact: the artifact's directory.
         checkpoint: the exported checkpoint.
         report: called with a line for each comparison.
-        verification: one of `VERIFICATIONS`. "reference" demands sentence-transformers.
+        verification: one of `VERIFICATIONS`. "reference" demands sentence-transformers. "graph" demands the
+            checkpoint's own graph, and fetches it from the Hub.
 
     Returns:
         The parity of texts and of images. None where there is nothing to compare with.
 
     Raises:
-        NoReferenceError: sentence-transformers is demanded, and is too old for the checkpoint.
+        NoReferenceError: sentence-transformers is demanded, and is too old for the checkpoint; or the own graph is
+            demanded, and there is none that can be compared with.
         ParityError: the vectors are not finite, or differ more than `compare.TEXT_LIMITS` or `compare.IMAGE_LIMITS`
             allow.
         CheckpointError: sentence-transformers fails on the checkpoint, or the artifact does not work.
@@ -86,9 +90,9 @@ def verify(
     """
     try:
         with Embedder(artifact, provider="cpu", dtype="fp32") as model:
-            is_required = verification == "reference"
+            is_required = verification == REFERENCE
             load = cache(partial(_load_reference, checkpoint, model.max_seq_length, report, is_required=is_required))
-            subject = _Subject(model, artifact, checkpoint, load)
+            subject = _Subject(model, artifact, checkpoint, load, verification)
             text_parity = _verify_texts(subject, report)
             image_parity = _verify_images(subject, report) if IMAGE in model.modalities else None
     except ArtifactError as error:
@@ -112,19 +116,29 @@ def _verify_texts(subject: _Subject, report: Callable[[str], None]) -> Parity | 
     groups = _texts_by_prompt(subject.model)
     ours = np.concatenate([subject.model.encode(texts, prompt=prompt) for prompt, texts in groups])
     _check_finite(ours, subject.checkpoint)
-    reference = subject.load_reference()
-    # The own graph of a model with several towers has the inputs and outputs of all towers. It is not comparable.
-    if reference is None and subject.checkpoint.family.own_pooling is None:
-        reference = own_graph_reference(subject.checkpoint, subject.artifact, report)
+    reference = _reference_for_texts(subject, report)
     if reference is None:
         return None
     report(f"comparing with {reference.name}")
     try:
         theirs = np.concatenate([reference.encode(texts, prompt) for prompt, texts in groups])
     except NoReferenceError as error:
+        if subject.verification == GRAPH:
+            raise
         report(str(error))
         return None
     return compare(ours, theirs, [text for _, texts in groups for text in texts], reference.name)
+
+
+def _reference_for_texts(subject: _Subject, report: Callable[[str], None]) -> Reference | None:
+    is_graph_demanded = subject.verification == GRAPH
+    reference = None if is_graph_demanded else subject.load_reference()
+    # The own graph of a model with several towers has the inputs and outputs of all towers. It is not comparable.
+    if reference is None and subject.checkpoint.family.own_pooling is None:
+        reference = own_graph_reference(subject.checkpoint, subject.artifact, report, fetch=is_graph_demanded)
+    if reference is None and is_graph_demanded:
+        raise NoReferenceError(f"{subject.checkpoint.name} has no {OWN_GRAPH} that can be compared with")
+    return reference
 
 
 def _texts_by_prompt(model: Embedder) -> list[tuple[str | None, list[str]]]:
