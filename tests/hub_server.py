@@ -107,7 +107,7 @@ class Hub:
         repositories: its repositories, by their ids.
         token: the token that each request to the Hub must carry. None lets everybody in.
         may_write: whether the token may write.
-        faults: change an answer, one after the other.
+        faults: change an answer, one after the other. A request to write is then not carried out.
         requests: the method and the path of each request, in order, such as "GET api/models/org/name".
         fetched: the names of the fetched files, in order.
         objects: the uploaded large files, by their SHA-256.
@@ -414,15 +414,22 @@ _ROUTES: dict[str, Callable[..., Answer]] = {
 def _listen(ask: Callable[[Request], Answer], hub: Hub) -> Iterator[str]:
     """Answer requests by `ask` until the `with` statement ends, and yield the address."""
 
+    def answer_with_faults(request: Request) -> Answer:
+        changes = request.method in ("POST", "PUT")
+        nothing = Answer()
+        answer = nothing if changes else ask(request)
+        for fault in hub.faults:
+            answer = fault(request, answer)
+        # A hub that fails has changed nothing.
+        return ask(request) if changes and answer is nothing else answer
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
             request = self.read()
             hub.requests.append(f"{request.method} {request.path}")
-            answer = ask(request)
-            for fault in hub.faults:
-                answer = fault(request, answer)
+            answer = answer_with_faults(request)
             if answer.name is not None and request.method == "GET" and answer.status < 300:
                 hub.fetched.append(answer.name)
             try:

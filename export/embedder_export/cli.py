@@ -5,23 +5,31 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from embedder.artifact.hub import HubAccess
 from embedder.artifact.manifest import Parity
-from embedder.errors import EmbedderError
+from embedder.artifact.store import target_directory
+from embedder.errors import EmbedderError, InputError
 
 from embedder_export import __version__
 from embedder_export.body.convert import CONVERTERS, check_converter
 from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.first_use import describe_os_error
 from embedder_export.pipeline import DTYPES, ExportSettings, export
+from embedder_export.publish.card import read_licence
+from embedder_export.publish.upload import check_repository, upload
+from embedder_export.verify.own_graph import OWN_GRAPH
 from embedder_export.verify.parity import VERIFICATIONS, check_verification
 
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph that includes
 pooling and normalisation, a tokenizer and a manifest. At the end the embeddings of some 250 sentences are compared with
 a reference. The reference is sentence-transformers if it is installed, otherwise the checkpoint's own onnx/model.onnx
-if it has one. The artifact is written only if every cosine is at least 0.99999 and no component of a vector differs by
-more than 1e-4 of the vector's length."""
+if it is there. The artifact is written only if every cosine is at least 0.99999 and no component of a vector differs by
+more than 1e-4 of the vector's length. A token for the Hub comes from HF_TOKEN or from `hf auth login`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,30 +42,57 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: after --help and --version with status 0, after wrong arguments with status 2.
 
     Example:
-        >>> main(["all-MiniLM-L6-v2", "--output", "artifacts/all-MiniLM-L6-v2"])  # doctest: +SKIP
+        >>> main(["all-MiniLM-L6-v2"])  # doctest: +SKIP
         0
     """
     options = _parser().parse_args(arguments)
-    report = _timed_reporter()
     try:
-        check_converter(options.converter)
-        check_verification(options.verify)
-        report(f"reading the checkpoint {options.model}")
         _quieten_libraries()
-        checkpoint = read_checkpoint(options.model)
-        settings = ExportSettings(options.converter, options.dtypes, options.verify)
-        manifest = export(checkpoint, options.output, report, settings)
+        with _chosen_output(options) as output:
+            return _run(options, output)
     except EmbedderError as error:
         # The message may quote another library's error of many lines. Here it becomes one line.
         print(f"embedder-export: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"embedder-export: error: {_describe_os_error(error, options.output)}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         return 130
-    report(f"{options.output}: {_describe_parity(manifest.parity)}")
+
+
+def _run(options: argparse.Namespace, output: Path) -> int:
+    """Export to `output`, and upload the artifact if the user asks for it."""
+    report = _timed_reporter()
+    check_converter(options.converter)
+    check_verification(options.verify)
+    if options.push_to is not None:
+        check_repository(options.push_to)
+    try:
+        report(f"reading the checkpoint {options.model}")
+        checkpoint = read_checkpoint(options.model, HubAccess(options.revision))
+        settings = ExportSettings(options.converter, options.dtypes, options.verify)
+        manifest = export(checkpoint, output, report, settings)
+    except OSError as error:
+        print(f"embedder-export: error: {describe_os_error(error, output)}", file=sys.stderr)
+        return 1
+    report(f"{output}: {_describe_parity(manifest.parity)}")
+    if options.push_to is not None:
+        report(f"uploading to {options.push_to}")
+        url = upload(output, manifest, options.push_to, read_licence(checkpoint.directory))
+        report(f"uploaded to {url}")
     return 0
+
+
+@contextmanager
+def _chosen_output(options: argparse.Namespace) -> Iterator[Path]:
+    """Yield the directory to write: the user's, or a temporary one for an upload, or one in the model directory."""
+    if options.output is not None:
+        yield options.output
+    elif options.push_to is not None:
+        with TemporaryDirectory() as scratch:
+            yield Path(scratch, "artifact")
+    elif os.path.isdir(os.path.expanduser(options.model)):
+        raise InputError("the checkpoint is a local directory, so the artifact needs a place: --output DIR")
+    else:
+        yield target_directory(options.model, options.revision)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,11 +104,22 @@ def _parser() -> argparse.ArgumentParser:
         help="a local directory; org/name on the Hub; or a name, which means sentence-transformers/NAME",
     )
     parser.add_argument(
+        "--revision",
+        metavar="NAME",
+        help="a branch, tag or commit of the Hub's repository; default: the main branch",
+    )
+    parser.add_argument(
         "--output",
-        required=True,
         type=Path,
         metavar="DIR",
-        help="the directory to write; an artifact there is replaced",
+        help="the directory to write; an artifact there is replaced. Default: the model's place in the model directory "
+        "(EMBEDDER_HOME), where programs find it by MODEL",
+    )
+    parser.add_argument(
+        "--push-to",
+        metavar="ORG/NAME",
+        help="also upload the artifact to this repository of the Hub, with a model card. It is created if it does not "
+        "exist, public or private as the settings of the account say. Without --output no copy stays here",
     )
     parser.add_argument(
         "--converter",
@@ -86,8 +132,9 @@ def _parser() -> argparse.ArgumentParser:
         "--verify",
         choices=VERIFICATIONS,
         default="auto",
-        help="reference: compare with sentence-transformers, which needs the extra [torch]; auto (default): compare "
-        "with the best reference that is installed",
+        help="reference: compare with sentence-transformers, which needs the extra [torch]; graph: compare with the "
+        "checkpoint's own onnx/model.onnx, which is as large as the weights; auto (default): compare with the best "
+        "reference that is here",
     )
     parser.add_argument(
         "--dtypes",
@@ -106,17 +153,11 @@ def _parse_dtypes(names: str) -> tuple[str, ...]:
     return dtypes
 
 
-def _describe_os_error(error: OSError, output: Path) -> str:
-    """Return the file that failed, and the reason. An error that names no file comes from the output."""
-    reason = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename or output}: {reason}"
-
-
 def _describe_parity(parity: Parity | None) -> str:
     if parity is None:
         return (
             "not compared with a reference: sentence-transformers is not installed or cannot read the checkpoint, and "
-            "the checkpoint has no usable graph of its own"
+            f"no usable {OWN_GRAPH} of the checkpoint is here. Of the Hub, --verify graph fetches it"
         )
     return (
         f"compared with {parity.reference} over {parity.samples} sentences: smallest cosine {parity.min_cosine:.8f}, "

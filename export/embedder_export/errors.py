@@ -7,7 +7,8 @@ EmbedderError             the base of all, from `embedder`
 ├── GraphError            onnxruntime cannot load or run a graph, or its numbers are unusable
 ├── NoReferenceError      the reference fails, so there is nothing to compare with
 ├── ParityError           the artifact's vectors differ from the reference's
-└── OutputError           the output directory cannot be written, or holds other files than an artifact's
+├── OutputError           the output directory cannot be written, or holds other files than an artifact's
+└── UploadError           the Hub does not take the artifact
 """
 
 from embedder.errors import EmbedderError
@@ -49,6 +50,10 @@ class ParityError(EmbedderError):
 
 class OutputError(EmbedderError):
     """The output directory cannot be written, or holds other files than an artifact's."""
+
+
+class UploadError(EmbedderError):
+    """The Hub does not take the artifact."""
 
 
 def library_failure(problem: str, error: Exception) -> CheckpointError:

@@ -20,6 +20,7 @@ import embedder
 from tests.checkpoints import write_checkpoint
 from tests.clips import write_clip
 from tests.distributions import INSTALLS
+from tests.hub_server import serve
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -108,16 +109,24 @@ def link(source, target):
 
 
 @pytest.fixture
-def run(checkout, lean_bin, export_bin):
+def hub(small_models):
+    """A model hub with the small checkpoint. It takes uploads."""
+    with serve({"sentence-transformers/all-MiniLM-L6-v2": small_models / "checkpoint"}) as hub:
+        yield hub
+
+
+@pytest.fixture
+def run(checkout, hub, lean_bin, export_bin, tmp_path):
     """A function that runs a command in the checkout and returns its output.
 
     The environment is the smallest one that has all packages of the command.
     """
+    home = {"EMBEDDER_HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.endpoint}
 
     def run(command, text):
         place = export_bin if "photos" in text or "embedder-export" in text else lean_bin
         path = os.pathsep.join([str(place), os.environ["PATH"]])
-        return output_of(command, cwd=checkout, env=os.environ | {"PATH": path})
+        return output_of(command, cwd=checkout, env={**os.environ, **home, "NO_PROXY": "127.0.0.1", "PATH": path})
 
     return run
 

@@ -49,7 +49,8 @@ RUNTIME = (
     Rule("embedder.inputs", own="common errors images", packages="numpy"),
     # What a request runs through.
     Rule("embedder.artifact", own="artifact common errors"),
-    Rule("embedder.artifact.hub", own="artifact.hub_errors common errors", lazy="huggingface_hub"),
+    Rule("embedder.artifact.hub", own="artifact.hub_errors artifact.hub_listing common errors", lazy="huggingface_hub"),
+    Rule("embedder.artifact.hub_listing", own="common", lazy="huggingface_hub"),
     Rule("embedder.artifact.hub_errors", own="errors", lazy="huggingface_hub"),
     Rule("embedder.artifact.first_use", own="artifact errors", lazy="filelock"),
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
@@ -82,6 +83,7 @@ TORCH = "optimum sentence_transformers sentencepiece torch transformers"
 
 EXPORTER = (
     Rule("embedder_export", own=OF_RUNTIME, packages=ONNX, lazy=TORCH),
+    Rule("embedder_export.publish", own=OF_RUNTIME, lazy="huggingface_hub"),
     # Imported only where a model is traced.
     Rule("embedder_export.body.traced", own=OF_RUNTIME, packages=f"{ONNX} {TORCH}"),
 )
