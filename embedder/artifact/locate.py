@@ -74,7 +74,7 @@ class Artifact:
 
     def has(self, file: File) -> bool:
         """Return whether `file` is here, whatever its content is."""
-        return self.path(file).exists()
+        return os.path.exists(self.path(file))  # pathlib raises for a directory that may not be read
 
     def graphs_here(self) -> list[Graph]:
         """Return the graphs that have both of their files here.

@@ -18,6 +18,10 @@ from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError
 
 MANIFEST_NAME = "embedder.json"
+# No file system takes a longer name.
+_MAX_NAME_BYTES = 255
+# A Hub repository is asked for the names of files, and takes them as patterns.
+_WILDCARDS = frozenset("*?[]")
 # The manifest of all-MiniLM-L6-v2 has 3,000 bytes.
 _MAX_MANIFEST_BYTES = 16_000_000
 
@@ -60,9 +64,10 @@ class File:
 
     def __post_init__(self) -> None:
         # A manifest may be untrusted. It must not name files outside its own directory.
-        plain = self.name not in ("", ".", "..") and "\0" not in self.name
+        plain = self.name not in ("", ".", "..") and self.name.isprintable() and not set(self.name) & _WILDCARDS
         plain = plain and PurePosixPath(self.name).name == self.name == PureWindowsPath(self.name).name
-        _require(plain, f"name: {self.name!r} is not a plain file name")
+        plain = plain and len(self.name.encode()) <= _MAX_NAME_BYTES
+        _require(plain, f"name: {self.name!r:.80} is not a plain file name")
         _require(self.size >= 0, f"size: {self.size} is negative")
         _require(len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef"), "sha256: not a digest")
 
