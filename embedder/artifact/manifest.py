@@ -68,7 +68,7 @@ class File:
         plain = plain and PurePosixPath(self.name).name == self.name == PureWindowsPath(self.name).name
         plain = plain and len(self.name.encode()) <= _MAX_NAME_BYTES
         _require(plain, f"name: {self.name!r:.80} is not a plain file name")
-        _require(self.size >= 0, f"size: {self.size} is negative")
+        _require(0 <= self.size < 2**63, f"size: {self.size} is not from 0 to 2**63 - 1")
         _require(len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef"), "sha256: not a digest")
 
 
@@ -249,6 +249,8 @@ class Graph:
 
     def __post_init__(self) -> None:
         _require(self.dtype in DTYPES, f"dtype: {self.dtype!r} is none of {', '.join(DTYPES)}")
+        # onnxruntime reads a file of another ending in another format.
+        _require(self.file.name.endswith(".onnx"), f"file: {self.file.name!r} does not end in .onnx")
         _require(
             self.weights.name == f"{self.file.name}.data",
             f"weights: {self.weights.name!r} is not {self.file.name}.data",

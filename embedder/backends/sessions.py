@@ -7,6 +7,7 @@ from typing import Any
 
 from embedder.artifact.manifest import Graph
 from embedder.backends.backend import Feeds, Outputs
+from embedder.backends.external_data import check_external_data
 from embedder.backends.onnxruntime_package import import_onnxruntime
 from embedder.errors import ArtifactError
 
@@ -51,6 +52,8 @@ def open_session(graph: Path | bytes, execution_provider: str, options: Any) -> 
     Raises:
         ArtifactError: onnxruntime cannot load the graph.
     """
+    if isinstance(graph, Path):
+        check_external_data(graph)
     source = graph if isinstance(graph, bytes) else str(graph)
     onnxruntime = import_onnxruntime()
     try:

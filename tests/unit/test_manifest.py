@@ -163,7 +163,7 @@ def whole(**fields):
 
 BAD_FIELDS = [
     # The file's own fields.
-    (lambda m: m["graphs"][0]["file"].update(size=-1), r"graphs\[0\]\.file\.size: -1 is negative"),
+    (lambda m: m["graphs"][0]["file"].update(size=-1), r"graphs\[0\]\.file\.size: -1 is not from 0 to 2\*\*63 - 1"),
     (lambda m: m["tokenizer"]["file"].update(name="x" * 256), r"tokenizer\.file\.name: 'x+ is not a plain file name"),
     (lambda m: m["tokenizer"]["file"].update(name="é" * 128), r"tokenizer\.file\.name: 'é+ is not a plain file name"),
     (lambda m: m["tokenizer"]["file"].update(name="*.json"), r"file\.name: '\*\.json' is not a plain file name"),

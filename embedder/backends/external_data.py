@@ -1,0 +1,50 @@
+"""Refuse a graph that takes its weights from another file than the one beside it.
+
+A graph names the files of its weights. onnxruntime 1.20 opens any path there, also outside of the artifact. So a
+hostile graph could return the content of a file as vectors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embedder.common.files import read_regular
+from embedder.errors import ArtifactError
+
+# The limit of a message of protobuf.
+_MAX_BYTES = 2**31
+_KEY = b"location"
+# In the format, the length of a text comes before it. Some writers could write the length 8 in more bytes, which end in
+# a zero. Any other byte means that the word is a part of a longer name.
+_ENDS_OF_LENGTH = tuple(range(len(_KEY) + 1))
+
+
+def check_external_data(graph: Path) -> None:
+    """Raise ArtifactError unless all weights of `graph` that are in files are in `<name of the graph>.data`.
+
+    In the file each place of weights is an entry with the key "location". So every such key must belong to an entry of
+    exactly the form that onnx writes, with this one name.
+
+    Example:
+        >>> check_external_data(Path("artifacts/all-MiniLM-L6-v2/model.onnx"))  # doctest: +SKIP
+    """
+    try:
+        content = read_regular(graph, _MAX_BYTES)
+    except OSError as error:
+        raise ArtifactError(f"{graph} cannot be read: {error.strerror}") from error
+    keys = sum(content.count(bytes([byte]) + _KEY) for byte in _ENDS_OF_LENGTH)
+    if keys != content.count(_entry(f"{graph.name}.data".encode())):
+        raise ArtifactError(f"{graph} takes weights from another file than {graph.name}.data: export the model again")
+
+
+def _entry(name: bytes) -> bytes:
+    """Return the whole entry of a tensor's external data for the file `name`, in the format of protobuf."""
+    value = b"\x12" + _length(name) + name
+    key = b"\x0a" + _length(_KEY) + _KEY
+    return b"\x6a" + _length(key + value) + key + value
+
+
+def _length(content: bytes) -> bytes:
+    """Return the length of `content` as a number of protobuf. It is below 2**14."""
+    count = len(content)
+    return bytes([count]) if count < 0x80 else bytes([count & 0x7F | 0x80, count >> 7])
