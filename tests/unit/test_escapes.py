@@ -56,7 +56,7 @@ def test_info_of_an_artifact_with_escapes(make_artifact, capsys):
     assert main(["info", str(directory)]) == 0
     out = capsys.readouterr().out
     assert not set(out) & set(CONTROLS) - {" ", *"[31m2J"}
-    assert out.count("\nfiles  ") == 1
+    assert "\nfiles           4, all" not in out
 
 
 @pytest.mark.parametrize("terminal", [False, True])
