@@ -25,7 +25,7 @@ from embedder.common.cores import usable_cores
 from embedder.common.progress import Bar, progress_bar
 from embedder.common.read_only import ReadOnly
 from embedder.encoder import DEFAULT_MODEL, Embedder
-from embedder.errors import EmbedderError, InputError, WorkerError
+from embedder.errors import ArtifactError, EmbedderError, InputError, WorkerError
 from embedder.inputs import ImageItem, InputKinds, Inputs, check_list, is_single
 from embedder.options import EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import Embeddings, EncodeResult, check_ranges, quantize, raise_unreadable
@@ -94,6 +94,7 @@ class EncoderPool(ReadOnly):
 
         Raises:
             InputError: a number is out of range, or the numbers of providers and workers differ.
+            ArtifactError: the model was replaced between the loads of two workers.
             WorkerError: the processes cannot be started here, or one died while it loaded the model.
             EmbedderError: a worker cannot load the model. The error is the one that `Embedder` raises.
         """
@@ -115,8 +116,10 @@ class EncoderPool(ReadOnly):
             for provider in providers or [None] * count:
                 options = replace(settings, provider=provider).options() | hub_options
                 self._start_worker(os.fspath(model), options)
-            answers = [self._receive(worker, "loading the model") for worker in range(count)]
-            self._takes_images = all(answers)
+            loaded = [self._receive(worker, "loading the model") for worker in range(count)]
+            if any(other != loaded[0] for other in loaded):
+                raise ArtifactError(f"{os.fspath(model)} was replaced while the workers loaded it. Start another pool")
+            self._takes_images = IMAGE in loaded[0].modalities
         except BaseException:
             self.stop()
             raise
@@ -353,7 +356,7 @@ def _work(pipe: Any, model: str, options: dict[str, Any]) -> None:
     """Answer requests until the pool stops or the parent process ends."""
     try:
         encoder = Embedder(model, **options)
-        pipe.send(IMAGE in encoder.modalities)
+        pipe.send(replace(encoder.manifest, extra={}))  # `embedder prepack` may write into `extra` meanwhile
         while True:
             message = pipe.recv_bytes()
             try:

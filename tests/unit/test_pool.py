@@ -15,7 +15,7 @@ from PIL import Image
 
 import embedder
 from embedder import EncoderPool, EncodeSettings
-from embedder.errors import EmbedderError, ImageError, InputError, ModelNotFoundError, WorkerError
+from embedder.errors import ArtifactError, EmbedderError, ImageError, InputError, ModelNotFoundError, WorkerError
 from tests.processes import call_in_fork, run_python
 from tests.tiny import IMAGE_SIZE, add_image_graph, write_tiny_artifact
 
@@ -45,6 +45,22 @@ def pool(model_path):
 def clip_pool(clip_path):
     with EncoderPool(clip_path, 2, threads=1) as pool:
         yield pool
+
+
+@pytest.mark.slow
+def test_a_model_that_is_replaced_between_two_workers_is_an_error(tmp_path, monkeypatch):
+    """Otherwise a half of the vectors would come from another model."""
+    path, start = write_tiny_artifact(tmp_path / "tiny"), EncoderPool._start_worker
+
+    def start_and_replace(self, *arguments):
+        start(self, *arguments)
+        assert self._pipes[-1].poll(60)  # it has loaded the model
+        path.rename(tmp_path / f"old{len(self._pipes)}")
+        write_tiny_artifact(path, normalize=False)
+
+    monkeypatch.setattr(EncoderPool, "_start_worker", start_and_replace)
+    with pytest.raises(ArtifactError, match=r"tiny was replaced while the workers loaded it\. Start another"):
+        EncoderPool(path, 2, threads=1)
 
 
 def test_same_vectors_as_in_one_process(pool, model_path):
