@@ -112,6 +112,8 @@ def _advice(chain: list[BaseException], repository: str) -> tuple[str, bool]:
         status = status_of(error)
         if status == 429:
             return f"the Hub had too many requests from here. {_wait(error)}", False
+        if status == 404:
+            return "the Hub lists the file but does not have it. Try again later", True
         if status is not None and status >= 500:
             return "the Hub has a problem of its own. Try again later", False
     for error in chain:
@@ -163,11 +165,13 @@ def _wait(error: BaseException) -> str:
     """Return how long to wait, as the Hub says."""
     headers = getattr(getattr(error, "response", None), "headers", {})
     seconds = str(headers.get("Retry-After", "")).strip()
-    return f"Try again in {seconds} seconds" if seconds.isdecimal() and len(seconds) < 9 else "Try again later"
+    if not (seconds.isdecimal() and len(seconds) < 9):
+        return "Try again later"
+    return f"Try again in {int(seconds)} second{'s' if int(seconds) != 1 else ''}"
 
 
 def reason_of(chain: list[BaseException], secrets: list[str]) -> str:
-    """Return the cause in one line. huggingface_hub's own errors often say less than the error behind them.
+    """Return the first line of the cause. huggingface_hub's own errors often say less than the error behind them.
 
     Args:
         chain: the error, and the errors behind it.
@@ -180,7 +184,7 @@ def reason_of(chain: list[BaseException], secrets: list[str]) -> str:
     with_status = [error for error in chain if status_of(error) is not None]
     told = [error for error in chain if type(error).__name__ != "LocalEntryNotFoundError"]
     error = (with_status or told or chain)[0]
-    text = " ".join(str(error).split())[:_MAX_REASON_LENGTH]
+    text = next(iter(str(error).strip().splitlines()), "")[:_MAX_REASON_LENGTH]
     for secret in secrets:
         text = text.replace(secret, "***")
     return re.sub(r"://[^/\s@]*@", "://***@", f"{type(error).__name__}: {text}")

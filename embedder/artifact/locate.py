@@ -160,29 +160,10 @@ def open_artifact(
         >>> open_artifact("all-MiniLM-L6-v2").manifest.dimension  # doctest: +SKIP
         384
     """
-    if not isinstance(model, str | os.PathLike) or str(model) in ("", ".") or "\0" in str(model):
-        raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
-    name = os.fspath(model)
-    if not isinstance(name, str):
+    name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
+    if not isinstance(name, str) or name in ("", ".") or "\0" in name:
         raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
     return _find_locally(name, access) or _find_on_hub(name, access, refresh=refresh, may_export=may_export)
-
-
-def find_stored(model: str, revision: str | None = None) -> Artifact | None:
-    """Return the artifact `model` of the model directory or of `artifacts`, or None if neither has it.
-
-    Raises:
-        ArtifactError: it is there, and its manifest is damaged.
-
-    Example:
-        >>> find_stored("all-MiniLM-L6-v2").origin.place  # doctest: +SKIP
-        <Place.MODEL_DIRECTORY: 'model directory'>
-    """
-    for place, directory in stores():
-        found = store.find(directory, model, revision)
-        if found is not None:
-            return _opened(found, Origin(place))
-    return None
 
 
 def stores() -> Iterator[tuple[Place, Path]]:
@@ -218,7 +199,11 @@ def _find_locally(model: str, access: HubAccess) -> Artifact | None:
             f"{model!r} is a directory without {MANIFEST_NAME}, so it is not an exported model. If it is a checkpoint, "
             f"export it first: embedder-export {model} --output DIRECTORY"
         )
-    return find_stored(model, access.revision)
+    for place, directory in stores():
+        found = store.find(directory, model, access.revision)
+        if found is not None:
+            return _opened(found, Origin(place))
+    return None
 
 
 def _find_on_hub(model: str, access: HubAccess, *, refresh: bool, may_export: bool) -> Artifact:
@@ -236,7 +221,7 @@ def _find_on_hub(model: str, access: HubAccess, *, refresh: bool, may_export: bo
     exporter = first_use.find_exporter()
     if exporter is None or not may_export:
         command = first_use.how_to_install_exporter() if exporter is None else f"embedder pull {model}"
-        advice = f"To make it of the Hub's checkpoint, run: {command}. Then try again"
+        advice = f"To export it from the Hub's checkpoint, run: {command}. Then try again"
         raise ModelNotFoundError(f"{_not_found(model, no_artifact)}. {advice}") from no_artifact
     if isinstance(no_artifact, HubUnreachableError):  # the checkpoint may be cached all the same
         access = replace(access, local_files_only=True)

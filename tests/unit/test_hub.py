@@ -118,7 +118,7 @@ def test_repository_that_cannot_be_had(hub, name, message):
 
 def answer(status, **headers):
     response = SimpleNamespace(status_code=status, headers=headers, request=None, url="http://hub")
-    return hub_errors.HfHubHTTPError(f"status {status}", response=response)
+    return hub_errors.HfHubHTTPError(f"\n\nstatus {status}\nmore of no use", response=response)
 
 
 def of(kind):
@@ -129,6 +129,7 @@ def of(kind):
 REACHED = [
     (answer(401), "refuses 'org/name' without a valid token .status 401.: check the name, and log in with `hf auth"),
     (answer(403), "refuses access to 'org/name' .status 403.: check the rights of your token"),
+    (answer(404), "the Hub lists the file but does not have it. Try again later"),
     (of("RevisionNotFoundError"), "'org/name' has no revision 'v1': check the branch, tag or commit"),
     (OSError(errno.ENOSPC, "no space left"), "make room on the disk of the Hub's cache, which HF_HOME names"),
     (PermissionError(errno.EACCES, "denied", "/cache"), "the Hub's cache cannot be written. Set HF_HOME"),
@@ -137,8 +138,9 @@ REACHED = [
 ]
 UNREACHED = [
     (answer(429, **{"Retry-After": "17"}), "too many requests from here. Try again in 17 seconds"),
+    (answer(429, **{"Retry-After": "1"}), "too many requests from here. Try again in 1 second$"),
     (answer(429, **{"Retry-After": "soon"}), "too many requests from here. Try again later"),
-    (answer(503), "the Hub has a problem of its own. Try again later"),
+    (answer(503), r"\(HfHubHTTPError: status 503\): the Hub has a problem of its own. Try again later"),
     (TimeoutError("timed out"), "the Hub did not answer in time. Try again; HF_HUB_DOWNLOAD_TIMEOUT sets"),
     (type("ProxyError", (OSError,), {})("407"), "check the proxy, which HTTPS_PROXY and HTTP_PROXY name"),
     (type("SSLError", (OSError,), {})("bad"), "check the certificates of this machine"),
