@@ -184,7 +184,8 @@ def reason_of(chain: list[BaseException], secrets: list[str]) -> str:
     with_status = [error for error in chain if status_of(error) is not None]
     told = [error for error in chain if type(error).__name__ != "LocalEntryNotFoundError"]
     error = (with_status or told or chain)[0]
-    text = next(iter(str(error).strip().splitlines()), "")[:_MAX_REASON_LENGTH]
+    text = next(iter(str(error).strip().splitlines()), "")
     for secret in secrets:
         text = text.replace(secret, "***")
-    return re.sub(r"://[^/\s@]*@", "://***@", f"{type(error).__name__}: {text}")
+    text = re.sub(r"://[^/\s@]*@", "://***@", text)  # the password of a proxy
+    return f"{type(error).__name__}: {text[:_MAX_REASON_LENGTH]}"

@@ -220,6 +220,13 @@ def test_token_is_nowhere_to_be_seen(monkeypatch, capsys):
     assert caught.value.__suppress_context__
 
 
+def test_no_part_of_a_token_is_shown_where_the_reason_is_cut(monkeypatch):
+    fail_with(ValueError("x" * 290 + TOKEN), monkeypatch)
+    with pytest.raises(ModelNotFoundError) as caught:
+        fetch("org/name", ["a.json"], HubAccess(token=TOKEN))
+    assert TOKEN[:5] not in str(caught.value)
+
+
 @pytest.mark.parametrize("token", ["", "with space", f"{TOKEN}\n", "é", 3, b"hf"])
 def test_token_that_no_header_can_carry(token):
     with pytest.raises(InputError, match="token should be a string of visible ASCII characters") as caught:
