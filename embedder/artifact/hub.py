@@ -19,7 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError, describe, is_about_revision
+from embedder.artifact.hub_errors import (
+    HubUnreachableError,
+    RepositoryFileError,
+    describe,
+    is_about_revision,
+    is_timeout,
+    status_of,
+)
 from embedder.artifact.hub_listing import Listing, ask_for_files, cached_listing, folder_of, kept_files
 from embedder.common.checks import check_flag, shown
 from embedder.errors import ArtifactError, InputError
@@ -273,11 +280,28 @@ def _download(repository: str, commit: str, files: list[str], access: HubAccess)
     directory = folder_of(repository) / "snapshots" / commit
     revision = access.revision or "main"
     for name in files:
+        if not (directory / name).exists():
+            _stop_if_the_hub_stalls(repository, name, revision, access.token)
         # The first file is asked for by the branch, so that the cache knows the branch's commit when it is offline.
         path = Path(hf_hub_download(repository, name, revision=revision, token=access.token))
         directory = path.parents[name.count("/")]
         revision = directory.name
     return directory
+
+
+def _stop_if_the_hub_stalls(repository: str, name: str, revision: str, token: str | None) -> None:
+    """Raise the HTTP library's error if the Hub does not answer for a file within HF_HUB_ETAG_TIMEOUT, 10 seconds.
+
+    huggingface_hub would ask six more times, and wait a minute each time. Failures that may pass are left to it.
+    """
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
+
+    url = hf_hub_url(repository, name, revision=revision)
+    try:
+        get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    except Exception as error:
+        if is_timeout(error) or status_of(error) in (401, 403, 404):
+            raise
 
 
 def _find_cached(repository: str, patterns: Sequence[str], revision: str | None, *, sure: bool = False) -> Path | None:

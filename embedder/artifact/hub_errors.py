@@ -62,6 +62,16 @@ def is_about_revision(error: Exception) -> bool:
     return isinstance(error, RevisionNotFoundError)
 
 
+def is_timeout(error: BaseException) -> bool:
+    """Return whether the Hub did not answer in time.
+
+    Example:
+        >>> is_timeout(TimeoutError("timed out"))
+        True
+    """
+    return "Timeout" in type(error).__name__ or "timed out" in str(error)
+
+
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
     """Yield the error, and the errors behind it.
 
@@ -130,7 +140,7 @@ def _advice_by_error(error: BaseException) -> tuple[str, bool] | None:
         return "check the proxy, which HTTPS_PROXY and HTTP_PROXY name", False
     if "SSL" in name or "CERTIFICATE" in text:
         return "check the certificates of this machine, or those of the proxy", False
-    if "Timeout" in name or "timed out" in text:
+    if is_timeout(error):
         return "the Hub did not answer in time. Try again; HF_HUB_DOWNLOAD_TIMEOUT sets how many seconds to wait", False
     if "Consistency check failed" in text:
         return "the download was cut off. Try again", False

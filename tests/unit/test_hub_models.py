@@ -190,6 +190,20 @@ def test_what_the_hub_answers_is_explained(hub, monkeypatch, fault, message):
     assert_encodes(embedder.Embedder("org/texts"))
 
 
+def test_file_that_never_comes(hub, monkeypatch):
+    """huggingface_hub alone would wait for six minutes."""
+    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
+    hub.faults.append(on(stall(), "*/tokenizer.json"))
+    with pytest.raises(ModelNotFoundError, match="the Hub did not answer in time"):
+        embedder.Embedder("org/texts")
+
+
+def test_file_that_the_hub_has_lost(hub):
+    hub.faults.append(on(status(404), "*/tokenizer.json"))
+    with pytest.raises(ModelNotFoundError, match="the Hub lists the file but does not have it"):
+        embedder.Embedder("org/texts")
+
+
 def test_copy_with_some_of_the_dtypes_works_for_these(tmp_path):
     copy = write_tiny_artifact(tmp_path / "copy")
     add_int8_graph(copy)
