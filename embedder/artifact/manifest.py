@@ -43,6 +43,11 @@ POOLING_MASK = "pooling_mask"
 IMAGE_INPUTS = ("pixel_values",)
 
 
+# Limits of the settings of images. Those of known models are far below: 1,024 pixels, and numbers about 1.
+_MAX_IMAGE_EDGE = 4096
+_MAX_IMAGE_NUMBER = 1e6
+
+
 def _require(condition: bool, problem: str) -> None:
     if not condition:
         raise ValueError(problem)
@@ -153,11 +158,19 @@ class ImageSettings:
     parity: Parity | None
 
     def __post_init__(self) -> None:
-        _require(len(self.resize) <= 2 and min(self.resize, default=1) >= 1, f"resize: {list(self.resize)} is no size")
-        _require(len(self.crop) in (0, 2) and min(self.crop, default=1) >= 1, f"crop: {list(self.crop)} is no size")
+        for name, sizes, counts in (("resize", self.resize, (0, 1, 2)), ("crop", self.crop, (0, 2))):
+            whole = len(sizes) in counts and min(sizes, default=1) >= 1
+            _require(whole and max(sizes, default=1) <= _MAX_IMAGE_EDGE, f"{name}: {list(sizes)!r:.80} is no size")
         _require(self.resample in RESAMPLES, f"resample: {self.resample!r} is none of {', '.join(RESAMPLES)}")
         _require(len(self.mean) == len(self.std) == 3, "mean, std: not three numbers each")
         _require(0 not in self.std, "std: holds a zero")
+        sizes = (
+            *map(abs, self.std),
+            *(1 / abs(number) for number in self.std),
+            *map(abs, self.mean),
+            abs(self.rescale),
+        )
+        _require(max(sizes) <= _MAX_IMAGE_NUMBER, "rescale, mean, std: hold a number that no image needs")
         _require(self.tokens >= 1, f"tokens: {self.tokens} is below 1")
 
 

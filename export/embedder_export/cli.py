@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from embedder.artifact.hub import HubAccess
 from embedder.artifact.manifest import Parity
 from embedder.artifact.store import target_directory
+from embedder.common.escapes import escape_line
 from embedder.errors import EmbedderError, InputError
 
 from embedder_export import __version__
@@ -71,7 +72,7 @@ def _run(options: argparse.Namespace, output: Path) -> int:
         settings = ExportSettings(options.converter, options.dtypes, options.verify)
         manifest = export(checkpoint, output, report, settings)
     except OSError as error:
-        print(f"embedder-export: error: {describe_os_error(error, output)}", file=sys.stderr)
+        print(f"embedder-export: error: {escape_line(describe_os_error(error, output))}", file=sys.stderr)
         return 1
     report(f"{output}: {_describe_parity(manifest.parity)}")
     if options.push_to is not None:
@@ -170,7 +171,7 @@ def _timed_reporter() -> Callable[[str], None]:
     start = time.monotonic()
 
     def report(line: str) -> None:
-        print(f"[{time.monotonic() - start:5.1f} s] {line}", file=sys.stderr, flush=True)
+        print(f"[{time.monotonic() - start:5.1f} s] {escape_line(line)}", file=sys.stderr, flush=True)
 
     return report
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from embedder.common.checks import check_choice, check_counts, shown
 from embedder.common.cpp_runtime import initialise_cpp_runtime
-from embedder.common.files import replacing
+from embedder.common.files import check_regular, replacing
 from embedder.common.imports import import_optional
 from embedder.errors import ArtifactError, InputError
 from embedder.vectors.adapters.library_index import LibraryIndex, check_saved_similarity, hits_of_query
@@ -178,7 +178,10 @@ class UsearchIndex(LibraryIndex):
         """
         usearch = _import_usearch()
         try:
+            check_regular(path)
             read = usearch.Index.restore(os.fspath(path))
+        except OSError as error:
+            raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
         except (RuntimeError, ValueError) as error:
             raise ArtifactError(f"usearch cannot read {path}: {error}") from error
         if read is None:
