@@ -164,13 +164,9 @@ class ImageSettings:
         _require(self.resample in RESAMPLES, f"resample: {self.resample!r} is none of {', '.join(RESAMPLES)}")
         _require(len(self.mean) == len(self.std) == 3, "mean, std: not three numbers each")
         _require(0 not in self.std, "std: holds a zero")
-        sizes = (
-            *map(abs, self.std),
-            *(1 / abs(number) for number in self.std),
-            *map(abs, self.mean),
-            abs(self.rescale),
-        )
-        _require(max(sizes) <= _MAX_IMAGE_NUMBER, "rescale, mean, std: hold a number that no image needs")
+        numbers = [abs(number) for number in (self.rescale, *self.mean, *self.std)]
+        fitting = max(numbers) <= _MAX_IMAGE_NUMBER and min(map(abs, self.std)) >= 1 / _MAX_IMAGE_NUMBER
+        _require(fitting, "rescale, mean, std: hold a number that no image needs")
         _require(self.tokens >= 1, f"tokens: {self.tokens} is below 1")
 
 
