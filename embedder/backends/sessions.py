@@ -65,7 +65,10 @@ def open_session(graph: Path | bytes, execution_provider: str, options: Any) -> 
 
 def check_outputs(session: Any, path: Path, graph: Graph) -> None:
     """Raise ArtifactError unless `session` has the outputs that the manifest lists for `graph`. `path` is its file."""
-    found = {value.name: _sizes(value.shape) for value in session.get_outputs()}
+    try:
+        found = {value.name: _sizes(value.shape) for value in session.get_outputs()}
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path} has an output whose name is not UTF-8: export or copy the model again") from error
     for output in graph.outputs:
         sizes = found.get(output.name)
         if sizes is None or len(sizes) != len(output.shape) or not all(map(_sizes_agree, sizes, output.shape)):

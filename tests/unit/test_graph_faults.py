@@ -117,3 +117,9 @@ def test_graph_that_cannot_be_run(body, tiny):
     graph = onnx.parser.parse_model(f"{HEADER} => (float[b, 8] embedding)\n{BODIES[body]}")
     with pytest.raises(ArtifactError, match="onnxruntime"):
         embedder.Embedder(write(tiny, graph)).encode("a")
+
+
+def test_output_whose_name_is_not_utf_8(tiny):
+    content = (tiny / "model.onnx").read_bytes().replace(b"embedding", b"\xffmbedding")
+    with pytest.raises(ArtifactError, match="has an output whose name is not UTF-8"):
+        embedder.Embedder(write(tiny, content))

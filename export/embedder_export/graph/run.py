@@ -19,6 +19,7 @@ _FATAL_ONLY = 4
 _ERRORS: tuple[type[Exception], ...] = (
     *(kind for kind in vars(_bindings).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     RuntimeError,
+    UnicodeDecodeError,  # a name in the graph is not UTF-8
 )
 
 
@@ -50,10 +51,10 @@ class Session:
         source = graph if isinstance(graph, bytes) else str(graph)
         try:
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+            self.inputs = tuple(value.name for value in self._session.get_inputs())
+            self.outputs = tuple(value.name for value in self._session.get_outputs())
         except _ERRORS as error:
             raise GraphError(f"onnxruntime cannot load it: {error}") from error
-        self.inputs = tuple(value.name for value in self._session.get_inputs())
-        self.outputs = tuple(value.name for value in self._session.get_outputs())
 
     def run(self, feed: Feed, outputs: Sequence[str] | None = None) -> list[NDArray[Any]]:
         """Run the graph, and return its outputs.
