@@ -138,7 +138,7 @@ def fetch(
         )
     with _described_errors(repository, access), _quiet_unless_watched():
         try:
-            commit, files = ask_for_files(repository, access.revision, access.token)
+            commit, files = _files_of(repository, access)
         except Exception as error:
             cached = None
             if not is_about_revision(error):
@@ -249,6 +249,13 @@ def snapshots_with(name: str) -> list[tuple[str, str, Path]]:
     directories = [path.parent for path in found]
     names = [directory.parents[1].name.removeprefix("models--").replace("--", "/") for directory in directories]
     return [(name, path.name, path) for name, path in zip(names, directories, strict=True) if is_repository_id(name)]
+
+
+def _files_of(repository: str, access: HubAccess) -> tuple[str, list[str]]:
+    """Return the commit of the revision, and the names of all of its files. They are asked for once for each commit."""
+    commit = access.revision or ""
+    kept = kept_files(repository, commit) if _COMMIT.fullmatch(commit) else None
+    return (commit, kept) if kept is not None else ask_for_files(repository, access.revision, access.token)
 
 
 def _digests(path: Path) -> set[str]:

@@ -226,13 +226,16 @@ def test_copy_made_by_single_downloads_needs_no_network(serving, monkeypatch):
     assert fetch(OFFLINE).name == COMMIT
 
 
-@pytest.mark.parametrize(
-    "lost",
-    ["modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "tokenizer_config.json"],
-)
+USUAL = [
+    "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json", "preprocessor_config.json",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", USUAL)
 @pytest.mark.parametrize("keeps_listing", [True, False])
 def test_partial_copy_of_another_program_is_never_read(serving, monkeypatch, lost, keeps_listing):
-    serving()
+    serving({**REPOSITORY, "config.json": b'{"vision_config": {}}', "preprocessor_config.json": b"{ }"})
     directory = download_all()
     point_to("http://127.0.0.1:9", monkeypatch)
     (directory / lost).unlink()

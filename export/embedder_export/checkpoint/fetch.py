@@ -17,7 +17,7 @@ from embedder.artifact import hub
 from embedder.artifact.hub_errors import HubUnreachableError
 from embedder.artifact.hub_listing import Listing
 
-from embedder_export.checkpoint.files import INDEX, SETTINGS, VOCABULARIES, WEIGHTS, read_index
+from embedder_export.checkpoint.files import INDEX, SETTINGS, VOCABULARIES, WEIGHTS, read_index, read_json
 from embedder_export.checkpoint.layers import WEIGHTLESS
 from embedder_export.checkpoint.modules import MODULES, Module, read_modules
 from embedder_export.errors import CheckpointError
@@ -26,7 +26,11 @@ from embedder_export.errors import CheckpointError
 _CARD = "README.md"
 # Files that most checkpoints have. If one is missing, a list of the files must say that the repository has none.
 _USUAL_OF_CHECKPOINT = (MODULES, "config_sentence_transformers.json")
-_USUAL_OF_TRANSFORMER = ("sentence_*_config.json", "tokenizer_config.json", "special_tokens_map.json")
+_USUAL_OF_TRANSFORMER = (
+    "sentence_*_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+)  # fmt: skip
+# A model of images has this one too.
+_USUAL_OF_IMAGES = "preprocessor_config.json"
 
 
 def fetch_checkpoint(repository: str, access: hub.HubAccess) -> Path:
@@ -112,7 +116,9 @@ def _check_sure(repository: str, listing: Listing, directory: Path, transformer:
     """
     if listing.is_complete:
         return
-    usual = [*_USUAL_OF_CHECKPOINT, *(_join(transformer, name) for name in _USUAL_OF_TRANSFORMER)]
+    takes_images = "vision_config" in read_json(directory / transformer / "config.json", dict, default={})
+    of_transformer = [*_USUAL_OF_TRANSFORMER, *([_USUAL_OF_IMAGES] if takes_images else [])]
+    usual = [*_USUAL_OF_CHECKPOINT, *(_join(transformer, name) for name in of_transformer)]
     for pattern in usual:
         known = any(fnmatchcase(name, pattern) for name in listing.names)
         name = pattern.replace("*", "bert")
