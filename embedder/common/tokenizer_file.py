@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from embedder.common.files import read_regular
+from embedder.common.digests import FileState, check_once
+from embedder.common.files import open_regular
 from embedder.common.panics import panics_as_exceptions
 
 # The largest file of a known model has 35 MB.
 _MAX_BYTES = 200_000_000
+# Stands for the checks of this module in the records of files that passed. Count it up when the checks change.
+_CHECKS = "tokenizer-1"
 # The limit of added tokens and of the tokens of a Unigram model. Those of known models are much shorter. For a token of
 # a million characters, the library needs 20 seconds, or overflows the stack when it frees the model.
 MAX_TOKEN_CHARACTERS = 256
@@ -27,8 +30,8 @@ _TRIE_SIZE_BYTES = 4
 def load_tokenizer(path: Path) -> Any:
     """Return the `tokenizers.Tokenizer` of the file `path`.
 
-    Before the library reads the content, fields are checked that make it end the process or take minutes. The dropout
-    of a BPE model is switched off.
+    Before the library reads the content, fields are checked that make it end the process or take minutes. As for
+    digests, the user's cache records each file that passed. The dropout of a BPE model is switched off.
 
     Raises:
         OSError: the file cannot be read.
@@ -40,11 +43,13 @@ def load_tokenizer(path: Path) -> Any:
     """
     from tokenizers import Tokenizer
 
-    content = read_regular(path, _MAX_BYTES)
-    _check_content(content)
+    with open_regular(path, _MAX_BYTES) as stream:
+        state = FileState.of(stream.fileno())
+        content = stream.read(_MAX_BYTES).decode("utf-8")
+    check_once(path, state, _CHECKS, lambda: _check_content(content))
     try:
         with panics_as_exceptions():
-            tokenizer = Tokenizer.from_buffer(content)
+            tokenizer = Tokenizer.from_str(content)
             if getattr(tokenizer.model, "dropout", None):  # for training: each call would give other tokens
                 tokenizer.model.dropout = None
             return tokenizer
@@ -52,9 +57,9 @@ def load_tokenizer(path: Path) -> Any:
         raise ValueError(str(error)) from error
 
 
-def _check_content(content: bytes) -> None:
+def _check_content(content: str) -> None:
     try:
-        tokenizer = json.loads(content.decode("utf-8"), object_pairs_hook=_checked_object)
+        tokenizer = json.loads(content, object_pairs_hook=_checked_object)
     except RecursionError as error:
         raise ValueError("it nests too deep") from error
     if not isinstance(tokenizer, dict):

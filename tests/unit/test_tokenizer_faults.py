@@ -86,6 +86,19 @@ def test_text_that_grows_within_the_limit(change):
     assert embedder.Embedder(change({"normalizer": grow(2)})).encode("a xx").shape == (8,)
 
 
+def test_an_intact_file_is_checked_again_only_after_a_change(tmp_path, monkeypatch):
+    path = tmp_path / "tokenizer.json"
+    tiny_tokenizer().save(str(path))
+    monkeypatch.setattr("embedder.common.digests._MIN_AGE_NS", -(10**18))
+    TextTokenizer(path, 16)
+    with monkeypatch.context() as patch:
+        patch.setattr("embedder.common.tokenizer_file._check_content", None)
+        TextTokenizer(path, 16)
+    path.write_text(json.dumps(json.loads(path.read_text()) | with_charsmap(charsmap(2**32 - 1, b""))))
+    with pytest.raises(ArtifactError, match="says that it has a trie"):
+        TextTokenizer(path, 16)
+
+
 def test_dropout_is_switched_off(tmp_path):
     path = tmp_path / "tokenizer.json"
     Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")], dropout=0.5)).save(str(path))
