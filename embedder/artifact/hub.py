@@ -9,12 +9,13 @@ that were asked for are there.
 from __future__ import annotations
 
 import fnmatch
+import glob
 import hashlib
 import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from embedder.artifact.hub_errors import (
     describe,
     is_about_revision,
     is_timeout,
+    seconds_to_wait,
     status_of,
 )
 from embedder.artifact.hub_listing import Listing, ask_for_files, cached_listing, folder_of, kept_files
@@ -41,6 +43,8 @@ _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _TOKEN = re.compile(r"[!-~]+")
 _REVISION = re.compile(r"[!-~]{1,200}")
 _CHUNK_BYTES = 1 << 20
+# If the Hub asks to come back later than this, it is an error.
+_MAX_WAIT_S = 60
 
 
 @dataclass(frozen=True)
@@ -291,15 +295,28 @@ def _download(repository: str, commit: str, files: list[str], access: HubAccess)
             _stop_if_the_hub_stalls(repository, name, revision, access.token)
         # The first file is asked for by the branch, so that the cache knows the branch's commit when it is offline.
         path = Path(hf_hub_download(repository, name, revision=revision, token=access.token))
+        _remove_partial_downloads(path)
         directory = path.parents[name.count("/")]
         revision = directory.name
     return directory
 
 
+def _remove_partial_downloads(path: Path) -> None:
+    """Remove what killed processes left of a download that is now complete. `path` is the file in its snapshot.
+
+    One process at a time downloads a file, because huggingface_hub locks it. So nobody writes to these files any more.
+    """
+    with suppress(OSError):
+        blob = path.resolve()
+        for partial in blob.parent.glob(f"{glob.escape(blob.name)}*.incomplete"):
+            partial.unlink(missing_ok=True)
+
+
 def _stop_if_the_hub_stalls(repository: str, name: str, revision: str, token: str | None) -> None:
     """Raise the HTTP library's error if the Hub does not answer for a file within HF_HUB_ETAG_TIMEOUT, 10 seconds.
 
-    huggingface_hub would ask six more times, and wait a minute each time. Failures that may pass are left to it.
+    huggingface_hub would ask six more times, and wait a minute each time. If the Hub says when to come back, it would
+    wait so long, even for a day. Failures that may pass are left to it.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
@@ -307,7 +324,8 @@ def _stop_if_the_hub_stalls(repository: str, name: str, revision: str, token: st
     try:
         get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
-        if is_timeout(error) or status_of(error) in (401, 403, 404):
+        refused = status_of(error) in (401, 403, 404)
+        if refused or is_timeout(error) or (seconds_to_wait(error) or 0) > _MAX_WAIT_S:
             raise
 
 

@@ -173,11 +173,19 @@ def status_of(error: BaseException) -> int | None:
 
 def _wait(error: BaseException) -> str:
     """Return how long to wait, as the Hub says."""
+    seconds = seconds_to_wait(error)
+    return "Try again later" if seconds is None else f"Try again in {seconds} second{'s' if seconds != 1 else ''}"
+
+
+def seconds_to_wait(error: BaseException) -> int | None:
+    """Return the seconds of the header Retry-After in the Hub's answer. None if there are none.
+
+    Example:
+        >>> seconds_to_wait(ConnectionError("refused"))
+    """
     headers = getattr(getattr(error, "response", None), "headers", {})
     seconds = str(headers.get("Retry-After", "")).strip()
-    if not (seconds.isdecimal() and len(seconds) < 9):
-        return "Try again later"
-    return f"Try again in {int(seconds)} second{'s' if int(seconds) != 1 else ''}"
+    return int(seconds) if seconds.isdecimal() and len(seconds) < 9 else None
 
 
 def reason_of(chain: list[BaseException], secrets: list[str]) -> str:

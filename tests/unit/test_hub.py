@@ -285,6 +285,18 @@ def test_damaged_download_is_removed(tmp_path, kind):
     assert not (directory / "a.bin").is_symlink()
 
 
+@pytest.mark.parametrize("middle", [".", ".1f2e3d4c."])  # of two versions of huggingface_hub
+def test_what_a_killed_download_left_is_removed_by_the_next(hub, cache, middle):
+    path = fetch("org/name", ["a.json"]) / "a.json"
+    blob = path.resolve()
+    path.unlink()
+    blob.rename(blob.with_name(f"{blob.name}{middle}incomplete"))
+    kept = blob.with_name("another.incomplete")
+    kept.touch()
+    assert fetch("org/name", ["a.json"]) / "a.json" == path
+    assert sorted(blob.parent.iterdir()) == sorted([blob, kept])
+
+
 def test_files_without_a_digest_in_their_name_are_not_checked(tmp_path):
     directory = tmp_path / "snapshot"
     cached(directory, "a.bin", b"content", "weak-etag")

@@ -198,6 +198,13 @@ def test_file_that_never_comes(hub, monkeypatch):
         embedder.Embedder("org/texts")
 
 
+def test_file_for_which_the_hub_asks_to_come_back_tomorrow(hub):
+    """huggingface_hub alone would wait so long."""
+    hub.faults.append(on(status(429, Retry_After="86400"), "*/tokenizer.json"))
+    with pytest.raises(ModelNotFoundError, match="Try again in 86400 seconds"):
+        embedder.Embedder("org/texts")
+
+
 def test_file_that_the_hub_has_lost(hub):
     hub.faults.append(on(status(404), "*/tokenizer.json"))
     with pytest.raises(ModelNotFoundError, match="the Hub lists the file but does not have it"):
