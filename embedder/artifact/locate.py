@@ -28,7 +28,7 @@ class Place(StrEnum):
 
     PATH = "path"
     MODEL_DIRECTORY = "model directory"
-    ARTIFACTS = "directory of artifacts"
+    ARTIFACTS = "artifacts in the working directory"
     HUB = "Hub"
 
 
@@ -171,7 +171,7 @@ def stores() -> Iterator[tuple[Place, Path]]:
 
     Example:
         >>> [place.value for place, directory in stores()]
-        ['model directory', 'directory of artifacts']
+        ['model directory', 'artifacts in the working directory']
     """
     with suppress(InputError):  # the user has no home directory
         yield Place.MODEL_DIRECTORY, store.model_directory()
@@ -235,8 +235,9 @@ def _find_on_hub(model: str, access: HubAccess, *, refresh: bool, may_export: bo
 
 def _not_found(model: str, reason: object) -> str:
     """Return where a model was looked for, and what the Hub said."""
-    places = "; ".join(f"the {place} {directory}" for place, directory in stores())
-    return f"no exported model {model!r} was found. Looked at: that path; {places}; the Hub: {reason}"
+    texts = [str(place) if place is Place.ARTIFACTS else f"the {place} {path}" for place, path in stores()]
+    places = "; ".join(["the directory of that name", *texts])
+    return f"no exported model {model!r} was found. Looked at: {places}; the Hub: {reason}"
 
 
 def _fetch(repository: str, access: HubAccess, *, refresh: bool) -> Artifact:

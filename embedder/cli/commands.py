@@ -34,7 +34,7 @@ def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
     group = parser.add_argument_group("model")
     group.add_argument("-m", "--model", default=default, help="name or path of a model; default: %(default)s")
     add_revision_option(group)
-    group.add_argument("--provider", metavar="NAME", help="the device, such as cpu; default: a GPU if there is one")
+    group.add_argument("--provider", metavar="NAME", help="the device, such as cpu; default: a GPU if one works")
     group.add_argument(
         "--dtype", metavar="NAME", help="fp32, fp16, int8, or auto for the fastest; default: fp32 if the model has it"
     )

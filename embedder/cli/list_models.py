@@ -11,9 +11,9 @@ from embedder.cli.console import print_text
 if TYPE_CHECKING:
     from embedder.artifact.inventory import Model
 
-_DESCRIPTION = """List the models of the model directory, of ./artifacts and of the Hub's cache:
-name, dtypes, size of the files that are here, and directory. A model whose
-manifest cannot be read is listed as damaged."""
+_DESCRIPTION = """List the models of the model directory, of ./artifacts and of the Hub's cache.
+A line has the name, the dtypes and the size of the files on this machine, and
+the directory. A model whose manifest cannot be read is listed as damaged."""
 _EXAMPLE = "  embedder list"
 
 

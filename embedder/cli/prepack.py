@@ -7,7 +7,7 @@ import argparse
 from embedder.cli.commands import Commands, add_command, add_revision_option
 from embedder.cli.console import print_path
 
-_DESCRIPTION = """Write a second copy of the weights that are here, in the layout of this CPU's
+_DESCRIPTION = """Write a second copy of the weights on this machine, in the layout of its CPU's
 kernels. The model then loads faster, and all processes that load it share one
 copy in memory. The directory of each graph is printed.
 

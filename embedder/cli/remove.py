@@ -8,8 +8,8 @@ from embedder.cli.commands import Commands, add_command, add_revision_option
 from embedder.cli.console import print_path
 
 _DESCRIPTION = """Remove a model from the model directory and from the Hub's cache, and its
-prepacked weights from the user's cache. The directories are printed. Those that
-you have made yourself, such as the ones in ./artifacts, are not removed."""
+prepacked weights from the user's cache. The removed directories are printed.
+Directories that you made yourself, such as those in ./artifacts, stay."""
 _EXAMPLE = "  embedder remove BAAI/bge-small-en-v1.5"
 
 

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from embedder.artifact.manifest import Graph
     from embedder.inputs import Item
 
-_DESCRIPTION = """Check the SHA-256 of all files of a model that are here, load its tokenizer and
-its graphs on the CPU, and encode a text or an image with each graph. Nothing is
-fetched. The exit status is 1 if anything is wrong."""
+_DESCRIPTION = """Check the SHA-256 of all files of a model on this machine. Then load its
+tokenizer and its graphs on the CPU, and encode a text or an image with each
+graph. Nothing is fetched. The exit status is 1 if anything is wrong."""
 _EXAMPLE = "  embedder verify all-MiniLM-L6-v2"
 _IMAGE_SIZE = 64
 

@@ -29,8 +29,8 @@ from embedder_export.verify.parity import VERIFICATIONS, check_verification
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph that includes
 pooling and normalisation, a tokenizer and a manifest. At the end the embeddings of some 250 sentences are compared with
 a reference. The reference is sentence-transformers if it is installed, otherwise the checkpoint's own onnx/model.onnx
-if it is there. The artifact is written only if every cosine is at least 0.99999 and no component of a vector differs by
-more than 1e-4 of the vector's length. A token for the Hub comes from HF_TOKEN or from `hf auth login`."""
+if it is on this machine. The artifact is written only if every cosine is at least 0.99999 and no component of a vector
+differs by more than 1e-4 of the vector's length. A token for the Hub comes from HF_TOKEN or from `hf auth login`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="the directory to write; an artifact there is replaced. Default: the model's place in the model directory "
-        "(EMBEDDER_HOME), where programs find it by MODEL",
+        "(EMBEDDER_HOME), where programs find it by its name",
     )
     parser.add_argument(
         "--push-to",
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="reference: compare with sentence-transformers, which needs the extra [torch]; graph: compare with the "
         "checkpoint's own onnx/model.onnx, which is as large as the weights; auto (default): compare with the best "
-        "reference that is here",
+        "reference on this machine",
     )
     parser.add_argument(
         "--dtypes",
@@ -158,7 +158,7 @@ def _describe_parity(parity: Parity | None) -> str:
     if parity is None:
         return (
             "not compared with a reference: sentence-transformers is not installed or cannot read the checkpoint, and "
-            f"no usable {OWN_GRAPH} of the checkpoint is here. Of the Hub, --verify graph fetches it"
+            f"its own {OWN_GRAPH} is not on this machine or not usable. --verify graph fetches that of a Hub repository"
         )
     return (
         f"compared with {parity.reference} over {parity.samples} sentences: smallest cosine {parity.min_cosine:.8f}, "

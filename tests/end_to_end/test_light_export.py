@@ -120,7 +120,7 @@ def test_export_from_the_hub_is_compared_with_the_graph_of_the_repository(export
     with serve({"org/small": checkpoint}) as hub:
         answer = export("org/small", "--dtypes", "fp32", hub=hub.endpoint)
         assert answer.returncode == 0, answer.stderr
-        assert "Of the Hub, --verify graph fetches it" in answer.stderr
+        assert "--verify graph fetches that of a Hub repository" in answer.stderr
         assert "onnx/model.onnx" not in hub.fetched  # it is as large as the weights
         answer = export("org/small", "--dtypes", "fp32", "--verify", "graph", hub=hub.endpoint)
         assert answer.returncode == 0, answer.stderr

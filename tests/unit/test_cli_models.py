@@ -134,7 +134,7 @@ def test_info_says_where_a_model_comes_from(run, home, hub):
     put(home / "name")
     assert f"directory       {home}/name\nfound in        model directory\n" in run("info", "name")[1]
     put(Path("artifacts/other"))
-    assert "found in        directory of artifacts\n" in run("info", "other")[1]
+    assert "found in        artifacts in the working directory\n" in run("info", "other")[1]
     out = run("info", "org/texts")[1]
     assert f"found in        Hub, org/texts@{COMMIT}\n" in out
     assert "dtypes here     none\n" in out
