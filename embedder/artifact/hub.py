@@ -142,7 +142,7 @@ def fetch(
         )
     with _described_errors(repository, access), _quiet_unless_watched():
         try:
-            commit, files = _files_of(repository, access)
+            commit, files = _files_of(repository, patterns, access)
         except Exception as error:
             cached = None
             if not is_about_revision(error):
@@ -255,11 +255,17 @@ def snapshots_with(name: str) -> list[tuple[str, str, Path]]:
     return [(name, path.name, path) for name, path in zip(names, directories, strict=True) if is_repository_id(name)]
 
 
-def _files_of(repository: str, access: HubAccess) -> tuple[str, list[str]]:
-    """Return the commit of the revision, and the names of all of its files. They are asked for once for each commit."""
+def _files_of(repository: str, patterns: Sequence[str], access: HubAccess) -> tuple[str, list[str]]:
+    """Return the commit of the revision, and the names of all of its files.
+
+    They are asked for once for each commit. If a file is missing that `patterns` names, they are asked for again: an
+    earlier answer may have been damaged.
+    """
     commit = access.revision or ""
     kept = kept_files(repository, commit) if _COMMIT.fullmatch(commit) else None
-    return (commit, kept) if kept is not None else ask_for_files(repository, access.revision, access.token)
+    if kept is None or not all(_is_pattern(name) or name in kept for name in patterns):
+        return ask_for_files(repository, access.revision, access.token)
+    return commit, kept
 
 
 def _digests(path: Path) -> set[str]:

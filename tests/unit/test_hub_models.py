@@ -13,7 +13,7 @@ from embedder.artifact import first_use
 from embedder.artifact.locate import Place, open_artifact
 from embedder.errors import ArtifactError, ModelNotFoundError
 from tests.hub_client import NOBODY, use_cache, use_hub
-from tests.hub_faults import cut, on, shorten, stall, status
+from tests.hub_faults import cut, on, relist, shorten, stall, status
 from tests.hub_server import COMMIT, serve
 from tests.tiny import add_image_graph, add_int8_graph, expected, flip_a_bit, ids_of, write_tiny_artifact
 
@@ -203,6 +203,17 @@ def test_file_for_which_the_hub_asks_to_come_back_tomorrow(hub):
     hub.faults.append(on(status(429, Retry_After="86400"), "*/tokenizer.json"))
     with pytest.raises(ModelNotFoundError, match="Try again in 86400 seconds"):
         embedder.Embedder("org/texts")
+
+
+def test_listing_that_was_cut_short_is_asked_for_again(hub):
+    def keep_the_manifest(files):
+        files[:] = [file for file in files if file["rfilename"] == "embedder.json"]
+
+    hub.faults.append(on(relist(keep_the_manifest), "api/models/*"))
+    with pytest.raises(ModelNotFoundError, match=r"has no file .*tokenizer\.json"):
+        embedder.Embedder("org/texts")
+    hub.faults.clear()
+    assert_encodes(embedder.Embedder("org/texts"))
 
 
 def test_file_that_the_hub_has_lost(hub):
