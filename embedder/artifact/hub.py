@@ -31,6 +31,7 @@ from embedder.artifact.hub_errors import (
 )
 from embedder.artifact.hub_listing import Listing, ask_for_files, cached_listing, folder_of, kept_files
 from embedder.common.checks import check_flag, shown
+from embedder.common.files import remove_leftovers
 from embedder.errors import ArtifactError, InputError
 
 # The organisation of models that are named without one.
@@ -204,7 +205,7 @@ def check_fetched(directory: Path, names: Iterable[str]) -> None:
     """Check files of `directory`, which `fetch` returned, against the digests that the Hub gave for them.
 
     The cache names a file's content after its ETag: the SHA-256 or git's SHA-1 of the content. Files with another name
-    are not checked. A damaged file is removed, so that the next fetch gets it again.
+    are not checked. All damaged files are removed, so that the next fetch gets them again. The error names the first.
 
     Raises:
         ArtifactError: a file is damaged.
@@ -212,13 +213,18 @@ def check_fetched(directory: Path, names: Iterable[str]) -> None:
     Example:
         >>> check_fetched(fetch("org/name", ["config.json"]), ["config.json"])  # doctest: +SKIP
     """
-    for name in names:
-        path = directory / name
-        if not path.is_symlink():  # a copy, because the file system has no links
-            continue
-        blob = directory / os.path.dirname(name) / os.readlink(path)
-        if _DIGEST.fullmatch(blob.name) and blob.name not in _digests(path):
-            raise ArtifactError(f"{path} was damaged during the download from the Hub. {discard(path)}")
+    damaged = [(path, discard(path)) for path in (directory / name for name in names) if _is_damaged(path)]
+    if damaged:
+        path, advice = damaged[0]
+        raise ArtifactError(f"{path} was damaged during the download from the Hub. {advice}")
+
+
+def _is_damaged(path: Path) -> bool:
+    """Return whether a file of a snapshot has another digest than that of its name in the cache."""
+    if not path.is_symlink():  # a copy, because the file system has no links
+        return False
+    name = os.path.basename(os.readlink(path))
+    return _DIGEST.fullmatch(name) is not None and name not in _digests(path)
 
 
 def discard(path: Path) -> str:
@@ -295,6 +301,7 @@ def _download(repository: str, commit: str, files: list[str], access: HubAccess)
     from huggingface_hub import hf_hub_download
 
     directory = folder_of(repository) / "snapshots" / commit
+    remove_leftovers(folder_of(repository).parent)  # of a killed `embedder remove`
     revision = access.revision or "main"
     for name in files:
         if not (directory / name).exists():

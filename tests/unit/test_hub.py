@@ -297,6 +297,21 @@ def test_what_a_killed_download_left_is_removed_by_the_next(hub, cache, middle):
     assert sorted(blob.parent.iterdir()) == sorted([blob, kept])
 
 
+def test_all_damaged_files_are_removed_at_once(tmp_path):
+    directory = tmp_path / "snapshot"
+    blobs = [cached(directory, name, b"wrong", DIGESTS[name]) for name in ("sha256", "git")]
+    with pytest.raises(ArtifactError, match="sha256 was damaged"):
+        check_fetched(directory, ["sha256", "git"])
+    assert not any(blob.exists() for blob in blobs)
+
+
+def test_what_a_killed_removal_left_is_removed_by_the_next_fetch(hub, cache):
+    gone = cache / ".embedder-12345678-0123456789abcdef.partial"
+    gone.mkdir(parents=True)
+    fetch("org/name", ["a.json"])
+    assert not gone.exists()
+
+
 def test_files_without_a_digest_in_their_name_are_not_checked(tmp_path):
     directory = tmp_path / "snapshot"
     cached(directory, "a.bin", b"content", "weak-etag")
