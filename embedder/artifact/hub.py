@@ -1,9 +1,9 @@
 """Fetch files from the Hugging Face Hub into its cache. Imports huggingface_hub when it is needed.
 
 huggingface_hub does the transport, the retries and the cache. It reads HF_HOME, HF_ENDPOINT, HF_HUB_OFFLINE, HF_TOKEN
-and the variables of proxies. This module adds what a partial copy in the cache needs: the list of the files of a commit
-is written beside the snapshot before the first file is fetched. A snapshot counts as complete only if all of the files
-that were asked for are there.
+and the variables of proxies. The cache may hold only a part of a repository. So this module writes the list of the
+files of a commit into the cache before it fetches the first one. A cached copy is used only if all wanted files are
+there.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ DEFAULT_ORGANISATION = "sentence-transformers/"
 _REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-# What a header of HTTP can carry.
+# The characters that an HTTP header can carry.
 _TOKEN = re.compile(r"[!-~]+")
 _REVISION = re.compile(r"[!-~]{1,200}")
 _CHUNK_BYTES = 1 << 20
-# If the Hub asks to come back later than this, it is an error.
+# A fetch fails if the Hub asks to wait longer than this.
 _MAX_WAIT_S = 60
 
 
@@ -133,7 +133,7 @@ def fetch(
     """
     pinned = access.revision is not None and _COMMIT.fullmatch(access.revision)  # a commit never changes
     if access.local_files_only or cached_first or pinned:
-        cached = _find_cached(repository, patterns, access.revision, sure=not access.local_files_only)
+        cached = _find_cached(repository, patterns, access.revision, needs_listing=not access.local_files_only)
         if cached is not None:
             return cached
     if access.local_files_only:
@@ -198,7 +198,7 @@ def is_known_absent(repository: str, commit: str, name: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 
     found = try_to_load_from_cache(repository, name, revision=commit)
-    return found is not None and not isinstance(found, str)  # an object of its own stands for a known absence
+    return found is not None and not isinstance(found, str)  # a marker object stands for a known absence
 
 
 def check_fetched(directory: Path, names: Iterable[str]) -> None:
@@ -342,14 +342,17 @@ def _stop_if_the_hub_stalls(repository: str, name: str, revision: str, token: st
             raise
 
 
-def _find_cached(repository: str, patterns: Sequence[str], revision: str | None, *, sure: bool = False) -> Path | None:
+def _find_cached(
+    repository: str, patterns: Sequence[str], revision: str | None, *, needs_listing: bool = False
+) -> Path | None:
     """Return the directory of cached files, or None if one of them is missing.
 
     Args:
         repository: its id.
         patterns: names and patterns, as in `fetch`.
         revision: a branch, tag or commit.
-        sure: return None also if a pattern is given, and it is not known which files the commit has.
+        needs_listing: if `patterns` has a wildcard, return None unless the cache has the list of the commit's files.
+            Without the list, nobody knows which files the wildcard matches.
     """
     from huggingface_hub import snapshot_download
 
@@ -359,7 +362,7 @@ def _find_cached(repository: str, patterns: Sequence[str], revision: str | None,
         return None
     directory = Path(found)
     files = kept_files(repository, directory.name)
-    if files is None and sure and any(map(_is_pattern, patterns)):
+    if files is None and needs_listing and any(map(_is_pattern, patterns)):
         return None
     names = [name for name in patterns if not _is_pattern(name)]
     expected = [*names, *_matching(files or [], patterns)]

@@ -21,9 +21,9 @@ class Model:
 
     Attributes:
         name: the name that `Embedder` takes.
-        revision: the branch, tag or commit that it was exported or fetched from, if its place says so.
-        directory: where it lies.
-        place: the kind of that place.
+        revision: the branch, tag or commit that it was exported or fetched from, if its directory's name has it.
+        directory: its directory.
+        place: where that directory is.
         artifact: the artifact; None if its manifest is damaged.
         problem: what is wrong with the manifest; "" if nothing.
     """
@@ -69,8 +69,8 @@ def remove_model(model: str, revision: str | None = None) -> list[Model]:
 
     Args:
         model: its name.
-        revision: remove only what was exported from that branch, tag or commit. None removes what was exported from no
-            named revision, and all that was fetched.
+        revision: remove only what was exported from that branch, tag or commit. None removes the export that was
+            made without a revision, and all that was fetched.
 
     Raises:
         InputError: `model` is a path, or lies in `artifacts`.

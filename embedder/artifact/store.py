@@ -107,9 +107,9 @@ def name_parts(model: str) -> list[str] | None:
 def find(store: Path, model: str, revision: str | None = None) -> Path | None:
     """Return the directory of `model` in `store`, or None if it is not there.
 
-    It is `store/model`; or `store/sentence-transformers/model` for a name without an organisation; or `store/<last
-    part>` if that artifact was made from `model`. With a revision, the directory must have it in its name, or the
-    artifact must be of that commit.
+    Looked at, in this order: `store/model`; `store/sentence-transformers/model` for a name without an organisation;
+    `store/<last part of the name>`, which counts only if its manifest says that it was made from `model`. With a
+    revision, the directory's name must have that revision, or the artifact must be made from that commit.
 
     Raises:
         ArtifactError: the model is there, but its manifest is damaged.
@@ -148,7 +148,7 @@ def stored(store: Path) -> Iterator[tuple[str, str | None, Path]]:
 
 
 def remove_leftovers(store: Path) -> None:
-    """Remove what killed exports have left in `store`, whichever models they exported. It may be gigabytes.
+    """Remove what killed exports of any model have left in `store`. It may be gigabytes.
 
     Example:
         >>> remove_leftovers(model_directory())  # doctest: +SKIP

@@ -14,16 +14,16 @@ from embedder.errors import ArtifactError
 # The limit of a message of protobuf.
 _MAX_BYTES = 2**31
 _KEY = b"location"
-# In the format, the length of a text comes before it. Some writers could write the length 8 in more bytes, which end in
-# a zero. Any other byte means that the word is a part of a longer name.
+# protobuf writes the length of a text before the text. For "location" the byte before it is 8, or 0 if a writer uses
+# more bytes than it needs. A byte above 8 means that the word is a part of a longer name.
 _ENDS_OF_LENGTH = tuple(range(len(_KEY) + 1))
 
 
 def check_external_data(graph: Path) -> None:
-    """Raise ArtifactError unless all weights of `graph` that are in files are in `<name of the graph>.data`.
+    """Raise ArtifactError if `graph` takes weights from any file but `<name of the graph>.data`.
 
-    In the file each place of weights is an entry with the key "location". So every such key must belong to an entry of
-    exactly the form that onnx writes, with this one name.
+    An entry with the key "location" names a file of weights. So every such key must belong to an entry with this file
+    name, in exactly the bytes that onnx writes.
 
     Example:
         >>> check_external_data(Path("artifacts/all-MiniLM-L6-v2/model.onnx"))  # doctest: +SKIP

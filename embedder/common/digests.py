@@ -27,7 +27,7 @@ _T = TypeVar("_T")
 
 # File times are coarse: a file may change twice within one tick. So a file that is younger than this is not recorded.
 _MIN_AGE_NS = 2_000_000_000
-# How often files are opened that change meanwhile.
+# Most attempts to open files that change while they are opened.
 _MAX_OPENINGS = 3
 # The folder of the records in the user's cache.
 _RECORDS = "verified"
@@ -137,7 +137,7 @@ def check_once(path: Path, state: FileState, sha256: str, check: Callable[[], No
         with suppress(OSError):
             record = make_trusted_cache(_RECORDS) / name
             record.unlink(missing_ok=True)
-            # A record that was written by halves equals no mark. So it need not appear in one step.
+            # A half-written record equals no mark, so the file need not appear in one step.
             with record.open("xb") as stream:
                 stream.write(mark)
 

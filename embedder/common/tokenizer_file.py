@@ -14,14 +14,15 @@ from embedder.common.panics import panics_as_exceptions
 
 # The largest file of a known model has 35 MB.
 _MAX_BYTES = 200_000_000
-# Stands for the checks of this module in the records of files that passed. Count it up when the checks change.
+# Stands for the checks of this module in the records of files that passed. Increase it when the checks change.
 _CHECKS = "tokenizer-1"
 # The limit of added tokens and of the tokens of a Unigram model. Those of known models are much shorter. For a token of
 # a million characters, the library needs 20 seconds, or overflows the stack when it frees the model.
 MAX_TOKEN_CHARACTERS = 256
 # The limit of other strings. The longest patterns of known models have hundreds of characters.
 _MAX_STRING_CHARACTERS = 4000
-# How much longer the steps that replace parts of a text may make it. Those of known models give a character or two.
+# The tokenizer's replacements may make a text at most this many times longer. Those of known models insert one or two
+# characters.
 _MAX_GROWTH = 1000
 _CHARSMAP = "precompiled_charsmap"
 _TRIE_SIZE_BYTES = 4
@@ -30,8 +31,8 @@ _TRIE_SIZE_BYTES = 4
 def load_tokenizer(path: Path) -> Any:
     """Return the `tokenizers.Tokenizer` of the file `path`.
 
-    Before the library reads the content, fields are checked that make it end the process or take minutes. As for
-    digests, the user's cache records each file that passed. The dropout of a BPE model is switched off.
+    Some fields can make the library end the process or take minutes. They are checked before the library reads the
+    content. The user's cache records each file that passed. The dropout of a BPE model is switched off.
 
     Raises:
         OSError: the file cannot be read.

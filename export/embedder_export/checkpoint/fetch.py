@@ -64,7 +64,7 @@ def fetch_checkpoint(repository: str, access: hub.HubAccess) -> Path:
         listing = hub.list_files(repository, access)
     modules = read_modules(directory) or [Module("Transformer", directory)]
     folders = [module.directory.relative_to(directory).as_posix() for module in modules]
-    _check_sure(repository, listing, directory, folders[0])
+    _check_complete(repository, listing, directory, folders[0])
     _fetch_settings(repository, listing, folders, access)
     for module, folder in zip(modules, folders, strict=True):
         if module.kind not in WEIGHTLESS:
@@ -108,8 +108,8 @@ def _fetch_weights(repository: str, names: Iterable[str], directory: Path, folde
             return
 
 
-def _check_sure(repository: str, listing: Listing, directory: Path, transformer: str) -> None:
-    """Check that the files of a cache that another program filled are not a part of another model's.
+def _check_complete(repository: str, listing: Listing, directory: Path, transformer: str) -> None:
+    """Check that the cache has the whole checkpoint. Another program may have fetched only a part of it.
 
     Raises:
         CheckpointError: a file that most checkpoints have is missing, and nothing says that the repository has none.

@@ -79,7 +79,7 @@ def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[
 
 
 def tensor_names(directory: Path) -> set[str]:
-    """Return the names of the tensors of `directory`, with those that are no weights.
+    """Return the names of all tensors of `directory`, also of those that are no weights.
 
     Raises:
         CheckpointError: the weights are missing or damaged, or hold something that is not a plain tensor.
