@@ -79,9 +79,9 @@ class Embedder(ReadOnly):
 
         Args:
             model: a path; or a name, such as "all-MiniLM-L6-v2" or "BAAI/bge-small-en-v1.5". A name is looked for in
-                the model directory, which `$EMBEDDER_HOME` names; in `artifacts/`; and on the Hub, where a repository
-                may hold an artifact. If none of them has it, and the exporter is installed, it makes the artifact of
-                the Hub's checkpoint, once.
+                the model directory, which `$EMBEDDER_HOME` names; in `artifacts/`; and among the artifacts on the Hub.
+                If it is in none of them, the exporter makes an artifact of the Hub's checkpoint, once. This needs
+                `embedder-export`.
             provider: "cpu" or "cuda". None takes a GPU if one works, otherwise the CPU.
             dtype: which graph runs: "fp32", "fp16" or "int8", if the artifact has it. "auto" takes the fastest one for
                 the device. None takes the first graph of the manifest, which is fp32 if there is an fp32 graph.

@@ -55,7 +55,7 @@ def encode(
         dtype: which graph runs; see `Embedder`.
         threads: most threads that compute on a CPU; see `Embedder`.
         revision: a branch, tag or commit of the model on the Hub; see `Embedder`.
-        token: a token for the Hub; see `Embedder`. It does not tell kept models apart.
+        token: a token for the Hub; see `Embedder`. Calls with different tokens use the same kept model.
         local_files_only: do not use the network; see `Embedder`.
         **options: see `EncodeOptions`.
 

@@ -1,7 +1,7 @@
-"""Make an artifact of a checkpoint of the Hub at its first use, by the exporter if it is installed.
+"""Export a checkpoint of the Hub at the first use of its model, if the exporter is installed.
 
-The exporter is found by its entry point. It writes into the model directory. A lock makes sure that of many processes
-only one exports a model. The operating system releases the lock of a process that dies.
+The exporter is found by its entry point. It writes into the model directory. A lock makes sure that only one
+process at a time exports a model. The operating system releases the lock of a process that dies.
 """
 
 from __future__ import annotations
@@ -70,9 +70,9 @@ def export_once(model: str, exporter: EntryPoint, access: HubAccess) -> Path:
         The directory of the artifact.
 
     Raises:
-        ModelNotFoundError: the model directory cannot be written; or what the exporter raises for a repository.
+        ModelNotFoundError: the model directory cannot be written, or the repository cannot be fetched.
         DependencyError: the exporter cannot be imported.
-        EmbedderError: what else the exporter raises.
+        EmbedderError: the exporter fails for another reason.
 
     Example:
         >>> export_once("BAAI/bge-small-en-v1.5", find_exporter(), HubAccess()).name  # doctest: +SKIP

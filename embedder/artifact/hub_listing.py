@@ -1,4 +1,4 @@
-"""The lists of the files of Hub repositories: ask the Hub for one, keep it beside the cached files, find it again."""
+"""List the files of Hub repositories. A list comes from the Hub, and is kept in the Hub's cache for later."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Listing:
         commit: the commit.
         names: the names of the files, with their folders.
         is_complete: whether these are all files. If not, they are those that the cache happens to have.
-        is_current: whether the Hub has just told the commit. If not, the cache knows it from an earlier fetch.
+        is_current: whether the Hub was asked just now. If not, the commit is that of an earlier fetch.
     """
 
     commit: str

@@ -1,7 +1,7 @@
 """Find an artifact by name or path, and make sure that the files that run are there.
 
-A model is looked for in this order: a path, the model directory, `artifacts` in the working directory, the Hub, and at
-last the exporter, which makes an artifact of the Hub's checkpoint.
+A model is looked for in this order: a path, the model directory, `artifacts` in the working directory, the Hub. If none
+of them has it, the exporter makes an artifact of the Hub's checkpoint.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def open_artifact(
     refresh: bool = False,
     may_export: bool = True,
 ) -> Artifact:
-    """Find the artifact `model`, fetch it, or make it. Its manifest is read, its other files are not looked at.
+    """Find the artifact `model`, fetch it, or make it. Only its manifest is read.
 
     Args:
         model: the path of an artifact; or its name; see `Embedder`.

@@ -6,8 +6,9 @@ in a file are mapped instead: the graph loads faster, and processes share the me
 Such a file is valid for one version of onnxruntime and one kind of CPU. So it is made on the machine that runs the
 model. `embedder prepack` writes it into the artifact. The first load of a model writes it into the user's cache.
 
-A prepacked form replaces the graph and its weights, and the manifest has the digests of those alone. Nothing in the
-form shows which weights it was made from. So a form is used only if its origin is known:
+A prepacked form is a graph with its prepacked weights. It replaces the artifact's own graph and weights, for which the
+manifest has digests. Nothing in the form shows which weights it was made from. So a form is used only if its origin is
+known:
 
 - A form in the artifact is used only if the manifest vouches for it: `embedder prepack` writes the digest of the form's
   record under `extra` in the manifest, and the record has the digests of its files. So whoever trusts a manifest trusts
@@ -44,10 +45,10 @@ from embedder.errors import ArtifactError, EmbedderError
 # Name of the directory in the artifact and in the cache, and of the field under `extra` in the manifest.
 FOLDER = "prepacked"
 _GRAPH, _WEIGHTS, _RECORD = "model.onnx", "model.onnx.data", "prepacked.json"
-# A load does not prepack larger weights, because that would fill the user's disk without being asked to.
+# A load does not prepack larger weights, because that would fill the user's disk unasked.
 _MAX_CACHED_BYTES = 1_000_000_000
 _MAX_RECORD_BYTES = 1000
-# A form in the cache is removed if it has not been loaded for so long. The time of its last load is noted once a day.
+# A form in the cache is removed if it has not been loaded for this long. The time of its last load is noted once a day.
 _MAX_IDLE_S = 30 * 24 * 60 * 60
 _NOTE_INTERVAL_S = 24 * 60 * 60
 # These errors mean that there is no prepacked form in a place, or that it is damaged.

@@ -1,9 +1,9 @@
 """Read regular files only. Replace a file or a directory in one step: write a new one beside it, then rename it.
 
 The new content lies in a staging directory beside the target. A killed process leaves its staging directory behind, so
-the next writer in the same place removes it. To tell the living from the dead, each writer holds a lock in its staging
-directory. The system releases the lock when the process ends, however it ends. Process ids would not do: they are used
-again, and containers and machines that share a disk have ids of their own.
+the next writer in the same place removes it. Each running writer holds a lock in its staging
+directory, so that others leave it alone. The system releases the lock when the process ends, however it ends. Process
+ids would not do: they are used again, and containers or machines that share a disk have ids of their own.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _PREFIX, _SUFFIX = ".embedder-", ".partial"
 # The entries of a staging directory.
 _LOCK, _NEW, _OLD, _GONE = "lock", "new", "old", "gone"
 # Some disks have no locks, or locks that other machines do not see. There a staging directory counts as abandoned if
-# nothing in it has changed for so long.
+# nothing in it has changed for this long.
 _MAX_SILENCE_S = 24 * 60 * 60
 _MAX_TRIES = 100
 # The first line of a pointer, https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.

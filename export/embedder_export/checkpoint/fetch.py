@@ -3,9 +3,9 @@
 A repository often has the same weights in many formats. The settings are fetched first, because they say which folders
 have weights.
 
-The cache may hold a part of a repository, after an interrupted download or because another program wanted no more. A
-missing file can change the meaning of the others: without modules.json, a checkpoint is read as another model. So a
-file counts as missing only if a list of all files of the commit says so.
+The cache may hold only a part of a repository: a download was interrupted, or another program needed no more. A missing
+file can change the meaning of the others: without modules.json, a checkpoint is read as another model. So the export
+goes on without a file only if a list of all files of the commit shows that the repository has none.
 """
 
 from collections.abc import Iterable, Sequence

@@ -1,4 +1,4 @@
-"""Write the model card of an artifact. It says what the manifest says, and nothing else."""
+"""Write the model card of an artifact. It states the facts of the manifest, and the checkpoint's licence."""
 
 import json
 import re
@@ -175,7 +175,7 @@ def _size(size: int) -> str:
 
 
 def _code(text: str) -> str:
-    """Return `text` on one line and without what ends code or begins a link in Markdown."""
+    """Return `text` on one line and without the characters that end code or begin a link in Markdown."""
     return re.sub(r"[`\[\]<>\s]+", " ", text).strip()
 
 

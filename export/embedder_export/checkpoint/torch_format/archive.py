@@ -22,7 +22,7 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LISTED = struct.Struct("<4s6H3L5H2L")
 _HEADER = struct.Struct("<4s5H3L2H")
 _EXTRA = struct.Struct("<2H")
-# In these fields, the largest number says that the true number stands elsewhere in 64 bits.
+# This value in a field of 32 bits says that the true number is elsewhere, in 64 bits.
 _IN_64_BITS = 0xFFFFFFFF
 _DAMAGED = "its zip is damaged"
 _STORED, _EXTRA_64_BITS = 0, 0x1
@@ -140,7 +140,7 @@ def _read(stream: BinaryIO, size: int) -> bytes:
 
 
 def _find_list(stream: BinaryIO) -> tuple[int, int, int]:
-    """Return how many entries the zip has, and where their list begins and its length in bytes."""
+    """Return the number of entries, and the start and the length in bytes of their list."""
     end = stream.seek(0, 2) - _END.size
     fields = _unpack_at(stream, end, _END)
     if fields[0] != b"PK\x05\x06" or fields[-1]:

@@ -1,8 +1,8 @@
 """Read a pickle of plain tensors without Python's unpickler, which can call any function.
 
 A pickle is a list of instructions for a stack. This interpreter knows only those that tensors by name need, and only
-the functions and classes in `_NAMES`. It calls none of them: it notes what a tensor consists of. Everything else is
-refused. Each instruction makes at most one small object, so the limits on size and count also limit the memory.
+the functions and classes in `_NAMES`. It calls none of them, and only notes the parts of each tensor. Everything else
+is refused. Each instruction makes at most one small object, so the limits on size and count also limit the memory.
 """
 
 import math
@@ -20,7 +20,8 @@ MAX_PICKLE_BYTES = 1 << 23
 _MAX_INSTRUCTIONS = 500_000
 # Most dimensions of a tensor, as in NumPy 1.
 _MAX_DIMENSIONS = 32
-# Most numbers of a tensor, an empty dimension counted as 1. NumPy cannot make an empty array with larger dimensions.
+# Most numbers of a tensor. A dimension of length 0 counts as 1, because NumPy cannot make an empty array whose other
+# dimensions are larger.
 _MAX_NUMBERS = 1 << 48
 # The number formats that a storage may have.
 _STORAGES = {
