@@ -107,9 +107,8 @@ class JsonlWriter(Writer):
             fields = {name: value for name, value in record.items() if name != "embedding"}
             start = json.dumps(fields, ensure_ascii=False)[:-1] + (", " if fields else "")
             numbers = ", ".join([digits % number for number in vector])
-            numbers = numbers.replace("nan", "NaN").replace(
-                "inf", "Infinity"
-            )  # Python's json module writes these names
+            # Python's json module writes these names.
+            numbers = numbers.replace("nan", "NaN").replace("inf", "Infinity")
             lines.append(f'{start}"embedding": [{numbers}]}}\n')
         # A lone surrogate cannot be written in UTF-8. It becomes an escape again, as in the input.
         return "".join(lines).encode("utf-8", "backslashreplace")
