@@ -228,8 +228,10 @@ def _find_on_hub(model: str, access: HubAccess, *, refresh: bool, may_export: bo
     try:
         directory = first_use.export_once(repository, exporter, access)
     except HubUnreachableError as error:
+        # Without a network, `error` is about the search of the cache, which nobody asked for.
         reason = no_artifact if isinstance(no_artifact, HubUnreachableError) else error
-        raise ModelNotFoundError(_not_found(model, reason)) from error
+        advice = f"When the Hub can be reached, run: embedder pull {model}"
+        raise ModelNotFoundError(f"{_not_found(model, reason)}. {advice}") from reason
     return _opened(directory, Origin(Place.MODEL_DIRECTORY))
 
 

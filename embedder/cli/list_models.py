@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from embedder.cli.commands import Commands, add_command
-from embedder.cli.console import print_text
+from embedder.cli.console import print_text, say
 
 if TYPE_CHECKING:
     from embedder.artifact.inventory import Model
@@ -30,7 +30,10 @@ def run(options: argparse.Namespace) -> None:
     from embedder.artifact.inventory import list_models
 
     rows = [_row(model) for model in list_models()]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)] if rows else []
+    if not rows:
+        say("no models yet. To get one, run: embedder pull all-MiniLM-L6-v2")
+        return
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for name, dtypes, size, directory in rows:
         print_text(f"{name:<{widths[0]}}  {dtypes:<{widths[1]}}  {size:>{widths[2]}}  {directory}")
 

@@ -120,7 +120,7 @@ def test_list(run, home, hub):
 
 
 def test_list_of_nothing(run):
-    assert run("list") == (0, "", "")
+    assert run("list") == (0, "", "embedder: no models yet. To get one, run: embedder pull all-MiniLM-L6-v2\n")
 
 
 def test_list_of_a_graphless_copy(run, home):

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import sys
+import traceback
 from pathlib import Path
 from threading import Thread
 from types import SimpleNamespace
@@ -169,8 +170,12 @@ def test_checkpoint_that_is_not_cached_either(say, exporter):
         raise HubUnreachableError("local_files_only forbids a fetch")
 
     exporter.function = export
-    with pytest.raises(ModelNotFoundError, match=r"Looked at: .*could not be fetched from the Hub \(refused\)$"):
+    advice = r"When the Hub can be reached, run: embedder pull org/name"
+    with pytest.raises(
+        ModelNotFoundError, match=rf"Looked at: .*could not be fetched from the Hub \(refused\)\. {advice}$"
+    ) as raised:
         embedder.Embedder("org/name")
+    assert "forbids a fetch" not in "".join(traceback.format_exception(raised.value))
 
 
 def test_network_that_goes_away_during_the_export(say, exporter):
@@ -180,7 +185,7 @@ def test_network_that_goes_away_during_the_export(say, exporter):
         raise HubUnreachableError("the connection was cut")
 
     exporter.function = export
-    with pytest.raises(ModelNotFoundError, match=r"Looked at: .*the connection was cut$"):
+    with pytest.raises(ModelNotFoundError, match=r"Looked at: .*the connection was cut\. When the Hub .*"):
         embedder.Embedder("org/name")
 
 
