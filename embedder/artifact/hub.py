@@ -25,6 +25,7 @@ from embedder.artifact.hub_errors import (
     RepositoryFileError,
     describe,
     is_about_revision,
+    is_refused_connection,
     is_timeout,
     seconds_to_wait,
     status_of,
@@ -328,8 +329,9 @@ def _remove_partial_downloads(path: Path) -> None:
 def _stop_if_the_hub_stalls(repository: str, name: str, revision: str, token: str | None) -> None:
     """Raise the HTTP library's error if the Hub does not answer for a file within HF_HUB_ETAG_TIMEOUT, 10 seconds.
 
-    huggingface_hub would ask six more times, and wait a minute each time. If the Hub says when to come back, it would
-    wait so long, even for a day. Failures that may pass are left to it.
+    huggingface_hub would ask six more times, and wait a minute each time. It would also try again for half a minute
+    where there is no network. If the Hub says when to come back, it would wait so long, even for a day. Failures that
+    may pass are left to it.
     """
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url
 
@@ -338,7 +340,8 @@ def _stop_if_the_hub_stalls(repository: str, name: str, revision: str, token: st
         get_hf_file_metadata(url, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     except Exception as error:
         refused = status_of(error) in (401, 403, 404)
-        if refused or is_timeout(error) or (seconds_to_wait(error) or 0) > _MAX_WAIT_S:
+        hopeless = is_timeout(error) or is_refused_connection(error)
+        if refused or hopeless or (seconds_to_wait(error) or 0) > _MAX_WAIT_S:
             raise
 
 

@@ -72,6 +72,16 @@ def is_timeout(error: BaseException) -> bool:
     return "Timeout" in type(error).__name__ or "timed out" in str(error)
 
 
+def is_refused_connection(error: BaseException) -> bool:
+    """Return whether no connection to the Hub could be made.
+
+    Example:
+        >>> is_refused_connection(ConnectionError("refused"))
+        True
+    """
+    return type(error).__name__ in ("ConnectError", "ConnectionError", "ConnectionRefusedError")
+
+
 def chain_of(error: BaseException | None) -> Iterator[BaseException]:
     """Yield the error, and the errors behind it.
 
@@ -136,6 +146,8 @@ def _advice(chain: list[BaseException], repository: str) -> tuple[str, bool]:
 def _advice_by_error(error: BaseException) -> tuple[str, bool] | None:
     """Return what `_advice` returns, as far as this error alone tells."""
     name, text = type(error).__name__, str(error)
+    if name in ("FileMetadataError", "JSONDecodeError"):
+        return "this is no answer of a Hub. Check HF_ENDPOINT and the proxy", False
     if "Proxy" in name or "proxy" in text:
         return "check the proxy, which HTTPS_PROXY and HTTP_PROXY name", False
     if "SSL" in name or "CERTIFICATE" in text:
@@ -151,8 +163,6 @@ def _advice_by_error(error: BaseException) -> tuple[str, bool] | None:
     # The errors of HTTP libraries are OSErrors too, but without a file.
     if isinstance(error, OSError) and error.filename is not None:
         return "check the directory of the Hub's cache, which HF_HOME names", True
-    if name in ("FileMetadataError", "JSONDecodeError"):
-        return "this is no answer of a Hub. Check HF_ENDPOINT and the proxy", False
     return None
 
 

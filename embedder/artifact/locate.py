@@ -97,7 +97,7 @@ class Artifact:
         """
         files = list(files)
         missing = [file for file in files if not self.has(file)]
-        if missing and self.origin.repository is not None:
+        if missing and self.origin.repository is not None and not self.origin.access.local_files_only:
             hub.fetch(self.origin.repository, [file.name for file in missing], self.origin.access)
             for file in missing:
                 self._check_fetched(file, partial(check_digest, self.path(file), file.sha256))
@@ -130,6 +130,8 @@ class Artifact:
             )
 
     def _how_to_complete(self) -> str:
+        if self.origin.repository is not None:
+            return f"to fetch it, run: embedder pull {self.origin.repository} (--dtype names another dtype)"
         here = list(dict.fromkeys(graph.dtype for graph in self.graphs_here()))
         choice = f", or choose one of the dtypes that are here, {', '.join(map(repr, here))}" if here else ""
         return f"export or copy the model again{choice}"
@@ -186,7 +188,7 @@ def _opened(directory: Path, origin: Origin) -> Artifact:
 def _find_locally(model: str, access: HubAccess) -> Artifact | None:
     # Use os.path, not pathlib: pathlib raises for names that are too long and for home directories of unknown users.
     path = os.path.expanduser(model)
-    if os.path.isfile(os.path.join(path, MANIFEST_NAME)):
+    if os.path.lexists(os.path.join(path, MANIFEST_NAME)):
         artifact = _opened(Path(path), Origin(Place.PATH))
         if access.revision not in (None, artifact.manifest.source.revision):
             raise InputError(

@@ -24,8 +24,8 @@ def check_format_version(path: Path, content: object) -> None:
     newer = type(version) is int and version > FORMAT_VERSION
     advice = "upgrade embedder, or export the model again with this version" if newer else "export the model again"
     raise FormatError(
-        f"{path} has format version {version!r}; this embedder reads versions {OLDEST_VERSION} to {FORMAT_VERSION}: "
-        f"{advice}"
+        f"{path} has format version {version!r:.80}; this embedder reads versions {OLDEST_VERSION} to "
+        f"{FORMAT_VERSION}: {advice}"
     )
 
 

@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> None:
     checks["prepacked weights"] = partial(check_prepacked, artifact)
     failed = [name for name, check in checks.items() if not _passes(name, check)]
     if failed:
-        raise ArtifactError(f"{artifact.directory} is damaged. Failed: {', '.join(failed)}")
+        raise ArtifactError(f"{artifact.directory} is damaged or incomplete. Failed: {', '.join(failed)}")
 
 
 def _file_checks(artifact: Artifact) -> list[tuple[str, Callable[[], object]]]:

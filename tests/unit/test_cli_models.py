@@ -177,7 +177,7 @@ def test_verify_names_each_damaged_file(run, tiny, name):
     status, out, err = run("verify", tiny)
     assert status == 1
     assert f"WRONG    {name}: {tiny}/{name} has been altered or damaged" in out
-    assert f"is damaged. Failed: {name}, text graph of fp32" in err
+    assert f"is damaged or incomplete. Failed: {name}, text graph of fp32" in err
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx.data", "tokenizer.json"])
@@ -207,8 +207,9 @@ def test_verify_needs_one_graph(run, tiny):
 
 def test_verify_fetches_nothing(run, hub):
     run("info", "org/texts")
-    status, _, err = run("verify", "org/texts")
+    status, out, err = run("verify", "org/texts")
     assert status == 1
+    assert "tokenizer.json is missing: to fetch it, run: embedder pull org/texts" in out
     assert hub.fetched == ["embedder.json"]
     assert "Failed: tokenizer.json, text graph of fp32" in err
     assert run("verify", "org/nobody")[0] == 1

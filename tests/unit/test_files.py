@@ -153,3 +153,10 @@ def test_json_that_is_accepted(value):
 def test_infinities_that_are_asked_for():
     """transformers writes them."""
     assert parse_json(b"[Infinity, -Infinity, 1e999]", allow_nan=True) == [math.inf, -math.inf, math.inf]
+
+
+def test_manifest_that_is_a_pipe(tiny):
+    (tiny / "embedder.json").unlink()
+    os.mkfifo(tiny / "embedder.json")
+    with pytest.raises(ArtifactError, match=r"embedder\.json cannot be read .*not a regular file"):
+        embedder.Embedder(tiny)

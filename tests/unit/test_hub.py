@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from embedder.artifact.hub import HubAccess, check_fetched, fetch, is_repository_id
-from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError
+from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError, describe
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 from tests.hub_client import NOBODY, use_cache, use_hub
 from tests.hub_server import COMMIT, GATED, serve
@@ -48,6 +48,23 @@ def test_only_what_matches_is_fetched(hub):
     assert (directory / "sub/c.bin").read_text() == "sub/c.bin"
     assert sorted(hub.fetched) == ["a.json", "sub/c.bin"]
     assert directory.name == COMMIT
+
+
+def test_one_more_file_without_a_network_is_an_error_at_once(hub, monkeypatch):
+    fetch("org/name", ["a.json"])
+    use_hub(NOBODY, monkeypatch)
+    # huggingface_hub would try again for half a minute.
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *args, **options: pytest.fail("it tries again"))
+    with pytest.raises(HubUnreachableError, match="check the connection"):
+        fetch("org/name", ["b.json"], HubAccess(COMMIT))
+
+
+def test_answer_of_another_server_names_the_endpoint():
+    class FileMetadataError(OSError):
+        pass
+
+    error = describe(FileMetadataError("no commit. Behind a proxy?"), "org/name", None, [])
+    assert str(error).endswith("this is no answer of a Hub. Check HF_ENDPOINT and the proxy")
 
 
 def test_cached_files_need_no_network(hub, monkeypatch):

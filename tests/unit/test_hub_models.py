@@ -93,7 +93,7 @@ def test_network_that_is_gone_after_the_first_load(hub, monkeypatch):
     assert_encodes(pickle.loads(pickle.dumps(model)))
     with pytest.raises(ModelNotFoundError, match="could not be fetched from the Hub"):
         embedder.Embedder("org/texts", dtype="int8")
-    with pytest.raises(ModelNotFoundError, match="local_files_only forbids a fetch"):
+    with pytest.raises(ArtifactError, match="is missing: to fetch it, run: embedder pull org/texts"):
         embedder.Embedder("org/texts", dtype="int8", local_files_only=True)
 
 

@@ -78,6 +78,13 @@ def test_older_and_invalid_formats_say_to_export_again(tiny, version):
     assert "upgrade" not in str(caught.value)
 
 
+def test_endless_format_version_is_shortened(tiny):
+    edit(tiny, lambda content: content.update(format_version=10**3000))
+    with pytest.raises(FormatError) as caught:
+        read_manifest(tiny)
+    assert len(str(caught.value)) < 500
+
+
 def test_missing_format_version(tiny):
     edit(tiny, lambda content: content.pop("format_version"))
     with pytest.raises(FormatError, match="format version None"):
