@@ -5,6 +5,7 @@ Without these checks, NumPy would copy one row to all inputs of a batch, and rou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -40,14 +41,19 @@ def values_of(outputs: Outputs, output: Output, inputs: int) -> NDArray[np.float
         inputs: number of inputs in the batch.
 
     Raises:
-        ArtifactError: the output is missing, or has another shape or dtype.
+        ArtifactError: `outputs` is no mapping, or the output is missing, or has another shape or dtype.
 
     Example:
         >>> values_of({"score": np.ones((2, 1), np.float32)}, Output("score", "score", (1,)), 2).shape
         (2, 1)
     """
-    values: Any = outputs.get(output.name)
     expected = (inputs, *fixed_shape(output))
+    if not isinstance(outputs, Mapping):
+        raise ArtifactError(
+            f"the backend gave {type(outputs).__name__} instead of its outputs by name. It should give "
+            f"{output.name!r} as float32 {expected}. Mend the backend"
+        )
+    values: Any = outputs.get(output.name)
     if not isinstance(values, np.ndarray) or values.shape != expected or values.dtype != np.float32:
         found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         raise ArtifactError(

@@ -212,6 +212,13 @@ def test_an_output_that_is_missing_is_refused(tiny):
         model.encode("cat")
 
 
+@pytest.mark.parametrize("outputs", [None, [np.ones((1, 8), np.float32)], np.ones((1, 8), np.float32)])
+def test_a_backend_that_gives_no_mapping_is_refused(tiny, outputs):
+    model = embedder.Embedder(tiny, backend=FixedBackend(lambda count: outputs))
+    with pytest.raises(ArtifactError, match=r"the backend gave \w+ instead of its outputs by name.* float32 \(1, 8\)"):
+        model.encode("cat")
+
+
 def test_images_with_outputs_of_another_shape_are_refused(tiny, monkeypatch):
     add_image_graph(tiny)
     monkeypatch.setattr(cpu.CpuBackend, "run", lambda *args, **options: {"embedding": np.ones((1, 8), np.float32)})
