@@ -89,7 +89,7 @@ def prepack(artifact: Artifact) -> list[Path]:
     The manifest then vouches for these forms. Forms that are right already are kept. All others are removed.
 
     Raises:
-        ArtifactError: a file is damaged, or was replaced meanwhile.
+        ArtifactError: a file is damaged, or was replaced meanwhile; or the folder of the forms is a link.
         OSError: the directory cannot be written.
 
     Example:
@@ -97,6 +97,8 @@ def prepack(artifact: Artifact) -> list[Path]:
         [PosixPath('artifacts/all-MiniLM-L6-v2/prepacked/1f3a...-9c07.../model.onnx')]
     """
     root = artifact.directory / FOLDER
+    if root.is_symlink():  # all other forms are removed, and a stranger's link may lead to any directory
+        raise ArtifactError(f"{root} is a link. Remove it, and run embedder prepack again")
     records, made = {}, []
     for graph in artifact.graphs_here():
         files, name = GraphFiles(artifact, graph), _name(graph)

@@ -187,7 +187,8 @@ def remove_leftovers(directory: Path) -> None:
     """
     with suppress(OSError):  # if the directory cannot be read, the write that follows raises a better error
         with os.scandir(directory) as entries:
-            found = [entry.name for entry in entries if is_staging(entry.name)]
+            # No writer makes a link. One that came with a stranger's files may lead to any directory.
+            found = [entry.name for entry in entries if is_staging(entry.name) and not entry.is_symlink()]
         for staging in (directory / name for name in found):
             with suppress(OSError):
                 staging.rmdir()  # if it is empty, its writer was killed, or has not locked it yet and makes another
@@ -326,6 +327,8 @@ def _age_s(directory: Path) -> float:
 
 def _restore(staging: Path) -> None:
     """Put back what a writer had moved away when it was killed, unless there is something new in its place."""
+    if (staging / _OLD).is_symlink():  # as in `remove_leftovers`
+        return
     with suppress(OSError):
         for old in (staging / _OLD).iterdir():
             if not os.path.lexists(staging.parent / old.name):

@@ -494,3 +494,15 @@ def test_prepack_command_says_which_file_is_damaged(tiny, capsys):
     assert "model.onnx has been altered or damaged" in capsys.readouterr().err
     with pytest.raises(ArtifactError):
         prepacked.prepack(open_artifact(tiny))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes a link")
+def test_prepack_refuses_a_link_in_the_place_of_its_folder(tiny, tmp_path):
+    """It removes all that it did not make there, and a stranger's link may lead to any directory."""
+    others = tmp_path / "others"
+    others.mkdir()
+    (others / "precious").touch()
+    (tiny / "prepacked").symlink_to(others)
+    with pytest.raises(ArtifactError, match=r"prepacked is a link\. Remove it, and run embedder prepack again"):
+        prepacked.prepack(open_artifact(tiny))
+    assert [path.name for path in others.iterdir()] == ["precious"]

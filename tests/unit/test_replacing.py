@@ -49,7 +49,7 @@ def staging_of(directory):
 def make_old(path):
     """Give everything in a directory the time of two days ago."""
     for each in (*path.rglob("*"), path):
-        os.utime(each, (each.stat().st_mtime - 2 * 86_400,) * 2)
+        os.utime(each, (each.lstat().st_mtime - 2 * 86_400,) * 2, follow_symlinks=False)
 
 
 def test_what_a_killed_writer_left_is_removed_by_the_next_writer_of_any_file(tmp_path):
@@ -128,6 +128,22 @@ def test_a_lock_file_that_is_a_pipe_or_a_link_does_not_stop_a_writer(tmp_path):
     (tmp_path / ".embedder-d.partial").write_text("a file")
     remove_leftovers(tmp_path)
     assert (tmp_path / "precious").exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="makes links")
+@pytest.mark.parametrize("link", [".embedder-0-0.partial", ".embedder-0-0.partial/old"])
+def test_nothing_is_removed_or_moved_through_a_link(tmp_path, link):
+    """An artifact from a stranger can have links that look like what a killed writer left."""
+    others, artifact = tmp_path / "others", tmp_path / "artifact"
+    (artifact / link).parent.mkdir(parents=True)
+    others.mkdir()
+    (others / "precious").write_text("mine")
+    (artifact / link).symlink_to(others)
+    make_old(artifact)
+    make_old(others)
+    with replacing(artifact / "file") as partial:
+        partial.write_text("new")
+    assert [path.name for path in others.iterdir()] == ["precious"]
 
 
 def test_an_old_directory_comes_back_if_the_writer_was_killed_between_two_renames(tmp_path):
