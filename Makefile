@@ -15,6 +15,7 @@
 # make parity         the vectors of every family of models beside sentence-transformers, small models
 # make parity-full    the same with models of true size: gigabytes, and almost an hour
 # make converters     the two converters of the exporter beside each other, models of true size: half an hour
+# make faults         thousands of damaged files, failing downloads and killed processes, and how each ended
 # make kernels        search, mining, quantisation and the index beside their peers
 #
 # make clean          remove the environments, checkpoints, artifacts and distributions
@@ -54,7 +55,7 @@ EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -nam
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lint format test-fast test dist bench bench-images parity parity-full converters kernels clean
+.PHONY: help demo export lint format test-fast test dist bench bench-images parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -117,6 +118,10 @@ parity-full: $(WITH_TORCH)/.ready checkpoints/$(MINILM)/model.safetensors
 
 converters: $(EXPORT)/.ready $(WITH_TORCH)/.ready checkpoints/$(MINILM)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/converters.py $(CONVERTERS_OPTIONS)
+
+# One core is enough, and other work goes first.
+faults: $(EXPORT)/.tools artifacts/$(MINILM)/embedder.json
+	PYTHONPATH=.:export nice $(EXPORT)/bin/python -m benchmarks.faults $(FAULTS_OPTIONS)
 
 kernels: $(REFERENCE)/.tools
 	PYTHONPATH=. $(REFERENCE)/bin/python benchmarks/vectors.py $(KERNELS_OPTIONS)

@@ -37,6 +37,7 @@ BENCHMARKS = {
     "make parity": "PARITY_OPTIONS=--families all-MiniLM-L12-v2",
     "make converters": "CONVERTERS_OPTIONS=--families all-MiniLM-L6-v2 --seconds 0",
     "make kernels": "KERNELS_OPTIONS=--vectors 2000 --rounds 1",
+    "make faults": "FAULTS_OPTIONS=--parts mutations --cases 50",
 }
 EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 
@@ -244,6 +245,14 @@ def test_tables_on_the_benchmarks_page_are_the_results(monkeypatch):
     shown = rows_of(page.split("## Images")[1])
     for name in ("embedder", "embedder, int8", "sentence-transformers, torch", "fastembed"):
         assert shown[name] == images[name][:2]
+
+
+def test_table_on_the_trust_page_is_the_result():
+    result = (ROOT / "benchmarks/results/faults.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs/trust.md").read_text(encoding="utf-8")
+    table = re.search(r"^\| what .*?\n\n", result, re.MULTILINE | re.DOTALL)[0]
+    assert table in page
+    assert "## Findings" not in result
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
