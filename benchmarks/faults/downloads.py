@@ -202,6 +202,9 @@ def run_many_at_once(repository: Repository, home: Path) -> Iterator[Outcome]:
         processes = [start(hub, home, "encode", "--model", repository.id) for _ in range(_PROCESSES)]
         for process in processes:
             yield must_succeed("twenty at once", outcome_of(process, repository.printed))
+        fetched = hub.fetched.count(repository.weights)
+        if fetched != 1:
+            yield Outcome("twenty at once", f"the weights were fetched {fetched} times")
     offline = start(hub, home, "encode", "--model", repository.id)
     yield must_succeed("the network is gone", outcome_of(offline, repository.printed))
 

@@ -224,7 +224,9 @@ def _is_damaged(path: Path) -> bool:
     """Return whether a file of a snapshot has another digest than that of its name in the cache."""
     if not path.is_symlink():  # a copy, because the file system has no links
         return False
-    name = os.path.basename(os.readlink(path))
+    folder, name = os.path.split(os.path.normpath(os.readlink(path)))
+    if os.path.basename(folder) != "blobs":  # the ETag was a path, such as "../x"
+        return True
     return _DIGEST.fullmatch(name) is not None and name not in _digests(path)
 
 

@@ -322,6 +322,14 @@ def test_all_damaged_files_are_removed_at_once(tmp_path):
     assert not any(blob.exists() for blob in blobs)
 
 
+def test_file_that_an_etag_placed_elsewhere_is_removed(tmp_path):
+    directory = tmp_path / "snapshot"
+    blob = cached(directory, "a.bin", b"content", "../evil")
+    with pytest.raises(ArtifactError, match=r"a\.bin was damaged"):
+        check_fetched(directory, ["a.bin"])
+    assert not blob.exists()
+
+
 def test_what_a_killed_removal_left_is_removed_by_the_next_fetch(hub, cache):
     gone = cache / ".embedder-12345678-0123456789abcdef.partial"
     gone.mkdir(parents=True)
