@@ -35,7 +35,7 @@ twice, and encodes three texts alone and together. `--case NUMBER` runs one muta
 - "as it is": the digests of the manifest must catch the change. "sealed again": sizes and digests were made right, as a
   hostile publisher can do. A manifest has no digest of its own, so all of its changes are of this sort.
 - error of embedder: an `EmbedderError` with a message. For a command: exit status 1, a message, and no traceback.
-- the original vectors: those of the undamaged files, to 1e-5.
+- the original vectors: those of the undamaged files, to 1e-5. Some changes have no effect. Caches are made again.
 - other vectors: only where a publisher may change the model. They are finite, the same at each call and at each load,
   and the same alone as in a batch.
 - vectors that depend on the batch: only where a publisher wrote such a graph.
