@@ -141,7 +141,7 @@ def table(rows, full, count):
             f"| {row.export_seconds:.0f} | {row.export_peak / 1e6:,.0f} | {row.load_seconds:.2f} "
             f"| {row.load_peak / 1e6:,.0f} |"
         )
-    tools = ("embedder", "onnxruntime", "sentence-transformers", "torch", "transformers", "optimum-onnx")
+    tools = ("embedder-onnx", "onnxruntime", "sentence-transformers", "torch", "transformers", "optimum-onnx")
     versions = ", ".join(f"{tool} {version(tool)}" for tool in tools)
     parts.append(f"Over {count} texts; on {machine()}. Versions: {versions}.")
     return "\n\n".join(parts)

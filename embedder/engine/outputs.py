@@ -16,6 +16,15 @@ from embedder.backends.backend import Outputs
 from embedder.errors import ArtifactError
 
 
+class NotFiniteError(ArtifactError):
+    """A graph gave NaN or infinity.
+
+    Example:
+        >>> issubclass(NotFiniteError, ArtifactError)
+        True
+    """
+
+
 def fixed_shape(output: Output) -> tuple[int, ...]:
     """Return the shape of `output` for one input.
 
@@ -64,7 +73,7 @@ def values_of(outputs: Outputs, output: Output, inputs: int) -> NDArray[np.float
 
 
 def check_finite(values: NDArray[np.float32], start: int) -> None:
-    """Raise ArtifactError if a number is NaN or infinite. The message names the input.
+    """Raise NotFiniteError if a number is NaN or infinite. The message names the input.
 
     Args:
         values: the outputs of consecutive inputs, float32 (inputs, *shape).
@@ -76,7 +85,7 @@ def check_finite(values: NDArray[np.float32], start: int) -> None:
     finite = np.isfinite(values)
     if not finite.all():
         row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
-        raise ArtifactError(
+        raise NotFiniteError(
             f"the graph gave NaN or infinity for input {start + row} (counted from 0). Export the model again, or load "
             "it with another dtype"
         )

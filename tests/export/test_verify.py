@@ -130,7 +130,8 @@ class TestWithoutSentenceTransformers:
         assert export(checkpoint, tmp_path)[0] is None
         assert main([str(checkpoint), "--output", str(tmp_path / "artifact")]) == 0
         message = (
-            "sentence-transformers is not installed or cannot read the checkpoint, and the checkpoint has no usable"
+            "sentence-transformers is not installed or cannot read the checkpoint, and its own onnx/model.onnx is not "
+            "on this machine or not usable"
         )
         assert f"not compared with a reference: {message}" in capsys.readouterr().err
 

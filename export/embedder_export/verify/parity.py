@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from embedder import Embedder
 from embedder.artifact.manifest import IMAGE, Parity
+from embedder.engine.outputs import NotFiniteError
 from embedder.errors import ArtifactError
 
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NoReferenceError, ParityError
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import parity_sentences
-from embedder_export.verify.compare import IMAGE_LIMITS, Vectors, compare
+from embedder_export.verify.compare import IMAGE_LIMITS, compare
 from embedder_export.verify.own_graph import OWN_GRAPH, own_graph_reference
 from embedder_export.verify.reference import Reference, is_reference_installed, sentence_transformers_reference
 
@@ -95,6 +96,11 @@ def verify(
             subject = _Subject(model, artifact, checkpoint, load, verification)
             text_parity = _verify_texts(subject, report)
             image_parity = _verify_images(subject, report) if IMAGE in model.modalities else None
+    except NotFiniteError as error:
+        raise ParityError(
+            f"{checkpoint.name} gives embeddings that are not finite, although its weights are: its activations "
+            "exceed the range of float32"
+        ) from error
     except ArtifactError as error:
         raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
     return text_parity, image_parity
@@ -115,7 +121,6 @@ def _load_reference(
 def _verify_texts(subject: _Subject, report: Callable[[str], None]) -> Parity | None:
     groups = _texts_by_prompt(subject.model)
     ours = np.concatenate([subject.model.encode(texts, prompt=prompt) for prompt, texts in groups])
-    _check_finite(ours, subject.checkpoint)
     reference = _reference_for_texts(subject, report)
     if reference is None:
         return None
@@ -155,18 +160,9 @@ def _verify_images(subject: _Subject, report: Callable[[str], None]) -> Parity |
     """Compare the vectors of every other sample image. This tests the preparation of images too."""
     images = sample_images()[::2]
     ours = subject.model.encode(images)
-    _check_finite(ours, subject.checkpoint)
     reference = subject.load_reference()
     if reference is None:
         return None
     report(f"comparing images with {reference.name}")
     names = [f"image {index} of {image.shape}" for index, image in enumerate(images)]
     return compare(ours, reference.encode(images, None), names, reference.name, IMAGE_LIMITS)
-
-
-def _check_finite(embeddings: Vectors, checkpoint: Checkpoint) -> None:
-    if not np.isfinite(embeddings).all():
-        raise ParityError(
-            f"{checkpoint.name} gives embeddings that are not finite, although its weights are: its activations "
-            "exceed the range of float32"
-        )
