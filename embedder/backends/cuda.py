@@ -16,7 +16,7 @@ from embedder.backends.sessions import (
     run_session,
     session_options,
 )
-from embedder.errors import ProviderError
+from embedder.errors import ArtifactError, ProviderError
 
 EXECUTION_PROVIDER = "CUDAExecutionProvider"
 _PACKAGE = "onnxruntime-gpu"
@@ -59,10 +59,14 @@ class _CudaKind:
                 f"provider {self.name!r} is not in the onnxruntime installed here (it has {', '.join(available)}). "
                 f"Run: {install_command(_PACKAGE, replacing=installed_distributions())}"
             )
-        # If CUDA does not start, onnxruntime uses the CPU and says so only in its log.
-        session = open_session(_PROBE, EXECUTION_PROVIDER, session_options(1))
+        problem = f"provider {self.name!r} did not start: check the NVIDIA driver and the CUDA libraries"
+        try:
+            session = open_session(_PROBE, EXECUTION_PROVIDER, session_options(1))
+        except ArtifactError as error:
+            raise ProviderError(problem) from error
+        # onnxruntime may also use the CPU instead, and say so only in its log.
         if EXECUTION_PROVIDER not in session.get_providers():
-            raise ProviderError(f"provider {self.name!r} did not start: check the NVIDIA driver and the CUDA libraries")
+            raise ProviderError(problem)
         return CudaDevice()
 
 

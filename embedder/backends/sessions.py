@@ -57,7 +57,8 @@ def open_session(graph: Path | bytes, execution_provider: str, options: Any) -> 
     source = graph if isinstance(graph, bytes) else str(graph)
     onnxruntime = import_onnxruntime()
     try:
-        return onnxruntime.InferenceSession(source, options, providers=[execution_provider])
+        # By default onnxruntime prints a failure on standard output, and tries again on the CPU.
+        return onnxruntime.InferenceSession(source, options, providers=[execution_provider], enable_fallback=0)
     except Exception as error:  # onnxruntime's errors share no base but Exception
         name = graph if isinstance(graph, Path) else "a graph"
         raise ArtifactError(f"onnxruntime {onnxruntime.__version__} cannot load {name}: {error}") from error

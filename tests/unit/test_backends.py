@@ -29,17 +29,19 @@ def enough_work(monkeypatch):
     monkeypatch.setattr(cpu, "_MIN_SHARED_WORK", 0)
 
 
-@pytest.fixture
-def gpu_build_without_gpu(monkeypatch):
-    """Imitate onnxruntime-gpu on a machine without a GPU: it offers CUDA, but then uses the CPU."""
+@pytest.fixture(params=["uses the CPU", "raises"])
+def gpu_build_without_gpu(request, monkeypatch):
+    """Imitate onnxruntime-gpu on a machine without a GPU: it offers CUDA, but then uses the CPU or raises."""
     start = onnxruntime.InferenceSession
     names = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
-    monkeypatch.setattr(
-        onnxruntime,
-        "InferenceSession",
-        lambda graph, options, providers: start(graph, options, providers=["CPUExecutionProvider"]),
-    )
+
+    def open_on_cpu(graph, options, providers, **rest):
+        if providers != ["CPUExecutionProvider"] and request.param == "raises":
+            raise RuntimeError("CUDA failure 35: CUDA driver version is insufficient for CUDA runtime version")
+        return start(graph, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", open_on_cpu)
 
 
 @pytest.fixture
@@ -84,6 +86,18 @@ def test_provider_that_is_not_installed(tiny, monkeypatch):
         ProviderError, match=r"'cuda' is not in the onnxruntime .* Run: pip uninstall -y onnxruntime && " + GPU
     ):
         Embedder(tiny, provider="cuda")
+
+
+def test_failure_of_a_session_is_not_printed(tiny, monkeypatch, capfd):
+    """onnxruntime would print it on standard output, among the vectors of `embedder encode`."""
+
+    def fail(*rest):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", fail)
+    with pytest.raises(ArtifactError, match="no such kernel"):
+        Embedder(tiny)
+    assert capfd.readouterr().out == ""
 
 
 def test_gpu_build_without_gpu_falls_back_only_if_no_provider_was_named(tiny, gpu_build_without_gpu):
