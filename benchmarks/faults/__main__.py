@@ -33,9 +33,10 @@ Written by `make faults`. Each mutation runs in a child process with 4 GB of add
 twice, and encodes three texts alone and together. `--case NUMBER` runs one mutation again.
 
 - "as it is": the digests of the manifest must catch the change. "sealed again": sizes and digests were made right, as a
-  hostile publisher can do. A manifest has no digest of its own, so all of its changes are of this sort.
+  hostile publisher can do. A manifest has no digest of its own, so each change of it counts as such.
 - error of embedder: an `EmbedderError` with a message. For a command: exit status 1, a message, and no traceback.
-- the original vectors: those of the undamaged files, to 1e-5. Some changes have no effect. Caches are made again.
+- the original vectors: those of the undamaged files, to 1e-5. Some changes have no effect. A damaged cache is
+  made again.
 - other vectors: only where a publisher may change the model. They are finite, the same at each call and at each load,
   and the same alone as in a batch.
 - vectors that depend on the batch: only where a publisher wrote such a graph.
@@ -148,7 +149,7 @@ def _repositories(scratch: Path) -> dict[str, Repository]:
 
 
 def _operations(scratch: Path) -> list[kills.Operation]:
-    """Return what is killed. Downloads and packing take longer with a real model."""
+    """Return the commands to kill. The real model is used if it is here, because it takes longer to fetch and pack."""
     served = _repositories(scratch)
     artifact = served["artifact"]
     if _MINILM.is_dir():

@@ -105,7 +105,7 @@ def _rename(file: dict[str, object]) -> None:
 
 @dataclass(frozen=True)
 class Repository:
-    """What is served.
+    """A repository on the server.
 
     Attributes:
         id: its id on the server.
@@ -123,7 +123,7 @@ class Repository:
 
 
 def environment_of(hub: Hub, home: Path) -> dict[str, str]:
-    """Return the environment of a process that has everything of its own below `home`, and asks `hub`."""
+    """Return the environment of a process that keeps its caches and models below `home` and uses the server `hub`."""
     timeout_s = "3" if hub.faults else "60"  # a busy machine makes the server slow
     return {
         "PATH": os.environ["PATH"],

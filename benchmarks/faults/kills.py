@@ -28,11 +28,11 @@ _NEW_MOUNTS = 0x00020000  # Linux's CLONE_NEWNS
 
 @dataclass(frozen=True)
 class Operation:
-    """What is killed.
+    """A command that is killed, and the commands around it.
 
     Attributes:
         name: for the table.
-        repository: what is served.
+        repository: the repository on the server.
         before: a command that runs to its end first. Empty for none.
         command: the command that is killed.
         after: the command that must then print the vectors.
@@ -106,7 +106,7 @@ def _files(home: Path) -> set[str]:
 
 
 def own_mounts() -> bool:
-    """Give this process mounts of its own, which end with it. Return False if the user may not do that."""
+    """Give this process its own mounts, which vanish when it ends. Return False if the user has no right to do so."""
     if ctypes.CDLL(None).unshare(_NEW_MOUNTS) != 0:
         return False
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
