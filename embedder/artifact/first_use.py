@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedder.artifact.hub import HubAccess
 from embedder.artifact.store import LOCKS, find, model_directory, remove_leftovers, target_directory
+from embedder.common.progress import is_watched
 from embedder.errors import DependencyError, EmbedderError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _reporter() -> Callable[[str], None]:
 
     def report(line: str) -> None:
         text = f"{time.monotonic() - start:6.1f} s  {line}"
-        if sys.stderr is not None and sys.stderr.isatty():
+        if is_watched():
             print(text, file=sys.stderr, flush=True)
         else:
             _LOG.info("%s", text)

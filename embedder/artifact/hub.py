@@ -13,7 +13,6 @@ import glob
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from embedder.artifact.hub_errors import (
 from embedder.artifact.hub_listing import Listing, ask_for_files, cached_listing, folder_of, kept_files
 from embedder.common.checks import check_flag, shown
 from embedder.common.files import remove_leftovers
+from embedder.common.progress import is_watched
 from embedder.errors import ArtifactError, InputError
 
 # The organisation of models that are named without one.
@@ -403,8 +403,7 @@ def _quiet_unless_watched() -> Iterator[None]:
     from huggingface_hub import constants
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    watched = sys.stderr is not None and sys.stderr.isatty()
-    if watched or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
+    if is_watched() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
         yield
         return
     disable_progress_bars()

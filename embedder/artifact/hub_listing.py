@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedder.common.files import read_regular, replacing
+from embedder.common.json_text import parse_json
 
 # The folder of our lists, in the repository's folder of the Hub's cache.
 _LISTINGS = "embedder"
@@ -66,8 +67,8 @@ def kept_files(repository: str, commit: str) -> list[str] | None:
         True
     """
     try:
-        files = json.loads(read_regular(_listing_path(repository, commit), _MAX_LISTING_BYTES))
-    except (OSError, ValueError, RecursionError):
+        files = parse_json(read_regular(_listing_path(repository, commit), _MAX_LISTING_BYTES))
+    except (OSError, ValueError):
         return None
     return files if isinstance(files, list) and all(isinstance(name, str) for name in files) else None
 

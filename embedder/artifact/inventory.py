@@ -48,10 +48,7 @@ def list_models() -> list[Model]:
         for place, root in stores()
         for name, revision, directory in store.stored(root)
     ]
-    for repository, commit, directory in hub.snapshots_with(MANIFEST_NAME):
-        origin = Origin(Place.HUB, repository, HubAccess(commit))
-        found.append(_describe(repository, commit, directory, origin))
-    return found
+    return found + _describe_fetched(hub.snapshots_with(MANIFEST_NAME))
 
 
 def _describe(name: str, revision: str | None, directory: Path, origin: Origin) -> Model:
@@ -60,6 +57,14 @@ def _describe(name: str, revision: str | None, directory: Path, origin: Origin) 
     except ArtifactError as error:
         return Model(name, revision, directory, origin.place, None, str(error))
     return Model(name, revision, directory, origin.place, artifact)
+
+
+def _describe_fetched(snapshots: list[tuple[str, str, Path]]) -> list[Model]:
+    """Return the models of snapshots in the Hub's cache, each given by its repository, commit and directory."""
+    return [
+        _describe(repository, commit, directory, Origin(Place.HUB, repository, HubAccess(commit)))
+        for repository, commit, directory in snapshots
+    ]
 
 
 def remove_model(model: str, revision: str | None = None) -> list[Model]:
@@ -108,9 +113,4 @@ def _find_exported(model: str, revision: str | None) -> list[Model]:
 
 def _find_fetched(model: str) -> list[Model]:
     repository = store.repository_of(model)
-    found = hub.snapshots_with(MANIFEST_NAME)
-    return [
-        _describe(name, commit, directory, Origin(Place.HUB, name, HubAccess(commit)))
-        for name, commit, directory in found
-        if name == repository
-    ]
+    return _describe_fetched([found for found in hub.snapshots_with(MANIFEST_NAME) if found[0] == repository])

@@ -36,11 +36,6 @@ def warn_of_image(path: str, reason: str) -> None:
     say(f"warning: {reason}" if path in reason else f"warning: {path}: {reason}")
 
 
-def is_watched() -> bool:
-    """Return whether standard error is a terminal. Progress is shown only there."""
-    return sys.stderr is not None and sys.stderr.isatty()
-
-
 def _escape_what_cannot_be_encoded() -> None:
     """From now on, print escapes for characters that standard output cannot encode."""
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -16,7 +16,7 @@ from embedder.cli.commands import (
     check_takes_images,
     load_model,
 )
-from embedder.cli.console import is_watched, warn_of_image
+from embedder.cli.console import warn_of_image
 from embedder.cli.inputs import (
     INPUT_FORMATS,
     STDIO,
@@ -30,6 +30,7 @@ from embedder.cli.inputs import (
 )
 from embedder.cli.outputs import OUTPUT_FORMATS, PRECISIONS, Layout, Writer, open_output, output_format
 from embedder.cli.stopping import stopped_by_signals
+from embedder.common.progress import is_watched
 from embedder.errors import InputError
 
 if TYPE_CHECKING:

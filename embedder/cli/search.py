@@ -15,8 +15,9 @@ from embedder.cli.commands import (
     check_takes_images,
     load_model,
 )
-from embedder.cli.console import is_watched, print_path, say, warn_of_image
+from embedder.cli.console import print_path, say, warn_of_image
 from embedder.cli.inputs import image_files
+from embedder.common.progress import is_watched
 from embedder.errors import InputError
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
@@ -24,6 +25,16 @@ class _HiddenBar:
 
     def reset(self) -> None:
         pass
+
+
+def is_watched() -> bool:
+    """Return whether standard error is a terminal. Progress is shown by default only there.
+
+    Example:
+        >>> is_watched()  # doctest: +SKIP
+        True
+    """
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def progress_bar(total: int | None, unit: str, description: str, *, shown: bool | None) -> AbstractContextManager[Bar]:

@@ -52,7 +52,7 @@ RUNTIME = (
     Rule("embedder.artifact.hub", own="artifact.hub_errors artifact.hub_listing common errors", lazy="huggingface_hub"),
     Rule("embedder.artifact.hub_listing", own="common", lazy="huggingface_hub"),
     Rule("embedder.artifact.hub_errors", own="errors", lazy="huggingface_hub"),
-    Rule("embedder.artifact.first_use", own="artifact errors", lazy="filelock"),
+    Rule("embedder.artifact.first_use", own="artifact common.progress errors", lazy="filelock"),
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
     Rule("embedder.engine.tokenizer", own="common errors inputs", packages="numpy", lazy="tokenizers"),
