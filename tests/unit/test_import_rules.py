@@ -63,6 +63,8 @@ RUNTIME = (
     Rule("embedder.vectors.adapters", own="common errors vectors", packages="numpy", lazy="faiss usearch"),
     # Surfaces. They stand on the public API. The commands that look into an artifact have rules of their own.
     Rule("embedder", own=f"{PUBLIC} kept_models pool", exact=True),
+    Rule("embedder.functions", own=f"{PUBLIC} functions"),
+    Rule("embedder.functions.vector_text", own="", packages="numpy"),
     Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub"),
     Rule("embedder.pool", own=f"{PUBLIC} artifact.hub artifact.manifest", packages="numpy"),
     Rule("embedder.cli", own=f"{PUBLIC} cli images.sources", packages="numpy"),
