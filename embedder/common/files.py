@@ -36,6 +36,7 @@ _LOCK, _NEW, _OLD, _GONE = "lock", "new", "old", "gone"
 # nothing in it has changed for this long.
 _MAX_SILENCE_S = 24 * 60 * 60
 _MAX_TRIES = 100
+_CHUNK_BYTES = 1 << 16
 # The first line of a pointer, https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md.
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 
@@ -104,9 +105,29 @@ def read_regular(path: str | os.PathLike[str], max_bytes: int) -> bytes:
         b'all or nothing'
     """
     with open_regular(path, max_bytes) as stream:
-        content = stream.read(max_bytes + 1)
+        content = read_at_most(stream, max_bytes + 1)
     if len(content) > max_bytes:  # the files of /proc say that they have 0 bytes
         raise _too_large(path, max_bytes)
+    return content
+
+
+def read_at_most(stream: BufferedReader, max_bytes: int) -> bytes:
+    """Return the first `max_bytes` bytes of a regular file that was just opened, or all if it has fewer.
+
+    It reserves memory for what is there. `stream.read(max_bytes)` reserves `max_bytes` bytes, and a machine with less
+    memory refuses that.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    Example:
+        >>> with open_regular(Path("notes.txt")) as stream:  # doctest: +SKIP
+        ...     content = read_at_most(stream, 100)
+    """
+    content = stream.read(min(os.fstat(stream.fileno()).st_size, max_bytes))
+    # A file may have more bytes than its size says.
+    while len(content) < max_bytes and (more := stream.read(min(_CHUNK_BYTES, max_bytes - len(content)))):
+        content += more
     return content
 
 

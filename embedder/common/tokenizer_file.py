@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from embedder.common.digests import FileState, check_once
-from embedder.common.files import open_regular
+from embedder.common.files import open_regular, read_at_most
 from embedder.common.panics import panics_as_exceptions
 
 # The largest file of a known model has 35 MB.
@@ -46,7 +46,7 @@ def load_tokenizer(path: Path) -> Any:
 
     with open_regular(path, _MAX_BYTES) as stream:
         state = FileState.of(stream.fileno())
-        content = stream.read(_MAX_BYTES).decode("utf-8")
+        content = read_at_most(stream, _MAX_BYTES).decode("utf-8")
     check_once(path, state, _CHECKS, lambda: _check_content(content))
     try:
         with panics_as_exceptions():

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import socket
+import tracemalloc
 
 import pytest
 
@@ -93,6 +94,18 @@ def test_a_larger_file_is_not_read(tmp_path):
 def test_a_file_that_has_more_bytes_than_its_size_says():
     with pytest.raises(OSError, match="it has more than 3 bytes"):
         read_regular("/proc/self/status", 3)
+
+
+def test_no_more_memory_is_reserved_than_a_file_has(tiny):
+    """A machine with little memory refuses to reserve much, even if nothing is written there."""
+    tracemalloc.start()
+    try:
+        assert read_regular(tiny / "tokenizer.json", 2**31) == (tiny / "tokenizer.json").read_bytes()
+        with embedder.Embedder(tiny) as model:
+            model.encode("cat")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", ["embedder.json", "tokenizer.json", "model.onnx", "model.onnx.data"])
