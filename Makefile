@@ -1,6 +1,7 @@
 # To use it:
 # make demo           export all-MiniLM-L6-v2 and search a small collection with it
 # make export         export MODEL (a name, org/name or a directory) to artifacts/; TORCH=1 exports by way of torch
+# make lambda         build the zip of an AWS Lambda function for MODEL in dist/; ARCH=arm64 and PYTHON=python3.13 say for what
 #
 # To work on it:
 # make lint           check the style (ruff) and the types (mypy) of both distributions
@@ -22,11 +23,11 @@
 
 # The interpreter that makes the environments.
 PYTHON ?= python3
-# What `make export` exports.
+# What `make export` exports, and what `make lambda` packs.
 MODEL ?= all-MiniLM-L6-v2
 # How many tests run at once: a number, or auto for one on each core.
 JOBS ?= auto
-# Where `make dist` writes.
+# Where `make dist` and `make lambda` write.
 DIST ?= dist
 
 # The environments. Each is made when a command first needs it.
@@ -55,7 +56,7 @@ EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -nam
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lint format test-fast test dist bench bench-images parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda lint format test-fast test dist bench bench-images parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -72,6 +73,10 @@ MODEL_NAME := $(notdir $(patsubst %/,%,$(MODEL)))
 
 export: $(EXPORTER)/.ready $(if $(IS_MINILM),checkpoints/$(MINILM)/model.safetensors)
 	$(EXPORTER)/bin/embedder-export $(if $(IS_MINILM),checkpoints/)$(MODEL) --output artifacts/$(MODEL_NAME)
+
+# The zip is for the version of PYTHON, and for ARCH, if it is given.
+lambda: $(EXPORT)/.ready $(if $(IS_MINILM),artifacts/$(MINILM)/embedder.json)
+	PYTHONPATH=.:export $(EXPORT)/bin/python -m deploy.aws_lambda.builder $(if $(IS_MINILM),artifacts/)$(MODEL) --python $(PYTHON) $(ARCH:%=--arch %) --output $(DIST)
 
 # Working on it
 

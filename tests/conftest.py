@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.lambda_zip import build_once
 from tests.tiny import write_tiny_artifact
 
 ROOT = Path(__file__).parents[1]
@@ -70,6 +71,19 @@ def lean_bin() -> Path:
 def export_bin() -> Path:
     """The directory of the commands of the export's environment without torch."""
     return _needed(ROOT / ".venv/export/bin", "make demo")
+
+
+@pytest.fixture(scope="session")
+def lambda_zip(
+    minilm: Path, export_bin: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Path:
+    """The zip of an AWS Lambda function with all-MiniLM-L6-v2. All processes of a test run share it.
+
+    Beside it lies `printed.txt`, which the builder has printed.
+    """
+    directory = tmp_path_factory.getbasetemp()
+    shared = directory.parent if hasattr(request.config, "workerinput") else directory  # workers have one each
+    return build_once(export_bin, minilm, shared)
 
 
 @pytest.fixture(scope="session")

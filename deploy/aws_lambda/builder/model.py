@@ -1,0 +1,58 @@
+"""Choose the graph that a function runs, and write it into the directory of the zip."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from deploy.aws_lambda.builder.errors import BuildError
+from deploy.aws_lambda.builder.target import Target
+from embedder.artifact.locate import Artifact, open_artifact
+from embedder.artifact.manifest import EMBED, TEXT, write_manifest
+from embedder.backends.prepacked import prepack
+
+# The dtypes, in the order in which they are taken. fp16 is slow on a CPU.
+_DTYPES = ("int8", "fp32", "fp16")
+
+
+def check_model(artifact: Artifact) -> None:
+    """Raise BuildError unless a function can run the model.
+
+    Raises:
+        BuildError: the model takes images, or is not for embeddings.
+    """
+    manifest = artifact.manifest
+    if manifest.task != EMBED:
+        raise BuildError(f"{artifact.directory} is for the task {manifest.task!r}. A function needs one for {EMBED!r}")
+    if manifest.modalities != (TEXT,):
+        raise BuildError(
+            f"{artifact.directory} takes images, and a function takes only texts. Choose a model that takes only texts"
+        )
+
+
+def choose_dtype(artifact: Artifact) -> str:
+    """Return the dtype that a function runs: int8 if the artifact has it.
+
+    Example:
+        >>> choose_dtype(open_artifact("all-MiniLM-L6-v2"))  # doctest: +SKIP
+        'int8'
+    """
+    dtypes = [graph.dtype for graph in artifact.manifest.graphs_of(TEXT)]
+    return min(dtypes, key=_DTYPES.index)
+
+
+def write_model(artifact: Artifact, dtype: str, target: Target, directory: Path) -> None:
+    """Write the graph of `dtype` into the new `directory`.
+
+    The weights are prepacked if this machine can run what is built: their layout is that of a CPU's kernels.
+    """
+    graphs = tuple(graph for graph in artifact.manifest.graphs if graph.dtype == dtype)
+    manifest = replace(artifact.manifest, graphs=graphs, extra={})
+    artifact.ensure(manifest.files)
+    directory.mkdir()
+    for file in manifest.files:
+        shutil.copyfile(artifact.path(file), directory / file.name)
+    write_manifest(manifest, directory)
+    if target.runs_here:
+        prepack(open_artifact(directory))

@@ -1,0 +1,131 @@
+"""Build a zip: the flow."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.aws_lambda.builder import bytecode
+from deploy.aws_lambda.builder.archive import write_zip
+from deploy.aws_lambda.builder.elf_file import is_library, strip_library
+from deploy.aws_lambda.builder.errors import BuildError
+from deploy.aws_lambda.builder.model import check_model, choose_dtype, write_model
+from deploy.aws_lambda.builder.needless import TABLE, files_in, remove_needless
+from deploy.aws_lambda.builder.packages import install_packages, needed_glibc
+from deploy.aws_lambda.builder.sizes import LeftOut, parts_of, size_of, table_of_parts
+from deploy.aws_lambda.builder.target import Target
+from deploy.aws_lambda.builder.trial import try_zip
+from embedder.artifact.locate import Artifact
+
+CHECKOUT = Path(__file__).parents[3]
+HANDLER = "lambda_function"
+# Lambda's limit of an unpacked zip. It says MB, and means these.
+MAX_UNPACKED_BYTES = 250 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Built:
+    """A zip that was built.
+
+    Attributes:
+        path: the zip.
+        dtype: the dtype of its graph.
+        glibc: the version of glibc that its packages need.
+        parts: the bytes of its parts, by their names.
+        left_out: what is not in it.
+    """
+
+    path: Path
+    dtype: str
+    glibc: tuple[int, int]
+    parts: dict[str, int]
+    left_out: list[LeftOut]
+
+
+def build(artifact: Artifact, name: str, target: Target, output: Path) -> Built:
+    """Build `output/lambda-<name>-<architecture>.zip`, and try it if this machine can run it.
+
+    Raises:
+        BuildError: the model is not for a function; pip fails; the zip is too large for Lambda; or its handler fails or
+            gives other vectors than `artifact`.
+        EmbedderError: the artifact is damaged.
+
+    Example:
+        >>> target = choose_target("python3.13", "arm64")
+        >>> build(open_artifact("all-MiniLM-L6-v2"), "minilm", target, Path("dist")).path  # doctest: +SKIP
+        PosixPath('dist/lambda-minilm-arm64.zip')
+    """
+    check_model(artifact)
+    dtype = choose_dtype(artifact)
+    path = output / f"lambda-{name}-{target.architecture}.zip"
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary, "task")
+        install_packages(target, CHECKOUT, directory)
+        glibc = needed_glibc(directory)
+        left_out = _reduce(directory, target)
+        write_model(artifact, dtype, target, directory / "model")
+        parts = parts_of(directory)
+        check_size(parts)
+        trial = Path(temporary, path.name)
+        write_zip(directory, trial)
+        if target.runs_here:
+            try_zip(trial, artifact, dtype, target)
+        output.mkdir(parents=True, exist_ok=True)
+        shutil.move(trial, path)
+    return Built(path, dtype, glibc, parts, left_out)
+
+
+def _reduce(directory: Path, target: Target) -> list[LeftOut]:
+    """Leave out what a function does not need. Add the handler, and compile all modules."""
+    removed = remove_needless(directory)
+    left_out = [LeftOut(row.what, row.why, removed[row.what]) for row in TABLE]
+    before = size_of(directory)
+    for file in files_in(directory):
+        content = file.read_bytes()
+        if is_library(content):
+            file.write_bytes(strip_library(content))
+    stripped = size_of(directory)
+    left_out.append(LeftOut("symbol tables of libraries", "debuggers read them", before - stripped))
+    shutil.copyfile(CHECKOUT / "deploy/aws_lambda" / f"{HANDLER}.py", directory / f"{HANDLER}.py")
+    compile_modules(directory, target)
+    left_out.append(
+        LeftOut(
+            "Python's sources and docstrings", "Python runs the bytecode, which is there", stripped - size_of(directory)
+        )
+    )
+    return left_out
+
+
+def compile_modules(directory: Path, target: Target) -> None:
+    """Compile all modules in `directory` by the target's Python.
+
+    Raises:
+        BuildError: Python fails.
+    """
+    command = [target.python, "-S", str(bytecode.__file__), str(directory), HANDLER]
+    # The order of a set's members, which bytecode has, depends on the seed.
+    environment = {**os.environ, "PYTHONHASHSEED": "0"}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise BuildError(f"{target.python} cannot compile the packages: {answer.stderr.strip()}")
+
+
+def check_size(parts: dict[str, int]) -> None:
+    """Raise BuildError if Lambda does not take a zip of these parts.
+
+    Raises:
+        BuildError: they are too large. The message has their sizes.
+
+    Example:
+        >>> check_size({"the model": 34_800_000})
+    """
+    size = sum(parts.values())
+    if size > MAX_UNPACKED_BYTES:
+        raise BuildError(
+            f"the zip holds {size:,} bytes, and Lambda takes at most {MAX_UNPACKED_BYTES:,} (250 MB). Choose a smaller "
+            f"model, or build a container image, which may hold 10 GB. The parts:\n{table_of_parts(parts)}"
+        )
