@@ -207,10 +207,10 @@ class CpuBackend:
 
     def _open_graph(self, graph: CheckedGraph, options: Any) -> Any:
         # The files may have been replaced since the last session was opened. One model must not run two graphs.
-        return graph.open(lambda path: self._open_file(path, options))
+        return graph.open(lambda path: self._open_file(path, graph.weights.path.name, options))
 
-    def _open_file(self, path: Path, options: Any) -> Any:
-        session = open_session(path, CPU_EXECUTION_PROVIDER, options)
+    def _open_file(self, path: Path, weights: str, options: Any) -> Any:
+        session = open_session(path, CPU_EXECUTION_PROVIDER, options, weights)
         check_outputs(session, path, self._files.graph)
         return session
 

@@ -1,4 +1,4 @@
-"""Refuse a graph that takes its weights from another file than the one beside it.
+"""Refuse a graph that takes its weights from another file than its own.
 
 A graph names the files of its weights. onnxruntime 1.20 opens any path there, also outside of the artifact. So a
 hostile graph could return the content of a file as vectors.
@@ -19,8 +19,12 @@ _KEY = b"location"
 _ENDS_OF_LENGTH = tuple(range(len(_KEY) + 1))
 
 
-def check_external_data(graph: Path) -> None:
-    """Raise ArtifactError if `graph` takes weights from any file but `<name of the graph>.data`.
+def check_external_data(graph: Path, weights: str | None = None) -> None:
+    """Raise ArtifactError if `graph` takes weights from any file but one.
+
+    Args:
+        graph: the file of the graph.
+        weights: name of the file of its weights, which lies beside it; default: `<name of the graph>.data`.
 
     An entry with the key "location" names a file of weights. So every such key must belong to an entry with this file
     name, in exactly the bytes that onnx writes.
@@ -32,9 +36,10 @@ def check_external_data(graph: Path) -> None:
         content = read_regular(graph, _MAX_BYTES)
     except OSError as error:
         raise ArtifactError(f"{graph} cannot be read: {error.strerror}") from error
+    weights = weights or f"{graph.name}.data"
     keys = sum(content.count(bytes([byte]) + _KEY) for byte in _ENDS_OF_LENGTH)
-    if keys != content.count(_entry(f"{graph.name}.data".encode())):
-        raise ArtifactError(f"{graph} takes weights from another file than {graph.name}.data: export the model again")
+    if keys != content.count(_entry(weights.encode())):
+        raise ArtifactError(f"{graph} takes weights from another file than {weights}: export the model again")
 
 
 def _entry(name: bytes) -> bytes:

@@ -3,76 +3,74 @@
 When onnxruntime opens a session, it packs the weights of each matrix product into new memory. Weights that are packed
 in a file are mapped instead: the graph loads faster, and processes share the memory.
 
-Such a file is valid for one version of onnxruntime and one kind of CPU. So it is made on the machine that runs the
-model. `embedder prepack` writes it into the artifact. The first load of a model writes it into the user's cache.
-
-A prepacked form is a graph with its prepacked weights. It replaces the artifact's own graph and weights, for which the
-manifest has digests. Nothing in the form shows which weights it was made from. So a form is used only if its origin is
-known:
-
-- A form in the artifact is used only if the manifest vouches for it: `embedder prepack` writes the digest of the form's
-  record under `extra` in the manifest, and the record has the digests of its files. So whoever trusts a manifest trusts
-  every byte that is loaded. A form that was added to an artifact later, or that is left from an earlier model, is
-  ignored. Whoever can write the manifest can name any graph there, also without prepacked weights. Forms are never
-  fetched from the Hub.
-- A form in the user's cache is used only if nobody else can have written there; see `embedder.common.cache`.
-- Each form was made from files that had the digests of the manifest, both before and after packing.
+Such a file is valid for one version of onnxruntime and one kind of CPU. `embedder prepack` writes it into the artifact.
+The first load of a model writes it into the user's cache. `prepacked_form` describes the files, and says which of them
+may be trusted. Each form was made from files that had the digests of the manifest, both before and after packing.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import platform
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from embedder.artifact.locate import Artifact
-from embedder.artifact.manifest import MANIFEST_NAME, Graph, read_manifest, write_manifest
+from embedder.artifact.manifest import MANIFEST_NAME, File, Graph, Manifest, read_manifest, write_manifest
 from embedder.backends.backend import CheckedGraph, GraphFiles
-from embedder.backends.sessions import CPU_EXECUTION_PROVIDER, open_session, runtime_version, session_options
+from embedder.backends.prepacked_form import (
+    FOLDER,
+    GRAPH_NAME,
+    RECORD_NAME,
+    UNUSABLE,
+    WEIGHTS_NAME,
+    check_all,
+    content_of,
+    entries,
+    form_in,
+    form_name,
+    forms_in,
+    shared_entry,
+    shared_graphs,
+    vouched_form,
+)
+from embedder.backends.sessions import CPU_EXECUTION_PROVIDER, open_session, session_options
 from embedder.common.cache import make_trusted_cache, trusted_cache
-from embedder.common.digests import CheckedFile, check_digest, sha256_of
-from embedder.common.files import discard, is_staging, read_regular, remove_leftovers, replacing
-from embedder.common.json_text import parse_json
+from embedder.common.digests import check_digest, sha256_of
+from embedder.common.files import discard, remove_leftovers, replacing
 from embedder.errors import ArtifactError, EmbedderError
 
-# Name of the directory in the artifact and in the cache, and of the field under `extra` in the manifest.
-FOLDER = "prepacked"
-_GRAPH, _WEIGHTS, _RECORD = "model.onnx", "model.onnx.data", "prepacked.json"
 # A load does not prepack larger weights, because that would fill the user's disk unasked.
 _MAX_CACHED_BYTES = 1_000_000_000
-_MAX_RECORD_BYTES = 1000
 # A form in the cache is removed if it has not been loaded for this long. The time of its last load is noted once a day.
 _MAX_IDLE_S = 30 * 24 * 60 * 60
 _NOTE_INTERVAL_S = 24 * 60 * 60
-# These errors mean that there is no prepacked form in a place, or that it is damaged.
-_UNUSABLE = (OSError, ValueError, KeyError, TypeError, EmbedderError)
 
 
 def find_prepacked(files: GraphFiles) -> CheckedGraph | None:
     """Return the prepacked form of a graph. If there is none, make it in the user's cache.
 
-    Returns None if there is no form that can be trusted, and none can be made: the disk is read-only or full, the cache
-    is not private, a damaged form cannot be removed, the weights exceed a gigabyte, or the variable EMBEDDER_PREPACK is
-    0. If a file of the artifact is replaced meanwhile, the opening of the graph will notice.
+    Returns None if the kind of CPU is unknown, or the variable EMBEDDER_PREPACK is 0. Returns None too if there is no
+    form that can be trusted, and none can be made: the disk is read-only or full, the cache is not private, a damaged
+    form cannot be removed, or the weights exceed a gigabyte. If a file of the artifact is replaced meanwhile, the
+    opening of the graph will notice.
     """
     if os.environ.get("EMBEDDER_PREPACK") == "0":
         return None
-    name = _name(files.graph)
-    with suppress(*_UNUSABLE):
-        return _intact(_vouched_form(files.artifact, name))
+    name = form_name(files.graph)
+    if name is None:
+        return None
+    with suppress(*UNUSABLE):
+        return _intact(vouched_form(files, name))
     root = trusted_cache(FOLDER)
     if root is None:
         return None
     remove_leftovers(root)
-    with suppress(*_UNUSABLE):
-        return _used(_intact(_form(root / name)))
+    with suppress(*UNUSABLE):
+        return _used(_intact(form_in(root / name)))
     if files.graph.weights.size > _MAX_CACHED_BYTES:
         return None
     with suppress(OSError, EmbedderError):
@@ -99,29 +97,65 @@ def prepack(artifact: Artifact) -> list[Path]:
     root = artifact.directory / FOLDER
     if root.is_symlink():  # all other forms are removed, and a stranger's link may lead to any directory
         raise ArtifactError(f"{root} is a link. Remove it, and run embedder prepack again")
-    records, made = {}, []
-    for graph in artifact.graphs_here():
-        files, name = GraphFiles(artifact, graph), _name(graph)
+    graphs, before = artifact.graphs_here(), entries(artifact)
+    # The shared forms of other machines stay: the weights file has their weights in any case.
+    contents = tuple(content_of(graph) for graph in graphs)
+    after = {name: before[name] for name in shared_graphs(artifact) if name.startswith(contents)}
+    made = []
+    for graph in graphs:
+        files, name = GraphFiles(artifact, graph), _known_name(graph)
         for file in (graph.file, graph.weights):
             check_digest(artifact.path(file), file.sha256)
-        root.mkdir(exist_ok=True)
         try:
-            form = _intact(_vouched_form(artifact, name))
-        except _UNUSABLE:
+            form = _intact(vouched_form(files, name))
+            after[name] = before[name]
+        except UNUSABLE:
+            root.mkdir(exist_ok=True)
             form = _make(files, root / name)
-        records[name] = sha256_of(root / name / _RECORD)
+            after[name] = sha256_of(root / name / RECORD_NAME)
         made.append(form.file.path)
-    _vouch(artifact, records)
-    for directory in _forms_in(root):
-        if directory.name not in records:
+    _vouch(artifact, after)
+    own_directory = {name for name, entry in after.items() if isinstance(entry, str)}
+    for directory in forms_in(root):
+        if directory.name not in own_directory:
             discard(directory)
     return made
+
+
+def with_shared_form(manifest: Manifest, graph: Graph, packed: File) -> Manifest:
+    """Return `manifest`, which now vouches for a shared form of this machine; see `prepacked_form`.
+
+    Args:
+        manifest: a manifest.
+        graph: one of its graphs. The file of its weights holds the packed ones too.
+        packed: the graph that takes the packed weights from that file.
+
+    Raises:
+        ArtifactError: the kind of CPU is unknown.
+
+    Example:
+        >>> with_shared_form(manifest, manifest.graphs[0], packed).extra  # doctest: +SKIP
+        {'prepacked': {'1f3a...-9c07...': {'name': 'model.prepacked.onnx', 'size': 25280, 'sha256': ...}}}
+    """
+    forms = manifest.extra.get(FOLDER, {}) | {_known_name(graph): shared_entry(packed)}
+    return replace(manifest, extra={**manifest.extra, FOLDER: forms})
+
+
+def without_forms(manifest: Manifest) -> Manifest:
+    """Return `manifest` without what vouches for prepacked forms.
+
+    Example:
+        >>> without_forms(manifest).extra  # doctest: +SKIP
+        {}
+    """
+    return replace(manifest, extra={name: value for name, value in manifest.extra.items() if name != FOLDER})
 
 
 def check_prepacked(artifact: Artifact) -> list[Path]:
     """Read the prepacked forms of `artifact`, and check their digests. Return their directories.
 
-    These are all forms in the artifact, and those in the user's cache that a load would use on this machine.
+    These are all forms in the artifact, and those in the user's cache that a load would use on this machine. A shared
+    form has its weights in a file of the artifact. This file is not read here.
 
     Raises:
         ArtifactError: a form is damaged, or lies in the artifact and the manifest does not vouch for it.
@@ -130,24 +164,43 @@ def check_prepacked(artifact: Artifact) -> list[Path]:
         >>> check_prepacked(open_artifact("all-MiniLM-L6-v2"))  # doctest: +SKIP
         []
     """
-    in_artifact = _forms_in(artifact.directory / FOLDER)
+    shared = [file for file in shared_graphs(artifact).values() if artifact.has(file)]
+    for file in shared:
+        check_digest(artifact.path(file), file.sha256)
+    in_artifact = forms_in(artifact.directory / FOLDER)
     for directory in in_artifact:
         try:
-            _check_all(directory, _vouched_record(artifact, directory.name))
-        except _UNUSABLE as error:
+            check_all(directory, str(entries(artifact)[directory.name]))
+        except UNUSABLE as error:
             raise ArtifactError(
                 f"{directory} is not used: it is damaged, or the manifest does not vouch for it. Run embedder prepack, "
                 "or remove it"
             ) from error
     cache = trusted_cache(FOLDER)
-    names = {_name(graph) for graph in artifact.manifest.graphs}
-    in_cache = [] if cache is None else [directory for directory in _forms_in(cache) if directory.name in names]
+    names = {form_name(graph) for graph in artifact.manifest.graphs}
+    in_cache = [] if cache is None else [directory for directory in forms_in(cache) if directory.name in names]
     for directory in in_cache:
         try:
-            _check_all(directory, None)
-        except _UNUSABLE as error:
+            check_all(directory, None)
+        except UNUSABLE as error:
             raise ArtifactError(f"{directory} is damaged. Remove it; the next load makes it again") from error
-    return [*in_artifact, *in_cache]
+    return [*(artifact.directory for _ in shared), *in_artifact, *in_cache]
+
+
+def describe_prepacked(artifact: Artifact) -> list[str]:
+    """Return a line for each prepacked form that is in `artifact`: where it lies, and whether it is for this machine.
+
+    Example:
+        >>> describe_prepacked(open_artifact("all-MiniLM-L6-v2"))  # doctest: +SKIP
+        ['model.int8.prepacked.onnx, for this CPU']
+    """
+    shared, own = shared_graphs(artifact), {form_name(graph) for graph in artifact.manifest.graphs}
+    lines = []
+    for name in entries(artifact):
+        place = shared[name].name if name in shared else f"{FOLDER}/{name}"
+        if os.path.exists(artifact.directory / place):
+            lines.append(f"{place}, for {'this CPU' if name in own else 'another CPU or another onnxruntime'}")
+    return lines
 
 
 def remove_cached(graphs: Iterable[Graph]) -> list[Path]:
@@ -160,51 +213,32 @@ def remove_cached(graphs: Iterable[Graph]) -> list[Path]:
         >>> remove_cached([])
         []
     """
-    cache, contents = trusted_cache(FOLDER), tuple(f"{_content(graph)}-" for graph in graphs)
-    found = [] if cache is None else [path for path in _forms_in(cache) if path.name.startswith(contents)]
+    cache, contents = trusted_cache(FOLDER), tuple(f"{content_of(graph)}-" for graph in graphs)
+    found = [] if cache is None else [path for path in forms_in(cache) if path.name.startswith(contents)]
     for directory in found:
         discard(directory)
     return found
 
 
-def _name(graph: Graph) -> str:
-    """Return `<digest of the graph>-<digest of onnxruntime's version and the CPU>`."""
-    machine = hashlib.sha256(f"{runtime_version()}\n{_cpu()}".encode()).hexdigest()
-    return f"{_content(graph)}-{machine[:32]}"
+def _known_name(graph: Graph) -> str:
+    name = form_name(graph)
+    if name is None:
+        raise ArtifactError(
+            "weights cannot be prepacked here: /proc/cpuinfo does not show the features of the CPU, so nothing would "
+            "say where they are right"
+        )
+    return name
 
 
-def _content(graph: Graph) -> str:
-    """Return the digest of the graph and its weights."""
-    return hashlib.sha256((graph.file.sha256 + graph.weights.sha256).encode()).hexdigest()[:32]
+def _intact(form: CheckedGraph) -> CheckedGraph:
+    """Check the digests of a form, and return it. Raises one of `UNUSABLE`."""
+    form.check()
+    return form
 
 
-def _cpu() -> str:
-    """Return a text that differs between kinds of CPU."""
-    lines = [platform.machine()]
-    with suppress(OSError):
-        core = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").partition("\n\n")[0]
-        fields = ("vendor_id", "model", "stepping", "flags", "Features", "CPU")
-        lines += [line for line in core.splitlines() if line.startswith(fields)]
-    return "\n".join(lines)
-
-
-def _forms_in(root: Path) -> list[Path]:
-    """Return the directories of all forms in `root`, which may be missing."""
-    return sorted(path for path in root.iterdir() if not is_staging(path.name)) if root.is_dir() else []
-
-
-def _vouched_record(artifact: Artifact, name: str) -> str:
-    """Return the digest that the manifest has for the record of the form `name`. Raises KeyError or TypeError."""
-    return str(artifact.manifest.extra[FOLDER][name])
-
-
-def _vouched_form(artifact: Artifact, name: str) -> CheckedGraph:
-    return _form(artifact.directory / FOLDER / name, _vouched_record(artifact, name))
-
-
-def _vouch(artifact: Artifact, records: dict[str, str]) -> None:
-    """Write the digests of `records`, by the names of their forms, into the manifest."""
-    manifest = replace(artifact.manifest, extra={**artifact.manifest.extra, FOLDER: records})
+def _vouch(artifact: Artifact, forms: dict[str, object]) -> None:
+    """Write what vouches for `forms`, by their names, into the manifest."""
+    manifest = replace(artifact.manifest, extra={**artifact.manifest.extra, FOLDER: forms})
     if manifest == artifact.manifest:
         return
     if read_manifest(artifact.directory) != artifact.manifest:
@@ -212,39 +246,9 @@ def _vouch(artifact: Artifact, records: dict[str, str]) -> None:
     write_manifest(manifest, artifact.directory)
 
 
-def _form(directory: Path, record_sha256: str | None = None) -> CheckedGraph:
-    """Return the form in `directory`, with the digests of its record. Raises one of `_UNUSABLE`."""
-    digests = _read_record(directory, record_sha256)
-    return CheckedGraph(
-        CheckedFile(directory / _GRAPH, digests[_GRAPH]),
-        CheckedFile(directory / _WEIGHTS, digests[_WEIGHTS], recorded=True),
-    )
-
-
-def _intact(form: CheckedGraph) -> CheckedGraph:
-    """Check the digests of a form, and return it. Raises one of `_UNUSABLE`."""
-    form.check()
-    return form
-
-
-def _check_all(directory: Path, record_sha256: str | None) -> None:
-    """Read every file of a form. Raises one of `_UNUSABLE` unless they have the right digests."""
-    digests = _read_record(directory, record_sha256)
-    for name in (_GRAPH, _WEIGHTS):
-        check_digest(directory / name, digests[name])
-
-
-def _read_record(directory: Path, sha256: str | None) -> Any:
-    """Return the digests in the record of a form. `sha256` is the record's own digest, if it is known."""
-    content = read_regular(directory / _RECORD, _MAX_RECORD_BYTES)
-    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
-        raise ArtifactError("the manifest has another digest for it")
-    return parse_json(content)
-
-
 def _used(form: CheckedGraph) -> CheckedGraph:
     """Note that a form in the cache has been loaded, and return it."""
-    record = form.file.path.with_name(_RECORD)
+    record = form.file.path.with_name(RECORD_NAME)
     with suppress(OSError):
         if time.time() - record.stat().st_mtime > _NOTE_INTERVAL_S:
             os.utime(record)
@@ -264,15 +268,15 @@ def _make(files: GraphFiles, directory: Path) -> CheckedGraph:
         with replacing(directory) as partial:
             partial.mkdir()
             # The record must not vouch for weights that were replaced while they were packed.
-            files.checked.open(lambda graph: save_prepacked(graph, partial / _GRAPH))
-            record = {name: sha256_of(partial / name) for name in (_GRAPH, _WEIGHTS)}
-            (partial / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+            files.checked.open(lambda graph: save_prepacked(graph, partial / GRAPH_NAME))
+            record = {name: sha256_of(partial / name) for name in (GRAPH_NAME, WEIGHTS_NAME)}
+            (partial / RECORD_NAME).write_text(json.dumps(record), encoding="utf-8")
     except OSError:
         if not directory.exists():
             raise
         # Another process made it first.
     try:
-        return _form(directory)
+        return form_in(directory)
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{directory} is damaged: {error}") from error
 
@@ -283,15 +287,20 @@ def _remove_idle(root: Path) -> None:
     Forms of other versions are not removed at once: two versions may be in use, and so may two machines that share the
     cache.
     """
-    for directory in _forms_in(root):
+    for directory in forms_in(root):
         with suppress(OSError):
-            record = directory / _RECORD
+            record = directory / RECORD_NAME
             if time.time() - (record if record.exists() else directory).stat().st_mtime > _MAX_IDLE_S:
                 discard(directory)
 
 
-def save_prepacked(graph: Path, target: Path) -> None:
-    """Optimise and prepack `graph` for this CPU. Write it to `target`, and its weights to the file beside it.
+def save_prepacked(graph: Path, target: Path, weights: str | None = None) -> None:
+    """Optimise and prepack `graph` for this CPU.
+
+    Args:
+        graph: the graph.
+        target: the file of the new graph.
+        weights: name of the file of its weights, which lies beside it; default: `<target>.data`.
 
     Raises:
         ArtifactError: onnxruntime cannot load the graph, or cannot write.
@@ -299,7 +308,7 @@ def save_prepacked(graph: Path, target: Path) -> None:
     options = session_options(1)
     options.optimized_model_filepath = str(target)
     for key, value in {
-        "session.optimized_model_external_initializers_file_name": f"{target.name}.data",
+        "session.optimized_model_external_initializers_file_name": weights or f"{target.name}.data",
         "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
         "session.save_external_prepacked_constant_initializers": "1",
     }.items():

@@ -46,14 +46,20 @@ def session_options(threads: int, *, optimize: bool = True) -> Any:
     return options
 
 
-def open_session(graph: Path | bytes, execution_provider: str, options: Any) -> Any:
-    """Return a session of `graph` on `execution_provider`, which is onnxruntime's name of a provider.
+def open_session(graph: Path | bytes, execution_provider: str, options: Any, weights: str | None = None) -> Any:
+    """Return a session of a graph.
+
+    Args:
+        graph: the file of the graph, or its content.
+        execution_provider: onnxruntime's name of the provider.
+        options: the options of the session.
+        weights: name of the file of the graph's weights, which lies beside it; default: `<name of the graph>.data`.
 
     Raises:
         ArtifactError: onnxruntime cannot load the graph.
     """
     if isinstance(graph, Path):
-        check_external_data(graph)
+        check_external_data(graph, weights)
     source = graph if isinstance(graph, bytes) else str(graph)
     onnxruntime = import_onnxruntime()
     try:

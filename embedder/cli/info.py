@@ -38,12 +38,15 @@ def run(options: argparse.Namespace) -> None:
     """Print the description of an artifact."""
     from embedder.artifact.hub import HubAccess
     from embedder.artifact.locate import open_artifact
+    from embedder.backends.prepacked import describe_prepacked
 
     artifact = open_artifact(options.artifact, HubAccess(options.revision), may_export=False)
     for line in _manifest_lines(artifact.manifest):
         _print_line(line)
     here = dict.fromkeys(graph.dtype for graph in artifact.graphs_here())
     _print_line(("dtypes here", ", ".join(here) or "none"))
+    for text in describe_prepacked(artifact):
+        _print_line(("prepacked", text))
     _print_line(("directory", str(artifact.directory)))
     _print_line(("found in", str(artifact.origin)))
 

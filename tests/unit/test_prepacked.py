@@ -20,7 +20,7 @@ import pytest
 import embedder
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import read_manifest, write_manifest
-from embedder.backends import cpu, prepacked
+from embedder.backends import cpu, prepacked, prepacked_form
 from embedder.cli import main as cli
 from embedder.common import digests
 from embedder.common.files import is_staging
@@ -115,11 +115,24 @@ def test_prepacked_weights_with_a_damaged_record_are_made_again(tiny, cache, pla
 
 def test_another_cpu_or_onnxruntime_prepacks_again(tiny, cache, monkeypatch):
     embedder.Embedder(tiny)
-    monkeypatch.setattr(prepacked, "runtime_version", lambda: "0.0")
+    monkeypatch.setattr(prepacked_form, "runtime_version", lambda: "0.0")
     embedder.Embedder(tiny)
-    monkeypatch.setattr(prepacked, "_cpu", lambda: "another")
+    monkeypatch.setattr(prepacked_form, "cpu_kind", lambda **options: "another")
     embedder.Embedder(tiny)
     assert len(list(cache.iterdir())) == 3
+
+
+def test_an_unknown_kind_of_cpu_has_no_forms(tiny, cache, monkeypatch, plain, loaded):
+    """Two such machines may differ. So the form of one is not used on the other."""
+    form = prepack_into(tiny)
+    monkeypatch.setattr(prepacked_form, "cpu_kind", lambda **options: None)
+    loaded.clear()
+    np.testing.assert_array_equal(embedder.Embedder(tiny).encode(TEXTS), plain)
+    assert {path.parent for path in loaded} == {tiny}
+    assert not cache.exists()
+    with pytest.raises(ArtifactError, match=r"weights cannot be prepacked here: /proc/cpuinfo does not show"):
+        prepacked.prepack(open_artifact(tiny))
+    assert form.exists()
 
 
 def test_forms_that_were_not_loaded_for_a_month_are_removed_when_another_is_made(tiny, cache, make_artifact):
@@ -443,9 +456,9 @@ PACK = """
 import shutil, sys
 from pathlib import Path
 from embedder.artifact.locate import open_artifact
-from embedder.backends import prepacked
+from embedder.backends import prepacked, prepacked_form
 from embedder.backends.backend import GraphFiles
-prepacked._cpu = lambda: sys.argv[2]
+prepacked_form.cpu_kind = lambda **options: sys.argv[2]
 artifact = open_artifact(sys.argv[1])
 print("packing", flush=True)
 while True:

@@ -103,7 +103,7 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
 def _write_tokenizer(directory: Path, tokenizer: ConvertedTokenizer) -> TokenizerSettings:
     path = directory / "tokenizer.json"
     path.write_text(tokenizer.json, encoding="utf-8")
-    return TokenizerSettings(_describe_file(path), tokenizer.max_seq_length, tokenizer.pad_id, tokenizer.special_ids)
+    return TokenizerSettings(describe_file(path), tokenizer.max_seq_length, tokenizer.pad_id, tokenizer.special_ids)
 
 
 def _move_graph(directory: Path, graph: FinishedGraph, head: Head) -> Graph:
@@ -113,8 +113,8 @@ def _move_graph(directory: Path, graph: FinishedGraph, head: Head) -> Graph:
     return Graph(
         modality=graph.modality,
         dtype=graph.dtype,
-        file=_describe_file(path),
-        weights=_describe_file(weights_of(path)),
+        file=describe_file(path),
+        weights=describe_file(weights_of(path)),
         inputs=text_inputs if graph.modality == TEXT else IMAGE_INPUTS,
         outputs=graph.outputs,
         form=graph.chosen.form,
@@ -132,5 +132,11 @@ def keep_graphs(directory: Path, manifest: Manifest, kept: Collection[Graph]) ->
     return replace(manifest, graphs=tuple(kept))
 
 
-def _describe_file(path: Path) -> File:
+def describe_file(path: Path) -> File:
+    """Return the entry of a file in the manifest.
+
+    Example:
+        >>> describe_file(Path("artifacts/small/model.onnx")).name  # doctest: +SKIP
+        'model.onnx'
+    """
     return File(path.name, path.stat().st_size, sha256_of(path))

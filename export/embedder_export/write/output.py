@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from embedder.artifact.manifest import MANIFEST_NAME
-from embedder.backends.prepacked import FOLDER as PREPACKED
+from embedder.backends.prepacked_form import FOLDER as PREPACKED
 from embedder.common.files import is_staging, replacing
 
 from embedder_export.errors import OutputError
