@@ -1,0 +1,424 @@
+"""The adapters of serverless functions: events of AWS Lambda, WSGI and ASGI."""
+
+import asyncio
+import base64
+import io
+import json
+import threading
+from wsgiref.util import setup_testing_defaults
+from wsgiref.validate import validator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from embedder.functions import Function, Limits
+from embedder.functions.asgi import asgi_app
+from embedder.functions.aws_lambda import lambda_handler
+from embedder.functions.wsgi import wsgi_app
+from tests.tiny import DIMENSION, write_tiny_artifact
+
+REQUEST = {"inputs": ["cat", "dog"], "truncate_dim": 3}
+BODY = json.dumps(REQUEST)
+BODY_BYTES = BODY.encode()
+NO_BODY = 'there is no body. Send a JSON object such as {"inputs": ["a text"]}'
+WRONG_METHOD = "the method should be POST, with a JSON object as the body"
+TOO_LARGE = "the body has more than 200 bytes, which is the limit. Send fewer texts at a time"
+
+
+@pytest.fixture(scope="module")
+def function(tmp_path_factory):
+    return Function(
+        write_tiny_artifact(tmp_path_factory.mktemp("adapters") / "tiny"), limits=Limits(max_body_bytes=200)
+    )
+
+
+def message_of(body):
+    return json.loads(body)["error"]["message"]
+
+
+# AWS Lambda
+
+
+class Context:
+    """The part of Lambda's context that the handler uses."""
+
+    def __init__(self, remaining_ms):
+        self.remaining_ms = remaining_ms
+
+    def get_remaining_time_in_millis(self):
+        return self.remaining_ms
+
+
+def rest_event(method="POST", body=BODY, **fields):
+    """Return an event of API Gateway's REST API, or of its HTTP API with payloads of version 1.0."""
+    headers = {"Content-Type": "application/json", "Host": "id.execute-api.eu-west-1.amazonaws.com"}
+    return {
+        "resource": "/embed",
+        "path": "/embed",
+        "httpMethod": method,
+        "headers": headers,
+        "multiValueHeaders": {name: [value] for name, value in headers.items()},
+        "queryStringParameters": None,
+        "multiValueQueryStringParameters": None,
+        "pathParameters": None,
+        "stageVariables": None,
+        "requestContext": {"resourcePath": "/embed", "httpMethod": method, "stage": "prod", "requestId": "c6af9ac6"},
+        "body": body,
+        "isBase64Encoded": False,
+        **fields,
+    }
+
+
+def url_event(method="POST", body=BODY, **fields):
+    """Return an event of a function URL, or of API Gateway's HTTP API with payloads of version 2.0."""
+    event = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": "/",
+        "rawQueryString": "",
+        "headers": {"content-type": "application/json"},
+        "requestContext": {"http": {"method": method, "path": "/", "sourceIp": "192.0.2.1"}, "stage": "$default"},
+        "isBase64Encoded": False,
+        **fields,
+    }
+    return event if body is None else {**event, "body": body}
+
+
+def balancer_event(method="POST", body=BODY, **fields):
+    """Return an event of an Application Load Balancer."""
+    return {
+        "requestContext": {"elb": {"targetGroupArn": "arn:aws:elasticloadbalancing:eu-west-1:1:targetgroup/t/1"}},
+        "httpMethod": method,
+        "path": "/",
+        "queryStringParameters": {},
+        "headers": {"content-type": "application/json"},
+        "body": body,
+        "isBase64Encoded": False,
+        **fields,
+    }
+
+
+EVENTS = [rest_event, url_event, balancer_event]
+
+
+def test_direct_event_gets_the_inner_object(function):
+    assert lambda_handler(function)(REQUEST, Context(3000)) == function.embed(REQUEST)
+
+
+@pytest.mark.parametrize("event", [None, [], "cat", {}, {"inputs": 3, "httpMethod": "POST"}, {"key1": "value1"}])
+def test_direct_event_that_is_no_request_gets_an_error_object(function, event):
+    answer = lambda_handler(function)(event, Context(3000))
+    assert answer == {"error": {"status": 400, "message": answer["error"]["message"]}}
+
+
+@pytest.mark.parametrize("make_event", EVENTS)
+def test_http_event_gets_an_answer_of_http(function, make_event):
+    answer = lambda_handler(function)(make_event(), Context(3000))
+    assert answer == {"statusCode": 200, "headers": {"Content-Type": "application/json"}, "body": answer["body"]}
+    assert json.loads(answer["body"]) == function.embed(REQUEST)
+    json.dumps(answer)
+
+
+@pytest.mark.parametrize("make_event", EVENTS)
+def test_http_event_with_a_body_in_base64(function, make_event):
+    event = make_event(body=base64.b64encode(BODY_BYTES).decode(), isBase64Encoded=True)
+    assert lambda_handler(function)(event, None)["statusCode"] == 200
+
+
+@pytest.mark.parametrize("make_event", EVENTS)
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+def test_http_event_of_another_method_is_405(function, make_event, method):
+    answer = lambda_handler(function)(make_event(method), None)
+    assert (answer["statusCode"], answer["headers"]["Allow"]) == (405, "POST")
+    assert message_of(answer["body"]) == WRONG_METHOD
+
+
+@pytest.mark.parametrize("make_event", EVENTS)
+@pytest.mark.parametrize(
+    ("fields", "status", "message"),
+    [
+        ({"body": None}, 400, NO_BODY),
+        ({"body": ""}, 400, NO_BODY),
+        ({"body": "", "isBase64Encoded": True}, 400, NO_BODY),
+        ({"body": {"inputs": []}}, 400, "the body of the event should be a string"),
+        (
+            {"body": "=", "isBase64Encoded": True},
+            400,
+            "the body of the event is not base64, and isBase64Encoded is true",
+        ),
+        (
+            {"body": "é", "isBase64Encoded": True},
+            400,
+            "the body of the event is not base64, and isBase64Encoded is true",
+        ),
+        ({"body": " " * 201}, 413, TOO_LARGE),
+        ({"body": "AAAA" * 70, "isBase64Encoded": True}, 413, TOO_LARGE),
+    ],
+)
+def test_http_event_with_a_bad_body(function, make_event, fields, status, message):
+    handler = lambda_handler(function)
+    answer = handler(make_event(**fields), None)
+    assert answer["statusCode"] == status
+    assert message_of(answer["body"]) == message
+    assert handler(make_event(), None)["statusCode"] == 200
+
+
+def test_load_balancer_with_lists_of_headers_gets_lists(function):
+    event = balancer_event("GET", multiValueHeaders={"accept": ["*/*"]})
+    del event["headers"]
+    answer = lambda_handler(function)(event, None)
+    assert answer["multiValueHeaders"] == {"Content-Type": ["application/json"], "Allow": ["POST"]}
+    assert "headers" not in answer
+
+
+@pytest.mark.parametrize("event", [REQUEST, rest_event(), url_event(), balancer_event()])
+def test_event_without_time_is_504(function, event):
+    handler = lambda_handler(function)
+    answer = handler(event, Context(10))
+    error = json.loads(answer["body"])["error"] if "body" in answer else answer["error"]
+    assert error["status"] == answer.get("statusCode", 504) == 504
+    assert error["message"].startswith("the time of 0.0 s is over: 0 of 2 inputs were done")
+    assert "error" not in handler(REQUEST, Context(10_000))
+
+
+def test_event_without_a_context_has_no_deadline(function):
+    assert "embeddings" in lambda_handler(function)(REQUEST, object())
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+events = st.dictionaries(
+    st.sampled_from(
+        ["inputs", "body", "httpMethod", "requestContext", "isBase64Encoded", "headers", "multiValueHeaders", "version"]
+    ),
+    values | st.sampled_from(["POST", BODY, {"http": {"method": "POST"}}, {"http": 3}, ["cat"]]),
+)
+
+
+@given(events | values)
+def test_any_event_gets_an_answer_that_json_can_hold(function, event):
+    answer = lambda_handler(function)(event, None)
+    assert json.loads(json.dumps(answer)) == answer
+    if "statusCode" in answer:
+        assert answer["statusCode"] in (200, 400, 405, 413)
+        answer = json.loads(answer["body"])
+    assert "embeddings" in answer or answer["error"]["status"] in (400, 405, 413)
+
+
+# WSGI
+
+
+def call_wsgi(function, *, method="POST", body=BODY_BYTES, length="", stream=None, **fields):
+    """Call the application as a server does that keeps to the specification. Return status, headers and body."""
+    environ = {"REQUEST_METHOD": method, "wsgi.input": stream or io.BytesIO(body), "QUERY_STRING": "", **fields}
+    if length is not None:
+        environ["CONTENT_LENGTH"] = length or str(len(body))
+    setup_testing_defaults(environ)
+    started = []
+
+    def start_response(status, headers, exc_info=None):
+        started.append((status, headers))
+        return lambda part: None
+
+    parts = validator(wsgi_app(function))(environ, start_response)
+    content = b"".join(parts)
+    parts.close()
+    ((status, headers),) = started
+    return status, dict(headers), content
+
+
+def test_wsgi_answers(function):
+    status, headers, content = call_wsgi(function)
+    assert status == "200 OK"
+    assert headers == {"Content-Type": "application/json", "Content-Length": str(len(content))}
+    assert json.loads(content) == function.embed(REQUEST)
+
+
+def test_wsgi_answers_every_path(function):
+    assert call_wsgi(function, SCRIPT_NAME="", PATH_INFO="/v1/embed")[0] == "200 OK"
+
+
+def test_wsgi_reads_a_body_in_chunks(function):
+    assert call_wsgi(function, length=None, **{"wsgi.input_terminated": True})[0] == "200 OK"
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "message"),
+    [
+        ({"method": "GET", "body": b""}, "405 Method Not Allowed", WRONG_METHOD),
+        ({"body": b""}, "400 Bad Request", NO_BODY),
+        ({"length": None}, "400 Bad Request", NO_BODY),
+        ({"length": "201"}, "413 Content Too Large", TOO_LARGE),
+        ({"length": "9" * 19}, "413 Content Too Large", TOO_LARGE),
+        (
+            {"body": b" " * 201, "length": None, "wsgi.input_terminated": True},
+            "413 Content Too Large",
+            TOO_LARGE,
+        ),
+        ({"body": b"{", "length": "20"}, "400 Bad Request", "the body has 1 bytes, and its Content-Length is 20"),
+    ],
+)
+def test_wsgi_refuses(function, options, status, message):
+    found, headers, content = call_wsgi(function, **options)
+    assert found == status
+    assert headers["Content-Length"] == str(len(content))
+    assert message_of(content) == message
+    assert call_wsgi(function)[0] == "200 OK"
+
+
+@pytest.mark.parametrize("length", ["-1", "1e3", "²", "9" * 5000])
+def test_wsgi_refuses_a_length_that_is_no_number(function, length):
+    """The validator would stop these before the application sees them."""
+    (content,) = wsgi_app(function)({"REQUEST_METHOD": "POST", "CONTENT_LENGTH": length}, lambda status, headers: None)
+    assert message_of(content) == "Content-Length should be a whole number of bytes"
+
+
+def test_wsgi_head_has_no_body(function):
+    status, headers, content = call_wsgi(function, method="HEAD", body=b"")
+    assert (status, content) == ("405 Method Not Allowed", b"")
+    assert int(headers["Content-Length"]) > 0
+
+
+def test_wsgi_reads_no_more_than_the_limit(function):
+    stream = io.BytesIO(b" " * 1000)
+    call_wsgi(function, stream=stream, length=None, **{"wsgi.input_terminated": True})
+    assert stream.tell() == 201
+
+
+def test_wsgi_client_that_goes_is_400(function):
+    class Broken(io.BytesIO):
+        def read(self, size=-1):
+            raise ConnectionResetError
+
+    status, _, content = call_wsgi(function, stream=Broken())
+    assert status == "400 Bad Request"
+    assert message_of(content) == "the body cannot be read to its end"
+
+
+def test_wsgi_failure_is_500(tmp_path):
+    status, _, content = call_wsgi(Function(tmp_path / "none"))
+    assert status == "500 Internal Server Error"
+    assert message_of(content) == "the function failed. Its log has the reason"
+
+
+def test_wsgi_time_is_over(tiny):
+    assert call_wsgi(Function(tiny, limits=Limits(timeout_s=0.001)))[0] == "504 Gateway Timeout"
+
+
+# ASGI
+
+
+def call_asgi(app, messages, *, kind="http", method="POST"):
+    """Call the application with the messages of a client. Return the messages that it sends."""
+    sent = []
+
+    async def run():
+        waiting = iter(messages)
+
+        async def receive():
+            return next(waiting)
+
+        async def send(message):
+            sent.append(message)
+
+        await app({"type": kind, "method": method, "path": "/", "headers": []}, receive, send)
+
+    asyncio.run(run())
+    return sent
+
+
+def parts_of(body, size):
+    """Return the messages of a body in parts of `size` bytes."""
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    return [{"type": "http.request", "body": part, "more_body": part is not parts[-1]} for part in parts]
+
+
+def result_of(sent):
+    """Return status, headers and body of the messages that an application sent."""
+    start, rest = sent
+    assert (start["type"], rest["type"]) == ("http.response.start", "http.response.body")
+    return start["status"], dict(start["headers"]), rest["body"]
+
+
+@pytest.mark.parametrize("size", [1000, 7, 1])
+def test_asgi_answers(function, size):
+    status, headers, content = result_of(call_asgi(asgi_app(function), parts_of(BODY_BYTES, size)))
+    assert status == 200
+    assert headers == {b"content-type": b"application/json", b"content-length": str(len(content)).encode()}
+    assert json.loads(content) == function.embed(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("messages", "method", "status", "message"),
+    [
+        ([], "GET", 405, WRONG_METHOD),
+        ([{"type": "http.request"}], "POST", 400, NO_BODY),
+        (parts_of(b" " * 201, 200), "POST", 413, TOO_LARGE),
+        (parts_of(b" " * 1000, 201)[:1], "POST", 413, TOO_LARGE),  # the rest is not read
+    ],
+)
+def test_asgi_refuses(function, messages, method, status, message):
+    app = asgi_app(function)
+    found, headers, content = result_of(call_asgi(app, messages, method=method))
+    assert (found, message_of(content)) == (status, message)
+    assert headers.get(b"allow") == (b"POST" if status == 405 else None)
+    assert result_of(call_asgi(app, parts_of(BODY_BYTES, 99)))[0] == 200
+
+
+def test_asgi_head_has_no_body(function):
+    status, headers, content = result_of(call_asgi(asgi_app(function), [], method="HEAD"))
+    assert (status, content) == (405, b"")
+    assert int(headers[b"content-length"]) > 0
+
+
+def test_asgi_client_that_goes_gets_nothing(function):
+    messages = [*parts_of(BODY_BYTES, 10)[:2], {"type": "http.disconnect"}]
+    assert call_asgi(asgi_app(function), messages) == []
+
+
+def test_asgi_client_that_goes_before_the_answer_is_no_error(function):
+    async def receive():
+        return {"type": "http.request", "body": BODY_BYTES}
+
+    async def send(message):
+        raise ConnectionResetError
+
+    asyncio.run(asgi_app(function)({"type": "http", "method": "POST"}, receive, send))
+
+
+def test_asgi_computes_outside_the_event_loop(function, monkeypatch):
+    threads = []
+    embed = function.embed
+    monkeypatch.setattr(
+        function,
+        "embed",
+        lambda *given, **options: threads.append(threading.current_thread()) or embed(*given, **options),
+    )
+    call_asgi(asgi_app(function), parts_of(BODY_BYTES, 99))
+    assert threads
+    assert threading.main_thread() not in threads
+
+
+def test_asgi_loads_the_model_when_the_server_starts(tiny, monkeypatch):
+    function = Function(tiny)
+    messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
+    sent = call_asgi(asgi_app(function), messages, kind="lifespan")
+    assert sent == [{"type": "lifespan.startup.complete"}, {"type": "lifespan.shutdown.complete"}]
+    monkeypatch.setattr("embedder.encoder.Embedder", None)  # it is not loaded again
+    assert function.embed({"inputs": "cat"})["dimension"] == DIMENSION
+
+
+def test_asgi_server_does_not_start_without_the_model(tmp_path):
+    app = asgi_app(Function(tmp_path / "none"))
+    (sent,) = call_asgi(app, [{"type": "lifespan.startup"}], kind="lifespan")
+    assert sent["type"] == "lifespan.startup.failed"
+    assert sent["message"].startswith("ModelNotFoundError: no exported model at ")
+
+
+def test_asgi_refuses_websockets(function):
+    with pytest.raises(ValueError, match="this application answers HTTP, not websocket"):
+        call_asgi(asgi_app(function), [], kind="websocket")
