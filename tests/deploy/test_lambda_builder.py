@@ -280,7 +280,7 @@ class TestModel:
         other = "x86_64" if HERE.architecture == "arm64" else "arm64"
         chosen = HERE if runs_here else Target(sys.executable, HERE.version, other)
         write_model(open_artifact(tiny), "fp32", chosen, tmp_path / "model")
-        assert (tmp_path / "model/prepacked").is_dir() == runs_here
+        assert any("prepacked" in name for name in names(tmp_path / "model")) == runs_here
         np.testing.assert_array_equal(Embedder(tmp_path / "model").encode("the cat"), Embedder(tiny).encode("the cat"))
 
     def test_zip_too_large(self):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from dataclasses import replace
 from pathlib import Path
+
+from embedder_export.write.prepacked import write_prepacked_artifact
 
 from deploy.aws_lambda.builder.errors import BuildError
 from deploy.aws_lambda.builder.target import Target
-from embedder.artifact.locate import Artifact, open_artifact
-from embedder.artifact.manifest import EMBED, TEXT, write_manifest
-from embedder.backends.prepacked import prepack
+from embedder.artifact.locate import Artifact
+from embedder.artifact.manifest import EMBED, TEXT
 
 # The dtypes, in the order in which they are taken. fp16 is slow on a CPU.
 _DTYPES = ("int8", "fp32", "fp16")
@@ -45,14 +44,7 @@ def choose_dtype(artifact: Artifact) -> str:
 def write_model(artifact: Artifact, dtype: str, target: Target, directory: Path) -> None:
     """Write the graph of `dtype` into the new `directory`.
 
-    The weights are prepacked if this machine can run what is built: their layout is that of a CPU's kernels.
+    The weights are prepacked if this machine can run what is built, because it packs them for its own kernels. A CPU of
+    another kind uses the plain weights, which are there too.
     """
-    graphs = tuple(graph for graph in artifact.manifest.graphs if graph.dtype == dtype)
-    manifest = replace(artifact.manifest, graphs=graphs, extra={})
-    artifact.ensure(manifest.files)
-    directory.mkdir()
-    for file in manifest.files:
-        shutil.copyfile(artifact.path(file), directory / file.name)
-    write_manifest(manifest, directory)
-    if target.runs_here:
-        prepack(open_artifact(directory))
+    write_prepacked_artifact(artifact, dtype, directory, prepack=target.runs_here)
