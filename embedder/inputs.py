@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Set
-from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from embedder.common.checks import find_surrogate, shown
 from embedder.common.containers import is_file, is_mapping, is_table
+from embedder.common.records import frozen
 from embedder.errors import InputError
 from embedder.images.sources import is_image
 
@@ -23,7 +23,7 @@ Input: TypeAlias = str | Image
 Inputs: TypeAlias = Input | Iterable[Input]
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageItem:
     """An image among the inputs: the caller's own object, not yet read.
 
@@ -35,7 +35,7 @@ class ImageItem:
     source: Any
 
 
-@dataclass(frozen=True)
+@frozen
 class Pair:
     """Two texts that the model reads together, such as a query and a document.
 
@@ -52,7 +52,7 @@ class Pair:
 Item: TypeAlias = str | Pair | ImageItem
 
 
-@dataclass(frozen=True)
+@frozen
 class InputKinds:
     """The kinds of input that a request accepts.
 

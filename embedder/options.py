@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, TypedDict
 
 from embedder.common.checks import check_choice, check_count, check_flag, find_surrogate, shown
+from embedder.common.records import frozen
 from embedder.errors import InputError
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
@@ -60,7 +61,7 @@ class EncodeOptions(TypedDict, total=False):
     read_paths: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class EncodeSettings:
     """The checked options of one request. `EncodeOptions` describes all but `errors`.
 
@@ -136,7 +137,7 @@ class EncodeSettings:
         return self
 
 
-@dataclass(frozen=True)
+@frozen
 class LoadSettings:
     """How to load a model. `Embedder` describes the options.
 

@@ -12,7 +12,7 @@ import pickle
 import signal
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, Unpack
 
@@ -24,6 +24,7 @@ from embedder.common.checks import check_count, shown
 from embedder.common.cores import usable_cores
 from embedder.common.progress import Bar, progress_bar
 from embedder.common.read_only import ReadOnly
+from embedder.common.records import frozen
 from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.errors import ArtifactError, EmbedderError, InputError, WorkerError
 from embedder.inputs import ImageItem, InputKinds, Inputs, check_list, is_single
@@ -37,7 +38,7 @@ _MAX_CHUNK_INPUTS = 5000
 _WORKER_EXIT_TIMEOUT_S = 5
 
 
-@dataclass(frozen=True)
+@frozen
 class _Chunk:
     """Consecutive inputs of a call. `start` is the index of the first one."""
 

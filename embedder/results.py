@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.common.records import frozen
 from embedder.errors import ImageError, InputError
 from embedder.options import RANGED_PRECISIONS, EncodeSettings
 from embedder.vectors.similarity import normalize
@@ -16,7 +17,7 @@ from embedder.vectors.similarity import normalize
 Embeddings: TypeAlias = "NDArray[Any]"
 
 
-@dataclass(frozen=True, eq=False)  # results compare by identity, as == of two arrays is an array
+@frozen
 class EncodeResult:
     """The vectors of the inputs that could be read, and the reasons why the other inputs could not.
 
@@ -34,6 +35,10 @@ class EncodeResult:
     embeddings: Embeddings
     indices: NDArray[np.int64]
     reasons: dict[int, str]
+
+    # Results compare by identity, because == of two arrays is an array.
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
 
 def drop_unreadable(embeddings: Embeddings, reasons: dict[int, str], start: int = 0) -> EncodeResult:

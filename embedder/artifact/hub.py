@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from embedder.artifact.hub_listing import Listing, ask_for_files, cached_listing
 from embedder.common.checks import check_flag, shown
 from embedder.common.files import remove_leftovers
 from embedder.common.progress import is_watched
+from embedder.common.records import frozen
 from embedder.errors import ArtifactError, InputError
 
 # The organisation of models that are named without one.
@@ -49,7 +50,7 @@ _CHUNK_BYTES = 1 << 20
 _MAX_WAIT_S = 60
 
 
-@dataclass(frozen=True)
+@frozen
 class HubAccess:
     """How the Hub is asked.
 

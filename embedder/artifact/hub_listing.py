@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from embedder.common.files import read_regular, replacing
 from embedder.common.json_text import parse_json
+from embedder.common.records import frozen
 
 # The folder of our lists, in the repository's folder of the Hub's cache.
 _LISTINGS = "embedder"
@@ -17,7 +17,7 @@ _MAX_LISTING_BYTES = 100_000_000
 _NO_FILE = "\0"
 
 
-@dataclass(frozen=True)
+@frozen
 class Listing:
     """The files of a repository at a commit.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from embedder.artifact import hub, store
@@ -12,10 +11,11 @@ from embedder.artifact.hub_listing import folder_of
 from embedder.artifact.locate import Artifact, Origin, Place, stores
 from embedder.artifact.manifest import MANIFEST_NAME, read_manifest
 from embedder.common.files import discard
+from embedder.common.records import frozen
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 
 
-@dataclass(frozen=True)
+@frozen
 class Model:
     """A model on this machine.
 

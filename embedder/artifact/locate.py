@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileErro
 from embedder.artifact.manifest import MANIFEST_NAME, File, Graph, Manifest, read_manifest
 from embedder.common.digests import check_digest
 from embedder.common.files import check_regular, lfs_pointer_problem
+from embedder.common.records import frozen
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 
 
@@ -32,7 +33,7 @@ class Place(StrEnum):
     HUB = "Hub"
 
 
-@dataclass(frozen=True)
+@frozen
 class Origin:
     """Where an artifact comes from.
 
@@ -50,7 +51,7 @@ class Origin:
         return str(self.place) if self.repository is None else f"{self.place}, {self.repository}@{self.access.revision}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Artifact:
     """An exported model: its directory, its manifest, and where it comes from.
 

@@ -7,7 +7,7 @@ The dataclasses below are the format. The export makes them and calls `write_man
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -15,6 +15,7 @@ from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
 from embedder.common.files import lfs_pointer_problem, read_regular, replacing
 from embedder.common.json_text import parse_json
+from embedder.common.records import frozen
 from embedder.errors import ArtifactError
 
 MANIFEST_NAME = "embedder.json"
@@ -53,7 +54,7 @@ def _require(condition: bool, problem: str) -> None:
         raise ValueError(problem)
 
 
-@dataclass(frozen=True)
+@frozen
 class File:
     """A file of the artifact.
 
@@ -77,7 +78,7 @@ class File:
         _require(len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef"), "sha256: not a digest")
 
 
-@dataclass(frozen=True)
+@frozen
 class Source:
     """The checkpoint that the artifact was made from.
 
@@ -92,7 +93,7 @@ class Source:
     weights_sha256: str
 
 
-@dataclass(frozen=True)
+@frozen
 class TokenizerSettings:
     """The tokenizer's file, and the limit and the padding that the runtime sets.
 
@@ -116,7 +117,7 @@ class TokenizerSettings:
         _require(0 <= self.pad_id < 2**31, f"pad_id: {self.pad_id} is not from 0 to 2**31 - 1")
 
 
-@dataclass(frozen=True)
+@frozen
 class Parity:
     """How close the artifact's vectors are to those of the reference, measured on the export's samples.
 
@@ -133,7 +134,7 @@ class Parity:
     max_difference: float
 
 
-@dataclass(frozen=True)
+@frozen
 class ImageSettings:
     """How to prepare an image for its graph: the steps of transformers' image processors, in this order.
 
@@ -170,7 +171,7 @@ class ImageSettings:
         _require(self.tokens >= 1, f"tokens: {self.tokens} is below 1")
 
 
-@dataclass(frozen=True)
+@frozen
 class Head:
     """The layers after the token vectors. They are part of the graph; the manifest lists them for people.
 
@@ -185,7 +186,7 @@ class Head:
     layers: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Candidate:
     """A graph that the export timed.
 
@@ -198,7 +199,7 @@ class Candidate:
     milliseconds: float
 
 
-@dataclass(frozen=True)
+@frozen
 class Quality:
     """How close a graph's vectors are to those of the fp32 graph of the same export, on `samples` texts or images."""
 
@@ -207,7 +208,7 @@ class Quality:
     min_cosine: float
 
 
-@dataclass(frozen=True)
+@frozen
 class Output:
     """A named output of a graph.
 
@@ -230,7 +231,7 @@ class Output:
         _require(self.kind != "dense" or vector, "shape: a dense output needs exactly one fixed size")
 
 
-@dataclass(frozen=True)
+@frozen
 class Graph:
     """An ONNX graph, the file of its weights, and the export's measurements.
 
@@ -280,7 +281,7 @@ class Graph:
         return next((output for output in self.outputs if output.kind == kind), None)
 
 
-@dataclass(frozen=True)
+@frozen
 class Manifest:
     """Everything that a program needs to run the artifact, and everything that a person needs to trust it.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from embedder.artifact.locate import Artifact
 from embedder.artifact.manifest import GRAPH_INPUTS, Graph
 from embedder.common.digests import CheckedFile, open_checked
+from embedder.common.records import frozen
 
 # The inputs and the outputs of a graph, by name.
 Feeds = Mapping[str, NDArray[Any]]
@@ -20,7 +21,7 @@ Outputs = dict[str, NDArray[Any]]
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
+@frozen
 class CheckedGraph:
     """The two files of a graph, and the digests that they should have.
 
@@ -46,7 +47,7 @@ class CheckedGraph:
         return open_checked((self.file, self.weights), lambda: open(self.file.path))
 
 
-@dataclass(frozen=True)
+@frozen
 class GraphFiles:
     """A graph of an artifact, and what a backend needs to open it.
 

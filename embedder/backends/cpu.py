@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from embedder.backends.sessions import (
 )
 from embedder.common.cores import has_fast_integers, usable_cores
 from embedder.common.forks import renew_after_fork
+from embedder.common.records import frozen
 from embedder.errors import ArtifactError
 
 # Measured: the activations of this many tokens fit into the caches of a core.
@@ -97,7 +98,7 @@ class ThreadSlots:
         self.release(1)  # the caller has got a slot already
 
 
-@dataclass(frozen=True)
+@frozen
 class CpuDevice:
     """The cores that this process may use. `Device` describes the attributes.
 

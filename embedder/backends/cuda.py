@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs
 from embedder.backends.onnxruntime_package import (
     import_onnxruntime,
@@ -16,6 +14,7 @@ from embedder.backends.sessions import (
     run_session,
     session_options,
 )
+from embedder.common.records import frozen
 from embedder.errors import ArtifactError, ProviderError
 
 EXECUTION_PROVIDER = "CUDAExecutionProvider"
@@ -30,7 +29,7 @@ _PROBE = bytes.fromhex(
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class CudaDevice:
     """The first NVIDIA GPU. `Device` describes the attributes.
 

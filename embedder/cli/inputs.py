@@ -14,11 +14,11 @@ import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import IO, Any
 
+from embedder.common.records import frozen
 from embedder.errors import InputError
 
 Record = dict[str, Any]
@@ -41,7 +41,7 @@ _MAX_NAMES_SHOWN = 20
 _JSON_SPACE = " \t\r\n"
 
 
-@dataclass(frozen=True)
+@frozen
 class TextSource:
     """A file of texts.
 
@@ -63,7 +63,7 @@ class TextSource:
         return "stdin" if self.path == STDIO else self.path
 
 
-@dataclass(frozen=True)
+@frozen
 class Records:
     """A stream of records.
 

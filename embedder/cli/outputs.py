@@ -15,13 +15,13 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from embedder.cli.inputs import STDIO, Record
 from embedder.common.files import replacing
+from embedder.common.records import frozen
 from embedder.errors import InputError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ PRECISIONS = ("float32", "binary", "ubinary")
 _DTYPES = {"float32": "<f4", "binary": "|i1", "ubinary": "|u1"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Layout:
     """The format and the size of the vectors to write.
 
@@ -53,7 +53,7 @@ class Layout:
         return cls(format, columns, _DTYPES[precision])
 
 
-@dataclass(frozen=True)
+@frozen
 class Written:
     """The number of rows, and the number of bytes, that have reached a stream."""
 

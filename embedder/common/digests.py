@@ -15,12 +15,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from embedder.common.cache import make_trusted_cache, trusted_cache
 from embedder.common.files import open_regular, read_regular
+from embedder.common.records import frozen
 from embedder.errors import ArtifactError
 
 _T = TypeVar("_T")
@@ -66,7 +66,7 @@ def check_digest(path: Path, sha256: str) -> None:
         )
 
 
-@dataclass(frozen=True)
+@frozen
 class FileState:
     """What changes when the content of a file changes, or when another file takes its place.
 

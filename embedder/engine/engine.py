@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -24,6 +23,7 @@ from embedder.common.digests import CheckedFile, open_checked
 from embedder.common.executor import Executor
 from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
+from embedder.common.records import frozen
 from embedder.engine.batching import windows
 from embedder.engine.job import Job
 from embedder.engine.outputs import check_finite
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from embedder.engine.image_side import ImageSide
 
 
-@dataclass(frozen=True)
+@frozen
 class Block:
     """Outputs of consecutive inputs.
 
@@ -52,7 +52,7 @@ class Block:
     reasons: dict[int, str]
 
 
-@dataclass
+@frozen
 class _Window:
     """Inputs that are in memory together. The image side empties `images` as it goes, to free memory early."""
 
@@ -239,7 +239,7 @@ class Engine:
         return output
 
 
-@dataclass(frozen=True)
+@frozen
 class _Loader:
     """Loads the two sides of a model. It does not refer to the engine, so that a dropped engine is freed at once."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from embedder.common.executor import Executor
+from embedder.common.records import frozen
 
 
-@dataclass(frozen=True)
+@frozen
 class Job:
     """One request, as the text side and the image side see it.
 

@@ -6,7 +6,6 @@ Both compare the collection with itself block by block, and keep only the scores
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_counts, check_function, check_number, shown
 from embedder.common.progress import Bar, progress_bar
+from embedder.common.records import frozen
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_embeddings, as_float32, refuse_container
 from embedder.vectors.scoring import Block, ScoreFunction, make_scorer, relative_error
@@ -35,7 +35,7 @@ _MAX_UNCERTAIN_SHARE = 1 / 32
 _Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
-@dataclass(frozen=True)
+@frozen
 class _MiningOptions:
     """The options of `paraphrase_mining_embeddings`.
 
@@ -288,7 +288,7 @@ def community_detection(
     return sorted(communities, key=len, reverse=True)
 
 
-@dataclass(frozen=True)
+@frozen
 class _Comparison:
     """The rows that `community_detection` compares, and its options.
 

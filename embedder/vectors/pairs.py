@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_choice, check_counts, check_flag, check_number
+from embedder.common.records import frozen
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_float32, matching_embeddings, refuse_container
 from embedder.vectors.scoring import Block, ScoreFunction, make_scorer
@@ -135,7 +135,7 @@ def _use_once(pairs: list[list[float | int]]) -> list[list[float | int]]:
     return kept
 
 
-@dataclass(frozen=True)
+@frozen
 class _NegativeOptions:
     """The options of `mine_hard_negatives`.
 

@@ -7,13 +7,13 @@ accuracy that quantisation loses.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_choice, check_counts
+from embedder.common.records import frozen
 from embedder.errors import InputError
 from embedder.options import PRECISIONS
 from embedder.vectors.arrays import as_embeddings, as_numbers, rows_per_block
@@ -144,7 +144,7 @@ def _levels_of(rows: NDArray[Any], bounds: NDArray[np.float32], start: int) -> N
     return levels
 
 
-@dataclass(frozen=True)
+@frozen
 class _QuantizedCorpus:
     """A quantised corpus.
 

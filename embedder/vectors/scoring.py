@@ -8,13 +8,13 @@ float64 and rounds once. So equal vectors have equal scores, and block sizes and
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.executor import shared_executor
+from embedder.common.records import frozen
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_float32
 from embedder.vectors.similarity import MIN_NORM, cos_sim, dot_score, normalize, norms_of
@@ -29,7 +29,7 @@ PAIRS_PER_PRODUCT = 4096
 _LARGEST_EXACT_INTEGER = 1 << 24
 
 
-@dataclass(frozen=True)
+@frozen
 class Block:
     """Some rows of a corpus.
 
@@ -44,7 +44,7 @@ class Block:
     max_norm: float | None = None
 
 
-@dataclass(frozen=True)
+@frozen
 class Scores:
     """Scores of a block.
 
@@ -75,7 +75,7 @@ def _max_norm(block: Block) -> np.float32:
     return np.float32(np.fmax.reduce(norms if block.scales is None else norms * block.scales, initial=0))
 
 
-@dataclass(frozen=True)
+@frozen
 class Scorer:
     """Scores queries against blocks of a corpus by `cos_sim` or `dot_score`.
 
@@ -155,7 +155,7 @@ def _divisors(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     return norms
 
 
-@dataclass(frozen=True)
+@frozen
 class FunctionScorer(Scorer):
     """Scores queries by a function of the caller. Its scores are taken as exact."""
 

@@ -6,13 +6,13 @@ The corpus is scored block by block. `embedder.vectors.scoring` explains how the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_counts, check_function
 from embedder.common.executor import shared_executor
+from embedder.common.records import frozen
 from embedder.vectors.arrays import as_float32, matching_embeddings
 from embedder.vectors.scoring import PAIRS_PER_PRODUCT, Block, ScoreFunction, Scorer, Scores, make_scorer
 from embedder.vectors.similarity import cos_sim
@@ -32,7 +32,7 @@ SCORES_PER_BLOCK = 1 << 22
 _MAX_CANDIDATE_SHARE = 1 / 16
 
 
-@dataclass(frozen=True)
+@frozen
 class SearchOptions:
     """The options of `semantic_search`.
 
@@ -50,7 +50,7 @@ class SearchOptions:
         check_function("score_function", self.score_function)
 
 
-@dataclass(frozen=True)
+@frozen
 class Corpus:
     """The vectors to search in.
 

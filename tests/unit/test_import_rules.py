@@ -56,7 +56,7 @@ RUNTIME = (
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
     Rule("embedder.engine.tokenizer", own="common errors inputs", packages="numpy", lazy="tokenizers"),
-    Rule("embedder.results", own="errors options vectors", packages="numpy"),
+    Rule("embedder.results", own="common errors options vectors", packages="numpy"),
     Rule("embedder.encoder", own=f"{ENGINE} results vectors", packages="numpy"),
     # What is done with vectors. It needs no model.
     Rule("embedder.vectors", own="common errors options vectors", packages="numpy"),

@@ -16,7 +16,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,6 +27,7 @@ from embedder.common.decode import decode
 from embedder.common.digests import FileState, check_once
 from embedder.common.files import open_regular, replacing
 from embedder.common.json_text import parse_json
+from embedder.common.records import frozen
 from embedder.errors import ArtifactError, FormatError
 from embedder.vectors.index.values import find_bad_values
 
@@ -46,7 +47,7 @@ _BYTES_PER_READ = 1 << 20
 Sections = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
 
-@dataclass(frozen=True)
+@frozen
 class ModelDescription:
     """The model that made the vectors.
 
@@ -68,7 +69,7 @@ class ModelDescription:
         return (self.name, self.weights) == (other.name, other.weights)
 
 
-@dataclass(frozen=True)
+@frozen
 class Header:
     """The description of the vectors at the beginning of the file.
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.forks import renew_after_fork
+from embedder.common.records import frozen
 from embedder.errors import InputError
 
 # The number of rows that are copied at a time when the index is saved.
@@ -27,7 +28,7 @@ _ID_LIMIT = 1 << 63
 Columns = dict[str, NDArray[Any]]
 
 
-@dataclass(frozen=True)
+@frozen
 class Part:
     """Rows of a snapshot that are all in memory or all in a file.
 
@@ -44,7 +45,7 @@ class Part:
     alive: NDArray[np.bool_] | None
 
 
-@dataclass(frozen=True)
+@frozen
 class Snapshot:
     """An index at one moment.
 
