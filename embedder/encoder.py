@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
-from embedder.artifact.hub import HubAccess
+from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
 from embedder.common.checks import check_count

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import Any, Unpack
 
-from embedder.artifact.hub import HubAccess
+from embedder.artifact.hub_access import HubAccess
 from embedder.common.forks import call_after_fork
 from embedder.common.load_once import LoadOnce
 from embedder.encoder import DEFAULT_MODEL, Embedder

@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
-from embedder.artifact.hub import HubAccess
+from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.manifest import IMAGE
 from embedder.common.checks import check_count, shown
 from embedder.common.cores import usable_cores

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedder.artifact.hub import HubAccess
+from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.store import LOCKS, find, model_directory, remove_leftovers, target_directory
 from embedder.common.progress import is_watched
 from embedder.errors import DependencyError, EmbedderError, ModelNotFoundError

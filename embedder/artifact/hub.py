@@ -15,10 +15,9 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import field
 from pathlib import Path
-from typing import Any
 
+from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess, is_repository_id
 from embedder.artifact.hub_errors import (
     HubUnreachableError,
     RepositoryFileError,
@@ -30,83 +29,15 @@ from embedder.artifact.hub_errors import (
     status_of,
 )
 from embedder.artifact.hub_listing import Listing, ask_for_files, cached_listing, folder_of, kept_files
-from embedder.common.checks import check_flag, shown
 from embedder.common.files import remove_leftovers
 from embedder.common.progress import is_watched
-from embedder.common.records import frozen
-from embedder.errors import ArtifactError, InputError
+from embedder.errors import ArtifactError
 
-# The organisation of models that are named without one.
-DEFAULT_ORGANISATION = "sentence-transformers/"
-
-_REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-# The characters that an HTTP header can carry.
-_TOKEN = re.compile(r"[!-~]+")
-_REVISION = re.compile(r"[!-~]{1,200}")
 _CHUNK_BYTES = 1 << 20
 # A fetch fails if the Hub asks to wait longer than this.
 _MAX_WAIT_S = 60
-
-
-@frozen
-class HubAccess:
-    """How the Hub is asked.
-
-    Attributes:
-        revision: a branch, tag or commit. None takes the main branch.
-        token: a token for private and gated repositories. None takes the one of HF_TOKEN or of `hf auth login`. It is
-            neither shown nor compared nor pickled.
-        local_files_only: use cached files alone, and no network.
-
-    Raises:
-        InputError: a value has a wrong type, or characters that it cannot have. The message does not show a token.
-
-    Example:
-        >>> HubAccess(revision="main", token="secret")
-        HubAccess(revision='main', local_files_only=False)
-    """
-
-    revision: str | None = None
-    token: str | None = field(default=None, repr=False, compare=False)
-    local_files_only: bool = False
-
-    def __post_init__(self) -> None:
-        revision, token = self.revision, self.token
-        plain = isinstance(revision, str) and _REVISION.fullmatch(revision) and ".." not in revision.split("/")
-        if revision is not None and (not plain or "\\" in revision or revision.startswith("/")):
-            raise InputError(f"revision should be a branch, a tag or a commit of the Hub, not {shown(revision)}")
-        if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
-            raise InputError("token should be a string of visible ASCII characters, such as 'hf_...'")
-        check_flag("local_files_only", self.local_files_only)
-
-    def options(self) -> dict[str, Any]:
-        """Return the values as keyword arguments of `Embedder`.
-
-        Example:
-            >>> HubAccess("main").options()["revision"]
-            'main'
-        """
-        return {"revision": self.revision, "token": self.token, "local_files_only": self.local_files_only}
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle everything but the token."""
-        return type(self), (self.revision, None, self.local_files_only)
-
-
-# The Hub as it is without any option.
-DEFAULT_ACCESS = HubAccess()
-
-
-def is_repository_id(name: str) -> bool:
-    """Return whether `name` has the form of a Hub repository's id.
-
-    Example:
-        >>> is_repository_id("BAAI/bge-small-en-v1.5")
-        True
-    """
-    return _REPOSITORY_ID.fullmatch(name) is not None
 
 
 def fetch(

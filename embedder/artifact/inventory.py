@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from embedder.artifact import hub, store
-from embedder.artifact.hub import HubAccess
+from embedder.artifact.artifact import Artifact, Origin, Place
+from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.hub_listing import folder_of
-from embedder.artifact.locate import Artifact, Origin, Place, stores
 from embedder.artifact.manifest import MANIFEST_NAME, read_manifest
 from embedder.common.files import discard
 from embedder.common.records import frozen
@@ -45,7 +45,7 @@ def list_models() -> list[Model]:
     """
     found = [
         _describe(name, revision, directory, Origin(place))
-        for place, root in stores()
+        for place, root in store.stores()
         for name, revision, directory in store.stored(root)
     ]
     return found + _describe_fetched(hub.snapshots_with(MANIFEST_NAME))

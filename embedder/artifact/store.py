@@ -11,10 +11,12 @@ import os
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from embedder.artifact.hub import DEFAULT_ORGANISATION, is_repository_id
+from embedder.artifact.artifact import Place
+from embedder.artifact.hub_access import DEFAULT_ORGANISATION, is_repository_id
 from embedder.artifact.manifest import MANIFEST_NAME, read_manifest
 from embedder.common import files
 from embedder.errors import ArtifactError, InputError
@@ -59,6 +61,18 @@ def _data_directory() -> Path:
 def local_artifacts() -> Path:
     """Return the directory `artifacts` in the working directory."""
     return Path("artifacts")
+
+
+def stores() -> Iterator[tuple[Place, Path]]:
+    """Yield the two directories of models, in the order in which they are looked at. They need not exist.
+
+    Example:
+        >>> [place.value for place, directory in stores()]
+        ['model directory', 'artifacts in the working directory']
+    """
+    with suppress(InputError):  # the user has no home directory
+        yield Place.MODEL_DIRECTORY, model_directory()
+    yield Place.ARTIFACTS, local_artifacts()
 
 
 def target_directory(model: str, revision: str | None = None) -> Path:

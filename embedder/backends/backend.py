@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from numpy.typing import NDArray
 
-from embedder.artifact.locate import Artifact
+from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import GRAPH_INPUTS, Graph
 from embedder.common.digests import CheckedFile, open_checked
 from embedder.common.records import frozen

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from embedder.artifact.locate import Artifact
+from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import MANIFEST_NAME, File, Graph, Manifest, read_manifest, write_manifest
 from embedder.backends.backend import CheckedGraph, GraphFiles
 from embedder.backends.prepacked_form import (

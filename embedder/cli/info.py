@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Print the description of an artifact."""
-    from embedder.artifact.hub import HubAccess
+    from embedder.artifact.hub_access import HubAccess
     from embedder.artifact.locate import open_artifact
     from embedder.backends.prepacked import describe_prepacked
 

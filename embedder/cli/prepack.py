@@ -29,7 +29,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prepack the weights of an artifact, and print their directories."""
-    from embedder.artifact.hub import HubAccess
+    from embedder.artifact.hub_access import HubAccess
     from embedder.artifact.locate import open_artifact
     from embedder.backends.prepacked import prepack
 

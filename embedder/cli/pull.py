@@ -27,7 +27,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Find, fetch or make a model, load it, and print its directory."""
-    from embedder.artifact.hub import HubAccess
+    from embedder.artifact.hub_access import HubAccess
     from embedder.artifact.locate import open_artifact
     from embedder.engine.engine import Engine
     from embedder.options import LoadSettings

@@ -13,7 +13,7 @@ from embedder.cli.console import print_text
 from embedder.errors import ArtifactError, DependencyError, EmbedderError
 
 if TYPE_CHECKING:
-    from embedder.artifact.locate import Artifact
+    from embedder.artifact.artifact import Artifact
     from embedder.artifact.manifest import Graph
     from embedder.inputs import Item
 
@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Check a model. Print a line for each file and each graph."""
-    from embedder.artifact.hub import HubAccess
+    from embedder.artifact.hub_access import HubAccess
     from embedder.artifact.locate import open_artifact
     from embedder.backends.prepacked import check_prepacked
 

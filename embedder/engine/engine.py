@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.artifact.locate import Artifact
+from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, OUTPUT_OF_TASK, TEXT, File, Graph, Output
 from embedder.backends import Backend, Device, GraphFiles, select_device
 from embedder.common.cores import usable_cores

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from embedder.artifact.hub import HubAccess
+from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.manifest import Parity
 from embedder.artifact.store import target_directory
 from embedder.common.escapes import escape_line

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from embedder.artifact.hub import HubAccess
+from embedder.artifact.hub_access import HubAccess
 
 from embedder_export.checkpoint.locate import locate_on_hub
 from embedder_export.checkpoint.read import read_located

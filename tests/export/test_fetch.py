@@ -9,7 +9,7 @@ import pytest
 from embedder_export.checkpoint.fetch import fetch_checkpoint
 from embedder_export.errors import CheckpointError
 
-from embedder.artifact.hub import DEFAULT_ACCESS, HubAccess
+from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess
 from embedder.artifact.hub_errors import HubUnreachableError
 from embedder.errors import ArtifactError, ModelNotFoundError
 from tests.hub_faults import damage, on, status

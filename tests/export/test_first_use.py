@@ -12,7 +12,7 @@ from embedder_export.errors import OutputError
 from embedder_export.first_use import export_from_hub
 
 from embedder import Embedder
-from embedder.artifact.hub import HubAccess
+from embedder.artifact.hub_access import HubAccess
 from embedder.errors import ModelNotFoundError
 from tests.checkpoints import write_checkpoint
 from tests.hub_faults import on, status

@@ -14,9 +14,10 @@ import pytest
 
 import embedder
 from embedder.artifact import first_use, hub, store
-from embedder.artifact.hub import HubAccess
+from embedder.artifact.artifact import Place
+from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError
-from embedder.artifact.locate import Place, open_artifact
+from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import Source
 from embedder.errors import ArtifactError, DependencyError, EmbedderError, InputError, ModelNotFoundError
 from tests.processes import run_python

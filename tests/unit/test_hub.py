@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from embedder.artifact.hub import HubAccess, check_fetched, fetch, is_repository_id
+from embedder.artifact.hub import check_fetched, fetch
+from embedder.artifact.hub_access import HubAccess, is_repository_id
 from embedder.artifact.hub_errors import HubUnreachableError, RepositoryFileError, describe
 from embedder.errors import ArtifactError, InputError, ModelNotFoundError
 from tests.hub_client import NOBODY, use_cache, use_hub

@@ -10,7 +10,8 @@ import pytest
 
 import embedder
 from embedder.artifact import first_use
-from embedder.artifact.locate import Place, open_artifact
+from embedder.artifact.artifact import Place
+from embedder.artifact.locate import open_artifact
 from embedder.errors import ArtifactError, ModelNotFoundError
 from tests.hub_client import NOBODY, use_cache, use_hub
 from tests.hub_faults import cut, on, relist, shorten, stall, status

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from embedder.artifact import hub
+from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.hub_errors import HubUnreachableError
 from embedder.artifact.hub_listing import Listing
 
@@ -33,7 +34,7 @@ _USUAL_OF_TRANSFORMER = (
 _USUAL_OF_IMAGES = "preprocessor_config.json"
 
 
-def fetch_checkpoint(repository: str, access: hub.HubAccess) -> Path:
+def fetch_checkpoint(repository: str, access: HubAccess) -> Path:
     """Fetch the files of a checkpoint that an export needs, and check them. Cached files are used offline.
 
     Args:
@@ -72,13 +73,13 @@ def fetch_checkpoint(repository: str, access: hub.HubAccess) -> Path:
     return directory
 
 
-def _fetch(repository: str, names: Sequence[str], access: hub.HubAccess) -> Path:
+def _fetch(repository: str, names: Sequence[str], access: HubAccess) -> Path:
     directory = hub.fetch(repository, names, access)
     hub.check_fetched(directory, names)
     return directory
 
 
-def _fetch_settings(repository: str, listing: Listing, folders: Iterable[str], access: hub.HubAccess) -> None:
+def _fetch_settings(repository: str, listing: Listing, folders: Iterable[str], access: HubAccess) -> None:
     places = {".", *folders}
     near = [name for name in listing.names if _folder(name) in places]
     vocabularies = _matching(near, VOCABULARIES)
@@ -95,7 +96,7 @@ def _fetch_settings(repository: str, listing: Listing, folders: Iterable[str], a
             raise
 
 
-def _fetch_weights(repository: str, names: Iterable[str], directory: Path, folder: str, access: hub.HubAccess) -> None:
+def _fetch_weights(repository: str, names: Iterable[str], directory: Path, folder: str, access: HubAccess) -> None:
     """Fetch the weights of a folder in the format that `find_weights` prefers. A folder without weights stays so."""
     there = {PurePosixPath(name).name for name in names if _folder(name) == folder}
     for name in WEIGHTS:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedder.artifact.hub import DEFAULT_ACCESS, DEFAULT_ORGANISATION, HubAccess, is_repository_id
+from embedder.artifact.hub_access import DEFAULT_ACCESS, DEFAULT_ORGANISATION, HubAccess, is_repository_id
 from embedder.errors import InputError, ModelNotFoundError
 
 from embedder_export.checkpoint.fetch import fetch_checkpoint

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from embedder.artifact.hub import DEFAULT_ACCESS, HubAccess
+from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, SIMILARITY_FUNCTIONS
 
 from embedder_export.checkpoint.files import check_pointers, check_special_files, digest_weights, read_json

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedder.artifact.hub import DEFAULT_ORGANISATION, is_repository_id
+from embedder.artifact.hub_access import DEFAULT_ORGANISATION, is_repository_id
 from embedder.artifact.manifest import Manifest, Parity
 from embedder.common.files import check_regular
 

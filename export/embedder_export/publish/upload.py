@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from embedder.artifact.hub import is_repository_id
+from embedder.artifact.hub_access import is_repository_id
 from embedder.artifact.hub_errors import chain_of, reason_of, status_of
 from embedder.artifact.manifest import MANIFEST_NAME, Manifest
 from embedder.errors import InputError

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 from embedder import Embedder
 from embedder.artifact import hub
+from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.manifest import GRAPH_INPUTS, TOKEN_TYPE_IDS
 from embedder.backends import select_device
 from embedder.common.files import lfs_pointer_problem
@@ -79,7 +80,7 @@ def own_graph_reference(
 def _fetch_own_graph(repository: tuple[str, str], report: Callable[[str], None]) -> None:
     name, revision = repository
     report(f"fetching {OWN_GRAPH}, if there is one, to compare with")
-    hub.fetch(name, [f"{OWN_GRAPH}*"], hub.HubAccess(revision))
+    hub.fetch(name, [f"{OWN_GRAPH}*"], HubAccess(revision))
 
 
 def _check_own_graph(path: Path, checkpoint: Checkpoint) -> None:
