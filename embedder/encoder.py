@@ -70,6 +70,7 @@ class Embedder(ReadOnly):
         dtype: str | None = None,
         threads: int | None = None,
         truncate_dim: int | None = None,
+        verify: bool = True,
         backend: Backend | None = None,
         revision: str | None = None,
         token: str | None = None,
@@ -88,6 +89,8 @@ class Embedder(ReadOnly):
             threads: most threads that compute on a CPU, whatever the number of callers. None takes one for each core
                 that this process may use.
             truncate_dim: how many dimensions of each vector to keep, from the first on. None keeps all.
+            verify: check the SHA-256 of the files that are loaded, and the content of the tokenizer. False checks the
+                sizes alone, which is faster. Use it for files that were checked already, as those of an image are.
             backend: an object that runs the graph of the texts instead of onnxruntime; see `embedder.backends.Backend`.
             revision: a branch, tag or commit of the model on the Hub. None takes its main branch. An artifact here
                 counts only if it was made from that revision.
@@ -103,7 +106,7 @@ class Embedder(ReadOnly):
             ProviderError: the provider is unknown or does not work here.
             DependencyError: onnxruntime is not installed.
         """
-        self._settings = LoadSettings(provider, dtype, threads, truncate_dim)
+        self._settings = LoadSettings(provider, dtype, threads, truncate_dim, verify)
         self._has_own_backend = backend is not None
         if backend is not None and (provider, threads) != (None, None):
             raise InputError("a backend has its own provider and threads. Give backend=, or provider= and threads=")

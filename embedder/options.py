@@ -142,7 +142,7 @@ class LoadSettings:
     """How to load a model. `Embedder` describes the options.
 
     Raises:
-        InputError: `threads` or `truncate_dim` is not a whole number of at least 1.
+        InputError: `threads` or `truncate_dim` is not a whole number of at least 1, or `verify` is not a bool.
 
     Example:
         >>> LoadSettings(dtype="int8").options()["dtype"]
@@ -153,10 +153,12 @@ class LoadSettings:
     dtype: str | None = None
     threads: int | None = None
     truncate_dim: int | None = None
+    verify: bool = True
 
     def __post_init__(self) -> None:
         check_count("threads", self.threads)
         check_count("truncate_dim", self.truncate_dim)
+        check_flag("verify", self.verify)
 
     def options(self) -> dict[str, Any]:
         """Return the settings as keyword arguments of `Embedder`.

@@ -5,8 +5,6 @@ Each device has one file: `cpu.py`, `cuda.py`. To add a device, write its file a
 
 from __future__ import annotations
 
-import logging
-
 from embedder.backends.backend import Backend, Device, DeviceKind, GraphFiles
 from embedder.backends.cpu import CPU
 from embedder.backends.cuda import CUDA
@@ -16,8 +14,6 @@ __all__ = ["DEVICE_KINDS", "Backend", "Device", "DeviceKind", "GraphFiles", "sel
 
 # If the caller names no provider, these are tried in this order. The last one always works.
 DEVICE_KINDS: tuple[DeviceKind, ...] = (CUDA, CPU)
-
-_LOG = logging.getLogger("embedder")
 
 
 def select_device(provider: str | None = None, threads: int | None = None) -> Device:
@@ -44,5 +40,7 @@ def select_device(provider: str | None = None, threads: int | None = None) -> De
         try:
             return kind.start(threads)
         except ProviderError as error:
-            _LOG.info("%s is not used: %s", kind.name, error)
+            import logging  # here, as it takes milliseconds of the start of every process
+
+            logging.getLogger("embedder").info("%s is not used: %s", kind.name, error)
     return DEVICE_KINDS[-1].start(threads)

@@ -10,7 +10,6 @@ So `open_checked` compares the state of each file before and after it is opened.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -45,6 +44,8 @@ def sha256_of(path: Path) -> str:
         >>> sha256_of(Path("empty"))[:8]
         'e3b0c442'
     """
+    import hashlib  # here, as it takes milliseconds of the start of every process
+
     with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -125,6 +126,8 @@ def check_once(path: Path, state: FileState, sha256: str, check: Callable[[], No
     Example:
         >>> check_once(path, FileState.of(path), sha256, lambda: check_digest(path, sha256))  # doctest: +SKIP
     """
+    import hashlib
+
     mark = f"{sha256} {state.mark}".encode()
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()
     records = trusted_cache(_RECORDS)
@@ -143,20 +146,20 @@ def check_once(path: Path, state: FileState, sha256: str, check: Callable[[], No
 
 
 class CheckedFile:
-    """A file, and the SHA-256 that it should have. Safe to share between threads.
+    """A file, and the SHA-256 that it should have, if it is checked. Safe to share between threads.
 
     Example:
         >>> _ = Path("empty").write_bytes(b"")
-        >>> CheckedFile(Path("empty"), hashlib.sha256().hexdigest()).check().size
+        >>> CheckedFile(Path("empty"), sha256_of(Path("empty"))).check().size
         0
     """
 
-    def __init__(self, path: Path, sha256: str, *, recorded: bool = False) -> None:
+    def __init__(self, path: Path, sha256: str | None, *, recorded: bool = False) -> None:
         """Describe a file.
 
         Args:
             path: the file.
-            sha256: its digest.
+            sha256: its digest. None checks only that the file is there, and that it does not change while it is opened.
             recorded: whether the user's cache records that the file has passed, because it is large.
         """
         self.path = path
@@ -172,15 +175,18 @@ class CheckedFile:
         """
         state = FileState.of(self.path)
         if state != self._passed:
-            if self._recorded:
-                check_once(self.path, state, self._sha256, self._read)
-            else:
-                self._read()
+            self._check_digest(state)
             self._passed = state
         return state
 
-    def _read(self) -> None:
-        check_digest(self.path, self._sha256)
+    def _check_digest(self, state: FileState) -> None:
+        sha256 = self._sha256
+        if sha256 is None:
+            return
+        if self._recorded:
+            check_once(self.path, state, sha256, lambda: check_digest(self.path, sha256))
+        else:
+            check_digest(self.path, sha256)
 
 
 def open_checked(files: Sequence[CheckedFile], open: Callable[[], _T]) -> _T:

@@ -9,9 +9,7 @@ ids would not do: they are used again, and containers or machines that share a d
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
-import platform
 import stat
 import time
 from collections.abc import Iterator
@@ -313,6 +311,9 @@ def _remove_empty(staging: Path) -> None:
 @cache
 def _own_prefix() -> str:
     """Return the start of the names of this machine's staging directories."""
+    import hashlib  # here, as these take milliseconds of the start of every process
+    import platform
+
     return f"{_PREFIX}{hashlib.sha256(platform.node().encode()).hexdigest()[:8]}-"
 
 

@@ -9,7 +9,6 @@ classes of models are thin layers over an engine.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -24,6 +23,7 @@ from embedder.common.executor import Executor
 from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
 from embedder.common.records import frozen
+from embedder.common.side_by_side import side_by_side
 from embedder.engine.batching import windows
 from embedder.engine.job import Job
 from embedder.engine.outputs import check_finite
@@ -34,6 +34,8 @@ from embedder.inputs import ImageItem, Item, Pair
 from embedder.options import EncodeSettings, LoadSettings
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from embedder.engine.image_side import ImageSide
 
 
@@ -94,7 +96,7 @@ class Engine:
             for modality in self.manifest.modalities
         }
         artifact.ensure(self._needed_files(backend))
-        loader = _Loader(artifact, self._graphs, self.device, backend)
+        loader = _Loader(artifact, self._graphs, self.device, backend, settings.verify)
         self._text = LoadOnce(loader.load_text)
         self._image = LoadOnce(loader.load_image)
         images = IMAGE in self._graphs
@@ -247,22 +249,28 @@ class _Loader:
     graphs: Mapping[str, Graph]  # by modality
     device: Device
     backend: Backend | None
+    verify: bool
 
     def load_text(self) -> TextSide:
+        # onnxruntime opens the graph while the tokenizer is read. Each takes a core.
+        backend, tokenizer = side_by_side(self._open_text_graph, self._load_tokenizer)
+        return TextSide(backend, self.graphs[TEXT], tokenizer, self.artifact.manifest.tokenizer)
+
+    def _open_text_graph(self) -> Backend:
+        return self.backend or self._open(GraphFiles(self.artifact, self.graphs[TEXT], verify=self.verify))
+
+    def _load_tokenizer(self) -> TextTokenizer:
         settings = self.artifact.manifest.tokenizer
         path = self.artifact.path(settings.file)
-        file = CheckedFile(path, settings.file.sha256)
-        file.check()  # before the graph, which takes longer to open
-        backend = self.backend or self._open(GraphFiles(self.artifact, self.graphs[TEXT]))
-        tokenizer = open_checked([file], lambda: TextTokenizer(path, settings.max_seq_length))
-        return TextSide(backend, self.graphs[TEXT], tokenizer, settings)
+        file = CheckedFile(path, settings.file.sha256 if self.verify else None)
+        return open_checked([file], lambda: TextTokenizer(path, settings.max_seq_length, verify=self.verify))
 
     def load_image(self) -> ImageSide:
         from embedder.engine.image_side import ImageSide  # here, as models of texts alone do not need it
 
         settings = self.artifact.manifest.images
         assert settings is not None  # the engine loads this side only if the model takes images
-        files = GraphFiles(self.artifact, self.graphs[IMAGE], settings.tokens, open_now=False)
+        files = GraphFiles(self.artifact, self.graphs[IMAGE], settings.tokens, self.verify, open_now=False)
         return ImageSide(self._open(files), settings)
 
     def _open(self, files: GraphFiles) -> Backend:

@@ -33,14 +33,19 @@ class TextTokenizer:
         [array([ 101, 7592,  102], dtype=int32)]
     """
 
-    def __init__(self, path: Path, max_seq_length: int) -> None:
+    def __init__(self, path: Path, max_seq_length: int, *, verify: bool = True) -> None:
         """Load the tokenizer at `path`. It cuts texts at `max_seq_length` tokens, special tokens included.
+
+        Args:
+            path: the file `tokenizer.json`.
+            max_seq_length: the limit.
+            verify: whether to check the content before the library reads it.
 
         Raises:
             ArtifactError: the file is damaged, or the special tokens leave no room for a text.
         """
         try:
-            self._tokenizer = load_tokenizer(path)
+            self._tokenizer = load_tokenizer(path, verify=verify)
             with panics_as_exceptions():
                 special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
                 self._tokenizer.no_padding()

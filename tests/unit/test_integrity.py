@@ -145,10 +145,10 @@ def test_a_file_that_gets_a_hard_link_while_it_is_opened(tiny, monkeypatch):
 def test_a_tokenizer_that_is_replaced_while_it_is_opened(tiny, monkeypatch):
     start = engine.TextTokenizer
 
-    def replace_then_start(path, *rest):
+    def replace_then_start(path, *rest, **options):
         path.rename(tiny / "kept")
         path.write_bytes((tiny / "kept").read_bytes().replace(b'"cat":', b'"cot":'))
-        return start(path, *rest)
+        return start(path, *rest, **options)
 
     monkeypatch.setattr(engine, "TextTokenizer", replace_then_start)
     with pytest.raises(ArtifactError, match=r"tokenizer\.json has been altered or damaged"):
