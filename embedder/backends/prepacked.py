@@ -55,8 +55,8 @@ def find_prepacked(files: GraphFiles) -> CheckedGraph | None:
 
     Returns None if the kind of CPU is unknown, or the variable EMBEDDER_PREPACK is 0. Returns None too if there is no
     form that can be trusted, and none can be made: the disk is read-only or full, the cache is not private, a damaged
-    form cannot be removed, or the weights exceed a gigabyte. If a file of the artifact is replaced meanwhile, the
-    opening of the graph will notice.
+    form cannot be removed, the weights exceed a gigabyte, or the artifact's files are not verified. If one of them is
+    replaced meanwhile, the opening of the graph will notice.
     """
     if os.environ.get("EMBEDDER_PREPACK") == "0":
         return None
@@ -71,7 +71,8 @@ def find_prepacked(files: GraphFiles) -> CheckedGraph | None:
     remove_leftovers(root)
     with suppress(*UNUSABLE):
         return _used(_intact(form_in(root / name)))
-    if files.graph.weights.size > _MAX_CACHED_BYTES:
+    # A form in the cache serves every later load, so it must come from files that were verified.
+    if files.graph.weights.size > _MAX_CACHED_BYTES or not files.verify:
         return None
     with suppress(OSError, EmbedderError):
         root = make_trusted_cache(FOLDER)

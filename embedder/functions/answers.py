@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from embedder.common.records import frozen
 from embedder.functions.requests import METHOD_NOT_ALLOWED, TOO_LARGE, Limits, RequestError
 
 OK = 200
@@ -15,7 +15,7 @@ _MAX_NUMBER_BYTES = 16
 _MAX_FRAME_BYTES = 64
 
 
-@dataclass(frozen=True)
+@frozen
 class Answer:
     """An answer for HTTP.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
+from embedder.common.records import frozen
 from embedder.functions.requests import TIMED_OUT, RequestError
 
 # Seconds to write the answer: for any, and for each number in it. On a third of a core, a number takes 2 microseconds.
@@ -22,7 +22,7 @@ _TEXT_BYTES = 16
 _BYTES_PER_TOKEN = 6
 
 
-@dataclass(frozen=True)
+@frozen
 class Deadline:
     """A time by which the answer must be written.
 

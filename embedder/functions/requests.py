@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 from embedder.common.json_text import parse_json
+from embedder.common.records import frozen
 from embedder.errors import EmbedderError, InputError
 
 BAD_REQUEST = 400
@@ -52,7 +52,7 @@ class RequestError(EmbedderError):
         return type(self), (self.status, *self.args)
 
 
-@dataclass(frozen=True)
+@frozen
 class Limits:
     """What a function accepts.
 
@@ -87,7 +87,7 @@ class Limits:
             raise InputError(f"timeout_s should be a number of seconds above 0, or None, not {seconds!r:.80}")
 
 
-@dataclass(frozen=True)
+@frozen
 class Request:
     """A checked request.
 
