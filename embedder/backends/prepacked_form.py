@@ -26,7 +26,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from embedder.artifact.locate import Artifact
+from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import IMAGE, File, Graph
 from embedder.backends.backend import CheckedGraph, GraphFiles
 from embedder.backends.cpu_kind import cpu_kind

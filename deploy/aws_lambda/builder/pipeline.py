@@ -19,7 +19,7 @@ from deploy.aws_lambda.builder.packages import install_packages, needed_glibc
 from deploy.aws_lambda.builder.sizes import LeftOut, parts_of, size_of, table_of_parts
 from deploy.aws_lambda.builder.target import Target
 from deploy.aws_lambda.builder.trial import try_zip
-from embedder.artifact.locate import Artifact
+from embedder.artifact.artifact import Artifact
 
 CHECKOUT = Path(__file__).parents[3]
 HANDLER = "lambda_function"

@@ -15,7 +15,7 @@ from deploy.aws_lambda.builder.archive import unpack_zip
 from deploy.aws_lambda.builder.errors import BuildError
 from deploy.aws_lambda.builder.target import Target
 from embedder import Embedder
-from embedder.artifact.locate import Artifact
+from embedder.artifact.artifact import Artifact
 
 _TEXTS = ["A cat sits outside.", "Le chat est assis dehors.", "The kitten is resting in the garden. " * 20]
 _CALL = (

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from embedder.artifact.locate import Artifact
+from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import Graph, Manifest, write_manifest
 from embedder.backends.prepacked import save_prepacked, with_shared_form, without_forms
 from embedder.common.digests import check_digest
