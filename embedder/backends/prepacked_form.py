@@ -95,7 +95,8 @@ def vouched_form(files: GraphFiles, name: str) -> CheckedGraph:
         return form_in(files.artifact.directory / FOLDER / name, str(entry))
     graph = _decode_shared(entry)
     # The same object as for the plain graph, so that the weights are read and checked once.
-    return CheckedGraph(CheckedFile(files.artifact.path(graph), graph.sha256), files.checked.weights)
+    sha256 = graph.sha256 if files.verify else None
+    return CheckedGraph(CheckedFile(files.artifact.path(graph), sha256), files.checked.weights)
 
 
 def entries(artifact: Artifact) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from embedder_export.write.prepacked import write_prepacked_artifact
 
 from deploy.aws_lambda.builder.errors import BuildError
 from deploy.aws_lambda.builder.target import Target
-from embedder.artifact.locate import Artifact
+from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import EMBED, TEXT
 
 # The dtypes, in the order in which they are taken. fp16 is slow on a CPU.
