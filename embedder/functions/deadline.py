@@ -103,6 +103,6 @@ def _end_of_chunk(order: list[int], sizes: list[int], start: int, chunk_bytes: f
 def _out_of_time(done: int, count: int, deadline: Deadline) -> RequestError:
     return RequestError(
         TIMED_OUT,
-        f"the time of {deadline.seconds:.1f} s is over: {done:,} of {count:,} inputs were done after "
+        f"the time limit of {deadline.seconds:.1f} s is too short: {done:,} of {count:,} inputs were done after "
         f"{deadline.elapsed():.1f} s. Send fewer or shorter texts, or give the function more time",
     )

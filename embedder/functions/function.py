@@ -58,8 +58,7 @@ class Function:
         def load() -> Embedder:
             from embedder.encoder import Embedder  # here, as it imports NumPy
 
-            options: dict[str, Any] = {} if verify else {"verify": verify}
-            return Embedder(model, dtype=dtype, threads=threads, **options)
+            return Embedder(model, dtype=dtype, threads=threads, verify=verify)
 
         self._model = LoadOnce(load)
 

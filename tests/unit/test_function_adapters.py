@@ -178,7 +178,7 @@ def test_event_without_time_is_504(function, event):
     answer = handler(event, Context(10))
     error = json.loads(answer["body"])["error"] if "body" in answer else answer["error"]
     assert error["status"] == answer.get("statusCode", 504) == 504
-    assert error["message"].startswith("the time of 0.0 s is over: 0 of 2 inputs were done")
+    assert error["message"].startswith("the time limit of 0.0 s is too short: 0 of 2 inputs were done")
     assert "error" not in handler(REQUEST, Context(10_000))
 
 

@@ -351,7 +351,7 @@ def test_first_requests_that_come_together_load_one_model(tiny, monkeypatch):
             super().__init__(model, dtype=options["dtype"])
 
     monkeypatch.setattr("embedder.encoder.Embedder", Slow)
-    function = Function(tiny, threads=1)
+    function = Function(tiny, threads=1, verify=False)
     with ThreadPoolExecutor(8) as pool:
         first = pool.submit(function.embed, {"inputs": "cat"})
         assert started.wait(60)
@@ -359,7 +359,7 @@ def test_first_requests_that_come_together_load_one_model(tiny, monkeypatch):
         go.set()
         answers = [future.result() for future in (first, *others)]
     assert answers == [answers[0]] * 8
-    assert [(options["dtype"], options["threads"]) for options in loads] == [("auto", 1)]
+    assert loads == [{"dtype": "auto", "threads": 1, "verify": False}]
 
 
 def test_import_loads_no_numpy_and_no_logging():
@@ -460,7 +460,7 @@ def test_chunk_that_would_not_end_in_time_is_not_begun():
         encode_in_time(texts, 8, 1e-4)
     assert caught.value.status == 504
     assert str(caught.value) == (
-        "the time of 8.0 s is over: 78 of 100 inputs were done after 7.9 s. "
+        "the time limit of 8.0 s is too short: 78 of 100 inputs were done after 7.9 s. "
         "Send fewer or shorter texts, or give the function more time"
     )
 
@@ -469,11 +469,11 @@ def test_chunk_that_would_not_end_in_time_is_not_begun():
 def test_without_time_nothing_is_begun(function, seconds):
     status, message = refused(function, {"inputs": ["cat", "dog"]}, remaining_s=seconds)
     assert status == 504
-    assert message.startswith(f"the time of {seconds:.1f} s is over: 0 of 2 inputs were done after 0.")
+    assert message.startswith(f"the time limit of {seconds:.1f} s is too short: 0 of 2 inputs were done after 0.")
 
 
 def test_time_to_write_the_answer_is_kept():
-    with pytest.raises(RequestError, match=r"the time of 4\.0 s is over: 0 of 1 inputs"):
+    with pytest.raises(RequestError, match=r"the time limit of 4\.0 s is too short: 0 of 1 inputs"):
         encode_in_time(["a"], 4.0, 0.0, numbers=1_000_000)
     assert encode_in_time(["a"], 4.1, 0.0, numbers=1_000_000)[0] == [[0]]
 
