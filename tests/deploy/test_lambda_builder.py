@@ -15,13 +15,14 @@ import struct
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deploy.aws_lambda.builder import __main__ as command
-from deploy.aws_lambda.builder import packages, pipeline, target
+from deploy.aws_lambda.builder import packages, pipeline
 from deploy.aws_lambda.builder.archive import unpack_zip, write_zip
 from deploy.aws_lambda.builder.bytecode import compile_directory, without_docstrings
 from deploy.aws_lambda.builder.elf_file import is_library, strip_library
@@ -29,16 +30,17 @@ from deploy.aws_lambda.builder.errors import BuildError
 from deploy.aws_lambda.builder.model import check_model, choose_dtype, write_model
 from deploy.aws_lambda.builder.needless import TABLE, remove_needless
 from deploy.aws_lambda.builder.packages import install_packages, needed_glibc
-from deploy.aws_lambda.builder.pipeline import Built, compile_modules
+from deploy.aws_lambda.builder.pipeline import Contents, compile_modules
 from deploy.aws_lambda.builder.sizes import LeftOut, parts_of
 from deploy.aws_lambda.builder.target import Target, choose_target
-from deploy.aws_lambda.builder.trial import call_handler, try_zip
+from deploy.aws_lambda.builder.trial import call_handler, try_directory
 from embedder import Embedder
 from embedder.artifact.locate import open_artifact
 from tests.processes import run_python
 from tests.tiny import add_image_graph, add_int8_graph, write_tiny_ranker
 
-HERE = Target(sys.executable, sys.version_info[:2], "arm64" if platform.machine() == "aarch64" else "x86_64")
+ARCHITECTURES = ("arm64", "x86_64") if platform.machine() == "aarch64" else ("x86_64", "arm64")
+HERE, OTHER = (Target(sys.executable, sys.version_info[:2], architecture) for architecture in ARCHITECTURES)
 
 
 def write(directory, files):
@@ -64,8 +66,7 @@ class TestTarget:
         assert choose_target(sys.executable, None).architecture == ("x86_64" if machine == "x86_64" else "arm64")
 
     def test_another_architecture_does_not_run_here(self):
-        other = "x86_64" if HERE.architecture == "arm64" else "arm64"
-        assert not choose_target(sys.executable, other).runs_here
+        assert not choose_target(sys.executable, OTHER.architecture).runs_here
 
     def test_unknown_architecture(self):
         with pytest.raises(BuildError, match=r"no architecture 'amd64'. Set ARCH to one of: x86_64, arm64"):
@@ -277,9 +278,7 @@ class TestModel:
 
     @pytest.mark.parametrize("runs_here", [True, False])
     def test_weights_are_prepacked_for_this_machine_only(self, tiny, tmp_path, runs_here):
-        other = "x86_64" if HERE.architecture == "arm64" else "arm64"
-        chosen = HERE if runs_here else Target(sys.executable, HERE.version, other)
-        write_model(open_artifact(tiny), "fp32", chosen, tmp_path / "model")
+        write_model(open_artifact(tiny), "fp32", HERE if runs_here else OTHER, tmp_path / "model")
         assert any("prepacked" in name for name in names(tmp_path / "model")) == runs_here
         np.testing.assert_array_equal(Embedder(tmp_path / "model").encode("the cat"), Embedder(tiny).encode("the cat"))
 
@@ -304,86 +303,98 @@ class TestArchive:
     def test_all_users_may_read_the_files(self, tmp_path):
         source = write(tmp_path / "task", {"a.txt": "text"})
         (source / "a.txt").chmod(0o600)
-        write_zip(source, tmp_path / "out/task.zip")
-        with zipfile.ZipFile(tmp_path / "out/task.zip") as archive:
+        write_zip(source, tmp_path / "task.zip")
+        with zipfile.ZipFile(tmp_path / "task.zip") as archive:
             (entry,) = archive.infolist()
         assert stat.filemode(entry.external_attr >> 16) == "-rw-r--r--"
-        unpack_zip(tmp_path / "out/task.zip", tmp_path / "unpacked")
+        unpack_zip(tmp_path / "task.zip", tmp_path / "unpacked")
         assert (tmp_path / "unpacked/a.txt").read_text() == "text"
 
 
 class TestTrial:
     def test_handler_fails(self, tmp_path):
         write(tmp_path, {"lambda_function.py": "raise SystemExit('it is broken')"})
-        with pytest.raises(BuildError, match="the handler of the zip fails: it is broken"):
+        with pytest.raises(BuildError, match="the handler fails: it is broken"):
             call_handler(tmp_path, ["a"], sys.executable)
 
     def test_handler_answers_with_an_error(self, tmp_path):
         write(tmp_path, {"lambda_function.py": "def handler(event, context): return {'error': {'status': 500}}"})
-        with pytest.raises(BuildError, match=r"the handler of the zip fails: \{\"error\": \{\"status\": 500\}\}"):
+        with pytest.raises(BuildError, match=r"the handler fails: \{\"error\": \{\"status\": 500\}\}"):
             call_handler(tmp_path, ["a"], sys.executable)
 
     @pytest.mark.parametrize("width", [3, 8])
     def test_other_vectors(self, tiny, tmp_path, width):
         source = f"def handler(event, context): return {{'embeddings': [[0.5] * {width}] * len(event['inputs'])}}"
-        write_zip(write(tmp_path / "task", {"lambda_function.py": source}), tmp_path / "task.zip")
-        with pytest.raises(BuildError, match=r"the vectors of the zip are not those of .*tiny: they differ by "):
-            try_zip(tmp_path / "task.zip", open_artifact(tiny), "fp32", HERE)
+        write(tmp_path / "task", {"lambda_function.py": source})
+        with pytest.raises(BuildError, match=r"the vectors of the handler are not those of .*tiny: they differ by "):
+            try_directory(tmp_path / "task", open_artifact(tiny), "fp32", HERE)
 
     def test_right_vectors(self, tiny, tmp_path):
         vectors = Embedder(tiny).encode(["the cat", "a dog"])
-        source = f"def handler(event, context): return {{'embeddings': {vectors.tolist()}}}"
-        write(tmp_path, {"lambda_function.py": source})
+        write(
+            tmp_path,
+            {"lambda_function.py": f"def handler(event, context): return {{'embeddings': {vectors.tolist()}}}"},
+        )
         np.testing.assert_array_equal(call_handler(tmp_path, ["the cat", "a dog"], sys.executable), vectors)
+
+    def test_nothing_runs_for_another_architecture(self, tiny, tmp_path):
+        try_directory(tmp_path, open_artifact(tiny), "fp32", OTHER)
 
 
 class TestCommand:
-    def built(self, directory, **fields):
-        path = directory / "lambda-tiny-x86_64.zip"
-        path.write_bytes(b"zip")
-        values = {"dtype": "int8", "glibc": (2, 28), "parts": {"NumPy": 5_000_000}, "left_out": [], **fields}
-        return Built(path, **values)
+    CONTENTS = Contents("int8", (2, 28), {"NumPy": 5_000_000}, [LeftOut("tests", "they test NumPy", 1_260_000)])
 
-    def test_tables(self, tmp_path):
-        left_out = [LeftOut("tests of NumPy", "they test NumPy", 1_260_000)]
-        printed = command.report(self.built(tmp_path, left_out=left_out), HERE)
+    @pytest.fixture
+    def path(self, tmp_path):
+        path = tmp_path / "lambda-tiny-x86_64.zip"
+        path.write_bytes(b"zip" * 100_000)
+        return path
+
+    def test_tables_and_summary(self, path):
+        printed = command.report(self.CONTENTS, HERE, path)
         assert "| NumPy | 5.0 |\n| all | 5.0 |" in printed
-        assert "| tests of NumPy | they test NumPy | 1.3 |" in printed
-        assert f"0.0 MB, unpacked 5.0 MB. Runtime {HERE.runtime}, architecture {HERE.architecture}, handler" in printed
+        assert "| tests | they test NumPy | 1.3 |" in printed
+        assert (
+            f"{path}: 0.3 MB, unpacked 5.0 MB. Runtime {HERE.runtime}, architecture {HERE.architecture}, "
+            "handler lambda_function.handler"
+        ) in printed
 
-    @pytest.mark.parametrize(
-        ("fields", "version", "note"),
-        [
-            ({"dtype": "fp32"}, (3, 13), "note: the model has no int8 graph, so the fp32 graph is in the zip"),
-            (
-                {},
-                (3, 11),
-                "note: Lambda's own runtime python3.11 has glibc 2.26, and the packages need 2.28. For Lambda, set "
-                "PYTHON to python3.12 or later",
-            ),
-        ],
-    )
-    def test_notes(self, tmp_path, fields, version, note):
-        printed = command.report(self.built(tmp_path, **fields), Target("python", version, HERE.architecture))
-        assert printed.splitlines()[-1].startswith(note)
+    def test_note_on_the_dtype(self, path):
+        printed = command.report(replace(self.CONTENTS, dtype="fp32"), replace(HERE, version=(3, 13)), path)
+        assert printed.splitlines()[-1] == (
+            "note: the model has no int8 graph, so the function runs fp32, which is larger and slower"
+        )
 
-    def test_no_note(self, tmp_path):
-        printed = command.report(self.built(tmp_path), Target("python", (3, 13), HERE.architecture))
-        assert "note:" not in printed
+    def test_note_on_the_runtime(self, path):
+        printed = command.report(self.CONTENTS, replace(HERE, version=(3, 11)), path)
+        assert printed.splitlines()[-1] == (
+            "note: Lambda's own runtime python3.11 has glibc 2.26, and the packages need 2.28. For Lambda, set PYTHON "
+            "to python3.12 or later"
+        )
+        assert "note:" not in command.report(self.CONTENTS, replace(HERE, version=(3, 12)), path)
 
-    def test_note_on_another_architecture(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(target.platform, "machine", lambda: "aarch64")
-        printed = command.report(self.built(tmp_path), Target("python", (3, 13), "x86_64"))
-        assert "note: the zip was not tried, and its weights are not prepacked: this machine is no x86_64" in printed
+    def test_note_on_another_architecture(self, path):
+        printed = command.report(self.CONTENTS, replace(OTHER, version=(3, 13)), path)
+        assert printed.splitlines()[-1] == (
+            f"note: nothing was tried or prepacked, because this machine is no {OTHER.architecture}"
+        )
 
-    def test_note_on_large_zips(self, tmp_path, monkeypatch):
+    def test_note_on_large_zips(self, path, monkeypatch):
         monkeypatch.setattr(command, "MAX_UPLOAD_BYTES", 2)
-        printed = command.report(self.built(tmp_path), Target("python", (3, 13), HERE.architecture))
-        assert "note: Lambda takes a zip above 50 MB from S3 only" in printed
+        printed = command.report(self.CONTENTS, replace(HERE, version=(3, 13)), path)
+        assert printed.splitlines()[-1] == "note: Lambda takes a zip above 50 MB from S3 only"
+
+    def test_an_image_has_no_limits_of_a_zip(self):
+        printed = command.report(self.CONTENTS, replace(HERE, version=(3, 11)))
+        assert printed.splitlines()[-1] == "| tests | they test NumPy | 1.3 |"
 
     @pytest.mark.parametrize(
         ("options", "message"),
-        [(["no/such/model"], "no exported model"), (["tiny", "--arch", "i386"], "Lambda has no architecture 'i386'")],
+        [
+            (["no/such/model"], "no exported model"),
+            (["tiny", "--arch", "i386"], "Lambda has no architecture 'i386'"),
+            (["tiny", "--unpacked", "tiny"], "[Errno 17] File exists: 'tiny'"),
+        ],
     )
     def test_errors(self, tiny, monkeypatch, capsys, options, message):
         monkeypatch.chdir(tiny.parent)
@@ -394,10 +405,54 @@ class TestCommand:
     def test_name_is_that_of_the_model(self, tiny, monkeypatch, capsys):
         monkeypatch.chdir(tiny)
         found = []
-        monkeypatch.setattr(command, "build", lambda artifact, name, *_: found.append(name) or self.built(tiny.parent))
+
+        def build_zip(artifact, target, path):
+            found.append(path)
+            path.write_bytes(b"zip")
+            return self.CONTENTS
+
+        monkeypatch.setattr(command, "build_zip", build_zip)
         for model in ("./", "../tiny/"):
-            assert command.main([model]) == 0
-        assert found == ["tiny", "tiny"]
+            assert command.main([model, "--arch", "arm64", "--output", ".."]) == 0
+        assert found == [Path("../lambda-tiny-arm64.zip")] * 2
+
+    def test_failing_trial_keeps_the_zip_that_was_there(self, tiny, path, monkeypatch):
+        def assemble(artifact, target, directory):
+            write(directory, {"lambda_function.py": "raise SystemExit('it is broken')"})
+            return replace(self.CONTENTS, dtype="fp32")
+
+        monkeypatch.setattr(pipeline, "assemble", assemble)
+        before = path.read_bytes()
+        with pytest.raises(BuildError, match="it is broken"):
+            pipeline.build_zip(open_artifact(tiny), HERE, path)
+        assert path.read_bytes() == before
+        assert set(os.listdir(path.parent)) == {path.name, "tiny"}
+
+
+class TestDockerfile:
+    FOLDER = pipeline.CHECKOUT / "deploy/aws_lambda"
+
+    def test_image_runs_the_handler_as_a_user_who_is_not_root(self):
+        text = (self.FOLDER / "Dockerfile").read_text(encoding="utf-8")
+        last_stage = text.rpartition("\nFROM ")[2]
+        assert last_stage.splitlines()[-3:] == [
+            "USER embedder",
+            'ENTRYPOINT ["python", "-m", "awslambdaric"]',
+            f'CMD ["{pipeline.HANDLER}.handler"]',
+        ]
+        assert "RUN useradd --no-create-home embedder" in last_stage
+
+    def test_both_stages_have_one_python(self):
+        text = (self.FOLDER / "Dockerfile").read_text(encoding="utf-8")
+        images = [line.split()[1] for line in text.splitlines() if line.startswith("FROM ")]
+        assert len(images) == 2
+        assert len(set(images)) == 1
+
+    def test_what_the_image_is_built_from_is_there(self):
+        lines = (self.FOLDER / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
+        kept = [line[1:] for line in lines if line.startswith("!")]
+        assert lines[1] == "*"
+        assert all((pipeline.CHECKOUT / path).exists() for path in kept if path != "artifacts")
 
 
 def test_parts_of_a_zip(tmp_path):

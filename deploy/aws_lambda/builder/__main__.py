@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from deploy.aws_lambda.builder.errors import BuildError
-from deploy.aws_lambda.builder.pipeline import Built, build
+from deploy.aws_lambda.builder.pipeline import Contents, build_directory, build_zip
 from deploy.aws_lambda.builder.sizes import table_of_left_out, table_of_parts
 from deploy.aws_lambda.builder.target import Target, choose_target
 from embedder import EmbedderError
@@ -18,51 +18,57 @@ MAX_UPLOAD_BYTES = 50 * 1024 * 1024
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Build a zip, and print what it holds. Return the exit status."""
+    """Build a zip or a directory, and print what it holds. Return the exit status."""
     options = _parser().parse_args(arguments)
     try:
         target = choose_target(options.python, options.arch)
         artifact = open_artifact(options.model)
-        built = build(artifact, Path(options.model).resolve().name, target, options.output)
+        if options.unpacked is not None:
+            contents = build_directory(artifact, target, options.unpacked)
+            print(report(contents, target))
+        else:
+            path = options.output / f"lambda-{Path(options.model).resolve().name}-{target.architecture}.zip"
+            contents = build_zip(artifact, target, path)
+            print(report(contents, target, path))
     except (BuildError, EmbedderError, OSError) as error:
         print(f"make lambda: {error}", file=sys.stderr)
         return 1
-    print(report(built, target))
     return 0
 
 
-def report(built: Built, target: Target) -> str:
-    """Return what people need to know of a zip: its sizes, what was left out, and notes.
+def report(contents: Contents, target: Target, path: Path | None = None) -> str:
+    """Return what people need to know of a zip, or of a directory: its sizes, what was left out, and notes.
 
     Example:
-        >>> print(report(built, target))  # doctest: +SKIP
+        >>> print(report(contents, target, Path("dist/lambda-minilm-x86_64.zip")))  # doctest: +SKIP
         | part | MB |
         ...
     """
-    tables = [table_of_parts(built.parts), table_of_left_out(built.left_out)]
-    compressed = built.path.stat().st_size
-    summary = (
-        f"{built.path}: {compressed / 1e6:.1f} MB, unpacked {sum(built.parts.values()) / 1e6:.1f} MB. "
-        f"Runtime {target.runtime}, architecture {target.architecture}, handler lambda_function.handler"
-    )
-    notes = [f"note: {note}" for note in _notes(built, target, compressed)]
-    return "\n\n".join([*tables, "\n".join([summary, *notes])])
+    tables = [table_of_parts(contents.parts), table_of_left_out(contents.left_out)]
+    lines = [f"note: {note}" for note in _notes(contents, target, path)]
+    if path is not None:
+        lines.insert(
+            0,
+            f"{path}: {path.stat().st_size / 1e6:.1f} MB, unpacked {sum(contents.parts.values()) / 1e6:.1f} MB. "
+            f"Runtime {target.runtime}, architecture {target.architecture}, handler lambda_function.handler",
+        )
+    return "\n\n".join([*tables, *(["\n".join(lines)] if lines else [])])
 
 
-def _notes(built: Built, target: Target, compressed: int) -> list[str]:
+def _notes(contents: Contents, target: Target, path: Path | None) -> list[str]:
     notes = []
-    if built.dtype != "int8":
-        notes.append(f"the model has no int8 graph, so the {built.dtype} graph is in the zip. It is larger and slower")
-    if built.glibc > target.glibc:
+    if contents.dtype != "int8":
+        notes.append(f"the model has no int8 graph, so the function runs {contents.dtype}, which is larger and slower")
+    if not target.runs_here:
+        notes.append(f"nothing was tried or prepacked, because this machine is no {target.architecture}")
+    if path is None:
+        return notes  # an image has a glibc of its own
+    if contents.glibc > target.glibc:
         notes.append(
             f"Lambda's own runtime {target.runtime} has glibc {_version(target.glibc)}, and the packages need "
-            f"{_version(built.glibc)}. For Lambda, set PYTHON to python3.12 or later"
+            f"{_version(contents.glibc)}. For Lambda, set PYTHON to python3.12 or later"
         )
-    if not target.runs_here:
-        notes.append(
-            f"the zip was not tried, and its weights are not prepacked: this machine is no {target.architecture}"
-        )
-    if compressed > MAX_UPLOAD_BYTES:
+    if path.stat().st_size > MAX_UPLOAD_BYTES:
         notes.append("Lambda takes a zip above 50 MB from S3 only")
     return notes
 
@@ -76,6 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("model", help="name or path of a model")
     parser.add_argument("--arch", help="x86_64 or arm64 (default: that of this machine)")
     parser.add_argument("--python", default=sys.executable, help="an interpreter of the version that the zip is for")
+    parser.add_argument(
+        "--unpacked", type=Path, metavar="DIRECTORY", help="write a directory for a container image instead of a zip"
+    )
     parser.add_argument("--output", type=Path, default=Path("dist"), help="directory of the zip (default: dist)")
     return parser
 

@@ -7,7 +7,6 @@ import zipfile
 from pathlib import Path
 
 from deploy.aws_lambda.builder.needless import files_in
-from embedder.common.files import replacing
 
 # The first date that a zip can have.
 _DATE = (1980, 1, 1, 0, 0, 0)
@@ -20,14 +19,10 @@ _LEVEL = 9
 def write_zip(directory: Path, target: Path) -> None:
     """Write the files in `directory` to the zip `target`, in the order of their paths.
 
-    Raises:
-        OSError: the zip cannot be written. What was there before is kept.
-
     Example:
         >>> write_zip(Path("build"), Path("dist/lambda-all-MiniLM-L6-v2-x86_64.zip"))  # doctest: +SKIP
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(target) as partial, zipfile.ZipFile(partial, "w") as archive:
+    with zipfile.ZipFile(target, "w") as archive:
         for file in files_in(directory):
             entry = zipfile.ZipInfo(file.relative_to(directory).as_posix(), _DATE)
             entry.create_system, entry.external_attr = _UNIX, _READABLE_FILE << 16

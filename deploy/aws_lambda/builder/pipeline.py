@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.aws_lambda.builder import bytecode
-from deploy.aws_lambda.builder.archive import write_zip
+from deploy.aws_lambda.builder.archive import unpack_zip, write_zip
 from deploy.aws_lambda.builder.elf_file import is_library, strip_library
 from deploy.aws_lambda.builder.errors import BuildError
 from deploy.aws_lambda.builder.model import check_model, choose_dtype, write_model
@@ -18,8 +18,9 @@ from deploy.aws_lambda.builder.needless import TABLE, files_in, remove_needless
 from deploy.aws_lambda.builder.packages import install_packages, needed_glibc
 from deploy.aws_lambda.builder.sizes import LeftOut, parts_of, size_of, table_of_parts
 from deploy.aws_lambda.builder.target import Target
-from deploy.aws_lambda.builder.trial import try_zip
+from deploy.aws_lambda.builder.trial import try_directory
 from embedder.artifact.artifact import Artifact
+from embedder.common.files import replacing
 
 CHECKOUT = Path(__file__).parents[3]
 HANDLER = "lambda_function"
@@ -28,76 +29,94 @@ MAX_UNPACKED_BYTES = 250 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Built:
-    """A zip that was built.
+class Contents:
+    """What a directory for Lambda holds.
 
     Attributes:
-        path: the zip.
         dtype: the dtype of its graph.
         glibc: the version of glibc that its packages need.
         parts: the bytes of its parts, by their names.
         left_out: what is not in it.
     """
 
-    path: Path
     dtype: str
     glibc: tuple[int, int]
     parts: dict[str, int]
     left_out: list[LeftOut]
 
 
-def build(artifact: Artifact, name: str, target: Target, output: Path) -> Built:
-    """Build `output/lambda-<name>-<architecture>.zip`, and try it if this machine can run it.
+def build_zip(artifact: Artifact, target: Target, path: Path) -> Contents:
+    """Write the zip `path` for Lambda, and try it if this machine can run it.
 
     Raises:
-        BuildError: the model is not for a function; pip fails; the zip is too large for Lambda; or its handler fails or
-            gives other vectors than `artifact`.
+        BuildError: as from `build_directory`; or the zip is too large for Lambda.
         EmbedderError: the artifact is damaged.
+        OSError: the zip cannot be written. What was there before is kept.
 
     Example:
-        >>> target = choose_target("python3.13", "arm64")
-        >>> build(open_artifact("all-MiniLM-L6-v2"), "minilm", target, Path("dist")).path  # doctest: +SKIP
-        PosixPath('dist/lambda-minilm-arm64.zip')
+        >>> target = choose_target("python3.13", "arm64")  # doctest: +SKIP
+        >>> build_zip(open_artifact("all-MiniLM-L6-v2"), target, Path("dist/minilm.zip")).dtype  # doctest: +SKIP
+        'int8'
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        written, unpacked = Path(temporary, "written"), Path(temporary, "unpacked")
+        contents = assemble(artifact, target, written)
+        check_size(contents.parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as partial:
+            write_zip(written, partial)
+            unpack_zip(partial, unpacked)
+            try_directory(unpacked, artifact, contents.dtype, target)
+    return contents
+
+
+def build_directory(artifact: Artifact, target: Target, directory: Path) -> Contents:
+    """Write what a zip holds into the new `directory`, for a container image. Try it if this machine can run it.
+
+    Raises:
+        BuildError: the model is not for a function; pip fails; or the handler fails, or gives other vectors than
+            `artifact`.
+        EmbedderError: the artifact is damaged.
+        OSError: the directory is there already, or cannot be written.
+    """
+    directory.mkdir(parents=True)
+    contents = assemble(artifact, target, directory)
+    try_directory(directory, artifact, contents.dtype, target)
+    return contents
+
+
+def assemble(artifact: Artifact, target: Target, directory: Path) -> Contents:
+    """Write the packages, the handler and the model into `directory`, without what a function does not need.
+
+    Raises:
+        BuildError, EmbedderError, OSError: as from `build_directory`.
     """
     check_model(artifact)
     dtype = choose_dtype(artifact)
-    path = output / f"lambda-{name}-{target.architecture}.zip"
-    with tempfile.TemporaryDirectory() as temporary:
-        directory = Path(temporary, "task")
-        install_packages(target, CHECKOUT, directory)
-        glibc = needed_glibc(directory)
-        left_out = _reduce(directory, target)
-        write_model(artifact, dtype, target, directory / "model")
-        parts = parts_of(directory)
-        check_size(parts)
-        trial = Path(temporary, path.name)
-        write_zip(directory, trial)
-        if target.runs_here:
-            try_zip(trial, artifact, dtype, target)
-        output.mkdir(parents=True, exist_ok=True)
-        shutil.move(trial, path)
-    return Built(path, dtype, glibc, parts, left_out)
+    install_packages(target, CHECKOUT, directory)
+    glibc = needed_glibc(directory)
+    left_out = _reduce(directory, target)
+    write_model(artifact, dtype, target, directory / "model")
+    return Contents(dtype, glibc, parts_of(directory), left_out)
 
 
 def _reduce(directory: Path, target: Target) -> list[LeftOut]:
     """Leave out what a function does not need. Add the handler, and compile all modules."""
     removed = remove_needless(directory)
-    left_out = [LeftOut(row.what, row.why, removed[row.what]) for row in TABLE]
-    before = size_of(directory)
+    sizes = [size_of(directory)]
     for file in files_in(directory):
         content = file.read_bytes()
         if is_library(content):
             file.write_bytes(strip_library(content))
-    stripped = size_of(directory)
-    left_out.append(LeftOut("symbol tables of libraries", "debuggers read them", before - stripped))
+    sizes.append(size_of(directory))
     shutil.copyfile(CHECKOUT / "deploy/aws_lambda" / f"{HANDLER}.py", directory / f"{HANDLER}.py")
     compile_modules(directory, target)
-    left_out.append(
-        LeftOut(
-            "Python's sources and docstrings", "Python runs the bytecode, which is there", stripped - size_of(directory)
-        )
-    )
-    return left_out
+    sizes.append(size_of(directory))
+    return [
+        *(LeftOut(row.what, row.why, removed[row.what]) for row in TABLE),
+        LeftOut("symbol tables of libraries", "debuggers read them", sizes[0] - sizes[1]),
+        LeftOut("sources and docstrings", "Python runs the bytecode", sizes[1] - sizes[2]),
+    ]
 
 
 def compile_modules(directory: Path, target: Target) -> None:

@@ -1,17 +1,15 @@
-"""Call the handler of a zip once, in a process that has nothing but the zip, and check its vectors."""
+"""Call the handler once, in a process that has nothing but the unpacked zip, and check its vectors."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from deploy.aws_lambda.builder.archive import unpack_zip
 from deploy.aws_lambda.builder.errors import BuildError
 from deploy.aws_lambda.builder.target import Target
 from embedder import Embedder
@@ -26,24 +24,27 @@ _CALL = (
 _TOLERANCE = 1e-4
 
 
-def try_zip(archive: Path, artifact: Artifact, dtype: str, target: Target) -> None:
-    """Unpack `archive`, call its handler, and compare the vectors with those of `artifact`.
+def try_directory(directory: Path, artifact: Artifact, dtype: str, target: Target) -> None:
+    """Call the handler in `directory`, an unpacked zip, and compare its vectors with those of `artifact`.
+
+    Nothing is done if this machine cannot run it.
 
     Raises:
         BuildError: the handler fails, or its vectors are others.
     """
+    if not target.runs_here:
+        return
     expected = Embedder(artifact.directory, provider="cpu", dtype=dtype).encode(_TEXTS)
-    with tempfile.TemporaryDirectory() as directory:
-        unpacked = Path(directory, "task")
-        unpack_zip(archive, unpacked)
-        found = call_handler(unpacked, _TEXTS, target.python)
+    found = call_handler(directory, _TEXTS, target.python)
     difference = float(np.abs(found - expected).max()) if found.shape == expected.shape else np.inf
     if not difference <= _TOLERANCE:
-        raise BuildError(f"the vectors of the zip are not those of {artifact.directory}: they differ by {difference:g}")
+        raise BuildError(
+            f"the vectors of the handler are not those of {artifact.directory}: they differ by {difference:g}"
+        )
 
 
 def call_handler(directory: Path, texts: list[str], python: str) -> NDArray[np.float32]:
-    """Return the vectors of the handler in `directory`, the unpacked zip. It runs in a new process of `python`.
+    """Return the vectors of the handler in `directory`. It runs in a new process of `python`.
 
     Raises:
         BuildError: the handler fails.
@@ -58,6 +59,6 @@ def call_handler(directory: Path, texts: list[str], python: str) -> NDArray[np.f
     try:
         vectors = np.array(json.loads(answer.stdout)["embeddings"], np.float32)
     except (ValueError, KeyError) as error:
-        raise BuildError(f"the handler of the zip fails: {answer.stdout or answer.stderr.strip()}") from error
+        raise BuildError(f"the handler fails: {answer.stdout or answer.stderr.strip()}") from error
     sys.stderr.write(answer.stderr)  # of onnxruntime, which knows few virtual machines
     return vectors
