@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
-from embedder.functions.answers import Answer, check_method
+from embedder.functions.answers import Answer
+from embedder.functions.bodies import BodyBuffer
 from embedder.functions.function import Function, refusal
-from embedder.functions.requests import Limits, RequestError, body_too_large
+from embedder.functions.requests import Limits, RequestError
 
 Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
@@ -17,7 +18,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
 
 def asgi_app(function: Function) -> Callable[[Message, Receive, Send], Awaitable[None]]:
-    """Return an ASGI application. It answers every path, and reads no more of a body than the limit.
+    """Return an ASGI application. It answers every path, and keeps no more of a body than the limit.
 
     The model is loaded when the server starts. If it cannot be loaded, the server does not start. Requests are computed
     in threads, so that the event loop goes on.
@@ -54,14 +55,13 @@ async def _live(function: Function, receive: Receive, send: Send) -> None:
 
 async def _answer(function: Function, scope: Message, receive: Receive, send: Send) -> None:
     try:
-        check_method(scope["method"])
         body = await _read_body(receive, function.limits)
     except RequestError as error:
         answer = refusal(error)
     else:
         if body is None:
             return
-        answer = await asyncio.to_thread(function.answer, body)
+        answer = await asyncio.to_thread(function.answer, body, method=scope["method"])
     with suppress(OSError):  # the client has gone
         await _send(answer, scope["method"], send)
 
@@ -72,16 +72,14 @@ async def _read_body(receive: Receive, limits: Limits) -> bytes | None:
     Raises:
         RequestError: 413, it is too large.
     """
-    body = bytearray()
+    body = BodyBuffer(limits)
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
-        body += message.get("body", b"")
-        if len(body) > limits.max_body_bytes:
-            raise body_too_large(limits)
+        body.add(message.get("body", b""))
         if not message.get("more_body", False):
-            return bytes(body)
+            return body.content()
 
 
 async def _send(answer: Answer, method: str, send: Send) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from embedder.functions.answers import OK, check_method
+from embedder.functions.answers import OK
+from embedder.functions.bodies import BodyBuffer
 from embedder.functions.function import Function, refusal
 from embedder.functions.requests import (
     BAD_REQUEST,
@@ -28,14 +29,15 @@ _PHRASES = {
 }
 # Python refuses to read numbers of thousands of digits.
 _MAX_LENGTH_DIGITS = 20
+_READ_BYTES = 1 << 16
 
 
 def wsgi_app(function: Function) -> Callable[[dict[str, Any], Callable[..., object]], Iterable[bytes]]:
-    """Return a WSGI application. It answers every path, and reads no more of a body than the limit.
+    """Return a WSGI application. It answers every path, and keeps no more of a body than the limit.
 
     Example:
         >>> app = wsgi_app(Function("all-MiniLM-L6-v2"))
-        >>> app({"REQUEST_METHOD": "GET"}, lambda status, headers: print(status))
+        >>> app({"REQUEST_METHOD": "GET", "wsgi.input": None}, lambda status, headers: print(status))
         405 Method Not Allowed
         [b'{"error":{"status":405,"message":"the method should be POST, with a JSON object as the body"}}']
     """
@@ -43,12 +45,11 @@ def wsgi_app(function: Function) -> Callable[[dict[str, Any], Callable[..., obje
     def app(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
         method = environ["REQUEST_METHOD"]
         try:
-            check_method(method)
             body = _read_body(environ, function.limits)
         except RequestError as error:
             answer = refusal(error)
         else:
-            answer = function.answer(body)
+            answer = function.answer(body, method=method)
         headers = [*answer.headers.items(), ("Content-Length", str(len(answer.body)))]
         start_response(f"{answer.status} {_PHRASES[answer.status]}", headers)
         return [] if method == "HEAD" else [answer.body]
@@ -63,18 +64,21 @@ def _read_body(environ: dict[str, Any], limits: Limits) -> bytes:
         RequestError: 400, its length is unknown, or it ended early; 413, it is too large.
     """
     length = _content_length(environ)
-    if length is not None and length > limits.max_body_bytes:
+    body = BodyBuffer(limits)
+    if length is not None and body.is_hopeless(length):
         raise body_too_large(limits)
-    body = bytearray()
-    wanted = limits.max_body_bytes + 1 if length is None else length
     try:
-        while len(body) < wanted and (part := environ["wsgi.input"].read(wanted - len(body))):
-            body += part
+        while length is None or body.size < length:
+            part = environ["wsgi.input"].read(_READ_BYTES if length is None else min(_READ_BYTES, length - body.size))
+            if not part:
+                break
+            body.add(part)
     except OSError as error:  # the client has gone, or its chunks are damaged
         raise RequestError(BAD_REQUEST, "the body cannot be read to its end") from error
-    if length is not None and len(body) < length:
-        raise RequestError(BAD_REQUEST, f"the body has {len(body):,} bytes, and its Content-Length is {length:,}")
-    return bytes(body)
+    content = body.content()
+    if length is not None and len(content) < length:
+        raise RequestError(BAD_REQUEST, f"the body has {len(content):,} bytes, and its Content-Length is {length:,}")
+    return content
 
 
 def _content_length(environ: dict[str, Any]) -> int | None:

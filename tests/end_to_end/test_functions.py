@@ -1,4 +1,4 @@
-"""Serverless functions on their platforms' own packages: Google's functions-framework, Azure's, uvicorn and wsgiref.
+"""Serverless functions on their platforms' own packages: functions-framework, azure-functions, gunicorn, uvicorn.
 
 AWS Lambda has a file of its own, test_lambda.py.
 """
@@ -41,6 +41,7 @@ FAULTS = [
     ("POST", b'{"inputs": [], "model": "x"}', 400),
     ("POST", json.dumps({"inputs": ["a"] * 1001}).encode(), 413),
     ("POST", b" " * 6_000_001, 413),
+    ("POST", b" " * 20_000_000, 413),
 ]
 
 
@@ -60,7 +61,7 @@ def deployment(name, model, directory):
 @contextmanager
 def serving(command, port, *, cwd):
     """Run a server until the end of the `with` statement. Yield its process when it listens."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PORT": str(port)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(cwd), "PORT": str(port)}
     with open(cwd / "log", "wb") as log:
         process = subprocess.Popen(
             [sys.executable, *command], cwd=cwd, env=environment, stdout=log, stderr=log, start_new_session=True
@@ -241,6 +242,26 @@ def test_uvicorn_does_not_start_without_the_model(tmp_path):
     assert ended.returncode != 0
     assert "ModelNotFoundError: no exported model at './none'" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.slow
+def test_wsgi_under_gunicorn(model, tmp_path):
+    """gunicorn closes a connection when the body was not read."""
+    pytest.importorskip("gunicorn", reason="gunicorn is not installed")
+    (tmp_path / "service.py").write_text(
+        "from embedder.functions import Function\n"
+        "from embedder.functions.wsgi import wsgi_app\n"
+        f"function = Function({str(model)!r})\n"
+        "function.load()\n"
+        "application = wsgi_app(function)\n"
+    )
+    port = free_port()
+    command = ["-m", "gunicorn", "service:application", "--bind", f"127.0.0.1:{port}", "--log-level", "error"]
+    with serving(
+        [*command, "--workers", "2", "--preload"], port, cwd=tmp_path
+    ):  # the workers are forked after the load
+        check_answers(port)
+    assert (tmp_path / "log").read_text() == ""
 
 
 class QuietHandler(WSGIRequestHandler):

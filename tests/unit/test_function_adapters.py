@@ -252,7 +252,8 @@ def test_wsgi_reads_a_body_in_chunks(function):
         ({"method": "GET", "body": b""}, "405 Method Not Allowed", WRONG_METHOD),
         ({"body": b""}, "400 Bad Request", NO_BODY),
         ({"length": None}, "400 Bad Request", NO_BODY),
-        ({"length": "201"}, "413 Content Too Large", TOO_LARGE),
+        ({"body": b" " * 201}, "413 Content Too Large", TOO_LARGE),
+        ({"length": "2001"}, "413 Content Too Large", TOO_LARGE),
         ({"length": "9" * 19}, "413 Content Too Large", TOO_LARGE),
         (
             {"body": b" " * 201, "length": None, "wsgi.input_terminated": True},
@@ -283,10 +284,19 @@ def test_wsgi_head_has_no_body(function):
     assert int(headers["Content-Length"]) > 0
 
 
-def test_wsgi_reads_no_more_than_the_limit(function):
-    stream = io.BytesIO(b" " * 1000)
-    call_wsgi(function, stream=stream, length=None, **{"wsgi.input_terminated": True})
-    assert stream.tell() == 201
+def test_wsgi_reads_a_body_that_is_too_large_to_its_end_so_that_the_client_sees_the_answer(function):
+    stream = io.BytesIO(b" " * 2000)
+    assert call_wsgi(function, stream=stream, length="2000")[0] == "413 Content Too Large"
+    assert stream.tell() == 2000
+
+
+def test_wsgi_does_not_read_ten_times_the_limit(function):
+    stream = io.BytesIO(b" " * 1_000_000)
+    assert call_wsgi(function, stream=stream, length="2001")[0] == "413 Content Too Large"
+    assert stream.tell() == 0
+    terminated = {"wsgi.input_terminated": True}
+    assert call_wsgi(function, stream=stream, length=None, **terminated)[0] == "413 Content Too Large"
+    assert stream.tell() == 65_536
 
 
 def test_wsgi_client_that_goes_is_400(function):
@@ -355,10 +365,11 @@ def test_asgi_answers(function, size):
 @pytest.mark.parametrize(
     ("messages", "method", "status", "message"),
     [
-        ([], "GET", 405, WRONG_METHOD),
+        ([{"type": "http.request"}], "GET", 405, WRONG_METHOD),
         ([{"type": "http.request"}], "POST", 400, NO_BODY),
         (parts_of(b" " * 201, 200), "POST", 413, TOO_LARGE),
-        (parts_of(b" " * 1000, 201)[:1], "POST", 413, TOO_LARGE),  # the rest is not read
+        (parts_of(b" " * 2000, 201), "POST", 413, TOO_LARGE),
+        (parts_of(b" " * 5000, 501)[:4], "POST", 413, TOO_LARGE),  # the rest is not read
     ],
 )
 def test_asgi_refuses(function, messages, method, status, message):
@@ -370,7 +381,7 @@ def test_asgi_refuses(function, messages, method, status, message):
 
 
 def test_asgi_head_has_no_body(function):
-    status, headers, content = result_of(call_asgi(asgi_app(function), [], method="HEAD"))
+    status, headers, content = result_of(call_asgi(asgi_app(function), [{"type": "http.request"}], method="HEAD"))
     assert (status, content) == (405, b"")
     assert int(headers[b"content-length"]) > 0
 
