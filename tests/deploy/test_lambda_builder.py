@@ -376,7 +376,7 @@ class TestCommand:
     def test_note_on_another_architecture(self, path):
         printed = command.report(self.CONTENTS, replace(OTHER, version=(3, 13)), path)
         assert printed.splitlines()[-1] == (
-            f"note: nothing was tried or prepacked, because this machine is no {OTHER.architecture}"
+            f"note: nothing was tried or prepacked, because this machine is no Linux on {OTHER.architecture}"
         )
 
     def test_note_on_large_zips(self, path, monkeypatch):

@@ -14,6 +14,7 @@ from deploy.aws_lambda.builder.archive import unpack_zip
 from deploy.aws_lambda.builder.needless import TABLE
 from deploy.aws_lambda.builder.target import choose_target
 from embedder import Embedder
+from tests.distributions import ROOT
 
 pytestmark = pytest.mark.slow
 
@@ -104,6 +105,23 @@ def test_zip_holds_what_a_function_needs(lambda_zip):
     # The wheel of tokenizers has no licence.
     assert {"onnxruntime/LICENSE", "onnxruntime/ThirdPartyNotices.txt"} <= set(names)
     assert [name for name in names if name.startswith("numpy-") and name.endswith("/licenses/LICENSE.txt")]
+
+
+def rows_of(text):
+    """Return the tables in `text`: the cells of each row, by the first cell."""
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("| ")
+    ]
+    return {name: cells for name, *cells in rows}
+
+
+def test_page_has_the_tables_that_the_build_prints(lambda_zip):
+    printed = rows_of((lambda_zip.parent / "printed.txt").read_text(encoding="utf-8"))
+    page = rows_of((ROOT / "docs/aws-lambda.md").read_text(encoding="utf-8"))
+    for name in printed.keys() - {"part", "left out"}:
+        *words, megabytes = printed[name]
+        assert page[name][:-2] == words
+        assert float(page[name][-2]) == pytest.approx(float(megabytes), rel=0.1, abs=1), name
 
 
 def test_table_that_the_build_prints(lambda_zip):

@@ -39,6 +39,7 @@ BENCHMARKS = {
     "make kernels": "KERNELS_OPTIONS=--vectors 2000 --rounds 1",
     "make faults": "FAULTS_OPTIONS=--parts mutations --cases 50",
 }
+LAMBDA = re.compile(r"make lambda MODEL=(all-MiniLM-L6-v2)")
 EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 
 
@@ -179,6 +180,11 @@ def test_command(block, run, tmp_path):
         source = f"checkpoints/{model}" if model == "all-MiniLM-L6-v2" else model
         program = f".venv/{'torch' if torch else 'export'}/bin/embedder-export"
         assert planned(command) == f"{program} {source} --output artifacts/{name}"
+    elif match := LAMBDA.fullmatch(command):  # tests/end_to_end/test_lambda_zip.py builds one
+        builder = "PYTHONPATH=.:export .venv/export/bin/python -m deploy.aws_lambda.builder"
+        assert planned(command, "PYTHON=python3.13").split() == [
+            *builder.split(), f"artifacts/{match[1]}", "--python", "python3.13", "--output", "dist"
+        ]  # fmt: skip
     elif command in BENCHMARKS:
         line = planned(command, f"{BENCHMARKS[command]} --output {tmp_path / 'table.md'}")
         output_of(with_python(line), cwd=ROOT)

@@ -60,7 +60,7 @@ def _notes(contents: Contents, target: Target, path: Path | None) -> list[str]:
     if contents.dtype != "int8":
         notes.append(f"the model has no int8 graph, so the function runs {contents.dtype}, which is larger and slower")
     if not target.runs_here:
-        notes.append(f"nothing was tried or prepacked, because this machine is no {target.architecture}")
+        notes.append(f"nothing was tried or prepacked, because this machine is no Linux on {target.architecture}")
     if path is None:
         return notes  # an image has a glibc of its own
     if contents.glibc > target.glibc:

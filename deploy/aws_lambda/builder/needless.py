@@ -44,7 +44,7 @@ TABLE = (
     ),
     Needless(
         "numpy.random, fft, ma, polynomial",
-        "embedder turns texts into vectors without them, and NumPy imports them only when they are used",
+        "texts become vectors without them, and NumPy imports them only when they are used",
         tuple(f"numpy/{name}/*" for name in ("random", "fft", "ma", "polynomial")),
     ),
     Needless(
