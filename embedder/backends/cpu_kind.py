@@ -35,7 +35,7 @@ def cpu_kind(*, convolutions: bool = False) -> str | None:
     """Return a text that is the same on two machines only if they lay the weights out in the same way.
 
     Returns None if the kind is unknown, because Linux does not show the features of the CPU. Then no prepacked weights
-    may be used. Other systems do not show them to anybody, so there the text has the name of the machine.
+    may be used. Other systems do not show them to anybody, so there the text has a digest of the machine's name.
 
     Args:
         convolutions: whether the graph has convolutions, as those of images do. More features matter to them.
@@ -46,7 +46,9 @@ def cpu_kind(*, convolutions: bool = False) -> str | None:
     """
     machine = platform.machine()
     if platform.system() != "Linux":
-        return f"{platform.system()} {machine} {platform.node()}"
+        import hashlib  # here, as it takes milliseconds of the start of every process
+
+        return f"{platform.system()} {machine} {hashlib.sha256(platform.node().encode()).hexdigest()[:16]}"
     found = _features()
     if machine == "x86_64" and "sse2" in found:
         relevant = _x86_features(found) | (found & _AVX512 if convolutions else frozenset())

@@ -68,7 +68,6 @@ def find_prepacked(files: GraphFiles) -> CheckedGraph | None:
     root = trusted_cache(FOLDER)
     if root is None:
         return None
-    remove_leftovers(root)
     with suppress(*UNUSABLE):
         return _used(_intact(form_in(root / name)))
     # A form in the cache serves every later load, so it must come from files that were verified.
@@ -76,6 +75,7 @@ def find_prepacked(files: GraphFiles) -> CheckedGraph | None:
         return None
     with suppress(OSError, EmbedderError):
         root = make_trusted_cache(FOLDER)
+        remove_leftovers(root)
         form = _make(files, root / name)
         _remove_idle(root)
         return form

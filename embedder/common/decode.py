@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import MISSING, fields, is_dataclass
+from functools import cache
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -44,7 +45,7 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
 def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
     given = _expect(dict, value, where)
     known = {field.name: field for field in fields(kind)}
-    types = get_type_hints(kind)
+    types = _types_of(kind)
     prefix = f"{where}." if where else ""
     for name, field in known.items():
         if name not in given and field.default is MISSING and field.default_factory is MISSING:
@@ -56,6 +57,11 @@ def _decode_dataclass(kind: Any, value: Any, where: str) -> Any:
         return kind(**decoded)
     except ValueError as error:
         raise ValueError(f"{prefix}{error}") from error
+
+
+@cache  # a manifest has many files and graphs, and the types are texts that Python compiles
+def _types_of(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 def _to_float(value: int, where: str) -> float:

@@ -80,8 +80,12 @@ def test_a_32_bit_program_on_a_64_bit_cpu_is_unknown(on):
 
 
 def test_other_systems_are_known_by_the_name_of_the_machine(on, monkeypatch):
-    monkeypatch.setattr(platform, "node", lambda: "studio")
-    assert on("arm64", None, system="Darwin") == "Darwin arm64 studio"
+    kinds = set()
+    for name in ("studio", "laptop"):
+        monkeypatch.setattr(platform, "node", lambda name=name: name)
+        kinds.add(on("arm64", None, system="Darwin"))
+    assert len(kinds) == 2
+    assert all(kind.startswith("Darwin arm64 ") for kind in kinds)
 
 
 def test_this_machine():

@@ -30,6 +30,19 @@ def test_a_load_imports_only_what_it_needs(tiny):
     assert (process.stdout, process.stderr) == ("[]\n", "")
 
 
+def test_a_load_without_verification_computes_no_digest(tiny, monkeypatch):
+    monkeypatch.delenv("EMBEDDER_PREPACK")
+    code = (
+        "import sys, numpy, onnxruntime, tokenizers\n"
+        "before = set(sys.modules)\n"
+        "import embedder\n"
+        f"embedder.Embedder({str(tiny)!r}, verify=False).encode('cat')\n"
+        "print(sorted((set(sys.modules) - before) & {'hashlib', '_hashlib', 'base64'}))\n"
+    )
+    process = run_python("-c", code)
+    assert (process.stdout, process.stderr) == ("[]\n", "")
+
+
 def alter(path):
     """Give the file other weights, and keep its size."""
     weights = np.fromfile(path, np.float32)
