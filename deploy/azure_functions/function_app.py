@@ -12,7 +12,7 @@ from embedder.functions import Function, Limits
 TIMEOUT_S = 220
 
 app = func.FunctionApp(http_auth_level=func.AuthLevel.FUNCTION)
-# The platform has checked what it deploys, so no digests are computed. Nor are weights prepacked for a disk that is lost.
+# The platform has checked what it deploys, so no digests are computed, and nothing is written to a disk that is lost.
 function = Function(Path(__file__).with_name("model"), verify=False, limits=Limits(timeout_s=TIMEOUT_S))
 # The platform imports this module when it starts a worker, so no request waits for the model.
 function.load()

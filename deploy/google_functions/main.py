@@ -12,7 +12,7 @@ from embedder.functions import Function, Limits
 # What `gcloud functions deploy --timeout` has by default. Give both the same value.
 TIMEOUT_S = 60
 
-# The platform has checked what it deploys, so no digests are computed. Nor are weights prepacked for a disk that is lost.
+# The platform has checked what it deploys, so no digests are computed, and nothing is written to a disk that is lost.
 function = Function(Path(__file__).with_name("model"), verify=False, limits=Limits(timeout_s=TIMEOUT_S))
 # The platform sends requests only when the server has started, so no request waits for the model.
 function.load()
