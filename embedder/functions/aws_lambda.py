@@ -12,6 +12,9 @@ from typing import Any
 from embedder.functions.function import Function, refusal
 from embedder.functions.requests import BAD_REQUEST, RequestError
 
+# Every HTTP event has one of the first two. An event that people write by hand may have the body alone.
+_HTTP_KEYS = ("requestContext", "httpMethod", "body")
+
 
 def lambda_handler(function: Function) -> Callable[[Any, Any], dict[str, Any]]:
     """Return a handler for AWS Lambda.
@@ -36,7 +39,7 @@ def lambda_handler(function: Function) -> Callable[[Any, Any], dict[str, Any]]:
 
 
 def _is_http(event: object) -> bool:
-    return isinstance(event, dict) and "inputs" not in event and ("requestContext" in event or "httpMethod" in event)
+    return isinstance(event, dict) and "inputs" not in event and not event.keys().isdisjoint(_HTTP_KEYS)
 
 
 def _answer_http(function: Function, event: dict[str, Any], remaining_s: float | None) -> dict[str, Any]:
@@ -57,12 +60,10 @@ def _answer_http(function: Function, event: dict[str, Any], remaining_s: float |
 
 
 def _method(event: dict[str, Any]) -> object:
-    """Return the method. API Gateway's HTTP APIs and function URLs have it in the context of the request."""
-    if "httpMethod" in event:
-        return event["httpMethod"]
-    context = event["requestContext"]
-    http = context.get("http") if isinstance(context, dict) else None
-    return http.get("method") if isinstance(http, dict) else None
+    """Return the method. An event that people write by hand may have none, and is taken as a POST."""
+    context = event.get("requestContext")
+    http = context.get("http") if isinstance(context, dict) else None  # of HTTP APIs and function URLs
+    return event.get("httpMethod") or (http.get("method") if isinstance(http, dict) else None) or "POST"
 
 
 def _body(event: dict[str, Any]) -> bytes | str | None:

@@ -120,6 +120,11 @@ def test_http_event_gets_an_answer_of_http(function, make_event):
     json.dumps(answer)
 
 
+@pytest.mark.parametrize("fields", [{}, {"requestContext": {}}, {"headers": {}, "requestContext": {"http": {}}}])
+def test_http_event_that_is_written_by_hand_needs_no_method(function, fields):
+    assert lambda_handler(function)({"body": BODY, **fields}, None)["statusCode"] == 200
+
+
 @pytest.mark.parametrize("make_event", EVENTS)
 def test_http_event_with_a_body_in_base64(function, make_event):
     event = make_event(body=base64.b64encode(BODY_BYTES).decode(), isBase64Encoded=True)
