@@ -29,6 +29,9 @@ class Function:
     "document"), "truncate_dim" and "encoding_format" ("float" or "base64"). The answer is an object with "embeddings",
     a list of vectors in the order of the texts, and "dimension".
 
+    Attributes:
+        limits: what the function accepts.
+
     Example:
         >>> function = Function("all-MiniLM-L6-v2", threads=1)
         >>> function.embed({"inputs": ["a text", "another"]})["dimension"]  # doctest: +SKIP
