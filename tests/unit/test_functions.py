@@ -14,12 +14,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 
 import embedder
 from embedder.functions import Answer, Function, Limits, RequestError
-from embedder.functions.deadline import Deadline, chunks_in_time
-from embedder.functions.vector_text import to_base64, to_numbers
 from tests.tiny import DIMENSION, add_int8_graph, expected, flip_a_bit, ids_of, write_tiny_artifact
 
 PROMPTS = {"query": "query: ", "document": "document: "}
@@ -371,98 +368,7 @@ def test_import_loads_no_numpy_and_no_logging():
     assert not unwanted & loaded
 
 
-# Numbers
-
-
-@given(
-    hnp.arrays(
-        np.float32,
-        st.tuples(st.integers(0, 3), st.integers(1, 5)),
-        elements=st.floats(width=32, allow_nan=False, allow_infinity=False),
-    )
-)
-def test_numbers_are_the_same_float32_in_the_fewest_digits(vectors):
-    numbers = to_numbers(vectors)
-    again = np.array(json.loads(json.dumps(numbers)), np.float64).reshape(vectors.shape).astype(np.float32)
-    assert again.tobytes() == vectors.tobytes()
-    for number, value in zip(np.ravel(numbers), vectors.ravel(), strict=True):
-        assert float(number) == float(str(value)) or len(repr(float(number))) <= len(repr(float(str(value))))
-
-
-def test_numbers_of_many_sizes():
-    random = np.random.default_rng(5)
-    vectors = (random.normal(size=(200, 50)) * 10.0 ** random.integers(-40, 38, (200, 50))).astype(np.float32)
-    decimals = random.integers(-9_999_999, 9_999_999, (200, 50)) / 10.0 ** random.integers(0, 12, (200, 50))
-    for array in (vectors, decimals.astype(np.float32)):
-        numbers = to_numbers(array)
-        np.testing.assert_array_equal(np.float32(numbers), array)
-        np.testing.assert_array_equal(numbers, [[float(str(value)) for value in row] for row in array])
-
-
-def test_number_has_no_more_digits_than_it_needs():
-    assert to_numbers(np.float32([[0.1, 16777216, -0.0, 1e-45, 3.4028235e38, 0.30000001]])) == [
-        [0.1, 16777216.0, 0.0, 1e-45, 3.4028235e38, 0.3]
-    ]
-
-
-def test_base64_of_a_strided_array():
-    vectors = np.arange(8, dtype=np.float32).reshape(2, 4)[:, ::2]
-    texts = to_base64(vectors)
-    np.testing.assert_array_equal([np.frombuffer(binascii.a2b_base64(text), "<f4") for text in texts], vectors)
-
-
-# Deadlines
-
-
-class Clock:
-    """A clock that stands still until a chunk is encoded."""
-
-    def __init__(self):
-        self.now_s = 100.0
-
-    def __call__(self):
-        return self.now_s
-
-
-def encode_in_time(texts, seconds, s_per_byte, *, numbers=0):
-    """Return the chunks, and the seconds that they took. A text takes `s_per_byte` times its bytes plus 16."""
-    clock = Clock()
-    chunks = []
-    for rows in chunks_in_time(texts, 256, numbers, Deadline.after(seconds, None, clock=clock)):
-        chunks.append(rows)
-        clock.now_s += s_per_byte * sum(16 + len(texts[row].encode()) for row in rows)
-    return chunks, clock.now_s - 100
-
-
-def test_without_a_deadline_all_texts_are_one_chunk_longest_first():
-    texts = ["a", "ccc", "bb", "ddd"]
-    assert encode_in_time(texts, None, 1.0) == ([[1, 3, 2, 0]], pytest.approx(73))
-
-
-def test_with_much_time_there_are_two_chunks():
-    texts = ["a" * 1000] * 100
-    chunks, _ = encode_in_time(texts, 60, 1e-5)
-    assert [len(rows) for rows in chunks] == [4, 96]
-    assert sorted(row for rows in chunks for row in rows) == list(range(100))
-
-
-def test_chunks_become_small_before_the_deadline():
-    texts = ["a" * 1000] * 100
-    chunks, took_s = encode_in_time(texts, 11, 1e-4)
-    assert took_s == pytest.approx(10.16)
-    sizes = [len(rows) for rows in chunks]
-    assert sizes == sorted(sizes[:1]) + sorted(sizes[1:], reverse=True)
-
-
-def test_chunk_that_would_not_end_in_time_is_not_begun():
-    texts = ["a" * 1000] * 100
-    with pytest.raises(RequestError) as caught:
-        encode_in_time(texts, 8, 1e-4)
-    assert caught.value.status == 504
-    assert str(caught.value) == (
-        "the time limit of 8.0 s is too short: 78 of 100 inputs were done after 7.9 s. "
-        "Send fewer or shorter texts, or give the function more time"
-    )
+# Time
 
 
 @pytest.mark.parametrize("seconds", [0.0, -3.0, 0.05])
@@ -472,23 +378,7 @@ def test_without_time_nothing_is_begun(function, seconds):
     assert message.startswith(f"the time limit of {seconds:.1f} s is too short: 0 of 2 inputs were done after 0.")
 
 
-def test_time_to_write_the_answer_is_kept():
-    with pytest.raises(RequestError, match=r"the time limit of 4\.0 s is too short: 0 of 1 inputs"):
-        encode_in_time(["a"], 4.0, 0.0, numbers=1_000_000)
-    assert encode_in_time(["a"], 4.1, 0.0, numbers=1_000_000)[0] == [[0]]
-
-
 def test_shorter_time_counts(tiny):
     function = Function(tiny, limits=Limits(timeout_s=1e-9))
     assert function.reply({"inputs": "cat"}, remaining_s=60)[0] == 504
     assert function.reply({"inputs": []})[0] == 200
-
-
-@given(st.lists(st.text(max_size=40), max_size=30), st.floats(0.1, 3), st.floats(1e-5, 1e-2))
-def test_every_text_is_done_once_or_the_time_is_over(texts, seconds, s_per_byte):
-    try:
-        chunks, took_s = encode_in_time(texts, seconds, s_per_byte)
-    except RequestError:
-        return
-    assert sorted(row for rows in chunks for row in rows) == list(range(len(texts)))
-    assert len(chunks) < 2 or took_s <= seconds
