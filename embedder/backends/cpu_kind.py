@@ -2,7 +2,10 @@
 
 onnxruntime chooses its kernels by the features of the CPU. Many kernels share one layout of the weights. So the kind
 has only those features at which the layout changes; onnxruntime/core/mlas/lib/platform.cpp shows them. A machine of
-AVX2 and one of AVX-512 write the same bytes, for example.
+AVX2 and one of AVX-512 write the same bytes, for example; `tests/export/test_emulated_cpus.py` compares them.
+
+onnxruntime 1.32 compares prepacked weights with those of its own kernels, and refuses others. onnxruntime 1.23 does
+not: weights of another kind would give wrong vectors.
 """
 
 from __future__ import annotations

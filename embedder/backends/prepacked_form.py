@@ -60,8 +60,8 @@ def form_name(graph: Graph) -> str | None:
 
 
 def content_of(graph: Graph) -> str:
-    """Return a short digest of the graph and its weights."""
-    return graph.file.sha256[:16] + graph.weights.sha256[:16]
+    """Return a digest of the graph and its weights. 128 bits of each, so that nobody can make another graph fit it."""
+    return graph.file.sha256[:32] + graph.weights.sha256[:32]
 
 
 def forms_in(root: Path) -> list[Path]:
