@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from embedder.artifact.manifest import Graph, Head, ImageSettings, Manifest, Parity
 
 _DESCRIPTION = """Print the model, the settings and the graphs of an artifact, and how close its
-vectors are to those of the reference. The last lines say which dtypes are on
-this machine, in which directory, and where the model was found.
+vectors are to those of the reference. The last lines say which dtypes and
+prepacked weights are on this machine, in which directory, and where the model
+was found.
 `embedder verify` checks its files."""
 _EXAMPLE = "  embedder info all-MiniLM-L6-v2"
 _SAMPLES = {"text": "sentences", "image": "images"}

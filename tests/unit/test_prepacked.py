@@ -26,7 +26,7 @@ from embedder.common import digests
 from embedder.common.files import is_staging
 from embedder.errors import ArtifactError
 from tests.processes import ROOT, call_in_fork
-from tests.tiny import flip_a_bit
+from tests.tiny import add_image_graph, flip_a_bit
 
 TEXTS = ["the cat sat", "dog", ""]
 # The id of a user that does not exist.
@@ -356,6 +356,17 @@ def test_a_manifest_that_vouches_for_nothing(tiny, cache, plain, extra):
     reseal(form)
     write_manifest(replace(read_manifest(tiny), extra=extra), tiny)
     np.testing.assert_array_equal(embedder.Embedder(tiny).encode(TEXTS), plain)
+
+
+def test_a_graph_without_large_weights_is_prepacked(tiny, cache, loaded):
+    """onnxruntime writes no file of weights for it."""
+    add_image_graph(tiny)
+    made = prepacked.prepack(open_artifact(tiny))
+    assert len(made) == 2
+    assert prepacked.check_prepacked(open_artifact(tiny)) == sorted(path.parent for path in made)
+    loaded.clear()
+    embedder.Embedder(tiny).encode([np.zeros((4, 4, 3), np.uint8)])
+    assert set(loaded) <= set(made)
 
 
 def test_prepack_keeps_good_forms_and_removes_all_others(tiny, cache):

@@ -79,7 +79,6 @@ def _write_both_graphs(artifact: Artifact, graph: Graph, stage: Path, manifest: 
     source, plain = artifact.path(graph.file), stage / graph.file.name
     packed = plain.with_name(f"{plain.stem}.prepacked.onnx")
     save_prepacked(source, packed, weights_of(plain).name)
-    weights_of(plain).touch()  # onnxruntime writes no such file for a graph without large tensors
     model = onnx.load(source, load_external_data=False)
     _point_to(weights_of(plain), _offsets(packed, weights_of(plain)), model, weights_of(source))
     onnx.save_model(model, plain)
