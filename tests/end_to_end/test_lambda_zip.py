@@ -43,7 +43,7 @@ def task(lambda_zip, tmp_path_factory):
             path.chmod(0o755)  # so that pytest can remove it
 
 
-def call(task, *events):
+def call(task, home, *events):
     """Return the answers of the handler to events, and where each module came from."""
     answer = subprocess.run(
         [sys.executable, "-I", "-S", "-W", "error", "-c", PROGRAM, task],
@@ -51,7 +51,7 @@ def call(task, *events):
         capture_output=True,
         text=True,
         cwd="/",
-        env={"HOME": "/nonexistent", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769"},
+        env={"HOME": str(home), "TMPDIR": str(home), "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1769"},
     )
     assert answer.returncode == 0, answer.stderr
     answers, places = json.loads(answer.stdout)
@@ -62,7 +62,7 @@ def contents(directory):
     return {path: path.stat().st_mtime_ns for path in directory.rglob("*")}
 
 
-def test_handler_gives_the_vectors_of_the_runtime_and_writes_nothing(task, minilm):
+def test_handler_gives_the_vectors_of_the_runtime_and_writes_nothing(task, minilm, tmp_path):
     expected = Embedder(minilm, dtype="int8", provider="cpu").encode(TEXTS)
     before = contents(task)
     body = json.dumps({"inputs": TEXTS, "truncate_dim": 3, "encoding_format": "base64"})
@@ -71,8 +71,9 @@ def test_handler_gives_the_vectors_of_the_runtime_and_writes_nothing(task, minil
         {"requestContext": {"http": {"method": "POST"}}, "body": body, "isBase64Encoded": False},
         {"inputs": 3},
     ]
-    (direct, http, wrong), _ = call(task, *events)
+    (direct, http, wrong), _ = call(task, tmp_path, *events)
     assert contents(task) == before
+    assert contents(tmp_path) == {}
     np.testing.assert_allclose(direct["embeddings"], expected, atol=1e-5)
     assert (http["statusCode"], json.loads(http["body"])["dimension"]) == (200, 3)
     found = [np.frombuffer(base64.b64decode(text), "<f4") for text in json.loads(http["body"])["embeddings"]]
@@ -80,8 +81,8 @@ def test_handler_gives_the_vectors_of_the_runtime_and_writes_nothing(task, minil
     assert wrong["error"]["status"] == 400
 
 
-def test_modules_are_bytecode_of_the_zip_or_of_python(task):
-    _, places = call(task, {"inputs": TEXTS})
+def test_modules_are_bytecode_of_the_zip_or_of_python(task, tmp_path):
+    _, places = call(task, tmp_path, {"inputs": TEXTS})
     own = {name: Path(place) for name, place in places.items() if Path(place).is_relative_to(task)}
     assert {"embedder", "numpy", "onnxruntime", "tokenizers", "lambda_function"} <= set(own)
     assert {path.suffix for path in own.values()} == {".py", ".pyc", ".so"}
