@@ -68,7 +68,8 @@ class RuntimeApi:
     Attributes:
         events: the invocations that nobody has taken yet.
         running: the invocations that were taken, by their id.
-        asked: set when the function asks for its first event: its start is over.
+        asked: set when the function has asked for its first event: its start is over.
+        idle: set while the function waits for an event. Lambda freezes it then.
         init_errors: the errors that the function reported at its start.
         times: the second of the monotonic clock at which the function asked for its first event: "ready".
         snapshot: set when a function with SnapStart may be frozen and copied.
@@ -78,6 +79,7 @@ class RuntimeApi:
     events: "queue.SimpleQueue[Invocation]" = field(default_factory=queue.SimpleQueue)
     running: dict[str, Invocation] = field(default_factory=dict)
     asked: Event = field(default_factory=Event)
+    idle: Event = field(default_factory=Event)
     init_errors: "queue.SimpleQueue[dict[str, Any]]" = field(default_factory=queue.SimpleQueue)
     times: dict[str, float] = field(default_factory=dict)
     snapshot: Event = field(default_factory=Event)
@@ -155,7 +157,9 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.api.asked.is_set():
             self.api.times["ready"] = time.monotonic()
             self.api.asked.set()
+        self.api.idle.set()
         invocation = self.api.events.get()
+        self.api.idle.clear()
         self.api.running[invocation.id] = invocation
         invocation.times["taken"] = time.monotonic()
         self._answer(

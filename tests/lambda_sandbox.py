@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -94,13 +95,32 @@ class Function:
 
     def wait_until_ready(self, wait_s: float = 60) -> float:
         """Wait until its start is over. Return how many seconds it took."""
-        if not self.api.asked.wait(wait_s):
-            raise AssertionError(f"the function did not start: {self.log.read_text()}")
+        give_up = time.monotonic() + wait_s
+        while not self.api.asked.wait(0.05):
+            state = self.status()["State"]
+            if time.monotonic() > give_up or state.startswith("Z"):
+                raise AssertionError(f"the function did not start ({state}): {self.log.read_text()}")
         return self.api.times["ready"] - self.started
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to all its processes."""
         os.killpg(self.pid, number)
+
+    def freeze(self) -> None:
+        """Stop it when it waits for an event, as Lambda does between calls."""
+        assert self.api.idle.wait(60), "the function asks for no event"
+        self.stop()
+
+    def stop(self, wait_s: float = 60) -> None:
+        """Stop it, also in a call. Where its CPU time is limited, it stops only when it has some again."""
+        self.send_signal(signal.SIGSTOP)
+        give_up = time.monotonic() + wait_s
+        while not self.status()["State"].startswith("T"):
+            assert time.monotonic() < give_up, "the function does not stop"
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self.send_signal(signal.SIGCONT)
 
     def wait(self, wait_s: float = 60) -> int:
         """Wait until it ends. Return its exit status; a signal that ended it is negative."""
@@ -108,7 +128,10 @@ class Function:
 
     def status(self) -> dict[str, str]:
         """Return what the system says of its process, as `/proc/PID/status` has it."""
-        lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        try:
+            lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
+        except OSError:  # it was waited for
+            return {"State": "Z (ended)"}
         return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
 
     def peak_mb(self) -> float:
@@ -116,8 +139,18 @@ class Function:
         return int(self.status()["VmHWM"].split()[0]) * 1024 / 1e6
 
 
+def unpack(archive: Path, directory: Path) -> Path:
+    """Unpack a zip as Lambda does, with the permissions that are in it. Return the directory."""
+    directory.chmod(0o755)
+    with zipfile.ZipFile(archive) as opened:
+        for entry in opened.infolist():
+            Path(opened.extract(entry, directory)).chmod(entry.external_attr >> 16)
+    return directory
+
+
 def copy_client(directory: Path) -> Path:
     """Copy AWS' runtime interface client, and what it needs, from this environment into `directory`. Return that."""
+    directory.chmod(0o755)
     for name in _CLIENT_PACKAGES:
         for file in distribution(name).files or ():
             if ".." not in file.parts and file.suffix != ".pyc":
