@@ -13,6 +13,7 @@
 # To measure it (each writes to benchmarks/results/):
 # make bench          speed and memory beside sentence-transformers, its other backends, and fastembed
 # make bench-images   the same for images and captions, with a CLIP of true size and random weights: minutes
+# make bench-functions  start, calls and memory of the AWS Lambda function within the limits of Lambda, as root: 10 minutes
 # make parity         the vectors of every family of models beside sentence-transformers, small models
 # make parity-full    the same with models of true size: gigabytes, and almost an hour
 # make converters     the two converters of the exporter beside each other, models of true size: half an hour
@@ -56,7 +57,7 @@ EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -nam
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lambda lint format test-fast test dist bench bench-images parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda lint format test-fast test dist bench bench-images bench-functions parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -114,6 +115,10 @@ bench: $(LEAN)/.ready $(REFERENCE)/.ready $(PEERS:%=.venv/%/.ready) checkpoints/
 # It runs in the exporter's environment, which can draw images where there are no photographs.
 bench-images: $(IMAGES)/.ready $(EXPORT)/.ready $(REFERENCE)/.ready .venv/fastembed/.ready artifacts/$(RANDOM_CLIP)/embedder.json
 	$(EXPORT)/bin/python benchmarks/images.py $(BENCH_OPTIONS)
+
+# The sandbox of the tests needs root.
+bench-functions: $(EXPORT)/.tools artifacts/$(MINILM)/embedder.json
+	PYTHONPATH=.:export $(EXPORT)/bin/python benchmarks/functions.py $(BENCH_OPTIONS)
 
 parity: $(WITH_TORCH)/.ready checkpoints/$(MINILM)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/parity.py $(PARITY_OPTIONS)

@@ -107,9 +107,9 @@ def main():
     print(tables)
 
 
-def with_tables(page, tables):
+def with_tables(page, tables, marks=PAGE_MARKS):
     """Return `page` with `tables` between its two marks."""
-    first, last = PAGE_MARKS
+    first, last = marks
     before, after = page.split(first)[0], page.split(last)[1]
     return f"{before}{first}\n\n{tables}\n\n{last}{after}"
 

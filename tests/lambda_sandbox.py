@@ -4,6 +4,7 @@ As root on Linux, the function runs in a sandbox:
 
 - its code is in /var/task, and only /tmp can be written;
 - its network has 127.0.0.1 alone, and there the Runtime API;
+- Python has no other packages than those of the function and of the client;
 - it sees no other process, an empty /sys, and no /dev/shm;
 - it runs as a user without rights and without a home directory, and some calls to the system are refused;
 - control groups limit its memory, and its CPU time to the share that Lambda gives for that memory;
@@ -20,6 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import zipfile
@@ -186,7 +188,7 @@ def run_function(place: Place) -> Iterator[Function]:
     """Start a function, in a sandbox if there is one. End it at the end."""
     with ExitStack() as stack:
         base = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lambda-")))
-        for name in ("root", "tmp"):
+        for name in ("root", "tmp", "empty"):
             (base / name).mkdir()
         (base / "tmp").chmod(0o777)
         start = _start_plain if no_sandbox() else _start_sandbox
@@ -206,7 +208,7 @@ def _start_sandbox(place: Place, base: Path) -> Iterator[Function]:
             "port": _PORT,
             "root": str(base / "root"),
             "tmp": str(base / "tmp"),
-            "mounts": _mounts(place),
+            "mounts": _mounts(place, base / "empty"),
             "user_has_name": place.user_has_name,
             "hide_cpuinfo": place.hide_cpuinfo,
             "resources": _resources(place),
@@ -230,11 +232,15 @@ def _resources(place: Place) -> dict[str, int]:
     return _LIMITS | ({"RLIMIT_DATA": place.memory_mb * 2**20} if place.memory_mb else {})
 
 
-def _mounts(place: Place) -> dict[str, str]:
-    """Return what is mounted where, to be read only."""
+def _mounts(place: Place, empty: Path) -> dict[str, str]:
+    """Return what is mounted where, to be read only. `empty` is an empty directory."""
     mounts = {str(place.task): "/var/task", str(place.runtime): "/var/runtime"}
     if not Path(sys.base_prefix).is_relative_to("/usr"):
         mounts[sys.base_prefix] = sys.base_prefix
+    # Packages there can import others when Python starts, and so hide how long the function's own imports take.
+    packages = sysconfig.get_path("purelib", vars={"base": sys.base_prefix})
+    if Path(packages).is_dir():
+        mounts[str(empty)] = packages
     return mounts
 
 

@@ -69,6 +69,7 @@ def test_there_is_no_network(ask):
 def test_nothing_is_there_that_lambda_does_not_have(ask):
     assert ask("os.listdir('/sys')") == []
     assert ask("failure(os.stat, '/dev/shm')") == "ENOENT"
+    assert ask("__import__('importlib').util.find_spec('pip')") is None
     assert ask("failure(os.stat, os.path.expanduser('~'))") == "ENOENT"
     assert ask("sorted(int(name) for name in os.listdir('/proc') if name.isdigit())") == [1, 2]
 

@@ -253,6 +253,15 @@ def test_tables_on_the_benchmarks_page_are_the_results(monkeypatch):
         assert shown[name] == images[name][:2]
 
 
+def test_tables_on_the_page_of_aws_lambda_are_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from compare import with_tables
+
+    page = (ROOT / "docs/aws-lambda.md").read_text(encoding="utf-8")
+    written = (ROOT / "benchmarks/results/functions.md").read_text(encoding="utf-8").strip()
+    assert with_tables(page, written, ("<!-- functions -->", "<!-- /functions -->")) == page
+
+
 def test_table_on_the_trust_page_is_the_result():
     result = (ROOT / "benchmarks/results/faults.md").read_text(encoding="utf-8")
     page = (ROOT / "docs/trust.md").read_text(encoding="utf-8")
