@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -229,6 +230,38 @@ def test_bad_body(function, body, status, message):
     assert answer.status == status
     assert json.loads(answer.body) == {"error": {"status": status, "message": message}}
     assert function.answer(b'{"inputs": ["cat"]}').status == 200
+
+
+def message_of(answer):
+    return json.loads(answer.body)["error"]["message"]
+
+
+def test_number_of_many_digits_is_400(tiny):
+    answer = Function(tiny).answer(b'{"inputs": -' + b"9" * 5000 + b"}")
+    message = "the body is not JSON: -9999999999999999999... has more than 1,000 digits"
+    assert (answer.status, message_of(answer)) == (400, message)
+
+
+@pytest.mark.parametrize("part", [b"[],", b'{"a": 0},', b"[" * 50 + b"]" * 50 + b",", b'["[\\"{"],'])
+def test_body_of_many_lists_is_refused_in_little_memory(tiny, part):
+    function = Function(tiny)
+    body = b'{"inputs": [' + part * (5_000_000 // len(part)) + b'""]}'
+    tracemalloc.start()
+    try:
+        answer = function.answer(body)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    message = "the body has more than 1,000 lists and objects. A request is one object with one list"
+    assert (answer.status, message_of(answer)) == (400, message)
+    assert peak < 1_000_000
+
+
+def test_brackets_in_texts_are_no_lists(tiny):
+    text = '[{"' * 1000
+    function = Function(tiny)
+    body = json.dumps({"inputs": [text]}).encode()
+    assert json.loads(function.answer(body).body) == function.embed({"inputs": [text]})
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "post", None, 3])
