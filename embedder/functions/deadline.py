@@ -16,6 +16,8 @@ _WRITE_S_PER_NUMBER = 4e-6
 _FIRST_CHUNK_BYTES = 4096
 # A chunk takes at most this share of the time that remains, so it ends in time even where it takes twice as long.
 _CHUNK_SHARE = 0.5
+# A chunk has at most this many times the bytes of all before it: a few texts say little about the time of the others.
+_GROWTH = 8
 # A text of no characters has special tokens too. They take as long as about this many bytes.
 _TEXT_BYTES = 16
 # The model cuts texts off. A text takes no longer than one of this many bytes for each token that the model reads.
@@ -79,8 +81,10 @@ def chunks_in_time(texts: list[str], max_tokens: int, numbers: int, deadline: De
     while start < len(order):
         left_s = deadline.remaining() - write_s
         s_per_byte = (deadline.clock() - begun) / done_bytes if done_bytes else 0.0
-        chunk_bytes = _CHUNK_SHARE * left_s / s_per_byte if s_per_byte else _FIRST_CHUNK_BYTES
-        end = _end_of_chunk(order, sizes, start, math.inf if left_s == math.inf else chunk_bytes)
+        chunk_bytes = math.inf if left_s == math.inf else max(_FIRST_CHUNK_BYTES, _GROWTH * done_bytes)
+        if s_per_byte:
+            chunk_bytes = min(chunk_bytes, _CHUNK_SHARE * left_s / s_per_byte)
+        end = _end_of_chunk(order, sizes, start, chunk_bytes)
         size = sum(sizes[index] for index in order[start:end])
         if left_s <= size * s_per_byte:
             raise _out_of_time(start, len(order), deadline)

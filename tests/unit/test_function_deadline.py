@@ -33,19 +33,31 @@ def test_without_a_deadline_all_texts_are_one_chunk_longest_first():
     assert encode_in_time(texts, None, 1.0) == ([[1, 3, 2, 0]], pytest.approx(73))
 
 
-def test_with_much_time_there_are_two_chunks():
-    texts = ["a" * 1000] * 100
-    chunks, _ = encode_in_time(texts, 60, 1e-5)
-    assert [len(rows) for rows in chunks] == [4, 96]
-    assert sorted(row for rows in chunks for row in rows) == list(range(100))
+def test_with_much_time_each_chunk_is_larger():
+    texts = ["a" * 1000] * 400
+    chunks, _ = encode_in_time(texts, 600, 1e-5)
+    assert [len(rows) for rows in chunks] == [4, 32, 288, 76]
+    assert sorted(row for rows in chunks for row in rows) == list(range(400))
+
+
+def test_first_texts_that_take_no_time_say_little_about_the_others():
+    clock = Clock()
+
+    def encode():
+        done = 0
+        for rows in chunks_in_time(["a" * 1000] * 400, 256, 0, Deadline.after(20, clock=clock)):
+            clock.now_s += 0.5 * len(rows) if done else 0.001
+            done += len(rows)
+
+    with pytest.raises(RequestError, match=r"of 400 inputs were done after 19\.\d s"):
+        encode()
 
 
 def test_chunks_become_small_before_the_deadline():
     texts = ["a" * 1000] * 100
     chunks, took_s = encode_in_time(texts, 11, 1e-4)
     assert took_s == pytest.approx(10.16)
-    sizes = [len(rows) for rows in chunks]
-    assert sizes == sorted(sizes[:1]) + sorted(sizes[1:], reverse=True)
+    assert [len(rows) for rows in chunks] == [4, 32, 35, 18, 9, 2]
 
 
 def test_chunk_that_would_not_end_in_time_is_not_begun():
