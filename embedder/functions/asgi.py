@@ -10,11 +10,14 @@ from typing import Any, TypeAlias
 from embedder.functions.answers import Answer
 from embedder.functions.bodies import BodyBuffer
 from embedder.functions.function import Function, refusal
-from embedder.functions.requests import Limits, RequestError
+from embedder.functions.requests import Limits, RequestError, body_too_large
 
 Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+# Python refuses to read numbers of thousands of digits.
+_MAX_LENGTH_DIGITS = 20
 
 
 def asgi_app(function: Function) -> Callable[[Message, Receive, Send], Awaitable[None]]:
@@ -55,7 +58,7 @@ async def _live(function: Function, receive: Receive, send: Send) -> None:
 
 async def _answer(function: Function, scope: Message, receive: Receive, send: Send) -> None:
     try:
-        body = await _read_body(receive, function.limits)
+        body = await _read_body(scope, receive, function.limits)
     except RequestError as error:
         answer = refusal(error)
     else:
@@ -66,13 +69,16 @@ async def _answer(function: Function, scope: Message, receive: Receive, send: Se
         await _send(answer, scope["method"], send)
 
 
-async def _read_body(receive: Receive, limits: Limits) -> bytes | None:
+async def _read_body(scope: Message, receive: Receive, limits: Limits) -> bytes | None:
     """Return the body; None if the client has gone.
 
     Raises:
         RequestError: 413, it is too large.
     """
     body = BodyBuffer(limits)
+    length = dict(scope["headers"]).get(b"content-length", b"")
+    if length.isdigit() and body.is_hopeless(int(length[:_MAX_LENGTH_DIGITS])):
+        raise body_too_large(limits)
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -145,7 +145,7 @@ def test_wsgi_time_is_over(tiny):
 # ASGI
 
 
-def call_asgi(app, messages, *, kind="http", method="POST"):
+def call_asgi(app, messages, *, kind="http", method="POST", headers=()):
     """Call the application with the messages of a client. Return the messages that it sends."""
     sent = []
 
@@ -158,7 +158,7 @@ def call_asgi(app, messages, *, kind="http", method="POST"):
         async def send(message):
             sent.append(message)
 
-        await app({"type": kind, "method": method, "path": "/", "headers": []}, receive, send)
+        await app({"type": kind, "method": method, "path": "/", "headers": headers}, receive, send)
 
     asyncio.run(run())
     return sent
@@ -203,6 +203,18 @@ def test_asgi_refuses(function, messages, method, status, message):
     assert result_of(call_asgi(app, parts_of(BODY_BYTES, 99)))[0] == 200
 
 
+@pytest.mark.parametrize("length", [b"2001", b"9" * 5000])
+def test_asgi_does_not_read_ten_times_the_limit(function, length):
+    status, _, content = result_of(call_asgi(asgi_app(function), [], headers=[(b"content-length", length)]))
+    assert (status, message_of(content)) == (413, TOO_LARGE)
+
+
+@pytest.mark.parametrize("length", [b"2000", b"", b"x", "\u00b2".encode("latin-1")])
+def test_asgi_reads_a_body_whatever_its_length_should_be(function, length):
+    headers = [(b"content-length", length)]
+    assert result_of(call_asgi(asgi_app(function), parts_of(BODY_BYTES, 99), headers=headers))[0] == 200
+
+
 def test_asgi_head_has_no_body(function):
     status, headers, content = result_of(call_asgi(asgi_app(function), [{"type": "http.request"}], method="HEAD"))
     assert (status, content) == (405, b"")
@@ -221,7 +233,7 @@ def test_asgi_client_that_goes_before_the_answer_is_no_error(function):
     async def send(message):
         raise ConnectionResetError
 
-    asyncio.run(asgi_app(function)({"type": "http", "method": "POST"}, receive, send))
+    asyncio.run(asgi_app(function)({"type": "http", "method": "POST", "headers": []}, receive, send))
 
 
 def test_asgi_computes_outside_the_event_loop(function, monkeypatch):
