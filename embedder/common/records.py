@@ -84,12 +84,20 @@ def _initialiser(fields: _Fields, has_post_init: bool) -> Callable[..., None]:
                 values[name] = factory()
         values = defaults | values
         if given != len(args) + len(kwargs) or not values.keys() >= accepted or not kwargs.keys() <= accepted:
-            inspect.signature(type(self)).bind(*args, **kwargs)  # raises a TypeError that says what is wrong
+            _refuse_arguments(type(self), args, kwargs)
         vars(self).update(values)
         if has_post_init:
             self.__post_init__()
 
     return initialise
+
+
+def _refuse_arguments(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Raise the TypeError that says what is wrong with the arguments."""
+    try:
+        inspect.signature(cls).bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(f"{cls.__qualname__}: {error}") from None
 
 
 class _Signature:

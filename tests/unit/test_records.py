@@ -69,11 +69,11 @@ def test_an_instance_has_the_same_fields(args, kwargs):
 @pytest.mark.parametrize(
     ("args", "kwargs", "message"),
     [
-        ((), {}, "missing a required argument: 'name'"),
-        (("a", 1, [], "s", 5), {}, "too many positional arguments"),
-        (("a",), {"length": 1}, "unexpected keyword argument 'length'"),
-        (("a",), {"name": "b"}, "multiple values for argument 'name'"),
-        (("a",), {"double": 4}, "unexpected keyword argument 'double'"),
+        ((), {}, "Ours: missing a required argument: 'name'"),
+        (("a", 1, [], "s", 5), {}, "Ours: too many positional arguments"),
+        (("a",), {"length": 1}, "Ours: got an unexpected keyword argument 'length'"),
+        (("a",), {"name": "b"}, "Ours: multiple values for argument 'name'"),
+        (("a",), {"double": 4}, "Ours: got an unexpected keyword argument 'double'"),
     ],
 )
 def test_wrong_arguments_are_named(args, kwargs, message):

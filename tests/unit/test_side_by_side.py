@@ -1,4 +1,7 @@
+import gc
 import threading
+import weakref
+from contextlib import suppress
 
 import pytest
 
@@ -24,6 +27,27 @@ def test_errors():
         side_by_side(lambda: fail("one"), lambda: 2)
     with pytest.raises(ValueError, match="two"):
         side_by_side(lambda: fail("one"), lambda: fail("two"))
+
+
+class Result:
+    """An object whose end can be seen."""
+
+
+def test_an_error_keeps_no_result():
+    results = []
+
+    def second():
+        result = Result()
+        results.append(weakref.ref(result))
+        return result
+
+    gc.disable()
+    try:
+        with suppress(ValueError):
+            side_by_side(lambda: fail("one"), second)
+        assert results[0]() is None
+    finally:
+        gc.enable()
 
 
 def test_an_error_waits_for_the_other_one():
