@@ -33,6 +33,10 @@ def make_handler(model: Path) -> Handler:
 
     Lambda calls this once, in the phase `init`. A broken model fails here, not in a call.
     """
+    threads = thread_count(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0"))
+    if threads == 1:
+        # tokenizers reads it. By default it starts a thread for each core of the machine, and each reserves memory.
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # NumPy reads it once. Its threads would be idle: a function multiplies no matrices with NumPy.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from embedder.functions import Function
@@ -41,7 +45,7 @@ def make_handler(model: Path) -> Handler:
     function = Function(
         model,
         dtype="auto",
-        threads=thread_count(os.environ.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0")),
+        threads=threads,
         verify=False,  # Lambda checks the digest of the zip or of the image
     )
     function.load()

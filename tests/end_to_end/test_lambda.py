@@ -146,6 +146,11 @@ def test_large_events_fit_into_memory_and_their_answers_into_the_limit(place):
             assert function.group.killed_for_memory() == 0
 
 
+def test_a_function_of_one_vcpu_computes_in_one_thread(function):
+    function.api.call({"inputs": TEXTS * 10})
+    assert int(function.status()["Threads"]) <= 2  # the main one, and one for batches
+
+
 def test_nothing_is_written_or_printed(place):
     with started(replace(place, memory_mb=1769)) as function:
         assert list(function.tmp.iterdir()) == []
