@@ -45,9 +45,8 @@ def open_artifact(
         raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
     artifact = _find_locally(name, access)
     if artifact is None:
-        from embedder.artifact.find_on_hub import (
-            find_on_hub,  # here, as it takes milliseconds of the start of a process
-        )
+        # Here, as it takes milliseconds of the start of a process.
+        from embedder.artifact.find_on_hub import find_on_hub
 
         artifact = find_on_hub(name, access, refresh=refresh, may_export=may_export)
     return artifact
