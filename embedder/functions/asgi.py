@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from embedder.functions.answers import Answer
 from embedder.functions.bodies import BodyBuffer
+from embedder.functions.deadline import Deadline
 from embedder.functions.function import Function, refusal
 from embedder.functions.requests import Limits, RequestError, body_too_large
 
@@ -64,7 +65,10 @@ async def _answer(function: Function, scope: Message, receive: Receive, send: Se
     else:
         if body is None:
             return
-        answer = await asyncio.to_thread(function.answer, body, method=scope["method"])
+        deadline = Deadline.after(function.limits.timeout_s)  # here, as the request may wait for a thread
+        answer = await asyncio.to_thread(
+            lambda: function.answer(body, method=scope["method"], remaining_s=deadline.remaining())
+        )
     with suppress(OSError):  # the client has gone
         await _send(answer, scope["method"], send)
 

@@ -105,6 +105,8 @@ def _end_of_chunk(order: list[int], sizes: list[int], start: int, chunk_bytes: f
 
 
 def _out_of_time(done: int, count: int, deadline: Deadline) -> RequestError:
+    if deadline.seconds <= 0:
+        return RequestError(TIMED_OUT, "the time was over before the request was begun. Try again later")
     return RequestError(
         TIMED_OUT,
         f"the time limit of {deadline.seconds:.1f} s is too short: {done:,} of {count:,} inputs were done after "

@@ -249,6 +249,12 @@ def test_asgi_computes_outside_the_event_loop(function, monkeypatch):
     assert threading.main_thread() not in threads
 
 
+def test_asgi_time_counts_while_a_request_waits(tiny):
+    app = asgi_app(Function(tiny, limits=Limits(timeout_s=1e-9)))
+    status, _, content = result_of(call_asgi(app, parts_of(BODY_BYTES, 99)))
+    assert (status, message_of(content)) == (504, "the time was over before the request was begun. Try again later")
+
+
 def test_asgi_loads_the_model_when_the_server_starts(tiny, monkeypatch):
     function = Function(tiny)
     messages = [{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}]
