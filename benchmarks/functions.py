@@ -40,6 +40,8 @@ QUERY = {"inputs": ["What is the capital of France?"]}
 _SUBJECTS = ("She will finish", "The team wants to see", "Nobody has read", "We paid for")
 _THINGS = ("report", "kitchen table", "version of the library", "bicycle")
 SENTENCES = {"inputs": [f"{who} the new {thing} before the end of the week." for who in _SUBJECTS for thing in _THINGS]}
+# As many texts as a request may have, and texts of as many tokens as the model reads.
+LARGE = ({"inputs": [f"text {number}" for number in range(1000)]}, {"inputs": ["many words and " * 100] * 64})
 WARM_CALLS = 50
 
 
@@ -61,6 +63,7 @@ def main():
             for size in SIZES:
                 measure(replace(place, memory_mb=size), replace(empty, memory_mb=size), figures)
             print(f"round {number + 1} of {options.rounds}", flush=True)
+        peak_mb = peak_of_large_requests(replace(place, memory_mb=512, cpus=1))
         frozen = call_after_freeze(replace(place, memory_mb=1769), options.frozen_s)
         sizes = archive.stat().st_size, sum(file.stat().st_size for file in place.task.rglob("*") if file.is_file())
     tables = "\n\n".join(
@@ -68,7 +71,7 @@ def main():
             "\n".join(stage_table(figures)),
             "\n".join(bar_table(figures)),
             "\n".join(call_table(figures)),
-            notes(options, sizes, frozen),
+            notes(options, sizes, peak_mb, frozen),
         ]
     )
     options.output.write_text(f"{tables}\n", encoding="utf-8")
@@ -138,6 +141,14 @@ def forget_files(directory):
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def peak_of_large_requests(place):
+    """Return the peak of the resident memory after the largest requests, in MB."""
+    with run_function(place) as function:
+        for event in LARGE:
+            seconds(function, event)
+        return function.peak_mb()
+
+
 def call_after_freeze(place, frozen_s):
     """Return the seconds of a call after the function was frozen for `frozen_s` seconds, and of the one after it."""
     with run_function(place) as function:
@@ -201,13 +212,14 @@ def call_table(figures):
     return [*head("function"), *rows(figures, table)]
 
 
-def notes(options, sizes, frozen):
+def notes(options, sizes, peak_mb, frozen):
     versions = ", ".join(f"{name} {version(name)}" for name in ("awslambdaric", "numpy", "onnxruntime", "tokenizers"))
     return "\n".join(
         [
             f"- Medians of {options.rounds} starts. Each is a new process, in a sandbox with the limits of this size.",
             "- The session is opened while the tokenizer is loaded. With less than one vCPU, they share its time.",
             f"- The zip has {sizes[0] / 1e6:.0f} MB, and unpacked {sizes[1] / 1e6:.0f} MB.",
+            f"- Requests of 1,000 short texts and of 64 long ones raise the peak memory to {peak_mb:.0f} MB.",
             f"- With 1,769 MB, a call after {options.frozen_s / 60:.0f} minutes in which the function was frozen took "
             f"{frozen[0] * 1000:.1f} ms, and the next one {frozen[1] * 1000:.1f} ms.",
             f"- On {machine()}. Versions: {versions}.",

@@ -39,6 +39,7 @@ MB_PER_VCPU = 1769
 _PORT = 9001
 _INSIDE = Path(__file__).with_name("lambda_inside.py")
 _CLIENT_PACKAGES = ("awslambdaric", "simplejson", "snapshot-restore-py")
+_UNSHARE = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private")
 _LIMITS = {"RLIMIT_NOFILE": 1024, "RLIMIT_CORE": 0}
 
 
@@ -171,7 +172,7 @@ def no_sandbox() -> str | None:
     if os.geteuid() != 0:
         return "a sandbox needs root"
     try:
-        subprocess.run(["unshare", "--mount", "--net", "--pid", "--fork", "true"], check=True, capture_output=True)
+        subprocess.run([*_UNSHARE, "mount", "-t", "proc", "proc", "/proc"], check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:
         return f"this machine allows no namespaces: {error}"
     return None
@@ -215,10 +216,9 @@ def _start_sandbox(place: Place, base: Path) -> Iterator[Function]:
             "command": _command(place),
             "environment": _environment(place, "/var/task", "/var/runtime", _PORT),
         }
-        unshare = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--propagation", "private"]
         with theirs, (base / "log").open("wb") as log:
             process = subprocess.Popen(
-                [*unshare, sys.executable, "-I", _INSIDE, json.dumps(settings)], stdin=theirs, stdout=log, stderr=log
+                [*_UNSHARE, sys.executable, "-I", _INSIDE, json.dumps(settings)], stdin=theirs, stdout=log, stderr=log
             )
         stack.callback(_end, process)
         pid, listening = _greetings(ours, base / "log")
