@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from embedder.common.json_text import has_more_containers, parse_json
+from embedder.common.json_text import has_more_values, parse_json
 from embedder.common.records import frozen
 from embedder.errors import EmbedderError, InputError
 
@@ -27,8 +27,8 @@ _HINTS = {
     **dict.fromkeys(("prompt_name", "input_type"), 'use "task", which is "query" or "document"'),
     "model": "this function has one model",
 }
-# A request has two. A body of millions would take a hundred times its size in memory before it is refused.
-_MAX_CONTAINERS = 1000
+# A body may have this many JSON values besides the texts. To parse millions takes a hundred times the body's memory.
+_SPARE_VALUES = 100_000
 _MAX_KEYS_SHOWN = 3
 _MAX_CHARACTERS_SHOWN = 40
 _JSON_NAMES = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a string"}
@@ -122,10 +122,11 @@ def parse_body(body: bytes | str | None, limits: Limits) -> Any:
         raise RequestError(BAD_REQUEST, 'there is no body. Send a JSON object such as {"inputs": ["a text"]}')
     if len(content) > limits.max_body_bytes:
         raise body_too_large(limits)
-    if has_more_containers(content, _MAX_CONTAINERS):
+    if has_more_values(content, limits.max_inputs + _SPARE_VALUES):
         raise RequestError(
-            BAD_REQUEST,
-            f"the body has more than {_MAX_CONTAINERS:,} lists and objects. A request is one object with one list",
+            TOO_LARGE,
+            f"the body has more than {limits.max_inputs + _SPARE_VALUES:,} JSON values, and the limit for inputs is "
+            f"{limits.max_inputs:,} texts. Send fewer at a time",
         )
     try:
         return parse_json(content)

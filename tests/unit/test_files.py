@@ -7,11 +7,13 @@ import socket
 import tracemalloc
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import embedder
 from embedder.common.digests import sha256_of
 from embedder.common.files import check_regular, open_regular, read_regular
-from embedder.common.json_text import parse_json
+from embedder.common.json_text import has_more_values, parse_json
 from embedder.errors import ArtifactError, EmbedderError
 
 FUNCTIONS = [check_regular, open_regular, sha256_of, lambda path: read_regular(path, 10)]
@@ -161,6 +163,23 @@ def test_json_that_is_not_utf_8():
 )
 def test_json_that_is_accepted(value):
     assert parse_json(json.dumps(value).encode()) == value
+
+
+@given(
+    st.recursive(
+        st.integers() | st.text('[{,"\\\\', max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text('[{,"\\\\', max_size=5), inner, max_size=3),
+    )
+)
+def test_values_are_counted(value):
+    def count(value):
+        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        # An empty list is counted as if it had a value.
+        return sum(map(count, inner)) + (isinstance(value, list | dict) + (not inner))
+
+    content = json.dumps([value]).encode()
+    assert has_more_values(content, count([value]) - 1)
+    assert not has_more_values(content, count([value]))
 
 
 def test_infinities_that_are_asked_for():
