@@ -5,6 +5,8 @@ Each device has one file: `cpu.py`, `cuda.py`. To add a device, write its file a
 
 from __future__ import annotations
 
+import sys
+
 from embedder.backends.backend import Backend, Device, DeviceKind, GraphFiles
 from embedder.backends.cpu import CPU
 from embedder.backends.cuda import CUDA
@@ -40,7 +42,7 @@ def select_device(provider: str | None = None, threads: int | None = None) -> De
         try:
             return kind.start(threads)
         except ProviderError as error:
-            import logging  # here, as it takes milliseconds of the start of every process
-
-            logging.getLogger("embedder").info("%s is not used: %s", kind.name, error)
+            # To import it takes milliseconds of each start. A program that listens to it has imported it.
+            if "logging" in sys.modules:
+                sys.modules["logging"].getLogger("embedder").info("%s is not used: %s", kind.name, error)
     return DEVICE_KINDS[-1].start(threads)

@@ -3,6 +3,8 @@
 `concurrent.futures.ThreadPoolExecutor` refuses new tasks after the main thread has ended. So it fails in `atexit`, and
 in threads that run longer than the main thread. This executor works there, because its threads are
 daemons. If the interpreter starts no more threads, the caller's thread runs the tasks.
+
+`concurrent.futures` also imports `logging`, which takes 3 ms of each start. `Task` stands in the place of its `Future`.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, wait
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from embedder.common.cores import usable_cores
 from embedder.common.forks import renew_after_fork
@@ -21,8 +22,68 @@ from embedder.common.load_once import LoadOnce
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
-# A task: its future, its function, and the argument of the function.
-_Task = tuple[Future[Any], Callable[[Any], Any], Any]
+
+
+class Task(Generic[_R]):
+    """A call of a function, and later its result. Safe to share between threads.
+
+    Example:
+        >>> task = Task(abs, -3)
+        >>> task.run()
+        >>> task.result()
+        3
+    """
+
+    def __init__(self, function: Callable[[_T], _R], item: _T) -> None:
+        self._call: tuple[Callable[[Any], _R], Any] | None = (function, item)
+        self._claim = threading.Lock()  # whoever gets it may run or cancel the task; it is never released
+        self._done = threading.Event()
+        self._results: list[_R] = []
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Call the function, unless the task was cancelled or runs already."""
+        if not self._claim.acquire(blocking=False):
+            return
+        assert self._call is not None
+        (function, item), self._call = self._call, None
+        try:
+            self._results.append(function(item))
+        except BaseException as error:
+            self._error = error
+        finally:
+            del item  # it may hold a batch of images
+            self._done.set()
+
+    def cancel(self) -> bool:
+        """Cancel the task unless it has started. Return whether it is cancelled."""
+        if self._claim.acquire(blocking=False):
+            self._call = None
+            self._done.set()
+        return self.cancelled()
+
+    def cancelled(self) -> bool:
+        """Return whether the task was cancelled. It has no result then."""
+        return self._done.is_set() and not self._results and self._error is None
+
+    def wait(self) -> None:
+        """Wait until the task has ended or was cancelled."""
+        self._done.wait()
+
+    def result(self, timeout_s: float | None = None) -> _R:
+        """Wait until the task has ended, and return its result. Raises the error that the function raised.
+
+        Raises:
+            TimeoutError: the task has not ended after `timeout_s` seconds.
+        """
+        if not self._done.wait(timeout_s):
+            raise TimeoutError(f"the task has not ended after {timeout_s} s")
+        try:
+            if self._error is not None:
+                raise self._error
+            return self._results[0]
+        finally:
+            del self  # the error's traceback refers to this frame, and the frame would refer to the error
 
 
 class Executor:
@@ -45,18 +106,18 @@ class Executor:
         """The largest number of threads that run tasks."""
         return self._limit
 
-    def submit(self, function: Callable[[_T], _R], item: _T) -> Future[_R]:
-        """Start `function(item)` and return its future. If there can be no thread, run it here before returning.
+    def submit(self, function: Callable[[_T], _R], item: _T) -> Task[_R]:
+        """Start `function(item)` and return its task. If there can be no thread, run it here before returning.
 
         Example:
             >>> Executor(2).submit(abs, -3).result()
             3
         """
-        task: _Task = Future(), function, item
+        task = Task(function, item)
         # In the last phase of the interpreter's shutdown other threads do not run any more.
         if sys.is_finalizing() or not self._state.accept(task, self._limit):
-            _run(task)
-        return task[0]
+            task.run()
+        return task
 
     def map(self, function: Callable[[_T], _R], items: Iterable[_T], ahead: int | None = None) -> Iterator[_R]:
         """Yield `function(item)` for each item, in order, while the next ones are computed.
@@ -73,7 +134,7 @@ class Executor:
             >>> list(Executor(2).map(str, range(3), ahead=1))
             ['0', '1', '2']
         """
-        waiting: deque[Future[_R]] = deque()
+        waiting: deque[Task[_R]] = deque()
         try:
             for item in items:
                 waiting.append(self.submit(function, item))
@@ -82,9 +143,10 @@ class Executor:
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            for future in waiting:
-                future.cancel()
-            wait([future for future in waiting if not future.cancelled()])
+            for task in waiting:
+                task.cancel()
+            for task in waiting:
+                task.wait()
 
     def close(self) -> None:
         """End the threads after the submitted tasks are done. Later tasks run in the thread that submits them.
@@ -114,11 +176,11 @@ class _State:
     def __init__(self) -> None:
         # Its lock is reentrant: the garbage collector may call `stop` in a thread that holds it.
         self._changed = threading.Condition()
-        self._tasks: deque[_Task] = deque()
+        self._tasks: deque[Task[Any]] = deque()
         self._threads = self._idle = 0
         self._stopped = False
 
-    def accept(self, task: _Task, limit: int) -> bool:
+    def accept(self, task: Task[Any], limit: int) -> bool:
         """Give `task` to a thread, a new one if all are busy. Return False if there is no thread and none can start."""
         with self._changed:
             if self._stopped or not (self._idle > len(self._tasks) or self._add_thread(limit)):
@@ -137,7 +199,7 @@ class _State:
                 pass
         return self._threads > 0
 
-    def take(self) -> _Task | None:
+    def take(self) -> Task[Any] | None:
         """Wait for a task and return it. Return None if the thread should end."""
         with self._changed:
             while not self._tasks:
@@ -156,20 +218,8 @@ class _State:
 
 def _work(state: _State) -> None:
     while (task := state.take()) is not None:
-        _run(task)
-        del task  # it may hold a batch of images
-
-
-def _run(task: _Task) -> None:
-    future, function, item = task
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = function(item)
-    except BaseException as error:
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+        task.run()
+        del task  # it may hold a result
 
 
 _shared = LoadOnce(lambda: Executor(usable_cores()))

@@ -19,7 +19,7 @@ from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, OUTPUT_OF_TASK, T
 from embedder.backends import Backend, Device, GraphFiles, select_device
 from embedder.common.cores import usable_cores
 from embedder.common.digests import CheckedFile, open_checked
-from embedder.common.executor import Executor
+from embedder.common.executor import Executor, Task
 from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
 from embedder.common.records import frozen
@@ -34,8 +34,6 @@ from embedder.inputs import ImageItem, Item, Pair
 from embedder.options import EncodeSettings, LoadSettings
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from embedder.engine.image_side import ImageSide
 
 
@@ -204,7 +202,7 @@ class Engine:
                 items = next(stream, None)
             except Exception as raised:  # the caller's iterator failed: yield its earlier inputs before the error
                 error = raised
-            prepared: Future[_Window] | None = self._executor.submit(self._prepare, items) if items else None
+            prepared: Task[_Window] | None = self._executor.submit(self._prepare, items) if items else None
             try:
                 yield window
             except GeneratorExit:

@@ -79,20 +79,29 @@ def test_threads_start_only_when_they_are_needed():
     assert len(gauge.threads) <= 2
 
 
+def test_a_result_that_takes_too_long():
+    executor, go_on = Executor(1), threading.Event()
+    task = executor.submit(go_on.wait, 60)
+    with pytest.raises(TimeoutError, match="the task has not ended after 0 s"):
+        task.result(0)
+    go_on.set()
+    assert task.result(60)
+
+
 class Recording(Executor):
-    """An executor that keeps the futures, so that a task can wait until the last one has been cancelled."""
+    """An executor that keeps the tasks, so that a task can wait until the last one has been cancelled."""
 
     def __init__(self, threads):
         super().__init__(threads)
-        self.futures = []
+        self.tasks = []
 
     def submit(self, function, item):
-        self.futures.append(super().submit(function, item))
-        return self.futures[-1]
+        self.tasks.append(super().submit(function, item))
+        return self.tasks[-1]
 
     def wait_for_cancel(self):
         deadline = time.monotonic() + 60
-        while not self.futures[-1].cancelled():
+        while not self.tasks[-1].cancelled():
             assert time.monotonic() < deadline
 
 
