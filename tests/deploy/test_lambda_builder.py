@@ -20,7 +20,7 @@ from deploy.aws_lambda.builder.archive import unpack_zip, write_zip
 from deploy.aws_lambda.builder.errors import BuildError
 from deploy.aws_lambda.builder.model import check_model, choose_dtype, write_model
 from deploy.aws_lambda.builder.pipeline import Contents
-from deploy.aws_lambda.builder.sizes import LeftOut, parts_of
+from deploy.aws_lambda.builder.sizes import LeftOut, parts_of, size_of
 from deploy.aws_lambda.builder.trial import call_handler, try_directory
 from embedder import Embedder
 from embedder.artifact.locate import open_artifact
@@ -47,9 +47,19 @@ class TestModel:
 
     @pytest.mark.parametrize("runs_here", [True, False])
     def test_weights_are_prepacked_for_this_machine_only(self, tiny, tmp_path, runs_here):
-        write_model(open_artifact(tiny), "fp32", HERE if runs_here else OTHER, tmp_path / "model")
+        target = HERE if runs_here else OTHER
+        assert write_model(open_artifact(tiny), "fp32", target, tmp_path / "model", None) == runs_here
         assert any("prepacked" in name for name in names_in(tmp_path / "model")) == runs_here
         np.testing.assert_array_equal(Embedder(tmp_path / "model").encode("the cat"), Embedder(tiny).encode("the cat"))
+
+    def test_weights_are_prepacked_only_if_the_zip_stays_small_enough(self, tiny, tmp_path):
+        artifact = open_artifact(tiny)
+        write_model(artifact, "fp32", HERE, tmp_path / "any", None)
+        size = size_of(tmp_path / "any")
+        assert write_model(artifact, "fp32", HERE, tmp_path / "fits", size)
+        assert not write_model(artifact, "fp32", HERE, tmp_path / "large", size - 1)
+        assert not any("prepacked" in name for name in names_in(tmp_path / "large"))
+        np.testing.assert_array_equal(Embedder(tmp_path / "large").encode("the cat"), Embedder(tiny).encode("the cat"))
 
     def test_zip_too_large(self):
         pipeline.check_size({"the model": 1_144_000, "NumPy": 261_000_000})
@@ -114,7 +124,7 @@ class TestTrial:
 
 
 class TestCommand:
-    CONTENTS = Contents("int8", (2, 28), {"NumPy": 5_000_000}, [LeftOut("tests", "they test NumPy", 1_260_000)])
+    CONTENTS = Contents("int8", True, (2, 28), {"NumPy": 5_000_000}, [LeftOut("tests", "they test NumPy", 1_260_000)])
 
     @pytest.fixture
     def path(self, tmp_path):
@@ -136,6 +146,12 @@ class TestCommand:
         assert printed.splitlines()[-1] == (
             "note: the model has no int8 graph, so the function runs fp32, which is larger and slower"
         )
+
+    def test_note_on_weights_that_are_not_prepacked(self, path):
+        plain = replace(self.CONTENTS, prepacked=False)
+        note = "note: the weights are not prepacked, because Lambda takes no zip as large. The function starts later"
+        assert note in command.report(plain, replace(HERE, version=(3, 13)), path)
+        assert note not in command.report(plain, OTHER, path)
 
     def test_note_on_the_runtime(self, path):
         printed = command.report(self.CONTENTS, replace(HERE, version=(3, 11)), path)
@@ -189,7 +205,7 @@ class TestCommand:
         assert found == [Path("../lambda-tiny-arm64.zip")] * 2
 
     def test_failing_trial_keeps_the_zip_that_was_there(self, tiny, path, monkeypatch):
-        def assemble(artifact, target, directory):
+        def assemble(artifact, target, directory, max_bytes):
             write_files(directory, {"lambda_function.py": "raise SystemExit('it is broken')"})
             return replace(self.CONTENTS, dtype="fp32")
 

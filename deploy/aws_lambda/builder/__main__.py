@@ -61,6 +61,8 @@ def _notes(contents: Contents, target: Target, path: Path | None) -> list[str]:
         notes.append(f"the model has no int8 graph, so the function runs {contents.dtype}, which is larger and slower")
     if not target.runs_here:
         notes.append(f"nothing was tried or prepacked, because this machine is no Linux on {target.architecture}")
+    elif not contents.prepacked:
+        notes.append("the weights are not prepacked, because Lambda takes no zip as large. The function starts later")
     if path is None:
         return notes  # an image has a glibc of its own
     if contents.glibc > target.glibc:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from embedder_export.write.prepacked import write_prepacked_artifact
 
 from deploy.aws_lambda.builder.errors import BuildError
+from deploy.aws_lambda.builder.sizes import size_of
 from deploy.aws_lambda.builder.target import Target
 from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import EMBED, TEXT
@@ -41,10 +43,17 @@ def choose_dtype(artifact: Artifact) -> str:
     return min(dtypes, key=_DTYPES.index)
 
 
-def write_model(artifact: Artifact, dtype: str, target: Target, directory: Path) -> None:
-    """Write the graph of `dtype` into the new `directory`.
+def write_model(artifact: Artifact, dtype: str, target: Target, directory: Path, max_bytes: int | None) -> bool:
+    """Write the graph of `dtype` into the new `directory`. Return whether its weights are prepacked.
 
     The weights are prepacked if this machine can run what is built, because it packs them for its own kernels. A CPU of
-    another kind uses the plain weights, which are there too.
+    another kind uses the plain weights, which are there too. If both need more than `max_bytes`, only the plain ones
+    are written.
     """
-    write_prepacked_artifact(artifact, dtype, directory, prepack=target.runs_here)
+    if target.runs_here:
+        write_prepacked_artifact(artifact, dtype, directory)
+        if max_bytes is None or size_of(directory) <= max_bytes:
+            return True
+        shutil.rmtree(directory)
+    write_prepacked_artifact(artifact, dtype, directory, prepack=False)
+    return False

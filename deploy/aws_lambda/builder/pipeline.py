@@ -34,12 +34,14 @@ class Contents:
 
     Attributes:
         dtype: the dtype of its graph.
+        prepacked: whether the graph's weights are prepacked.
         glibc: the version of glibc that its packages need.
         parts: the bytes of its parts, by their names.
         left_out: what is not in it.
     """
 
     dtype: str
+    prepacked: bool
     glibc: tuple[int, int]
     parts: dict[str, int]
     left_out: list[LeftOut]
@@ -60,7 +62,7 @@ def build_zip(artifact: Artifact, target: Target, path: Path) -> Contents:
     """
     with tempfile.TemporaryDirectory() as temporary:
         written, unpacked = Path(temporary, "written"), Path(temporary, "unpacked")
-        contents = assemble(artifact, target, written)
+        contents = assemble(artifact, target, written, MAX_UNPACKED_BYTES)
         check_size(contents.parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as partial:
@@ -80,13 +82,15 @@ def build_directory(artifact: Artifact, target: Target, directory: Path) -> Cont
         OSError: the directory is there already, or cannot be written.
     """
     directory.mkdir(parents=True)
-    contents = assemble(artifact, target, directory)
+    contents = assemble(artifact, target, directory, None)
     try_directory(directory, artifact, contents.dtype, target)
     return contents
 
 
-def assemble(artifact: Artifact, target: Target, directory: Path) -> Contents:
+def assemble(artifact: Artifact, target: Target, directory: Path, max_bytes: int | None) -> Contents:
     """Write the packages, the handler and the model into `directory`, without what a function does not need.
+
+    The weights are not prepacked if the directory would hold more than `max_bytes`. It may still hold more then.
 
     Raises:
         BuildError, EmbedderError, OSError: as from `build_directory`.
@@ -96,8 +100,9 @@ def assemble(artifact: Artifact, target: Target, directory: Path) -> Contents:
     install_packages(target, CHECKOUT, directory)
     glibc = needed_glibc(directory)
     left_out = _reduce(directory, target)
-    write_model(artifact, dtype, target, directory / "model")
-    return Contents(dtype, glibc, parts_of(directory), left_out)
+    left_bytes = None if max_bytes is None else max_bytes - size_of(directory)
+    prepacked = write_model(artifact, dtype, target, directory / "model", left_bytes)
+    return Contents(dtype, prepacked, glibc, parts_of(directory), left_out)
 
 
 def _reduce(directory: Path, target: Target) -> list[LeftOut]:
