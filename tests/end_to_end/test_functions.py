@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -61,17 +62,18 @@ def deployment(name, model, directory):
 @contextmanager
 def serving(command, port, *, cwd):
     """Run a server until the end of the `with` statement. Yield its process when it listens."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(cwd), "PORT": str(port)}
-    with open(cwd / "log", "wb") as log:
+    # gunicorn makes a socket in the home directory, and the path of a socket must be short.
+    with tempfile.TemporaryDirectory() as home, open(cwd / "log", "wb") as log:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": home, "PORT": str(port)}
         process = subprocess.Popen(
             [sys.executable, *command], cwd=cwd, env=environment, stdout=log, stderr=log, start_new_session=True
         )
-    try:
-        wait_for(port, process, cwd / "log")
-        yield process
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        try:
+            wait_for(port, process, cwd / "log")
+            yield process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(60)
 
 
 def wait_for(port, process, log):
