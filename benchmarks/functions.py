@@ -57,7 +57,10 @@ def main():
 
     with tempfile.TemporaryDirectory() as scratch:
         archive = make_zip(Path(scratch))
-        place, empty = make_places(archive, Path(scratch))
+        place = Place(
+            unpack(archive, subfolder(Path(scratch), "task")), copy_client(subfolder(Path(scratch), "runtime"))
+        )
+        empty = make_empty(place, subfolder(Path(scratch), "empty"))
         figures = defaultdict(list)
         for number in range(options.rounds):
             for size in SIZES:
@@ -87,15 +90,16 @@ def make_zip(scratch):
     return archive
 
 
-def make_places(archive, scratch):
-    """Return the place of the function, and that of a function that does nothing."""
-    for name in ("task", "runtime", "empty"):
-        (scratch / name).mkdir()
-    (scratch / "empty/lambda_function.py").write_text("def handler(event, context):\n    return event\n")
-    (scratch / "empty").chmod(0o755)
-    scratch.chmod(0o755)
-    place = Place(unpack(archive, scratch / "task"), copy_client(scratch / "runtime"))
-    return place, replace(place, task=scratch / "empty")
+def subfolder(scratch, name):
+    (scratch / name).mkdir()
+    return scratch / name
+
+
+def make_empty(place, directory):
+    """Return the place of a function that does nothing, in `directory`."""
+    (directory / "lambda_function.py").write_text("def handler(event, context):\n    return event\n")
+    directory.chmod(0o755)
+    return replace(place, task=directory)
 
 
 def measure(place, empty, figures):

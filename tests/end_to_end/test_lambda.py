@@ -4,6 +4,7 @@ import base64
 import json
 import shutil
 import signal
+from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.lambda_sandbox import Place, copy_client, no_limit_of, no_sandbox, ru
 pytest.importorskip("awslambdaric")
 pytestmark = pytest.mark.slow
 
+ROOT = Path(__file__).parents[2]
 # The memory of a function in MB. Lambda gives them 0.29, 0.58 and 1 vCPU.
 SIZES = (512, 1024, 1769)
 TEXTS = ["How do I get a refund?", "", "Wie bekomme ich mein Geld zurück?", "a long text, and longer " * 100]
@@ -215,6 +217,19 @@ def test_strange_places(fields, place, expected):
         pytest.skip(str(no_sandbox()))
     with started(replace(place, **fields)) as function:
         check_vectors(function.api.call(REQUEST), expected)
+
+
+@pytest.mark.skipif(no_limit_of("cpu") is not None, reason=str(no_limit_of("cpu")))
+def test_the_benchmark_measures_every_stage(place, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import functions
+
+    figures = defaultdict(list)
+    place = replace(place, memory_mb=1769)
+    functions.measure(place, functions.make_empty(place, tmp_path), figures)
+    for stage in functions.STAGES:
+        ((begun, ended),) = figures[stage, 1769]
+        assert 0 <= begun <= ended
 
 
 def test_snapshots(place, expected):
