@@ -13,10 +13,11 @@ from embedder.errors import InputError
 # The organisation of models that are named without one.
 DEFAULT_ORGANISATION = "sentence-transformers/"
 
-_REPOSITORY_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+# Patterns are compiled when they are used: most models are loaded without the Hub.
+_REPOSITORY_ID = r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*"
 # The characters that an HTTP header can carry.
-_TOKEN = re.compile(r"[!-~]+")
-_REVISION = re.compile(r"[!-~]{1,200}")
+_TOKEN = r"[!-~]+"
+_REVISION = r"[!-~]{1,200}"
 
 
 @frozen
@@ -43,10 +44,10 @@ class HubAccess:
 
     def __post_init__(self) -> None:
         revision, token = self.revision, self.token
-        plain = isinstance(revision, str) and _REVISION.fullmatch(revision) and ".." not in revision.split("/")
+        plain = isinstance(revision, str) and re.fullmatch(_REVISION, revision) and ".." not in revision.split("/")
         if revision is not None and (not plain or "\\" in revision or revision.startswith("/")):
             raise InputError(f"revision should be a branch, a tag or a commit of the Hub, not {shown(revision)}")
-        if token is not None and not (isinstance(token, str) and _TOKEN.fullmatch(token)):
+        if token is not None and not (isinstance(token, str) and re.fullmatch(_TOKEN, token)):
             raise InputError("token should be a string of visible ASCII characters, such as 'hf_...'")
         check_flag("local_files_only", self.local_files_only)
 
@@ -75,4 +76,4 @@ def is_repository_id(name: str) -> bool:
         >>> is_repository_id("BAAI/bge-small-en-v1.5")
         True
     """
-    return _REPOSITORY_ID.fullmatch(name) is not None
+    return re.fullmatch(_REPOSITORY_ID, name, re.ASCII) is not None

@@ -47,6 +47,10 @@ class CheckedGraph:
         return open_checked((self.file, self.weights), lambda: open(self.file.path))
 
 
+def _do_nothing() -> None:
+    """Stand for a function that nobody gave."""
+
+
 @frozen
 class GraphFiles:
     """A graph of an artifact, and what a backend needs to open it.
@@ -56,6 +60,7 @@ class GraphFiles:
         graph: the graph's entry in the manifest.
         tokens_per_image: number of tokens of an image in the model; 1 for a graph of texts.
         verify: whether to check the digests of the files.
+        opening: the backend calls this just before onnxruntime opens the graph, which needs no Python then.
         open_now: whether to open the graph when the backend is made, so that a damaged graph is an error at once.
             Otherwise the first call opens it.
         checked: the graph's files with the digests that they should have. The engine checks
@@ -66,6 +71,7 @@ class GraphFiles:
     graph: Graph
     tokens_per_image: int = 1
     verify: bool = True
+    opening: Callable[[], object] = _do_nothing
     open_now: bool = True
     checked: CheckedGraph = field(init=False, repr=False, compare=False)
 

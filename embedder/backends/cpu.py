@@ -211,6 +211,7 @@ class CpuBackend:
         return graph.open(lambda path: self._open_file(path, graph.weights.path.name, options))
 
     def _open_file(self, path: Path, weights: str, options: Any) -> Any:
+        self._files.opening()
         session = open_session(path, CPU_EXECUTION_PROVIDER, options, weights)
         check_outputs(session, path, self._files.graph)
         return session

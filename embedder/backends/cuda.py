@@ -83,6 +83,7 @@ class CudaBackend:
         """
         self.device = device
         self._output_names = [output.name for output in files.graph.outputs]
+        files.opening()
         self._session = open_session(files.path, EXECUTION_PROVIDER, session_options(1))
         check_outputs(self._session, files.path, files.graph)
 

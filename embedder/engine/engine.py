@@ -8,6 +8,7 @@ classes of models are thin layers over an engine.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -250,12 +251,24 @@ class _Loader:
     verify: bool
 
     def load_text(self) -> TextSide:
-        # onnxruntime opens the graph while the tokenizer is read. Each takes a core.
-        backend, tokenizer = side_by_side(self._open_text_graph, self._load_tokenizer)
-        return TextSide(backend, self.graphs[TEXT], tokenizer, self.artifact.manifest.tokenizer)
+        # onnxruntime opens the graph without Python, while Python loads the tokenizer. Python does one thing at a time,
+        # so the tokenizer waits until onnxruntime has begun.
+        begun = threading.Event()
 
-    def _open_text_graph(self) -> Backend:
-        return self.backend or self._open(GraphFiles(self.artifact, self.graphs[TEXT], verify=self.verify))
+        def open_graph() -> Backend:
+            try:
+                return self.backend or self._open(
+                    GraphFiles(self.artifact, self.graphs[TEXT], 1, self.verify, begun.set)
+                )
+            finally:
+                begun.set()
+
+        def load_tokenizer() -> TextTokenizer:
+            begun.wait()
+            return self._load_tokenizer()
+
+        tokenizer, backend = side_by_side(load_tokenizer, open_graph)
+        return TextSide(backend, self.graphs[TEXT], tokenizer, self.artifact.manifest.tokenizer)
 
     def _load_tokenizer(self) -> TextTokenizer:
         settings = self.artifact.manifest.tokenizer

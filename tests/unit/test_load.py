@@ -1,12 +1,16 @@
 """What loading a model costs, and what `verify=False` leaves out."""
 
 import json
+import re
+import threading
 
 import numpy as np
 import pytest
 
 import embedder
+from embedder.backends import cpu
 from embedder.common import tokenizer_file
+from embedder.engine import engine
 from embedder.errors import ArtifactError, InputError
 from tests.processes import run_python
 
@@ -41,6 +45,34 @@ def test_a_load_without_verification_computes_no_digest(tiny, monkeypatch):
     )
     process = run_python("-c", code)
     assert (process.stdout, process.stderr) == ("[]\n", "")
+
+
+def test_the_tokenizer_is_loaded_while_onnxruntime_opens_the_graph(tiny, monkeypatch):
+    opening, loaded = threading.Event(), threading.Event()
+    open_session, make_tokenizer = cpu.open_session, engine.TextTokenizer
+
+    def open_slowly(*arguments):
+        opening.set()
+        assert loaded.wait(60)
+        return open_session(*arguments)
+
+    def load(*arguments, **options):
+        assert opening.wait(60)
+        loaded.set()
+        return make_tokenizer(*arguments, **options)
+
+    monkeypatch.setattr(cpu, "open_session", open_slowly)
+    monkeypatch.setattr(engine, "TextTokenizer", load)
+    assert embedder.Embedder(tiny).encode("cat").shape == (8,)
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json"])
+def test_a_side_that_cannot_be_loaded_does_not_keep_the_other_one_waiting(tiny, name):
+    path = tiny / name
+    path.write_bytes(b" " * path.stat().st_size)
+    for verify in (True, False):
+        with pytest.raises(ArtifactError, match=re.escape(name)):
+            embedder.Embedder(tiny, verify=verify)
 
 
 def alter(path):

@@ -74,3 +74,14 @@ def test_no_thread_can_start(monkeypatch):
     assert side_by_side(lambda: 1, lambda: 2) == (1, 2)
     with pytest.raises(ValueError, match="one"):
         side_by_side(lambda: fail("one"), lambda: 2)
+
+
+def test_the_first_may_wait_for_the_second_also_without_threads(monkeypatch):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    for patched in (False, True):
+        if patched:
+            monkeypatch.setattr(threading.Thread, "start", refuse)
+        event = threading.Event()
+        assert side_by_side(lambda event=event: event.wait(60), event.set) == (True, None)
