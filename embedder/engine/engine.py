@@ -254,23 +254,18 @@ class _Loader:
         # onnxruntime opens the graph without Python, while Python loads the tokenizer. Python does one thing at a time,
         # so the tokenizer waits until onnxruntime has begun.
         begun = threading.Event()
-
-        def open_graph() -> Backend:
-            try:
-                return self.backend or self._open(
-                    GraphFiles(self.artifact, self.graphs[TEXT], 1, self.verify, begun.set)
-                )
-            finally:
-                begun.set()
-
-        def load_tokenizer() -> TextTokenizer:
-            begun.wait()
-            return self._load_tokenizer()
-
-        tokenizer, backend = side_by_side(load_tokenizer, open_graph)
+        tokenizer, backend = side_by_side(lambda: self._load_tokenizer(begun), lambda: self._open_text_graph(begun))
         return TextSide(backend, self.graphs[TEXT], tokenizer, self.artifact.manifest.tokenizer)
 
-    def _load_tokenizer(self) -> TextTokenizer:
+    def _open_text_graph(self, begun: threading.Event) -> Backend:
+        files = GraphFiles(self.artifact, self.graphs[TEXT], verify=self.verify, opening=begun.set)
+        try:
+            return self.backend or self._open(files)
+        finally:
+            begun.set()
+
+    def _load_tokenizer(self, begun: threading.Event) -> TextTokenizer:
+        begun.wait()
         settings = self.artifact.manifest.tokenizer
         path = self.artifact.path(settings.file)
         file = CheckedFile(path, settings.file.sha256 if self.verify else None)
