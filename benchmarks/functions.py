@@ -222,8 +222,8 @@ def notes(options, sizes, peak_mb, frozen):
         [
             f"- Medians of {options.rounds} starts. Each is a new process, in a sandbox with the limits of this size.",
             "- The session is opened while the tokenizer is loaded. With less than one vCPU, they share its time.",
-            "- Second table: the imports are those of the zip's packages, in a plain process. It loads no tokenizer, which takes 20 ms.",
-            "- That process collects garbage, and starts a thread of OpenBLAS for each core. The function does neither.",
+            "- Second table: the imports are those of the zip's packages, in a plain process.",
+            "- That process loads no tokenizer, which takes 20 ms. It collects garbage, and gives OpenBLAS all cores.",
             "- Peak memory is the largest resident memory of the process. Pages of files that it reads count.",
             f"- The zip has {sizes[0] / 1e6:.0f} MB, and unpacked {sizes[1] / 1e6:.0f} MB.",
             f"- Requests of 1,000 short texts and of 64 long ones raise the peak memory to {peak_mb:.0f} MB.",
