@@ -226,7 +226,7 @@ def test_the_benchmark_measures_every_stage(place, tmp_path, monkeypatch):
 
     figures = defaultdict(list)
     place = replace(place, memory_mb=1769)
-    functions.measure(place, functions.make_empty(place, tmp_path), figures)
+    functions.measure(place, functions.make_empty(place, tmp_path), ("handler", "imports"), figures)
     for stage in functions.STAGES:
         ((begun, ended),) = figures[stage, 1769]
         assert 0 <= begun <= ended
