@@ -16,7 +16,7 @@ import time
 PYTHON_RUNS = time.monotonic()
 STARTED = float(os.environ["STARTED"])
 EVENT = {"inputs": ["What is the capital of France?"]}
-# What is timed: the module that has it, what holds it there, its name, and the name of the stage.
+# The methods that are timed: module, class, method, and the name of the stage.
 FUNCTIONS = (
     ("embedder.backends.cpu", "CpuBackend", "__init__", "session"),
     ("embedder.engine.tokenizer", "TextTokenizer", "__init__", "tokenizer"),

@@ -208,7 +208,7 @@ def bar_table(figures):
 def call_table(figures):
     table = {
         "start under AWS' client, ms": lambda f, size: ms(f["init", size]),
-        "of which the client alone": lambda f, size: ms(f["client", size]),
+        "start of the client alone, ms": lambda f, size: ms(f["client", size]),
         "start with no file in the page cache, ms": lambda f, size: ms(f["uncached", size]),
         "first call, ms": lambda f, size: ms(f["first call", size]),
         "warm call, one query, median (p95), ms": lambda f, size: fine_ms(f["query", size]),
@@ -224,7 +224,7 @@ def notes(options, sizes, peak_mb, frozen):
         [
             f"- Medians of {options.rounds} starts. Each is a new process, in a sandbox with the limits of this size.",
             "- The session is opened while the tokenizer is loaded. With less than one vCPU, they share its time.",
-            "- Second table: the imports are those of the zip's packages, in a plain process.",
+            "- In the second table, a plain process imports the packages of the zip and opens the session.",
             "- That process loads no tokenizer, which takes 20 ms. It collects garbage, and gives OpenBLAS all cores.",
             "- Peak memory is the largest resident memory of the process. Pages of files that it reads count.",
             f"- The zip has {sizes[0] / 1e6:.0f} MB, and unpacked {sizes[1] / 1e6:.0f} MB.",

@@ -106,7 +106,7 @@ def limit_memory() -> None:
 
 
 def run(case: Case, root: Path, scratch: Path, expected: np.ndarray, watch: Watch) -> Outcome:
-    """Plant the fault of `case` in the directories below `root`, use what is there, and return how it ended."""
+    """Put the fault of `case` into the directories below `root`. Use the files, and return how that ended."""
     for name in _FOLDERS:
         shutil.rmtree(root / name, ignore_errors=True)
         (root / name).mkdir()

@@ -93,7 +93,7 @@ def prepack(artifact: Artifact) -> list[Path]:
 
     Example:
         >>> prepack(open_artifact("all-MiniLM-L6-v2"))  # doctest: +SKIP
-        [PosixPath('artifacts/all-MiniLM-L6-v2/prepacked/1f3a...-9c07.../model.onnx')]
+        [PosixPath('artifacts/all-MiniLM-L6-v2/prepacked/1f3a...9c07-1.32.0-x86_64-avx2-fma/model.onnx')]
     """
     root = artifact.directory / FOLDER
     if root.is_symlink():  # all other forms are removed, and a stranger's link may lead to any directory
@@ -136,7 +136,7 @@ def with_shared_form(manifest: Manifest, graph: Graph, packed: File) -> Manifest
 
     Example:
         >>> with_shared_form(manifest, manifest.graphs[0], packed).extra  # doctest: +SKIP
-        {'prepacked': {'1f3a...-9c07...': {'name': 'model.prepacked.onnx', 'size': 25280, 'sha256': ...}}}
+        {'prepacked': {'1f3a...9c07-1.32.0-x86_64-avx2-fma': {'name': 'model.prepacked.onnx', ...}}}
     """
     forms = manifest.extra.get(FOLDER, {}) | {_known_name(graph): shared_entry(packed)}
     return replace(manifest, extra={**manifest.extra, FOLDER: forms})

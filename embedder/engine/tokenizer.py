@@ -55,7 +55,7 @@ class TextTokenizer:
         except Exception as error:  # the library raises bare Exception
             from tokenizers import __version__
 
-            # The digest of the file has been checked before, so to copy the file again would not help.
+            # No advice to copy the file again: unless `verify` is False, its digest has been checked before.
             raise ArtifactError(f"{path} is not a tokenizer that tokenizers {__version__} reads: {error}") from error
         if max_seq_length <= special:
             raise ArtifactError(

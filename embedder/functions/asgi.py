@@ -8,17 +8,14 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from embedder.functions.answers import Answer
-from embedder.functions.bodies import BodyBuffer
+from embedder.functions.bodies import MAX_LENGTH_DIGITS, BodyBuffer
 from embedder.functions.deadline import Deadline
 from embedder.functions.function import Function, refusal
-from embedder.functions.requests import Limits, RequestError, body_too_large
+from embedder.functions.requests import Limits, RequestError
 
 Message: TypeAlias = dict[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-
-# Python refuses to read numbers of thousands of digits.
-_MAX_LENGTH_DIGITS = 20
 
 
 def asgi_app(function: Function) -> Callable[[Message, Receive, Send], Awaitable[None]]:
@@ -81,8 +78,8 @@ async def _read_body(scope: Message, receive: Receive, limits: Limits) -> bytes 
     """
     body = BodyBuffer(limits)
     length = dict(scope["headers"]).get(b"content-length", b"")
-    if length.isdigit() and body.is_hopeless(int(length[:_MAX_LENGTH_DIGITS])):
-        raise body_too_large(limits)
+    if length.isdigit():
+        body.check_length(int(length[:MAX_LENGTH_DIGITS]))
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -7,6 +7,8 @@ from embedder.functions.requests import Limits, body_too_large
 # A server closes the connection when a request is refused before its body was read. The client is still sending then,
 # and never sees the answer. So bodies of up to this many times the limit are read, but not kept.
 _MAX_READ_FACTOR = 10
+# A length of more digits is far beyond any limit. Python refuses to read numbers of thousands of digits.
+MAX_LENGTH_DIGITS = 20
 
 
 class BodyBuffer:
@@ -28,9 +30,10 @@ class BodyBuffer:
         self._limits = limits
         self._kept = bytearray()
 
-    def is_hopeless(self, size: int) -> bool:
-        """Return whether a body of `size` bytes is so large that it should not even be read."""
-        return size > self._limits.max_body_bytes * _MAX_READ_FACTOR
+    def check_length(self, size: int) -> None:
+        """Raise RequestError, 413, if a body of `size` bytes is so large that it should not be read to its end."""
+        if size > self._limits.max_body_bytes * _MAX_READ_FACTOR:
+            raise body_too_large(self._limits)
 
     def add(self, part: bytes) -> None:
         """Add a part.
@@ -43,8 +46,7 @@ class BodyBuffer:
             self._kept += part
         else:
             self._kept.clear()
-        if self.is_hopeless(self.size):
-            raise body_too_large(self._limits)
+        self.check_length(self.size)
 
     def content(self) -> bytes:
         """Return the body.

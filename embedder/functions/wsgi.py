@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from embedder.functions.answers import OK
-from embedder.functions.bodies import BodyBuffer
+from embedder.functions.bodies import MAX_LENGTH_DIGITS, BodyBuffer
 from embedder.functions.function import Function, refusal
 from embedder.functions.requests import (
     BAD_REQUEST,
@@ -16,7 +16,6 @@ from embedder.functions.requests import (
     TOO_LARGE,
     Limits,
     RequestError,
-    body_too_large,
 )
 
 _PHRASES = {
@@ -27,8 +26,6 @@ _PHRASES = {
     FAILED: "Internal Server Error",
     TIMED_OUT: "Gateway Timeout",
 }
-# Python refuses to read numbers of thousands of digits.
-_MAX_LENGTH_DIGITS = 20
 _READ_BYTES = 1 << 16
 
 
@@ -65,8 +62,8 @@ def _read_body(environ: dict[str, Any], limits: Limits) -> bytes:
     """
     length = _content_length(environ)
     body = BodyBuffer(limits)
-    if length is not None and body.is_hopeless(length):
-        raise body_too_large(limits)
+    if length is not None:
+        body.check_length(length)
     try:
         while length is None or body.size < length:
             part = environ["wsgi.input"].read(_READ_BYTES if length is None else min(_READ_BYTES, length - body.size))
@@ -86,6 +83,6 @@ def _content_length(environ: dict[str, Any]) -> int | None:
     text = environ.get("CONTENT_LENGTH", "")
     if not text:
         return None if environ.get("wsgi.input_terminated") else 0
-    if not (text.isascii() and text.isdigit() and len(text) < _MAX_LENGTH_DIGITS):
+    if not (text.isascii() and text.isdigit() and len(text) < MAX_LENGTH_DIGITS):
         raise RequestError(BAD_REQUEST, "Content-Length should be a whole number of bytes")
     return int(text)

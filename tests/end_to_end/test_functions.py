@@ -216,14 +216,21 @@ def test_azure_ends_requests_before_the_platform_does(azure_app):
     assert azure_app.function.limits.timeout_s < 230 < 3600 * hours + 60 * minutes + seconds
 
 
+def write_service(directory, interface, model, first=""):
+    """Write service.py with an application `app` of "asgi" or "wsgi". It runs the statements `first` before."""
+    (directory / "service.py").write_text(
+        "from embedder.functions import Function\n"
+        f"from embedder.functions.{interface} import {interface}_app\n"
+        f"function = Function({model!r})\n"
+        f"{first}"
+        f"app = {interface}_app(function)\n"
+    )
+
+
 @pytest.mark.slow
 def test_asgi_under_uvicorn(model, tmp_path):
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-    (tmp_path / "service.py").write_text(
-        "from embedder.functions import Function\n"
-        "from embedder.functions.asgi import asgi_app\n"
-        f"app = asgi_app(Function({str(model)!r}))\n"
-    )
+    write_service(tmp_path, "asgi", str(model))
     port = free_port()
     command = ["-m", "uvicorn", "service:app", "--host", "127.0.0.1", "--port", str(port), "--log-level", "warning"]
     with serving(command, port, cwd=tmp_path):
@@ -233,11 +240,7 @@ def test_asgi_under_uvicorn(model, tmp_path):
 
 def test_uvicorn_does_not_start_without_the_model(tmp_path):
     pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-    (tmp_path / "service.py").write_text(
-        "from embedder.functions import Function\n"
-        "from embedder.functions.asgi import asgi_app\n"
-        "app = asgi_app(Function('./none'))\n"
-    )
+    write_service(tmp_path, "asgi", "./none")
     command = [sys.executable, "-m", "uvicorn", "service:app", "--port", str(free_port())]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -250,15 +253,9 @@ def test_uvicorn_does_not_start_without_the_model(tmp_path):
 def test_wsgi_under_gunicorn(model, tmp_path):
     """gunicorn closes a connection when the body was not read."""
     pytest.importorskip("gunicorn", reason="gunicorn is not installed")
-    (tmp_path / "service.py").write_text(
-        "from embedder.functions import Function\n"
-        "from embedder.functions.wsgi import wsgi_app\n"
-        f"function = Function({str(model)!r})\n"
-        "function.load()\n"
-        "application = wsgi_app(function)\n"
-    )
+    write_service(tmp_path, "wsgi", str(model), "function.load()\n")
     port = free_port()
-    command = ["-m", "gunicorn", "service:application", "--bind", f"127.0.0.1:{port}", "--log-level", "error"]
+    command = ["-m", "gunicorn", "service:app", "--bind", f"127.0.0.1:{port}", "--log-level", "error"]
     with serving(
         [*command, "--workers", "2", "--preload"], port, cwd=tmp_path
     ):  # the workers are forked after the load

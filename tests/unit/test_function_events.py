@@ -7,27 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedder.functions import Function, Limits
 from embedder.functions.aws_lambda import lambda_handler
-from tests.tiny import write_tiny_artifact
-
-REQUEST = {"inputs": ["cat", "dog"], "truncate_dim": 3}
-BODY = json.dumps(REQUEST)
-BODY_BYTES = BODY.encode()
-NO_BODY = 'there is no body. Send a JSON object such as {"inputs": ["a text"]}'
-WRONG_METHOD = "the method should be POST, with a JSON object as the body"
-TOO_LARGE = "the body has more than 200 bytes, which is the limit. Send fewer texts at a time"
+from tests.function_requests import (
+    BODY,
+    BODY_BYTES,
+    NO_BODY,
+    REQUEST,
+    TOO_LARGE,
+    WRONG_METHOD,
+    message_of,
+    small_function,
+)
 
 
 @pytest.fixture(scope="module")
 def function(tmp_path_factory):
-    return Function(
-        write_tiny_artifact(tmp_path_factory.mktemp("adapters") / "tiny"), limits=Limits(max_body_bytes=200)
-    )
-
-
-def message_of(body):
-    return json.loads(body)["error"]["message"]
+    return small_function(tmp_path_factory.mktemp("adapters"))
 
 
 class Context:

@@ -12,24 +12,13 @@ import pytest
 from embedder.functions import Function, Limits
 from embedder.functions.asgi import asgi_app
 from embedder.functions.wsgi import wsgi_app
-from tests.tiny import DIMENSION, write_tiny_artifact
-
-REQUEST = {"inputs": ["cat", "dog"], "truncate_dim": 3}
-BODY_BYTES = json.dumps(REQUEST).encode()
-NO_BODY = 'there is no body. Send a JSON object such as {"inputs": ["a text"]}'
-WRONG_METHOD = "the method should be POST, with a JSON object as the body"
-TOO_LARGE = "the body has more than 200 bytes, which is the limit. Send fewer texts at a time"
+from tests.function_requests import BODY_BYTES, NO_BODY, REQUEST, TOO_LARGE, WRONG_METHOD, message_of, small_function
+from tests.tiny import DIMENSION
 
 
 @pytest.fixture(scope="module")
 def function(tmp_path_factory):
-    return Function(
-        write_tiny_artifact(tmp_path_factory.mktemp("adapters") / "tiny"), limits=Limits(max_body_bytes=200)
-    )
-
-
-def message_of(body):
-    return json.loads(body)["error"]["message"]
+    return small_function(tmp_path_factory.mktemp("adapters"))
 
 
 # WSGI

@@ -98,7 +98,7 @@ STANDARD_MODULES = {"multiprocessing": "embedder.pool"}
 
 @dataclass(frozen=True)
 class Import:
-    """An import statement: of which module, whether inside a function, and where it stands."""
+    """An import statement: the module, whether it is inside a function, and where it stands."""
 
     module: str
     inside_function: bool
