@@ -42,6 +42,11 @@ TOKEN_TYPE_IDS = "token_type_ids"
 # The attention mask without the tokens of the prompt. Models that leave the prompt out of the pooling need this input.
 POOLING_MASK = "pooling_mask"
 IMAGE_INPUTS = ("pixel_values",)
+# A graph may compute attention without a mask if a batch has no padding and its texts have at least this many tokens.
+# The numbers of the two ways differ by 1e-7. In int8 such a difference moves a number to the next step of a scale, and
+# a vector by up to 6e-3. So on a device that takes both ways, the runtime never pads texts of this many tokens: then a
+# text's own length decides which way it takes, and its vector does not depend on its batch.
+UNPADDED_FROM_TOKENS = 129
 
 
 # Limits of the settings of images. Those of known models are far below: 1,024 pixels, and numbers about 1.

@@ -135,6 +135,10 @@ class Device(Protocol):
         """Most tokens in one call of a graph, padding included."""
 
     @property
+    def unpadded_from_tokens(self) -> int | None:
+        """Texts of at least this many tokens share a batch only with texts of the same length. None: with any texts."""
+
+    @property
     def threads(self) -> int:
         """Number of batches that run at the same time."""
 

@@ -9,6 +9,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
+from embedder.artifact.manifest import UNPADDED_FROM_TOKENS
 from embedder.backends.backend import Backend, CheckedGraph, Device, Feeds, GraphFiles, Outputs
 from embedder.backends.onnxruntime_package import import_onnxruntime
 from embedder.backends.prepacked import find_prepacked
@@ -112,6 +113,7 @@ class CpuDevice:
     threads: int
     name: str = "cpu"
     token_budget: int = _TOKEN_BUDGET
+    unpadded_from_tokens: int | None = UNPADDED_FROM_TOKENS
     preferred_dtypes: tuple[str, ...] = field(
         default_factory=lambda: ("int8", "fp32", "fp16") if has_fast_integers() else ("fp32", "int8", "fp16")
     )

@@ -40,6 +40,7 @@ class CudaDevice:
 
     name: str = "cuda"
     token_budget: int = _TOKEN_BUDGET
+    unpadded_from_tokens: int | None = None  # a batch of one length would be too small for a GPU
     threads: int = 1
     preferred_dtypes: tuple[str, ...] = ("fp16", "fp32", "int8")
 

@@ -55,7 +55,11 @@ def _characters(item: Item) -> int:
 
 
 def plan_batches(
-    lengths: Sequence[int], token_budget: int, threads: int, batch_size: int | None
+    lengths: Sequence[int],
+    token_budget: int,
+    threads: int,
+    batch_size: int | None = None,
+    unpadded_from: int | None = None,
 ) -> list[NDArray[np.intp]]:
     """Group texts into batches, longest texts first.
 
@@ -65,12 +69,14 @@ def plan_batches(
         threads: number of threads that run the batches. If there is little work, batches are smaller, so that every
             thread gets one.
         batch_size: most texts of a batch. None sets no such limit.
+        unpadded_from: texts of at least this many tokens share a batch only with texts of the same length. None: with
+            any texts.
 
     Returns:
         The indices of the texts of each batch, int (texts of the batch,).
 
     Example:
-        >>> [batch.tolist() for batch in plan_batches([3, 40, 4, 39], 200, threads=1, batch_size=None)]
+        >>> [batch.tolist() for batch in plan_batches([3, 40, 4, 39], 200, threads=1)]
         [[1, 3], [2, 0]]
     """
     share = -(-sum(lengths) // threads)
@@ -79,11 +85,15 @@ def plan_batches(
     order = np.argsort(np.negative(lengths), kind="stable")
     start = 0
     while start < len(order):
-        count = max(1, token_budget // max(1, lengths[order[start]]))
+        longest = lengths[order[start]]
+        count = max(1, token_budget // max(1, longest))
         if batch_size is not None:
             count = min(count, batch_size)
-        batches.append(order[start : start + count])
-        start += count
+        batch = order[start : start + count]
+        if unpadded_from is not None and longest >= unpadded_from:
+            batch = batch[: sum(lengths[row] == longest for row in batch)]  # the longest texts come first
+        batches.append(batch)
+        start += len(batch)
     return batches
 
 

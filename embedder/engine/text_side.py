@@ -55,7 +55,9 @@ class TextSide:
         values = np.empty((len(token_ids), *fixed_shape(output)), np.float32)
         device = self._backend.device
         lengths = [ids.shape[-1] for ids in token_ids]
-        batches = plan_batches(lengths, device.token_budget, device.threads, job.batch_size)
+        batches = plan_batches(
+            lengths, device.token_budget, device.threads, job.batch_size, device.unpadded_from_tokens
+        )
         single = len(batches) == 1
 
         def run(rows: NDArray[np.intp]) -> int:

@@ -149,6 +149,7 @@ def test_onnxruntime_not_installed(tiny, monkeypatch):
 class AbacusDevice:
     name: str = "abacus"
     token_budget: int = 5
+    unpadded_from_tokens: int | None = None
     threads: int = 2
     preferred_dtypes: tuple[str, ...] = ("int8", "fp32")
 

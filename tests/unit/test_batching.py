@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedder.artifact.manifest import UNPADDED_FROM_TOKENS
+from embedder.backends.cpu import CpuDevice
+from embedder.backends.cuda import CudaDevice
 from embedder.engine import batching
 from embedder.engine.batching import pad, plan_batches, windows
 from embedder.inputs import ImageItem, Pair
@@ -32,10 +35,42 @@ def test_the_longest_texts_come_first_and_similar_lengths_share_a_batch(lengths,
     assert order == sorted(lengths, reverse=True)
 
 
+@given(LENGTHS, st.integers(1, 4096), THREADS, st.none() | st.integers(1, 40), st.integers(0, 600))
+def test_long_texts_have_no_padding(lengths, token_budget, threads, batch_size, unpadded_from):
+    batches = plan_batches(lengths, token_budget, threads, batch_size, unpadded_from)
+    assert sorted(np.concatenate([[], *batches])) == list(range(len(lengths)))
+    for batch in batches:
+        in_batch = [lengths[row] for row in batch]
+        assert max(in_batch) < unpadded_from or len(set(in_batch)) == 1
+        assert len(batch) == 1 or len(batch) * max(in_batch) <= token_budget
+        assert batch_size is None or len(batch) <= batch_size
+
+
+def test_long_texts_of_one_length_share_a_batch():
+    plan = plan_batches([130, 129, 128, 130, 127, 129], 10_000, threads=1, unpadded_from=129)
+    assert [batch.tolist() for batch in plan] == [[0, 3], [1, 5], [2, 4]]
+
+
+@given(LENGTHS, THREADS, st.none() | st.integers(1, 40))
+def test_on_a_cpu_long_texts_fill_a_batch_anyway(lengths, threads, batch_size):
+    budget = CpuDevice(1).token_budget
+    rule = plan_batches(lengths, budget, threads, batch_size, UNPADDED_FROM_TOKENS)
+    assert [batch.tolist() for batch in rule] == [
+        batch.tolist() for batch in plan_batches(lengths, budget, threads, batch_size)
+    ]
+
+
+def test_a_gpu_pads_long_texts_to_fill_its_batches():
+    device = CudaDevice()
+    lengths = list(range(129, 257))
+    plan = plan_batches(lengths, device.token_budget, device.threads, None, device.unpadded_from_tokens)
+    assert len(plan) == 2
+
+
 def test_little_work_is_shared_among_threads_and_very_little_is_not():
-    assert [len(batch) for batch in plan_batches([40] * 8, 512, 4, None)] == [2, 2, 2, 2]
-    assert [len(batch) for batch in plan_batches([40] * 8, 512, 1, None)] == [8]
-    assert [len(batch) for batch in plan_batches([8] * 4, 512, 4, None)] == [4]
+    assert [len(batch) for batch in plan_batches([40] * 8, 512, 4)] == [2, 2, 2, 2]
+    assert [len(batch) for batch in plan_batches([40] * 8, 512, 1)] == [8]
+    assert [len(batch) for batch in plan_batches([8] * 4, 512, 4)] == [4]
 
 
 SHORT_TEXTS = st.text(max_size=SMALL_WINDOW_CHARACTERS)

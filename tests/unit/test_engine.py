@@ -43,12 +43,14 @@ def both(tiny):
 class WatchedBackend:
     """A backend that gives each text its number of tokens in all dimensions. Each run calls `watch`."""
 
-    def __init__(self, threads=2, watch=lambda single_batch: None):
-        self.device = CpuDevice(threads)
+    def __init__(self, threads=2, watch=lambda single_batch: None, device=None):
+        self.device = device or CpuDevice(threads)
         self.watch = watch
+        self.masks = []
 
     def run(self, feeds, *, single_batch=False):
         self.watch(single_batch)
+        self.masks.append(feeds["attention_mask"])
         counts = feeds["attention_mask"].sum(axis=1, keepdims=True)
         return {"embedding": np.repeat(counts, 8, axis=1).astype(np.float32)}
 
@@ -128,6 +130,21 @@ def test_many_batches_run_in_threads_and_a_single_one_in_the_callers_thread(tiny
     assert len(calls) > 3
     assert {single for single, _ in calls} == {False}
     assert {name for _, name in calls} == {"embedder"}
+
+
+def test_the_device_decides_from_which_length_on_texts_are_not_padded(tiny):
+    texts = ["cat " * words for words in (1, 2, 3, 4, 4, 5)]  # and two special tokens each
+
+    def masks(unpadded_from_tokens):
+        device = CpuDevice(1, token_budget=1000, unpadded_from_tokens=unpadded_from_tokens)
+        backend = WatchedBackend(device=device)
+        embedder.Embedder(tiny, backend=backend).encode(texts)
+        return backend.masks
+
+    assert [mask.shape for mask in masks(None)] == [(6, 7)]
+    unpadded = masks(5)
+    assert [mask.shape for mask in unpadded] == [(1, 7), (2, 6), (1, 5), (2, 4)]
+    assert [mask.all() for mask in unpadded] == [True, True, True, False]
 
 
 def test_an_error_in_a_thread_reaches_the_caller(tiny):
