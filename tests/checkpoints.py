@@ -44,6 +44,7 @@ def write_checkpoint(
     lowercase: bool = True,
     folder: str = "",
     limits_name: str = "sentence_bert_config.json",
+    positions: int = 64,
     seed: int = 0,
 ) -> Path:
     """Write the checkpoint of a BERT with two layers, width 32 and a vocabulary of letters.
@@ -58,10 +59,11 @@ def write_checkpoint(
         lowercase: whether the tokenizer lower-cases.
         folder: the transformer's folder in the checkpoint.
         limits_name: the name of sentence-transformers' settings file of the transformer.
+        positions: most tokens of a text.
         seed: the seed of the weights.
     """
     torch.manual_seed(seed)
-    shape = BertConfig(vocab_size=VOCABULARY_SIZE, max_position_embeddings=64, **SMALL)
+    shape = BertConfig(vocab_size=VOCABULARY_SIZE, max_position_embeddings=positions, **SMALL)
     directory.mkdir(parents=True)
     body = directory / folder
     BertModel(shape).save_pretrained(body)

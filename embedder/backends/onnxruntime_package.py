@@ -26,6 +26,8 @@ _NOT_INSTALLED = (
     f"onnxruntime is not installed. Run: pip install {_REQUIREMENTS[_CPU]} "
     f"(for an NVIDIA GPU instead: pip install {_REQUIREMENTS[_GPU]})"
 )
+# Earlier versions know Attention, but leave its number of tokens out of account. Padding would change the vectors.
+_OLDEST_VERSION = (1, 25)
 _METADATA_SUFFIX = ".dist-info"
 # How the names of distributions begin that may have the module. Nightly builds have a name of their own.
 _PREFIXES = (_MODULE, "ort-nightly", "ort_nightly")
@@ -37,8 +39,8 @@ def import_onnxruntime() -> Any:
     """Import and return onnxruntime.
 
     Raises:
-        DependencyError: it is not installed, its import fails, or several distributions of it are installed. The
-            message has the command that mends it.
+        DependencyError: it is not installed, its import fails, it is too old, or several distributions of it are
+            installed. The message has the command that mends it.
 
     Example:
         >>> "CPUExecutionProvider" in import_onnxruntime().get_available_providers()
@@ -61,7 +63,17 @@ def import_onnxruntime() -> Any:
         raise _damaged(installed, f"its import failed ({error})") from error
     if not hasattr(onnxruntime, "InferenceSession"):  # Python imports any folder, even one without files
         raise _damaged(installed, "files are missing") if installed else DependencyError(_NOT_INSTALLED)
+    _check_version(installed[0] if installed else _CPU, str(getattr(onnxruntime, "__version__", "")))
     return onnxruntime
+
+
+def _check_version(name: str, version: str) -> None:
+    parts = re.match(r"(\d+)\.(\d+)", version)
+    if parts and (int(parts[1]), int(parts[2])) < _OLDEST_VERSION:
+        oldest = ".".join(map(str, _OLDEST_VERSION))
+        raise DependencyError(
+            f"{name} {version} is too old: embedder needs {oldest} or later. Run: pip install --upgrade {name}"
+        )
 
 
 def _damaged(installed: Sequence[str], problem: str) -> DependencyError:

@@ -54,6 +54,17 @@ def test_one_is_imported(ask, tmp_path):
         assert ask(write_site(tmp_path / name, name)) == "imported onnxruntime"
 
 
+@pytest.mark.parametrize(("version", "old"), [("1.24.4", True), ("1.9.0", True), ("1.25.0", False), ("2.0", False)])
+def test_a_version_that_computes_wrong_vectors_is_refused(ask, tmp_path, version, old):
+    module = f"{WORKING}__version__ = {version!r}\n"
+    told = ask(write_site(tmp_path, "onnxruntime-gpu", module=module))
+    too_old = (
+        f"onnxruntime-gpu {version} is too old: embedder needs 1.25 or later. "
+        "Run: pip install --upgrade onnxruntime-gpu"
+    )
+    assert told == (too_old if old else "imported onnxruntime")
+
+
 def test_none(ask, tmp_path):
     assert ask(tmp_path) == NOT_INSTALLED
 

@@ -12,49 +12,24 @@ Three choices follow from measurements of a call's time (fp32, two AVX2 cores):
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from embedder_export.body.attention import (
+    MAX_SCORED_TOKENS,
+    Attention,
+    Projections,
+    attention_by_length,
+    scored_attention,
+)
 from embedder_export.checkpoint.weights import Weights, is_finite, lazy
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.families.settings import ACTIVATION_NAMES
 from embedder_export.graph.operators import ACTIVATIONS, Operators
-
-_LOWEST_FLOAT32 = float(np.finfo(np.float32).min)
-
-
-@dataclass(frozen=True)
-class Attention:
-    """A multi-head attention.
-
-    Attributes:
-        query: the name of the linear layer for the queries.
-        key: the name of the linear layer for the keys.
-        value: the name of the linear layer for the values.
-        output: the name of the linear layer after the heads.
-        heads: number of heads.
-        width: length of a token's vector.
-        inner: width of all heads together.
-        has_bias: whether the linear layers have a bias.
-        scale: factor of the scores. None is 1 / sqrt(inner / heads).
-        mask: which tokens a token attends to. "padding": all tokens except padding. "causal": itself and the tokens
-            before it. "none": all tokens, padding included.
-    """
-
-    query: str
-    key: str
-    value: str
-    output: str
-    heads: int
-    width: int
-    inner: int
-    has_bias: bool = True
-    scale: float | None = None
-    mask: str = "padding"
 
 
 @dataclass(frozen=True)
@@ -102,8 +77,16 @@ class Network:
         self._finite: set[str] = set()
 
     @cached_property
-    def _mask(self) -> ir.Value:
-        return self.op.Cast(self.attention_mask, to=ir.DataType.INT32)
+    def _token_counts(self) -> ir.Value:
+        """The number of tokens of each text, int64 (batch,). Padding follows the tokens."""
+        return self.op.ReduceSum(self.attention_mask, self.op.constant([1]), keepdims=0)
+
+    @cached_property
+    def _are_long(self) -> ir.Value:
+        """Whether the texts have more than `MAX_SCORED_TOKENS` tokens each, and no padding."""
+        op = self.op
+        shortest = op.ReduceMin(self._token_counts, keepdims=1)
+        return op.And(op.Greater(self._length, op.constant([MAX_SCORED_TOKENS])), op.Equal(shortest, self._length))
 
     @cached_property
     def _length(self) -> ir.Value:
@@ -199,54 +182,51 @@ class Network:
         Args:
             x: the tokens' vectors, (tokens, width).
             spec: the names and sizes.
-            bias: added to the scores, (batch, heads, sequence, sequence). It replaces the mask, so it must mask
-                padding.
+            bias: added to the scores, (1, heads, sequence, sequence).
 
         Returns:
             (tokens, width).
         """
-        projections = tuple(self._project(x, name, spec) for name in (spec.query, spec.key, spec.value))
-        mask = self._mask if spec.mask == "padding" and bias is None else None
-        return self._attend(projections, spec, mask, bias)
+        queries, keys, values = (self._project(x, name, spec) for name in (spec.query, spec.key, spec.value))
+        if spec.mask != "padding":
+            return self._mix(Projections(queries, keys, values, bias), spec)
+        projections = Projections(queries, keys, values, bias, self._token_counts)
+        if bias is not None:
+            return self._mix(projections, spec)
+        mixed = attention_by_length(self.op, projections, spec, self._are_long)
+        return self._output(mixed, spec)
 
-    def pooled_attention(self, x: ir.Value, token: ir.Value, spec: Attention, mask: ir.Value | None) -> ir.Value:
+    def pooled_attention(
+        self, x: ir.Value, token: ir.Value, spec: Attention, token_counts: ir.Value | None
+    ) -> ir.Value:
         """Write the attention of one token of each text or image: (batch, width).
 
         Args:
             x: the vectors of all tokens, (tokens, width).
             token: the vectors of the tokens that attend, (batch, width).
             spec: the names and sizes.
-            mask: int32 (batch, sequence), 1 for each token that is attended to. None stands for all tokens.
+            token_counts: the first so many tokens of each text are attended to, int64 (batch,). None stands for all.
         """
         query = self.op.Unsqueeze(self.linear(token, spec.query, spec.width, spec.inner), self.op.constant([1]))
-        keys_and_values = (self._project(x, name, spec) for name in (spec.key, spec.value))
-        return self._attend((query, *keys_and_values), spec, mask, None)
+        keys, values = (self._project(x, name, spec) for name in (spec.key, spec.value))
+        return self._mix(Projections(query, keys, values, token_counts=token_counts), replace(spec, mask="none"))
 
     def _project(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
         return self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
 
-    def _attend(
-        self, projections: tuple[ir.Value, ...], spec: Attention, mask: ir.Value | None, bias: ir.Value | None
-    ) -> ir.Value:
-        """Write the attention of `projections` (query, key, value), and the linear layer after it."""
-        attributes: dict[str, float] = {} if spec.scale is None else {"scale": spec.scale}
-        if spec.mask == "causal" and mask is None:
-            attributes["unidirectional"] = 1
-        mixed = self.op.microsoft(
-            "MultiHeadAttention",
-            *(*projections, None, mask, bias),
-            num_heads=spec.heads,
-            mask_filter_value=_LOWEST_FLOAT32,
-            **attributes,
-        )
+    def _mix(self, projections: Projections, spec: Attention) -> ir.Value:
+        return self._output(scored_attention(self.op, projections, spec), spec)
+
+    def _output(self, mixed: ir.Value, spec: Attention) -> ir.Value:
+        """Write the linear layer after the heads."""
         mixed = self.flat(mixed, spec.inner)
         return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_bias)
 
     def relative_bias(self, spec: RelativeBias) -> ir.Value:
-        """Write the bias of each pair of tokens, (batch, heads, sequence, sequence). It masks padding too.
+        """Write the bias of each pair of tokens, (1, heads, sequence, sequence).
 
         A table of the distances up to `max_distance` serves texts of any length, because larger distances share a
-        bucket. The bias includes the mask, so each layer adds only one tensor.
+        bucket.
         """
         table, op, furthest = self.tensor(spec.name, spec.rows, spec.heads), self.op, spec.max_distance
         distances = np.arange(-furthest, furthest + 1)
@@ -257,10 +237,7 @@ class Network:
         distance = op.Sub(op.Unsqueeze(positions, op.constant([0])), op.Unsqueeze(positions, op.constant([1])))
         distance = op.Clip(distance, op.constant(-furthest), op.constant(furthest))
         by_pair = op.Gather(biases, op.Add(distance, op.constant(furthest)))
-        by_head = op.Unsqueeze(op.Transpose(by_pair, perm=[2, 0, 1]), op.constant([0]))
-        is_token = op.Cast(self.attention_mask, to=ir.DataType.BOOL)
-        mask = op.Where(is_token, op.constant(0.0), op.constant(_LOWEST_FLOAT32))
-        return op.Add(by_head, op.Unsqueeze(mask, op.constant([1, 2])))
+        return op.Unsqueeze(op.Transpose(by_pair, perm=[2, 0, 1]), op.constant([0]))
 
 
 def bucket(distances: NDArray[np.int64], buckets: int, max_distance: int) -> NDArray[np.int64]:

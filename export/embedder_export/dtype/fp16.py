@@ -20,6 +20,7 @@ from embedder_export.graph.operators import Operators
 from embedder_export.graph.run import Feed
 
 _FLOAT32, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
+_GRAPH = ir.AttributeType.GRAPH
 _MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
 
@@ -69,8 +70,14 @@ def _ancestors(value: ir.Value) -> list[ir.Node]:
         node = waiting.pop()
         if node is not None and node not in found:
             found[node] = None
-            waiting += [given.producer() for given in node.inputs if given is not None]
+            waiting += [given.producer() for given in _inputs(node) if given is not None]
     return list(found)
+
+
+def _inputs(node: ir.Node) -> list[ir.Value | None]:
+    """Return the inputs of a node, and those of the nodes in its branches."""
+    branches = [attribute.as_graph() for attribute in node.attributes.values() if attribute.type == _GRAPH]
+    return [*node.inputs, *(value for branch in branches for inner in branch for value in inner.inputs)]
 
 
 def _is_constant_or_input(value: ir.Value) -> bool:

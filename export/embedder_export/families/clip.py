@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import onnx_ir as ir
 from embedder.artifact.manifest import IMAGE, TEXT
 
+from embedder_export.body.attention import Attention
 from embedder_export.body.contract import NATIVE, Body, BodySizes
-from embedder_export.body.network import Attention, Network, check_heads
+from embedder_export.body.network import Network, check_heads
 from embedder_export.checkpoint.weights import Weights
 from embedder_export.errors import NotNativeError
 from embedder_export.families.family import Family, ImageProcessor, TracedTower
@@ -104,7 +105,7 @@ class _PooledToken:
 
     Attributes:
         position: the position of the pooled token, int64 (batch,). None stands for the first position.
-        visible: 1 for each token that the pooled token attends to, int32 (batch, sequence). None stands for all.
+        visible: the pooled token attends to the first so many tokens, int64 (batch,). None stands for all.
         mask: which tokens the other tokens attend to, as in `Attention.mask`.
     """
 
@@ -139,10 +140,8 @@ def _text_end(net: Network, config: ClipTextSettings) -> _PooledToken:
         ids = op.Cast(op.Mul(net.input_ids, net.attention_mask), to=ir.DataType.INT32)
     else:
         ids = op.Cast(op.Equal(net.input_ids, op.constant(config.eos_token_id)), to=ir.DataType.INT32)
-    end = op.ArgMax(ids, axis=1, keepdims=1)
-    positions = op.Range(op.constant(0), op.Squeeze(op.Shape(net.input_ids, start=1, end=2)), op.constant(1))
-    visible = op.Cast(op.LessOrEqual(positions, end), to=ir.DataType.INT32)
-    return _PooledToken(op.Squeeze(end, op.constant([1])), visible, "causal")
+    end = op.ArgMax(ids, axis=1, keepdims=0)
+    return _PooledToken(end, op.Add(end, op.constant(1)), "causal")
 
 
 def _build_image(weights: Weights, settings: ClipSettings) -> Body:

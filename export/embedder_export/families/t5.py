@@ -5,8 +5,9 @@ from typing import Annotated
 
 import onnx_ir as ir
 
+from embedder_export.body.attention import Attention
 from embedder_export.body.contract import BodySizes
-from embedder_export.body.network import Attention, Network, RelativeBias
+from embedder_export.body.network import Network, RelativeBias
 from embedder_export.errors import NotNativeError
 from embedder_export.families.family import Family, text_builder
 from embedder_export.families.settings import (

@@ -15,8 +15,9 @@ from embedder_export.body.contract import POOLED, TOKEN_VECTORS
 MICROSOFT = "com.microsoft"
 
 _AXES = ("batch_size", "sequence_length")
-# Every version of onnxruntime that the runtime supports can read these versions of ONNX.
-_OPSET, IR_VERSION = 18, 10
+# Every version of onnxruntime that the runtime supports can read these versions of ONNX. Attention takes the number of
+# tokens of each text from version 24 on.
+_OPSET, IR_VERSION = 24, 10
 
 
 def new_graph() -> ir.Graph:
@@ -69,6 +70,7 @@ class Operators:
     Args:
         graph: the graph to write into.
         prefix: the names of the constants begin with it.
+        domains: where the whole graph declares the domains of operators. None: `graph` does.
 
     Example:
         >>> op = Operators(new_graph(), "head")
@@ -76,10 +78,11 @@ class Operators:
         'head/0'
     """
 
-    def __init__(self, graph: ir.Graph, prefix: str) -> None:
+    def __init__(self, graph: ir.Graph, prefix: str, domains: dict[str, int] | None = None) -> None:
         self._tape = Tape(graph)
         self._graph = graph
         self._prefix = prefix
+        self._domains = graph.opset_imports if domains is None else domains
         self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
 
     def __getattr__(self, operator: str) -> Callable[..., ir.Value]:
@@ -90,8 +93,21 @@ class Operators:
 
     def microsoft(self, operator: str, *inputs: ir.Value | None, **attributes: Any) -> ir.Value:
         """Add one of onnxruntime's own operators, and return its output."""
-        self._graph.opset_imports.setdefault(MICROSOFT, 1)
+        self._domains.setdefault(MICROSOFT, 1)
         return self._tape.op(operator, inputs, attributes, domain=MICROSOFT)
+
+    def branch(self, name: str, write: Callable[["Operators"], ir.Value]) -> ir.Graph:
+        """Return a branch of an If.
+
+        Args:
+            name: the name of the branch. It is unique in the graph.
+            write: writes one node and returns its output. The node may use values of this graph.
+        """
+        graph = ir.Graph([], [], nodes=[], name=name)
+        output = write(Operators(graph, name, self._domains))
+        output.name = name
+        graph.outputs.append(output)
+        return graph
 
     def constant(self, value: NDArray[Any] | float | list[int]) -> ir.Value:
         """Return `value` as a constant. A float becomes float32, integers become int64, an array keeps its format.
