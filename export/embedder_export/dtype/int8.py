@@ -31,8 +31,7 @@ Measured on all-MiniLM-L6-v2: the mean and the smallest cosine to fp32, over the
 On texts in many scripts, compensation raised the mean from 0.9974 to 0.9983, and the smallest from 0.983 to 0.991.
 
 Three other forms are no faster (calls of 20 to 256 tokens, AVX2 and AVX-512 with VNNI):
-- one product for query, key and value, because a Split has to follow it, or onnxruntime's QAttention, which computes each
-  head by itself;
+- one product for query, key and value, which needs a Split after it, or QAttention, which computes each head by itself;
 - shift and smoothing in the weights of a second LayerNormalization, which takes as long as Sub and Mul;
 - SkipLayerNormalization for the additions and the LayerNormalization after a product: a call takes 1.1 to 1.25 times as
   long.
