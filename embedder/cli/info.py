@@ -10,6 +10,7 @@ from embedder.cli.commands import Commands, add_command, add_revision_option
 from embedder.cli.console import print_text
 
 if TYPE_CHECKING:
+    from embedder.artifact.int8_products import Int8Products
     from embedder.artifact.manifest import Graph, Head, ImageSettings, Manifest, Parity
 
 _DESCRIPTION = """Print the model, the settings and the graphs of an artifact, and how close its
@@ -102,13 +103,15 @@ def _images_text(images: ImageSettings) -> str:
 
 
 def _graph_lines(manifest: Manifest) -> Iterator[Line]:
+    from embedder.artifact.int8_products import int8_products
     from embedder.backends import select_device
     from embedder.engine.engine import choose_graph
 
     for modality in manifest.modalities:
         graphs = manifest.graphs_of(modality)
         for graph in graphs:
-            yield f"{modality} graph" if manifest.images else "graph", _graph_text(graph)
+            label = f"{modality} graph" if manifest.images else "graph"
+            yield label, _graph_text(graph) + _products_text(int8_products(manifest, graph))
         dtype = choose_graph(graphs, "auto", select_device("cpu")).dtype
         yield "auto", f"{dtype} on this CPU"
 
@@ -126,6 +129,15 @@ def _graph_text(graph: Graph) -> str:
             f"{quality.samples} {_SAMPLES[graph.modality]}"
         )
     return text
+
+
+def _products_text(products: Int8Products | None) -> str:
+    """Return what is not int8 in an int8 graph."""
+    if products is None:
+        return ""
+    kept, split = len(products.fp32), len(products.split)
+    text = f", products in fp32: {kept} of {products.count}"
+    return text + (f", with outliers in fp32: {split}" if split else "")
 
 
 def _parity_lines(parity: Parity | None, modality: str) -> Iterator[Line]:

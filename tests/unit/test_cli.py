@@ -16,10 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
+from embedder.artifact.int8_products import Int8Products, int8_products, with_int8_products
 from embedder.artifact.manifest import Output, Parity, read_manifest, write_manifest
 from embedder.cli.commands import DEFAULT_MODEL
 from embedder.cli.main import main
-from tests.tiny import expected, ids_of, write_tiny_artifact
+from tests.tiny import add_int8_graph, expected, ids_of, write_tiny_artifact
 
 TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
 
@@ -269,6 +270,39 @@ def test_info_of_an_artifact_without_parity(make_artifact, capsys):
     out = capsys.readouterr().out
     assert "not measured for sentences, because the export had no reference" in out
     assert "form: traced\n" in out
+
+
+@pytest.mark.parametrize(
+    ("entry", "expected"),
+    [
+        ({"count": 24, "fp32": [], "split": []}, ", products in fp32: 0 of 24\n"),
+        ({"count": 24, "fp32": [3, 7], "split": [11]}, ", products in fp32: 2 of 24, with outliers in fp32: 1\n"),
+        ({"count": 24}, ", form: traced"),
+        ({"count": 24, "fp32": ["a"], "split": [], "more": 1}, ", form: traced"),
+        (["fp32"], ", form: traced"),
+        (None, ", form: traced"),
+    ],
+)
+def test_info_of_the_products_of_an_int8_graph(tiny, capsys, entry, expected):
+    """`extra` may hold anything. What has another form is passed over."""
+    add_int8_graph(tiny)
+    manifest = read_manifest(tiny)
+    write_manifest(replace(manifest, extra={"int8_products": {"model.int8.onnx": entry}}), tiny)
+    assert main(["info", str(tiny)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines(keepends=True) if "  int8, " in line]
+    assert expected in line
+    assert ("products in" in line) == ("products in" in expected)
+    write_manifest(replace(manifest, extra={"int8_products": [entry]}), tiny)
+    assert main(["info", str(tiny)]) == 0
+    assert "products in" not in capsys.readouterr().out
+
+
+def test_products_of_graphs_that_are_gone_leave_the_manifest(tiny):
+    manifest = replace(read_manifest(tiny), extra={"other": 1})
+    changed = with_int8_products(manifest, {"model.int8.onnx": Int8Products(24, (3,), ())})
+    assert changed.extra["other"] == 1
+    assert int8_products(changed, manifest.graphs[0]) is None
+    assert with_int8_products(changed, {}).extra == {"other": 1}
 
 
 def test_info_of_an_artifact_that_gives_scores(tiny, capsys):

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from embedder.artifact.int8_products import Int8Products
 from numpy.typing import NDArray
 
 from embedder_export.dtype.fp16 import convert_to_fp16
 from embedder_export.dtype.fp32 import ChosenGraph, choose_form
-from embedder_export.dtype.int8 import convert_to_int8
+from embedder_export.dtype.search import search_int8
 from embedder_export.dtype.timing import check_agreement, reference_vectors, time_graphs
 from embedder_export.errors import CheckpointError, GraphError
 from embedder_export.graph.run import Feed, Session
@@ -20,9 +21,10 @@ from embedder_export.samples.feeds import Samples
 DTYPES = ("fp32", "int8", "fp16")
 # fp16 is for GPUs, so it is written only on request.
 _DEFAULT_DTYPES = ("fp32", "int8")
-# Called with a float32 graph, single inputs to calibrate on, and the path of the new graph. Returns that path.
-_Converter = Callable[[Path, Sequence[Feed], Path], Path]
-_CONVERTERS: dict[str, _Converter] = {"int8": convert_to_int8, "fp16": convert_to_fp16}
+# Called with a float32 graph, single inputs to calibrate on, the path of the new graph, and `report`. Returns what is
+# not int8 in an int8 graph.
+_Converter = Callable[[Path, Sequence[Feed], Path, Callable[[str], None]], Int8Products | None]
+_CONVERTERS: dict[str, _Converter] = {"int8": search_int8, "fp16": convert_to_fp16}
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def convert_dtypes(
             continue
         report(f"making {conversion.name}.{dtype}.onnx")
         try:
-            graphs[dtype] = _convert(conversion, dtype, fp32)
+            graphs[dtype] = _convert(conversion, dtype, fp32, report)
         except GraphError as error:
             if dtypes is not None:
                 raise CheckpointError(f"{dtype} cannot be made: {error}") from error
@@ -75,16 +77,16 @@ def convert_dtypes(
     return graphs
 
 
-def _convert(conversion: Conversion, dtype: str, fp32: ChosenGraph) -> ChosenGraph:
+def _convert(conversion: Conversion, dtype: str, fp32: ChosenGraph, report: Callable[[str], None]) -> ChosenGraph:
     # The first form has a node for every product. Fused attention hides its products and weights.
     form = next(iter(conversion.forms))
     target = conversion.directory / dtype / f"{conversion.name}.{dtype}.onnx"
-    path = _CONVERTERS[dtype](conversion.forms[form], conversion.samples.singles, target)
-    sessions = {"fp32": Session(fp32.path, threads=1), dtype: Session(path, threads=1)}
+    products = _CONVERTERS[dtype](conversion.forms[form], conversion.samples.singles, target, report)
+    sessions = {"fp32": Session(fp32.path, threads=1), dtype: Session(target, threads=1)}
     batches = conversion.samples.batches
     # Here the vectors need only be finite. `verify.quality` measures the difference later, on other samples.
     check_agreement(sessions[dtype], batches, _fp32_vectors(sessions["fp32"], batches), math.inf)
-    return ChosenGraph(path, form, time_graphs(sessions, batches))
+    return ChosenGraph(target, form, time_graphs(sessions, batches), products)
 
 
 def _fp32_vectors(fp32: Session, batches: Sequence[Feed]) -> list[NDArray[np.float32]]:

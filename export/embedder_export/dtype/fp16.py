@@ -3,7 +3,7 @@
 The head stays in float32. In float16, sums over many tokens and lengths of vectors would be inexact.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,20 +24,17 @@ _GRAPH = ir.AttributeType.GRAPH
 _MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path) -> Path:
+def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path, report: Callable[[str], None]) -> None:
     """Convert the float32 graph at `path` to float16.
 
     Args:
         path: the graph's file.
         singles: not used. Other dtypes are calibrated on it.
         target: the new file, in a new directory.
-
-    Returns:
-        `target`.
+        report: not used. Other dtypes report the steps of their search.
 
     Example:
-        >>> convert_to_fp16(Path("model.onnx"), [], Path("fp16/model.fp16.onnx"))  # doctest: +SKIP
-        PosixPath('fp16/model.fp16.onnx')
+        >>> convert_to_fp16(Path("model.onnx"), [], Path("fp16/model.fp16.onnx"), print)  # doctest: +SKIP
     """
     model = ir.load(path)
     graph = model.graph
@@ -59,7 +56,7 @@ def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path) -> Path:
         node.replace_input_with(index, restored)
     graph.sort()
     RemoveUnusedNodesPass()(model)
-    return save_graph(model, target.parent, target.name)
+    save_graph(model, target.parent, target.name)
 
 
 def _ancestors(value: ir.Value) -> list[ir.Node]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
+from embedder.artifact.int8_products import Int8Products
 from embedder.artifact.manifest import Candidate
 
 from embedder_export.dtype.timing import check_agreement, reference_vectors, time_graphs
@@ -26,11 +27,13 @@ class ChosenGraph:
         path: its file. The weights lie beside it.
         form: the name of its form.
         candidates: all graphs that were timed, with this one. It is empty if nothing was timed.
+        products: what is not int8 in an int8 graph. None for other dtypes.
     """
 
     path: Path
     form: str
     candidates: tuple[Candidate, ...]
+    products: Int8Products | None = None
 
 
 def choose_form(forms: Mapping[str, Path], batches: Sequence[Feed], report: Callable[[str], None]) -> ChosenGraph:

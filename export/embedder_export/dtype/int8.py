@@ -37,7 +37,7 @@ Three other forms are no faster (calls of 20 to 256 tokens, AVX2 and AVX-512 wit
   long.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -51,12 +51,11 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from embedder_export.checkpoint.weights import Floats, lazy
 from embedder_export.dtype.calibrate import sample_activations
+from embedder_export.dtype.products import Product, name_of, products_by_input
 from embedder_export.dtype.rounding import round_to_nearest, round_with_compensation
-from embedder_export.errors import GraphError
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.operators import MICROSOFT, Operators
 from embedder_export.graph.run import Feed
-from embedder_export.head.dense import PREFIX as HEAD_PREFIX
 
 # Weights have 7 bits. AVX2 multiplies uint8 by int8, and adds two products in 16 bits. 16 bits can hold 255 * 63 * 2.
 # They cannot hold 255 * 127 * 2: the sum would saturate without an error.
@@ -78,30 +77,10 @@ _TRANSPARENT_OPERATORS = ("Reshape", "Identity")
 # Operators with the same output range for all texts, so one constant scale fits. Images get no constant scale: the
 # sample images are drawn, and their range may differ from the range of photographs.
 _BOUNDED_OPERATORS = ("LayerNormalization",)
+# The input of a graph that has each product in both dtypes.
+SWITCHES = "is_int8"
 # How many rows of a table are read at once.
 _TABLE_BLOCK_ROWS = 8192
-
-
-@dataclass(frozen=True)
-class _Product:
-    """A product x @ w.T, with or without a bias, as a node of the graph.
-
-    Attributes:
-        node: a MatMul or a Gemm.
-        x: the activation that enters it.
-        weights: float32 (outputs, inputs) for a Gemm, (inputs, outputs) for a MatMul.
-        bias: float32 (outputs,), or None.
-    """
-
-    node: ir.Node
-    x: ir.Value
-    weights: ir.TensorProtocol
-    bias: ir.TensorProtocol | None
-
-    def matrix(self) -> Floats:
-        """Return the weights as float32 (outputs, inputs)."""
-        array: Floats = self.weights.numpy()
-        return array if self.node.op_type == "Gemm" else array.T
 
 
 @dataclass(frozen=True)
@@ -138,7 +117,9 @@ class _Input:
     mean: Floats
 
 
-def convert_to_int8(path: Path, singles: Sequence[Feed], target: Path) -> Path:
+def convert_to_int8(
+    path: Path, singles: Sequence[Feed], target: Path, kept: Collection[str] = (), *, switched: bool = False
+) -> Path:
     """Convert the float32 graph at `path` to int8.
 
     The head stays in float32. It computes only one row for each text.
@@ -147,6 +128,9 @@ def convert_to_int8(path: Path, singles: Sequence[Feed], target: Path) -> Path:
         path: the graph's file.
         singles: single texts or images. They give the sample of activations.
         target: the new file, in a new directory.
+        kept: the products that stay in float32, by the names of their inputs.
+        switched: whether the new graph has each product in both dtypes, and the input `SWITCHES` chooses: bool
+            (products,), True for int8, in the order of `count_weights`.
 
     Returns:
         `target`.
@@ -161,18 +145,18 @@ def convert_to_int8(path: Path, singles: Sequence[Feed], target: Path) -> Path:
     """
     model = ir.load(path)
     graph = model.graph
-    groups: dict[ir.Value, list[_Product]] = {}
-    for product in _products(graph):
-        groups.setdefault(product.x, []).append(product)
-    samples = sample_activations(path, [_name_of(x) for x in groups], singles)
+    groups = {x: products for x, products in products_by_input(graph).items() if name_of(x) not in kept}
+    samples = sample_activations(path, [name_of(x) for x in groups], singles)
     op = Operators(graph, "int8")
+    switches = _add_switches(op, graph, len(groups)) if switched else [None] * len(groups)
     bounded = _BOUNDED_OPERATORS if graph.inputs[0].name == GRAPH_INPUTS[0] else ()
     # The last products are replaced first, so an activation is still there when the products that use it are replaced.
-    for x, products in reversed(groups.items()):
+    for (x, products), switch in zip(reversed(groups.items()), reversed(switches), strict=True):
         matrices = [product.matrix() for product in products]
-        quantized = _quantize_input(op, products[0], samples.pop(_name_of(x)), np.concatenate(matrices), bounded)
+        quantized = _quantize_input(op, products[0], samples.pop(name_of(x)), np.concatenate(matrices), bounded)
         for product, matrix in zip(products, matrices, strict=True):
-            _replace_product(op, product, matrix, quantized)
+            y = _write_product(op, product, matrix, quantized)
+            _replace_uses(op, product.node.outputs[0], y, switch)
     _quantize_table(op, graph)
     _use_fast_gelu(graph)
     graph.sort()
@@ -180,35 +164,23 @@ def convert_to_int8(path: Path, singles: Sequence[Feed], target: Path) -> Path:
     return save_graph(model, target.parent, target.name)
 
 
-def _name_of(value: ir.Value) -> str:
-    if value.name is None:
-        raise GraphError("a value of the graph has no name")
-    return value.name
+def _add_switches(op: Operators, graph: ir.Graph, count: int) -> list[ir.Value]:
+    """Give `graph` the input `SWITCHES`, and return its values."""
+    switches = ir.val(SWITCHES, ir.DataType.BOOL, (count,))
+    graph.inputs.append(switches)
+    return [op.Gather(switches, op.constant(index)) for index in range(count)]
 
 
-def _products(graph: ir.Graph) -> Iterator[_Product]:
-    """Yield the products of an activation and constant weights. The head's products are left out."""
-    for node in graph:
-        if node.op_type == "MatMul" or (node.op_type == "Gemm" and "transB" in node.attributes):
-            product = _read_product(node)
-            if product is not None:
-                yield product
-
-
-def _read_product(node: ir.Node) -> _Product | None:
-    x, weight, *rest = node.inputs
-    bias = rest[0] if rest else None
-    if x is None or x.producer() is None or weight is None or weight.const_value is None:
-        return None
-    if bias is not None and bias.const_value is None:
-        return None
-    if len(weight.const_value.shape) != 2 or _name_of(weight).startswith(f"{HEAD_PREFIX}/"):
-        return None
-    return _Product(node, x, weight.const_value, None if bias is None else bias.const_value)
+def _replace_uses(op: Operators, old: ir.Value, new: ir.Value, switch: ir.Value | None) -> None:
+    """Make all nodes that use `old` use `new`; with a switch, only while it is True."""
+    uses = list(old.uses())
+    chosen = new if switch is None else op.Where(switch, new, old)
+    for use in uses:
+        use.node.replace_input_with(use.idx, chosen)
 
 
 def _quantize_input(
-    op: Operators, product: _Product, sample: Floats, weights: Floats, bounded: Collection[str]
+    op: Operators, product: Product, sample: Floats, weights: Floats, bounded: Collection[str]
 ) -> _Input:
     """Quantise the activation of `product`, which several products may share.
 
@@ -283,21 +255,22 @@ def _quantize_by_row(op: Operators, x: ir.Value, sample: Floats, lowest: float |
     return _Quantized(values, op.constant(np.array(zero, np.uint8)), None, scales, quantized)
 
 
-def _replace_product(op: Operators, product: _Product, matrix: Floats, x: _Input) -> None:
+def _write_product(op: Operators, product: Product, matrix: Floats, x: _Input) -> ir.Value:
+    """Write the product in int8, with its bias, and return its output."""
     sample = x.integers.sample
     weights, scales = round_with_compensation(matrix * x.smooth, MAX_WEIGHT, sample)
     # The mean of x includes `shift`, so this bias includes shift @ w.T too.
     bias = matrix @ x.mean - (weights * scales) @ sample.mean(axis=0)
     if product.bias is not None:
         bias = bias + product.bias.numpy()
-    y = _write_product(op, x.integers, weights, scales[:, 0], bias.astype(np.float32))
+    y = _write_integers(op, x.integers, weights, scales[:, 0], bias.astype(np.float32))
     if product.node.op_type == "MatMul":
         outer = op.Shape(product.x, end=-1)
         y = op.Reshape(y, op.Concat(outer, op.constant([len(matrix)]), axis=0))
-    ir.convenience.replace_all_uses_with(product.node.outputs[0], y)
+    return y
 
 
-def _write_product(op: Operators, x: _Quantized, weights: NDArray[np.int8], scales: Floats, bias: Floats) -> ir.Value:
+def _write_integers(op: Operators, x: _Quantized, weights: NDArray[np.int8], scales: Floats, bias: Floats) -> ir.Value:
     """Write values @ weights.T * scales + bias. `scales` has a value for each row of `weights`."""
     columns, added = op.constant(np.ascontiguousarray(weights.T)), op.constant(bias)
     scale = op.constant(1.0) if x.scale is None else x.scale

@@ -2,10 +2,11 @@
 
 import shutil
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from embedder.artifact.int8_products import with_graphs, with_int8_products
 from embedder.artifact.manifest import (
     GRAPH_INPUTS,
     IMAGE_INPUTS,
@@ -83,7 +84,8 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
     head = describe(checkpoint.layers, checkpoint.family.own_pooling)
     tools = _TOOLS if parts.graphs[0].chosen.form == NATIVE else (*_TOOLS, *_TRACING_TOOLS)
     revision = None if checkpoint.repository is None else checkpoint.repository[1]
-    return Manifest(
+    products = {graph.chosen.path.name: graph.chosen.products for graph in parts.graphs}
+    manifest = Manifest(
         format_version=FORMAT_VERSION,
         task=checkpoint.task,
         source=Source(checkpoint.name, revision, checkpoint.weights_sha256),
@@ -98,6 +100,7 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         parity=None,
         tools={"embedder-export": __version__} | {name: version(name) for name in tools},
     )
+    return with_int8_products(manifest, {name: found for name, found in products.items() if found is not None})
 
 
 def _write_tokenizer(directory: Path, tokenizer: ConvertedTokenizer) -> TokenizerSettings:
@@ -129,7 +132,7 @@ def keep_graphs(directory: Path, manifest: Manifest, kept: Collection[Graph]) ->
         if graph not in kept:
             for file in (graph.file, graph.weights):
                 (directory / file.name).unlink()
-    return replace(manifest, graphs=tuple(kept))
+    return with_graphs(manifest, kept)
 
 
 def describe_file(path: Path) -> File:

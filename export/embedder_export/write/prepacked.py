@@ -16,6 +16,7 @@ from typing import Any
 
 import onnx
 from embedder.artifact.artifact import Artifact
+from embedder.artifact.int8_products import with_graphs
 from embedder.artifact.manifest import Graph, Manifest, write_manifest
 from embedder.backends.prepacked import save_prepacked, with_shared_form, without_forms
 from embedder.common.digests import check_digest
@@ -58,7 +59,7 @@ def write_prepacked_artifact(artifact: Artifact, dtype: str, output: Path, *, pr
     if {graph.modality for graph in kept} != set(manifest.modalities):
         dtypes = ", ".join(dict.fromkeys(repr(graph.dtype) for graph in manifest.graphs))
         raise InputError(f"{artifact.directory} has no graph of dtype {dtype!r} for each modality; it has {dtypes}")
-    written = without_forms(replace(manifest, graphs=kept))
+    written = without_forms(with_graphs(manifest, kept))
     artifact.ensure(written.files)
     for file in written.files:
         check_digest(artifact.path(file), file.sha256)

@@ -1,0 +1,154 @@
+"""Search the fastest int8 graph that is close enough to fp32: keep as few products as possible in float32.
+
+Most models need no product in float32, and then the search ends after one measurement. Otherwise it has three steps:
+
+1. Convert the graph so that each product has both dtypes, and an input chooses. So no further graph is built.
+2. Convert one product at a time, and measure the error of the vectors. The errors of the products nearly add up. So the
+   product with the largest error for its time is the best to keep. Its time is taken as proportional to its weights.
+3. Keep the first products of this order: as few as reach the limits. A bisection needs few measurements for that.
+
+The order depends on no time measurement, so the same checkpoint gives the same graph. The search aims higher than the
+limits of `verify.quality`, because it measures on the samples that calibrated the graph.
+"""
+
+import shutil
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from embedder.artifact.int8_products import Int8Products
+from numpy.typing import NDArray
+
+from embedder_export.dtype.int8 import SWITCHES, convert_to_int8
+from embedder_export.dtype.outliers import split_outliers
+from embedder_export.dtype.products import count_weights
+from embedder_export.graph.run import Feed, Session
+from embedder_export.verify import quality
+from embedder_export.verify.compare import measure
+
+# The search allows this share of the error that the limits allow.
+_TARGET_SHARE = 0.8
+# At most this share of the weights stays in float32. With more, int8 would hardly be faster than fp32.
+_MAX_KEPT_SHARE = 0.5
+# The second step runs the graph once for each product. It takes so many texts or images that the runs multiply about
+# this many weights with a token, but within the limits. all-mpnet-base-v2: 24 texts, 20 seconds on two cores.
+_WEIGHTS_PER_STEP = 6e10
+_MIN_INPUTS, _MAX_INPUTS = 4, 16
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Inputs to measure a graph on.
+
+    Attributes:
+        singles: single texts or images.
+        vectors: their vectors in fp32, float32 (n, dimension).
+    """
+
+    singles: Sequence[Feed]
+    vectors: NDArray[np.float32]
+
+    def cosine(self, session: Session, is_int8: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """Return the cosine of each vector of a graph to fp32, float64 (n,).
+
+        Args:
+            session: the graph.
+            is_int8: which products are int8, bool (products,). Only for a graph with switches.
+        """
+        cosine, _ = measure(_encode(session, self.singles, is_int8), self.vectors)
+        return np.nan_to_num(cosine, nan=-1.0)
+
+    def farthest_first(self, cosine: NDArray[np.float64]) -> "_Sample":
+        """Return the inputs in the order of their `cosine`, the smallest first."""
+        order = np.argsort(cosine, kind="stable")
+        return _Sample([self.singles[index] for index in order], self.vectors[order])
+
+
+def _encode(session: Session, singles: Sequence[Feed], is_int8: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+    switches = {} if is_int8 is None else {SWITCHES: is_int8}
+    return np.concatenate([session.run({**feed, **switches})[0] for feed in singles])
+
+
+def search_int8(path: Path, singles: Sequence[Feed], target: Path, report: Callable[[str], None]) -> Int8Products:
+    """Convert the float32 graph at `path` to int8, as far as the vectors stay close to fp32.
+
+    Args:
+        path: the graph's file.
+        singles: single texts or images. The graph is calibrated and measured on them.
+        target: the new file, in a new directory.
+        report: called with a line if products stay in fp32.
+
+    Returns:
+        What is not int8 in the new graph.
+
+    Raises:
+        GraphError: onnxruntime fails on the graph, or an activation is not finite.
+
+    Example:
+        >>> search_int8(Path("model.onnx"), singles, Path("int8/model.int8.onnx"), print).fp32  # doctest: +SKIP
+        ()
+    """
+    with TemporaryDirectory(dir=target.parent.parent) as scratch:
+        source = Path(scratch) / "split" / path.name
+        split = split_outliers(path, singles, source)
+        source = source if split else path
+        weights = count_weights(source)
+        names = list(weights)
+        sample = _Sample(singles, _encode(Session(path), singles))
+        cosine = sample.cosine(Session(convert_to_int8(source, singles, target)))
+        kept: tuple[int, ...] = ()
+        if not _reaches_target(cosine):
+            report(
+                f"with all products in int8 there is a mean cosine to fp32 of {cosine.mean():.4f}, and a smallest of "
+                f"{cosine.min():.4f}: searching the products to keep in fp32"
+            )
+            switched = convert_to_int8(source, singles, Path(scratch) / "switched" / path.name, switched=True)
+            kept = _search(Session(switched), sample.farthest_first(cosine), list(weights.values()))
+            shutil.rmtree(target.parent)
+            convert_to_int8(source, singles, target, [names[index] for index in kept])
+            report(f"{len(kept)} of {len(names)} products stay in fp32")
+    return Int8Products(len(names), kept, tuple(index for index in map(names.index, split) if index not in kept))
+
+
+def _search(session: Session, sample: _Sample, weights: Sequence[int]) -> tuple[int, ...]:
+    """Return the fewest products whose float32 makes the vectors reach the target.
+
+    Args:
+        session: the graph with switches.
+        sample: the inputs to measure.
+        weights: the number of weights of each product.
+    """
+    order = _rank(session, sample, weights)
+    shares = np.cumsum([weights[index] for index in order]) / sum(weights)
+    most = int(np.searchsorted(shares, _MAX_KEPT_SHARE, side="right"))
+
+    def reaches(count: int) -> bool:
+        is_int8 = ~np.isin(np.arange(len(weights)), order[:count])
+        return _reaches_target(sample.cosine(session, is_int8))
+
+    count = bisect_left(range(1, most), True, key=reaches) + 1
+    return tuple(sorted(order[:count]))
+
+
+def _rank(session: Session, sample: _Sample, weights: Sequence[int]) -> list[int]:
+    """Return the products in the order in which to keep them in float32."""
+    count = int(np.clip(_WEIGHTS_PER_STEP / (len(weights) * sum(weights)), _MIN_INPUTS, _MAX_INPUTS))
+    step = max(1, len(sample.singles) // count)  # the farthest is always among them
+    few = _Sample(sample.singles[::step], sample.vectors[::step])
+    alone = (few.cosine(session, np.arange(len(weights)) == index) for index in range(len(weights)))
+    gains = np.array([_share_of_limits(cosine) for cosine in alone]) / np.array(weights)
+    return [int(index) for index in np.argsort(-gains, kind="stable")]
+
+
+def _share_of_limits(cosine: NDArray[np.float64]) -> float:
+    """Return the mean and the largest error, each as a share of the error that the limits allow, together."""
+    mean = (1 - cosine.mean()) / (1 - quality.MIN_MEAN_COSINE)
+    return float(mean + (1 - cosine.min()) / (1 - quality.MIN_COSINE))
+
+
+def _reaches_target(cosine: NDArray[np.float64]) -> bool:
+    mean, smallest = (1 - _TARGET_SHARE * (1 - limit) for limit in (quality.MIN_MEAN_COSINE, quality.MIN_COSINE))
+    return bool(cosine.mean() >= mean and cosine.min() >= smallest)
