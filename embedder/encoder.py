@@ -16,6 +16,7 @@ from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
 from embedder.common.checks import check_count
 from embedder.common.read_only import ReadOnly, ReadOnlyDict
 from embedder.engine.batching import pad
+from embedder.engine.distinct import find_distinct
 from embedder.engine.engine import Block, Engine
 from embedder.errors import ArtifactError, InputError, SettingError
 from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single
@@ -117,6 +118,7 @@ class Embedder(ReadOnly):
                 f"{self._artifact.directory} is for the task {manifest.task!r}. Embedder needs a model for {EMBED!r}"
             )
         check_count("truncate_dim", truncate_dim, manifest.dimension)
+        self._dimension = truncate_dim or manifest.dimension
         self._engine = Engine(self._artifact, self._settings, backend)
 
     def __repr__(self) -> str:
@@ -155,7 +157,7 @@ class Embedder(ReadOnly):
     @property
     def dimension(self) -> int:
         """Length of a vector, after truncation."""
-        return self.truncate_dim or self.manifest.dimension
+        return self._dimension
 
     @property
     def truncate_dim(self) -> int | None:
@@ -218,10 +220,13 @@ class Embedder(ReadOnly):
             (64,)
         """
         settings = EncodeSettings.of(options, settings).refuse_skip()
-        result = self._encode(inputs, settings)
-        single = is_single(inputs, self._kinds(settings))
-        vectors: Embeddings = result.embeddings[0] if single else result.embeddings
-        return vectors
+        kinds = self._kinds(settings)
+        vectors, reasons = self._encode(check_list(inputs, kinds), settings)
+        if reasons:
+            raise_unreadable(drop_unreadable(vectors, reasons), settings)
+        embeddings = quantize(vectors, settings)
+        single: Embeddings = embeddings[0] if is_single(inputs, kinds) else embeddings
+        return single
 
     def encode_query(
         self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
@@ -267,7 +272,9 @@ class Embedder(ReadOnly):
             >>> model.encode_readable([Path("cat.png"), Path("damaged.png")]).indices  # doctest: +SKIP
             array([0])
         """
-        return self._encode(inputs, replace(EncodeSettings.of(options, settings), errors="skip"))
+        settings = replace(EncodeSettings.of(options, settings), errors="skip")
+        result = drop_unreadable(*self._encode(check_list(inputs, self._kinds(settings)), settings))
+        return replace(result, embeddings=quantize(result.embeddings, settings))
 
     def encode_iter(
         self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
@@ -340,23 +347,29 @@ class Embedder(ReadOnly):
             array([[ 101, 7592,  102]])
         """
         token_ids = self._engine.tokenize(check_list(texts, InputKinds()))
-        input_ids, attention_mask = pad(token_ids, self.manifest.tokenizer.pad_id)
-        return {"input_ids": input_ids, "attention_mask": attention_mask}
+        return {
+            "input_ids": pad(token_ids, self.manifest.tokenizer.pad_id),
+            "attention_mask": pad([np.ones_like(ids) for ids in token_ids], 0),
+        }
 
     def _kinds(self, settings: EncodeSettings) -> InputKinds:
-        return InputKinds(images=IMAGE in self.modalities, read_paths=settings.read_paths)
+        return InputKinds(IMAGE in self.modalities, settings.read_paths)
 
-    def _encode(self, inputs: Any, settings: EncodeSettings) -> EncodeResult:
-        """Encode a list: what `encode` and `encode_readable` share."""
-        items = check_list(inputs, self._kinds(settings))
+    def _encode(self, items: list[Item], settings: EncodeSettings) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """Return the vectors of a list, with rows of zeros for images that could not be read, and the reasons why."""
         check_ranges(len(items), settings)
-        dimension = self._dimension(settings)
-        vectors = np.empty((len(items), dimension), np.float32)
+        dimension = self._dimension_of(settings)
+        distinct, places = find_distinct(items)
+        vectors = np.empty((len(distinct), dimension), np.float32)
         reasons: dict[int, str] = {}
-        for block in self._engine.run(items, settings, len(items)):
-            vectors[block.start : block.start + len(block.values)] = truncate(block.values, dimension, settings)
+        for block in self._engine.run(distinct, settings, len(items), places):
+            kept = truncate(block.values, dimension, settings)
+            if len(kept) == len(vectors):
+                vectors = kept
+            else:
+                vectors[block.start : block.start + len(kept)] = kept
             reasons |= block.reasons
-        return quantize(raise_unreadable(drop_unreadable(vectors, reasons), settings), settings)
+        return places.spread(vectors), reasons
 
     def _results(self, inputs: Any, settings: EncodeSettings) -> Iterator[EncodeResult]:
         """Encode a stream: what `encode_iter` and `iter_results` share. The call itself checks the options."""
@@ -368,7 +381,7 @@ class Embedder(ReadOnly):
                 f"precision {settings.precision!r} needs the ranges of all vectors, which a stream does not have. "
                 "Collect the vectors and call quantize_embeddings, or choose binary or ubinary"
             )
-        dimension = self._dimension(settings)
+        dimension = self._dimension_of(settings)
         items: Iterator[Item] = check_inputs(inputs, kinds)
         total = len(inputs) if isinstance(inputs, Sized) else None
         blocks = self._engine.run(items, settings, total)
@@ -376,11 +389,12 @@ class Embedder(ReadOnly):
         def result(block: Block) -> EncodeResult:
             vectors = truncate(block.values, dimension, settings)
             kept = drop_unreadable(vectors, block.reasons, block.start)
-            return quantize(raise_unreadable(kept, settings), settings)
+            embeddings = quantize(raise_unreadable(kept, settings).embeddings, settings)
+            return replace(kept, embeddings=embeddings)
 
         return map(result, blocks)
 
-    def _dimension(self, settings: EncodeSettings) -> int:
+    def _dimension_of(self, settings: EncodeSettings) -> int:
         """Return the length of the vectors that a request asks for."""
         if settings.truncate_dim is None:
             return self.dimension

@@ -101,7 +101,7 @@ def check_list(inputs: Any, kinds: InputKinds) -> list[Item]:
         >>> check_list("a text", InputKinds())
         ['a text']
     """
-    return list(check_inputs([inputs] if is_single(inputs, kinds) else inputs, kinds))
+    return [_check(0, inputs, kinds)] if is_single(inputs, kinds) else list(check_inputs(inputs, kinds))
 
 
 def check_inputs(inputs: Any, kinds: InputKinds) -> Iterator[Item]:

@@ -116,6 +116,8 @@ class EncodeSettings:
             if not isinstance(settings, cls):
                 raise InputError(f"settings should be an EncodeSettings, not {type(settings).__name__}")
             return settings
+        if not options:
+            return _DEFAULTS
         for name in options:
             if name not in EncodeOptions.__annotations__:
                 hint = _HINTS.get(name, f"known are {', '.join(EncodeOptions.__annotations__)}")
@@ -135,6 +137,10 @@ class EncodeSettings:
         if self.errors != "raise":
             raise InputError(f"errors={self.errors!r} has no effect here: {_HINTS['errors']}")
         return self
+
+
+# The settings are frozen and checked, so that all calls without options share them.
+_DEFAULTS = EncodeSettings()
 
 
 @frozen

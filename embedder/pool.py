@@ -188,7 +188,7 @@ class EncoderPool(ReadOnly):
         with self._lock:
             self._check_usable()
             result = self._encode_in_chunks(self._cut(items, chunk_size), request)
-        embeddings = quantize(raise_unreadable(result, request), request).embeddings
+        embeddings = quantize(raise_unreadable(result, request).embeddings, request)
         vectors: Embeddings = embeddings[0] if is_single(inputs, kinds) else embeddings
         return vectors
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -88,7 +87,8 @@ def truncate(vectors: NDArray[np.float32], dimension: int, settings: EncodeSetti
         >>> truncate(np.float32([[3, 4, 9]]), 2, EncodeSettings()).tolist()
         [[3.0, 4.0]]
     """
-    vectors = np.ascontiguousarray(vectors[:, :dimension])
+    if dimension < vectors.shape[1]:
+        vectors = np.ascontiguousarray(vectors[:, :dimension])
     return normalize(vectors) if settings.normalize_embeddings else vectors
 
 
@@ -108,20 +108,19 @@ def check_ranges(count: int, settings: EncodeSettings) -> None:
         )
 
 
-def quantize(result: EncodeResult, settings: EncodeSettings) -> EncodeResult:
-    """Return `result` with its vectors quantised to `settings.precision`.
+def quantize(vectors: NDArray[np.float32], settings: EncodeSettings) -> Embeddings:
+    """Return `vectors`, quantised to `settings.precision`.
 
     Raises:
         InputError: `check_ranges` refuses the number of vectors.
 
     Example:
-        >>> result = drop_unreadable(np.eye(8, dtype=np.float32), {})
-        >>> quantize(result, EncodeSettings(precision="ubinary")).embeddings.shape
+        >>> quantize(np.eye(8, dtype=np.float32), EncodeSettings(precision="ubinary")).shape
         (8, 1)
     """
     if settings.precision == "float32":
-        return result
+        return vectors
     from embedder.vectors.quantization import quantize_embeddings  # imported here, as few calls need it
 
-    check_ranges(len(result.embeddings), settings)
-    return replace(result, embeddings=quantize_embeddings(result.embeddings, settings.precision))
+    check_ranges(len(vectors), settings)
+    return quantize_embeddings(vectors, settings.precision)

@@ -6,16 +6,14 @@ it passes every `except Exception`, and would end a thread or a program. The lib
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from types import TracebackType
 
 
 class PanicError(RuntimeError):
     """A Rust library panicked."""
 
 
-@contextmanager
-def panics_as_exceptions() -> Iterator[None]:
+class panics_as_exceptions:  # noqa: N801  (a context manager, named as those of contextlib are)
     """Raise `PanicError` in the place of a panic in the body. All other exceptions pass, also KeyboardInterrupt.
 
     Example:
@@ -23,12 +21,15 @@ def panics_as_exceptions() -> Iterator[None]:
         ...     "the calls of a library"
         'the calls of a library'
     """
-    try:
-        yield
-    except BaseException as error:
-        if _is_panic(error):
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None and _is_panic(error):
             raise PanicError(f"the library panicked: {error}") from error
-        raise
 
 
 def _is_panic(error: BaseException) -> bool:

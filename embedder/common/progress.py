@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 
@@ -19,6 +19,12 @@ class Bar(Protocol):
 
 class _HiddenBar:
     """A bar that shows nothing."""
+
+    def __enter__(self) -> _HiddenBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
 
     def update(self, steps: int) -> None:
         pass
@@ -51,7 +57,7 @@ def progress_bar(total: int | None, unit: str, description: str, *, shown: bool 
         ...     bar.update(2)
     """
     if not shown:
-        return nullcontext(_HiddenBar())
+        return _HiddenBar()
     from tqdm import tqdm  # here, as it takes milliseconds of the start of every process
 
     bar: AbstractContextManager[Bar] = tqdm(total=total, unit=unit, desc=description)

@@ -77,6 +77,14 @@ def _initialiser(fields: _Fields, has_post_init: bool) -> Callable[..., None]:
     }
 
     def initialise(self: Any, *args: Any, **kwargs: Any) -> None:
+        if len(args) == len(names) == len(fields) and not kwargs:  # the records of a request are made in this way
+            vars(self).update(zip(names, args, strict=True))
+        else:
+            vars(self).update(collect(type(self), args, kwargs))
+        if has_post_init:
+            self.__post_init__()
+
+    def collect(cls: type, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         values = dict(zip(names, args, strict=False)) | kwargs
         given = len(values)
         for name, factory in factories.items():
@@ -84,10 +92,8 @@ def _initialiser(fields: _Fields, has_post_init: bool) -> Callable[..., None]:
                 values[name] = factory()
         values = defaults | values
         if given != len(args) + len(kwargs) or not values.keys() >= accepted or not kwargs.keys() <= accepted:
-            _refuse_arguments(type(self), args, kwargs)
-        vars(self).update(values)
-        if has_post_init:
-            self.__post_init__()
+            _refuse_arguments(cls, args, kwargs)
+        return values
 
     return initialise
 

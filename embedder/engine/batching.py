@@ -60,7 +60,7 @@ def plan_batches(
     threads: int,
     batch_size: int | None = None,
     unpadded_from: int | None = None,
-) -> list[NDArray[np.intp]]:
+) -> list[list[int]]:
     """Group texts into batches, longest texts first.
 
     Args:
@@ -73,16 +73,16 @@ def plan_batches(
             any texts.
 
     Returns:
-        The indices of the texts of each batch, int (texts of the batch,).
+        The indices of the texts of each batch.
 
     Example:
-        >>> [batch.tolist() for batch in plan_batches([3, 40, 4, 39], 200, threads=1)]
+        >>> plan_batches([3, 40, 4, 39], 200, threads=1)
         [[1, 3], [2, 0]]
     """
     share = -(-sum(lengths) // threads)
     token_budget = min(token_budget, max(share, _MIN_BATCH_TOKENS))
     batches = []
-    order = np.argsort(np.negative(lengths), kind="stable")
+    order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)  # equal lengths keep their order
     start = 0
     while start < len(order):
         longest = lengths[order[start]]
@@ -97,23 +97,24 @@ def plan_batches(
     return batches
 
 
-def pad(sequences: Sequence[NDArray[np.int32]], pad_id: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return input ids and attention mask, both int64 (texts, tokens of the longest text), padded on the right.
+def pad(sequences: Sequence[NDArray[np.int64]], padding: int) -> NDArray[np.int64]:
+    """Return one array of all sequences, int64 (sequences, length of the longest), padded on the right.
 
-    A text without tokens becomes padding alone. It has at least one padding token, because a graph needs one.
+    An empty sequence becomes padding alone. It has at least one number, because a graph needs one. The array of a
+    single sequence may share its memory.
 
     Args:
-        sequences: token ids of each text, int32 (tokens,).
-        pad_id: the token id of the padding.
+        sequences: numbers of each text, such as its token ids, int64 (tokens,).
+        padding: the number after the end of a sequence.
 
     Example:
-        >>> pad([np.int32([5, 6]), np.int32([7])], pad_id=0)[1].tolist()
-        [[1, 1], [1, 0]]
+        >>> pad([np.int64([5, 6]), np.int64([7])], padding=0).tolist()
+        [[5, 6], [7, 0]]
     """
+    if len(sequences) == 1 and len(sequences[0]):
+        return sequences[0][np.newaxis]
     longest = max((max(1, len(sequence)) for sequence in sequences), default=0)
-    input_ids = np.full((len(sequences), longest), pad_id, np.int64)
-    attention_mask = np.zeros_like(input_ids)
-    for row, sequence in enumerate(sequences):
-        input_ids[row, : len(sequence)] = sequence
-        attention_mask[row, : len(sequence)] = 1
-    return input_ids, attention_mask
+    padded = np.full((len(sequences), longest), padding, np.int64)
+    for row, sequence in zip(padded, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return padded

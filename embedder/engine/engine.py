@@ -8,6 +8,7 @@ classes of models are thin layers over an engine.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -26,16 +27,21 @@ from embedder.common.progress import progress_bar
 from embedder.common.records import frozen
 from embedder.common.side_by_side import side_by_side
 from embedder.engine.batching import windows
+from embedder.engine.distinct import Places, find_distinct
 from embedder.engine.job import Job
 from embedder.engine.outputs import check_finite
 from embedder.engine.text_side import TextSide
-from embedder.engine.tokenizer import TextTokenizer, TokenIds
+from embedder.engine.tokenizer import TextTokenizer, Tokens
 from embedder.errors import EmbedderError, InputError
-from embedder.inputs import ImageItem, Item, Pair
+from embedder.inputs import ImageItem, Item
 from embedder.options import EncodeSettings, LoadSettings
 
 if TYPE_CHECKING:
     from embedder.engine.image_side import ImageSide
+
+
+# The places of inputs of which no copies were left out.
+_ALL = Places(range(sys.maxsize), None)
 
 
 @frozen
@@ -55,11 +61,19 @@ class Block:
 
 @frozen
 class _Window:
-    """Inputs that are in memory together. The image side empties `images` as it goes, to free memory early."""
+    """Inputs that are in memory together, without copies. The image side empties `images` as it goes, to free memory.
 
-    is_image: NDArray[np.bool_]
-    token_ids: list[TokenIds]
+    Attributes:
+        places: where these inputs are in the window with copies.
+        tokens: the tokens of the texts.
+        images: the sources of the images.
+        image_rows: the rows of the images among these inputs.
+    """
+
+    places: Places
+    tokens: list[Tokens]
     images: list[Any]
+    image_rows: list[int]
 
 
 class Engine:
@@ -126,24 +140,33 @@ class Engine:
         if self._closed:
             _refuse_closed()
 
-    def tokenize(self, texts: list[Item]) -> list[TokenIds]:
-        """Return the token ids of each text, int32 (tokens,), without padding.
+    def tokenize(self, texts: list[Item]) -> list[NDArray[np.int64]]:
+        """Return the token ids of each text, int64 (tokens,), without padding.
 
         Example:
             >>> engine.tokenize(["hello"])  # doctest: +SKIP
-            [array([ 101, 7592,  102], dtype=int32)]
+            [array([ 101, 7592,  102])]
         """
         self.check_open()
-        return self._text.get().tokenize([text for text in texts if isinstance(text, str | Pair)])
+        tokenizer = self._text.get().tokenizer
+        return [token_ids for (token_ids,) in tokenizer([text for text in texts if not isinstance(text, ImageItem)])]
 
-    def run(self, items: Iterable[Item], settings: EncodeSettings, total: int | None = None) -> Iterator[Block]:
-        """Yield the outputs of `items`, a block for each window.
+    def run(
+        self,
+        items: Iterable[Item],
+        settings: EncodeSettings,
+        total: int | None = None,
+        places: Places | None = None,
+    ) -> Iterator[Block]:
+        """Yield the outputs of `items`, a block for each window. In a window, copies of a text are computed once.
 
         Args:
             items: checked inputs. At most one window is read ahead.
             settings: the options of the request. The engine uses the prompt, the batch size and the progress bar; the
                 caller truncates, normalises and quantises.
-            total: number of items, for the progress bar; None if it is not known.
+            total: number of inputs, for the progress bar; None if it is not known.
+            places: where `items` are among the caller's inputs, if copies were left out. The progress bar counts the
+                copies too, and errors name the caller's inputs.
 
         Raises:
             InputError: the model has no such prompt. The call itself raises this.
@@ -158,19 +181,26 @@ class Engine:
         self.check_open()
         prompt = self.resolve_prompt(settings)
         stream = windows(prompt + item if prompt and isinstance(item, str) else item for item in items)
-        return self._run(stream, settings, self._prompt_token_count(prompt), total)
+        return self._run(stream, settings, self._prompt_token_count(prompt), total, places or _ALL)
 
     def _run(
-        self, stream: Iterator[list[Item]], settings: EncodeSettings, prompt_token_count: int, total: int | None
+        self,
+        stream: Iterator[list[Item]],
+        settings: EncodeSettings,
+        prompt_token_count: int,
+        total: int | None,
+        places: Places,
     ) -> Iterator[Block]:
         start = 0
         unit = "input" if IMAGE in self._graphs else "text"
         with progress_bar(total, unit, "Encoding", shown=settings.show_progress_bar) as bar:
+            bar.update(places.copies)
             job = Job(settings.batch_size, prompt_token_count, self._executor, bar.update)
             for window in self._prepare_ahead(stream):
                 values, reasons = self._run_window(window, job)
-                check_finite(values, start)
-                yield Block(start, values, {start + row: reason for row, reason in reasons.items()})
+                indices = places.rows[start : start + len(values)]
+                check_finite(values, indices)
+                yield Block(start, values, {indices[row]: reason for row, reason in reasons.items()})
                 start += len(values)
 
     def resolve_prompt(self, settings: EncodeSettings) -> str:
@@ -182,10 +212,12 @@ class Engine:
         if settings.prompt is not None:
             return settings.prompt
         name = settings.prompt_name if settings.prompt_name is not None else self.manifest.default_prompt_name
+        if name is None:
+            return ""
         prompts = DEFAULT_PROMPTS | self.manifest.prompts
-        if name is not None and name not in list(prompts):  # a list, because `name` may be unhashable
+        if name not in list(prompts):  # a list, because `name` may be unhashable
             raise InputError(f"unknown prompt_name {name!r}: the model has {', '.join(map(repr, prompts))}")
-        return "" if name is None else prompts[name]
+        return prompts[name]
 
     def _prompt_token_count(self, prompt: str) -> int:
         """Return how many tokens at the start of each text the pooling leaves out."""
@@ -215,23 +247,32 @@ class Engine:
             window = prepared.result() if prepared else None
 
     def _prepare(self, items: list[Item]) -> _Window:
-        is_image = np.array([isinstance(item, ImageItem) for item in items], bool)
-        texts = [item for item in items if isinstance(item, str | Pair)]
-        images = [item.source for item in items if isinstance(item, ImageItem)]
-        return _Window(is_image, self._text.get().tokenize(texts) if texts else [], images)
+        distinct, places = find_distinct(items)
+        texts = [item for item in distinct if not isinstance(item, ImageItem)]
+        images = [item.source for item in distinct if isinstance(item, ImageItem)]
+        image_rows = [row for row, item in enumerate(distinct) if isinstance(item, ImageItem)]
+        return _Window(places, self._text.get().tokenize(texts) if texts else [], images, image_rows)
 
     def _run_window(self, window: _Window, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
         """Return the outputs of a window, and the reasons why images could not be read, by row."""
+        values, reasons = self._run_distinct(window, job)
+        job.advance(window.places.copies)
+        rows = window.places.rows
+        return window.places.spread(values), {rows[row]: reason for row, reason in reasons.items()}
+
+    def _run_distinct(self, window: _Window, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """Return what `_run_window` returns, for the inputs without copies."""
         if not window.images:
-            return self._text.get().run(window.token_ids, self._output(TEXT), job), {}
+            return self._text.get().run(window.tokens, self._output(TEXT), job), {}
         vectors, reasons = self._image.get().run(window.images, self._output(IMAGE), job)
-        if not window.token_ids:
+        if not window.tokens:
             return vectors, reasons
-        values = np.empty((len(window.is_image), *vectors.shape[1:]), np.float32)
-        rows = np.flatnonzero(window.is_image)
-        values[rows] = vectors
-        values[~window.is_image] = self._text.get().run(window.token_ids, self._output(TEXT), job)
-        return values, {int(rows[row]): reason for row, reason in reasons.items()}
+        is_image = np.zeros(len(window.places.rows), bool)
+        is_image[window.image_rows] = True
+        values = np.empty((len(is_image), *vectors.shape[1:]), np.float32)
+        values[is_image] = vectors
+        values[~is_image] = self._text.get().run(window.tokens, self._output(TEXT), job)
+        return values, {window.image_rows[row]: reason for row, reason in reasons.items()}
 
     def _output(self, modality: str) -> Output:
         """Return the output for the artifact's task."""

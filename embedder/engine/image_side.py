@@ -49,7 +49,8 @@ class ImageSide:
             ArtifactError: the graph fails, or its result has another shape.
             DependencyError: Pillow is not installed.
         """
-        vectors = np.zeros((len(images), *fixed_shape(output)), np.float32)
+        shape = fixed_shape(output)
+        vectors = np.zeros((len(images), *shape), np.float32)
         reasons: dict[int, str] = {}
         size = self._batch_size(len(images), job.batch_size)
         starts = range(0, len(images), size)
@@ -67,7 +68,8 @@ class ImageSide:
                     reasons[row] = str(error)
             if rows:
                 feeds = {IMAGE_INPUTS[0]: np.stack(pixels)}
-                vectors[rows] = values_of(self._backend.run(feeds, single_batch=single), output, len(rows))
+                outputs = self._backend.run(feeds, single_batch=single)
+                vectors[rows] = values_of(outputs, output.name, (len(rows), *shape))
             return end - start
 
         for count in map(run, starts) if single else job.executor.map(run, starts):

@@ -5,8 +5,9 @@ Without these checks, NumPy would copy one row to all inputs of a batch, and rou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,57 +36,55 @@ def fixed_shape(output: Output) -> tuple[int, ...]:
         >>> fixed_shape(Output("embedding", "dense", (384,)))
         (384,)
     """
-    shape = tuple(size for size in output.shape if size is not None)
-    if len(shape) < len(output.shape):
+    if None in output.shape:
         raise ArtifactError(f"this version cannot run the output {output.name!r}: its shape depends on the input")
-    return shape
+    return cast("tuple[int, ...]", output.shape)
 
 
-def values_of(outputs: Outputs, output: Output, inputs: int) -> NDArray[np.float32]:
-    """Return the values of `output`, float32 (inputs, *output.shape), from what a backend has returned.
+def values_of(outputs: Outputs, name: str, expected: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the values of an output, float32 of the shape `expected`, from what a backend has returned.
 
     Args:
         outputs: the result of `Backend.run`.
-        output: the manifest's entry for the output.
-        inputs: number of inputs in the batch.
+        name: the name of the output.
+        expected: number of inputs in the batch, and the shape of the output for one input.
 
     Raises:
         ArtifactError: `outputs` is no mapping, or the output is missing, or has another shape or dtype.
 
     Example:
-        >>> values_of({"score": np.ones((2, 1), np.float32)}, Output("score", "score", (1,)), 2).shape
+        >>> values_of({"score": np.ones((2, 1), np.float32)}, "score", (2, 1)).shape
         (2, 1)
     """
-    expected = (inputs, *fixed_shape(output))
     if not isinstance(outputs, Mapping):
         raise ArtifactError(
             f"the backend gave {type(outputs).__name__} instead of its outputs by name. It should give "
-            f"{output.name!r} as float32 {expected}. Mend the backend"
+            f"{name!r} as float32 {expected}. Mend the backend"
         )
-    values: Any = outputs.get(output.name)
+    values: Any = outputs.get(name)
     if not isinstance(values, np.ndarray) or values.shape != expected or values.dtype != np.float32:
         found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         raise ArtifactError(
-            f"the graph gave the output {output.name!r} as {found}. For a batch of {inputs} it should be float32 "
+            f"the graph gave the output {name!r} as {found}. For a batch of {expected[0]} it should be float32 "
             f"{expected}. Export the model again, or mend the backend"
         )
     return values
 
 
-def check_finite(values: NDArray[np.float32], start: int) -> None:
+def check_finite(values: NDArray[np.float32], indices: Sequence[int]) -> None:
     """Raise NotFiniteError if a number is NaN or infinite. The message names the input.
 
     Args:
-        values: the outputs of consecutive inputs, float32 (inputs, *shape).
-        start: index of the first input.
+        values: the outputs of inputs, float32 (inputs, *shape).
+        indices: the caller's index of each input.
 
     Example:
-        >>> check_finite(np.ones((2, 8), np.float32), start=0)
+        >>> check_finite(np.ones((2, 8), np.float32), range(2))
     """
-    finite = np.isfinite(values)
-    if not finite.all():
-        row = int(np.argmin(finite.reshape(len(values), -1).all(axis=1)))
+    # NaN counts as the largest number and as the smallest one. No array of flags is made, and no ufunc is called.
+    if not (math.isfinite(values.item(values.argmax())) and math.isfinite(values.item(values.argmin()))):
+        row = int(np.argmin(np.isfinite(values).reshape(len(values), -1).all(axis=1)))
         raise NotFiniteError(
-            f"the graph gave NaN or infinity for input {start + row} (counted from 0). Export the model again, or load "
-            "it with another dtype"
+            f"the graph gave NaN or infinity for input {indices[row]} (counted from 0). Export the model again, or "
+            "load it with another dtype"
         )

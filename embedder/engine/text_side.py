@@ -13,7 +13,7 @@ from embedder.backends import Backend
 from embedder.engine.batching import pad, plan_batches
 from embedder.engine.job import Job
 from embedder.engine.outputs import fixed_shape, values_of
-from embedder.engine.tokenizer import TextTokenizer, TokenIds
+from embedder.engine.tokenizer import TextTokenizer, Tokens
 from embedder.inputs import Pair
 
 
@@ -31,11 +31,10 @@ class TextSide:
         self._backend = backend
         self._graph = graph
         self._settings = settings
+        self._ones = np.ones(settings.max_seq_length, np.int64)
 
-    def tokenize(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
-        """Return the token ids of each text, int32 (tokens,).
-
-        If the graph takes token type ids, they are the second row: int32 (2, tokens).
+    def tokenize(self, texts: Sequence[str | Pair]) -> list[Tokens]:
+        """Return the token ids of each text, and its token type ids if the graph takes them.
 
         Raises:
             ArtifactError: the tokenizer is damaged.
@@ -44,7 +43,7 @@ class TextSide:
             return self.tokenizer.with_type_ids(texts)
         return self.tokenizer(texts)
 
-    def run(self, token_ids: Sequence[TokenIds], output: Output, job: Job) -> NDArray[np.float32]:
+    def run(self, tokens: Sequence[Tokens], output: Output, job: Job) -> NDArray[np.float32]:
         """Return the values of `output`, float32 (texts, *output.shape), for the result of `tokenize`.
 
         Many batches run side by side. A single batch uses all threads.
@@ -52,30 +51,33 @@ class TextSide:
         Raises:
             ArtifactError: the graph fails, the shape of `output` depends on the input, or the result has another shape.
         """
-        values = np.empty((len(token_ids), *fixed_shape(output)), np.float32)
+        shape = fixed_shape(output)
+        values = np.empty((len(tokens), *shape), np.float32)
         device = self._backend.device
-        lengths = [ids.shape[-1] for ids in token_ids]
+        lengths = [len(arrays[0]) for arrays in tokens]
         batches = plan_batches(
             lengths, device.token_budget, device.threads, job.batch_size, device.unpadded_from_tokens
         )
         single = len(batches) == 1
 
-        def run(rows: NDArray[np.intp]) -> int:
-            feeds = self._feeds([token_ids[row] for row in rows], job.prompt_token_count)
-            values[rows] = values_of(self._backend.run(feeds, single_batch=single), output, len(rows))
+        def run(rows: list[int]) -> int:
+            feeds = self._feeds([tokens[row] for row in rows], job.prompt_token_count)
+            outputs = self._backend.run(feeds, single_batch=single)
+            for row, value in zip(rows, values_of(outputs, output.name, (len(rows), *shape)), strict=True):
+                values[row] = value
             return len(rows)
 
         for count in map(run, batches) if single else job.executor.map(run, batches):
             job.advance(count)
         return values
 
-    def _feeds(self, token_ids: list[TokenIds], prompt_token_count: int) -> dict[str, NDArray[Any]]:
+    def _feeds(self, tokens: Sequence[Tokens], prompt_token_count: int) -> dict[str, NDArray[Any]]:
         """Return the graph's inputs for one batch."""
-        typed = TOKEN_TYPE_IDS in self._graph.inputs
-        input_ids, attention_mask = pad([ids[0] for ids in token_ids] if typed else token_ids, self._settings.pad_id)
-        feeds = dict(zip(GRAPH_INPUTS, (input_ids, attention_mask), strict=True))
-        if typed:
-            feeds[TOKEN_TYPE_IDS] = pad([ids[1] for ids in token_ids], 0)[0]
+        token_ids = [arrays[0] for arrays in tokens]
+        attention_mask = pad([self._ones[: len(ids)] for ids in token_ids], 0)
+        feeds = dict(zip(GRAPH_INPUTS, (pad(token_ids, self._settings.pad_id), attention_mask), strict=True))
+        if TOKEN_TYPE_IDS in self._graph.inputs:
+            feeds[TOKEN_TYPE_IDS] = pad([arrays[1] for arrays in tokens], 0)
         if POOLING_MASK in self._graph.inputs:
             feeds[POOLING_MASK] = attention_mask.copy()
             feeds[POOLING_MASK][:, :prompt_token_count] = 0

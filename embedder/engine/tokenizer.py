@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS, load_tokenizer
 from embedder.errors import ArtifactError
 from embedder.inputs import Pair
 
-TokenIds = NDArray[np.int32]
+# The token ids of a text, int64 (tokens,). For a graph that takes token type ids, these are the second array.
+Tokens: TypeAlias = tuple[NDArray[np.int64], ...]
 
 # A first guess at the number of characters of a token. `_clip` checks the guess.
 _CHARACTERS_PER_TOKEN = 16
@@ -30,7 +31,7 @@ class TextTokenizer:
 
     Example:
         >>> TextTokenizer(Path("tokenizer.json"), 256)(["hello"])  # doctest: +SKIP
-        [array([ 101, 7592,  102], dtype=int32)]
+        [(array([ 101, 7592,  102]),)]
     """
 
     def __init__(self, path: Path, max_seq_length: int, *, verify: bool = True) -> None:
@@ -64,31 +65,34 @@ class TextTokenizer:
             )
         self._max_seq_length = max_seq_length
 
-    def __call__(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
-        """Return the token ids of each text or pair, int32 (tokens,).
+    def __call__(self, texts: Sequence[str | Pair]) -> list[Tokens]:
+        """Return the token ids of each text or pair.
 
         They include special tokens, are cut at the limit, and are not padded.
 
         Raises:
             ArtifactError: the tokenizer has a fault that shows only in use, such as a missing [UNK] token.
         """
-        return self._encode(texts, lambda encoding: np.array(encoding.ids, np.int32))
+        return [(np.array(encoding.ids, np.int64),) for encoding in self._encode(texts)]
 
-    def with_type_ids(self, texts: Sequence[str | Pair]) -> list[TokenIds]:
-        """Return token ids and token type ids of each text or pair, int32 (2, tokens).
+    def with_type_ids(self, texts: Sequence[str | Pair]) -> list[Tokens]:
+        """Return the token ids and the token type ids of each text or pair.
 
         Raises:
             ArtifactError: as in a call.
         """
-        return self._encode(texts, lambda encoding: np.array([encoding.ids, encoding.type_ids], np.int32))
+        return [
+            (np.array(encoding.ids, np.int64), np.array(encoding.type_ids, np.int64))
+            for encoding in self._encode(texts)
+        ]
 
-    def _encode(self, texts: Sequence[str | Pair], convert: Any) -> list[TokenIds]:
+    def _encode(self, texts: Sequence[str | Pair]) -> Iterator[Any]:
+        """Yield the library's encoding of each text or pair."""
         try:
             with panics_as_exceptions():
-                clipped = [self._clipped(text) for text in texts]
-                starts = range(0, len(clipped), _MAX_TEXTS_PER_CALL)
-                parts = (clipped[start : start + _MAX_TEXTS_PER_CALL] for start in starts)
-                return [convert(encoding) for part in parts for encoding in self._tokenizer.encode_batch_fast(part)]
+                for start in range(0, len(texts), _MAX_TEXTS_PER_CALL):
+                    part = [self._clipped(text) for text in texts[start : start + _MAX_TEXTS_PER_CALL]]
+                    yield from self._tokenizer.encode_batch_fast(part)
         except Exception as error:  # as in `__init__`
             raise ArtifactError(f"the model's tokenizer failed: {str(error) or type(error).__name__}") from error
 
@@ -103,7 +107,7 @@ class TextTokenizer:
         """
         if not prompt:
             return 0
-        (token_ids,) = self([prompt])
+        ((token_ids,),) = self([prompt])
         return len(token_ids) - (len(token_ids) > 0 and int(token_ids[-1]) in special_ids)
 
     def _clipped(self, text: str | Pair) -> Any:

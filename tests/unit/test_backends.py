@@ -20,7 +20,8 @@ from tests.processes import call_in_fork
 from tests.tiny import add_int8_graph, expected, ids_of
 
 CPU, GPU = r'pip install "embedder-onnx\[cpu\]"', r'pip install "embedder-onnx\[gpu\]"'
-TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
+# All differ, because copies of a text are encoded once.
+TEXTS = [f"{text} {number}" for number in range(100) for text in ("the cat sat on the mat", "dog", "a b c", "")]
 
 
 @pytest.fixture
@@ -346,7 +347,7 @@ def test_a_single_text_is_served_while_bulk_runs(tiny, monkeypatch):
 
     monkeypatch.setattr(cpu, "run_session", note)
     with ThreadPoolExecutor(1) as callers:
-        bulk = callers.submit(model.encode, TEXTS * 10)
+        bulk = callers.submit(model.encode, [f"{text} {number}" for number in range(10) for text in TEXTS])
         assert started.wait(60)
         model.encode("cat")
         assert not bulk.done()

@@ -30,7 +30,8 @@ from tests.tiny import (
     write_tiny_ranker,
 )
 
-TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
+# All differ, because copies of a text are encoded once.
+TEXTS = [f"{text} {number}" for number in range(100) for text in ("the cat sat on the mat", "dog", "a b c", "")]
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ def test_many_batches_run_in_threads_and_a_single_one_in_the_callers_thread(tiny
 
 
 def test_the_device_decides_from_which_length_on_texts_are_not_padded(tiny):
-    texts = ["cat " * words for words in (1, 2, 3, 4, 4, 5)]  # and two special tokens each
+    texts = ["cat", "a dog", "the cat sat", "the cat " * 2, "the dog " * 2, "cat " * 5]  # and two special tokens each
 
     def masks(unpadded_from_tokens):
         device = CpuDevice(1, token_budget=1000, unpadded_from_tokens=unpadded_from_tokens)
@@ -170,7 +171,7 @@ def test_an_error_of_the_callers_iterator_comes_after_its_earlier_texts(tiny):
     with pytest.raises(KeyError, match="the caller's own"):
         found.extend(model.encode_iter(texts()))
     assert sum(map(len, found)) == 1024
-    np.testing.assert_allclose(found[0][1], expected(ids_of("dog")), atol=1e-6)
+    np.testing.assert_allclose(found[0][1], expected(ids_of(TEXTS[1])), atol=1e-6)
 
 
 class Gauge:
@@ -367,3 +368,16 @@ def test_embedder_refuses_a_cross_encoder(tmp_path):
     path = write_tiny_ranker(tmp_path / "ranker")
     with pytest.raises(ArtifactError, match=r"ranker is for the task 'rank'\. Embedder needs a model for 'embed'"):
         embedder.Embedder(path)
+
+
+def test_a_backend_may_use_its_array_again(tiny):
+    class Reusing(WatchedBackend):
+        array = np.zeros((1, 8), np.float32)
+
+        def run(self, feeds, *, single_batch=False):
+            self.array[:] = feeds["attention_mask"].sum()
+            return {"embedding": self.array}
+
+    model = embedder.Embedder(tiny, backend=Reusing())
+    first = model.encode("cat")
+    assert (first[0], model.encode("the cat")[0], first[0]) == (3, 4, 3)

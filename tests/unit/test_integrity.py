@@ -19,7 +19,8 @@ from embedder.engine import engine
 from embedder.errors import ArtifactError
 from tests.tiny import TABLE, VOCABULARY, add_image_graph, described, redescribe, write_tiny_ranker
 
-MANY = ["the cat sat on the mat", "dog", "a b c", ""] * 100
+# All differ, because copies of a text are encoded once.
+MANY = [f"{text} {number}" for number in range(100) for text in ("the cat sat on the mat", "dog", "a b c", "")]
 FILES = ["model.onnx", "model.onnx.data"]
 
 

@@ -20,7 +20,8 @@ from embedder.errors import EmbedderError, InputError, SettingError
 from tests.processes import call_in_fork, run_python
 from tests.tiny import DIMENSION, add_image_graph, add_int8_graph, expected, ids_of
 
-TEXTS = ["the cat sat on the mat", "dog", "a b c", ""] * 100
+# All differ, because copies of a text are encoded once.
+TEXTS = [f"{text} {number}" for number in range(100) for text in ("the cat sat on the mat", "dog", "a b c", "")]
 
 
 @dataclass(frozen=True, eq=False)
