@@ -13,23 +13,32 @@ from numpy.typing import ArrayLike, NDArray
 from embedder.common.checks import check_counts, check_function
 from embedder.common.executor import shared_executor
 from embedder.common.records import frozen
+from embedder.errors import InputError
 from embedder.vectors.arrays import as_float32, matching_embeddings
-from embedder.vectors.scoring import PAIRS_PER_PRODUCT, Block, ScoreFunction, Scorer, Scores, make_scorer
+from embedder.vectors.code_scoring import choose_scorer
+from embedder.vectors.scoring import (
+    CODE_DTYPES,
+    NUMBERS_PER_BLOCK,
+    Block,
+    ScoreFunction,
+    Scorer,
+    Scores,
+)
 from embedder.vectors.similarity import cos_sim
-from embedder.vectors.topk import TopK, candidates
+from embedder.vectors.topk import MAX_IDS, TopK, candidates
 
 # A vector that was found: {"corpus_id": int, "score": float}.
 Hit = dict[str, int | float]
 # The scores and the ids (or row numbers) of the vectors that were found. Both have the shape (n, k).
 Found = tuple[NDArray[np.float32], NDArray[np.int64]]
 
-# The numbers of the corpus in one block (16 MB of float32), and the scores of one block. Both fit in the cache that the
-# cores share. Smaller blocks are slower if another program uses one of the cores, because the threads of a matrix
-# product wait for each other at the end of each block.
-_NUMBERS_PER_BLOCK = 1 << 22
+# The scores of one block. They fit in the cache that the cores share.
 SCORES_PER_BLOCK = 1 << 22
-# If more than this share of a block are candidates, scoring the whole block in float64 is faster.
-_MAX_CANDIDATE_SHARE = 1 / 16
+# If errors make more than this share of a block candidates, and more than this many, scoring the whole block in float64
+# is faster. Besides, there are up to two candidates for each wanted score, without any error.
+_MAX_CANDIDATE_SHARE = 1 / 32
+_MIN_CROWD = 4096
+_MAX_CANDIDATES_PER_SCORE = 2
 
 
 @frozen
@@ -141,11 +150,20 @@ def rescore_candidates(
     return scores, kept
 
 
+def check_row_count(count: int) -> None:
+    """Raise InputError if a corpus has too many rows for `TopK`."""
+    if count > MAX_IDS:
+        raise InputError(f"a corpus has at most {MAX_IDS:,} rows, not {count:,}: search it in parts")
+
+
 def nearest(queries: NDArray[np.generic], corpus: Corpus, options: SearchOptions) -> Found:
     """Find the rows of `corpus` that are nearest to each of `queries` (n, dim), as `semantic_search` does.
 
     Returns:
         Scores, float32, and row numbers, int64. Both have the shape (n, min(top_k, alive rows)).
+
+    Raises:
+        InputError: the corpus has more than 2**32 rows.
     """
     present = None if corpus.alive is None else np.flatnonzero(corpus.alive)
     total = len(corpus.rows) if present is None else len(present)
@@ -153,47 +171,73 @@ def nearest(queries: NDArray[np.generic], corpus: Corpus, options: SearchOptions
     scores, ids = np.empty((len(queries), width), np.float32), np.empty((len(queries), width), np.int64)
     if not width:
         return scores, ids
-    block_rows = min(options.corpus_chunk_size, max(_NUMBERS_PER_BLOCK // max(1, corpus.rows.shape[1]), 2 * width))
-    block_queries = min(options.query_chunk_size, max(1, SCORES_PER_BLOCK // min(block_rows, total)))
-    integers = queries.dtype.kind in "iub" and corpus.rows.dtype.kind in "iub"
+    check_row_count(total)
+    block_rows = max(NUMBERS_PER_BLOCK // max(1, corpus.rows.shape[1]), 2 * width)
+    block_scores = min(block_rows, options.corpus_chunk_size, total)
+    block_queries = min(options.query_chunk_size, max(1, SCORES_PER_BLOCK // block_scores))
     for start in range(0, len(queries), block_queries):
         part = slice(start, start + block_queries)
-        scorer = make_scorer(as_float32(queries[part]), options.score_function, integers)
-        best = TopK(len(queries[part]), width)
-
-        def score_block(at: int, scorer: Scorer = scorer) -> tuple[int, Block, Scores]:
-            where = slice(at, at + block_rows) if present is None else present[at : at + block_rows]
-            scales = None if corpus.scales is None else corpus.scales[where]
-            block = Block(as_float32(corpus.rows[where]), scales, corpus.max_norm)
-            with np.errstate(all="ignore"):
-                return at, block, scorer.score_float32(block)
-
-        starts = range(0, total, block_rows)
-        blocks: Iterator[tuple[int, Block, Scores]]
-        threads = scorer.threads if len(starts) > 1 else 1
-        if threads == 1:
-            blocks = map(score_block, starts)
-        else:
-            blocks = shared_executor().map(score_block, starts, ahead=2 * threads)
-        for at, block, approximate in blocks:
-            _add_scores(best, scorer, block, approximate, at)
-        scores[part], ids[part] = best.result(total)
-    return scores, ids if present is None else present[ids]
+        scorer = choose_scorer(queries[part], options.score_function, corpus.rows.dtype)
+        scores[part], ids[part] = _Search(scorer, corpus, present, width).run(options.corpus_chunk_size)
+    return scores, ids
 
 
-def _add_scores(best: TopK, scorer: Scorer, block: Block, approximate: Scores, at: int) -> None:
-    """Add the scores of `block` to `best`. `at` is the row number of the block's first row in the corpus."""
-    with np.errstate(all="ignore"):
-        values, max_error = approximate.values, approximate.max_error
-        rows, columns = candidates(values, best.k, best.bound, max_error)
-        if max_error is None:
-            found = values[rows, columns]
-        elif len(rows) > _MAX_CANDIDATE_SHARE * values.size and len(rows) > PAIRS_PER_PRODUCT:
-            values = scorer.score_float64(block)
-            rows, columns = candidates(values, best.k, best.bound)
-            found = values[rows, columns]
-        else:
-            found = scorer.score_pairs(block, rows, columns)
-            wanted = (found > best.bound[rows]) | (best.bound[rows] == -np.inf)
-            rows, columns, found = rows[wanted], columns[wanted], found[wanted]
-    best.add(rows, columns + at, found)
+class _Search:
+    """The search for the k nearest rows of some queries."""
+
+    def __init__(self, scorer: Scorer, corpus: Corpus, present: NDArray[np.intp] | None, k: int) -> None:
+        """Search in the rows of `corpus` with the numbers `present`, or in all rows if it is None."""
+        self._scorer, self._corpus, self._present = scorer, corpus, present
+        self._best = TopK(len(scorer.queries), k)
+        # While many scores are too near to each other for float32: how near, (n,).
+        self._crowd: NDArray[np.float32] | None = None
+
+    def run(self, max_block_rows: int) -> Found:
+        """Return the scores and the row numbers. At most `max_block_rows` rows are scored together."""
+        total = len(self._corpus.rows) if self._present is None else len(self._present)
+        block_rows = min(max_block_rows, max(1, self._scorer.block_rows, 2 * self._best.k))
+        parts = [slice(start, start + block_rows) for start in range(0, total, block_rows)]
+        threads = self._scorer.threads if len(parts) > 1 else 1
+        blocks: Iterator[tuple[slice, Block, Scores]]
+        blocks = map(self._score, parts) if threads == 1 else shared_executor().map(self._score, parts, 2 * threads)
+        with np.errstate(all="ignore"):
+            for part, block, scores in blocks:
+                self._add(part.start, block, scores)
+            self._best.resolve(self._score_pairs)
+        values, ids = self._best.result(total)
+        return values, ids if self._present is None else self._present[ids]
+
+    def _score(self, part: slice) -> tuple[slice, Block, Scores]:
+        where = part if self._present is None else self._present[part]
+        rows = self._corpus.rows[where]
+        scales = None if self._corpus.scales is None else self._corpus.scales[where]
+        # Codes of one byte take less memory, and a scorer may use them as they are.
+        block = Block(rows if rows.dtype in CODE_DTYPES else as_float32(rows), scales, self._corpus.max_norm)
+        with np.errstate(all="ignore"):
+            if self._crowd is not None:
+                return part, block, Scores(self._scorer.score_float64(block), None)
+            return part, block, self._scorer.score_float32(block)
+
+    def _add(self, start: int, block: Block, scores: Scores) -> None:
+        """Add the scores of `block`. Its first row has the number `start` among the rows to search in."""
+        best, margin = self._best, self._best.margin(scores.max_error)
+        rows, columns = candidates(scores.values, best.k, best.bound, margin)
+        limit = max(_MIN_CROWD, _MAX_CANDIDATE_SHARE * scores.values.size)
+        if margin is not None and len(rows) > limit + _MAX_CANDIDATES_PER_SCORE * best.k * len(scores.values):
+            self._crowd = margin
+            best.resolve(self._score_pairs)
+            scores = Scores(self._scorer.score_float64(block), None)
+            rows, columns = candidates(scores.values, best.k, best.bound)
+        elif self._crowd is not None:
+            least, most = (best.bound - self._crowd)[:, None], (best.bound + self._crowd)[:, None]
+            near = np.count_nonzero((scores.values >= least) & (scores.values <= most))
+            self._crowd = self._crowd if near > limit else None
+        best.add(rows, columns + start, scores.values[rows, columns], scores.max_error)
+        if best.excess > limit:
+            self._crowd = margin
+            best.resolve(self._score_pairs)
+
+    def _score_pairs(self, rows: NDArray[np.intp], places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the scores of queries with rows to search in, computed in float64."""
+        columns = places if self._present is None else self._present[places]
+        return self._scorer.score_pairs(Block(self._corpus.rows, self._corpus.scales), rows, columns)

@@ -60,6 +60,7 @@ RUNTIME = (
     Rule("embedder.encoder", own=f"{ENGINE} results vectors", packages="numpy"),
     # What is done with vectors. It needs no model.
     Rule("embedder.vectors", own="common errors options vectors", packages="numpy"),
+    Rule("embedder.vectors.simd", own="common", packages="numpy", lazy="numkong"),
     Rule("embedder.vectors.adapters", own="common errors vectors", packages="numpy", lazy="faiss usearch"),
     # Surfaces. They stand on the public API. The commands that look into an artifact have rules of their own.
     Rule("embedder", own=f"{PUBLIC} kept_models pool", exact=True),

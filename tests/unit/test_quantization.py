@@ -89,7 +89,8 @@ def distances(queries, corpus):
 def test_nearest_bits(size, counted, monkeypatch):
     if not counted:
         monkeypatch.delattr(np, "bitwise_count", raising=False)
-    monkeypatch.setattr(hamming, "_ROWS_PER_BLOCK", 64)
+    monkeypatch.setattr(hamming, "_BYTES_PER_PIECE", 64 * size)
+    monkeypatch.setattr(hamming, "_MIN_ROWS_PER_TASK", 10)
     random = np.random.default_rng(size)
     queries, corpus = (random.integers(0, 256, (n, size), np.uint8) for n in (70, 500))
     corpus[100:200] = corpus[:100]

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 import embedder
 from embedder import cos_sim, dot_score, euclidean_sim, manhattan_sim, semantic_search
 from embedder.errors import InputError
-from embedder.vectors import search
+from embedder.vectors import scoring, search
+from embedder.vectors.hamming import nearest_bits
 from tests.vectors import best_by_sorting, exact_cosines, hard_vectors, ids_of, pairs_of, random_vectors
 
 
@@ -41,6 +42,40 @@ def test_any_score_function(data):
         assert row == sorted(row, key=lambda pair: (-pair[1], pair[0]))
 
 
+@given(data=st.data())
+def test_search_in_a_crowd_equals_a_full_sort(data):
+    """Copies, and vectors that are nearly copies, have scores that float32 cannot tell apart."""
+    queries = data.draw(hard_vectors(max_rows=7))
+    corpus = data.draw(hard_vectors(max_rows=60, dim=queries.shape[1]))
+    noise = random_vectors(data.draw(st.integers(0, 99)), len(corpus), queries.shape[1])
+    corpus[::2] += data.draw(st.sampled_from([np.float32(0), np.float32(1e-7)])) * noise[::2]
+    k, block, chunk = (data.draw(st.integers(1, 70)) for _ in range(3))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scoring, "NUMBERS_PER_BLOCK", block * queries.shape[1])
+        patch.setattr(scoring, "PAIRS_PER_PRODUCT", data.draw(st.integers(1, 70)))
+        patch.setattr(search, "_MIN_CROWD", data.draw(st.integers(0, 70)))
+        found = semantic_search(queries, corpus, 3, chunk, top_k=k)
+    assert pairs_of(found) == best_by_sorting(exact_cosines(queries, corpus), k)
+
+
+def test_a_corpus_of_copies_is_scored_by_its_different_rows(monkeypatch):
+    different, copied = random_vectors(0, 7, 24), np.random.default_rng(1).integers(0, 7, 4000)
+    queries = random_vectors(2, 40, 24)
+    divisors, scored = scoring._divisors, []
+    monkeypatch.setattr(scoring, "_divisors", lambda rows: scored.append(len(rows)) or divisors(rows))
+    found = semantic_search(queries, different[copied], top_k=30)
+    assert pairs_of(found) == best_by_sorting(exact_cosines(queries, different)[:, copied], 30)
+    assert max(scored) < 4000 / 16
+
+
+def test_a_corpus_with_too_many_rows():
+    message = "a corpus has at most 4,294,967,296 rows, not 4,294,967,297: search it in parts"
+    with pytest.raises(InputError, match=message):
+        semantic_search([[1.0]], np.broadcast_to(np.float32(1), (2**32 + 1, 1)))
+    with pytest.raises(InputError, match=message):
+        nearest_bits(np.ones((1, 1), np.uint8), np.broadcast_to(np.uint8(1), (2**32 + 1, 1)), 1)
+
+
 def test_chunks_and_blocks_do_not_change_the_result(monkeypatch):
     """Copies of a row have equal scores, although a float32 product rounds them differently in different places."""
     different = random_vectors(0, 7, 384)
@@ -53,7 +88,7 @@ def test_chunks_and_blocks_do_not_change_the_result(monkeypatch):
             assert len({score for _, score in row}) <= 7
         assert semantic_search(queries, corpus, 17, 333, 300, function) == expected
         with monkeypatch.context() as patch:
-            patch.setattr(search, "_NUMBERS_PER_BLOCK", 384 * 500)
+            patch.setattr(scoring, "NUMBERS_PER_BLOCK", 384 * 500)
             assert semantic_search(queries, corpus, top_k=300, score_function=function) == expected
 
 
