@@ -1,4 +1,4 @@
-"""Compare the NumPy kernels with sentence_transformers.util (torch) and faiss, in one process. Writes a table.
+"""Compare search, mining and quantisation with sentence-transformers and faiss, in one process. Writes a table.
 
 Usage: PYTHONPATH=. .venv/torch/bin/python benchmarks/vectors.py [--vectors N] [--rounds N] [--output FILE]
 
@@ -15,6 +15,7 @@ import logging
 import os
 import threading
 import time
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -29,15 +30,22 @@ from sentence_transformers.util.quantization import semantic_search_faiss
 
 import embedder
 from embedder import VectorIndex
+from embedder.common.load_once import LoadOnce
+from embedder.vectors import simd
 
 DIM = 384
 QUERIES = 100
 TOP_K = 10
+MANY = 1000
 # The number of vectors to search in, divided by the number of vectors to mine, cluster and align.
 SEARCH_FACTOR = 100
+# The number of vectors to search in, divided by the number of copies to search in.
+COPIES_FACTOR = 5
 # A file is remembered as intact only if it is at least this old.
 MIN_FILE_AGE_S = 2.1
 OURS = "embedder"
+NUMPY_ALONE = "embedder without NumKong"
+FAISS = "faiss"
 REFERENCE = "sentence-transformers"
 
 
@@ -59,11 +67,12 @@ def main():
         "- MB: how much the process grew during the first call. Memory that it had freed before and used again does "
         "not count.",
         table("search", searches(corpus, queries), options.rounds),
+        table("search in copies of one vector", copies(corpus, queries), options.rounds),
         table("mining", mining(sample), options.rounds),
         *quantized(corpus, queries, options.rounds),
         index_table(corpus, queries, options.rounds),
     ]
-    names = ("numpy", "torch", "sentence-transformers", "faiss-cpu")
+    names = ("numpy", "numkong", "torch", "sentence-transformers", "faiss-cpu")
     parts.append(f"On {machine()}. Versions: {', '.join(f'{name} {version(name)}' for name in names)}.")
     options.output.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     print("\n\n".join(parts))
@@ -100,16 +109,37 @@ def searches(corpus, queries):
             OURS: lambda: embedder.semantic_search(queries, corpus, top_k=TOP_K),
             REFERENCE: lambda: util.semantic_search(ours, theirs, top_k=TOP_K),
         },
+        f"{n}, cosine, top {MANY:,}": {
+            OURS: lambda: embedder.semantic_search(queries, corpus, top_k=MANY),
+            REFERENCE: lambda: util.semantic_search(ours, theirs, top_k=MANY),
+        },
+        f"{n}, cosine, one query": {
+            OURS: lambda: embedder.semantic_search(queries[0], corpus, top_k=TOP_K),
+            REFERENCE: lambda: util.semantic_search(ours[0], theirs, top_k=TOP_K),
+        },
         f"{n}, dot product": {
             OURS: lambda: embedder.semantic_search(queries, corpus, top_k=TOP_K, score_function=embedder.dot_score),
             REFERENCE: lambda: util.semantic_search(ours, theirs, top_k=TOP_K, score_function=util.dot_score),
-            "faiss, flat": lambda: flat.search(queries, TOP_K),
+            FAISS: lambda: flat.search(queries, TOP_K),
         },
         f"{n}, dot product, one query": {
             OURS: lambda: embedder.semantic_search(queries[0], corpus, top_k=TOP_K, score_function=embedder.dot_score),
             REFERENCE: lambda: util.semantic_search(ours[0], theirs, top_k=TOP_K, score_function=util.dot_score),
-            "faiss, flat": lambda: flat.search(queries[:1], TOP_K),
+            FAISS: lambda: flat.search(queries[:1], TOP_K),
         },
+    }
+
+
+def copies(corpus, queries):
+    """Return the tasks of search in a corpus whose rows are all equal, as {task: {program: call}}."""
+    copied = np.repeat(corpus[:1], len(corpus) // COPIES_FACTOR, axis=0)
+    ours, theirs = torch.from_numpy(queries), torch.from_numpy(copied)
+    return {
+        f"{len(copied):,}, top {k:,}": {
+            OURS: lambda k=k: embedder.semantic_search(queries, copied, top_k=k),
+            REFERENCE: lambda k=k: util.semantic_search(ours, theirs, top_k=k),
+        }
+        for k in (TOP_K, MANY)
     }
 
 
@@ -171,31 +201,67 @@ def quantized(corpus, queries, rounds):
     exact = ids(embedder.semantic_search(queries, corpus, top_k=TOP_K))
     ranges = np.stack([corpus.min(axis=0), corpus.max(axis=0)])
     codes = {name: embedder.quantize_embeddings(corpus, name, ranges) for name in ("int8", "ubinary")}
-    bits = faiss.IndexBinaryFlat(DIM)
-    bits.add(codes["ubinary"])
+    yield table(f"quantised, {len(corpus):,}", quantized_searches(codes, queries, ranges), rounds)
     tasks = {
-        "int8": {OURS: lambda: search(queries, codes, "int8", ranges)},
-        "binary": {
-            OURS: lambda: search(queries, codes, "ubinary", ranges),
-            f"{REFERENCE}, faiss": lambda: semantic_search_faiss(
-                queries, corpus_index=bits, corpus_precision="ubinary", top_k=TOP_K
-            ),
-        },
-        "quantising to int8": {
+        "to int8": {
             OURS: lambda: embedder.quantize_embeddings(corpus, "int8", ranges),
             REFERENCE: lambda: util.quantize_embeddings(corpus, "int8", ranges),
         },
-        "quantising to bits": {
+        "to bits": {
             OURS: lambda: embedder.quantize_embeddings(corpus, "ubinary"),
             REFERENCE: lambda: util.quantize_embeddings(corpus, "ubinary"),
         },
     }
-    yield table(f"quantised, {len(corpus):,}", tasks, rounds)
+    yield table(f"quantising {len(corpus):,}", tasks, rounds)
     rows = ["| recall of the exact top 10 | int8 | binary |", "|---|---:|---:|"]
     for multiplier in (1, 2, 4, 16):
         found = [recall(ids(search(queries, codes, name, ranges, multiplier)), exact) for name in codes]
         rows.append(f"| {multiplier} times as many scored again | {' | '.join(f'{share:.3f}' for share in found)} |")
     yield "\n".join(rows)
+
+
+def quantized_searches(codes, queries, ranges):
+    """Return the tasks of search in quantised vectors, as {task: {program: call}}. faiss does not score again."""
+    bits = faiss.IndexBinaryFlat(DIM)
+    bits.add(codes["ubinary"])
+    scalar = faiss.IndexScalarQuantizer(DIM, faiss.ScalarQuantizer.QT_8bit_direct_signed, faiss.METRIC_INNER_PRODUCT)
+    for start in range(0, len(codes["int8"]), 10_000):
+        scalar.add(codes["int8"][start : start + 10_000].astype(np.float32))
+    candidates = 2 * TOP_K
+    tasks = {}
+    for n in (QUERIES, 10, 1):
+        some, few = queries[:n], "" if n == QUERIES else f", {n} queries" if n > 1 else ", one query"
+        numbers = embedder.quantize_embeddings(some, "int8", ranges).astype(np.float32)
+        packed = embedder.quantize_embeddings(some, "ubinary")
+        int8 = partial(search, some, codes, "int8", ranges)
+        binary = partial(search, some, codes, "ubinary", ranges)
+        tasks[f"int8{few}"] = {
+            OURS: int8,
+            NUMPY_ALONE: without_numkong(int8),
+            FAISS: partial(scalar.search, numbers, candidates),
+        }
+        tasks[f"binary{few}"] = {
+            OURS: binary,
+            NUMPY_ALONE: without_numkong(binary),
+            FAISS: partial(bits.search, packed, candidates),
+            f"{REFERENCE}, faiss": partial(
+                semantic_search_faiss, some, corpus_index=bits, corpus_precision="ubinary", top_k=TOP_K
+            ),
+        }
+    return tasks
+
+
+def without_numkong(call):
+    """Return a function that does `call` as if NumKong were not installed."""
+
+    def run():
+        numkong, simd._numkong = simd._numkong, LoadOnce(lambda: None)
+        try:
+            return call()
+        finally:
+            simd._numkong = numkong
+
+    return run
 
 
 def search(queries, codes, precision, ranges, multiplier=2):
