@@ -28,9 +28,10 @@ from embedder.errors import ArtifactError
 # Measured: the activations of this many tokens fit into the caches of a core.
 _TOKEN_BUDGET = 256
 # The work of a call is the bytes of the weights times the tokens. Below this, one thread is faster than all threads,
-# because threads wait for one another. Measured on two cores with all-MiniLM-L6-v2: all threads are faster from about
-# 25 tokens on in int8, and from the first token on in fp32.
-_MIN_SHARED_WORK = 600_000_000
+# because threads wait for one another. Measured on two cores with all-MiniLM-L6-v2: all threads are faster in int8 from
+# 8 tokens on if calls follow one another, and from 20 tokens on if they are 5 ms apart, because a core has to wake up.
+# This is 16 tokens. In fp32 all threads are faster from the first token on.
+_MIN_SHARED_WORK = 380_000_000
 # Assumed token count of the first call. Decides which session is opened at load.
 _FIRST_CALL_TOKENS = 16
 # onnxruntime's memory arena keeps the size of the largest call. A call of more than this many token budgets shrinks it.
