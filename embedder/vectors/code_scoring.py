@@ -22,7 +22,7 @@ from embedder.vectors.scoring import (
     make_scorer,
     relative_error,
 )
-from embedder.vectors.simd import MAX_DIMENSION, MAX_PAIRWISE, dot_products, has_simd
+from embedder.vectors.simd import MAX_DIMENSION, MAX_PAIRWISE, dot_products, multiplies_faster
 from embedder.vectors.similarity import dot_score, norms_of
 
 # The dot products in a block, and the most rows of a block: few where NumKong packs them, and many where it does not.
@@ -111,9 +111,9 @@ def choose_scorer(queries: NDArray[np.generic], function: ScoreFunction, dtype: 
     """Return the scorer that compares `queries` (n, dim) with a corpus of `dtype` by `function`."""
     as_floats, integers = as_float32(queries), queries.dtype.kind in "iub" and dtype.kind in "iub"
     usable = function is dot_score and dtype in CODE_DTYPES and 0 < queries.shape[1] <= MAX_DIMENSION
-    if usable and queries.dtype == dtype and has_simd():
+    if usable and queries.dtype == dtype and multiplies_faster(len(queries)):
         codes = QueryCodes(queries, None, np.zeros(len(queries), np.float32))
-    elif usable and dtype == np.int8 and np.isfinite(as_floats).all() and has_simd():
+    elif usable and dtype == np.int8 and np.isfinite(as_floats).all() and multiplies_faster(2 * len(queries)):
         codes = encode_queries(as_floats)
     else:
         return make_scorer(as_floats, function, integers)

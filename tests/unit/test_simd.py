@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from embedder import VectorIndex, dot_score, quantize_embeddings, semantic_search, semantic_search_quantized
 from embedder.common.load_once import LoadOnce
 from embedder.vectors import code_scoring, hamming, scoring, search, simd
+from embedder.vectors.code_scoring import CodeScorer, choose_scorer
 from embedder.vectors.hamming import nearest_bits
+from embedder.vectors.scoring import Scorer
 from tests.vectors import best_by_sorting, pairs_of, random_vectors
 
 numkong = pytest.importorskip("numkong")
@@ -127,6 +129,17 @@ def fake(**changes):
     names = ("get_capabilities", "hammings_pack", "hammings_packed", "dots_pack", "dots_packed", "cdist")
     attributes = {name: getattr(numkong, name) for name in names} | changes
     return types.SimpleNamespace(**{name: value for name, value in attributes.items() if value is not None})
+
+
+@pytest.mark.parametrize(("vnni", "most"), [(True, 300), (False, 64)])
+def test_many_queries_are_multiplied_by_numpy_without_vnni(vnni, most, monkeypatch):
+    library = fake(get_capabilities=lambda: {"haswell": True, "icelake": vnni})
+    monkeypatch.setattr(simd, "_numkong", LoadOnce(lambda: library))
+    codes, floats = random_vectors(1, 300, 8, np.int8), random_vectors(1, 300, 8)
+    chosen = [type(choose_scorer(codes[:n], dot_score, codes.dtype)) for n in (1, most, most + 1)]
+    assert chosen == [CodeScorer, CodeScorer, CodeScorer if vnni else Scorer]
+    chosen = [type(choose_scorer(floats[:n], dot_score, codes.dtype)) for n in (1, most // 2, most // 2 + 1)]
+    assert chosen == [CodeScorer, CodeScorer, CodeScorer if vnni else Scorer]
 
 
 def raising(*_, **__):
