@@ -122,6 +122,8 @@ class TextTokenizer:
         Without this, the library would need gigabytes to tokenise a text of 10 MB.
         """
         end = self._max_seq_length * _CHARACTERS_PER_TOKEN
+        if len(text) <= 2 * end:  # to tokenise the text takes no longer than the check of its start, and then the start
+            return text
         while end < len(text):
             if self._is_settled(text[:end]):
                 return text[:end]
