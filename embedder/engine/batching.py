@@ -100,8 +100,7 @@ def plan_batches(
 def pad(sequences: Sequence[NDArray[np.int64]], padding: int) -> NDArray[np.int64]:
     """Return one array of all sequences, int64 (sequences, length of the longest), padded on the right.
 
-    An empty sequence becomes padding alone. It has at least one number, because a graph needs one. The array of a
-    single sequence may share its memory.
+    An empty sequence becomes padding alone. It has at least one number, because a graph needs one.
 
     Args:
         sequences: numbers of each text, such as its token ids, int64 (tokens,).
@@ -112,7 +111,7 @@ def pad(sequences: Sequence[NDArray[np.int64]], padding: int) -> NDArray[np.int6
         [[5, 6], [7, 0]]
     """
     if len(sequences) == 1 and len(sequences[0]):
-        return sequences[0][np.newaxis]
+        return sequences[0][np.newaxis].copy()  # a caller's own backend may write into it
     longest = max((max(1, len(sequence)) for sequence in sequences), default=0)
     padded = np.full((len(sequences), longest), padding, np.int64)
     for row, sequence in zip(padded, sequences, strict=True):

@@ -121,6 +121,11 @@ def test_padding_is_on_the_right():
     assert pad([np.array([5, 6])], 1).tolist() == [[5, 6]]
 
 
+@pytest.mark.parametrize("sequences", [[np.array([5, 6])], [np.array([5, 6]), np.array([7])]])
+def test_padded_array_has_its_own_memory(sequences):
+    assert not any(np.shares_memory(pad(sequences, 1), sequence) for sequence in sequences)
+
+
 def test_text_without_tokens_becomes_padding():
     nothing = np.array([], np.int64)
     assert pad([nothing], 1).tolist() == [[1]]

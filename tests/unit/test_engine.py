@@ -381,3 +381,15 @@ def test_a_backend_may_use_its_array_again(tiny):
     model = embedder.Embedder(tiny, backend=Reusing())
     first = model.encode("cat")
     assert (first[0], model.encode("the cat")[0], first[0]) == (3, 4, 3)
+
+
+def test_a_backend_may_write_into_its_inputs(tiny):
+    class Writing(WatchedBackend):
+        def run(self, feeds, *, single_batch=False):
+            values = np.repeat(feeds["attention_mask"].sum(axis=1, keepdims=True).astype(np.float32), 8, axis=1)
+            for array in feeds.values():
+                array[:] = 0
+            return {"embedding": values}
+
+    model = embedder.Embedder(tiny, backend=Writing())
+    assert [model.encode(text)[0] for text in ("the cat", "the cat", "cat")] == [4, 4, 3]
