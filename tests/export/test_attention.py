@@ -77,6 +77,19 @@ def test_attention_is_its_formula(tmp_path, mask, scale, lengths):
         np.testing.assert_allclose(found[row, :length], exact[row, :length], rtol=0, atol=2e-6)
 
 
+def run_all_branches(session):
+    for length in (1, 5, LONG):
+        session.run(None, {name: np.ones((2, length), np.int64) for name in ("input_ids", "attention_mask")})
+
+
+@pytest.mark.parametrize("mask", ["padding", "causal", "none"])
+def test_onnxruntime_warns_of_nothing(tmp_path, capfd, mask):
+    """The runtime hides warnings. Others who run the graph see them."""
+    session = attention_session(tmp_path / "graph", mask, None)
+    run_all_branches(session)
+    assert capfd.readouterr().err == ""
+
+
 def test_padding_changes_no_bit_of_a_text_that_may_be_padded(tmp_path):
     """In int8 a difference of one bit may grow."""
     session = attention_session(tmp_path / "graph", "padding", None)
@@ -92,7 +105,7 @@ def test_padding_changes_no_bit_of_a_text_that_may_be_padded(tmp_path):
             np.testing.assert_array_equal(session.run(None, feeds)[0][:, :length], alone)
 
 
-def test_every_dtype_agrees_on_long_texts_in_any_batch(tmp_path):
+def test_every_dtype_agrees_on_long_texts_in_any_batch(tmp_path, capfd):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", positions=2 * LONG, transformer={"max_seq_length": 2 * LONG})
     artifact = tmp_path / "artifact"
     export_quietly(checkpoint, artifact, dtypes=("fp32", "int8", "fp16"))
@@ -104,6 +117,10 @@ def test_every_dtype_agrees_on_long_texts_in_any_batch(tmp_path):
             together, alone = model.encode(texts), np.stack([model.encode(text) for text in texts])
         assert np.abs(together - exact).max() <= tolerance
         assert np.abs(together - alone).max() <= 1e-6
+    assert capfd.readouterr().err == ""
+    for graph in artifact.glob("*.onnx"):
+        run_all_branches(onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]))
+        assert capfd.readouterr().err == ""
 
 
 def test_attention_with_a_bias_and_token_counts():

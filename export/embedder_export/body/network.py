@@ -212,7 +212,11 @@ class Network:
         return self._mix(Projections(query, keys, values, token_counts=token_counts), replace(spec, mask="none"))
 
     def _project(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
-        return self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
+        projected = self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
+        # onnxruntime does not find out this width. It would take the width of Attention's output for 0, and warn at
+        # each call.
+        projected.dtype, projected.shape = ir.DataType.FLOAT, ir.Shape([None, self._positions, spec.inner])
+        return projected
 
     def _mix(self, projections: Projections, spec: Attention) -> ir.Value:
         return self._output(scored_attention(self.op, projections, spec), spec)

@@ -48,8 +48,11 @@ def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path, report: C
                     converted[value] = _convert_value(op, value)
                 node.replace_input_with(index, converted[value])
         _convert_attributes(node)
-        for output in node.outputs:
-            output.type = output.shape = None  # a float32 output is float16 now
+        for output in node.outputs:  # a float32 output is float16 now
+            if node.op_type == "Reshape" and output.dtype == _FLOAT32:
+                output.dtype = _FLOAT16  # Attention needs the shape: see `Network`
+            else:
+                output.type = output.shape = None
     uses = [(use.node, use.idx) for use in end.uses()]
     restored = op.Cast(end, to=_FLOAT32)
     for node, index in uses:
