@@ -27,20 +27,28 @@ _MIN_BATCH_TOKENS = 64
 def windows(items: Iterable[Item]) -> Iterator[list[Item]]:
     """Cut a stream of items into lists, in order. Each list is bounded in items and in memory.
 
+    If the stream raises an error, the items before it come first.
+
     Example:
         >>> [len(window) for window in windows(["a text"] * 2000)]
         [1024, 976]
     """
     window: list[Item] = []
     characters = 0
-    for item in items:
-        window.append(item)
-        characters += _characters(item)
-        if len(window) == _WINDOW_ITEMS or characters >= _WINDOW_CHARACTERS:
-            yield window
-            window, characters = [], 0
+    failure: Exception | None = None
+    try:
+        for item in items:
+            window.append(item)
+            characters += _characters(item)
+            if len(window) == _WINDOW_ITEMS or characters >= _WINDOW_CHARACTERS:
+                yield window
+                window, characters = [], 0
+    except Exception as error:
+        failure = error
     if window:
         yield window
+    if failure is not None:
+        raise failure
 
 
 def _characters(item: Item) -> int:

@@ -8,11 +8,15 @@ import onnx
 import onnx_ir as ir
 import pytest
 from embedder_export import cli
+from embedder_export.body.native import build_bodies
+from embedder_export.checkpoint.layers import Dense, Pooling
+from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.dtype import convert
-from embedder_export.dtype.int8 import MAX_WEIGHT
+from embedder_export.dtype.int8 import MAX_WEIGHT, convert_to_int8
 from embedder_export.dtype.rounding import round_to_nearest, round_with_compensation
 from embedder_export.errors import GraphError
 from embedder_export.graph.files import save_graph
+from embedder_export.head.heads import add_head
 from embedder_export.samples.texts import parity_sentences
 from embedder_export.verify import quality
 from embedder_export.verify.compare import measure
@@ -21,7 +25,7 @@ from hypothesis import strategies as st
 
 import embedder
 from benchmarks.quality import lines, spearman
-from embedder.artifact.manifest import read_manifest
+from embedder.artifact.manifest import GRAPH_INPUTS, read_manifest
 from tests import families
 from tests.checkpoints import write_checkpoint
 from tests.exports import export_quietly
@@ -100,6 +104,21 @@ def test_body_has_only_integer_products_and_their_sums_fit_16_bits(exported):
         for sign in (1, -1):  # the worst case: the largest activation meets every weight of one sign
             sums = 255 * np.maximum(sign * odd, 0)
             assert (sums[::2] + sums[1::2]).max() <= 2**15 - 1
+
+
+def test_gelu_is_approximated_before_an_integer_product_alone(tmp_path):
+    """A GELU of the head stays exact, as the head is fp32."""
+    checkpoint = read_checkpoint(str(write_checkpoint(tmp_path / "checkpoint")))
+    ((_, model),) = build_bodies(checkpoint)["text"].forms
+    dense = Dense(np.eye(32, dtype=np.float32), None, "GELU", "sentence_embedding")
+    add_head(model.graph, (Pooling(("mean",), True), dense), 32, checkpoint.task)
+    path = save_graph(model, tmp_path / "fp32")
+    tokens = np.arange(5, 12)[None]
+    singles = [dict(zip(GRAPH_INPUTS, (tokens, np.ones_like(tokens)), strict=True))]
+    convert_to_int8(path, singles, tmp_path / "int8" / path.name)
+    operators = [node.op_type for node in onnx.load(tmp_path / "int8" / path.name).graph.node]
+    assert operators.count("Gelu") == 1
+    assert operators.count("FastGelu") == 2
 
 
 def test_8_bit_weights_would_saturate():

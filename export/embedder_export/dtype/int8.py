@@ -147,6 +147,8 @@ def convert_to_int8(
     graph = model.graph
     groups = {x: products for x, products in products_by_input(graph).items() if name_of(x) not in kept}
     samples = sample_activations(path, [name_of(x) for x in groups], singles)
+    for x in groups:
+        _use_fast_gelu(x)
     op = Operators(graph, "int8")
     switches = _add_switches(op, graph, len(groups)) if switched else [None] * len(groups)
     bounded = _BOUNDED_OPERATORS if graph.inputs[0].name == GRAPH_INPUTS[0] else ()
@@ -158,7 +160,6 @@ def convert_to_int8(
             y = _write_product(op, product, matrix, quantized)
             _replace_uses(op, product.node.outputs[0], y, switch)
     _quantize_table(op, graph)
-    _use_fast_gelu(graph)
     graph.sort()
     RemoveUnusedNodesPass()(model)
     return save_graph(model, target.parent, target.name)
@@ -191,7 +192,8 @@ def _quantize_input(
         weights: the weights of all these products, float32 (outputs, width).
         bounded: the operators with outputs that get a constant scale.
     """
-    source, x = _source_operator(product.x), product.x
+    node, x = _source(product.x), product.x
+    source = "" if node is None else node.op_type
     if product.node.op_type == "MatMul":  # its input may have any number of axes
         x = op.Reshape(x, op.constant([-1, weights.shape[1]]))
     shift, smooth = _shift_and_smooth(source, sample, weights, centred=source in bounded)
@@ -207,12 +209,12 @@ def _quantize_input(
     return _Input(integers, smooth, sample.mean(axis=0))
 
 
-def _source_operator(x: ir.Value) -> str:
-    """Return the name of the operator that computed the numbers of `x`."""
+def _source(x: ir.Value) -> ir.Node | None:
+    """Return the node that computed the numbers of `x`."""
     node = x.producer()
     while node is not None and node.op_type in _TRANSPARENT_OPERATORS and node.inputs[0] is not None:
         node = node.inputs[0].producer()
-    return "" if node is None else node.op_type
+    return node
 
 
 def _shift_and_smooth(source: str, sample: Floats, weights: Floats, *, centred: bool) -> tuple[Floats, Floats]:
@@ -280,11 +282,14 @@ def _write_integers(op: Operators, x: _Quantized, weights: NDArray[np.int8], sca
     return op.Add(op.Mul(op.microsoft("MatMulIntegerToFloat", *factors), x.row_scales), added)
 
 
-def _use_fast_gelu(graph: ir.Graph) -> None:
-    """Compute GELU by its approximation with tanh, which differs by 5e-4 at most. That is far below a step of int8."""
-    for node in graph:
-        if node.op_type == "Gelu" and node.domain == MICROSOFT:
-            node.op_type = "FastGelu"
+def _use_fast_gelu(x: ir.Value) -> None:
+    """Compute the GELU that gives `x` by its approximation with tanh, if it is one.
+
+    The approximation differs by 5e-4 at most. That is far below a step of int8.
+    """
+    node = _source(x)
+    if node is not None and node.op_type == "Gelu" and node.domain == MICROSOFT:
+        node.op_type = "FastGelu"
 
 
 def _quantize_table(op: Operators, graph: ir.Graph) -> None:

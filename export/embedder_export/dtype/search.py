@@ -34,7 +34,7 @@ _TARGET_SHARE = 0.8
 # At most this share of the weights stays in float32. With more, int8 would hardly be faster than fp32.
 _MAX_KEPT_SHARE = 0.5
 # The second step runs the graph once for each product. It takes so many texts or images that the runs multiply about
-# this many weights with a token, but within the limits. all-mpnet-base-v2: 24 texts, 20 seconds on two cores.
+# this many weights with a token, but within the limits. all-mpnet-base-v2: 14 texts, 20 seconds on two cores.
 _WEIGHTS_PER_STEP = 6e10
 _MIN_INPUTS, _MAX_INPUTS = 4, 16
 
