@@ -13,7 +13,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
 from embedder.common.cores import usable_cores
@@ -143,6 +143,7 @@ class Executor:
             while waiting:
                 yield waiting.popleft().result()
         finally:
+            self._state.withdraw(waiting)
             for task in waiting:
                 task.cancel()
             for task in waiting:
@@ -188,6 +189,15 @@ class _State:
             self._tasks.append(task)
             self._changed.notify()
             return True
+
+    def withdraw(self, tasks: Collection[Task[Any]]) -> None:
+        """Take `tasks` back from the queue all at once, before they are cancelled.
+
+        Otherwise a thread that skips cancelled tasks might overtake the caller that cancels them.
+        """
+        withdrawn = set(tasks)
+        with self._changed:
+            self._tasks = deque(task for task in self._tasks if task not in withdrawn)
 
     def _add_thread(self, limit: int) -> bool:
         """Start a thread if there are fewer than `limit`. Return whether there is any thread."""
