@@ -143,7 +143,9 @@ class Executor:
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            self._state.withdraw(waiting)
+            # While the interpreter ends, a stopped thread may hold the lock of the queue, and no thread starts tasks.
+            if waiting and not sys.is_finalizing():
+                self._state.withdraw(waiting)
             for task in waiting:
                 task.cancel()
             for task in waiting:
