@@ -188,13 +188,11 @@ class Network:
             (tokens, width).
         """
         queries, keys, values = (self._project(x, name, spec) for name in (spec.query, spec.key, spec.value))
-        if spec.mask != "padding":
-            return self._mix(Projections(queries, keys, values, bias), spec)
-        projections = Projections(queries, keys, values, bias, self._token_counts)
-        if bias is not None:
-            return self._mix(projections, spec)
-        mixed = attention_by_length(self.op, projections, spec, self._are_long)
-        return self._output(mixed, spec)
+        padded = spec.mask == "padding"
+        given = Projections(queries, keys, values, bias, self._token_counts if padded else None)
+        if padded and bias is None:
+            return self._output(attention_by_length(self.op, given, spec, self._are_long), spec)
+        return self._output(scored_attention(self.op, given, spec), spec)
 
     def pooled_attention(
         self, x: ir.Value, token: ir.Value, spec: Attention, token_counts: ir.Value | None
@@ -209,7 +207,8 @@ class Network:
         """
         query = self.op.Unsqueeze(self.linear(token, spec.query, spec.width, spec.inner), self.op.constant([1]))
         keys, values = (self._project(x, name, spec) for name in (spec.key, spec.value))
-        return self._mix(Projections(query, keys, values, token_counts=token_counts), replace(spec, mask="none"))
+        given = Projections(query, keys, values, token_counts=token_counts)
+        return self._output(scored_attention(self.op, given, replace(spec, mask="none")), spec)
 
     def _project(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
         projected = self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
@@ -217,9 +216,6 @@ class Network:
         # each call.
         projected.dtype, projected.shape = ir.DataType.FLOAT, ir.Shape([None, self._positions, spec.inner])
         return projected
-
-    def _mix(self, projections: Projections, spec: Attention) -> ir.Value:
-        return self._output(scored_attention(self.op, projections, spec), spec)
 
     def _output(self, mixed: ir.Value, spec: Attention) -> ir.Value:
         """Write the linear layer after the heads."""
