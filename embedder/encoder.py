@@ -91,7 +91,7 @@ class Embedder(ReadOnly):
                 that this process may use.
             truncate_dim: how many dimensions of each vector to keep, from the first on. None keeps all.
             verify: check the SHA-256 of the files that are loaded, and the content of the tokenizer. False checks the
-                sizes alone, which is faster. Use it for files that were checked already, as those of an image are.
+                sizes alone, which is faster. Use it for files that another program has checked.
             backend: an object that runs the graph of the texts instead of onnxruntime; see `embedder.backends.Backend`.
             revision: a branch, tag or commit of the model on the Hub. None takes its main branch. An artifact here
                 counts only if it was made from that revision.

@@ -35,8 +35,8 @@ twice, and encodes three texts alone and together. `--case NUMBER` runs one muta
 - "as it is": the digests of the manifest must catch the change. "sealed again": sizes and digests were made right, as a
   hostile publisher can do. No digest protects a manifest, so every change of it counts as hostile.
 - error of embedder: an `EmbedderError` with a message. For a command: exit status 1, a message, and no traceback.
-- the original vectors: equal to those of the undamaged files within 1e-5. Some changes have no effect. A damaged
-  cache is made again.
+- the original vectors: the same as with undamaged files, within 1e-5. Either the damage has no effect, or the program
+  rebuilds a damaged cache.
 - other vectors: only where a publisher may change the model. They are finite, the same at each call and at each load,
   and the same alone as in a batch.
 - vectors that depend on the batch: only where a publisher wrote such a graph.

@@ -19,7 +19,7 @@ _FIELD = "int8_products"
 
 @frozen
 class Int8Products:
-    """What is not int8 in an int8 graph. The head is left out: it is always fp32.
+    """The products of an int8 graph that are computed in fp32, wholly or in part. The head, always fp32, is not listed.
 
     Attributes:
         count: number of products of an activation and weights. Those that share an input count as one.

@@ -132,7 +132,7 @@ def _graph_text(graph: Graph) -> str:
 
 
 def _products_text(products: Int8Products | None) -> str:
-    """Return what is not int8 in an int8 graph."""
+    """Return how many products of an int8 graph are computed in fp32, wholly or in part."""
     if products is None:
         return ""
     kept, split = len(products.fp32), len(products.split)

@@ -33,7 +33,7 @@ class Places:
         return 0 if self.sources is None else len(self.sources) - len(self.rows)
 
     def spread(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the values of all inputs, float32 (inputs, *shape), for those of the items without copies.
+        """Copy the value of each item to all its places in the list with copies: float32 (inputs, *shape).
 
         Example:
             >>> find_distinct(["a", "b", "a"])[1].spread(np.float32([5, 6])).tolist()

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from embedder.engine.image_side import ImageSide
 
 
-# The places of inputs of which no copies were left out.
+# Each item is at its own place in the list of inputs.
 _ALL = Places(range(sys.maxsize), None)
 
 

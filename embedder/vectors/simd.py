@@ -1,7 +1,7 @@
 """Compare packed bits and 8-bit integers with NumKong, a library of SIMD kernels, where it is installed.
 
-The results are whole numbers without rounding, so they are the same as those of NumPy. NumKong is not used, and nothing
-is logged, if it is too old or broken, or on a CPU without AVX2: there it was not measured, or NumPy is faster.
+All results are exact integers, so NumKong and NumPy agree. embedder takes NumPy, without a message, if NumKong is too
+old or broken, or if the CPU has no AVX2. On such CPUs NumPy is faster, or NumKong was not measured.
 """
 
 from __future__ import annotations

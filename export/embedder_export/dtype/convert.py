@@ -21,8 +21,8 @@ from embedder_export.samples.feeds import Samples
 DTYPES = ("fp32", "int8", "fp16")
 # fp16 is for GPUs, so it is written only on request.
 _DEFAULT_DTYPES = ("fp32", "int8")
-# Called with a float32 graph, single inputs to calibrate on, the path of the new graph, and `report`. Returns what is
-# not int8 in an int8 graph.
+# Called with a float32 graph, single inputs to calibrate on, the path of the new graph, and `report`. Returns
+# which products of an int8 graph are computed in fp32.
 _Converter = Callable[[Path, Sequence[Feed], Path, Callable[[str], None]], Int8Products | None]
 _CONVERTERS: dict[str, _Converter] = {"int8": search_int8, "fp16": convert_to_fp16}
 

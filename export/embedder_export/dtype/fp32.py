@@ -27,7 +27,7 @@ class ChosenGraph:
         path: its file. The weights lie beside it.
         form: the name of its form.
         candidates: all graphs that were timed, with this one. It is empty if nothing was timed.
-        products: what is not int8 in an int8 graph. None for other dtypes.
+        products: which products of an int8 graph are computed in fp32. None for other dtypes.
     """
 
     path: Path

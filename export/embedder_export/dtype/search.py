@@ -82,7 +82,7 @@ def search_int8(path: Path, singles: Sequence[Feed], target: Path, report: Calla
         report: called with a line if products stay in fp32.
 
     Returns:
-        What is not int8 in the new graph.
+        Which products of the new graph are computed in fp32.
 
     Raises:
         GraphError: onnxruntime fails on the graph, or an activation is not finite.
