@@ -7,9 +7,7 @@ the commands that make would run. `make test` has made the environments that the
 import os
 import re
 import shutil
-import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +19,13 @@ from tests.checkpoints import write_checkpoint
 from tests.clips import write_clip
 from tests.distributions import INSTALLS
 from tests.hub_server import serve
+from tests.pages import assert_same, code_blocks, hard_link, output_of
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 MAX_README_LINES = 130
 MAX_LINES_BEFORE_PYTHON = 30
-NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e-?\d+)?")
-# Another CPU may round differently.
-TOLERANCE = 2e-3
 
 # With these options, a benchmark takes seconds and does not change the files in benchmarks/results.
 BENCHMARKS = {
@@ -43,31 +39,8 @@ LAMBDA = re.compile(r"make lambda MODEL=(all-MiniLM-L6-v2)")
 EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 
 
-@dataclass(frozen=True)
-class Block:
-    """A block of code on a page, and the output that the page shows for it. Without output, `output` is empty."""
-
-    page: Path
-    language: str
-    code: str
-    output: str
-
-    def __str__(self) -> str:
-        return f"{self.page.stem}: {self.code.splitlines()[0]}"
-
-
-def code_blocks(page):
-    found = re.findall(r"^```(\w+)\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    for (language, code), (following, output) in zip(found, [*found, ("", "")][1:], strict=True):
-        if language == "console":
-            for part in re.split(r"^\$ ", code, flags=re.MULTILINE)[1:]:
-                command, _, output = part.partition("\n")
-                yield Block(page, language, command, output)
-        else:
-            yield Block(page, language, code, output if following == "text" else "")
-
-
-BLOCKS = [block for page in PAGES for block in code_blocks(page)]
+# The pages in docs/frameworks need other packages: tests/frameworks/test_pages.py runs what they show.
+BLOCKS = [block for page in PAGES if page.parent.name != "frameworks" for block in code_blocks(page)]
 # A command that is on several pages runs only once.
 COMMANDS = list({(block.code, block.output): block for block in BLOCKS if block.language == "console"}.values())
 SLOW = [pytest.param(block, marks=pytest.mark.slow) for block in COMMANDS if block.code in BENCHMARKS]
@@ -91,23 +64,15 @@ def small_models(export_bin, tmp_path_factory):
 def checkout(minilm, small_models, tmp_path):
     """A directory with the files that the commands read. The commands also write there."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
-    shutil.copytree(minilm, tmp_path / "artifacts" / minilm.name, copy_function=link)
+    shutil.copytree(minilm, tmp_path / "artifacts" / minilm.name, copy_function=hard_link)
     for name in ("instructor-base", "clip-ViT-B-32"):
-        shutil.copytree(small_models / name, tmp_path / "artifacts" / name, copy_function=link)
+        shutil.copytree(small_models / name, tmp_path / "artifacts" / name, copy_function=hard_link)
     shutil.copytree(small_models / "checkpoint", tmp_path / "checkpoints" / minilm.name)
     (tmp_path / "photos").mkdir()
     for number in range(6):
         pixels = np.random.default_rng(number).integers(0, 256, (3, 4, 3), np.uint8)
         Image.fromarray(pixels).resize((90, 60)).save(tmp_path / f"photos/{number}.jpg")
     return tmp_path
-
-
-def link(source, target):
-    """Copy a file by a hard link. No command changes these files in place."""
-    try:
-        os.link(source, target)
-    except OSError:  # another file system
-        shutil.copy2(source, target)
 
 
 @pytest.fixture
@@ -138,14 +103,6 @@ def is_in_makefile(command):
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     command = command.replace("embedder-onnx[", ".[").replace("embedder-export[", "./export[")
     return all(word in makefile for word in command.removeprefix("pip install ").split())
-
-
-def output_of(command, **options):
-    """Run a command, check that it succeeds, and return its output."""
-    answer = subprocess.run(command, shell=isinstance(command, str), capture_output=True, text=True, **options)
-    assert answer.returncode == 0, answer.stderr
-    assert "Traceback" not in answer.stderr
-    return answer.stdout
 
 
 def planned(command, *variables):
@@ -201,13 +158,6 @@ def test_snippet(block, run, checkout):
     printed = run("python snippet.py", block.code)
     if block.output:
         assert_same(printed, block.output)
-
-
-def assert_same(printed, shown):
-    """Check that the texts are equal, and that their numbers are nearly equal."""
-    assert NUMBER.sub("#", printed) == NUMBER.sub("#", shown)
-    found, expected = ([float(number) for number in NUMBER.findall(text)] for text in (printed, shown))
-    np.testing.assert_allclose(found, expected, atol=TOLERANCE)
 
 
 def test_every_block_is_run():
