@@ -9,6 +9,7 @@
 # make test-fast      test the runtime alone, without the slow tests: under a minute, without torch
 # make test           lint and test everything; this is what CI runs
 # make dist           build wheel and sdist of both distributions in dist/
+# make docs           build the site of the documentation in site/; open site/index.html
 #
 # To measure it (each writes to benchmarks/results/):
 # make bench          speed and memory beside sentence-transformers, its other backends, and fastembed
@@ -44,6 +45,8 @@ REFERENCE := .venv/reference
 IMAGES := .venv/images
 # What builds the distributions.
 BUILD := .venv/build
+# What builds the site of the documentation.
+DOCS := .venv/docs
 # What `make bench` measures beside sentence-transformers; the environments have these names.
 PEERS ?= sentence-transformers-onnx sentence-transformers-openvino fastembed
 
@@ -57,7 +60,7 @@ EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -nam
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lambda lint format test-fast test dist bench bench-images bench-functions parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda lint format test-fast test dist docs bench bench-images bench-functions parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -96,7 +99,7 @@ test-fast: $(EXPORT)/.tools
 	$(EXPORT)/$(PYTEST) -m "not slow" tests/unit
 
 # The exporter by way of torch and the reference need different versions of transformers.
-test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools $(BUILD)/.ready artifacts/$(MINILM)/embedder.json
+test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools $(BUILD)/.ready $(DOCS)/.ready artifacts/$(MINILM)/embedder.json
 	$(REFERENCE)/$(PYTEST) tests/parity
 	$(WITH_TORCH)/$(PYTEST) --ignore tests/parity
 
@@ -106,6 +109,9 @@ dist: $(BUILD)/.ready
 	$(BUILD)/bin/python -m build --no-isolation --outdir $(DIST) .
 	$(BUILD)/bin/python -m build --no-isolation --outdir $(DIST) export
 	$(BUILD)/bin/python -m twine check --strict $(DIST)/embedder_onnx-* $(DIST)/embedder_export-*
+
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/python docs/site/build.py
 
 # Measuring it
 
@@ -137,7 +143,7 @@ kernels: $(REFERENCE)/.tools
 	PYTHONPATH=. $(REFERENCE)/bin/python benchmarks/vectors.py $(KERNELS_OPTIONS)
 
 clean:
-	rm -rf .venv artifacts checkpoints dist
+	rm -rf .venv artifacts checkpoints dist site
 
 # Models
 
@@ -202,6 +208,11 @@ $(REFERENCE)/.ready .venv/sentence-transformers-onnx/.ready .venv/sentence-trans
 $(BUILD)/.ready: | $(BUILD)/bin/python
 	@echo "==> installing what builds the distributions in $(BUILD)"
 	$(BUILD)/bin/python -m pip install build==1.6.1 hatchling==1.33.0 twine==7.0.0
+	@touch $@
+
+$(DOCS)/.ready: pyproject.toml | $(DOCS)/bin/python
+	@echo "==> installing what builds the site of the documentation in $(DOCS)"
+	$(DOCS)/bin/python -m pip install ".[docs]"
 	@touch $@
 
 .venv/fastembed/.ready: | .venv/fastembed/bin/python

@@ -32,7 +32,11 @@ WHEEL_FILES = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICE
 # hatchling adds these to each sdist.
 SDIST_FILES = {"PKG-INFO", "pyproject.toml", "README.md", "LICENSE", ".gitignore"}
 # The README of the runtime links to these.
-PAGES = {"CHANGELOG.md", "CONTRIBUTING.md", *(f"docs/{page.name}" for page in (ROOT / "docs").glob("*.md"))}
+PAGES = {"CHANGELOG.md", "CONTRIBUTING.md"} | {
+    file.relative_to(ROOT).as_posix()
+    for file in (ROOT / "docs").rglob("*")
+    if file.is_file() and "__pycache__" not in file.parts
+}
 
 
 def output_of(command, **options):

@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from tests.distributions import DIRECTORIES, PACKAGES, ROOT, project, version
 
 NAMES = list(DIRECTORIES)
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "export/README.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "export/README.md", *(ROOT / "docs").rglob("*.md")]
 BUILD_FILES = [ROOT / "Makefile", *(directory / "pyproject.toml" for directory in DIRECTORIES.values())]
 SOURCES = list(chain.from_iterable((DIRECTORIES[name] / PACKAGES[name]).rglob("*.py") for name in NAMES))
 # A name with extras, such as "embedder-onnx[cpu,export]", or a directory with extras, such as "./export[torch]".
