@@ -13,14 +13,17 @@ import numpy as np
 from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
-from embedder.common.checks import check_count
+from embedder.artifact.positions import check_limit
+from embedder.common.checks import check_count, shown
+from embedder.common.keywords import refuse_keywords
 from embedder.common.read_only import ReadOnly, ReadOnlyDict
 from embedder.engine.batching import pad
 from embedder.engine.distinct import find_distinct
 from embedder.engine.engine import Block, Engine
 from embedder.errors import ArtifactError, InputError, SettingError
+from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
 from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single
-from embedder.options import RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
+from embedder.options import OPTIONS_OF_ENCODE, RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import (
     Embeddings,
     EncodeResult,
@@ -52,17 +55,9 @@ class Embedder(ReadOnly):
         (2, 384)
     """
 
-    _instead: ClassVar[Mapping[str, str]] = {
-        "truncate_dim": "pass truncate_dim= to Embedder(...) or to encode",
-        "similarity_fn_name": "call embedder.cos_sim, dot_score, euclidean_sim or manhattan_sim on the vectors",
-        "prompts": "pass prompt= or prompt_name= to encode",
-        "default_prompt_name": "pass prompt_name= to encode",
-        "max_seq_length": "export the model again with another max_seq_length in its checkpoint",
-        "device": "pass provider= to Embedder(...)",
-        "dtype": "pass dtype= to Embedder(...)",
-        "dimension": "pass truncate_dim= to Embedder(...)",
-    }
+    _instead: ClassVar[Mapping[str, str]] = ATTRIBUTE_HINTS
 
+    @refuse_keywords("Embedder", LOAD_HINTS | OPTIONS_OF_ENCODE)
     def __init__(
         self,
         model: str | os.PathLike[str] = DEFAULT_MODEL,
@@ -71,6 +66,7 @@ class Embedder(ReadOnly):
         dtype: str | None = None,
         threads: int | None = None,
         truncate_dim: int | None = None,
+        max_seq_length: int | None = None,
         verify: bool = True,
         backend: Backend | None = None,
         revision: str | None = None,
@@ -90,6 +86,8 @@ class Embedder(ReadOnly):
             threads: most threads that compute on a CPU, whatever the number of callers. None takes one for each core
                 that this process may use.
             truncate_dim: how many dimensions of each vector to keep, from the first on. None keeps all.
+            max_seq_length: most tokens of a text that the model reads, special tokens included. None takes the model's
+                own limit. A greater one is possible where the manifest says that the graph can read more.
             verify: check the SHA-256 of the files that are loaded, and the content of the tokenizer. False checks the
                 sizes alone, which is faster. Use it for files that another program has checked.
             backend: an object that runs the graph of the texts instead of onnxruntime; see `embedder.backends.Backend`.
@@ -107,10 +105,9 @@ class Embedder(ReadOnly):
             ProviderError: the provider is unknown or does not work here.
             DependencyError: onnxruntime is not installed.
         """
-        self._settings = LoadSettings(provider, dtype, threads, truncate_dim, verify)
+        self._settings = LoadSettings(provider, dtype, threads, truncate_dim, verify, max_seq_length)
         self._has_own_backend = backend is not None
-        if backend is not None and (provider, threads) != (None, None):
-            raise InputError("a backend has its own provider and threads. Give backend=, or provider= and threads=")
+        _check_backend(backend, provider, threads)
         self._artifact = open_artifact(model, HubAccess(revision, token, local_files_only))
         manifest = self._artifact.manifest
         if manifest.task != EMBED:
@@ -118,6 +115,7 @@ class Embedder(ReadOnly):
                 f"{self._artifact.directory} is for the task {manifest.task!r}. Embedder needs a model for {EMBED!r}"
             )
         check_count("truncate_dim", truncate_dim, manifest.dimension)
+        check_limit(max_seq_length, manifest)
         self._dimension = truncate_dim or manifest.dimension
         self._engine = Engine(self._artifact, self._settings, backend)
 
@@ -167,7 +165,7 @@ class Embedder(ReadOnly):
     @property
     def max_seq_length(self) -> int:
         """Most tokens of a text, special tokens included, that the model reads. The rest is cut off."""
-        return self.manifest.tokenizer.max_seq_length
+        return self._settings.max_seq_length or self.manifest.tokenizer.max_seq_length
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -406,6 +404,18 @@ def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:
     if settings.prompt is None and settings.prompt_name is None:
         return replace(settings, prompt_name=name)
     return settings
+
+
+def _check_backend(backend: object, provider: str | None, threads: int | None) -> None:
+    if backend is None:
+        return
+    if not callable(getattr(backend, "run", None)):
+        raise InputError(
+            f"backend should be an object that runs the graph of texts, not {shown(backend)}. Leave it out: embedder "
+            "always uses onnxruntime"
+        )
+    if (provider, threads) != (None, None):
+        raise InputError("a backend has its own provider and threads. Give backend=, or provider= and threads=")
 
 
 def _load(kind: type[Embedder], path: str, settings: LoadSettings) -> Embedder:

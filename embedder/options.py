@@ -9,24 +9,12 @@ from typing import Any, TypedDict
 from embedder.common.checks import check_choice, check_count, check_flag, find_surrogate, shown
 from embedder.common.records import frozen
 from embedder.errors import InputError
+from embedder.hints import ENCODE_HINTS
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 # These precisions scale each dimension by its range: the smallest and the largest value over all vectors.
 RANGED_PRECISIONS = ("int8", "uint8")
 ERROR_MODES = ("raise", "skip")
-
-# What to do instead, for options that `encode` does not take. Most are options of sentence-transformers.
-_HINTS = {
-    "errors": "encode returns one vector for each input. encode_readable leaves out images that cannot be read",
-    "device": "choose the device when you load the model: Embedder(model, provider=...)",
-    "convert_to_numpy": "encode always returns a NumPy array",
-    "convert_to_tensor": "encode returns a NumPy array. torch.from_numpy(array) makes a tensor of it",
-    "output_value": "encode always returns sentence embeddings",
-    "pool": "use EncoderPool(model).encode(...)",
-    "chunk_size": "use EncoderPool(model).encode(..., chunk_size=...)",
-    "dtype": "choose the graph when you load the model: Embedder(model, dtype=...)",
-    "graph": "choose the graph when you load the model: Embedder(model, dtype=...)",
-}
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -59,6 +47,10 @@ class EncodeOptions(TypedDict, total=False):
     truncate_dim: int | None
     precision: str
     read_paths: bool
+
+
+# What to do instead of options of `encode` that are given to a constructor.
+OPTIONS_OF_ENCODE = dict.fromkeys(EncodeOptions.__annotations__, "pass it to encode")
 
 
 @frozen
@@ -120,7 +112,7 @@ class EncodeSettings:
             return _DEFAULTS
         for name in options:
             if name not in EncodeOptions.__annotations__:
-                hint = _HINTS.get(name, f"known are {', '.join(EncodeOptions.__annotations__)}")
+                hint = ENCODE_HINTS.get(name, f"known are {', '.join(EncodeOptions.__annotations__)}")
                 raise InputError(f"encode has no option {name!r}: {hint}")
         return cls(**options)
 
@@ -135,7 +127,7 @@ class EncodeSettings:
             8
         """
         if self.errors != "raise":
-            raise InputError(f"errors={self.errors!r} has no effect here: {_HINTS['errors']}")
+            raise InputError(f"errors={self.errors!r} has no effect here: {ENCODE_HINTS['errors']}")
         return self
 
 
@@ -148,7 +140,8 @@ class LoadSettings:
     """How to load a model. `Embedder` describes the options.
 
     Raises:
-        InputError: `threads` or `truncate_dim` is not a whole number of at least 1, or `verify` is not a bool.
+        InputError: `threads`, `truncate_dim` or `max_seq_length` is not a whole number of at least 1, or `verify` is
+            not a bool.
 
     Example:
         >>> LoadSettings(dtype="int8").options()["dtype"]
@@ -160,10 +153,12 @@ class LoadSettings:
     threads: int | None = None
     truncate_dim: int | None = None
     verify: bool = True
+    max_seq_length: int | None = None
 
     def __post_init__(self) -> None:
         check_count("threads", self.threads)
         check_count("truncate_dim", self.truncate_dim)
+        check_count("max_seq_length", self.max_seq_length)
         check_flag("verify", self.verify)
 
     def options(self) -> dict[str, Any]:

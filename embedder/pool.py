@@ -22,13 +22,15 @@ from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.manifest import IMAGE
 from embedder.common.checks import check_count, shown
 from embedder.common.cores import usable_cores
+from embedder.common.keywords import refuse_keywords
 from embedder.common.progress import Bar, progress_bar
 from embedder.common.read_only import ReadOnly
 from embedder.common.records import frozen
 from embedder.encoder import DEFAULT_MODEL, Embedder
 from embedder.errors import ArtifactError, EmbedderError, InputError, WorkerError
+from embedder.hints import POOL_HINTS
 from embedder.inputs import ImageItem, InputKinds, Inputs, check_list, is_single
-from embedder.options import EncodeOptions, EncodeSettings, LoadSettings
+from embedder.options import OPTIONS_OF_ENCODE, EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import Embeddings, EncodeResult, check_ranges, quantize, raise_unreadable
 
 # A call has this many chunks for each worker, so that a slower worker can take fewer of them.
@@ -66,6 +68,7 @@ class EncoderPool(ReadOnly):
 
     _instead: ClassVar[Mapping[str, str]] = {"processes": "make another EncoderPool with workers="}
 
+    @refuse_keywords("EncoderPool", POOL_HINTS | OPTIONS_OF_ENCODE)
     def __init__(
         self,
         model: str | os.PathLike[str] = DEFAULT_MODEL,
@@ -74,6 +77,7 @@ class EncoderPool(ReadOnly):
         providers: list[str | None] | None = None,
         dtype: str | None = None,
         threads: int | None = None,
+        max_seq_length: int | None = None,
         revision: str | None = None,
         token: str | None = None,
         local_files_only: bool = False,
@@ -89,6 +93,7 @@ class EncoderPool(ReadOnly):
             providers: the provider of each worker, as in `Embedder`. None takes the default for all.
             dtype: as in `Embedder`.
             threads: threads of each worker. None divides the cores among the workers.
+            max_seq_length: as in `Embedder`.
             revision: as in `Embedder`.
             token: as in `Embedder`.
             local_files_only: as in `Embedder`.
@@ -105,7 +110,8 @@ class EncoderPool(ReadOnly):
             raise InputError(f"model should be the name or the path of an exported model, not {shown(model)}")
         count = _worker_count(workers, providers)
         _check_can_start_processes()
-        settings = LoadSettings(None, dtype, threads or max(1, usable_cores() // count))
+        threads = threads or max(1, usable_cores() // count)
+        settings = LoadSettings(None, dtype, threads, max_seq_length=max_seq_length)
         hub_options = HubAccess(revision, token, local_files_only).options()
         self._owner = os.getpid()
         # A call that fails stops the pool while it holds the lock, so the lock must be reentrant.

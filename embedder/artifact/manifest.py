@@ -304,8 +304,9 @@ class Manifest:
         graphs: the graphs, at most one for each pair of modality and dtype.
         parity: how close the vectors of texts are to the reference's.
         tools: versions of the programs that made the artifact, by name.
-        extra: three kinds of fields. `prepacked` has the digests of the prepacked forms. `int8_products` lists the
-            products that int8 graphs compute in fp32. This version ignores all other fields.
+        extra: `prepacked` has the digests of the prepacked forms. `int8_products` lists the products that int8 graphs
+            compute in fp32. `positions` is the most tokens of a text that the graph can read. This version ignores all
+            other fields.
 
     Example:
         >>> model.manifest.source.model  # doctest: +SKIP

@@ -59,11 +59,14 @@ def _print_line(line: Line) -> None:
 
 
 def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
+    from embedder.artifact.positions import positions
+
     source = manifest.source
     yield "model", source.model + (f" at {source.revision}" if source.revision else "")
     yield "weights", f"sha256 {source.weights_sha256}"
     yield from _output_lines(manifest)
-    yield "max_seq_length", f"{manifest.tokenizer.max_seq_length} tokens"
+    limit, most = manifest.tokenizer.max_seq_length, positions(manifest)
+    yield "max_seq_length", f"{limit} tokens" + (f"; the graph can read {most:,}" if most > limit else "")
     if manifest.head is not None:
         yield "head", _head_text(manifest.head)
     for name, prompt in manifest.prompts.items():

@@ -109,7 +109,7 @@ class Engine:
             for modality in self.manifest.modalities
         }
         artifact.ensure(self._needed_files(backend))
-        loader = _Loader(artifact, self._graphs, self.device, backend, settings.verify)
+        loader = _Loader(artifact, self._graphs, self.device, backend, settings)
         self._text = LoadOnce(loader.load_text)
         self._image = LoadOnce(loader.load_image)
         images = IMAGE in self._graphs
@@ -289,7 +289,7 @@ class _Loader:
     graphs: Mapping[str, Graph]  # by modality
     device: Device
     backend: Backend | None
-    verify: bool
+    settings: LoadSettings
 
     def load_text(self) -> TextSide:
         # onnxruntime opens the graph without Python, while Python loads the tokenizer. Python does one thing at a time,
@@ -299,7 +299,7 @@ class _Loader:
         return TextSide(backend, self.graphs[TEXT], tokenizer, self.artifact.manifest.tokenizer)
 
     def _open_text_graph(self, begun: threading.Event) -> Backend:
-        files = GraphFiles(self.artifact, self.graphs[TEXT], verify=self.verify, opening=begun.set)
+        files = GraphFiles(self.artifact, self.graphs[TEXT], verify=self.settings.verify, opening=begun.set)
         try:
             return self.backend or self._open(files)
         finally:
@@ -309,15 +309,19 @@ class _Loader:
         begun.wait()
         settings = self.artifact.manifest.tokenizer
         path = self.artifact.path(settings.file)
-        file = CheckedFile(path, settings.file.sha256 if self.verify else None)
-        return open_checked([file], lambda: TextTokenizer(path, settings.max_seq_length, verify=self.verify))
+        verify = self.settings.verify
+        file = CheckedFile(path, settings.file.sha256 if verify else None)
+        tokenizer = open_checked([file], lambda: TextTokenizer(path, settings.max_seq_length, verify=verify))
+        if self.settings.max_seq_length is not None:
+            tokenizer.set_limit(self.settings.max_seq_length)
+        return tokenizer
 
     def load_image(self) -> ImageSide:
         from embedder.engine.image_side import ImageSide  # here, as models of texts alone do not need it
 
         settings = self.artifact.manifest.images
         assert settings is not None  # the engine loads this side only if the model takes images
-        files = GraphFiles(self.artifact, self.graphs[IMAGE], settings.tokens, self.verify, open_now=False)
+        files = GraphFiles(self.artifact, self.graphs[IMAGE], settings.tokens, self.settings.verify, open_now=False)
         return ImageSide(self._open(files), settings)
 
     def _open(self, files: GraphFiles) -> Backend:

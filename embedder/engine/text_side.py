@@ -31,7 +31,7 @@ class TextSide:
         self._backend = backend
         self._graph = graph
         self._settings = settings
-        self._ones = np.ones(settings.max_seq_length, np.int64)
+        self._ones = np.ones(tokenizer.max_seq_length, np.int64)
 
     def tokenize(self, texts: Sequence[str | Pair]) -> list[Tokens]:
         """Return the token ids of each text, and its token type ids if the graph takes them.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from embedder.common.panics import panics_as_exceptions
 from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS, load_tokenizer
-from embedder.errors import ArtifactError
+from embedder.errors import ArtifactError, InputError
 from embedder.inputs import Pair
 
 # The token ids of a text, int64 (tokens,). For a graph that takes token type ids, these are the second array.
@@ -48,7 +48,7 @@ class TextTokenizer:
         try:
             self._tokenizer = load_tokenizer(path, verify=verify)
             with panics_as_exceptions():
-                special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+                self._special_count: int = self._tokenizer.num_special_tokens_to_add(is_pair=False)
                 self._tokenizer.no_padding()
                 self._tokenizer.enable_truncation(max_seq_length)
         except OSError as error:
@@ -58,11 +58,33 @@ class TextTokenizer:
 
             # No advice to copy the file again: unless `verify` is False, its digest has been checked before.
             raise ArtifactError(f"{path} is not a tokenizer that tokenizers {__version__} reads: {error}") from error
-        if max_seq_length <= special:
+        if max_seq_length <= self._special_count:
             raise ArtifactError(
-                f"{path} adds {special} special tokens to each text, and max_seq_length is {max_seq_length}: no room "
-                "for the text. Export the model again"
+                f"{path} adds {self._special_count} special tokens to each text, and max_seq_length is "
+                f"{max_seq_length}: no room for the text. Export the model again"
             )
+        self._max_seq_length = max_seq_length
+
+    @property
+    def max_seq_length(self) -> int:
+        """Most tokens of a text, special tokens included. The rest is cut off."""
+        return self._max_seq_length
+
+    def set_limit(self, max_seq_length: int) -> None:
+        """Cut texts at another limit. Call it before the tokenizer is shared between threads.
+
+        Raises:
+            InputError: the special tokens leave no room for a text.
+
+        Example:
+            >>> tokenizer.set_limit(128)  # doctest: +SKIP
+        """
+        if max_seq_length <= self._special_count:
+            raise InputError(
+                f"max_seq_length should be at least {self._special_count + 1}, not {max_seq_length}: the model adds "
+                f"{self._special_count} special tokens to each text"
+            )
+        self._tokenizer.enable_truncation(max_seq_length)
         self._max_seq_length = max_seq_length
 
     def __call__(self, texts: Sequence[str | Pair]) -> list[Tokens]:

@@ -97,7 +97,7 @@ def export(
         graphs = _finish_graphs(work, bodies, tokenizer, images)
 
         report(f"writing the graphs; texts are cut at {tokenizer.max_seq_length} tokens")
-        manifest = write_files(stage, Parts(checkpoint, tokenizer, images, graphs))
+        manifest = write_files(stage, Parts(checkpoint, tokenizer, images, graphs, _model_limits(bodies[TEXT])))
         write_manifest(manifest, stage)
 
         text_parity, image_parity = verify(stage, checkpoint, report, settings.verification)

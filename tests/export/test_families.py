@@ -6,6 +6,7 @@ from embedder_export.verify.compare import measure
 from sentence_transformers import SentenceTransformer
 
 import embedder
+from embedder.artifact.positions import positions
 from tests import families
 from tests.exports import export_fp32
 
@@ -66,6 +67,16 @@ def test_large_weights_lie_outside_the_graph(pair):
     (graph,) = model.manifest.graphs
     assert graph.file.size < 1_000_000
     assert graph.weights.size > 10_000
+
+
+def test_graph_reads_as_many_tokens_as_the_manifest_says(pair, monkeypatch):
+    model, reference = pair
+    assert "positions" in model.manifest.extra
+    limit = min(positions(model.manifest), 600)
+    monkeypatch.setattr(reference, "max_seq_length", limit)
+    longer = embedder.Embedder(model._artifact.directory, provider="cpu", max_seq_length=limit)
+    assert longer.tokenize(TEXTS[2])["input_ids"].shape == (1, limit)
+    assert_same(longer.encode(TEXTS), reference.encode(TEXTS))
 
 
 def assert_same(ours, theirs):

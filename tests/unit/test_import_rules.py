@@ -34,8 +34,8 @@ class Rule:
     exact: bool = False
 
 
-PUBLIC = "common encoder errors inputs options results vectors"
-ENGINE = "artifact backends common engine errors images inputs options"
+PUBLIC = "common encoder errors hints inputs options results vectors"
+ENGINE = "artifact backends common engine errors hints images inputs options"
 
 RUNTIME = (
     # Pieces.
@@ -44,7 +44,8 @@ RUNTIME = (
     Rule("embedder.common.progress", lazy="tqdm"),
     Rule("embedder.common.tokenizer_file", own="common", lazy="tokenizers"),
     # What a request is made of.
-    Rule("embedder.options", own="common errors", packages="numpy"),
+    Rule("embedder.hints"),
+    Rule("embedder.options", own="common errors hints", packages="numpy"),
     Rule("embedder.images", own="artifact.manifest common errors images", packages="numpy", lazy="PIL"),
     Rule("embedder.inputs", own="common errors images", packages="numpy"),
     # What a request runs through.

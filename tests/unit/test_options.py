@@ -6,7 +6,7 @@ import typing
 import numpy as np
 import pytest
 
-from embedder import EncodeOptions, EncodeSettings
+from embedder import EncodeOptions, EncoderPool, EncodeSettings, hints
 from embedder.encoder import Embedder
 from embedder.errors import InputError
 from embedder.options import LoadSettings
@@ -19,10 +19,52 @@ HINTS = {
     "convert_to_tensor": "encode returns a NumPy array. torch.from_numpy(array)",
     "output_value": "encode always returns sentence embeddings",
     "pool": "use EncoderPool(model).encode(...)",
+    "target_devices": "use EncoderPool(model).encode(...)",
+    "sentences": "the inputs are the first argument: encode(texts)",
+    "task": "pass prompt= or prompt_name=, or call encode_query or encode_document",
+    "instruction": "pass prompt=",
+    "max_seq_length": "pass it when you load the model: Embedder(model, max_seq_length=...)",
+    "max_length": "pass the limit when you load the model: Embedder(model, max_seq_length=...)",
+    "num_workers": "pass threads= when you load the model: Embedder(model, threads=...)",
     "chunk_size": "use EncoderPool(model).encode(..., chunk_size=...)",
     "dtype": "choose the graph when you load the model: Embedder(model, dtype=...)",
     "graph": "choose the graph when you load the model: Embedder(model, dtype=...)",
     "colour": "known are prompt_name, prompt, batch_size",
+}
+
+# Options that `Embedder` does not have, and the start of the hint.
+LOAD_HINTS = {
+    "model_name_or_path": "the model's name or path is the first argument: Embedder(model)",
+    "model_name": "the model's name or path is the first argument: Embedder(model)",
+    "modules": "export the checkpoint with embedder-export",
+    "device": "pass provider= instead. Without it, a GPU is used if one works",
+    "providers": "pass provider= instead. Without it, a GPU is used if one works",
+    "prompts": "pass prompt= or prompt_name= to encode",
+    "default_prompt_name": "pass prompt_name= to encode, or call encode_query and encode_document",
+    "similarity_fn_name": "call embedder.cos_sim, dot_score, euclidean_sim or manhattan_sim on the vectors",
+    "cache_folder": "set the environment variable HF_HOME",
+    "cache_dir": "set the environment variable HF_HOME",
+    "trust_remote_code": "leave it out. Artifacts contain no code",
+    "use_auth_token": "pass token= instead",
+    "model_kwargs": "pass dtype= to choose the graph",
+    "torch_dtype": "pass dtype= to choose the graph",
+    "tokenizer_kwargs": "pass max_seq_length= for the limit of a text",
+    "processor_kwargs": "pass max_seq_length= for the limit of a text",
+    "config_kwargs": "the artifact holds the settings of the model",
+    "config_args": "the artifact holds the settings of the model",
+    "model_card_data": "leave it out. embedder does not train models",
+    "batch_size": "pass it to encode",
+    "normalize_embeddings": "pass it to encode",
+    "colour": "known are provider, dtype, threads, truncate_dim, max_seq_length, verify",
+}
+POOL_HINTS = {name: hint for name, hint in LOAD_HINTS.items() if name != "providers"} | {
+    "device": "pass providers=, with one for each worker",
+    "provider": "pass providers=, with one for each worker",
+    "target_devices": "pass providers=, with one for each worker",
+    "truncate_dim": "pass it to encode",
+    "verify": "leave it out. Each worker checks the files",
+    "backend": "leave it out. Each worker uses onnxruntime",
+    "colour": "known are providers, dtype, threads, max_seq_length",
 }
 
 
@@ -88,6 +130,22 @@ def test_numbers_and_flags_of_numpy_are_taken(model):
     assert vectors.shape == (1, 3)
 
 
+def test_unknown_options_of_a_load_are_refused_with_a_hint(tiny):
+    assert set(hints.LOAD_HINTS) <= set(LOAD_HINTS)
+    assert set(hints.ENCODE_HINTS) <= set(HINTS)
+    for kind, expected in ((Embedder, LOAD_HINTS), (EncoderPool, POOL_HINTS)):
+        for name, hint in expected.items():
+            with pytest.raises(InputError) as raised:
+                kind(tiny, **{name: None})
+            assert str(raised.value).startswith(f"{kind.__name__} has no option {name!r}: {hint}")
+
+
+@pytest.mark.parametrize("backend", ["onnx", "openvino", 3, True])
+def test_a_backend_that_runs_nothing_is_refused(tiny, backend):
+    with pytest.raises(InputError, match=f"runs the graph of texts, not {backend!r}. Leave it out: embedder always"):
+        Embedder(tiny, backend=backend)
+
+
 def test_settings_are_frozen():
     for settings in (EncodeSettings(), LoadSettings()):
         for field in dataclasses.fields(settings):
@@ -124,7 +182,7 @@ def test_settings_that_a_call_cannot_follow_are_refused(model):
 
 
 @pytest.mark.parametrize("value", [0, -1, 2.5, "2", True])
-@pytest.mark.parametrize("option", ["threads", "truncate_dim"])
+@pytest.mark.parametrize("option", ["threads", "truncate_dim", "max_seq_length"])
 def test_wrong_options_of_a_load_are_named(tiny, option, value):
     for make in (LoadSettings, lambda **options: Embedder(tiny, **options)):
         with pytest.raises(InputError, match=f"{option} should be a whole number, at least 1"):

@@ -15,7 +15,7 @@ ATTRIBUTES = {
     "similarity_fn_name": "call embedder.cos_sim, dot_score, euclidean_sim or manhattan_sim",
     "prompts": "pass prompt= or prompt_name= to encode",
     "default_prompt_name": "pass prompt_name= to encode",
-    "max_seq_length": "export the model again",
+    "max_seq_length": "pass max_seq_length= to Embedder",
     "device": "pass provider= to Embedder",
     "dimension": "pass truncate_dim= to Embedder",
     "manifest": "make another Embedder with the value that you want",

@@ -21,6 +21,7 @@ from embedder.artifact.manifest import (
     Source,
     TokenizerSettings,
 )
+from embedder.artifact.positions import NO_LIMIT, with_positions
 from embedder.artifact.upgrades import FORMAT_VERSION
 from embedder.common.digests import sha256_of
 
@@ -31,6 +32,7 @@ from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.dtype.fp32 import ChosenGraph
 from embedder_export.graph.files import weights_of
 from embedder_export.tokenizer.convert import ConvertedTokenizer
+from embedder_export.tokenizer.limits import ModelLimits
 
 _TOOLS = ("onnx", "onnx_ir", "onnxruntime", "tokenizers", "safetensors")
 _TRACING_TOOLS = ("optimum-onnx", "transformers", "torch")
@@ -62,12 +64,14 @@ class Parts:
         tokenizer: the converted tokenizer.
         images: how images are prepared. None if the model takes no images.
         graphs: the graphs of all modalities and dtypes.
+        limits: the limits of the transformer for texts.
     """
 
     checkpoint: Checkpoint
     tokenizer: ConvertedTokenizer
     images: ImageSettings | None
     graphs: tuple[FinishedGraph, ...]
+    limits: ModelLimits
 
 
 def write_files(directory: Path, parts: Parts) -> Manifest:
@@ -77,7 +81,7 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         The manifest without parity and quality. The manifest itself is not written.
 
     Example:
-        >>> write_files(stage, Parts(checkpoint, tokenizer, None, graphs)).dimension  # doctest: +SKIP
+        >>> write_files(stage, Parts(checkpoint, tokenizer, None, graphs, limits)).dimension  # doctest: +SKIP
         384
     """
     checkpoint = parts.checkpoint
@@ -100,7 +104,16 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         parity=None,
         tools={"embedder-export": __version__} | {name: version(name) for name in tools},
     )
-    return with_int8_products(manifest, {name: found for name, found in products.items() if found is not None})
+    manifest = with_int8_products(manifest, {name: found for name, found in products.items() if found is not None})
+    return _with_positions(manifest, parts)
+
+
+def _with_positions(manifest: Manifest, parts: Parts) -> Manifest:
+    """Return `manifest` with the number of tokens that the graph of texts can read, if it is known."""
+    count = parts.limits.usable_positions or parts.limits.max_position_embeddings
+    if count is None and parts.graphs[0].chosen.form == NATIVE:  # the families here either say it or have no limit
+        count = NO_LIMIT
+    return manifest if count is None else with_positions(manifest, count)
 
 
 def _write_tokenizer(directory: Path, tokenizer: ConvertedTokenizer) -> TokenizerSettings:

@@ -1,0 +1,78 @@
+"""What to do instead of options and assignments that embedder refuses. Most names are those of sentence-transformers.
+
+Messages put a hint after "... has no option NAME: " and "... cannot be set: ".
+"""
+
+from __future__ import annotations
+
+_DTYPE = "choose the graph when you load the model: Embedder(model, dtype=...)"
+_POOL_ENCODE = "use EncoderPool(model).encode(...)"
+_PROVIDERS = "pass providers=, with one for each worker"
+_MODEL = "the model's name or path is the first argument: Embedder(model)"
+_OF_ARTIFACT = "the artifact holds the settings of the model. To change them, change its checkpoint and export it again"
+_CACHE = "set the environment variable HF_HOME for the Hub's cache, and EMBEDDER_HOME for the exported models"
+_NO_CODE = "leave it out. Artifacts contain no code, and the export runs none of a checkpoint's"
+
+# Attributes of `Embedder`.
+ATTRIBUTE_HINTS = {
+    "truncate_dim": "pass truncate_dim= to Embedder(...) or to encode",
+    "similarity_fn_name": "call embedder.cos_sim, dot_score, euclidean_sim or manhattan_sim on the vectors",
+    "prompts": "pass prompt= or prompt_name= to encode",
+    "default_prompt_name": "pass prompt_name= to encode",
+    "max_seq_length": "pass max_seq_length= to Embedder(...)",
+    "device": "pass provider= to Embedder(...)",
+    "dtype": "pass dtype= to Embedder(...)",
+    "dimension": "pass truncate_dim= to Embedder(...)",
+}
+
+# Options of `Embedder`.
+LOAD_HINTS = {
+    "model_name_or_path": _MODEL,
+    "model_name": _MODEL,
+    "modules": "export the checkpoint with embedder-export, and give the path of the artifact",
+    "device": "pass provider= instead. Without it, a GPU is used if one works",
+    "providers": "pass provider= instead. Without it, a GPU is used if one works",
+    "prompts": ATTRIBUTE_HINTS["prompts"],
+    "default_prompt_name": "pass prompt_name= to encode, or call encode_query and encode_document",
+    "similarity_fn_name": ATTRIBUTE_HINTS["similarity_fn_name"],
+    "cache_folder": _CACHE,
+    "cache_dir": _CACHE,
+    "trust_remote_code": _NO_CODE,
+    "use_auth_token": "pass token= instead",
+    "model_kwargs": "pass dtype= to choose the graph, and provider= to choose the device",
+    "torch_dtype": 'pass dtype= to choose the graph, such as dtype="fp32"',
+    "tokenizer_kwargs": "pass max_seq_length= for the limit of a text. The artifact holds the other settings",
+    "processor_kwargs": "pass max_seq_length= for the limit of a text. The artifact holds the other settings",
+    "config_kwargs": _OF_ARTIFACT,
+    "config_args": _OF_ARTIFACT,
+    "model_card_data": "leave it out. embedder does not train models",
+}
+
+# Options of `EncoderPool`.
+POOL_HINTS = LOAD_HINTS | {
+    "device": _PROVIDERS,
+    "provider": _PROVIDERS,
+    "target_devices": _PROVIDERS,
+    "verify": "leave it out. Each worker checks the files",
+    "backend": "leave it out. Each worker uses onnxruntime",
+}
+
+# Options of `encode` and its siblings.
+ENCODE_HINTS = {
+    "errors": "encode returns one vector for each input. encode_readable leaves out images that cannot be read",
+    "sentences": "the inputs are the first argument: encode(texts)",
+    "device": "choose the device when you load the model: Embedder(model, provider=...)",
+    "convert_to_numpy": "encode always returns a NumPy array",
+    "convert_to_tensor": "encode returns a NumPy array. torch.from_numpy(array) makes a tensor of it",
+    "output_value": "encode always returns sentence embeddings",
+    "pool": _POOL_ENCODE,
+    "target_devices": _POOL_ENCODE,
+    "chunk_size": "use EncoderPool(model).encode(..., chunk_size=...)",
+    "task": "pass prompt= or prompt_name=, or call encode_query or encode_document",
+    "instruction": "pass prompt=",
+    "max_seq_length": "pass it when you load the model: Embedder(model, max_seq_length=...)",
+    "max_length": "pass the limit when you load the model: Embedder(model, max_seq_length=...)",
+    "num_workers": "pass threads= when you load the model: Embedder(model, threads=...)",
+    "dtype": _DTYPE,
+    "graph": _DTYPE,
+}
