@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from embedder.common.cpp_runtime import initialise_cpp_runtime
 from embedder.errors import (
     ArtifactError,
+    ConflictError,
     DependencyError,
     EmbedderError,
     FormatError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from embedder.results import EncodeResult
     from embedder.vectors.adapters.faiss_index import FaissIndex
     from embedder.vectors.adapters.usearch_index import UsearchIndex
+    from embedder.vectors.index.entries import IndexEntry
     from embedder.vectors.index.vector_index import VectorIndex
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
     from embedder.vectors.pairs import bitext_mining, mine_hard_negatives
@@ -55,6 +57,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtifactError",
+    "ConflictError",
     "DependencyError",
     "Embedder",
     "EmbedderError",
@@ -65,6 +68,7 @@ __all__ = [
     "FaissIndex",
     "FormatError",
     "ImageError",
+    "IndexEntry",
     "InputError",
     "ModelNotFoundError",
     "ProviderError",
@@ -111,6 +115,7 @@ _LAZY = {
     "results": ("EncodeResult",),
     "vectors.adapters.faiss_index": ("FaissIndex",),
     "vectors.adapters.usearch_index": ("UsearchIndex",),
+    "vectors.index.entries": ("IndexEntry",),
     "vectors.index.vector_index": ("VectorIndex",),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),

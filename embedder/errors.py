@@ -6,6 +6,7 @@ EmbedderError
 │   └── FormatError       this version of embedder cannot read its format version
 ├── InputError            a text, an image or an option cannot be used (also a ValueError)
 │   └── ImageError        some images cannot be read; the error holds the vectors of the other inputs
+├── ConflictError         another process has changed the file that would be overwritten
 ├── SettingError          an attribute cannot be set (also an AttributeError and a TypeError)
 ├── ProviderError         an execution provider is unknown or not available here
 ├── WorkerError           a worker process of a pool died or failed
@@ -112,6 +113,17 @@ class ImageError(InputError):
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle the attributes. By default pickle keeps the message alone."""
         return type(self), (self.reasons, self.indices, self.embeddings)
+
+
+class ConflictError(EmbedderError):
+    """Another process has changed a file since it was read, and saving would undo that change.
+
+    Example:
+        >>> index.save("notes.index")  # doctest: +SKIP
+        Traceback (most recent call last):
+        ...
+        embedder.errors.ConflictError: notes.index has changed since this index was loaded from it or saved to it, ...
+    """
 
 
 class SettingError(EmbedderError, AttributeError, TypeError):

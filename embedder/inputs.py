@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.common.checks import find_surrogate, shown
+from embedder.common.checks import check_text, shown
 from embedder.common.containers import is_file, is_mapping, is_table
 from embedder.common.records import frozen
 from embedder.errors import InputError
@@ -177,16 +177,3 @@ def _check(index: int, item: object, kinds: InputKinds) -> Item:
     expected = "a string or an image" if kinds.images else "a string"
     hint = "; this model takes no images" if not kinds.images and is_image(item) else ""
     raise InputError(f"{kinds.name}[{index}] should be {expected}, not {type(item).__name__}: {shown(item)}{hint}")
-
-
-def check_text(text: str, name: str) -> None:
-    """Raise InputError if `text` is not valid Unicode. The message calls the text `name`.
-
-    Example:
-        >>> check_text("a text", "texts[0]")
-    """
-    if not text.isascii() and (found := find_surrogate(text)):
-        raise InputError(
-            f"{name} is not valid Unicode: it contains the lone surrogate U+{ord(found[0]):04X} at character "
-            f'{found.start()}. text.encode("utf-8", "replace").decode() replaces it'
-        )

@@ -36,6 +36,19 @@ def find_surrogate(text: str) -> re.Match[str] | None:
     return _SURROGATE.search(text)
 
 
+def check_text(text: str, name: str) -> None:
+    """Raise InputError if `text` is not valid Unicode. The message calls the text `name`.
+
+    Example:
+        >>> check_text("a text", "texts[0]")
+    """
+    if not text.isascii() and (found := find_surrogate(text)):
+        raise InputError(
+            f"{name} is not valid Unicode: it contains the lone surrogate U+{ord(found[0]):04X} at character "
+            f'{found.start()}. text.encode("utf-8", "replace").decode() replaces it'
+        )
+
+
 def check_choice(name: str, value: object, known: Sequence[str]) -> None:
     """Raise InputError unless `value` is one of `known`.
 

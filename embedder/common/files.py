@@ -18,10 +18,7 @@ from functools import cache
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from embedder.common.file_locks import has_locks, try_lock
 
 # Opening a pipe without O_NONBLOCK waits for a writer. Windows has neither this flag nor such pipes.
 _NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_BINARY", 0)
@@ -271,7 +268,7 @@ def _make_staging(parent: Path) -> tuple[Path, BufferedWriter]:
         with suppress(FileNotFoundError, BlockingIOError):
             lock = (staging / _LOCK).open("xb")
             try:
-                _lock(lock.fileno())
+                try_lock(lock.fileno())
                 if os.path.samestat(os.fstat(lock.fileno()), (staging / _LOCK).stat()):
                     return staging, lock
             except BaseException:
@@ -279,19 +276,6 @@ def _make_staging(parent: Path) -> tuple[Path, BufferedWriter]:
                 raise
             lock.close()
     raise OSError(errno.EAGAIN, "other processes removed each new directory", os.fspath(parent))
-
-
-def _lock(descriptor: int) -> bool:
-    """Lock a file. Return whether that is possible here. Raises BlockingIOError if another process has the lock."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:
-        return False
-    return True
 
 
 def _empty(staging: Path) -> None:
@@ -320,13 +304,13 @@ def _own_prefix() -> str:
 def _remove_if_abandoned(staging: Path) -> None:
     """Remove a staging directory if its writer has ended."""
     descriptor = None
-    if fcntl is not None:
+    if has_locks():
         with suppress(OSError):
             # Not waiting, as the file may be a pipe. Writable, as some network file systems lock only such files.
             descriptor = os.open(staging / _LOCK, os.O_RDWR | _NO_WAIT)
     try:
         # The lock is held until the directory is gone, so that a writer that is about to lock it makes another.
-        is_free = descriptor is not None and _lock(descriptor)
+        is_free = descriptor is not None and try_lock(descriptor)
         if (is_free and staging.name.startswith(_own_prefix())) or _age_s(staging) > _MAX_SILENCE_S:
             _restore(staging)
             _empty(staging)

@@ -8,8 +8,9 @@ import re
 from itertools import islice
 from typing import Any, NoReturn
 
-# The files that are read here nest about five levels deep. Python's own functions fail at about a thousand.
-_MAX_DEPTH = 100
+# The limit of the levels of JSON. The files that are read here nest about five levels deep. Python's own functions fail
+# at about a thousand.
+MAX_DEPTH = 100
 _MAX_DIGITS = 1000
 _SEPARATORS = b"[{,"
 
@@ -31,7 +32,7 @@ def parse_json(content: bytes, *, allow_nan: bool = False) -> Any:
     """
     text = content.decode("utf-8")
     try:
-        constant, number = (None, None) if allow_nan else (_refuse, _finite)
+        constant, number = (None, None) if allow_nan else (refuse_constant, _finite)
         value = json.loads(text, parse_constant=constant, parse_float=number, parse_int=_whole)
     except RecursionError as error:
         raise _too_deep() from error
@@ -59,7 +60,15 @@ def has_more_values(content: bytes, limit: int) -> bool:
     return next(islice(separators, limit - 1, None), None) is not None
 
 
-def _refuse(name: str) -> NoReturn:
+def refuse_constant(name: str) -> NoReturn:
+    """Raise ValueError for NaN or an infinity, as `parse_constant` of Python's own functions.
+
+    Example:
+        >>> json.loads("NaN", parse_constant=refuse_constant)
+        Traceback (most recent call last):
+        ...
+        ValueError: NaN is not a number of JSON
+    """
     raise ValueError(f"{name} is not a number of JSON")
 
 
@@ -78,7 +87,7 @@ def _finite(digits: str) -> float:
 
 def _check_depth(value: Any) -> None:
     level = [value]
-    for _ in range(_MAX_DEPTH):
+    for _ in range(MAX_DEPTH):
         parents = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
         if not parents:
             return
@@ -87,7 +96,7 @@ def _check_depth(value: Any) -> None:
 
 
 def _too_deep() -> ValueError:
-    return ValueError(f"it nests more than {_MAX_DEPTH} levels deep")
+    return ValueError(f"it nests more than {MAX_DEPTH} levels deep")
 
 
 def _check_unicode(value: Any) -> None:

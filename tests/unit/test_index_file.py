@@ -12,6 +12,7 @@ import pytest
 from embedder import VectorIndex
 from embedder.errors import ArtifactError, FormatError
 from embedder.vectors.index import file_format
+from embedder.vectors.index.header import INDEX_FORMAT_VERSION, upgrade
 from tests.processes import run_python
 from tests.tiny import flip_a_bit
 from tests.vectors import clustered_index, ids_of, pairs_of, random_vectors
@@ -28,7 +29,7 @@ def test_a_loaded_index_is_mapped_and_can_be_saved_over_itself(precision, tmp_pa
     path = tmp_path / "index"
     index.save(path)
     loaded = VectorIndex.load(path)
-    sections = loaded._storage.snapshot.loaded
+    sections = loaded._storage.snapshot.loaded.columns
     assert all(isinstance(base(section), np.memmap) for section in sections.values())
     assert not any(section.flags.writeable for section in sections.values())
     assert loaded.search(queries, 99) == index.search(queries, 99)
@@ -66,11 +67,13 @@ def test_the_file_has_the_documented_format(tmp_path):
     assert content[:8] == b"\x89EMBIDX\n"
     length = int.from_bytes(content[8:16], "little")
     assert json.loads(content[16 : 16 + length]) == {
-        "format_version": 2,
+        "format_version": 3,
         "dimension": 3,
+        "full_dimension": 3,
         "precision": "float32",
         "similarity": "cosine",
         "count": 2,
+        "strings": {},
         "model": None,
         "extra": {},
     }
@@ -124,7 +127,7 @@ def test_an_intact_file_is_read_again_only_after_a_change(tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"format_version": 3}, FormatError, "has format version 3, and this embedder reads versions up to 2: upgrade"),
+        ({"format_version": 4}, FormatError, "has format version 4, and this embedder reads versions up to 3: upgrade"),
         ({"format_version": 0}, ArtifactError, "format_version should be a whole number, at least 1, not 0"),
         ({"format_version": "1"}, ArtifactError, "format_version should be a whole number, at least 1, not '1'"),
         ({"format_version": True}, ArtifactError, "format_version should be a whole number, at least 1, not True"),
@@ -188,7 +191,7 @@ GOLDEN_SCORES = {
 }
 
 
-@pytest.mark.parametrize("version", range(1, file_format.INDEX_FORMAT_VERSION + 1))
+@pytest.mark.parametrize("version", range(1, INDEX_FORMAT_VERSION + 1))
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_every_version_is_read(version, precision, tmp_path):
     index = VectorIndex.load(GOLDEN / f"index-v{version}-{precision}.index")
@@ -200,11 +203,11 @@ def test_every_version_is_read(version, precision, tmp_path):
     for row, scores in zip(pairs_of(found), GOLDEN_SCORES[precision], strict=False):
         np.testing.assert_allclose([score for _, score in row], scores, atol=1e-6)
     index.save(tmp_path / "index")
-    current = GOLDEN / f"index-v{file_format.INDEX_FORMAT_VERSION}-{precision}.index"
+    current = GOLDEN / f"index-v{INDEX_FORMAT_VERSION}-{precision}.index"
     assert (tmp_path / "index").read_bytes() == current.read_bytes()
 
 
-def test_upgrade_1_to_2():
+def test_upgrades_of_the_header():
     old = {"format_version": 1, "dimension": 3, "precision": "int8", "similarity": "dot", "count": 0}
     for model, expected in [
         (None, None),
@@ -212,8 +215,9 @@ def test_upgrade_1_to_2():
         ("a, weights b, weights 0123", {"name": "a, weights b", "weights": "0123", "dtype": None}),
         ("a name", {"name": "a name", "weights": "", "dtype": None}),
     ]:
-        upgraded = file_format.upgrade(old | {"model": model})
-        assert upgraded == old | {"format_version": 2, "model": expected, "extra": {}}
+        upgraded = upgrade(old | {"model": model})
+        added = {"full_dimension": 3, "strings": {}, "extra": {}}
+        assert upgraded == old | {"format_version": 3, "model": expected} | added
 
 
 def test_files_that_are_not_an_index(tmp_path):

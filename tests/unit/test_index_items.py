@@ -182,7 +182,7 @@ def test_a_column_of_ids():
     assert index.add(np.ones((2, 8)), ids=np.array([7, 2**40], object)).tolist() == [7, 2**40]
     with pytest.raises(InputError, match=r"ids should be from -2\*\*63 to below 2\*\*63"):
         index.add(np.ones((2, 8)), ids=np.array([8, 2**70], object))
-    with pytest.raises(InputError, match=r"ids should be whole numbers, not object of shape \(2,\)"):
+    with pytest.raises(InputError, match=r"ids should be whole numbers or strings, not object of shape \(2,\)"):
         index.add(np.ones((2, 8)), ids=np.array([8, True], object))
     assert len(index) == 2
 
@@ -192,7 +192,7 @@ def test_attributes_are_read_only():
     for name in ("dimension", "precision", "similarity"):
         with pytest.raises(SettingError, match=f"VectorIndex.{name} cannot be set: make another VectorIndex with the"):
             setattr(index, name, 3)
-    with pytest.raises(SettingError, match=r"VectorIndex.ids cannot be set: use add and delete"):
+    with pytest.raises(SettingError, match=r"VectorIndex.ids cannot be set: use add, upsert and delete"):
         index.ids = [1]
     with pytest.raises(SettingError, match=r"VectorIndex.model cannot be set: save the index, and load it with Vector"):
         index.model = RecordingModel()

@@ -138,7 +138,7 @@ def test_add_that_fails_in_the_middle_changes_nothing(monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("embedder.vectors.index.storage._append", fail)
+        patch.setattr("embedder.vectors.index.columns.append_rows", fail)
         with pytest.raises(MemoryError):
             index.add(np.eye(4), [4, 5, 6, 7])
     assert index.search(np.ones(4), 9) == before

@@ -8,7 +8,8 @@ import pytest
 
 from embedder import VectorIndex
 from embedder.errors import ArtifactError, InputError
-from embedder.vectors.index.file_format import MAX_DIMENSION, Header, read_index, sections_of, write_index
+from embedder.vectors.index.file_format import read_index, write_index
+from embedder.vectors.index.header import MAX_DIMENSION, Header, sections_of
 from tests.vectors import random_vectors
 
 PRECISIONS = ["float32", "int8", "binary"]
@@ -19,7 +20,7 @@ def write(path, precision="float32", similarity="cosine", **changes):
     index = VectorIndex(8, precision=precision, similarity=similarity)
     index.add(random_vectors(1, 4, 8))
     index.save(path)
-    header, sections = read_index(path)
+    header, sections, _ = read_index(path)
     for name, change in changes.items():
         sections[name] = np.array(sections[name])
         change(sections[name])
@@ -84,11 +85,13 @@ def seal(path, header, body=b""):
 
 
 HEADER = {
-    "format_version": 2,
+    "format_version": 3,
     "dimension": 8,
+    "full_dimension": 8,
     "precision": "float32",
     "similarity": "cosine",
     "count": 0,
+    "strings": {},
     "model": None,
     "extra": {},
 }
@@ -114,5 +117,6 @@ def test_no_value_of_the_header_raises_another_error(name, tmp_path):
 
 
 def test_largest_dimension(tmp_path):
-    assert VectorIndex.load(seal(tmp_path / "index", HEADER | {"dimension": MAX_DIMENSION})).dimension == MAX_DIMENSION
-    assert list(sections_of(Header(2, 1, "binary", "dot", 0, None))) == ["ids", "bits", "codes", "scales"]
+    header = HEADER | {"dimension": MAX_DIMENSION, "full_dimension": MAX_DIMENSION}
+    assert VectorIndex.load(seal(tmp_path / "index", header)).dimension == MAX_DIMENSION
+    assert list(sections_of(Header(3, 1, 1, "binary", "dot", 0, {}, None))) == ["ids", "bits", "codes", "scales"]

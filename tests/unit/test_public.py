@@ -11,6 +11,7 @@ import embedder
 EVERY_ERROR = [
     embedder.ModelNotFoundError,
     embedder.ArtifactError,
+    embedder.ConflictError,
     embedder.FormatError,
     embedder.InputError,
     embedder.ImageError,
@@ -24,6 +25,7 @@ EVERY_ERROR = [
 def test_public_names():
     assert sorted(embedder.__all__) == [
         "ArtifactError",
+        "ConflictError",
         "DependencyError",
         "Embedder",
         "EmbedderError",
@@ -34,6 +36,7 @@ def test_public_names():
         "FaissIndex",
         "FormatError",
         "ImageError",
+        "IndexEntry",
         "InputError",
         "ModelNotFoundError",
         "ProviderError",

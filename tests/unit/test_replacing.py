@@ -11,7 +11,7 @@ import pytest
 import embedder
 from embedder.artifact.manifest import read_manifest, write_manifest
 from embedder.cli import main as cli
-from embedder.common import files
+from embedder.common import file_locks, files
 from embedder.common.files import discard, remove_leftovers, replacing
 from tests.processes import run_python
 from tests.vectors import clustered_index
@@ -103,7 +103,7 @@ def test_without_locks_the_age_decides(tmp_path, monkeypatch):
     def refuse(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    monkeypatch.setattr(file_locks.fcntl, "flock", refuse)
     with replacing(tmp_path / "one") as one:
         one.write_text("1")
         with replacing(tmp_path / "two") as two:
@@ -173,7 +173,7 @@ def test_a_new_directory_stays_if_the_writer_was_killed_after_the_swap(tmp_path)
     killed = """
 import os, sys
 from pathlib import Path
-from embedder.common import files
+from embedder.common import file_locks, files
 files._remove = lambda path: os._exit(9)
 with files.replacing(Path(sys.argv[1]), swap_directory=True) as partial:
     partial.mkdir()
@@ -191,7 +191,7 @@ def test_discard_removes_in_one_step(tmp_path):
     killed = """
 import os, sys
 from pathlib import Path
-from embedder.common import files
+from embedder.common import file_locks, files
 files._remove = lambda path: os._exit(9)
 files.discard(Path(sys.argv[1]))
 """
@@ -276,7 +276,7 @@ def test_a_writer_whose_directory_is_removed_before_it_is_locked_makes_another(t
 
 
 def test_a_writer_that_meets_a_cleaner_before_it_has_locked_its_directory_makes_another(tmp_path, monkeypatch):
-    lock, empty, locks = files._lock, files._empty, []
+    lock, empty, locks = files.try_lock, files._empty, []
 
     def clean_first(descriptor):
         locks.append(descriptor)
@@ -291,7 +291,7 @@ def test_a_writer_that_meets_a_cleaner_before_it_has_locked_its_directory_makes_
         empty(staging)
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "_lock", clean_first)
+        patch.setattr(files, "try_lock", clean_first)
         patch.setattr(files, "_empty", lock_at_the_last_moment)
         with replacing(tmp_path / "file") as partial:
             partial.write_text("whole")

@@ -17,8 +17,8 @@ from embedder.common.imports import import_optional
 from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError, InputError
 from embedder.vectors.adapters.library_index import LibraryIndex, check_saved_similarity, hits_of_query
-from embedder.vectors.index.file_format import INDEX_SIMILARITIES
-from embedder.vectors.index.storage import as_ids
+from embedder.vectors.index.header import INDEX_SIMILARITIES
+from embedder.vectors.index.ids import as_whole_numbers
 from embedder.vectors.search import Hit
 
 # faiss does not record the similarity. So `save` appends three parts to the file, and faiss ignores them: the
@@ -136,7 +136,7 @@ class FaissIndex(LibraryIndex):
         Example:
             >>> index.delete([8])
         """
-        numbers = np.unique(as_ids(ids))
+        numbers = np.unique(as_whole_numbers(ids))
         try:
             with self._lock.write():
                 removed = self._index.remove_ids(numbers)

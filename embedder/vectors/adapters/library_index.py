@@ -14,8 +14,8 @@ from embedder.common.read_only import ReadOnly
 from embedder.common.read_write_lock import ReadWriteLock
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_embeddings, as_float32, check_finite
-from embedder.vectors.index.file_format import INDEX_SIMILARITIES
-from embedder.vectors.index.storage import as_ids
+from embedder.vectors.index.header import INDEX_SIMILARITIES
+from embedder.vectors.index.ids import as_whole_numbers
 from embedder.vectors.search import Hit, as_hits
 from embedder.vectors.similarity import normalize
 
@@ -81,7 +81,7 @@ class LibraryIndex(ReadOnly):
 
     def _rows_and_ids(self, vectors: ArrayLike, ids: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Return vectors (n, dim) as `_comparable` does, and their ids as int64 (n,)."""
-        rows, numbers = self._comparable(vectors), as_ids(ids)
+        rows, numbers = self._comparable(vectors), as_whole_numbers(ids)
         if len(rows) != len(numbers):
             raise InputError(f"there are {len(numbers)} ids for {len(rows)} vectors")
         return rows, numbers

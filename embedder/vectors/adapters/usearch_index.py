@@ -15,7 +15,7 @@ from embedder.common.files import check_regular, replacing
 from embedder.common.imports import import_optional
 from embedder.errors import ArtifactError, InputError
 from embedder.vectors.adapters.library_index import LibraryIndex, check_saved_similarity, hits_of_query
-from embedder.vectors.index.storage import as_ids
+from embedder.vectors.index.ids import as_whole_numbers
 from embedder.vectors.search import Hit
 
 _DTYPES = ("f32", "f16", "bf16", "i8")
@@ -135,7 +135,7 @@ class UsearchIndex(LibraryIndex):
         Example:
             >>> index.delete([8])
         """
-        numbers = np.unique(as_ids(ids))
+        numbers = np.unique(as_whole_numbers(ids))
         with self._lock.write():
             missing = numbers[~np.atleast_1d(self._index.contains(numbers))]
             if len(missing):

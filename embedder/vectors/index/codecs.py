@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.vectors.hamming import nearest_bits
-from embedder.vectors.index.storage import Columns, Part, Snapshot
+from embedder.vectors.index.columns import Columns
+from embedder.vectors.index.storage import Part, Snapshot
 from embedder.vectors.search import Corpus, Found, SearchOptions, nearest, rescore_candidates
 from embedder.vectors.similarity import dot_score
 
@@ -25,6 +26,9 @@ class Codec(Protocol):
 
     def encode(self, vectors: NDArray[np.float32]) -> Columns:
         """Return `vectors` (n, dim) as columns of n rows each."""
+
+    def decode(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the vectors (k, dim) in the rows with the numbers `rows` (k,), as exactly as they are kept."""
 
     def search(self, snapshot: Snapshot, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
         """Return the scores and the rows of the `top_k` vectors that are nearest to each of `queries` (n, dim).
@@ -53,6 +57,9 @@ class _Float32Codec:
     def encode(self, vectors: NDArray[np.float32]) -> Columns:
         return {"vectors": vectors}
 
+    def decode(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return snapshot.take("vectors", rows)
+
     def search(self, snapshot: Snapshot, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
         options = SearchOptions(top_k, dot_score)
 
@@ -72,6 +79,10 @@ class _Int8Codec:
         scales = np.abs(vectors).max(axis=1, initial=0) / np.float32(_LARGEST_CODE)
         codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
         return {"codes": codes, "scales": scales.astype(np.float32)}
+
+    def decode(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        vectors: NDArray[np.float32] = snapshot.take("codes", rows) * snapshot.take("scales", rows)[:, None]
+        return vectors
 
     def search(self, snapshot: Snapshot, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
         options = SearchOptions(top_k, dot_score)
@@ -93,6 +104,9 @@ class _BinaryCodec:
     def encode(self, vectors: NDArray[np.float32]) -> Columns:
         return self._int8.encode(vectors) | {"bits": np.packbits(vectors > 0, axis=1)}
 
+    def decode(self, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        return self._int8.decode(snapshot, rows)
+
     def search(self, snapshot: Snapshot, queries: NDArray[np.float32], top_k: int, multiplier: int) -> Found:
         bits, count = np.packbits(queries > 0, axis=1), top_k * multiplier
         _, rows = _search_parts(
@@ -101,9 +115,8 @@ class _BinaryCodec:
         exact = queries.astype(np.float64)
 
         def score(query: int, found: NDArray[np.int64]) -> NDArray[np.float64]:
-            scores: NDArray[np.float64] = (snapshot.take("codes", found) @ exact[query]) * snapshot.take(
-                "scales", found
-            )
+            codes = snapshot.take("codes", found).astype(np.float64)
+            scores: NDArray[np.float64] = (codes @ exact[query]) * snapshot.take("scales", found)
             return scores
 
         return rescore_candidates(rows, top_k, score)

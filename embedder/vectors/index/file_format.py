@@ -15,8 +15,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,15 +27,10 @@ from embedder.common.decode import decode
 from embedder.common.digests import FileState, check_once
 from embedder.common.files import open_regular, replacing
 from embedder.common.json_text import parse_json
-from embedder.common.records import frozen
 from embedder.errors import ArtifactError, FormatError
+from embedder.vectors.index.header import INDEX_FORMAT_VERSION, Header, sections_of, upgrade
 from embedder.vectors.index.values import find_bad_values
 
-INDEX_FORMAT_VERSION = 2
-INDEX_PRECISIONS = ("float32", "int8", "binary")
-INDEX_SIMILARITIES = ("cosine", "dot")
-# The limit of the length of a vector. Those of known models have thousands of numbers.
-MAX_DIMENSION = 2**24
 _MAGIC = b"\x89EMBIDX\n"
 _PREFIX_BYTES = len(_MAGIC) + 8
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -43,108 +38,8 @@ _ALIGNMENT = 64
 _MAX_HEADER_BYTES = 1 << 20
 _BYTES_PER_READ = 1 << 20
 
-# The dtype and shape of each section.
-Sections = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 
-
-@frozen
-class ModelDescription:
-    """The model that made the vectors.
-
-    Attributes:
-        name: the model's name, such as "sentence-transformers/all-MiniLM-L6-v2".
-        weights: the first 16 digits of the SHA-256 of its weights.
-        dtype: the dtype of the graph that ran, such as "fp32" or "int8". None if unknown.
-    """
-
-    name: str
-    weights: str
-    dtype: str | None
-
-    def __str__(self) -> str:
-        return f"{self.name}, weights {self.weights}"
-
-    def same_weights(self, other: ModelDescription) -> bool:
-        """Return whether both models have the same name and the same weights. Their dtypes may differ."""
-        return (self.name, self.weights) == (other.name, other.weights)
-
-
-@frozen
-class Header:
-    """The description of the vectors at the beginning of the file.
-
-    Attributes:
-        format_version: the version of the file format.
-        dimension: the length of a vector.
-        precision: how vectors are kept: one of `INDEX_PRECISIONS`.
-        similarity: how vectors are compared: one of `INDEX_SIMILARITIES`.
-        count: the number of vectors.
-        model: the model that made the vectors. None if it is unknown.
-        extra: keys of later versions. Readers ignore keys here that they do not know.
-    """
-
-    format_version: int
-    dimension: int
-    precision: str
-    similarity: str
-    count: int
-    model: ModelDescription | None
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, known in (("precision", INDEX_PRECISIONS), ("similarity", INDEX_SIMILARITIES)):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} should be one of {', '.join(known)}, not {getattr(self, name)!r}")
-        if not 1 <= self.dimension <= MAX_DIMENSION:
-            raise ValueError(f"dimension should be from 1 to {MAX_DIMENSION:,}, not {self.dimension:,}")
-        if self.count < 0:
-            raise ValueError(f"count should be at least 0, not {self.count}")
-
-
-def sections_of(header: Header) -> Sections:
-    """Return the dtype and shape of each section, in the order of the file.
-
-    - ids: the id of each vector.
-    - vectors: the vectors. If the similarity is "cosine", they have length 1.
-    - codes and scales: the codes of a vector, multiplied by its scale, are close to the vector.
-    - bits: a packed bit for each number of a vector. It is 1 if the number is above 0.
-    """
-    n, dim = header.count, header.dimension
-    sections: Sections = {"ids": (np.dtype("<i8"), (n,))}
-    if header.precision == "float32":
-        return sections | {"vectors": (np.dtype("<f4"), (n, dim))}
-    if header.precision == "binary":
-        sections["bits"] = (np.dtype("u1"), (n, -(-dim // 8)))
-    return sections | {"codes": (np.dtype("i1"), (n, dim)), "scales": (np.dtype("<f4"), (n,))}
-
-
-def upgrade(content: dict[str, Any]) -> dict[str, Any]:
-    """Return the JSON of a header in the current version. `content` may have any earlier version.
-
-    Raises:
-        KeyError, TypeError, AttributeError: a field is missing, or has another type.
-    """
-    while content["format_version"] < INDEX_FORMAT_VERSION:
-        content = _UPGRADES[content["format_version"]](content)
-    return content
-
-
-def upgrade_1_to_2(content: dict[str, Any]) -> dict[str, Any]:
-    """Return a header of version 1 in version 2.
-
-    Version 2 splits the description of the model into name, weights and dtype. It also adds `extra`.
-    """
-    model = content["model"]
-    if model is not None:
-        name, separator, weights = model.rpartition(", weights ")
-        model = {"name": name if separator else model, "weights": weights if separator else "", "dtype": None}
-    return content | {"format_version": 2, "model": model, "extra": {}}
-
-
-_UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: upgrade_1_to_2}
-
-
-def write_index(path: Path, header: Header, sections: dict[str, Iterable[NDArray[Any]]]) -> None:
+def write_index(path: Path, header: Header, sections: Mapping[str, Iterable[NDArray[Any]]]) -> str:
     """Write an index to a file.
 
     Args:
@@ -152,14 +47,17 @@ def write_index(path: Path, header: Header, sections: dict[str, Iterable[NDArray
         header: the header.
         sections: for each section of `sections_of(header)`, its rows in several arrays.
 
+    Returns:
+        The SHA-256 at the end of the file.
+
     Raises:
         OSError: the file cannot be written. An existing file is unchanged.
     """
     with replacing(path, durable=True) as partial, partial.open("xb") as stream:
-        _write(stream, header, sections)
+        return _write(stream, header, sections)
 
 
-def _write(stream: BinaryIO, header: Header, sections: dict[str, Iterable[NDArray[Any]]]) -> None:
+def _write(stream: BinaryIO, header: Header, sections: Mapping[str, Iterable[NDArray[Any]]]) -> str:
     digest = hashlib.sha256()
 
     def put(content: Any) -> int:
@@ -174,10 +72,25 @@ def _write(stream: BinaryIO, header: Header, sections: dict[str, Iterable[NDArra
         size = sum(put(np.ascontiguousarray(rows, dtype).reshape(-1).view(np.uint8)) for rows in sections[name])
         put(bytes(-size % _ALIGNMENT))
     stream.write(digest.digest())
+    return digest.hexdigest()
 
 
-def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
-    """Return the header of `path` in the current version, and its sections as read-only memory-mapped arrays.
+def read_digest(path: Path) -> str:
+    """Return the SHA-256 at the end of an index. It says what the file has, and is not checked.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open_regular(path) as stream:
+        stream.seek(-min(_DIGEST_BYTES, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+        return stream.read(_DIGEST_BYTES).hex()
+
+
+def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]], str]:
+    """Read an index.
+
+    Returns:
+        The header in the current version, the sections as read-only memory-mapped arrays, and the SHA-256 of the file.
 
     Raises:
         FormatError: a newer version of embedder wrote the file in a format that this version cannot read.
@@ -203,7 +116,7 @@ def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]]]:
             check_once(path, FileState.of(stream.fileno()), f"{expected} and values", check)
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
-    return header, sections
+    return header, sections, expected
 
 
 def _map_sections(stream: BinaryIO, header: Header, starts: dict[str, int]) -> dict[str, NDArray[Any]]:

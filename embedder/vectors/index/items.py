@@ -16,11 +16,11 @@ from embedder.vectors.arrays import as_embeddings, refuse_container, to_array
 _MODEL_HINT = "VectorIndex(model=...), or VectorIndex.load(path, model=...)"
 
 
-def to_vectors(items: Any, encode: Callable[..., Any] | None, read_paths: bool) -> NDArray[np.generic]:
-    """Return `items` as vectors (n, dim).
+def to_vectors(listed: Any, encode: Callable[..., Any] | None, read_paths: bool) -> NDArray[np.generic]:
+    """Return items as vectors (n, dim).
 
     Args:
-        items: vectors (n, dim) or (dim,), or one or several texts or images. Arrays of numbers are always vectors.
+        listed: what `list_items` returned: vectors, texts or images. Arrays of numbers are always vectors.
         encode: the method of the model that encodes texts and images. None if the index has no model.
         read_paths: whether a string that names an image file is this image.
 
@@ -29,8 +29,6 @@ def to_vectors(items: Any, encode: Callable[..., Any] | None, read_paths: bool) 
             model.
     """
     check_flag("read_paths", read_paths)
-    refuse_container(items, "items", "vectors or texts")
-    listed = _as_list_or_array(items)
     if not len(listed):
         return np.empty((0, 0), np.float32)
     if not _is_numeric(listed[0]):
@@ -46,8 +44,16 @@ def to_vectors(items: Any, encode: Callable[..., Any] | None, read_paths: bool) 
     return as_embeddings(listed, "vectors")
 
 
-def _as_list_or_array(items: Any) -> Any:
-    """Return `items` as a list or an array. A single item becomes a list of one."""
+def list_items(items: Any) -> Any:
+    """Return `items` as a list or an array. A single item becomes a list of one.
+
+    Args:
+        items: vectors (n, dim) or (dim,), or one or several texts or images.
+
+    Raises:
+        InputError: it is a container that is not a list of items.
+    """
+    refuse_container(items, "items", "vectors or texts")
     if isinstance(items, list | np.ndarray):
         return np.atleast_1d(items) if isinstance(items, np.ndarray) else items
     if hasattr(items, "__array__"):  # a Series, an array of pyarrow, a tensor
@@ -59,6 +65,13 @@ def _as_list_or_array(items: Any) -> Any:
     except TypeError:
         return [items]
     return list(iterator)
+
+
+def count_items(listed: Any) -> int:
+    """Return the number of items in what `list_items` returned. Numbers are one vector."""
+    if not len(listed):
+        return 0
+    return 1 if isinstance(listed[0], int | float | np.number | np.bool_) else len(listed)
 
 
 def _is_numeric(item: Any) -> bool:

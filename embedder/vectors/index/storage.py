@@ -12,20 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from embedder.common.forks import renew_after_fork
 from embedder.common.records import frozen
 from embedder.errors import InputError
+from embedder.vectors.index.columns import Columns, Rows, Strings, append_rows, encode_strings, extend
+from embedder.vectors.index.ids import Id, Ids, check_kind, check_unique, listed_ids, next_ids
 
 # The number of rows that are copied at a time when the index is saved.
 _ROWS_PER_CHUNK = 1 << 14
-# The smallest number of rows to reserve memory for.
-_MIN_CAPACITY = 64
-# Every id is below this, so that it fits in an int64.
-_ID_LIMIT = 1 << 63
-
-Columns = dict[str, NDArray[Any]]
 
 
 @frozen
@@ -36,82 +32,135 @@ class Part:
         start: the number of the first row.
         count: the number of rows.
         columns: arrays of the shape (count, ...).
-        alive: (count,), false for deleted rows. None means that no row is deleted.
+        strings: columns of strings with `count` rows.
+        alive: (count,), false for rows that are deleted or left out. None means that there are none.
     """
 
     start: int
     count: int
     columns: Columns
+    strings: dict[str, Strings]
     alive: NDArray[np.bool_] | None
+
+    def chunks(self) -> Iterator[tuple[slice, NDArray[np.bool_] | None]]:
+        """Yield all rows in chunks, each with its part of `alive`."""
+        for at in range(0, self.count, _ROWS_PER_CHUNK):
+            rows = slice(at, min(at + _ROWS_PER_CHUNK, self.count))
+            yield rows, None if self.alive is None else self.alive[rows]
 
 
 @frozen
 class Snapshot:
-    """An index at one moment.
+    """An index at one moment, or some of its rows.
 
     Attributes:
-        loaded: the columns of the rows in the file.
-        added: the columns of the rows that were added since. They have room for more rows.
+        loaded: the rows in the file.
+        added: the rows that were added since.
         loaded_count: the number of rows in `loaded`.
         count: the number of rows in `loaded` and `added`, with the deleted rows.
-        deleted_count: the number of deleted rows.
-        next_id: the largest id so far, plus 1.
-        id_buffer: the id of each row. It has room for more rows.
-        alive_buffer: false for deleted rows. It has room for more rows.
+        deleted_count: the number of rows that are deleted or left out.
+        next_id: the largest whole number that was an id so far, plus 1.
+        alive_buffer: false for rows that are deleted or left out. It has room for more rows.
     """
 
-    loaded: Columns
-    added: Columns
+    loaded: Rows
+    added: Rows
     loaded_count: int
     count: int
     deleted_count: int
     next_id: int
-    id_buffer: NDArray[np.int64]
     alive_buffer: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return self.count - self.deleted_count
 
     @property
-    def ids(self) -> NDArray[np.int64]:
-        """The id of each row, int64 (count,), with the deleted rows."""
-        return self.id_buffer[: self.count]
-
-    @property
     def alive(self) -> NDArray[np.bool_]:
-        """False for deleted rows, bool (count,)."""
+        """False for rows that are deleted or left out, bool (count,)."""
         return self.alive_buffer[: self.count]
 
     @property
     def parts(self) -> tuple[Part, Part]:
         """The rows of the file, and the rows that were added since."""
         split, added_count = self.loaded_count, self.count - self.loaded_count
-        added = {name: column[:added_count] for name, column in self.added.items()}
-        return (
-            Part(0, split, self.loaded, self._alive_or_none(slice(0, split))),
-            Part(split, added_count, added, self._alive_or_none(slice(split, self.count))),
-        )
+        return self._part(self.loaded, 0, split), self._part(self.added.first(added_count), split, added_count)
 
-    def _alive_or_none(self, rows: slice) -> NDArray[np.bool_] | None:
-        alive = self.alive[rows]
-        return None if not self.deleted_count or alive.all() else alive
+    def _part(self, rows: Rows, start: int, count: int) -> Part:
+        alive = self.alive[start : start + count]
+        all_alive = not self.deleted_count or alive.all()
+        return Part(start, count, rows.columns, dict(rows.strings), None if all_alive else alive)
 
-    def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return the rows with the numbers `rows` (k,) of the column `name` as float64 (k, ...)."""
-        loaded, added = self.loaded[name], self.added[name]
-        taken = np.empty((len(rows), *added.shape[1:]))
+    def only(self, alive: NDArray[np.bool_]) -> Snapshot:
+        """Return this snapshot without the rows that are false in `alive` (count,)."""
+        return replace(self, deleted_count=self.count - int(np.count_nonzero(alive)), alive_buffer=alive)
+
+    @property
+    def has_string_ids(self) -> bool:
+        """Whether ids are strings."""
+        return "ids" in (self.loaded if self.loaded_count else self.added).strings
+
+    def take(self, name: str, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Return the rows with the numbers `rows` (k,) of the column `name`, of the shape (k, ...)."""
         in_file = rows < self.loaded_count
+        loaded, added = self.loaded.columns[name], self.added.columns[name]
+        taken = np.empty((len(rows), *added.shape[1:]), added.dtype)
         taken[in_file], taken[~in_file] = loaded[rows[in_file]], added[rows[~in_file] - self.loaded_count]
         return taken
 
+    def string(self, name: str, row: int) -> str | None:
+        """Return the string in `row` of the column `name`, or None."""
+        in_file = row < self.loaded_count
+        strings = (self.loaded if in_file else self.added).strings.get(name)
+        return None if strings is None else strings.get(row if in_file else row - self.loaded_count)
+
+    def ids_of(self, rows: NDArray[np.int64]) -> list[Any]:
+        """Return the ids of the rows with the numbers `rows` (k,), as `int` or `str`."""
+        if self.has_string_ids:
+            return [self.string("ids", row) for row in rows.tolist()]
+        return self.take("ids", rows).tolist() if len(rows) else []
+
+    def all_ids(self) -> Ids:
+        """Return the ids of all rows that are not deleted, in the order of the rows."""
+        if not self.has_string_ids:
+            return np.concatenate([np.empty(0, np.int64), *self.kept_rows("ids")])
+        return [
+            text
+            for part in self.parts
+            if part.count
+            for text, alive in zip(part.strings["ids"].all(), self.alive[part.start :].tolist(), strict=False)
+            if alive and text is not None
+        ]
+
     def kept_rows(self, name: str) -> Iterator[NDArray[Any]]:
-        """Yield the rows of the column `name` that are not deleted, in chunks. The name "ids" gives their ids."""
+        """Yield the rows of the column `name` that are not deleted, in chunks."""
         for part in self.parts:
-            ids = self.ids[part.start : part.start + part.count]
-            column = ids if name == "ids" else part.columns[name]
-            for at in range(0, part.count, _ROWS_PER_CHUNK):
-                chunk = column[at : at + _ROWS_PER_CHUNK]
-                yield chunk if part.alive is None else chunk[part.alive[at : at + _ROWS_PER_CHUNK]]
+            for rows, alive in part.chunks():
+                chunk = part.columns[name][rows]
+                yield chunk if alive is None else chunk[alive]
+
+    def kept_lengths(self, name: str) -> Iterator[NDArray[np.int64]]:
+        """Yield the number of bytes of each row of a column of strings that is not deleted, in chunks."""
+        for part in self.parts:
+            strings = part.strings.get(name)
+            for rows, alive in part.chunks():
+                lengths = np.zeros(rows.stop - rows.start, np.int64) if strings is None else strings.lengths(rows)
+                yield lengths if alive is None else lengths[alive]
+
+    def kept_ends(self, name: str) -> Iterator[NDArray[np.int64]]:
+        """Yield where each row of a column of strings that is not deleted ends in the bytes of `kept_bytes`."""
+        total = 0
+        for lengths in self.kept_lengths(name):
+            yield total + np.cumsum(lengths)
+            total += int(lengths.sum())
+
+    def kept_bytes(self, name: str) -> Iterator[NDArray[np.uint8]]:
+        """Yield the bytes of the rows of a column of strings that are not deleted, in chunks."""
+        for part in self.parts:
+            if name in part.strings:
+                strings = part.strings[name]
+                for rows, alive in part.chunks():
+                    content = strings.bytes_of(rows)
+                    yield content if alive is None else content[np.repeat(alive, strings.lengths(rows))]
 
 
 class Storage:
@@ -121,31 +170,23 @@ class Storage:
         snapshot: the rows at this moment.
     """
 
-    def __init__(self, ids: NDArray[np.int64], loaded: Columns, empty: Columns) -> None:
+    def __init__(self, loaded: Rows, count: int, empty: Columns) -> None:
         """Begin with the rows of a file.
 
         Args:
-            ids: (n,), the ids of the rows. The array may be read-only.
-            loaded: the columns, with n rows each.
-            empty: the same columns without rows. They give the dtypes and shapes of the rows to add.
+            loaded: the rows. Their arrays may be read-only. The ids are the column "ids", of whole numbers or strings.
+            count: the number of rows.
+            empty: all columns of arrays without rows. They give the dtypes and shapes of the rows to add.
         """
-        self._begin(
-            Snapshot(
-                loaded=loaded,
-                added=empty,
-                loaded_count=len(ids),
-                count=len(ids),
-                deleted_count=0,
-                next_id=int(ids.max(initial=-1)) + 1,
-                id_buffer=np.array(ids, np.int64),
-                alive_buffer=np.ones(len(ids), bool),
-            )
-        )
+        self._empty = Rows(empty)
+        ids = loaded.columns.get("ids")
+        next_id = 0 if ids is None else int(ids.max(initial=-1)) + 1
+        self._begin(Snapshot(loaded, self._empty, count, count, 0, next_id, np.ones(count, bool)))
 
     def _begin(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
-        # The row of each id. It is made when a row is first added or deleted. It is None while it may be wrong.
-        self._row_of_id: dict[int, int] | None = None
+        # The row of each id. It is made when it is first needed. It is None while it may be wrong.
+        self._row_of_id: dict[Id, int] | None = None
         self.renew()
         renew_after_fork(self)
 
@@ -154,54 +195,88 @@ class Storage:
         self._lock = threading.Lock()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"snapshot": self.snapshot}
+        return {"snapshot": self.snapshot, "empty": self._empty}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        self._empty = state["empty"]
         self._begin(state["snapshot"])
 
     def __copy__(self) -> Storage:
         """Return independent rows. The rows in the file are shared, as nothing changes them."""
         snapshot = self.snapshot
         copied = Storage.__new__(Storage)
-        copied._begin(
-            replace(
-                snapshot,
-                added={name: column.copy() for name, column in snapshot.added.items()},
-                id_buffer=snapshot.id_buffer.copy(),
-                alive_buffer=snapshot.alive_buffer.copy(),
-            )
-        )
+        copied._empty = self._empty
+        copied._begin(replace(snapshot, added=snapshot.added.copy(), alive_buffer=snapshot.alive_buffer.copy()))
         return copied
 
-    def append(self, columns: Columns, ids: NDArray[np.int64] | None, count: int) -> NDArray[np.int64]:
+    def find(self, id_: Id) -> tuple[Snapshot, int | None]:
+        """Return a snapshot, and the row in it that has this id. The row is None if there is no such id."""
+        with self._lock:
+            return self.snapshot, self._rows_by_id().get(id_)
+
+    def append(self, new: Rows, ids: Ids | None, count: int, *, replace_rows: bool = False) -> Ids:
         """Add `count` rows and return their ids.
 
         Args:
-            columns: the columns of the rows.
-            ids: (count,). None takes the ids that follow the largest id so far.
+            new: the rows without their ids.
+            ids: the ids. None takes the whole numbers that follow the largest id so far.
             count: the number of rows.
+            replace_rows: delete the rows that have these ids already. If False, such an id is refused.
 
         Raises:
-            InputError: an id is in use or given twice, or there are no ids left. Then nothing is added.
+            InputError: an id cannot be used, or there are no ids left. Then nothing changes.
         """
         with self._lock:
-            old, row_of_id = self.snapshot, self._rows_by_id()
-            taken = _next_ids(old.next_id, count) if ids is None else _check_ids(ids, count, row_of_id)
+            old = self.snapshot if len(self.snapshot) else self._emptied()
+            taken = self._check_ids(old, ids, count)
+            row_of_id = self._rows_by_id() if len(old) else {}
+            replaced = [row_of_id[id_] for id_ in listed_ids(taken) if id_ in row_of_id]
+            if replaced and not replace_rows:
+                used = next(id_ for id_ in listed_ids(taken) if id_ in row_of_id)
+                raise InputError(
+                    f"id {used!r} is in the index already: delete it first, give another id, or use upsert"
+                )
             self._row_of_id = None
-            added_count = old.count - old.loaded_count
+            alive = old.alive_buffer
+            if replaced:
+                alive = alive.copy()
+                alive[replaced] = False
+            if isinstance(taken, list):
+                new, next_id = replace(new, strings={**new.strings, "ids": encode_strings(taken)}), old.next_id
+            else:
+                new = replace(new, columns={**new.columns, "ids": taken})
+                next_id = max(old.next_id, int(taken.max(initial=-1)) + 1)
             self.snapshot = replace(
                 old,
-                added={name: _append(column, added_count, columns[name]) for name, column in old.added.items()},
+                added=extend(old.added, old.count - old.loaded_count, new, count) if count else old.added,
                 count=old.count + count,
-                next_id=old.next_id + count if ids is None else max(old.next_id, int(taken.max(initial=-1)) + 1),
-                id_buffer=_append(old.id_buffer, old.count, taken),
-                alive_buffer=_append(old.alive_buffer, old.count, np.ones(count, bool)),
+                deleted_count=old.deleted_count + len(replaced),
+                next_id=next_id,
+                alive_buffer=append_rows(alive, old.count, np.ones(count, bool)),
             )
-            row_of_id.update(zip(taken.tolist(), range(old.count, old.count + count), strict=True))
+            row_of_id.update(zip(listed_ids(taken), range(old.count, old.count + count), strict=True))
             self._row_of_id = row_of_id
         return taken
 
-    def delete(self, ids: NDArray[np.int64]) -> None:
+    def _emptied(self) -> Snapshot:
+        """Return a snapshot without rows. It frees the memory of the deleted rows, and takes ids of both kinds."""
+        return Snapshot(self._empty, self._empty, 0, 0, 0, self.snapshot.next_id, np.empty(0, bool))
+
+    @staticmethod
+    def _check_ids(old: Snapshot, ids: Ids | None, count: int) -> Ids:
+        """Return the ids of `count` new rows. Raises InputError if they cannot be used."""
+        if ids is None:
+            if count and old.has_string_ids:
+                raise InputError("the ids of this index are strings: give an id for each item")
+            return next_ids(old.next_id, count)
+        if len(ids) != count:
+            raise InputError(f"there are {len(ids)} ids for {count} vectors")
+        if len(old):
+            check_kind(ids, old.has_string_ids)
+        check_unique(ids)
+        return ids
+
+    def delete(self, ids: Ids) -> None:
         """Delete the rows of `ids`.
 
         Raises:
@@ -209,84 +284,27 @@ class Storage:
         """
         with self._lock:
             old, row_of_id = self.snapshot, self._rows_by_id()
-            unique = list(dict.fromkeys(ids.tolist()))
-            for number in unique:
-                if number not in row_of_id:
-                    raise InputError(f"id {number} is not in the index")
+            if len(old):
+                check_kind(ids, old.has_string_ids)
+            unique = list(dict.fromkeys(listed_ids(ids)))
+            for id_ in unique:
+                if id_ not in row_of_id:
+                    raise InputError(f"id {id_!r} is not in the index")
             if not unique:
                 return
             self._row_of_id = None
             alive_buffer = old.alive_buffer.copy()
-            alive_buffer[[row_of_id[number] for number in unique]] = False
+            alive_buffer[[row_of_id[id_] for id_ in unique]] = False
             deleted_count = old.deleted_count + len(unique)
             self.snapshot = replace(old, deleted_count=deleted_count, alive_buffer=alive_buffer)
-            for number in unique:
-                del row_of_id[number]
+            for id_ in unique:
+                del row_of_id[id_]
             self._row_of_id = row_of_id
 
-    def _rows_by_id(self) -> dict[int, int]:
+    def _rows_by_id(self) -> dict[Id, int]:
         """Return the row of each id that is not deleted."""
         if self._row_of_id is None:
-            rows = np.flatnonzero(self.snapshot.alive)
-            self._row_of_id = dict(zip(self.snapshot.ids[rows].tolist(), rows.tolist(), strict=True))
+            snapshot = self.snapshot
+            rows = np.flatnonzero(snapshot.alive).tolist()
+            self._row_of_id = dict(zip(listed_ids(snapshot.all_ids()), rows, strict=True))
         return self._row_of_id
-
-
-def _next_ids(first: int, count: int) -> NDArray[np.int64]:
-    """Return `count` ids from `first` on."""
-    if first + count > _ID_LIMIT:
-        raise InputError(f"there are no ids left after {first - 1}: give ids that are free")
-    return np.arange(first, first + count)
-
-
-def _check_ids(ids: NDArray[np.int64], count: int, row_of_id: dict[int, int]) -> NDArray[np.int64]:
-    """Return `ids` if there are `count` of them and none is given twice or in use. Raises InputError otherwise."""
-    if len(ids) != count:
-        raise InputError(f"there are {len(ids)} ids for {count} vectors")
-    seen: set[int] = set()
-    for number in ids.tolist():
-        if number in row_of_id:
-            raise InputError(f"id {number} is in the index already: delete it first, or give another id")
-        if number in seen:
-            raise InputError(f"id {number} is given twice")
-        seen.add(number)
-    return ids
-
-
-def _append(buffer: NDArray[Any], used: int, rows: NDArray[Any]) -> NDArray[Any]:
-    """Write `rows` after the first `used` rows of a buffer. A full buffer is copied to one at least twice as large."""
-    needed = used + len(rows)
-    if needed > len(buffer):
-        larger = np.empty((max(needed, 2 * len(buffer), _MIN_CAPACITY), *buffer.shape[1:]), buffer.dtype)
-        larger[:used] = buffer[:used]
-        buffer = larger
-    buffer[used:needed] = rows
-    return buffer
-
-
-def _as_integers(numbers: NDArray[np.object_]) -> NDArray[np.int64]:
-    try:
-        return numbers.astype(np.int64)
-    except OverflowError as error:
-        raise InputError(f"ids should be from -2**63 to below 2**63: {error}") from error
-
-
-def as_ids(ids: ArrayLike) -> NDArray[np.int64]:
-    """Return one or several ids as int64 (n,).
-
-    Raises:
-        InputError: the ids are not whole numbers below 2**63.
-    """
-    try:
-        numbers = np.atleast_1d(np.asarray(ids))
-    except ValueError as error:
-        raise InputError(f"ids should be whole numbers: {error}") from error
-    if numbers.size == 0:
-        return np.empty(0, np.int64)
-    if numbers.dtype.kind == "O" and numbers.ndim == 1 and all(type(number) is int for number in numbers):
-        numbers = _as_integers(numbers)  # a column of Python's numbers
-    if numbers.ndim != 1 or numbers.dtype.kind not in "iu":
-        raise InputError(f"ids should be whole numbers, not {numbers.dtype} of shape {numbers.shape}")
-    if numbers.dtype == np.uint64 and numbers.max() >= _ID_LIMIT:
-        raise InputError(f"ids should be below 2**63, not {numbers.max()}")
-    return numbers.astype(np.int64)
