@@ -3,19 +3,14 @@
 AWS Lambda has a file of its own, test_lambda.py.
 """
 
-import http.client
 import importlib.util
 import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
@@ -25,10 +20,10 @@ from packaging.requirements import Requirement
 
 from embedder.functions import Function
 from embedder.functions.wsgi import wsgi_app
+from tests.servers import ask, free_port, serving
 from tests.tiny import DIMENSION, expected, ids_of, write_tiny_artifact
 
 ROOT = Path(__file__).parents[2]
-START_TIMEOUT_S = 120
 REQUEST = {"inputs": ["cat", "the dog sat"], "task": "query"}
 FAULTS = [
     ("GET", b"", 405),
@@ -57,57 +52,6 @@ def deployment(name, model, directory):
     shutil.copytree(ROOT / "deploy" / name, target)
     shutil.copytree(model, target / "model")
     return target
-
-
-@contextmanager
-def serving(command, port, *, cwd):
-    """Run a server until the end of the `with` statement. Yield its process when it listens."""
-    # gunicorn makes a socket in the home directory, and the path of a socket must be short.
-    with tempfile.TemporaryDirectory() as home, open(cwd / "log", "wb") as log:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": home, "PORT": str(port)}
-        process = subprocess.Popen(
-            [sys.executable, *command], cwd=cwd, env=environment, stdout=log, stderr=log, start_new_session=True
-        )
-        try:
-            wait_for(port, process, cwd / "log")
-            yield process
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
-def wait_for(port, process, log):
-    """Wait until the server answers. A connection that is refused comes back at once, so this tries again and again."""
-    ended = threading.Event()
-    timer = threading.Timer(START_TIMEOUT_S, ended.set)
-    timer.start()
-    try:
-        while process.poll() is None and not ended.wait(0.05):
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-            except OSError:
-                continue
-            return
-    finally:
-        timer.cancel()
-    pytest.fail(f"the server did not start: {log.read_text()}")
-
-
-def free_port():
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
-def ask(port, body, *, method="POST"):
-    """Return the status, the headers and the body of an answer. A body that is an iterator is sent in chunks."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request(method, "/", body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, answer.headers, answer.read()
-    finally:
-        connection.close()
 
 
 def check_answers(port):
