@@ -24,6 +24,8 @@ ASSETS = ("docs/**/*.css", "docs/**/*.js", "docs/**/*.png", "docs/**/*.svg", "be
 # Pages link to these files. Their pages have the same name, with `.md` at the end.
 SHOWN = ("LICENSE", "examples/*.py", "examples/*.txt")
 LANGUAGES = {".py": "python"}
+# A range of figures after a median, such as (448-518).
+RANGE = re.compile(r"(?<=\([\d.,])([\d.,]*)-(?=[\d.,]+\))")
 LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 
 # The API reference: the title of each page, and the public names on it.
@@ -34,12 +36,12 @@ API = {
     "pairwise_euclidean_sim pairwise_manhattan_sim normalize_embeddings truncate_embeddings",
     "Search and mining": "semantic_search paraphrase_mining paraphrase_mining_embeddings community_detection "
     "bitext_mining mine_hard_negatives quantize_embeddings semantic_search_quantized",
-    "Indexes": "VectorIndex FaissIndex UsearchIndex",
+    "Indexes": "VectorIndex IndexEntry FaissIndex UsearchIndex",
     "Many processes": "EncoderPool",
     "Functions": "functions.Function functions.Limits functions.Answer functions.RequestError "
     "functions.aws_lambda.lambda_handler functions.wsgi.wsgi_app functions.asgi.asgi_app",
     "Errors": "EmbedderError ModelNotFoundError ArtifactError FormatError InputError ImageError SettingError "
-    "ProviderError WorkerError DependencyError",
+    "ConflictError ProviderError WorkerError DependencyError",
 }
 
 
@@ -58,7 +60,7 @@ def write_sources(directory):
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / path, copy)
     for path in found(*PAGES):
-        write(directory / path, with_links(path, with_title(path), shown))
+        write(directory / path, RANGE.sub("\\1\N{NON-BREAKING HYPHEN}", with_links(path, with_title(path), shown)))
     for path in shown:
         write(directory / f"{path}.md", page_of(path))
     for title, names in API.items():
