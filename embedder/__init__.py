@@ -28,6 +28,7 @@ from embedder.errors import (
 
 if TYPE_CHECKING:
     from embedder.encoder import Embedder
+    from embedder.engine.chunks import Chunk
     from embedder.kept_models import encode, release_models
     from embedder.options import EncodeOptions, EncodeSettings
     from embedder.pool import EncoderPool
@@ -57,6 +58,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtifactError",
+    "Chunk",
     "ConflictError",
     "DependencyError",
     "Embedder",
@@ -109,6 +111,7 @@ initialise_cpp_runtime()
 # Public names by module. A module is imported when one of its names is first used, so `import embedder` is fast.
 _LAZY = {
     "encoder": ("Embedder",),
+    "engine.chunks": ("Chunk",),
     "kept_models": ("encode", "release_models"),
     "options": ("EncodeOptions", "EncodeSettings"),
     "pool": ("EncoderPool",),

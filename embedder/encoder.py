@@ -14,15 +14,17 @@ from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
 from embedder.artifact.positions import check_limit
-from embedder.common.checks import check_count, shown
+from embedder.common.checks import check_count, check_text, shown
 from embedder.common.keywords import refuse_keywords
 from embedder.common.read_only import ReadOnly, ReadOnlyDict
 from embedder.engine.batching import pad
+from embedder.engine.chunks import Chunk, Chunker
 from embedder.engine.distinct import find_distinct
 from embedder.engine.engine import Block, Engine
+from embedder.engine.token_counts import count_tokens
 from embedder.errors import ArtifactError, InputError, SettingError
 from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
-from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single
+from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single, type_name
 from embedder.options import OPTIONS_OF_ENCODE, RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import (
     Embeddings,
@@ -349,6 +351,53 @@ class Embedder(ReadOnly):
             "input_ids": pad(token_ids, self.manifest.tokenizer.pad_id),
             "attention_mask": pad([np.ones_like(ids) for ids in token_ids], 0),
         }
+
+    def count_tokens(self, texts: str | Iterable[str]) -> int | NDArray[np.int64]:
+        """Return how many tokens each text has, with special tokens, without a prompt and without the model's limit.
+
+        Returns:
+            A number for one text, int64 (n,) for n texts. If it is more than `max_seq_length`, `encode` cuts the text.
+
+        Raises:
+            InputError: a text is not a string, or is not valid Unicode.
+
+        Example:
+            >>> model.count_tokens(["hello", "hello world"])  # doctest: +SKIP
+            array([3, 4])
+        """
+        items = [item for item in check_list(texts, InputKinds()) if isinstance(item, str)]  # all are, without images
+        counts = count_tokens(self._engine.tokenizer, items)
+        return int(counts[0]) if is_single(texts, InputKinds()) else counts
+
+    def chunks(self, text: str, size: int | None = None, overlap: int = 0) -> list[Chunk]:
+        """Cut a long text into chunks that the model reads whole.
+
+        A chunk ends after a sentence if possible, else after a line, else after a word, else after a token. The chunks
+        have all of the text but white space between them. The model can read each chunk with its default prompt, and
+        with its prompt for documents.
+
+        Args:
+            text: the text. It may have hundreds of megabytes.
+            size: most tokens of a chunk, without special tokens and prompts. None takes what the model can read.
+            overlap: most tokens at the end of a chunk that the next chunk begins with.
+
+        Returns:
+            The chunks in their order, with their places in `text`. An empty text has none.
+
+        Raises:
+            InputError: the text is not a string or not valid Unicode, an option is out of range, or a single character
+                has more than `size` tokens.
+
+        Example:
+            >>> [chunk.text for chunk in model.chunks("A cat. A dog.", size=3)]  # doctest: +SKIP
+            ['A cat.', 'A dog.']
+        """
+        if not isinstance(text, str):
+            raise InputError(f"text should be a string, not {type_name(text)}. For many texts, call chunks for each")
+        check_text(text, "text")
+        settings = (EncodeSettings(), EncodeSettings(prompt_name="document"))
+        prompts = {self._engine.resolve_prompt(request) for request in settings} - {""}
+        return list(Chunker(self._engine.tokenizer, size, overlap, sorted(prompts)).chunks(text))
 
     def _kinds(self, settings: EncodeSettings) -> InputKinds:
         return InputKinds(IMAGE in self.modalities, settings.read_paths)

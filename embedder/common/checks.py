@@ -59,17 +59,17 @@ def check_choice(name: str, value: object, known: Sequence[str]) -> None:
         raise InputError(f"{name} should be one of {', '.join(known)}, not {shown(value)}")
 
 
-def check_count(name: str, value: object, largest: int | None = None) -> None:
-    """Raise InputError unless `value` is None or a whole number from 1 to `largest`.
+def check_count(name: str, value: object, largest: int | None = None, *, smallest: int = 1) -> None:
+    """Raise InputError unless `value` is None or a whole number from `smallest` to `largest`.
 
     Example:
         >>> check_count("batch_size", 8)
     """
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if value is None or (whole and value >= 1 and (largest is None or value <= largest)):  # type: ignore[operator]
+    if value is None or (whole and value >= smallest and (largest is None or value <= largest)):  # type: ignore[operator]
         return
     upper = f" and at most {largest}" if largest else ""
-    raise InputError(f"{name} should be a whole number, at least 1{upper}, not {shown(value)}")
+    raise InputError(f"{name} should be a whole number, at least {smallest}{upper}, not {shown(value)}")
 
 
 def check_counts(**counts: object) -> None:

@@ -140,6 +140,12 @@ class Engine:
         if self._closed:
             _refuse_closed()
 
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """The tokenizer of texts. Raises EmbedderError if the engine has been closed."""
+        self.check_open()
+        return self._text.get().tokenizer
+
     def tokenize(self, texts: list[Item]) -> list[NDArray[np.int64]]:
         """Return the token ids of each text, int64 (tokens,), without padding.
 
@@ -147,9 +153,9 @@ class Engine:
             >>> engine.tokenize(["hello"])  # doctest: +SKIP
             [array([ 101, 7592,  102])]
         """
-        self.check_open()
-        tokenizer = self._text.get().tokenizer
-        return [token_ids for (token_ids,) in tokenizer([text for text in texts if not isinstance(text, ImageItem)])]
+        return [
+            token_ids for (token_ids,) in self.tokenizer([text for text in texts if not isinstance(text, ImageItem)])
+        ]
 
     def run(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -70,6 +71,16 @@ class TextTokenizer:
         """Most tokens of a text, special tokens included. The rest is cut off."""
         return self._max_seq_length
 
+    @property
+    def special_count(self) -> int:
+        """Number of special tokens that each text gets."""
+        return self._special_count
+
+    @property
+    def room(self) -> int:
+        """Most tokens of a text, special tokens not included."""
+        return self._max_seq_length - self._special_count
+
     def set_limit(self, max_seq_length: int) -> None:
         """Cut texts at another limit. Call it before the tokenizer is shared between threads.
 
@@ -110,13 +121,46 @@ class TextTokenizer:
 
     def _encode(self, texts: Sequence[str | Pair]) -> Iterator[Any]:
         """Yield the library's encoding of each text or pair."""
-        try:
-            with panics_as_exceptions():
-                for start in range(0, len(texts), _MAX_TEXTS_PER_CALL):
-                    part = [self._clipped(text) for text in texts[start : start + _MAX_TEXTS_PER_CALL]]
-                    yield from self._tokenizer.encode_batch_fast(part)
-        except Exception as error:  # as in `__init__`
-            raise ArtifactError(f"the model's tokenizer failed: {str(error) or type(error).__name__}") from error
+        with _failures_as_artifact_errors():
+            for start in range(0, len(texts), _MAX_TEXTS_PER_CALL):
+                part = [self._clipped(text) for text in texts[start : start + _MAX_TEXTS_PER_CALL]]
+                yield from self._tokenizer.encode_batch_fast(part)
+
+    def offsets(self, text: str, count: int | None = None) -> list[tuple[int, int]]:
+        """Return where the first `count` tokens of `text` are, without the limit; None: where all are.
+
+        Returns:
+            For each token, the index of its first character and the index after its last one. Special tokens are left
+            out. If a character has several tokens, each of them has the character's indices.
+
+        Raises:
+            ArtifactError: as in a call.
+
+        Example:
+            >>> tokenizer.offsets("hello world")  # doctest: +SKIP
+            [(0, 5), (6, 11)]
+        """
+        with _failures_as_artifact_errors():
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            found: list[tuple[int, int]] = encoding.offsets
+            if count is None or len(found) < count:
+                for rest in encoding.overflowing:
+                    found += rest.offsets
+        return found[:count]
+
+    def token_counts(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, without the limit and without special tokens.
+
+        Raises:
+            ArtifactError: as in a call.
+
+        Example:
+            >>> tokenizer.token_counts(["hello world"])  # doctest: +SKIP
+            [2]
+        """
+        with _failures_as_artifact_errors():
+            encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [len(encoding) + sum(map(len, encoding.overflowing)) for encoding in encodings]
 
     def prompt_token_count(self, prompt: str, special_ids: Collection[int]) -> int:
         """Return the number of tokens of the prompt at the start of a text, as sentence-transformers counts them.
@@ -165,3 +209,13 @@ class TextTokenizer:
             return False
         settled: int = max(end for _, end in encoding.offsets)
         return settled <= len(start) - MAX_TOKEN_CHARACTERS
+
+
+@contextmanager
+def _failures_as_artifact_errors() -> Iterator[None]:
+    """Raise ArtifactError for any failure of the library. Its tokenizer is a file of the artifact."""
+    try:
+        with panics_as_exceptions():
+            yield
+    except Exception as error:  # as in `TextTokenizer.__init__`
+        raise ArtifactError(f"the model's tokenizer failed: {str(error) or type(error).__name__}") from error

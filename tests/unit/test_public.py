@@ -25,6 +25,7 @@ EVERY_ERROR = [
 def test_public_names():
     assert sorted(embedder.__all__) == [
         "ArtifactError",
+        "Chunk",
         "ConflictError",
         "DependencyError",
         "Embedder",
@@ -78,7 +79,9 @@ def test_every_name_is_there():
 def test_embedder_has_these_public_names_and_no_others():
     public = {name for name in dir(embedder.Embedder) if not name.startswith("_")}
     assert public == {
+        "chunks",
         "close",
+        "count_tokens",
         "dimension",
         "dtype",
         "encode",
