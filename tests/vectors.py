@@ -37,6 +37,15 @@ def clustered_index(precision: str = "float32", n: int = 300) -> VectorIndex:
     return index
 
 
+def described_index(precision: str = "float32") -> VectorIndex:
+    """Return an index of four truncated vectors that has string ids, texts and metadata. Its file never changes."""
+    vectors = [[1, 2, 3, 9], [-4, 5, 0, 9], [0, 0, 0, 9], [2, -1, 3, 9]]
+    index = VectorIndex(4, precision=precision, similarity="dot", truncate_dim=3)
+    metadata = [{"page": 1, "tags": ["a", None], "é": {"x": -0.5}}, {}, None, {"page": 2, "done": False}]
+    index.add(vectors, ["b", "a", "", "é\0"], texts=["a text", "", None, "Füße\n\0"], metadata=metadata)
+    return index
+
+
 def best_by_sorting(scores: np.ndarray, k: int) -> list[list[tuple[int, float]]]:
     """Return the k best (column, score) of each row by a full sort.
 

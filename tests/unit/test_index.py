@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import embedder
 from embedder import VectorIndex
@@ -41,40 +39,6 @@ def test_quantised_indexes_find_most_of_the_nearest(precision, similarity):
     assert recall > (0.97 if precision != "binary" or similarity == "cosine" else 0.5)
     scores = {id_: score for row in pairs_of(expected[:1]) for id_, score in row}
     assert all(abs(score - scores[id_]) < 0.05 for id_, score in pairs_of(found)[0] if id_ in scores)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", PRECISIONS)
-@given(data=st.data())
-def test_any_sequence_of_add_delete_and_save(precision, data, tmp_path_factory):
-    """The index finds the same as a new index to which the remaining vectors are added at once."""
-    path = tmp_path_factory.getbasetemp() / f"{precision}.index"
-    vectors = clustered(1, 200, 12, 20)
-    vectors[50:60] = vectors[40:50]
-    index, held = VectorIndex(12, precision=precision), []
-    for step in data.draw(st.lists(st.sampled_from(["add", "add one", "delete", "save"]), max_size=7)):
-        free = sorted(set(range(200)) - set(held))
-        if step == "add" and free:
-            added = data.draw(st.lists(st.sampled_from(free), unique=True, max_size=20))
-            index.add(vectors[added], added)
-            held += added
-        elif step == "add one" and free:
-            index.add(vectors[free[0]], free[0])
-            held.append(free[0])
-        elif step == "delete" and held:
-            deleted = data.draw(st.lists(st.sampled_from(held), unique=True))
-            index.delete(deleted)
-            held = [number for number in held if number not in deleted]
-        elif step == "save":
-            index.save(path)
-            index = VectorIndex.load(path)
-    fresh = VectorIndex(12, precision=precision)
-    fresh.add(vectors[held], held)
-    assert len(index) == len(held)
-    assert index.ids.tolist() == held
-    queries = random_vectors(3, 4, 12)
-    for k in (1, 5, 300):
-        assert index.search(queries, k) == fresh.search(queries, k)
 
 
 def test_ids_of_added_and_deleted_vectors():

@@ -15,7 +15,7 @@ from embedder.vectors.index import file_format
 from embedder.vectors.index.header import INDEX_FORMAT_VERSION, upgrade
 from tests.processes import run_python
 from tests.tiny import flip_a_bit
-from tests.vectors import clustered_index, ids_of, pairs_of, random_vectors
+from tests.vectors import clustered_index, described_index, ids_of, pairs_of, random_vectors
 
 PRECISIONS = ["float32", "int8", "binary"]
 ROOT = Path(__file__).parents[2]
@@ -85,11 +85,47 @@ def test_the_file_has_the_documented_format(tmp_path):
     assert content[-32:] == hashlib.sha256(content[:-32]).digest()
 
 
+def test_the_strings_in_the_file_have_the_documented_format(tmp_path):
+    path = tmp_path / "index"
+    described_index().save(path)
+    content = path.read_bytes()
+    length = int.from_bytes(content[8:16], "little")
+    header = json.loads(content[16 : 16 + length])
+    metadata = (
+        '{"page":1,"tags":["a",null],"é":{"x":-0.5}}\0{}\0{"page":2,"done":false}\0'.encode()  # the third has none
+    )
+    assert header == {
+        "format_version": 3,
+        "dimension": 3,
+        "full_dimension": 4,
+        "precision": "float32",
+        "similarity": "dot",
+        "count": 4,
+        "strings": {"ids": 9, "texts": 17, "metadata": len(metadata)},
+        "model": None,
+        "extra": {},
+    }
+    sections = []
+    at = 16 + length
+    for size in (48, 32, 9, 32, 17, 32, len(metadata)):
+        sections.append(content[at : at + size])
+        at += size + -size % 64
+    assert at + 32 == len(content)
+    assert np.frombuffer(sections[0], "<f4").tolist() == [1, 2, 3, -4, 5, 0, 0, 0, 0, 2, -1, 3]
+    assert [np.frombuffer(section, "<i8").tolist() for section in sections[1::2]] == [
+        [2, 4, 5, 9],
+        [7, 8, 8, 17],
+        [45, 48, 48, len(metadata)],
+    ]
+    assert sections[2::2] == ["b\0a\0\0é\0\0".encode(), "a text\0\0Füße\n\0\0".encode(), metadata]
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("make", [clustered_index, described_index])
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_every_flipped_bit_is_detected(precision, tmp_path):
+def test_every_flipped_bit_is_detected(precision, make, tmp_path):
     path, damaged = tmp_path / "index", tmp_path / "altered"
-    clustered_index(precision, 3).save(path)
+    (make(precision, 3) if make is clustered_index else make(precision)).save(path)
     content = path.read_bytes()
     for at in range(len(content)):
         damaged.write_bytes(content[:at] + bytes([content[at] ^ (1 << at % 8)]) + content[at + 1 :])
@@ -99,7 +135,7 @@ def test_every_flipped_bit_is_detected(precision, tmp_path):
 
 def test_every_truncation_is_detected(tmp_path):
     path, damaged = tmp_path / "index", tmp_path / "altered"
-    clustered_index("int8", 3).save(path)
+    described_index("int8").save(path)
     content = path.read_bytes()
     for size in range(len(content)):
         damaged.write_bytes(content[:size])
@@ -141,6 +177,21 @@ def test_an_intact_file_is_read_again_only_after_a_change(tmp_path, monkeypatch)
         ({"similarity": "far"}, ArtifactError, "similarity should be one of cosine, dot, not 'far'"),
         ({"model": 3}, ArtifactError, "model should be a dict, not 3"),
         ({"model": {"name": "a", "weights": "b"}}, ArtifactError, r"model\.dtype is missing"),
+        ({"full_dimension": 23}, ArtifactError, "full_dimension should be from 24 to 16,777,216, not 23"),
+        (
+            {"full_dimension": 2**24 + 1},
+            ArtifactError,
+            "full_dimension should be from 24 to 16,777,216, not 16,777,217",
+        ),
+        ({"strings": []}, ArtifactError, r"strings should be a dict, not \[\]"),
+        ({"strings": {"texts": "x"}}, ArtifactError, r"strings\['texts'\] should be an int, not 'x'"),
+        ({"strings": {"texts": -1}}, ArtifactError, r"strings\['texts'\] should be at least 0, not -1"),
+        (
+            {"strings": {"titles": 1}},
+            ArtifactError,
+            "strings should have names among ids, texts, metadata, not 'titles'",
+        ),
+        ({"strings": {"texts": 10**30}}, ArtifactError, "bytes, but by its header it should have"),
         ({"extra": 3}, ArtifactError, "extra should be a dict, not 3"),
         ({"more": 3}, ArtifactError, "more is unknown"),
         ({"format_version": 1, "model": 3}, ArtifactError, "its header cannot be read"),
@@ -207,6 +258,24 @@ def test_every_version_is_read(version, precision, tmp_path):
     assert (tmp_path / "index").read_bytes() == current.read_bytes()
 
 
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_strings_are_read(precision, tmp_path):
+    """Version 3 adds ids that are strings, texts, metadata and vectors that are truncated."""
+    path = GOLDEN / f"index-v3-described-{precision}.index"
+    index = VectorIndex.load(path)
+    assert index.ids.tolist() == ["b", "a", "", "é\0"]
+    assert [index.get(id_).text for id_ in index.ids] == ["a text", "", None, "Füße\n\0"]
+    assert index.get("b").metadata == {"page": 1, "tags": ["a", None], "é": {"x": -0.5}}
+    assert [index.get(id_).metadata for id_ in index.ids[1:]] == [{}, None, {"page": 2, "done": False}]
+    (hits,) = index.search([1, 0, 0, 7], 4)
+    assert [hit["corpus_id"] for hit in hits] == ["é\0", "b", "", "a"]
+    np.testing.assert_allclose([hit["score"] for hit in hits], [2, 1, 0, -4], atol=0.02)
+    assert {"text": "a text", "metadata": {"page": 1, "tags": ["a", None], "é": {"x": -0.5}}}.items() <= hits[1].items()
+    for same in (index, described_index(precision)):
+        same.save(tmp_path / "index")
+        assert (tmp_path / "index").read_bytes() == path.read_bytes()
+
+
 def test_upgrades_of_the_header():
     old = {"format_version": 1, "dimension": 3, "precision": "int8", "similarity": "dot", "count": 0}
     for model, expected in [
@@ -256,7 +325,8 @@ import embedder
 from embedder.vectors.index import file_format
 path, point = sys.argv[1:]
 index = embedder.VectorIndex.load(path)
-index.add(np.ones((1000, 24)))
+ids = [str(number) for number in range(1000)]
+index.upsert(np.ones((1000, 4)), ids, texts=ids, metadata=[{"id": id_} for id_ in ids])
 def die(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 if point == "writing":
@@ -272,13 +342,13 @@ index.save(path)
 @pytest.mark.parametrize("point", ["writing", "written", "moving"])
 def test_a_killed_save_leaves_the_old_file(point, tmp_path):
     path = tmp_path / "index"
-    clustered_index(n=30).save(path)
-    expected = VectorIndex.load(path).search(random_vectors(5, 3, 24))
+    described_index().save(path)
+    expected = VectorIndex.load(path).search(random_vectors(5, 3, 4))
     killed = run_python("-c", KILLED, path, point)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len(os.listdir(tmp_path)) == 2
     index = VectorIndex.load(path)
-    assert index.search(random_vectors(5, 3, 24)) == expected
+    assert index.search(random_vectors(5, 3, 4)) == expected
     index.save(path)
     assert os.listdir(tmp_path) == ["index"]
-    assert VectorIndex.load(path).search(random_vectors(5, 3, 24)) == expected
+    assert VectorIndex.load(path).search(random_vectors(5, 3, 4)) == expected

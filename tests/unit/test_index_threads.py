@@ -129,6 +129,49 @@ def test_search_and_save_while_others_add_and_delete(precision, tmp_path):
     assert sorted(os.listdir(tmp_path)) == ["base", "saved"]
 
 
+def test_an_upsert_is_seen_whole_or_not_at_all(monkeypatch, tmp_path):
+    """Both entries always have the same version, in every result, whether or not memory is freed meanwhile."""
+    monkeypatch.setattr("embedder.vectors.index.storage._MIN_DELETED_ROWS", 6)
+    index = VectorIndex(4)
+    index.add(np.eye(4), ["w", "x", "y", "z"], texts=["0"] * 4, metadata=[{"version": 0}] * 4)
+    done = threading.Event()
+
+    def change():
+        for version in range(1, 400):
+            described = {"texts": [str(version)] * 2, "metadata": [{"version": version}] * 2}
+            index.upsert(np.full((2, 4), version), ["x", "y"], **described)
+        done.set()
+
+    def check(hits):
+        found = {hit["corpus_id"]: (hit["text"], hit["metadata"]["version"]) for hit in hits}
+        assert found["x"] == found["y"]
+        assert found["w"] == found["z"] == ("0", 0)
+        assert found["x"][0] == str(found["x"][1])
+
+    def search():
+        while not done.is_set():
+            (hits,) = index.search(np.ones(4))
+            check(hits)
+            (hits,) = index.search(np.ones(4), filter=lambda metadata: metadata["version"] >= 0)
+            check(hits)
+            assert len(index.search(np.ones(4), filter={"version": 0})[0]) in (2, 4)
+
+    def read():
+        while not done.is_set():
+            entry = index.get("x")
+            assert entry.text == str(entry.metadata["version"])
+            assert "y" in index
+            assert sorted(index.ids) == ["w", "x", "y", "z"]
+
+    def save():
+        while not done.is_set():
+            index.save(tmp_path / "index")
+            check(VectorIndex.load(tmp_path / "index").search(np.ones(4))[0])
+
+    run_together(change, search, read, save)
+    assert index.get("y").text == "399"
+
+
 def test_add_that_fails_in_the_middle_changes_nothing(monkeypatch):
     index = VectorIndex(4)
     index.add(np.eye(4))
@@ -170,6 +213,7 @@ with index._storage._lock:  # as if another thread were in the middle of an `add
         assert index.add(np.ones(4)).tolist() == [4]
         index.delete(0)
         assert [hit["corpus_id"] for hit in index.search(np.ones(4), 1)[0]] == [4]
+        assert 1 in index and index.get(4).vector[0] == 0.5
         os._exit(7)
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert index.ids.tolist() == [0, 1, 2, 3]

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from embedder import VectorIndex
 from embedder.errors import ArtifactError, InputError
 from embedder.vectors.index.file_format import read_index, write_index
 from embedder.vectors.index.header import MAX_DIMENSION, Header, sections_of
-from tests.vectors import random_vectors
+from tests.vectors import described_index, random_vectors
 
 PRECISIONS = ["float32", "int8", "binary"]
 
@@ -20,6 +21,11 @@ def write(path, precision="float32", similarity="cosine", **changes):
     index = VectorIndex(8, precision=precision, similarity=similarity)
     index.add(random_vectors(1, 4, 8))
     index.save(path)
+    return rewrite(path, changes)
+
+
+def rewrite(path, changes):
+    """Change the sections of an index by functions."""
     header, sections, _ = read_index(path)
     for name, change in changes.items():
         sections[name] = np.array(sections[name])
@@ -33,7 +39,6 @@ def put(value, *place):
 
 
 DAMAGE = {
-    "NaN": ({"vectors": put(np.nan, 2, 3)}, "the vector in row 2 contains NaN or an infinity"),
     "infinity": ({"vectors": put(np.inf, 2, 3)}, "the vector in row 2 contains NaN or an infinity"),
     "long": ({"vectors": put(1.1, 1, 0)}, "the vector in row 1 is longer than 1"),
     "NaN, dot": ({"similarity": "dot", "vectors": put(np.nan, 2, 3)}, "the vector in row 2 contains NaN or an inf"),
@@ -48,6 +53,76 @@ DAMAGE = {
     "code": ({"precision": "int8", "codes": put(-128, 3, 3)}, "a code is below -127"),
     "ids": ({"ids": put(0, 3)}, "it has the id 0 twice"),
 }
+
+
+def put_bytes(content, at):
+    return lambda section: section.__setitem__(slice(at, at + len(content)), list(content))
+
+
+# The ids are "b", "a", "" and "é\0". The second text is empty, and the third entry has no text and no metadata.
+DAMAGED_STRINGS = {
+    "negative end": ({"ids_ends": put(-1, 0)}, "the end of row 0 of ids is wrong"),
+    "smallest end": ({"ids_ends": put(-(2**63), 0)}, "the end of row 0 of ids is wrong"),
+    "large end": ({"texts_ends": put(2**62, 3)}, "the end of row 3 of texts is wrong"),
+    "falling end": ({"texts_ends": put(6, 1)}, "the end of row 1 of texts is wrong"),
+    "last end": ({"texts_ends": put(16, 3)}, "texts has bytes that belong to no row"),
+    "no zero byte": ({"texts_bytes": put(1, 6)}, "row 0 of texts does not end in a zero byte"),
+    "end in a string": ({"texts_ends": put(3, 0)}, "row 0 of texts does not end in a zero byte"),
+    "not UTF-8": ({"texts_bytes": put(0xFF, 2)}, "texts is not UTF-8"),
+    "cut character": ({"texts_bytes": put(0, 10)}, "texts is not UTF-8"),
+    "surrogate": ({"texts_bytes": put_bytes(b"\xed\xa0\x80", 0)}, "texts is not UTF-8"),
+    "no id": ({"ids_ends": put(2, 1)}, "row 1 has no id"),
+    "repeated id": ({"ids_bytes": put(ord("b"), 2)}, "it has the id 'b' twice"),
+    "no object": (
+        {"metadata_bytes": put_bytes(b"[]", 45)},
+        r"the metadata in row 1 are not as embedder writes them: '\[",
+    ),
+    "no JSON": ({"metadata_bytes": put(ord("x"), 0)}, "the metadata in row 0 are not as embedder writes them: 'x"),
+    "NaN": ({"metadata_bytes": put_bytes(b"NaN,", 8)}, "the metadata in row 0 are not as embedder writes them"),
+}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("damage", DAMAGED_STRINGS)
+def test_strings_that_add_would_not_store(damage, precision, tmp_path):
+    changes, message = DAMAGED_STRINGS[damage]
+    path = tmp_path / "index"
+    described_index(precision).save(path)
+    with pytest.raises(ArtifactError, match=f"index is damaged: {message}"):
+        VectorIndex.load(rewrite(path, changes))
+
+
+FOREIGN_METADATA = [
+    "1",
+    "{}{}",
+    '{"a": 1}',
+    '{"a":1,"a":1}',
+    '{"a":1.50}',
+    '{"a":NaN}',
+    '{"a":1e999}',
+    '{"a":"\\u0061"}',
+    '{"a":"\\ud800"}',
+    '{"a":' * 101 + "1" + "}" * 101,
+    '{"a":' * 9999 + "1" + "}" * 9999,
+    "[" * 9999 + "]" * 9999,
+]
+
+
+@pytest.mark.parametrize("text", FOREIGN_METADATA, ids=lambda text: text[:16])
+def test_metadata_in_another_form(text, tmp_path):
+    path = tmp_path / "index"
+    VectorIndex(1).save(path)
+    header, sections, _ = read_index(path)
+    content = np.frombuffer(text.encode() + b"\0", np.uint8)
+    sections = {
+        "ids": [np.zeros(1)],
+        "vectors": [np.ones((1, 1))],
+        "metadata_ends": [len(content)],
+        "metadata_bytes": [content],
+    }
+    write_index(path, replace(header, count=1, strings={"metadata": len(content)}), sections)
+    with pytest.raises(ArtifactError, match="index is damaged: the metadata in row 0 are not as embedder writes them"):
+        VectorIndex.load(path)
 
 
 @pytest.mark.parametrize("damage", DAMAGE)

@@ -38,10 +38,6 @@ class Strings:
         """Return the offset at which `row` begins."""
         return int(self.ends[row - 1]) if row else 0
 
-    def encoded(self, row: int) -> bytes:
-        """Return the bytes of the string in `row`, without the zero byte. They are empty if there is no string."""
-        return self.content[self.start(row) : int(self.ends[row])].tobytes()[:-1]
-
     def get(self, row: int) -> str | None:
         """Return the string in `row`, or None."""
         start, end = self.start(row), int(self.ends[row])
@@ -85,6 +81,15 @@ class Rows:
         """Return the first `count` rows. They share the memory of these rows."""
         strings = {name: Strings(column.ends[:count], column.content) for name, column in self.strings.items()}
         return Rows({name: column[:count] for name, column in self.columns.items()}, strings)
+
+    def only(self, alive: NDArray[np.bool_]) -> Rows:
+        """Return a copy of the rows that are `alive` (n,), of all n rows."""
+        rows = slice(0, len(alive))
+        strings = {}
+        for name, column in self.strings.items():
+            lengths = column.lengths(rows)
+            strings[name] = Strings(np.cumsum(lengths[alive]), column.bytes_of(rows)[np.repeat(alive, lengths)])
+        return Rows({name: column[alive] for name, column in self.columns.items()}, strings)
 
 
 def encode_strings(strings: Sequence[str | None]) -> Strings:

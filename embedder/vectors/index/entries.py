@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_text, find_surrogate, shown
 from embedder.common.records import frozen
@@ -19,6 +19,11 @@ from embedder.vectors.index.metadata import Metadata, decode_metadata, encode_me
 from embedder.vectors.index.storage import Snapshot
 from embedder.vectors.search import Found
 
+# One or several vectors, texts or images.
+Items = str | Iterable[Any] | ArrayLike
+# What callers give beside the items to add: one for each item, or a single one for a single item.
+Texts = str | Iterable[str | None]
+Metadatas = Mapping[str, Any] | Iterable[Mapping[str, Any] | None]
 # An entry that was found: {"corpus_id": its id, "score": float}, and "text" and "metadata" if it has them.
 IndexHit = dict[str, Any]
 

@@ -28,7 +28,8 @@ from embedder.common.digests import FileState, check_once
 from embedder.common.files import open_regular, replacing
 from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError, FormatError
-from embedder.vectors.index.header import INDEX_FORMAT_VERSION, Header, sections_of, upgrade
+from embedder.vectors.index.header import INDEX_FORMAT_VERSION, STRING_COLUMNS, Header, sections_of, upgrade
+from embedder.vectors.index.storage import Snapshot
 from embedder.vectors.index.values import find_bad_values
 
 _MAGIC = b"\x89EMBIDX\n"
@@ -37,6 +38,22 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 _ALIGNMENT = 64
 _MAX_HEADER_BYTES = 1 << 20
 _BYTES_PER_READ = 1 << 20
+
+
+def string_sizes(snapshot: Snapshot) -> dict[str, int]:
+    """Return the number of bytes of each column of strings, without the columns that have none."""
+    sizes = {name: sum(int(lengths.sum()) for lengths in snapshot.kept_lengths(name)) for name in STRING_COLUMNS}
+    return {name: size for name, size in sizes.items() if size}
+
+
+def write_snapshot(path: Path, header: Header, snapshot: Snapshot) -> str:
+    """Write a snapshot to a file, without the deleted rows. See `write_index`."""
+    sections: dict[str, Iterable[NDArray[Any]]] = {}
+    for name in header.strings:
+        sections[f"{name}_ends"], sections[f"{name}_bytes"] = snapshot.kept_ends(name), snapshot.kept_bytes(name)
+    for name in sections_of(header).keys() - sections.keys():
+        sections[name] = snapshot.kept_rows(name)
+    return write_index(path, header, sections)
 
 
 def write_index(path: Path, header: Header, sections: Mapping[str, Iterable[NDArray[Any]]]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from embedder.common.checks import shown
+from embedder.common.records import frozen
 from embedder.errors import InputError
-from embedder.vectors.index.columns import Strings
 from embedder.vectors.index.metadata import Metadata, decode_metadata, encode_json, plain_json, same_value
 from embedder.vectors.index.storage import Part, Snapshot
 
@@ -43,27 +43,67 @@ def passing(snapshot: Snapshot, filter: Metadata | Callable[[Metadata], object])
     return snapshot.only(alive & snapshot.alive)
 
 
+@frozen
+class _Chunk:
+    """The metadata of some rows as JSON.
+
+    Attributes:
+        start: the number of the first row.
+        encoded: the JSON of all rows in UTF-8, each with a zero byte at its end.
+        ends: the offset in `encoded` at which each row ends.
+    """
+
+    start: int
+    encoded: bytes
+    ends: list[int]
+
+    def metadata(self, place: int) -> Metadata | None:
+        """Return the metadata of the row `start + place`, or None."""
+        start, end = self.ends[place - 1] if place else 0, self.ends[place]
+        return None if start == end else decode_metadata(self.encoded[start : end - 1].decode())
+
+    def places_of(self, form: bytes) -> Iterator[int]:
+        """Yield the places of the rows that contain `form`."""
+        at = self.encoded.find(form)
+        while at >= 0:
+            place = bisect_right(self.ends, at)
+            yield place
+            at = self.encoded.find(form, self.ends[place])
+
+
+def _chunks(part: Part) -> Iterator[_Chunk]:
+    """Yield all rows of `part`, if it has metadata."""
+    if "metadata" in part.strings:
+        strings = part.strings["metadata"]
+        for rows, _ in part.chunks():
+            start = strings.start(rows.start)
+            yield _Chunk(rows.start, strings.bytes_of(rows).tobytes(), (strings.ends[rows] - start).tolist())
+
+
 def _rows_that_pass(part: Part, function: Callable[[Metadata], object]) -> Iterator[int]:
     """Yield the rows for whose metadata `function` returns a true value."""
-    strings = part.strings.get("metadata")
-    for row in range(part.count) if part.alive is None else np.flatnonzero(part.alive).tolist():
-        text = None if strings is None else strings.get(row)
-        if function({} if text is None else decode_metadata(text)):
-            yield row
+    alive = np.ones(part.count, bool) if part.alive is None else part.alive
+    if "metadata" not in part.strings:
+        yield from (row for row in np.flatnonzero(alive).tolist() if function({}))
+    for chunk in _chunks(part):
+        for place in np.flatnonzero(alive[chunk.start : chunk.start + len(chunk.ends)]).tolist():
+            if function(chunk.metadata(place) or {}):
+                yield chunk.start + place
 
 
 def _rows_with_values(part: Part, wanted: Metadata) -> Iterator[int]:
     """Yield the rows whose metadata have all the keys and values of `wanted`. Some of the rows may be deleted."""
-    strings = part.strings.get("metadata")
     if not wanted:
         yield from range(part.count)
-    elif strings is not None:
-        forms = [_encoded_forms(key, value) for key, value in wanted.items()]
-        for rows, _ in part.chunks():
-            for row in sorted(_rows_that_contain(strings, rows, forms)):
-                metadata = decode_metadata(strings.encoded(row).decode())
-                if all(same_value(metadata.get(key, _MISSING), value) for key, value in wanted.items()):
-                    yield row
+        return
+    forms = [_encoded_forms(key, value) for key, value in wanted.items()]
+    for chunk in _chunks(part):
+        # Decoding takes far longer than looking for bytes. So only the rows that contain the bytes are decoded.
+        found = [{place for form in some for place in chunk.places_of(form)} for some in forms]
+        for place in sorted(set.intersection(*found)):
+            metadata = chunk.metadata(place) or {}
+            if all(same_value(metadata.get(key, _MISSING), value) for key, value in wanted.items()):
+                yield chunk.start + place
 
 
 def _encoded_forms(key: str, value: Any) -> list[bytes]:
@@ -87,20 +127,3 @@ def _equal_numbers(number: float) -> Iterator[float]:
         yield int(number)
     elif isinstance(number, int) and abs(number) < 2**1023 and float(number) == number:
         yield float(number)
-
-
-def _rows_that_contain(strings: Strings, rows: slice, forms: list[list[bytes]]) -> set[int]:
-    """Return those of `rows` that contain one of each list of `forms`."""
-    encoded = strings.bytes_of(rows).tobytes()
-    ends = (strings.ends[rows] - strings.start(rows.start)).tolist()
-    found = [{row for form in some for row in _rows_that_contain_form(encoded, ends, form)} for some in forms]
-    return {rows.start + row for row in set.intersection(*found)}
-
-
-def _rows_that_contain_form(encoded: bytes, ends: list[int], form: bytes) -> Iterator[int]:
-    """Yield the rows that contain `form`. `ends` (n,) are the offsets at which the rows end in `encoded`."""
-    at = encoded.find(form)
-    while at >= 0:
-        row = bisect_right(ends, at)
-        yield row
-        at = encoded.find(form, ends[row])

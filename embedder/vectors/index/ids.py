@@ -18,6 +18,8 @@ ID_LIMIT = 1 << 63
 Id = int | str
 # Ids, all of one kind.
 Ids = NDArray[np.int64] | list[str]
+# The same as callers get them.
+IdArray = NDArray[np.int64] | NDArray[np.object_]
 
 
 def as_id(value: object) -> Id:
@@ -122,7 +124,7 @@ def listed_ids(ids: Ids) -> list[Any]:
     return ids if isinstance(ids, list) else ids.tolist()
 
 
-def as_array(ids: Ids) -> NDArray[np.int64] | NDArray[np.object_]:
+def as_array(ids: Ids) -> IdArray:
     """Return `ids` as callers get them: int64 (n,), or strings in an object array (n,)."""
     if not isinstance(ids, list):
         return ids

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from embedder.common.checks import check_flag
 from embedder.common.containers import is_file
 from embedder.errors import InputError
-from embedder.vectors.arrays import as_embeddings, refuse_container, to_array
+from embedder.vectors.arrays import as_embeddings, as_float32, check_finite, refuse_container, to_array
 
 _MODEL_HINT = "VectorIndex(model=...), or VectorIndex.load(path, model=...)"
 
@@ -42,6 +42,22 @@ def to_vectors(listed: Any, encode: Callable[..., Any] | None, read_paths: bool)
             "them first: index.add(model.encode_document(images))"
         )
     return as_embeddings(listed, "vectors")
+
+
+def truncate(rows: NDArray[np.generic], full_dimension: int, dimension: int) -> NDArray[np.float32]:
+    """Return the first `dimension` numbers of each of `rows` as float32 (n, dimension).
+
+    Raises:
+        InputError: rows are neither (n, full_dimension) nor (n, dimension). Or they contain NaN or an infinity.
+    """
+    vectors = as_float32(rows)
+    if not len(vectors):
+        vectors = vectors.reshape(0, dimension)
+    if vectors.shape[1] not in (full_dimension, dimension):
+        expected = f"(n, {dimension})" if full_dimension == dimension else f"(n, {full_dimension}) or (n, {dimension})"
+        raise InputError(f"vectors should be {expected}, not {vectors.shape}")
+    check_finite(vectors, "vectors")
+    return as_float32(vectors[:, :dimension])
 
 
 def list_items(items: Any) -> Any:

@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Any
 
+from embedder.common.checks import shown
 from embedder.errors import InputError
 from embedder.vectors.index.header import INDEX_SIMILARITIES, Header, ModelDescription
 
@@ -41,6 +42,21 @@ def compare_models(path: str | os.PathLike[str], made_by: ModelDescription, give
             given.dtype,
             made_by.dtype,
         )
+
+
+def common_dimension(dimension: int | None, model: Any) -> int:
+    """Return the length of vectors of this dimension, and of those of `model`. One of the two may be None.
+
+    Raises:
+        InputError: both are None, they differ, or `model` is not a model.
+    """
+    if dimension is None and model is None:
+        raise InputError("an index needs a dimension, or a model that has one")
+    if model is not None and not hasattr(model, "dimension"):
+        raise InputError(f"model should be an Embedder, not {shown(model)}")
+    if model is not None and dimension not in (None, model.dimension):
+        raise InputError(f"the model's vectors have length {model.dimension}, but those of the index {dimension}")
+    return int(model.dimension if dimension is None else dimension)
 
 
 def full_dimension(header: Header, model: Any) -> int:

@@ -45,7 +45,7 @@ class SavedFiles:
         """
         with self._lock, locked(path):
             known = self._digests.get(os.path.realpath(path))
-            if known is not None and os.path.lexists(path) and read_digest(path) != known:
+            if known is not None and path.exists() and read_digest(path) != known:
                 raise ConflictError(
                     f"{path} has changed since this index was loaded from it or saved to it, and saving would undo "
                     "that change. Load it again and repeat your changes, or save to another file"

@@ -22,6 +22,8 @@ from embedder.vectors.index.ids import Id, Ids, check_kind, check_unique, listed
 
 # The number of rows that are copied at a time when the index is saved.
 _ROWS_PER_CHUNK = 1 << 14
+# The memory of fewer deleted rows is not worth the time to free it.
+_MIN_DELETED_ROWS = 1 << 10
 
 
 @frozen
@@ -227,54 +229,51 @@ class Storage:
             InputError: an id cannot be used, or there are no ids left. Then nothing changes.
         """
         with self._lock:
-            old = self.snapshot if len(self.snapshot) else self._emptied()
-            taken = self._check_ids(old, ids, count)
-            row_of_id = self._rows_by_id() if len(old) else {}
-            replaced = [row_of_id[id_] for id_ in listed_ids(taken) if id_ in row_of_id]
-            if replaced and not replace_rows:
-                used = next(id_ for id_ in listed_ids(taken) if id_ in row_of_id)
+            self._free_deleted_rows()
+            old, row_of_id = self.snapshot, self._rows_by_id()
+            taken = _check_ids(old, ids, count)
+            if not count:
+                return taken
+            used = [id_ for id_ in listed_ids(taken) if id_ in row_of_id]
+            if used and not replace_rows:
                 raise InputError(
-                    f"id {used!r} is in the index already: delete it first, give another id, or use upsert"
+                    f"id {used[0]!r} is in the index already: delete it first, give another id, or use upsert"
                 )
             self._row_of_id = None
-            alive = old.alive_buffer
-            if replaced:
-                alive = alive.copy()
-                alive[replaced] = False
-            if isinstance(taken, list):
-                new, next_id = replace(new, strings={**new.strings, "ids": encode_strings(taken)}), old.next_id
-            else:
-                new = replace(new, columns={**new.columns, "ids": taken})
-                next_id = max(old.next_id, int(taken.max(initial=-1)) + 1)
+            alive = _without(old.alive_buffer, [row_of_id[id_] for id_ in used]) if used else old.alive_buffer
             self.snapshot = replace(
                 old,
-                added=extend(old.added, old.count - old.loaded_count, new, count) if count else old.added,
+                added=extend(old.added, old.count - old.loaded_count, _with_ids(new, taken), count),
                 count=old.count + count,
-                deleted_count=old.deleted_count + len(replaced),
-                next_id=next_id,
+                deleted_count=old.deleted_count + len(used),
+                next_id=old.next_id if isinstance(taken, list) else max(old.next_id, int(taken.max(initial=-1)) + 1),
                 alive_buffer=append_rows(alive, old.count, np.ones(count, bool)),
             )
             row_of_id.update(zip(listed_ids(taken), range(old.count, old.count + count), strict=True))
             self._row_of_id = row_of_id
         return taken
 
-    def _emptied(self) -> Snapshot:
-        """Return a snapshot without rows. It frees the memory of the deleted rows, and takes ids of both kinds."""
-        return Snapshot(self._empty, self._empty, 0, 0, 0, self.snapshot.next_id, np.empty(0, bool))
-
-    @staticmethod
-    def _check_ids(old: Snapshot, ids: Ids | None, count: int) -> Ids:
-        """Return the ids of `count` new rows. Raises InputError if they cannot be used."""
-        if ids is None:
-            if count and old.has_string_ids:
-                raise InputError("the ids of this index are strings: give an id for each item")
-            return next_ids(old.next_id, count)
-        if len(ids) != count:
-            raise InputError(f"there are {len(ids)} ids for {count} vectors")
-        if len(old):
-            check_kind(ids, old.has_string_ids)
-        check_unique(ids)
-        return ids
+    def _free_deleted_rows(self) -> None:
+        """Free the memory of the deleted rows if there are no others, or if those in memory are most of all rows."""
+        old, split = self.snapshot, self.snapshot.loaded_count
+        if not old.deleted_count or (len(old) and old.deleted_count < _MIN_DELETED_ROWS):
+            return
+        alive = old.alive[split:]
+        deleted = len(alive) - int(np.count_nonzero(alive))
+        if not len(old):  # both kinds of ids can be added then
+            freed = Snapshot(self._empty, self._empty, 0, 0, 0, old.next_id, np.empty(0, bool))
+        elif deleted >= _MIN_DELETED_ROWS and 2 * deleted >= old.count:
+            freed = replace(
+                old,
+                added=old.added.first(len(alive)).only(alive),
+                count=old.count - deleted,
+                deleted_count=old.deleted_count - deleted,
+                alive_buffer=np.concatenate([old.alive[:split], alive[alive]]),
+            )
+        else:
+            return
+        self._row_of_id = None
+        self.snapshot = freed
 
     def delete(self, ids: Ids) -> None:
         """Delete the rows of `ids`.
@@ -293,13 +292,13 @@ class Storage:
             if not unique:
                 return
             self._row_of_id = None
-            alive_buffer = old.alive_buffer.copy()
-            alive_buffer[[row_of_id[id_] for id_ in unique]] = False
+            alive_buffer = _without(old.alive_buffer, [row_of_id[id_] for id_ in unique])
             deleted_count = old.deleted_count + len(unique)
             self.snapshot = replace(old, deleted_count=deleted_count, alive_buffer=alive_buffer)
             for id_ in unique:
                 del row_of_id[id_]
             self._row_of_id = row_of_id
+            self._free_deleted_rows()
 
     def _rows_by_id(self) -> dict[Id, int]:
         """Return the row of each id that is not deleted."""
@@ -308,3 +307,31 @@ class Storage:
             rows = np.flatnonzero(snapshot.alive).tolist()
             self._row_of_id = dict(zip(listed_ids(snapshot.all_ids()), rows, strict=True))
         return self._row_of_id
+
+
+def _check_ids(old: Snapshot, ids: Ids | None, count: int) -> Ids:
+    """Return the ids of `count` new rows. Raises InputError if they cannot be used."""
+    if ids is None:
+        if count and old.has_string_ids:
+            raise InputError("the ids of this index are strings: give an id for each item")
+        return next_ids(old.next_id, count)
+    if len(ids) != count:
+        raise InputError(f"there are {len(ids)} ids for {count} vectors")
+    if len(old):
+        check_kind(ids, old.has_string_ids)
+    check_unique(ids)
+    return ids
+
+
+def _with_ids(rows: Rows, ids: Ids) -> Rows:
+    """Return `rows` with the column "ids"."""
+    if isinstance(ids, list):
+        return Rows(rows.columns, {**rows.strings, "ids": encode_strings(ids)})
+    return Rows({**rows.columns, "ids": ids}, rows.strings)
+
+
+def _without(alive: NDArray[np.bool_], rows: list[int]) -> NDArray[np.bool_]:
+    """Return a copy of `alive` that is false for `rows`."""
+    changed = alive.copy()
+    changed[rows] = False
+    return changed

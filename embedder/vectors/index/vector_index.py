@@ -4,46 +4,43 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_choice, check_count, check_counts, shown
+from embedder.common.checks import check_choice, check_count, check_counts
 from embedder.common.read_only import ReadOnly
 from embedder.errors import InputError
-from embedder.vectors.arrays import as_float32, check_finite
 from embedder.vectors.index.codecs import make_codec
 from embedder.vectors.index.columns import Columns, Rows, Strings
-from embedder.vectors.index.entries import IndexEntry, IndexHit, entry_at, index_hits, make_strings
-from embedder.vectors.index.file_format import read_index, write_index
+from embedder.vectors.index.entries import (
+    IndexEntry,
+    IndexHit,
+    Items,
+    Metadatas,
+    Texts,
+    entry_at,
+    index_hits,
+    make_strings,
+)
+from embedder.vectors.index.file_format import read_index, string_sizes, write_snapshot
 from embedder.vectors.index.filters import Filter, check_filter, passing
 from embedder.vectors.index.header import (
     INDEX_FORMAT_VERSION,
     INDEX_PRECISIONS,
     INDEX_SIMILARITIES,
     MAX_DIMENSION,
-    STRING_COLUMNS,
     Header,
-    ModelDescription,
-    sections_of,
 )
-from embedder.vectors.index.ids import Ids, as_array, as_id, as_ids, check_kind
-from embedder.vectors.index.items import list_items, to_vectors
-from embedder.vectors.index.models import compare_models, describe, full_dimension, similarity_of
+from embedder.vectors.index.ids import IdArray, Ids, as_array, as_id, as_ids, check_kind
+from embedder.vectors.index.items import list_items, to_vectors, truncate
+from embedder.vectors.index.models import common_dimension, compare_models, describe, full_dimension, similarity_of
 from embedder.vectors.index.saved_files import SavedFiles
-from embedder.vectors.index.storage import Snapshot, Storage
+from embedder.vectors.index.storage import Storage
 from embedder.vectors.similarity import normalize
-
-# One or several vectors, texts or images.
-Items = str | Iterable[Any] | ArrayLike
-# The ids of entries, as an index returns them.
-IdArray = NDArray[np.int64] | NDArray[np.object_]
-# What callers give beside the items to add: one for each item, or a single one for a single item.
-Texts = str | Iterable[str | None]
-Metadatas = Mapping[str, Any] | Iterable[Mapping[str, Any] | None]
 
 
 class VectorIndex(ReadOnly):
@@ -59,7 +56,8 @@ class VectorIndex(ReadOnly):
       index, only the int8 codes of the candidates are read from the file.
 
     An index is safe to share between threads. Several searches run at the same time. A search uses the index as it was
-    when the search began, and never waits for `add`, `upsert`, `delete` or `save`. Those wait for each other.
+    when the search began, and never waits for `add`, `upsert`, `delete` or `save`. Those that change the index wait for
+    each other.
 
     Attributes:
         dimension: the length of a vector in the index.
@@ -108,13 +106,7 @@ class VectorIndex(ReadOnly):
         check_choice("precision", precision, INDEX_PRECISIONS)
         check_choice("similarity", similarity, INDEX_SIMILARITIES)
         check_count("dimension", dimension, MAX_DIMENSION)
-        if dimension is None and model is None:
-            raise InputError("an index needs a dimension, or a model that has one")
-        if model is not None and not hasattr(model, "dimension"):
-            raise InputError(f"model should be an Embedder, not {shown(model)}")
-        if model is not None and dimension not in (None, model.dimension):
-            raise InputError(f"the model's vectors have length {model.dimension}, but those of the index {dimension}")
-        self._full_dimension: int = model.dimension if dimension is None else int(dimension)
+        self._full_dimension = common_dimension(dimension, model)
         check_count("truncate_dim", truncate_dim, self._full_dimension)
         self._dimension = self._full_dimension if truncate_dim is None else int(truncate_dim)
         self._precision, self._similarity = precision, similarity
@@ -215,8 +207,7 @@ class VectorIndex(ReadOnly):
     ) -> None:
         """Replace the entries that have these ids, and add the others. A search sees all of it or nothing.
 
-        An entry is replaced whole: without new metadata, it has none. It then counts as added last. To free the memory
-        of replaced entries, save the index and load it again.
+        An entry is replaced whole: without new metadata, it has none. It then counts as added last.
 
         Args:
             items: see `add`.
@@ -236,7 +227,7 @@ class VectorIndex(ReadOnly):
         self._append(items, as_ids(ids), texts, metadata, read_paths, replace_rows=True)
 
     def delete(self, ids: ArrayLike) -> None:
-        """Delete the entries with these ids. To free their memory, save the index and load it again.
+        """Delete the entries with these ids. Those of a loaded file stay on the disk until `save`.
 
         Delete many ids in one call, because each call copies one byte for every entry of the index.
 
@@ -400,46 +391,25 @@ class VectorIndex(ReadOnly):
     def _write(self, path: Path) -> str:
         """Write the index to `path`, and return the digest of the file."""
         snapshot = self._storage.snapshot
-        header = self._header(len(snapshot), _string_sizes(snapshot), self._made_by)
-        sections: dict[str, Iterable[NDArray[Any]]] = {name: snapshot.kept_rows(name) for name in self._empty_columns()}
-        for name in header.strings:
-            sections[f"{name}_ends"], sections[f"{name}_bytes"] = snapshot.kept_ends(name), snapshot.kept_bytes(name)
-        return write_index(path, header, sections)
-
-    def _header(self, count: int, strings: dict[str, int], model: ModelDescription | None) -> Header:
-        """Return the header of a file with `count` entries and these columns of strings."""
-        return Header(
+        header = Header(
             format_version=INDEX_FORMAT_VERSION,
             dimension=self.dimension,
             full_dimension=self._full_dimension,
             precision=self.precision,
             similarity=self.similarity,
-            count=count,
-            strings=strings,
-            model=model,
+            count=len(snapshot),
+            strings=string_sizes(snapshot),
+            model=self._made_by,
         )
+        return write_snapshot(path, header, snapshot)
 
     def _empty_columns(self) -> Columns:
         """Return the columns of arrays without rows."""
-        sections = sections_of(self._header(0, {}, None))
-        return {name: np.empty(shape, dtype) for name, (dtype, shape) in sections.items()}
+        no_vectors = np.empty((0, self.dimension), np.float32)
+        return {"ids": np.empty(0, np.int64), **self._codec.encode(no_vectors)}
 
     def _comparable(self, listed: Any, method: str, read_paths: bool) -> NDArray[np.float32]:
         """Return items as float32 (n, dim), truncated if the index does so. For the cosine, each has the length 1."""
         encode = None if self._model is None else getattr(self._model, method)
-        vectors = as_float32(to_vectors(listed, encode, read_paths))
-        if not len(vectors):
-            vectors = vectors.reshape(0, self.dimension)
-        lengths = sorted({self._full_dimension, self.dimension}, reverse=True)
-        if vectors.shape[1] not in lengths:
-            expected = " or ".join(f"(n, {length})" for length in lengths)
-            raise InputError(f"vectors should be {expected}, not {vectors.shape}")
-        check_finite(vectors, "vectors")
-        vectors = as_float32(vectors[:, : self.dimension])
+        vectors = truncate(to_vectors(listed, encode, read_paths), self._full_dimension, self.dimension)
         return normalize(vectors) if self.similarity == "cosine" else vectors
-
-
-def _string_sizes(snapshot: Snapshot) -> dict[str, int]:
-    """Return the number of bytes of each column of strings, without the columns that have none."""
-    sizes = {name: sum(int(lengths.sum()) for lengths in snapshot.kept_lengths(name)) for name in STRING_COLUMNS}
-    return {name: size for name, size in sizes.items() if size}
