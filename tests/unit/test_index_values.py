@@ -39,6 +39,7 @@ def put(value, *place):
 
 
 DAMAGE = {
+    "NaN": ({"vectors": put(np.nan, 2, 3)}, "the vector in row 2 contains NaN or an infinity"),
     "infinity": ({"vectors": put(np.inf, 2, 3)}, "the vector in row 2 contains NaN or an infinity"),
     "long": ({"vectors": put(1.1, 1, 0)}, "the vector in row 1 is longer than 1"),
     "NaN, dot": ({"similarity": "dot", "vectors": put(np.nan, 2, 3)}, "the vector in row 2 contains NaN or an inf"),
@@ -78,7 +79,6 @@ DAMAGED_STRINGS = {
         r"the metadata in row 1 are not as embedder writes them: '\[",
     ),
     "no JSON": ({"metadata_bytes": put(ord("x"), 0)}, "the metadata in row 0 are not as embedder writes them: 'x"),
-    "NaN": ({"metadata_bytes": put_bytes(b"NaN,", 8)}, "the metadata in row 0 are not as embedder writes them"),
 }
 
 
