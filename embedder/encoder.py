@@ -125,7 +125,7 @@ class Embedder(ReadOnly):
         return (
             f"Embedder({self.manifest.source.model!r}, dimension={self.dimension}, "
             f"max_seq_length={self.max_seq_length}, dtype={self.dtype!r}, "
-            f"provider={self._engine.device.name!r})"
+            f"provider={self.device!r})"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -185,6 +185,11 @@ class Embedder(ReadOnly):
     def dtype(self) -> str:
         """The dtype of the graph that runs, such as "fp32"; "int8+fp32" if texts and images have different dtypes."""
         return "+".join(self._engine.dtypes)
+
+    @property
+    def device(self) -> str:
+        """Name of the device that runs the graphs, such as "cpu"."""
+        return self._engine.device.name
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -65,6 +65,10 @@ RUNTIME = (
     Rule("embedder.vectors.adapters", own="common errors vectors", packages="numpy", lazy="faiss usearch"),
     # Surfaces. They stand on the public API. The commands that look into an artifact have rules of their own.
     Rule("embedder", own=f"{PUBLIC} kept_models pool", exact=True),
+    Rule("embedder.compat", own=f"{PUBLIC} compat pool", packages="numpy"),
+    Rule("embedder.compat.tensors", own="common compat errors", packages="numpy", lazy="torch"),
+    Rule("embedder.compat.loading", own="artifact.store common compat errors"),
+    Rule("embedder.compat.members", own=f"{PUBLIC} artifact.hub_access artifact.locate compat"),
     Rule("embedder.functions", own=f"{PUBLIC} functions"),
     Rule("embedder.functions.vector_text", own="", packages="numpy"),
     Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub_access"),

@@ -82,6 +82,7 @@ def test_embedder_has_these_public_names_and_no_others():
         "chunks",
         "close",
         "count_tokens",
+        "device",
         "dimension",
         "dtype",
         "encode",

@@ -1,0 +1,50 @@
+"""Names of devices as torch writes them: "cpu", or a kind with an index after a colon."""
+
+from __future__ import annotations
+
+import re
+
+from embedder.common.checks import shown
+from embedder.errors import InputError
+
+
+class Device(str):
+    """A device's name that also has the attribute `type` of `torch.device`.
+
+    Example:
+        >>> CPU == "cpu", CPU.type
+        (True, 'cpu')
+    """
+
+    __slots__ = ()
+
+    @property
+    def type(self) -> str:
+        """The kind of device."""
+        return self.partition(":")[0]
+
+
+CPU = Device("cpu")
+
+
+def provider_of(device: object) -> str | None:
+    """Return the provider of `Embedder` for a device of torch: a string, a `torch.device`, or None.
+
+    Raises:
+        InputError: it is not a device, or not the first one of its kind.
+
+    Example:
+        >>> provider_of("cpu:0")
+        'cpu'
+    """
+    if device is None:
+        return None
+    found = re.fullmatch(r"([a-z]+)(?::(\d+))?", str(device))
+    if found is None:
+        raise InputError(f'device should be a name such as "cpu", not {shown(device)}')
+    if int(found[2] or 0):
+        raise InputError(
+            f"device {str(device)!r} cannot be chosen by its number. Set the environment variable "
+            f"CUDA_VISIBLE_DEVICES={found[2]} before the program starts, and pass device={found[1]!r}"
+        )
+    return found[1]

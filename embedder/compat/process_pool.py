@@ -1,0 +1,62 @@
+"""The pool that `start_multi_process_pool` returns: an `EncoderPool` in the form of sentence-transformers' dict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from embedder.common.checks import shown
+from embedder.compat.device import provider_of
+from embedder.compat.loading import Loading
+from embedder.errors import InputError
+from embedder.pool import EncoderPool
+
+# sentence-transformers starts four processes where there is no GPU.
+_DEFAULT_WORKERS = 4
+
+
+class ProcessPool(dict[str, Any]):
+    """A pool of worker processes. `pool["processes"]` lists them, as in sentence-transformers.
+
+    Example:
+        >>> pool = model.start_multi_process_pool()  # doctest: +SKIP
+        >>> len(pool["processes"])  # doctest: +SKIP
+        4
+    """
+
+    def __init__(self, encoder_pool: EncoderPool) -> None:
+        super().__init__(processes=list(encoder_pool.processes))
+        self.encoder_pool = encoder_pool
+
+    def __missing__(self, name: object) -> Any:
+        raise InputError(f"the pool has no {name!r}: call model.encode(inputs, pool=pool)")
+
+
+def start_pool(loading: Loading, target_devices: Sequence[Any] | None) -> ProcessPool:
+    """Start a process for each device, each with the model loaded.
+
+    Args:
+        loading: the model.
+        target_devices: a device for each process. None takes four processes.
+
+    Raises:
+        InputError: `target_devices` is not a list of devices.
+        EmbedderError: what `EncoderPool` raises.
+    """
+    if isinstance(target_devices, str) or (target_devices is not None and not target_devices):
+        raise InputError(f'target_devices should be a list such as ["cpu", "cpu"], not {shown(target_devices)}')
+    options = dict(loading.options)
+    provider = options.pop("provider")
+    devices = [provider] * _DEFAULT_WORKERS if target_devices is None else target_devices
+    return ProcessPool(EncoderPool(loading.model, providers=[provider_of(device) for device in devices], **options))
+
+
+def checked_pool(pool: object) -> ProcessPool:
+    """Return `pool` if `start_multi_process_pool` made it.
+
+    Raises:
+        InputError: it is something else, such as a pool of sentence-transformers.
+    """
+    if not isinstance(pool, ProcessPool):
+        raise InputError(f"pool should come from model.start_multi_process_pool(), not {shown(pool)}")
+    return pool

@@ -1,0 +1,126 @@
+"""What sentence-transformers has and embedder does not have, with what to do instead."""
+
+from __future__ import annotations
+
+from embedder.errors import DependencyError, EmbedderError
+
+_TRAIN = (
+    "embedder does not train. Train with sentence-transformers, save the model, and export it: "
+    "embedder-export DIRECTORY --output ARTIFACT"
+)
+_EVALUATE = "evaluators are in sentence-transformers. Call them there, or call encode and compute the measure"
+_MODULES = (
+    "the model is one ONNX graph without modules. For its modules, use sentence-transformers. model.tokenizer, "
+    "model.max_seq_length and model.embedder.manifest are here"
+)
+_SAVE = "the model is an exported artifact. Copy its directory, or publish it with embedder-export --push-to"
+_MULTI_VECTOR = "embedder has no models with a vector for each token. Use sentence-transformers"
+_FILES = "use Python's urllib.request or huggingface_hub"
+_TORCH_TOOL = "it is a tool for torch. Import it from sentence_transformers"
+_LOGGING = "use logging.StreamHandler() and logging.basicConfig(level=logging.INFO)"
+_FAISS = "use embedder.semantic_search_quantized, embedder.FaissIndex or embedder.UsearchIndex"
+
+
+class UnsupportedError(EmbedderError, AttributeError):
+    """An attribute of sentence-transformers that embedder does not have. The message says what to use.
+
+    Example:
+        >>> issubclass(UnsupportedError, AttributeError)
+        True
+    """
+
+
+def _table(*rows: tuple[str, str]) -> dict[str, str]:
+    return {name: hint for names, hint in rows for name in names.split()}
+
+
+# Attributes of the class SentenceTransformer.
+MEMBERS = _table(
+    (
+        "backward bfloat16 buffers dump_patches fit get_extra_state gradient_checkpointing_enable load_state_dict "
+        "named_buffers named_parameters old_fit parameters requires_grad set_extra_state smart_batching_collate "
+        "state_dict to_empty type xpu zero_grad",
+        _TRAIN,
+    ),
+    ("evaluate", _EVALUATE),
+    (
+        "add_module append apply auto_model children config extend forward get_buffer get_parameter "
+        "get_sentence_features get_submodule insert module_kwargs modules named_children named_modules pop processor "
+        "register_backward_hook register_buffer register_forward_hook register_forward_pre_hook "
+        "register_full_backward_hook register_module register_parameter set_pooling_include_prompt set_submodule "
+        "transformers_model _first_module _last_module _modules",
+        _MODULES,
+    ),
+    ("active_adapters add_adapter delete_adapter disable_adapters enable_adapters load_adapter set_adapter", _TRAIN),
+    ("merge model_card_data push_to_hub save save_pretrained save_to_hub", _SAVE),
+)
+
+# Attributes that are here, but cannot be set.
+FIXED = {
+    "backend": "pass backend= to SentenceTransformer(...)",
+    "device": "call model.to(device)",
+    "_target_device": "call model.to(device)",
+    "dtype": 'pass model_kwargs={"dtype": ...} to SentenceTransformer(...)',
+    "embedder": "make another SentenceTransformer",
+    "modalities": "they are the artifact's",
+    "tokenizer": "its result depends on the exported tokenizer. Export a checkpoint that has the other one",
+    "training": _TRAIN,
+}
+
+# Names of the package sentence_transformers and of its folders.
+PACKAGE = _table(
+    (
+        "CrossEncoder CrossEncoderModelCardData cross_encoder",
+        "embedder has no cross-encoders yet. Use sentence_transformers.CrossEncoder",
+    ),
+    ("SparseEncoder SparseEncoderModelCardData sparse_encoder", "embedder has no sparse models yet"),
+    ("MultiVectorEncoder MultiVectorEncoderModelCardData multi_vector_encoder", _MULTI_VECTOR),
+    (
+        "InputExample ParallelSentencesDataset SentencesDataset SentenceTransformerTrainer "
+        "SentenceTransformerTrainingArguments SentenceTransformerModelCardData CrossEncoderTrainer "
+        "CrossEncoderTrainingArguments SparseEncoderTrainer SparseEncoderTrainingArguments MultiVectorEncoderTrainer "
+        "MultiVectorEncoderTrainingArguments DefaultBatchSampler MultiDatasetDefaultBatchSampler datasets losses "
+        "readers sampler trainer training_args model_card data_collator",
+        _TRAIN,
+    ),
+    ("evaluation", _EVALUATE),
+    ("models", _MODULES),
+    (
+        "export_optimized_onnx_model export_dynamic_quantized_onnx_model export_static_quantized_openvino_model",
+        "export with embedder-export; --dtypes fp32 int8 adds an int8 graph",
+    ),
+    ("mine_hard_negatives", "embedder.mine_hard_negatives works on embeddings"),
+    ("resolve_ids", _TRAIN),
+    ("LoggingHandler", _LOGGING),
+)
+
+# Names of sentence_transformers.util and sentence_transformers.quantization.
+UTIL = _table(
+    ("maxsim maxsim_pairwise mean_maxsim mean_maxsim_pairwise", _MULTI_VECTOR),
+    ("http_get load_dir_path load_file_path is_sentence_transformer_model", _FILES),
+    ("LoggingHandler install_logger disable_logging disabled_tqdm", _LOGGING),
+    ("mine_hard_negatives", "embedder.mine_hard_negatives works on embeddings"),
+    ("get_device_name", "leave device= out: embedder takes a GPU if one works, otherwise the CPU"),
+    ("semantic_search_faiss semantic_search_usearch", _FAISS),
+    (
+        "all_gather all_gather_padded all_gather_with_grad append_to_last_row batch_to_device "
+        "cat_padded_token_embeddings check_package_availability check_teacher_targets check_version_requirements "
+        "compute_count_vector disable_datasets_caching fullname get_rank get_world_size import_from_string "
+        "import_module_class is_accelerate_available is_datasets_available is_dist_initialized is_training_available "
+        "repad_flattened_features resolve_ids save_to_hub_args_decorator select_max_active_dims similarity_fct_name "
+        "stack_padded_token_embeddings to_scipy_coo",
+        _TORCH_TOOL,
+    ),
+)
+
+
+def refuse_import(module: str, name: str, table: dict[str, str]) -> AttributeError:
+    """Return the AttributeError of a module that does not have `name`.
+
+    Raises:
+        DependencyError: sentence-transformers has the name. It is an ImportError, so that the message of
+            `from module import name` is this one.
+    """
+    if name in table:
+        raise DependencyError(f"{module} has no {name}: {table[name]}")
+    return AttributeError(f"module {module!r} has no attribute {name!r}")
