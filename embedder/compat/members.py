@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,6 +22,14 @@ from embedder.compat.tensors import as_scores, imported_torch
 from embedder.compat.tokenizer import Tokenizer
 from embedder.encoder import Embedder
 from embedder.errors import ProviderError
+from embedder.inputs import InputKinds, is_single
+
+
+class ModelCardData:
+    """Takes what evaluators of sentence-transformers report for a model card, and keeps nothing of it."""
+
+    def set_evaluation_metrics(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing. Models are not saved, so that no card is written."""
 
 
 class Members:
@@ -40,6 +49,7 @@ class Members:
     _backend: str
     _truncate_dim: int | None
     _similarity_fn_name: str
+    _tokenizer: Tokenizer | None = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._embedder!r})"
@@ -149,7 +159,7 @@ class Members:
         if changes != {"dtype": self._embedder.dtype}:
             loading = replace(self._loading, options=self._loading.options | changes)
             self._embedder = Embedder(loading.model, **loading.options)
-            self._loading = loading
+            self._loading, self._tokenizer = loading, None
         return self
 
     def eval(self) -> Self:
@@ -236,6 +246,11 @@ class Members:
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, with the names of transformers."""
+        if self._tokenizer is None:
+            self._tokenizer = self._load_tokenizer()
+        return self._tokenizer
+
+    def _load_tokenizer(self) -> Tokenizer:
         options = self._loading.options
         access = HubAccess(*(options[name] for name in ("revision", "token", "local_files_only")))
         artifact = open_artifact(self._loading.model, access)
@@ -257,6 +272,10 @@ class Members:
     def modalities(self) -> list[str]:
         """The kinds of input that the model takes."""
         return list(self._embedder.modalities)
+
+    def is_singular_input(self, inputs: Any) -> bool:
+        """Return whether `inputs` is one text or one image, not a list of them."""
+        return is_single(inputs, InputKinds(images="image" in self.modalities))
 
     def supports(self, modality: object) -> bool:
         """Return whether the model takes inputs of this kind, such as "text"."""
@@ -295,6 +314,19 @@ class Members:
             (n,), as in `similarity`.
         """
         return SimilarityFunction.to_similarity_pairwise_fn(self.similarity_fn_name)(embeddings1, embeddings2)
+
+    # Evaluation.
+
+    @property
+    def model_card_data(self) -> ModelCardData:
+        """An object for evaluators of sentence-transformers, which report their measures to it."""
+        return ModelCardData()
+
+    def evaluate(self, evaluator: Any, output_path: str | None = None) -> Any:
+        """Return `evaluator(self, output_path)`. The directory `output_path` is made first."""
+        if output_path is not None:
+            os.makedirs(output_path, exist_ok=True)
+        return evaluator(self, output_path)
 
     # Pools.
 

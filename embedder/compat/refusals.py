@@ -8,7 +8,7 @@ _TRAIN = (
     "embedder does not train. Train with sentence-transformers, save the model, and export it: "
     "embedder-export DIRECTORY --output ARTIFACT"
 )
-_EVALUATE = "evaluators are in sentence-transformers. Call them there, or call encode and compute the measure"
+_EVALUATE = "evaluators are in sentence_transformers. They take this model: evaluator(model)"
 _MODULES = (
     "the model is one ONNX graph without modules. For its modules, use sentence-transformers. model.tokenizer, "
     "model.max_seq_length and model.embedder.manifest are here"
@@ -37,31 +37,39 @@ def _table(*rows: tuple[str, str]) -> dict[str, str]:
 # Attributes of the class SentenceTransformer.
 MEMBERS = _table(
     (
-        "backward bfloat16 buffers dump_patches fit get_extra_state gradient_checkpointing_enable load_state_dict "
-        "named_buffers named_parameters old_fit parameters requires_grad set_extra_state smart_batching_collate "
-        "state_dict to_empty type xpu zero_grad",
+        "backward bfloat16 buffers double dump_patches fit get_extra_state gradient_checkpointing_enable "
+        "load_state_dict named_buffers named_parameters old_fit parameters requires_grad set_extra_state "
+        "smart_batching_collate state_dict to_empty type zero_grad",
         _TRAIN,
     ),
-    ("evaluate", _EVALUATE),
+    ("dtype", "model.embedder.dtype is the name of the graph's dtype"),
+    ("_target_device", "use model.device and model.to(device)"),
     (
-        "add_module append apply auto_model children config extend forward get_buffer get_parameter "
-        "get_sentence_features get_submodule insert module_kwargs modules named_children named_modules pop processor "
-        "register_backward_hook register_buffer register_forward_hook register_forward_pre_hook "
-        "register_full_backward_hook register_module register_parameter set_pooling_include_prompt set_submodule "
-        "transformers_model _first_module _last_module _modules",
+        "T_destination add_module append apply auto_model call_super_init children clear_placement_cache config "
+        "default_huggingface_organization extend extra_repr forward get_buffer get_parameter get_sentence_features "
+        "get_submodule insert model_card_data_class model_type module_kwargs modules named_children named_modules "
+        "pop processor register_backward_hook register_buffer register_forward_hook register_forward_pre_hook "
+        "register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook "
+        "register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook "
+        "register_state_dict_pre_hook set_pooling_include_prompt set_submodule smart_apply transformers_model _first_module "
+        "_last_module _modules",
         _MODULES,
     ),
-    ("active_adapters add_adapter delete_adapter disable_adapters enable_adapters load_adapter set_adapter", _TRAIN),
-    ("merge model_card_data push_to_hub save save_pretrained save_to_hub", _SAVE),
+    (
+        "active_adapter active_adapters add_adapter check_peft_compatible_model delete_adapter disable_adapters "
+        "enable_adapters get_adapter_state_dict has_peft_compatible_model load_adapter set_adapter",
+        _TRAIN,
+    ),
+    ("ipu mtia xpu", "call model.to(device), or pass device= to SentenceTransformer(...)"),
+    ("merge push_to_hub save save_pretrained save_to_hub", _SAVE),
 )
 
 # Attributes that are here, but cannot be set.
 FIXED = {
     "backend": "pass backend= to SentenceTransformer(...)",
     "device": "call model.to(device)",
-    "_target_device": "call model.to(device)",
-    "dtype": 'pass model_kwargs={"dtype": ...} to SentenceTransformer(...)',
     "embedder": "make another SentenceTransformer",
+    "model_card_data": _SAVE,
     "modalities": "they are the artifact's",
     "tokenizer": "its result depends on the exported tokenizer. Export a checkpoint that has the other one",
     "training": _TRAIN,
@@ -76,18 +84,18 @@ PACKAGE = _table(
     ("SparseEncoder SparseEncoderModelCardData sparse_encoder", "embedder has no sparse models yet"),
     ("MultiVectorEncoder MultiVectorEncoderModelCardData multi_vector_encoder", _MULTI_VECTOR),
     (
-        "InputExample ParallelSentencesDataset SentencesDataset SentenceTransformerTrainer "
-        "SentenceTransformerTrainingArguments SentenceTransformerModelCardData CrossEncoderTrainer "
-        "CrossEncoderTrainingArguments SparseEncoderTrainer SparseEncoderTrainingArguments MultiVectorEncoderTrainer "
-        "MultiVectorEncoderTrainingArguments DefaultBatchSampler MultiDatasetDefaultBatchSampler datasets losses "
-        "readers sampler trainer training_args model_card data_collator",
+        "CrossEncoderTrainer CrossEncoderTrainingArguments DefaultBatchSampler InputExample "
+        "MultiDatasetDefaultBatchSampler MultiVectorEncoderTrainer MultiVectorEncoderTrainingArguments "
+        "ParallelSentencesDataset SentenceTransformerModelCardData SentenceTransformerTrainer "
+        "SentenceTransformerTrainingArguments SentencesDataset SparseEncoderTrainer SparseEncoderTrainingArguments "
+        "data_collator datasets losses model_card readers sampler trainer training_args",
         _TRAIN,
     ),
     ("evaluation", _EVALUATE),
     ("models", _MODULES),
     (
         "export_optimized_onnx_model export_dynamic_quantized_onnx_model export_static_quantized_openvino_model",
-        "export with embedder-export; --dtypes fp32 int8 adds an int8 graph",
+        "export with embedder-export; --dtypes fp32,int8 adds an int8 graph",
     ),
     ("mine_hard_negatives", "embedder.mine_hard_negatives works on embeddings"),
     ("resolve_ids", _TRAIN),
@@ -103,12 +111,12 @@ UTIL = _table(
     ("get_device_name", "leave device= out: embedder takes a GPU if one works, otherwise the CPU"),
     ("semantic_search_faiss semantic_search_usearch", _FAISS),
     (
-        "all_gather all_gather_padded all_gather_with_grad append_to_last_row batch_to_device "
-        "cat_padded_token_embeddings check_package_availability check_teacher_targets check_version_requirements "
-        "compute_count_vector disable_datasets_caching fullname get_rank get_world_size import_from_string "
-        "import_module_class is_accelerate_available is_datasets_available is_dist_initialized is_training_available "
-        "repad_flattened_features resolve_ids save_to_hub_args_decorator select_max_active_dims similarity_fct_name "
-        "stack_padded_token_embeddings to_scipy_coo",
+        "ORIGINAL_TRANSFORMER_MODELS all_gather all_gather_padded all_gather_with_grad append_to_last_row "
+        "batch_to_device cat_padded_token_embeddings check_package_availability check_teacher_targets "
+        "check_version_requirements compute_count_vector disable_datasets_caching fullname get_rank get_world_size "
+        "import_from_string import_module_class is_accelerate_available is_datasets_available is_dist_initialized "
+        "is_training_available repad_flattened_features resolve_ids save_to_hub_args_decorator "
+        "select_max_active_dims similarity_fct_name stack_padded_token_embeddings to_scipy_coo",
         _TORCH_TOOL,
     ),
 )

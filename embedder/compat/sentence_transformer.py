@@ -15,7 +15,7 @@ from embedder.compat.inputs import check_image_strings, take_inputs
 from embedder.compat.loading import read_arguments
 from embedder.compat.members import Members
 from embedder.compat.process_pool import checked_pool, start_pool
-from embedder.compat.tensors import as_tensor
+from embedder.compat.tensors import as_tensor, import_torch
 from embedder.encoder import Embedder
 from embedder.errors import InputError
 from embedder.inputs import InputKinds, is_single
@@ -171,6 +171,8 @@ class SentenceTransformer(Members):
                 f"output_value={output_value!r} cannot be honoured: embedder gives a vector for each input, not for "
                 "each token. Use sentence-transformers for vectors of tokens"
             )
+        if convert_to_tensor or not convert_to_numpy:
+            import_torch()  # before the work, because torch may not be installed
         settings = EncodeSettings(
             prompt=self._resolve_prompt(prompt, prompt_name),
             batch_size=batch_size,

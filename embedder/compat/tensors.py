@@ -51,13 +51,22 @@ def _has_numbers(value: object) -> bool:
     return isinstance(value, NumpyTensor) or is_tensor(value)
 
 
+def import_torch() -> Any:
+    """Import and return torch.
+
+    Raises:
+        DependencyError: torch is not installed.
+    """
+    return import_optional("torch", needed_for="A tensor", requirement="torch")
+
+
 def as_tensor(array: NDArray[Any]) -> Any:
     """Return `array` as a tensor of torch, on the CPU.
 
     Raises:
         DependencyError: torch is not installed.
     """
-    torch = import_optional("torch", needed_for="A tensor", requirement="torch")
+    torch = import_torch()
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from embedder.common.checks import check_choice, check_flag
+from embedder.common.read_only import ReadOnly
 from embedder.common.tokenizer_file import load_tokenizer
 from embedder.compat.refusals import UnsupportedError
 from embedder.compat.tensors import as_array, as_tensor
@@ -28,7 +29,7 @@ class BatchEncoding(dict[str, Any]):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
 
 
-class Tokenizer:
+class Tokenizer(ReadOnly):
     """A tokenizer with transformers' names. By default it neither cuts nor pads, as in transformers.
 
     Example:
@@ -36,6 +37,8 @@ class Tokenizer:
         >>> tokenizer.tokenize("Hello world"), len(tokenizer.encode("Hello world"))  # doctest: +SKIP
         (['hello', 'world'], 4)
     """
+
+    _instead: ClassVar[Mapping[str, str]] = {"model_max_length": "set model.max_seq_length"}
 
     def __init__(self, path: Path, *, model_max_length: int, pad_token_id: int, special_ids: Iterable[int]) -> None:
         """Load the file `tokenizer.json` at `path`.
@@ -46,24 +49,44 @@ class Tokenizer:
             pad_token_id: the id of the token that fills a row.
             special_ids: the ids of the special tokens.
         """
-        self.backend_tokenizer = load_tokenizer(path)
-        self.backend_tokenizer.no_truncation()
-        self.backend_tokenizer.no_padding()
-        self.model_max_length = model_max_length
-        self.pad_token_id = pad_token_id
-        self.all_special_ids = list(special_ids)
+        self._backend = load_tokenizer(path)
+        self._backend.no_truncation()
+        self._backend.no_padding()
+        self._model_max_length = model_max_length
+        self._pad_token_id = pad_token_id
+        self._special_ids = list(special_ids)
+
+    @property
+    def backend_tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer`."""
+        return self._backend
+
+    @property
+    def model_max_length(self) -> int:
+        """Most tokens of a text that the model reads."""
+        return self._model_max_length
+
+    @property
+    def pad_token_id(self) -> int:
+        """The id of the token that fills a row."""
+        return self._pad_token_id
+
+    @property
+    def all_special_ids(self) -> list[int]:
+        """The ids of the special tokens."""
+        return list(self._special_ids)
 
     @property
     def vocab_size(self) -> int:
         """The number of tokens, without those that were added later."""
-        return int(self.backend_tokenizer.get_vocab_size(with_added_tokens=False))
+        return int(self._backend.get_vocab_size(with_added_tokens=False))
 
     def __len__(self) -> int:
-        return int(self.backend_tokenizer.get_vocab_size())
+        return int(self._backend.get_vocab_size())
 
     def get_vocab(self) -> dict[str, int]:
         """Return the id of each token."""
-        return dict(self.backend_tokenizer.get_vocab())
+        return dict(self._backend.get_vocab())
 
     def __call__(
         self,
@@ -114,13 +137,13 @@ class Tokenizer:
         return BatchEncoding(arrays if kind == "np" else {name: as_tensor(array) for name, array in arrays.items()})
 
     def _ids(self, text: str, add_special_tokens: bool, limit: int | None) -> list[int]:
-        ids: list[int] = self.backend_tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        ids: list[int] = self._backend.encode(text, add_special_tokens=add_special_tokens).ids
         if limit is None or len(ids) <= limit:
             return ids
-        special = self.backend_tokenizer.num_special_tokens_to_add(is_pair=False) if add_special_tokens else 0
-        encoding = self.backend_tokenizer.encode(text, add_special_tokens=False)
+        special = self._backend.num_special_tokens_to_add(is_pair=False) if add_special_tokens else 0
+        encoding = self._backend.encode(text, add_special_tokens=False)
         encoding.truncate(max(0, limit - special))
-        cut = self.backend_tokenizer.post_process(encoding, None, add_special_tokens)
+        cut = self._backend.post_process(encoding, None, add_special_tokens)
         return list(cut.ids)
 
     def encode(
@@ -132,12 +155,12 @@ class Tokenizer:
 
     def tokenize(self, text: str) -> list[str]:
         """Return the tokens of a text, without special tokens."""
-        return list(self.backend_tokenizer.encode(text, add_special_tokens=False).tokens)
+        return list(self._backend.encode(text, add_special_tokens=False).tokens)
 
     def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> str:
         """Return the text of token ids."""
         ids = np.atleast_1d(as_array(token_ids)).tolist()
-        return str(self.backend_tokenizer.decode(ids, skip_special_tokens=skip_special_tokens))
+        return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens))
 
     def batch_decode(self, sequences: Iterable[Any], skip_special_tokens: bool = False) -> list[str]:
         """Return the text of each sequence of token ids."""
@@ -146,17 +169,17 @@ class Tokenizer:
     def convert_ids_to_tokens(self, ids: Any) -> Any:
         """Return the token of an id, or a list of tokens for a list of ids."""
         if isinstance(ids, int):
-            return self.backend_tokenizer.id_to_token(ids)
-        return [self.backend_tokenizer.id_to_token(int(item)) for item in as_array(ids)]
+            return self._backend.id_to_token(ids)
+        return [self._backend.id_to_token(int(item)) for item in as_array(ids)]
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         """Return the id of a token, or a list of ids for a list of tokens."""
         if isinstance(tokens, str):
-            return self.backend_tokenizer.token_to_id(tokens)
-        return [self.backend_tokenizer.token_to_id(token) for token in tokens]
+            return self._backend.token_to_id(tokens)
+        return [self._backend.token_to_id(token) for token in tokens]
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") or name == "backend_tokenizer":
+        if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         raise UnsupportedError(
             f"the tokenizer has no {name!r}. tokenizer.backend_tokenizer is the tokenizers.Tokenizer; "
