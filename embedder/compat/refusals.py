@@ -51,8 +51,8 @@ MEMBERS = _table(
         "pop processor register_backward_hook register_buffer register_forward_hook register_forward_pre_hook "
         "register_full_backward_hook register_full_backward_pre_hook register_load_state_dict_post_hook "
         "register_load_state_dict_pre_hook register_module register_parameter register_state_dict_post_hook "
-        "register_state_dict_pre_hook set_pooling_include_prompt set_submodule smart_apply transformers_model _first_module "
-        "_last_module _modules",
+        "register_state_dict_pre_hook set_pooling_include_prompt set_submodule smart_apply transformers_model "
+        "_first_module _last_module _modules",
         _MODULES,
     ),
     (
