@@ -114,6 +114,14 @@ def test_a_window_reads_only_its_own_items_from_a_stream():
     assert len(read) == 1024
 
 
+def test_batches_are_those_of_the_picture_on_the_page():
+    """docs/pictures/batches.svg shows them, and docs/how-it-works.md gives the numbers of tokens."""
+    lengths = [9, 31, 6, 120, 12, 8, 64, 5, 30, 11]
+    batches = plan_batches(lengths, CpuDevice(threads=1).token_budget, 1)
+    assert batches == [[3, 6], [1, 8, 4, 9, 0, 5, 2, 7]]
+    assert [len(batch) * lengths[batch[0]] for batch in batches] == [240, 248]
+
+
 def test_padding_is_on_the_right():
     padded = pad([np.array([5, 6, 7]), np.array([8])], 1)
     assert padded.tolist() == [[5, 6, 7], [8, 1, 1]]
