@@ -40,6 +40,7 @@ API = {
     "Many processes": "EncoderPool",
     "Functions": "functions.Function functions.Limits functions.Answer functions.RequestError "
     "functions.aws_lambda.lambda_handler functions.wsgi.wsgi_app functions.asgi.asgi_app",
+    "Compatibility": "compat.SentenceTransformer compat.util",
     "Errors": "EmbedderError ModelNotFoundError ArtifactError FormatError InputError ImageError SettingError "
     "ConflictError ProviderError WorkerError DependencyError",
 }
