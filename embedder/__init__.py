@@ -15,6 +15,7 @@ from embedder.common.cpp_runtime import initialise_cpp_runtime
 from embedder.errors import (
     ArtifactError,
     ConflictError,
+    CutTextWarning,
     DependencyError,
     EmbedderError,
     FormatError,
@@ -60,6 +61,7 @@ __all__ = [
     "ArtifactError",
     "Chunk",
     "ConflictError",
+    "CutTextWarning",
     "DependencyError",
     "Embedder",
     "EmbedderError",

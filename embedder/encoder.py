@@ -27,6 +27,7 @@ from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
 from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single, type_name
 from embedder.options import OPTIONS_OF_ENCODE, RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import (
+    CutTexts,
     Embeddings,
     EncodeResult,
     check_ranges,
@@ -226,10 +227,12 @@ class Embedder(ReadOnly):
         """
         settings = EncodeSettings.of(options, settings).refuse_skip()
         kinds = self._kinds(settings)
-        vectors, reasons = self._encode(check_list(inputs, kinds), settings)
+        vectors, reasons, cut = self._encode(check_list(inputs, kinds), settings)
         if reasons:
             raise_unreadable(drop_unreadable(vectors, reasons), settings)
         embeddings = quantize(vectors, settings)
+        if cut is not None:
+            CutTexts().add(np.flatnonzero(cut), len(vectors)).warn(self.max_seq_length, kinds.name)
         single: Embeddings = embeddings[0] if is_single(inputs, kinds) else embeddings
         return single
 
@@ -301,7 +304,7 @@ class Embedder(ReadOnly):
             ...     store(vectors)
         """
         settings = EncodeSettings.of(options, settings).refuse_skip()
-        return (result.embeddings for result in self._results(inputs, settings))
+        return self._embeddings(self._results(inputs, settings), self._kinds(settings))
 
     def iter_results(
         self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
@@ -407,13 +410,19 @@ class Embedder(ReadOnly):
     def _kinds(self, settings: EncodeSettings) -> InputKinds:
         return InputKinds(IMAGE in self.modalities, settings.read_paths)
 
-    def _encode(self, items: list[Item], settings: EncodeSettings) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Return the vectors of a list, with rows of zeros for images that could not be read, and the reasons why."""
+    def _encode(
+        self, items: list[Item], settings: EncodeSettings
+    ) -> tuple[NDArray[np.float32], dict[int, str], NDArray[np.bool_] | None]:
+        """Return the vectors of a list, the reasons why images could not be read, and whether each text was cut.
+
+        The vectors of images that could not be read are zeros. The last result is None without `warn_if_cut`.
+        """
         check_ranges(len(items), settings)
         dimension = self._dimension_of(settings)
         distinct, places = find_distinct(items)
         vectors = np.empty((len(distinct), dimension), np.float32)
         reasons: dict[int, str] = {}
+        cut = np.zeros(len(distinct), bool) if settings.warn_if_cut else None
         for block in self._engine.run(distinct, settings, len(items), places):
             kept = truncate(block.values, dimension, settings)
             if len(kept) == len(vectors):
@@ -421,7 +430,17 @@ class Embedder(ReadOnly):
             else:
                 vectors[block.start : block.start + len(kept)] = kept
             reasons |= block.reasons
-        return places.spread(vectors), reasons
+            if block.cut is not None and cut is not None:
+                cut[block.start : block.start + len(kept)] = block.cut
+        return places.spread(vectors), reasons, None if cut is None else places.spread(cut)
+
+    def _embeddings(self, results: Iterator[EncodeResult], kinds: InputKinds) -> Iterator[Embeddings]:
+        """Yield the vectors of a stream. After the last ones, warn of the texts that were cut."""
+        cut = CutTexts()
+        for result in results:
+            cut = cut.add(result.cut, len(result.embeddings))
+            yield result.embeddings
+        cut.warn(self.max_seq_length, kinds.name)
 
     def _results(self, inputs: Any, settings: EncodeSettings) -> Iterator[EncodeResult]:
         """Encode a stream: what `encode_iter` and `iter_results` share. The call itself checks the options."""
@@ -440,7 +459,7 @@ class Embedder(ReadOnly):
 
         def result(block: Block) -> EncodeResult:
             vectors = truncate(block.values, dimension, settings)
-            kept = drop_unreadable(vectors, block.reasons, block.start)
+            kept = drop_unreadable(vectors, block.reasons, block.cut, block.start)
             embeddings = quantize(raise_unreadable(kept, settings).embeddings, settings)
             return replace(kept, embeddings=embeddings)
 

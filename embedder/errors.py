@@ -11,6 +11,8 @@ EmbedderError
 ├── ProviderError         an execution provider is unknown or not available here
 ├── WorkerError           a worker process of a pool died or failed
 └── DependencyError       a package is not installed (also an ImportError)
+
+CutTextWarning is a warning, not an error: texts are longer than the model reads.
 """
 
 from __future__ import annotations
@@ -123,6 +125,16 @@ class ConflictError(EmbedderError):
         Traceback (most recent call last):
         ...
         embedder.errors.ConflictError: notes.index has changed since this index was loaded from it or saved to it, ...
+    """
+
+
+class CutTextWarning(UserWarning):
+    """The model did not read all of some texts. `encode(..., warn_if_cut=True)` gives this warning once a call.
+
+    Example:
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("error", CutTextWarning)  # from here on, it is an error
     """
 
 

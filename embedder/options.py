@@ -32,6 +32,8 @@ class EncodeOptions(TypedDict, total=False):
             `quantize_embeddings` does.
         read_paths: treat strings that name an existing image file as images. Leave it False for untrusted strings.
             Otherwise their authors choose which files are read.
+        warn_if_cut: give one CutTextWarning if the model does not read all of a text. `encode_readable` and
+            `iter_results` do not warn: their results list the texts.
 
     Example:
         >>> options: EncodeOptions = {"batch_size": 32, "normalize_embeddings": True}
@@ -47,6 +49,7 @@ class EncodeOptions(TypedDict, total=False):
     truncate_dim: int | None
     precision: str
     read_paths: bool
+    warn_if_cut: bool
 
 
 # What to do instead of options of `encode` that are given to a constructor.
@@ -78,6 +81,7 @@ class EncodeSettings:
     truncate_dim: int | None = None
     precision: str = "float32"
     read_paths: bool = False
+    warn_if_cut: bool = False
     errors: str = "raise"
 
     def __post_init__(self) -> None:
@@ -88,6 +92,7 @@ class EncodeSettings:
         check_flag("show_progress_bar", False if self.show_progress_bar is None else self.show_progress_bar)
         check_flag("normalize_embeddings", self.normalize_embeddings)
         check_flag("read_paths", self.read_paths)
+        check_flag("warn_if_cut", self.warn_if_cut)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("errors", self.errors, ERROR_MODES)
 

@@ -31,7 +31,7 @@ from embedder.errors import ArtifactError, EmbedderError, InputError, WorkerErro
 from embedder.hints import POOL_HINTS
 from embedder.inputs import ImageItem, InputKinds, Inputs, check_list, is_single
 from embedder.options import OPTIONS_OF_ENCODE, EncodeOptions, EncodeSettings, LoadSettings
-from embedder.results import Embeddings, EncodeResult, check_ranges, quantize, raise_unreadable
+from embedder.results import CutTexts, Embeddings, EncodeResult, check_ranges, quantize, raise_unreadable
 
 # A call has this many chunks for each worker, so that a slower worker can take fewer of them.
 _CHUNKS_PER_WORKER = 10
@@ -127,6 +127,7 @@ class EncoderPool(ReadOnly):
             if any(other != loaded[0] for other in loaded):
                 raise ArtifactError(f"{os.fspath(model)} was replaced while the workers loaded it. Start another pool")
             self._takes_images = IMAGE in loaded[0].modalities
+            self._max_seq_length = max_seq_length or loaded[0].tokenizer.max_seq_length
         except BaseException:
             self.stop()
             raise
@@ -195,6 +196,7 @@ class EncoderPool(ReadOnly):
             self._check_usable()
             result = self._encode_in_chunks(self._cut(items, chunk_size), request)
         embeddings = quantize(raise_unreadable(result, request).embeddings, request)
+        CutTexts().add(result.cut, len(items)).warn(self._max_seq_length, kinds.name)
         vectors: Embeddings = embeddings[0] if is_single(inputs, kinds) else embeddings
         return vectors
 
@@ -243,7 +245,8 @@ class EncoderPool(ReadOnly):
         pairs = list(zip(chunks, results, strict=True))
         indices = np.concatenate([result.indices + chunk.start for chunk, result in pairs])
         reasons = {chunk.start + row: why for chunk, result in pairs for row, why in result.reasons.items()}
-        return EncodeResult(embeddings, indices, reasons)
+        cut = np.concatenate([result.cut + chunk.start for chunk, result in pairs])
+        return EncodeResult(embeddings, indices, reasons, cut)
 
     def _hand_out(self, chunks: list[_Chunk], request: EncodeSettings, bar: Bar) -> list[EncodeResult]:
         """Return the result of each chunk. A worker gets its next chunk as soon as it has answered.

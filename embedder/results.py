@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder.common.records import frozen
-from embedder.errors import ImageError, InputError
+from embedder.common.warn import warn_caller
+from embedder.errors import CutTextWarning, ImageError, InputError
 from embedder.options import RANGED_PRECISIONS, EncodeSettings
 from embedder.vectors.similarity import normalize
 
@@ -24,6 +26,7 @@ class EncodeResult:
         embeddings: float32 (k, dimension), in the caller's order; with `precision`, the quantised vectors.
         indices: int64 (k,), the index of the input of each vector.
         reasons: why an image could not be read, by the index of the input.
+        cut: int64, the indices of the texts that the model did not read to their end. Empty without `warn_if_cut`.
 
     Example:
         >>> result = model.encode_readable(paths)  # doctest: +SKIP
@@ -34,18 +37,22 @@ class EncodeResult:
     embeddings: Embeddings
     indices: NDArray[np.int64]
     reasons: dict[int, str]
+    cut: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
     # Results compare by identity, because == of two arrays is an array.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
 
-def drop_unreadable(embeddings: Embeddings, reasons: dict[int, str], start: int = 0) -> EncodeResult:
+def drop_unreadable(
+    embeddings: Embeddings, reasons: dict[int, str], cut: NDArray[np.bool_] | None = None, start: int = 0
+) -> EncodeResult:
     """Return the rows of `embeddings` without the rows of unreadable images.
 
     Args:
         embeddings: (n, dimension), a row for each input.
         reasons: why an image could not be read, by the index of the input.
+        cut: whether each input is a text that was cut, bool (n,). None if no text was.
         start: index of the input of the first row.
 
     Example:
@@ -56,7 +63,8 @@ def drop_unreadable(embeddings: Embeddings, reasons: dict[int, str], start: int 
     if reasons:
         indices = np.delete(indices, [index - start for index in reasons])
         embeddings = embeddings[indices - start]
-    return EncodeResult(embeddings, indices, reasons)
+    cut_indices = np.flatnonzero([] if cut is None else cut) + start
+    return EncodeResult(embeddings, indices, reasons, cut_indices)
 
 
 def raise_unreadable(result: EncodeResult, settings: EncodeSettings) -> EncodeResult:
@@ -73,6 +81,49 @@ def raise_unreadable(result: EncodeResult, settings: EncodeSettings) -> EncodeRe
     if result.reasons and settings.errors == "raise":
         raise ImageError(result.reasons, result.indices, result.embeddings)
     return result
+
+
+@frozen
+class CutTexts:
+    """How many of some inputs were cut.
+
+    Attributes:
+        count: number of texts that were cut.
+        first: index of the first one. None if no text was cut.
+        total: number of inputs.
+
+    Example:
+        >>> CutTexts().add(np.array([2, 5]), 10).add(np.array([11]), 3)
+        CutTexts(count=3, first=2, total=13)
+    """
+
+    count: int = 0
+    first: int | None = None
+    total: int = 0
+
+    def add(self, cut: NDArray[np.int64], inputs: int) -> CutTexts:
+        """Return the sum of this and of more inputs.
+
+        Args:
+            cut: the indices of those that were cut.
+            inputs: number of inputs.
+        """
+        first = int(cut[0]) if self.first is None and len(cut) else self.first
+        return CutTexts(self.count + len(cut), first, self.total + inputs)
+
+    def warn(self, max_seq_length: int, name: str) -> None:
+        """Give a CutTextWarning if texts were cut.
+
+        Args:
+            max_seq_length: the limit of the model.
+            name: the word for the inputs, "texts" or "inputs".
+        """
+        if self.count:
+            warn_caller(
+                f"cut after {max_seq_length:,} tokens: {self.count:,} of {self.total:,} {name}, the first is "
+                f"{name}[{self.first}]. model.chunks(text) cuts a text into chunks that the model reads whole",
+                CutTextWarning,
+            )
 
 
 def truncate(vectors: NDArray[np.float32], dimension: int, settings: EncodeSettings) -> NDArray[np.float32]:

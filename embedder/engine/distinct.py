@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder.common.records import frozen
 from embedder.inputs import Item, Pair
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 # Other types of strings may compare in their own way, such as without regard to case.
 _TEXT_TYPES = frozenset((str, np.str_, Pair))
@@ -32,8 +35,8 @@ class Places:
         """Number of copies that were left out."""
         return 0 if self.sources is None else len(self.sources) - len(self.rows)
 
-    def spread(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Copy the value of each item to all its places in the list with copies: float32 (inputs, *shape).
+    def spread(self, values: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        """Copy the value of each item to all its places in the list with copies: (inputs, *shape).
 
         Example:
             >>> find_distinct(["a", "b", "a"])[1].spread(np.float32([5, 6])).tolist()

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -52,11 +53,13 @@ class Block:
         start: index of the first input.
         values: float32 (inputs, *shape of the output). The rows of images that could not be read are zeros.
         reasons: why an image could not be read, by the index of the input.
+        cut: whether each text was cut, bool (inputs,). None if the request does not ask.
     """
 
     start: int
     values: NDArray[np.float32]
     reasons: dict[int, str]
+    cut: NDArray[np.bool_] | None
 
 
 @frozen
@@ -66,12 +69,14 @@ class _Window:
     Attributes:
         places: where these inputs are in the window with copies.
         tokens: the tokens of the texts.
+        cut: whether each input is a text that was cut, bool (inputs,). None if the request does not ask.
         images: the sources of the images.
         image_rows: the rows of the images among these inputs.
     """
 
     places: Places
     tokens: list[Tokens]
+    cut: NDArray[np.bool_] | None
     images: list[Any]
     image_rows: list[int]
 
@@ -202,11 +207,12 @@ class Engine:
         with progress_bar(total, unit, "Encoding", shown=settings.show_progress_bar) as bar:
             bar.update(places.copies)
             job = Job(settings.batch_size, prompt_token_count, self._executor, bar.update)
-            for window in self._prepare_ahead(stream):
+            for window in self._prepare_ahead(stream, partial(self._prepare, find_cut=settings.warn_if_cut)):
                 values, reasons = self._run_window(window, job)
                 indices = places.rows[start : start + len(values)]
                 check_finite(values, indices)
-                yield Block(start, values, {indices[row]: reason for row, reason in reasons.items()})
+                cut = None if window.cut is None else window.places.spread(window.cut)
+                yield Block(start, values, {indices[row]: reason for row, reason in reasons.items()}, cut)
                 start += len(values)
 
     def resolve_prompt(self, settings: EncodeSettings) -> str:
@@ -231,17 +237,19 @@ class Engine:
             return 0
         return self._text.get().tokenizer.prompt_token_count(prompt, self.manifest.tokenizer.special_ids)
 
-    def _prepare_ahead(self, stream: Iterator[list[Item]]) -> Iterator[_Window]:
+    def _prepare_ahead(
+        self, stream: Iterator[list[Item]], prepare: Callable[[list[Item]], _Window]
+    ) -> Iterator[_Window]:
         """Yield windows. The next one is prepared in another thread while the caller works on this one."""
         items = next(stream, None)
-        window = self._prepare(items) if items else None
+        window = prepare(items) if items else None
         while window is not None:
             error, items = None, None
             try:
                 items = next(stream, None)
             except Exception as raised:  # the caller's iterator failed: yield its earlier inputs before the error
                 error = raised
-            prepared: Task[_Window] | None = self._executor.submit(self._prepare, items) if items else None
+            prepared: Task[_Window] | None = self._executor.submit(prepare, items) if items else None
             try:
                 yield window
             except GeneratorExit:
@@ -252,12 +260,19 @@ class Engine:
                 raise error
             window = prepared.result() if prepared else None
 
-    def _prepare(self, items: list[Item]) -> _Window:
+    def _prepare(self, items: list[Item], find_cut: bool) -> _Window:
+        """Tokenise the texts of a window. `find_cut` says whether to find those that are cut."""
         distinct, places = find_distinct(items)
         texts = [item for item in distinct if not isinstance(item, ImageItem)]
         images = [item.source for item in distinct if isinstance(item, ImageItem)]
         image_rows = [row for row, item in enumerate(distinct) if isinstance(item, ImageItem)]
-        return _Window(places, self._text.get().tokenize(texts) if texts else [], images, image_rows)
+        tokens = self._text.get().tokenize(texts) if texts else []
+        cut = np.zeros(len(distinct), bool) if find_cut else None
+        if cut is not None and texts:
+            is_text = np.ones(len(distinct), bool)
+            is_text[image_rows] = False
+            cut[np.flatnonzero(is_text)[self._text.get().cut_rows(texts, tokens)]] = True
+        return _Window(places, tokens, cut, images, image_rows)
 
     def _run_window(self, window: _Window, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
         """Return the outputs of a window, and the reasons why images could not be read, by row."""

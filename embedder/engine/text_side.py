@@ -43,6 +43,20 @@ class TextSide:
             return self.tokenizer.with_type_ids(texts)
         return self.tokenizer(texts)
 
+    def cut_rows(self, texts: Sequence[str | Pair], tokens: Sequence[Tokens]) -> list[int]:
+        """Return the indices of the texts that `tokenize` has cut.
+
+        Args:
+            texts: the texts.
+            tokens: what `tokenize` returned for them.
+
+        Raises:
+            ArtifactError: the tokenizer is damaged.
+        """
+        limit = self.tokenizer.max_seq_length
+        full = (row for row, arrays in enumerate(tokens) if len(arrays[0]) == limit)
+        return [row for row in full if self.tokenizer.is_cut(texts[row])]
+
     def run(self, tokens: Sequence[Tokens], output: Output, job: Job) -> NDArray[np.float32]:
         """Return the values of `output`, float32 (texts, *output.shape), for the result of `tokenize`.
 

@@ -126,6 +126,19 @@ class TextTokenizer:
                 part = [self._clipped(text) for text in texts[start : start + _MAX_TEXTS_PER_CALL]]
                 yield from self._tokenizer.encode_batch_fast(part)
 
+    def is_cut(self, text: str | Pair) -> bool:
+        """Return whether the text or pair has more tokens than the limit.
+
+        Raises:
+            ArtifactError: as in a call.
+
+        Example:
+            >>> tokenizer.is_cut("hello")  # doctest: +SKIP
+            False
+        """
+        (encoding,) = self._encode([text])
+        return bool(encoding.overflowing)
+
     def offsets(self, text: str, count: int | None = None) -> list[tuple[int, int]]:
         """Return where the first `count` tokens of `text` are, without the limit; None: where all are.
 

@@ -111,6 +111,7 @@ def test_unknown_options_are_refused_with_a_hint(model, name):
         *(("show_progress_bar", value, "show_progress_bar should be True or False, not ") for value in (1, "yes")),
         *(("normalize_embeddings", value, "normalize_embeddings should be True or False") for value in (None, 1, "no")),
         *(("read_paths", value, "read_paths should be True or False, not ") for value in (None, 0, "yes")),
+        *(("warn_if_cut", value, "warn_if_cut should be True or False, not ") for value in (None, 0, "yes")),
         *(
             ("precision", value, "precision should be one of float32, int8, uint8, binary, ubinary, not ")
             for value in ("int4", None, 8, ["int8"])

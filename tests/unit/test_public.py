@@ -27,6 +27,7 @@ def test_public_names():
         "ArtifactError",
         "Chunk",
         "ConflictError",
+        "CutTextWarning",
         "DependencyError",
         "Embedder",
         "EmbedderError",
