@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 
 # A mark that may end a sentence, with the quotes and brackets that close after it; or an empty line.
 _ENDS = re.compile(
@@ -49,22 +50,33 @@ def last_sentence_end(text: str, after: int, limit: int) -> int | None:
         >>> last_sentence_end("Dr. Hall sat. Then she left the room.", 0, 20)
         13
     """
-    strong = weak = None
+    found = list(_sentence_ends(text, after, limit))
+    sure = [end for end, is_sure in found if is_sure]
+    return sure[-1] if sure else found[-1][0] if found else None
+
+
+def first_sentence_end(text: str, after: int, limit: int) -> int | None:
+    """Return the first position in (`after`, `limit`] where a sentence surely ends, or None.
+
+    Example:
+        >>> first_sentence_end("Dr. Hall sat. Then she left the room.", 0, 20)
+        13
+    """
+    return next((end for end, is_sure in _sentence_ends(text, after, limit) if is_sure), None)
+
+
+def _sentence_ends(text: str, after: int, limit: int) -> Iterator[tuple[int, bool]]:
+    """Yield each position in (`after`, `limit`] where a sentence may end, and whether it surely does."""
     for match in _ENDS.finditer(text, after, limit + _LOOK_AHEAD):
         mark, end = match["mark"], match.end()
         if not after < end <= limit:
             continue
         if mark is None or mark[-1] in _CJK_MARKS or end == len(text):
-            strong = end
+            yield end, True
         elif text[end].isspace():
             following = text[end : end + _LOOK_AHEAD].lstrip()
-            if following[:1].islower() or (
-                mark == "." and _is_abbreviated(text[max(0, match.start() - _LOOK_AHEAD) : match.start()])
-            ):
-                weak = end
-            else:
-                strong = end
-    return weak if strong is None else strong
+            before = text[max(0, match.start() - _LOOK_AHEAD) : match.start()]
+            yield end, not (following[:1].islower() or (mark == "." and _is_abbreviated(before)))
 
 
 def _is_abbreviated(before: str) -> bool:

@@ -9,7 +9,14 @@ from itertools import accumulate, pairwise
 
 from embedder.common.checks import check_count
 from embedder.common.records import frozen
-from embedder.common.sentences import is_attached, is_between_words, last_line_end, last_sentence_end, last_word_end
+from embedder.common.sentences import (
+    first_sentence_end,
+    is_attached,
+    is_between_words,
+    last_line_end,
+    last_sentence_end,
+    last_word_end,
+)
 from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS
 from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import InputError
@@ -164,16 +171,22 @@ class Chunker:
         return Chunk(text[start], start, start + 1, token_count)
 
     def _next_start(self, text: str, chunk: Chunk, starts: list[int]) -> int:
-        """Return the index where the next chunk starts: up to `overlap` tokens before the end of `chunk`."""
+        """Return the index where the next chunk starts: up to `overlap` tokens before the end of `chunk`.
+
+        This is the start of a sentence if possible, else of a word, else of a token.
+        """
         starts = starts[: bisect_left(starts, chunk.end)]
         first = len(starts) - self._overlap
-        if self._overlap and first > 0:
-            # A character may have several tokens. The next chunk takes none or all of them.
-            places = [place for before, place in pairwise(starts[first - 1 :]) if before < place]
+        if self._overlap == 0 or first <= 0:
+            return _skip_space(text, chunk.end)
+        # A character may have several tokens. The next chunk takes none or all of them.
+        places = [place for before, place in pairwise(starts[first - 1 :]) if before < place]
+        start = first_sentence_end(text, places[0] - 1, chunk.end - 1) if places else chunk.end
+        if start is None:
             words = (place for place in places if is_between_words(text, place))
             characters = (place for place in places if not is_attached(text, place))
-            return _skip_space(text, next(words, next(characters, chunk.end)))
-        return _skip_space(text, chunk.end)
+            start = next(words, next(characters, chunk.end))
+        return _skip_space(text, start)
 
 
 def _check(size: int | None, overlap: int, most: int, limit: int) -> None:
