@@ -42,7 +42,7 @@ API = {
     "functions.aws_lambda.lambda_handler functions.wsgi.wsgi_app functions.asgi.asgi_app",
     "Compatibility": "compat.SentenceTransformer compat.util",
     "Errors": "EmbedderError ModelNotFoundError ArtifactError FormatError InputError ImageError SettingError "
-    "ConflictError ProviderError WorkerError DependencyError",
+    "ConflictError ProviderError WorkerError DependencyError CutTextWarning",
 }
 
 
