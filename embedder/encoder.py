@@ -24,7 +24,17 @@ from embedder.engine.engine import Block, Engine
 from embedder.engine.token_counts import count_tokens
 from embedder.errors import ArtifactError, InputError, SettingError
 from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
-from embedder.inputs import Input, InputKinds, Inputs, Item, check_inputs, check_list, is_single, type_name
+from embedder.inputs import (
+    ImageItem,
+    Input,
+    InputKinds,
+    Inputs,
+    Item,
+    check_inputs,
+    check_list,
+    is_single,
+    type_name,
+)
 from embedder.options import OPTIONS_OF_ENCODE, RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import (
     CutTexts,
@@ -419,6 +429,8 @@ class Embedder(ReadOnly):
         """
         check_ranges(len(items), settings)
         dimension = self._dimension_of(settings)
+        if len(items) == 1 and not isinstance(items[0], ImageItem) and not settings.show_progress_bar:
+            return truncate(self._engine.run_text(items[0], settings), dimension, settings), {}
         distinct, places = find_distinct(items)
         vectors = np.empty((len(distinct), dimension), np.float32)
         reasons: dict[int, str] = {}

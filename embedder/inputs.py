@@ -170,7 +170,8 @@ def _hint(inputs: object) -> str:
 
 def _check(index: int, item: object, kinds: InputKinds) -> Item:
     if isinstance(item, str) and not (kinds.images and kinds.read_paths and is_image(item, read_paths=True)):
-        check_text(item, f"{kinds.name}[{index}]")
+        if not item.isascii():
+            check_text(item, f"{kinds.name}[{index}]")
         return item
     if kinds.images and is_image(item, read_paths=kinds.read_paths):
         return ImageItem(item)

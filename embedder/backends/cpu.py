@@ -79,11 +79,10 @@ class ThreadSlots:
     def release(self, count: int) -> None:
         """Give back `count` threads. Waiting callers get them first."""
         with self._lock:
-            for _ in range(count):
-                if self._waiting:
-                    self._waiting.popleft().release()
-                else:
-                    self._free += 1
+            while count and self._waiting:
+                self._waiting.popleft().release()
+                count -= 1
+            self._free += count
 
     def renew(self) -> None:
         """Make all slots free after a fork: the threads that used them exist only in the parent."""

@@ -17,6 +17,9 @@ from embedder.backends.backend import Outputs
 from embedder.errors import ArtifactError
 
 
+_FLOAT32 = np.dtype(np.float32)
+
+
 class NotFiniteError(ArtifactError):
     """A graph gave NaN or infinity.
 
@@ -56,13 +59,14 @@ def values_of(outputs: Outputs, name: str, expected: tuple[int, ...]) -> NDArray
         >>> values_of({"score": np.ones((2, 1), np.float32)}, "score", (2, 1)).shape
         (2, 1)
     """
-    if not isinstance(outputs, Mapping):
+    # `dict` comes first, because the check for a Mapping runs Python code.
+    if not isinstance(outputs, (dict, Mapping)):
         raise ArtifactError(
             f"the backend gave {type(outputs).__name__} instead of its outputs by name. It should give "
             f"{name!r} as float32 {expected}. Mend the backend"
         )
     values: Any = outputs.get(name)
-    if not isinstance(values, np.ndarray) or values.shape != expected or values.dtype != np.float32:
+    if not isinstance(values, np.ndarray) or values.shape != expected or values.dtype != _FLOAT32:
         found = f"{values.dtype} {values.shape}" if isinstance(values, np.ndarray) else type(values).__name__
         raise ArtifactError(
             f"the graph gave the output {name!r} as {found}. For a batch of {expected[0]} it should be float32 "

@@ -65,8 +65,7 @@ class TextSide:
         Raises:
             ArtifactError: the graph fails, the shape of `output` depends on the input, or the result has another shape.
         """
-        shape = fixed_shape(output)
-        values = np.empty((len(tokens), *shape), np.float32)
+        values = np.empty((len(tokens), *fixed_shape(output)), np.float32)
         device = self._backend.device
         lengths = [len(arrays[0]) for arrays in tokens]
         batches = plan_batches(
@@ -75,15 +74,32 @@ class TextSide:
         single = len(batches) == 1
 
         def run(rows: list[int]) -> int:
-            feeds = self._feeds([tokens[row] for row in rows], job.prompt_token_count)
-            outputs = self._backend.run(feeds, single_batch=single)
-            for row, value in zip(rows, values_of(outputs, output.name, (len(rows), *shape)), strict=True):
+            batch = [tokens[row] for row in rows]
+            results = self.run_batch(batch, output, job.prompt_token_count, single_batch=single)
+            for row, value in zip(rows, results, strict=True):
                 values[row] = value
             return len(rows)
 
         for count in map(run, batches) if single else job.executor.map(run, batches):
             job.advance(count)
         return values
+
+    def run_batch(
+        self, tokens: Sequence[Tokens], output: Output, prompt_token_count: int, *, single_batch: bool
+    ) -> NDArray[np.float32]:
+        """Return what `run` returns, for texts that fit into one call of the graph. The backend may own the array.
+
+        Args:
+            tokens: the token ids of the texts.
+            output: the output to return.
+            prompt_token_count: number of tokens at the start of each text that the pooling leaves out.
+            single_batch: whether the request has only this batch, which may then use all threads.
+
+        Raises:
+            ArtifactError: as in `run`.
+        """
+        outputs = self._backend.run(self._feeds(tokens, prompt_token_count), single_batch=single_batch)
+        return values_of(outputs, output.name, (len(tokens), *fixed_shape(output)))
 
     def _feeds(self, tokens: Sequence[Tokens], prompt_token_count: int) -> dict[str, NDArray[Any]]:
         """Return the graph's inputs for one batch."""
