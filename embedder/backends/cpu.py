@@ -20,6 +20,7 @@ from embedder.backends.sessions import (
     run_session,
     session_options,
 )
+from embedder.backends.word_table import WordTable, map_word_table
 from embedder.common.cores import has_fast_integers, usable_cores
 from embedder.common.forks import renew_after_fork
 from embedder.common.records import frozen
@@ -36,6 +37,9 @@ _MIN_SHARED_WORK = 380_000_000
 _FIRST_CALL_TOKENS = 16
 # onnxruntime's memory arena keeps the size of the largest call. A call of more than this many token budgets shrinks it.
 _SHRINK_ARENA_FACTOR = 4
+# The pages of the word table are given back when each thread has used up this many token budgets. Measured on two cores
+# with all-MiniLM-L6-v2 in fp32: a bulk run needs 20 MB less, and takes the same time.
+_RELEASE_PAGES_FACTOR = 4
 
 
 class ThreadSlots:
@@ -154,6 +158,8 @@ class CpuBackend:
         self._prepacked = find_prepacked(files)
         self._loading = threading.Lock()
         self._running: list[int] = []  # the number of threads of each running call
+        self._word_tables: list[WordTable] = []
+        self._tokens = 0  # since the pages of the word tables were given back
         self._sessions: dict[int, Any] = {}  # by the number of threads of a call
         # The session that was opened at load. It is dropped if the first call needs the other session.
         self._first: tuple[int, Any] | None = None
@@ -178,8 +184,17 @@ class CpuBackend:
                 return run_session(session, feeds, self._output_names, options)
             finally:
                 self._running.pop()
+                self._release_pages(tokens)
         finally:
             self.device.slots.release(threads)
+
+    def _release_pages(self, tokens: int) -> None:
+        """Count the tokens of a call. From time to time, give the pages of the word tables back."""
+        self._tokens += tokens  # another thread may do the same; then the pages are given back a little later
+        if self._tokens >= _RELEASE_PAGES_FACTOR * self.device.token_budget * self.device.threads:
+            self._tokens = 0
+            for table in self._word_tables:
+                table.release_pages()
 
     def _threads_for(self, tokens: int) -> int:
         enough = tokens * self._files.graph.weights.size >= _MIN_SHARED_WORK
@@ -213,6 +228,10 @@ class CpuBackend:
         return graph.open(lambda path: self._open_file(path, graph.weights.path.name, options))
 
     def _open_file(self, path: Path, weights: str, options: Any) -> Any:
+        table = map_word_table(path, path.with_name(weights))
+        if table is not None:
+            options.add_initializer(table.name, table.value)
+            self._word_tables.append(table)
         self._files.opening()
         session = open_session(path, CPU_EXECUTION_PROVIDER, options, weights)
         check_outputs(session, path, self._files.graph)

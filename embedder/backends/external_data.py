@@ -32,14 +32,27 @@ def check_external_data(graph: Path, weights: str | None = None) -> None:
     Example:
         >>> check_external_data(Path("artifacts/all-MiniLM-L6-v2/model.onnx"))  # doctest: +SKIP
     """
-    try:
-        content = read_regular(graph, _MAX_BYTES)
-    except OSError as error:
-        raise ArtifactError(f"{graph} cannot be read: {error.strerror}") from error
+    content = read_graph(graph)
     weights = weights or f"{graph.name}.data"
     keys = sum(content.count(bytes([byte]) + _KEY) for byte in _ENDS_OF_LENGTH)
     if keys != content.count(_entry(weights.encode())):
         raise ArtifactError(f"{graph} takes weights from another file than {weights}: export the model again")
+
+
+def read_graph(graph: Path) -> bytes:
+    """Return the content of the file of a graph.
+
+    Raises:
+        ArtifactError: it cannot be read.
+
+    Example:
+        >>> len(read_graph(Path("artifacts/all-MiniLM-L6-v2/model.onnx")))  # doctest: +SKIP
+        23186
+    """
+    try:
+        return read_regular(graph, _MAX_BYTES)
+    except OSError as error:
+        raise ArtifactError(f"{graph} cannot be read: {error.strerror}") from error
 
 
 def _entry(name: bytes) -> bytes:
