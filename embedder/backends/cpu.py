@@ -158,7 +158,7 @@ class CpuBackend:
         self._prepacked = find_prepacked(files)
         self._loading = threading.Lock()
         self._running: list[int] = []  # the number of threads of each running call
-        self._word_tables: list[WordTable] = []
+        self._word_tables: dict[int, WordTable] = {}  # by the number of threads of a call
         self._tokens = 0  # since the pages of the word tables were given back
         self._sessions: dict[int, Any] = {}  # by the number of threads of a call
         # The session that was opened at load. It is dropped if the first call needs the other session.
@@ -193,7 +193,7 @@ class CpuBackend:
         self._tokens += tokens  # another thread may do the same; then the pages are given back a little later
         if self._tokens >= _RELEASE_PAGES_FACTOR * self.device.token_budget * self.device.threads:
             self._tokens = 0
-            for table in self._word_tables:
+            for table in list(self._word_tables.values()):
                 table.release_pages()
 
     def _threads_for(self, tokens: int) -> int:
@@ -218,20 +218,21 @@ class CpuBackend:
     def _open(self, threads: int) -> Any:
         if self._prepacked is not None:
             try:
-                return self._open_graph(self._prepacked, session_options(threads, optimize=False))
+                return self._open_graph(self._prepacked, threads, optimize=False)
             except ArtifactError:
                 self._prepacked = None  # the artifact has the same weights
-        return self._open_graph(self._files.checked, session_options(threads))
+        return self._open_graph(self._files.checked, threads, optimize=True)
 
-    def _open_graph(self, graph: CheckedGraph, options: Any) -> Any:
+    def _open_graph(self, graph: CheckedGraph, threads: int, *, optimize: bool) -> Any:
         # The files may have been replaced since the last session was opened. One model must not run two graphs.
-        return graph.open(lambda path: self._open_file(path, graph.weights.path.name, options))
+        return graph.open(lambda path: self._open_file(path, graph.weights.path.name, threads, optimize))
 
-    def _open_file(self, path: Path, weights: str, options: Any) -> Any:
+    def _open_file(self, path: Path, weights: str, threads: int, optimize: bool) -> Any:
+        options = session_options(threads, optimize=optimize)
         table = map_word_table(path, path.with_name(weights))
         if table is not None:
             options.add_initializer(table.name, table.value)
-            self._word_tables.append(table)
+            self._word_tables[threads] = table
         self._files.opening()
         session = open_session(path, CPU_EXECUTION_PROVIDER, options, weights)
         check_outputs(session, path, self._files.graph)
