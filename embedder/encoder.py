@@ -130,6 +130,8 @@ class Embedder(ReadOnly):
         check_count("truncate_dim", truncate_dim, manifest.dimension)
         check_limit(max_seq_length, manifest)
         self._dimension = truncate_dim or manifest.dimension
+        # By `read_paths`.
+        self._kinds = tuple(InputKinds(IMAGE in manifest.modalities, read_paths) for read_paths in (False, True))
         self._engine = Engine(self._artifact, self._settings, backend)
 
     def __repr__(self) -> str:
@@ -236,7 +238,7 @@ class Embedder(ReadOnly):
             (64,)
         """
         settings = EncodeSettings.of(options, settings).refuse_skip()
-        kinds = self._kinds(settings)
+        kinds = self._kinds[settings.read_paths]
         vectors, reasons, cut = self._encode(check_list(inputs, kinds), settings)
         if reasons:
             raise_unreadable(drop_unreadable(vectors, reasons), settings)
@@ -291,7 +293,7 @@ class Embedder(ReadOnly):
             array([0])
         """
         settings = replace(EncodeSettings.of(options, settings), errors="skip")
-        result = drop_unreadable(*self._encode(check_list(inputs, self._kinds(settings)), settings))
+        result = drop_unreadable(*self._encode(check_list(inputs, self._kinds[settings.read_paths]), settings))
         return replace(result, embeddings=quantize(result.embeddings, settings))
 
     def encode_iter(
@@ -314,7 +316,7 @@ class Embedder(ReadOnly):
             ...     store(vectors)
         """
         settings = EncodeSettings.of(options, settings).refuse_skip()
-        return self._embeddings(self._results(inputs, settings), self._kinds(settings))
+        return self._embeddings(self._results(inputs, settings), self._kinds[settings.read_paths])
 
     def iter_results(
         self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
@@ -417,9 +419,6 @@ class Embedder(ReadOnly):
         prompts = {self._engine.resolve_prompt(request) for request in settings} - {""}
         return list(Chunker(self._engine.tokenizer, size, overlap, sorted(prompts)).chunks(text))
 
-    def _kinds(self, settings: EncodeSettings) -> InputKinds:
-        return InputKinds(IMAGE in self.modalities, settings.read_paths)
-
     def _encode(
         self, items: list[Item], settings: EncodeSettings
     ) -> tuple[NDArray[np.float32], dict[int, str], NDArray[np.bool_] | None]:
@@ -429,8 +428,9 @@ class Embedder(ReadOnly):
         """
         check_ranges(len(items), settings)
         dimension = self._dimension_of(settings)
-        if len(items) == 1 and not isinstance(items[0], ImageItem) and not settings.show_progress_bar:
-            return truncate(self._engine.run_text(items[0], settings), dimension, settings), {}
+        watched = settings.show_progress_bar or settings.warn_if_cut
+        if len(items) == 1 and not isinstance(items[0], ImageItem) and not watched:
+            return truncate(self._engine.run_text(items[0], settings), dimension, settings), {}, None
         distinct, places = find_distinct(items)
         vectors = np.empty((len(distinct), dimension), np.float32)
         reasons: dict[int, str] = {}
@@ -456,7 +456,7 @@ class Embedder(ReadOnly):
 
     def _results(self, inputs: Any, settings: EncodeSettings) -> Iterator[EncodeResult]:
         """Encode a stream: what `encode_iter` and `iter_results` share. The call itself checks the options."""
-        kinds = self._kinds(settings)
+        kinds = self._kinds[settings.read_paths]
         if is_single(inputs, kinds):
             raise InputError("encode_iter takes many inputs. For one input, call encode")
         if settings.precision in RANGED_PRECISIONS:

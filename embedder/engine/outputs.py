@@ -16,7 +16,6 @@ from embedder.artifact.manifest import Output
 from embedder.backends.backend import Outputs
 from embedder.errors import ArtifactError
 
-
 _FLOAT32 = np.dtype(np.float32)
 
 
