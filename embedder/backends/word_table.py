@@ -5,7 +5,7 @@ text needs few of its rows. onnxruntime maps the file of the weights into memory
 maps 64 kB of the file, which then count as memory of the process. After some hundred texts the whole table does.
 
 So embedder maps the table itself, and hands it to onnxruntime. Pages that were given back stay in the system's cache of
-files while memory is free. From there they are mapped again in a microsecond.
+files while memory is free. From there they are mapped again in microseconds.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class WordTable:
 
 
 def map_word_table(graph: Path, weights: Path) -> WordTable | None:
-    """Return the word table of a graph, or None if there is none to be found: onnxruntime then maps what is there.
+    """Return the word table of a graph, or None if none is found. onnxruntime then maps the whole file itself.
 
-    There is none on systems other than Linux, and in a damaged graph or one that looks tokens up in another way.
+    None is found on systems other than Linux, in a damaged graph, and in a graph that looks tokens up in another way.
 
     Args:
         graph: the file of the graph.
