@@ -2,8 +2,8 @@
 
     windows ▸ tokenise or decode ▸ sort by length ▸ batches of a token budget ▸ backend.run ▸ the caller's order
 
-One text and a million texts take the same path, window by window. So does every kind of output: `Embedder` and other
-classes of models are thin layers over an engine.
+A million texts take this path window by window. One text is tokenised and run at once: `Engine.run_text`. Every kind of
+output takes the same paths: `Embedder` and other classes of models are thin layers over an engine.
 """
 
 from __future__ import annotations
