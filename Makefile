@@ -9,6 +9,7 @@
 # make test-fast      test the runtime alone, without the slow tests: under a minute, without torch
 # make test           lint and test everything; this is what CI runs
 # make dist           build wheel and sdist of both distributions in dist/
+# make command-help   write the help of every command to docs/command-line.md
 # make docs           build the site of the documentation in site/; open site/index.html
 #
 # To measure it (each writes to benchmarks/results/):
@@ -54,13 +55,13 @@ MINILM := all-MiniLM-L6-v2
 # A model with random weights. Under the name of the real one it would be taken for it.
 RANDOM_CLIP := clip-ViT-B-32-random
 
-RUNTIME_SOURCES := pyproject.toml $(shell find embedder -name '*.py')
+RUNTIME_SOURCES := pyproject.toml $(shell find embedder -name '*.py' -o -name '*.html')
 EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -name '*.py' -o -name '*.txt')
 
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lambda lint format test-fast test dist docs bench bench-images bench-functions parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-images bench-functions parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -112,6 +113,9 @@ dist: $(BUILD)/.ready
 
 docs: $(DOCS)/.ready
 	$(DOCS)/bin/python docs/site/build.py
+
+command-help: $(EXPORT)/.tools
+	PYTHONPATH=. $(EXPORT)/bin/python -m tests.command_help
 
 # Measuring it
 

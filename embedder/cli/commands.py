@@ -16,23 +16,66 @@ DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
 Commands = Any
 
 
-def add_command(commands: Commands, name: str, help: str, *, description: str, example: str) -> argparse.ArgumentParser:
-    """Add and return the parser of a command. Its help shows `description` and `example` line by line, as they are."""
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows an option as Python 3.13 does, `-o, --output FILE`, so that the help is the same on every version."""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings or action.nargs == 0:
+            return super()._format_action_invocation(action)
+        value = self._format_args(action, self._get_default_metavar_for_optional(action))
+        return f"{', '.join(action.option_strings)} {value}"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command.
+
+    Until Python 3.12.7, argparse reads `A --option X B` as one word and an unknown argument, if the number of words is
+    open. This parser reads B as the second word.
+    """
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Parse the arguments; see argparse. The words are in `options.words`."""
+        options, rest = super().parse_known_args(*args, **kwargs)
+        while hasattr(options, "words") and rest and not rest[0].startswith("-"):
+            options.words.append(rest.pop(0))
+        return options, rest
+
+
+def add_command(
+    commands: Commands, name: str, help: str, *, usage: str, description: str, example: str
+) -> argparse.ArgumentParser:
+    """Add and return the parser of a command. Its help shows `description` and `example` line by line, as they are.
+
+    `usage` has the words after the options.
+    """
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help,
+        usage=f"embedder {name} [options] {usage}".rstrip(),
         description=description,
         epilog=f"example:\n{example}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
         allow_abbrev=False,
     )
     return parser
 
 
-def add_model_options(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add the options that choose the model, its dtype and its device."""
+def add_model_options(parser: argparse.ArgumentParser, default: str | None, described: str | None = None) -> None:
+    """Add the options that choose the model, its dtype and its device.
+
+    Args:
+        parser: the parser of the command.
+        default: the default of `--model`.
+        described: what the help says of the default, if it is not `default` itself.
+    """
     group = parser.add_argument_group("model")
-    group.add_argument("-m", "--model", default=default, help="name or path of a model; default: %(default)s")
+    group.add_argument(
+        "-m",
+        "--model",
+        default=default,
+        metavar="NAME",
+        help=f"name or path of a model; default: {described or default}",
+    )
     add_revision_option(group)
     group.add_argument("--provider", metavar="NAME", help="the device, such as cpu; default: a GPU if one works")
     group.add_argument(
@@ -48,12 +91,19 @@ def add_revision_option(parser: argparse.ArgumentParser | argparse._ArgumentGrou
     parser.add_argument("--revision", metavar="NAME", help="branch, tag or commit of the model on the Hub")
 
 
-def load_model(options: argparse.Namespace, model: str) -> Embedder:
-    """Load `model` with the options of `add_model_options`."""
+def load_model(
+    options: argparse.Namespace, model: str, *, dtype: str | None = None, local_files_only: bool = False
+) -> Embedder:
+    """Load `model` with the options of `add_model_options`. `dtype` is the one to take if no option names one."""
     from embedder import Embedder
 
     return Embedder(
-        model, provider=options.provider, dtype=options.dtype, threads=options.threads, revision=options.revision
+        model,
+        provider=options.provider,
+        dtype=options.dtype or dtype,
+        threads=options.threads,
+        revision=options.revision,
+        local_files_only=local_files_only,
     )
 
 

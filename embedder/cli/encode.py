@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder.cli.commands import (
@@ -16,20 +15,11 @@ from embedder.cli.commands import (
     check_takes_images,
     load_model,
 )
-from embedder.cli.console import warn_of_image
-from embedder.cli.inputs import (
-    INPUT_FORMATS,
-    STDIO,
-    Record,
-    Records,
-    TextSource,
-    image_files,
-    input_format,
-    open_records,
-    parse_delimiter,
-)
+from embedder.cli.console import counted, warn_of_image
+from embedder.cli.inputs import DEFAULT_COLUMN, STDIO, Fields, image_files, open_records
 from embedder.cli.outputs import OUTPUT_FORMATS, PRECISIONS, Layout, Writer, open_output, output_format
 from embedder.cli.stopping import stopped_by_signals
+from embedder.cli.texts import add_format_options, text_source
 from embedder.common.progress import is_watched
 from embedder.errors import InputError
 
@@ -74,14 +64,17 @@ _EXAMPLE = """  embedder encode reviews.csv --column review --output reviews.npy
 def add_parser(commands: Commands) -> None:
     """Add `embedder encode`."""
     parser = add_command(
-        commands, "encode", "turn texts or images into vectors", description=_DESCRIPTION, example=_EXAMPLE
+        commands,
+        "encode",
+        "turn texts or images into vectors",
+        usage="[INPUT]",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
     )
     source = parser.add_mutually_exclusive_group()
     source.add_argument("input", nargs="?", default=STDIO, metavar="INPUT", help="a file of texts; default: stdin")
     source.add_argument("--images", metavar="DIR", help="encode the images in this directory and its subdirectories")
-    parser.add_argument("--input-format", choices=INPUT_FORMATS, help="default: by the file name")
-    parser.add_argument("--column", metavar="NAME", help="the field of a record with the text; default: text")
-    parser.add_argument("--delimiter", metavar="CHAR", help="the delimiter of CSV fields; default: found in the header")
+    add_format_options(parser, column="text")
     parser.add_argument("-o", "--output", default=STDIO, metavar="FILE", help="the file to write; default: stdout")
     parser.add_argument("--output-format", choices=OUTPUT_FORMATS, help="default: by the file name")
     group = parser.add_argument_group("vectors")
@@ -113,8 +106,9 @@ def run(options: argparse.Namespace) -> None:
         with open_output(options.output, layout) as writer:
             unreadable = _write(results, inputs, writer)
     if unreadable:
-        images = "1 image" if unreadable == 1 else f"{unreadable} images"
-        raise InputError(f"{images} cannot be read, see the warnings. The vectors of the others are written")
+        raise InputError(
+            f"{counted(unreadable, 'image')} cannot be read, see the warnings. The vectors of the others are written"
+        )
 
 
 def _write(results: Iterator[EncodeResult], inputs: Inputs, writer: Writer) -> int:
@@ -135,7 +129,9 @@ def _write(results: Iterator[EncodeResult], inputs: Inputs, writer: Writer) -> i
 
 
 class Inputs:
-    """An iterator over the inputs of a model. It keeps the record of each input until the record is taken.
+    """An iterator over the inputs of a model. It keeps the fields of each input until they are taken.
+
+    It is made of pairs: an input, and its fields.
 
     A record that cannot be read ends the iteration, so that the model still encodes all inputs before it.
 
@@ -143,9 +139,9 @@ class Inputs:
         error: the error that ended the iteration early, or None.
     """
 
-    def __init__(self, records: Iterable[Record], to_input: Callable[[Record], Any]) -> None:
-        self._records, self._to_input = iter(records), to_input
-        self._waiting: dict[int, Record] = {}
+    def __init__(self, pairs: Iterable[tuple[Any, Fields]]) -> None:
+        self._pairs = iter(pairs)
+        self._waiting: dict[int, Fields] = {}
         self._index = 0
         self.error: Exception | None = None
 
@@ -154,24 +150,24 @@ class Inputs:
 
     def __next__(self) -> Any:
         try:
-            record = next(self._records)
+            item, fields = next(self._pairs)
         except (InputError, OSError) as error:
             self.error = error
             raise StopIteration from error
-        self._waiting[self._index] = record
+        self._waiting[self._index] = fields
         self._index += 1
-        return self._to_input(record)
+        return item
 
-    def take(self, index: int) -> Record:
-        """Return the record of an input, and drop it from memory."""
+    def take(self, index: int) -> Fields:
+        """Return the fields of an input, and drop them from memory."""
         return self._waiting.pop(index)
 
 
 class CountedInputs(Inputs):
     """Inputs with a known count, so that the progress bar can show the remaining time."""
 
-    def __init__(self, records: Iterable[Record], to_input: Callable[[Record], Any], count: int) -> None:
-        super().__init__(records, to_input)
+    def __init__(self, pairs: Iterable[tuple[Any, Fields]], count: int) -> None:
+        super().__init__(pairs)
         self._count = count
 
     def __len__(self) -> int:
@@ -191,31 +187,14 @@ def _open_inputs(options: argparse.Namespace, format: str) -> Iterator[Inputs]:
             if getattr(options, name) is not None:
                 raise InputError(f"--{name.replace('_', '-')} is for texts. It cannot be used with --images")
         paths = image_files(options.images)
-        yield CountedInputs(({"image": str(path)} for path in paths), lambda record: Path(record["image"]), len(paths))
+        yield CountedInputs(((path, {"image": str(path)}) for path in paths), len(paths))
         return
-    source = _text_source(options)
+    source = text_source(options, options.input, options.column or DEFAULT_COLUMN)
     if format == "jsonl" and source.column == "embedding":
         raise InputError("--column embedding: JSONL output writes the vectors to this column. Rename the column")
     with open_records(source) as records:
-        yield _text_inputs(records, source.column)
-
-
-def _text_inputs(records: Records, column: str) -> Inputs:
-    def to_input(record: Record) -> Any:
-        return record[column]
-
-    if records.count is None:
-        return Inputs(records.stream, to_input)
-    return CountedInputs(records.stream, to_input, records.count)
-
-
-def _text_source(options: argparse.Namespace) -> TextSource:
-    format = options.input_format or input_format(options.input)
-    if options.delimiter is None:
-        return TextSource(options.input, format, options.column or "text")
-    if format not in ("csv", "tsv"):
-        raise InputError(f"--delimiter is for csv and tsv, but the input format is {format}")
-    return TextSource(options.input, format, options.column or "text", parse_delimiter(options.delimiter))
+        pairs = ((record.text, record.fields) for record in records.stream)
+        yield Inputs(pairs) if records.count is None else CountedInputs(pairs, records.count)
 
 
 def _check_precision(precision: str) -> None:

@@ -29,7 +29,12 @@ Line = tuple[str, str]
 def add_parser(commands: Commands) -> None:
     """Add `embedder info`."""
     parser = add_command(
-        commands, "info", "describe a model, and say where it comes from", description=_DESCRIPTION, example=_EXAMPLE
+        commands,
+        "info",
+        "describe a model, and say where it comes from",
+        usage="MODEL",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
     )
     parser.add_argument("artifact", metavar="MODEL", help="name or path of a model")
     add_revision_option(parser)

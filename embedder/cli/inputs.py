@@ -16,14 +16,15 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from embedder.common.records import frozen
 from embedder.errors import InputError
 
-Record = dict[str, Any]
+Fields = dict[str, Any]
 
 STDIO = "-"
+DEFAULT_COLUMN = "text"
 INPUT_FORMATS = ("lines", "jsonl", "csv", "tsv")
 _FORMATS_BY_ENDING = {
     "": "lines",
@@ -48,19 +49,36 @@ class TextSource:
     Attributes:
         path: the file; "-" is standard input.
         format: one of `INPUT_FORMATS`.
-        column: the field of a record with its text.
+        column: the field of a record with its text. None is "text", or the only field that can be one. A file of lines
+            has no fields, so there it is the name of the field that is made.
         delimiter: the character between the fields of a CSV or TSV file. None finds it in the header.
     """
 
     path: str
     format: str
-    column: str
+    column: str | None = None
     delimiter: str | None = None
 
     @property
     def name(self) -> str:
         """The name of the source in messages."""
         return "stdin" if self.path == STDIO else self.path
+
+
+class Record(NamedTuple):
+    """A text of a file.
+
+    Attributes:
+        line: the number of the line where the record begins. The first is 1.
+        text: the text.
+        fields: all fields of the record, with the text.
+        column: the name of the field with the text.
+    """
+
+    line: int
+    text: str
+    fields: Fields
+    column: str
 
 
 @frozen
@@ -78,7 +96,7 @@ class Records:
 
 @contextmanager
 def open_records(source: TextSource) -> Iterator[Records]:
-    """Open `source` for one pass over its records. The field `source.column` of each record is a string.
+    """Open `source` for one pass over its records.
 
     A regular file is checked first, so that this function raises the error of a bad record. A pipe can be read only
     once, so the error comes from the stream, after the records before it.
@@ -122,23 +140,28 @@ def parse_delimiter(text: str) -> str:
 
 
 def image_files(directory: str) -> list[Path]:
-    """Return the image files in `directory` and its subdirectories, sorted by path. The ending of a name decides.
+    """Return the image files in `directory` and its subdirectories; see `files_below`."""
+    from embedder.images.sources import IMAGE_ENDINGS
+
+    return files_below(directory, IMAGE_ENDINGS, "images")
+
+
+def files_below(directory: str, endings: tuple[str, ...], kind: str) -> list[Path]:
+    """Return the files in `directory` and its subdirectories whose names have one of `endings`, sorted by path.
 
     Links to directories are not followed. A broken link to a file is returned too, so that it is reported later.
 
     Raises:
-        InputError: `directory` is not a directory, or has no images.
+        InputError: `directory` is not a directory, or has no such files. The message calls the files `kind`.
         OSError: a subdirectory cannot be read.
     """
-    from embedder.images.sources import IMAGE_ENDINGS
-
     if not os.path.isdir(directory):
         raise InputError(f"{directory} is not a directory")
     found = (Path(folder, name) for folder, _, names in os.walk(directory, onerror=_raise) for name in names)
-    named = (path for path in found if path.suffix.lower() in IMAGE_ENDINGS)
+    named = (path for path in found if path.suffix.lower() in endings)
     files = sorted(path for path in named if path.is_file() or not path.exists())
     if not files:
-        raise InputError(f"there are no images in {directory}. Names of images end in {', '.join(IMAGE_ENDINGS)}")
+        raise InputError(f"there are no {kind} in {directory}. Names of {kind} end in {', '.join(endings)}")
     return files
 
 
@@ -166,17 +189,24 @@ def _is_regular(stream: IO[bytes]) -> bool:
 
 def _records(stream: IO[bytes], source: TextSource) -> Iterator[Record]:
     """Yield the records of `stream`, and raise InputError at the first bad one."""
-    for number, record in _READERS[source.format](_decoded_lines(stream, source.name), source):
-        _check_text(record, source, number)
-        yield record
+    column = None
+    for number, fields in _READERS[source.format](_decoded_lines(stream, source.name), source):
+        column = column or source.column or _text_field(fields)
+        yield Record(number, _text_of(fields, column, f"{source.name}, line {number}"), fields, column)
 
 
-def _check_text(record: Record, source: TextSource, number: int) -> None:
-    """Raise InputError unless the record has a text that a model accepts. `number` is the number of its line."""
-    where = f"{source.name}, line {number}: the column {source.column!r} is"
-    if source.column not in record:
-        raise InputError(f"{where} missing. The line has {_listed(record)}. Choose one with --column")
-    text = record[source.column]
+def _text_field(fields: Fields) -> str:
+    """Return the name of the field with the text: "text", or the only field with a string."""
+    strings = [name for name, value in fields.items() if isinstance(value, str)]
+    return strings[0] if len(strings) == 1 and DEFAULT_COLUMN not in fields else DEFAULT_COLUMN
+
+
+def _text_of(fields: Fields, column: str, line: str) -> str:
+    """Return the text of a record. Raise InputError unless a model accepts it. `line` is the line in messages."""
+    where = f"{line}: the column {column!r} is"
+    if column not in fields:
+        raise InputError(f"{where} missing. The line has {_listed(fields)}. Choose one with --column")
+    text = fields[column]
     if not isinstance(text, str):
         raise InputError(f"{where} not a string but {text!r:.60}")
     try:
@@ -184,6 +214,7 @@ def _check_text(record: Record, source: TextSource, number: int) -> None:
     except UnicodeEncodeError as error:
         surrogate = f"U+{ord(text[error.start]):04X} at character {error.start}"
         raise InputError(f"{where} not valid Unicode: it contains the lone surrogate {surrogate}") from error
+    return text
 
 
 def _listed(names: Iterable[str]) -> str:
@@ -210,12 +241,12 @@ def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
             yield text
 
 
-def _read_lines(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, Record]]:
+def _read_lines(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, Fields]]:
     for number, line in enumerate(lines, 1):
-        yield number, {source.column: line.removesuffix("\n").removesuffix("\r")}
+        yield number, {source.column or DEFAULT_COLUMN: line.removesuffix("\n").removesuffix("\r")}
 
 
-def _read_jsonl(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, Record]]:
+def _read_jsonl(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, Fields]]:
     blank = None
     for number, line in enumerate(lines, 1):
         if not line.strip(_JSON_SPACE):
@@ -237,14 +268,14 @@ def _check_no_blank(blank: int | None, source: TextSource) -> None:
         raise InputError(f"{source.name}, line {blank} is blank, and records follow. Remove the line")
 
 
-def _read_csv(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, Record]]:
+def _read_csv(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, Fields]]:
     first = next(lines, None)
     if first is None:
         return
     delimiter = source.delimiter or _find_delimiter(first, source)
     rows = _csv_rows(chain([first], lines), delimiter, source.name)
-    names = _column_names(next(rows)[1], delimiter, source)
-    text_index = names.index(source.column)
+    names, column = _column_names(next(rows)[1], delimiter, source)
+    text_index = names.index(column)
     blank = None
     for number, row in rows:
         if not row and len(names) > 1:
@@ -256,7 +287,7 @@ def _read_csv(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int, R
         if len(row) > len(names):
             raise InputError(f"{where}, but the header has {len(names)}. Quote a field that contains {delimiter!r}")
         if len(row) <= text_index:
-            raise InputError(f"{where}, but the header has {len(names)}. The column {source.column!r} is missing")
+            raise InputError(f"{where}, but the header has {len(names)}. The column {column!r} is missing")
         yield number, dict(zip_longest(names, row))
 
 
@@ -284,7 +315,8 @@ def _find_delimiter(header: str, source: TextSource) -> str:
     if header.count('"') % 2:  # a quoted name continues in the next line
         return own
     columns = {delimiter: _split_line(header, delimiter) for delimiter in (own, *_DELIMITERS)}
-    found = [delimiter for delimiter, names in columns.items() if source.column in names]
+    wanted = source.column or DEFAULT_COLUMN
+    found = [delimiter for delimiter, names in columns.items() if wanted in names]
     return found[0] if found else max(columns, key=lambda delimiter: len(columns[delimiter]))
 
 
@@ -295,23 +327,24 @@ def _split_line(line: str, delimiter: str) -> list[str]:
         return []
 
 
-def _column_names(header: list[str], delimiter: str, source: TextSource) -> list[str]:
-    """Return the names of the columns. A column without a name gets its number as its name."""
+def _column_names(header: list[str], delimiter: str, source: TextSource) -> tuple[list[str], str]:
+    """Return the names of the columns, and the one with the text. A column without a name is named by its number."""
     if not header:
         raise InputError(f"{source.name}, line 1 is blank. It should name the columns")
     names = [name or f"column {number}" for number, name in enumerate(header, 1)]
     repeated = [name for index, name in enumerate(names) if name in names[:index]]
     if repeated:
         raise InputError(f"{source.name}, line 1 names the column {repeated[0]!r:.60} twice. Rename one")
-    if source.column not in names:
+    column = source.column or (names[0] if len(names) == 1 else DEFAULT_COLUMN)
+    if column not in names:
         raise InputError(
-            f"{source.name}, line 1: the column {source.column!r} is missing. Split at {delimiter!r}, the header has "
+            f"{source.name}, line 1: the column {column!r} is missing. Split at {delimiter!r}, the header has "
             f"{_listed(names)}. Choose one with --column, or set --delimiter"
         )
-    return names
+    return names, column
 
 
-_READERS: dict[str, Callable[[Iterator[str], TextSource], Iterator[tuple[int, Record]]]] = {
+_READERS: dict[str, Callable[[Iterator[str], TextSource], Iterator[tuple[int, Fields]]]] = {
     "lines": _read_lines,
     "jsonl": _read_jsonl,
     "csv": _read_csv,

@@ -20,7 +20,7 @@ _EXAMPLE = "  embedder list"
 def add_parser(commands: Commands) -> None:
     """Add `embedder list`."""
     parser = add_command(
-        commands, "list", "list the models on this machine", description=_DESCRIPTION, example=_EXAMPLE
+        commands, "list", "list the models on this machine", usage="", description=_DESCRIPTION, example=_EXAMPLE
     )
     parser.set_defaults(run=run)
 

@@ -7,7 +7,22 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from embedder.cli import encode, info, list_models, prepack, pull, remove, search, similarity, verify
+from embedder.cli import (
+    clusters,
+    duplicates,
+    encode,
+    index,
+    info,
+    list_models,
+    map,
+    prepack,
+    pull,
+    remove,
+    search,
+    similarity,
+    verify,
+)
+from embedder.cli.commands import CommandParser
 from embedder.cli.console import discard_output, say
 from embedder.errors import EmbedderError
 
@@ -68,8 +83,22 @@ def _say_notes(error: BaseException) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="embedder", description=_DESCRIPTION, epilog=_EPILOG, allow_abbrev=False)
     parser.add_argument("--version", action=_PrintVersion, nargs=0, help="print the version and exit")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (encode, search, similarity, pull, list_models, info, verify, remove, prepack):
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=CommandParser)
+    for command in (
+        encode,
+        index,
+        search,
+        duplicates,
+        clusters,
+        map,
+        similarity,
+        pull,
+        list_models,
+        info,
+        verify,
+        remove,
+        prepack,
+    ):
         command.add_parser(commands)
     return parser
 

@@ -7,7 +7,6 @@ of a file are in `NAME.partial` in the same directory. Those of a pipe have been
 from __future__ import annotations
 
 import io
-import json
 import os
 import shutil
 import sys
@@ -19,7 +18,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from embedder.cli.inputs import STDIO, Record
+from embedder.cli.console import counted, json_line
+from embedder.cli.inputs import STDIO, Fields
 from embedder.common.files import replacing
 from embedder.common.records import frozen
 from embedder.errors import InputError
@@ -73,7 +73,7 @@ class Writer(ABC):
         self.written = Written(0, 0)
         self._write(0, self.head(0))
 
-    def add(self, records: Sequence[Record], vectors: NDArray[np.generic]) -> None:
+    def add(self, records: Sequence[Fields], vectors: NDArray[np.generic]) -> None:
         """Write a block of vectors (k, columns), each with its record."""
         self._write(len(records), self._block(records, vectors))
 
@@ -82,7 +82,7 @@ class Writer(ABC):
         """Return the bytes before the first row of `rows` rows. Their length does not depend on `rows`."""
 
     @abstractmethod
-    def _block(self, records: Sequence[Record], vectors: NDArray[np.generic]) -> bytes: ...
+    def _block(self, records: Sequence[Fields], vectors: NDArray[np.generic]) -> bytes: ...
 
     def _write(self, rows: int, content: bytes) -> None:
         self._stream.write(content)
@@ -100,12 +100,12 @@ class JsonlWriter(Writer):
         """Return nothing: JSONL has no header."""
         return b""
 
-    def _block(self, records: Sequence[Record], vectors: NDArray[np.generic]) -> bytes:
+    def _block(self, records: Sequence[Fields], vectors: NDArray[np.generic]) -> bytes:
         digits = "%.9g" if vectors.dtype.kind == "f" else "%d"
         lines = []
         for record, vector in zip(records, vectors.tolist(), strict=True):
             fields = {name: value for name, value in record.items() if name != "embedding"}
-            start = json.dumps(fields, ensure_ascii=False)[:-1] + (", " if fields else "")
+            start = json_line(fields)[:-1] + (", " if fields else "")
             numbers = ", ".join([digits % number for number in vector])
             # Python's json module writes these names.
             numbers = numbers.replace("nan", "NaN").replace("inf", "Infinity")
@@ -127,7 +127,7 @@ class NpyWriter(Writer):
         np.lib.format.write_array_header_1_0(header, fields)
         return header.getvalue()
 
-    def _block(self, records: Sequence[Record], vectors: NDArray[np.generic]) -> bytes:
+    def _block(self, records: Sequence[Fields], vectors: NDArray[np.generic]) -> bytes:
         return vectors.astype(self._layout.dtype, copy=False).tobytes()
 
 
@@ -168,11 +168,22 @@ def open_output(path: str, layout: Layout) -> Iterator[Writer]:
         with _open_device(path) as stream, _OPEN_STREAM[layout.format](stream, layout, f"in {path}") as writer:
             yield writer
     else:
-        target = Path(os.path.realpath(path))
-        if not target.parent.is_dir():
-            raise InputError(f"{path} cannot be written: {target.parent} is not a directory")
-        with _write_file(target, layout) as writer:
+        with _write_file(file_to_write(path), layout) as writer:
             yield writer
+
+
+def file_to_write(path: str) -> Path:
+    """Return the file that `path` names or links to. Call it before long work: it finds what would stop its end.
+
+    Raises:
+        InputError: the file cannot be created or replaced.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise InputError(f"{path} cannot be written: {target.parent} is not a directory")
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path} cannot be written: it is not a regular file")
+    return target
 
 
 @contextmanager
@@ -242,7 +253,7 @@ def _note(error: BaseException, writer: Writer, place: str) -> None:
     """Add a note to `error` that says where the finished vectors are, if there are any."""
     rows = writer.written.rows
     if rows:
-        error.add_note(f"the finished vectors are kept: {rows:,} record{'s' if rows > 1 else ''} {place}")
+        error.add_note(f"the finished vectors are kept: {counted(rows, 'record')} {place}")
 
 
 @contextmanager

@@ -20,7 +20,12 @@ _EXAMPLE = "  embedder prepack artifacts/all-MiniLM-L6-v2"
 def add_parser(commands: Commands) -> None:
     """Add `embedder prepack`."""
     parser = add_command(
-        commands, "prepack", "prepare an artifact to load fast", description=_DESCRIPTION, example=_EXAMPLE
+        commands,
+        "prepack",
+        "prepare an artifact to load fast",
+        usage="MODEL",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
     )
     parser.add_argument("artifact", metavar="MODEL", help="name or path of a model")
     add_revision_option(parser)

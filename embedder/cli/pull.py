@@ -17,7 +17,12 @@ _EXAMPLE = "  embedder pull BAAI/bge-small-en-v1.5 --dtype int8"
 def add_parser(commands: Commands) -> None:
     """Add `embedder pull`."""
     parser = add_command(
-        commands, "pull", "fetch or make a model ahead of its first use", description=_DESCRIPTION, example=_EXAMPLE
+        commands,
+        "pull",
+        "fetch or make a model ahead of its first use",
+        usage="MODEL",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
     )
     parser.add_argument("model", metavar="MODEL", help="name of a model")
     parser.add_argument("--dtype", metavar="NAME", help="fp32, fp16, int8 or auto; default: fp32 if the model has it")

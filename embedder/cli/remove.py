@@ -16,7 +16,12 @@ _EXAMPLE = "  embedder remove BAAI/bge-small-en-v1.5"
 def add_parser(commands: Commands) -> None:
     """Add `embedder remove`."""
     parser = add_command(
-        commands, "remove", "remove a model from this machine", description=_DESCRIPTION, example=_EXAMPLE
+        commands,
+        "remove",
+        "remove a model from this machine",
+        usage="MODEL",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
     )
     parser.add_argument("model", metavar="MODEL", help="name of a model")
     add_revision_option(parser)

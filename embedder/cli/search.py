@@ -1,107 +1,97 @@
-"""`embedder search`: find the images of a directory that are nearest to a text or to another image."""
+"""`embedder search`: find the texts of a collection, or the images of a directory, that are nearest to a query."""
 
 from __future__ import annotations
 
 import argparse
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from embedder.cli.commands import (
-    DEFAULT_IMAGE_MODEL,
-    Commands,
-    add_command,
-    add_model_options,
-    check_takes_images,
-    load_model,
-)
-from embedder.cli.console import print_path, say, warn_of_image
-from embedder.cli.inputs import image_files
-from embedder.common.progress import is_watched
-from embedder.errors import InputError
+from embedder.cli.collection import COLLECTION_HELP, fields_of, search_collection
+from embedder.cli.commands import DEFAULT_IMAGE_MODEL, DEFAULT_MODEL, Commands, add_command, add_model_options
+from embedder.cli.console import print_json, print_table, say
+from embedder.cli.search_images import search_images
+from embedder.cli.texts import add_format_options
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+_USAGE = """COLLECTION QUERY
+       embedder search [options] --images DIR QUERY
+       embedder search [options] --images DIR --query-image FILE"""
+_DESCRIPTION = f"""Find the texts that are nearest to a question or another text, or the images
+that are nearest to a text or another image. They are printed with their scores,
+the nearest first.
 
-    from embedder import Embedder
+{COLLECTION_HELP}
 
-_DESCRIPTION = """Find the images that are nearest to a text or to another image. Their scores
-and paths are printed, the nearest first.
-
-The model must take images, or name an image model. In the second case, the
-image model encodes the images, and the model encodes the text. QUERY is always
-a text, even if a file has that name."""
-_EXAMPLE = """  embedder search --images photos "a dog in the snow"
+With --images, the model must take images, or name an image model. In the second
+case, the image model encodes the images, and the model encodes the text. QUERY
+is always a text, even if a file has that name."""
+_EXAMPLE = """  embedder search notes.index "when is the next meeting"
+  embedder search reviews.csv --column review "the battery is empty too soon"
+  embedder search --images photos "a dog in the snow"
   embedder search --images photos --query-image photos/dog.jpg"""
 
 
 def add_parser(commands: Commands) -> None:
     """Add `embedder search`."""
-    parser = add_command(commands, "search", "find images", description=_DESCRIPTION, example=_EXAMPLE)
-    query = parser.add_mutually_exclusive_group(required=True)
-    query.add_argument("query", nargs="?", metavar="QUERY", help="a text")
-    query.add_argument("--query-image", metavar="FILE", help="search for images that are like this image")
-    parser.add_argument(
-        "--images", required=True, metavar="DIR", help="search in this directory and its subdirectories"
+    parser = add_command(
+        commands, "search", "find texts or images", usage=_USAGE, description=_DESCRIPTION, example=_EXAMPLE
     )
-    parser.add_argument("-k", "--top-k", type=int, default=10, metavar="N", help="print N images; default: %(default)s")
-    add_model_options(parser, DEFAULT_IMAGE_MODEL)
-    parser.set_defaults(run=run)
+    parser.add_argument(
+        "words", nargs="*", metavar="COLLECTION QUERY", help="where to search, and a text to search for"
+    )
+    parser.add_argument(
+        "-k", "--top-k", type=int, default=10, metavar="N", help="print N results; default: %(default)s"
+    )
+    parser.add_argument("--min-score", type=float, metavar="X", help="leave out results with a score below X")
+    parser.add_argument("--json", action="store_true", help="print each result as a line of JSON")
+    group = parser.add_argument_group("texts")
+    add_format_options(group, column="text, or the only one")
+    group = parser.add_argument_group("images")
+    group.add_argument("--images", metavar="DIR", help="search in the images of this directory and its subdirectories")
+    group.add_argument("--query-image", metavar="FILE", help="search for images that are like this image")
+    add_model_options(
+        parser, None, f"the model of the index, {DEFAULT_MODEL} for texts, {DEFAULT_IMAGE_MODEL} for images"
+    )
+    parser.set_defaults(run=lambda options: run(parser, options))
 
 
-def run(options: argparse.Namespace) -> None:
-    """Print the images that are nearest to the query."""
-    from embedder.common.checks import check_count
+def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Print what is nearest to the query."""
+    from embedder.common.checks import check_count, check_number
 
     check_count("top_k", options.top_k)
-    _explain_query(options)
-    paths = image_files(options.images)
-    model = image_model = load_model(options, options.model)
-    if "image" not in model.modalities and model.manifest.image_model is not None:
-        image_model = load_model(options, model.manifest.image_model)
-    check_takes_images(image_model)
-    query = _encode_query(options, model, image_model)
-    vectors, rows = _encode_images(image_model, paths)
-    scores = model.similarity(query, vectors)[0]
-    for row in (-scores).argsort(kind="stable")[: options.top_k]:
-        print_path(f"{scores[row]:.4f}  {paths[rows[row]]}")
-    if len(rows) < len(paths):
-        raise InputError(f"{len(paths) - len(rows)} of {len(paths)} images cannot be read, see the warnings")
+    if options.min_score is not None:
+        check_number("min_score", options.min_score)
+    if options.images is not None:
+        search_images(options, _query_for_images(parser, options))
+    else:
+        _search_texts(options, *_collection_and_query(parser, options))
 
 
-def _explain_query(options: argparse.Namespace) -> None:
-    """Print a note if the query is the path of an image. The user may have meant the image."""
-    from embedder.images.sources import IMAGE_ENDINGS
-
-    query = options.query
-    if query is not None and query.lower().endswith(IMAGE_ENDINGS) and os.path.isfile(query):
-        say(f"note: QUERY is a text here. To search for images that are like {query}, use --query-image {query}")
-
-
-def _encode_query(options: argparse.Namespace, model: Embedder, image_model: Embedder) -> NDArray[np.float32]:
-    if options.query is not None:
-        query: NDArray[np.float32] = model.encode(options.query)
-        return query
-    result = image_model.encode_readable([Path(options.query_image)])
-    if result.reasons:
-        raise InputError(f"--query-image: {result.reasons[0]}")
-    vector: NDArray[np.float32] = result.embeddings[0]
-    return vector
+def _query_for_images(parser: argparse.ArgumentParser, options: argparse.Namespace) -> str | None:
+    """Return the text to search for, or None if it is an image. Exit with a message if the arguments do not fit."""
+    for name in ("input_format", "column", "delimiter"):
+        if getattr(options, name) is not None:
+            parser.error(f"--{name.replace('_', '-')} is for texts. It cannot be used with --images")
+    if len(options.words) != (0 if options.query_image is not None else 1):
+        parser.error("--images takes one query: a text in quotation marks, or --query-image FILE")
+    return options.words[0] if options.words else None
 
 
-def _encode_images(model: Embedder, paths: list[Path]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Encode the images that can be read, and print a warning for each of the others.
+def _collection_and_query(parser: argparse.ArgumentParser, options: argparse.Namespace) -> list[str]:
+    """Return the two words. Exit with a message if the arguments do not fit."""
+    if options.query_image is not None:
+        parser.error("--query-image needs --images DIR")
+    if len(options.words) != 2:
+        parser.error("give a COLLECTION to search in, and one text in quotation marks to search for")
+    words: list[str] = options.words
+    return words
 
-    Returns:
-        Embeddings (n, dim), and the index of each embedding's path (n,).
-    """
-    import numpy as np
 
-    embeddings, indices = [np.empty((0, model.dimension), np.float32)], [np.empty(0, np.int64)]
-    for result in model.iter_results(paths, show_progress_bar=is_watched()):
-        for index, reason in result.reasons.items():
-            warn_of_image(str(paths[index]), reason)
-        embeddings.append(result.embeddings)
-        indices.append(result.indices)
-    return np.concatenate(embeddings), np.concatenate(indices)
+def _search_texts(options: argparse.Namespace, collection: str, query: str) -> None:
+    hits, source = search_collection(options, collection, query)
+    if options.json:
+        for hit in hits:
+            print_json({"score": round(hit.score, 6)} | fields_of(hit.entry))
+    else:
+        print_table([(f"{hit.score:.4f}", str(hit.entry.id), hit.entry.text) for hit in hits])
+    if not hits:
+        say("note: nothing has such a score. Try a lower --min-score")
+    source.check_complete()

@@ -14,7 +14,9 @@ _EXAMPLE = """  embedder similarity "A dog plays in the garden." "pets in the ya
 
 def add_parser(commands: Commands) -> None:
     """Add `embedder similarity`."""
-    parser = add_command(commands, "similarity", "compare two texts", description=_DESCRIPTION, example=_EXAMPLE)
+    parser = add_command(
+        commands, "similarity", "compare two texts", usage="A B", description=_DESCRIPTION, example=_EXAMPLE
+    )
     parser.add_argument("a", metavar="A", help="a text")
     parser.add_argument("b", metavar="B", help="another text")
     add_model_options(parser, DEFAULT_MODEL)

@@ -27,7 +27,12 @@ _IMAGE_SIZE = 64
 def add_parser(commands: Commands) -> None:
     """Add `embedder verify`."""
     parser = add_command(
-        commands, "verify", "check all files of a model and run its graphs", description=_DESCRIPTION, example=_EXAMPLE
+        commands,
+        "verify",
+        "check all files of a model and run its graphs",
+        usage="MODEL",
+        description=_DESCRIPTION,
+        example=_EXAMPLE,
     )
     parser.add_argument("model", metavar="MODEL", help="name or path of a model")
     add_revision_option(parser)

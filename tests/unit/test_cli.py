@@ -20,6 +20,7 @@ from embedder.artifact.int8_products import Int8Products, int8_products, with_in
 from embedder.artifact.manifest import Output, Parity, read_manifest, write_manifest
 from embedder.cli.commands import DEFAULT_MODEL
 from embedder.cli.main import main
+from tests.command_help import PAGE, command_names, help_of, with_help
 from tests.tiny import add_int8_graph, expected, ids_of, write_tiny_artifact
 
 TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
@@ -335,16 +336,17 @@ def test_wrong_usage(arguments, capsys):
     assert "usage: embedder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "command", ["encode", "search", "similarity", "info", "prepack", "pull", "verify", "remove", "list"]
-)
-def test_help_has_an_example_and_fits_a_terminal(command, monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "80")
-    with pytest.raises(SystemExit):
-        main([command, "--help"])
-    out = capsys.readouterr().out
+@pytest.mark.parametrize("command", command_names())
+def test_help_has_an_example_and_fits_a_terminal(command):
+    out = help_of(command)
     assert re.search(rf"example:\n  embedder {command}\s", out)
     assert max(map(len, out.splitlines())) <= 80
+
+
+def test_page_has_the_help_of_every_command():
+    page = PAGE.read_text(encoding="utf-8")
+    assert {"encode", "index", "search", "duplicates", "clusters", "map", "info"} <= set(command_names())
+    assert with_help(page) == page, "run make command-help"
 
 
 def test_default_model_equals_that_of_embedder():

@@ -28,7 +28,8 @@ def records_of(folder, content, format, column="text", delimiter=None):
     with open_records(TextSource(str(path), format, column, delimiter)) as records:
         found = list(records.stream)
     assert records.count == len(found)
-    return found
+    assert [record.text for record in found] == [record.fields[record.column] for record in found]
+    return [record.fields for record in found]
 
 
 def texts_of(*arguments, column="text", **options):
@@ -220,7 +221,7 @@ def test_standard_input_that_is_a_file_is_checked_first(tmp_path, monkeypatch):
         monkeypatch.setattr(sys, "stdin", stream)
         with open_records(TextSource("-", "lines", "text")) as records:
             assert records.count == 2
-            assert [record["text"] for record in records.stream] == ["a", "b"]
+            assert [(record.line, record.text) for record in records.stream] == [(1, "a"), (2, "b")]
 
 
 def test_pipe_is_read_only_once(monkeypatch):
@@ -231,7 +232,7 @@ def test_pipe_is_read_only_once(monkeypatch):
         monkeypatch.setattr(sys, "stdin", stream)
         with open_records(TextSource("-", "jsonl", "text")) as records:
             assert records.count is None
-            assert next(records.stream) == {"text": "a"}
+            assert next(records.stream).fields == {"text": "a"}
             with pytest.raises(InputError, match="stdin, line 2 is not JSON"):
                 next(records.stream)
 

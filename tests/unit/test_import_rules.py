@@ -74,6 +74,7 @@ RUNTIME = (
     Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub_access"),
     Rule("embedder.pool", own=f"{PUBLIC} artifact.hub_access artifact.manifest", packages="numpy"),
     Rule("embedder.cli", own=f"{PUBLIC} cli images.sources", packages="numpy"),
+    Rule("embedder.cli.map", own=f"{PUBLIC} cli", packages="numpy", lazy="umap"),
     Rule("embedder.cli.info", own=f"{PUBLIC} cli artifact backends engine"),
     Rule("embedder.cli.prepack", own=f"{PUBLIC} cli artifact backends"),
     Rule("embedder.cli.pull", own=f"{PUBLIC} cli artifact engine"),

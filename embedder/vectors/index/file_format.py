@@ -103,6 +103,16 @@ def read_digest(path: Path) -> str:
         return stream.read(_DIGEST_BYTES).hex()
 
 
+def is_index_file(path: str | os.PathLike[str]) -> bool:
+    """Return whether a file begins as the file of an index does. The rest of it is not checked.
+
+    Raises:
+        OSError: the file cannot be read, or is not a regular file.
+    """
+    with open_regular(path) as stream:
+        return stream.read(len(_MAGIC)) == _MAGIC
+
+
 def read_index(path: Path) -> tuple[Header, dict[str, NDArray[Any]], str]:
     """Read an index.
 

@@ -34,6 +34,7 @@ from embedder.vectors.index.header import (
     INDEX_SIMILARITIES,
     MAX_DIMENSION,
     Header,
+    ModelDescription,
 )
 from embedder.vectors.index.ids import IdArray, Ids, as_array, as_id, as_ids, check_kind
 from embedder.vectors.index.items import list_items, to_vectors, truncate
@@ -63,6 +64,7 @@ class VectorIndex(ReadOnly):
         dimension: the length of a vector in the index.
         precision: how vectors are kept: "float32", "int8" or "binary".
         similarity: how vectors are compared: "cosine" or "dot".
+        made_by: the model that made the vectors: its `name`, `weights` and `dtype`. None if the index does not know it.
         ids: the ids, (n,), in the order in which they were added: whole numbers (int64) or strings.
 
     Example:
@@ -153,6 +155,11 @@ class VectorIndex(ReadOnly):
     def similarity(self) -> str:
         """How vectors are compared: "cosine" or "dot"."""
         return self._similarity
+
+    @property
+    def made_by(self) -> ModelDescription | None:
+        """The model that made the vectors: its `name`, `weights` and `dtype`. None if the index does not know it."""
+        return self._made_by
 
     @property
     def ids(self) -> IdArray:
