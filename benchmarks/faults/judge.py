@@ -7,6 +7,7 @@ import resource
 import shutil
 import sys
 import unicodedata
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -224,12 +225,16 @@ def _checked(together: np.ndarray, alone: np.ndarray, again: np.ndarray) -> np.n
 def _use_index(root: Path) -> np.ndarray:
     index = embedder.VectorIndex.load(root / "files" / FILE_NAMES["index"])
     hits = index.search(_QUERIES, top_k=3)
-    found = np.array([[hit["corpus_id"], hit["score"]] for row in hits for hit in row], np.float64).reshape(-1, 2)
-    if not np.isfinite(found).all():
+    filtered = index.search(_QUERIES, top_k=3, filter={"odd": True})
+    found = [hit for row in (*hits, *filtered) for hit in row]
+    for hit in found:
+        if hit["corpus_id"] not in index:
+            raise _WrongResultError("ids that are not in the index")
+    scores = np.array([hit["score"] for hit in found])
+    if not np.isfinite(scores).all():
         raise _WrongResultError("scores that are not finite")
-    if not np.isin(found[:, 0], index.ids).all():
-        raise _WrongResultError("ids that are not in the index")
-    return found
+    others = [zlib.crc32(repr((hit["corpus_id"], hit.get("text"), hit.get("metadata"))).encode()) for hit in found]
+    return np.stack([scores, others], axis=1)
 
 
 def _use_torch_file(root: Path) -> np.ndarray:
@@ -248,7 +253,9 @@ def _write_file(case: Case, root: Path) -> Path:
         write_torch_file(path)
     else:
         index = embedder.VectorIndex(_QUERIES.shape[1], precision=case.base)
-        index.add(np.random.default_rng(3).normal(size=(40, _QUERIES.shape[1])).astype(np.float32))
+        vectors = np.random.default_rng(3).normal(size=(40, _QUERIES.shape[1])).astype(np.float32)
+        metadata = [{"number": number, "odd": number % 2 == 1} for number in range(40)]
+        index.add(vectors, list(map(str, range(40))), texts=[f"text {n}" for n in range(40)], metadata=metadata)
         index.save(path)
     return path
 

@@ -11,7 +11,7 @@ import numpy as np
 from embedder.common.checks import shown
 from embedder.common.records import frozen
 from embedder.errors import InputError
-from embedder.vectors.index.metadata import Metadata, decode_metadata, encode_json, plain_json, same_value
+from embedder.vectors.index.metadata import Metadata, decode_all, encode_json, plain_json, same_value
 from embedder.vectors.index.storage import Part, Snapshot
 
 # What the metadata of an entry must have, or a function that says whether its metadata pass.
@@ -57,10 +57,11 @@ class _Chunk:
     encoded: bytes
     ends: list[int]
 
-    def metadata(self, place: int) -> Metadata | None:
-        """Return the metadata of the row `start + place`, or None."""
-        start, end = self.ends[place - 1] if place else 0, self.ends[place]
-        return None if start == end else decode_metadata(self.encoded[start : end - 1].decode())
+    def metadata(self, places: list[int]) -> list[Metadata]:
+        """Return the metadata of the rows `start + place`, {} for a row that has none."""
+        starts = [0, *self.ends]
+        texts = (self.encoded[starts[place] : self.ends[place]] for place in places)
+        return decode_all([text[:-1] if text else b"{}" for text in texts])
 
     def places_of(self, form: bytes) -> Iterator[int]:
         """Yield the places of the rows that contain `form`."""
@@ -86,8 +87,9 @@ def _rows_that_pass(part: Part, function: Callable[[Metadata], object]) -> Itera
     if "metadata" not in part.strings:
         yield from (row for row in np.flatnonzero(alive).tolist() if function({}))
     for chunk in _chunks(part):
-        for place in np.flatnonzero(alive[chunk.start : chunk.start + len(chunk.ends)]).tolist():
-            if function(chunk.metadata(place) or {}):
+        places = np.flatnonzero(alive[chunk.start : chunk.start + len(chunk.ends)]).tolist()
+        for place, metadata in zip(places, chunk.metadata(places), strict=True):
+            if function(metadata):
                 yield chunk.start + place
 
 
@@ -100,8 +102,8 @@ def _rows_with_values(part: Part, wanted: Metadata) -> Iterator[int]:
     for chunk in _chunks(part):
         # Decoding takes far longer than looking for bytes. So only the rows that contain the bytes are decoded.
         found = [{place for form in some for place in chunk.places_of(form)} for some in forms]
-        for place in sorted(set.intersection(*found)):
-            metadata = chunk.metadata(place) or {}
+        places = sorted(set.intersection(*found))
+        for place, metadata in zip(places, chunk.metadata(places), strict=True):
             if all(same_value(metadata.get(key, _MISSING), value) for key, value in wanted.items()):
                 yield chunk.start + place
 

@@ -50,7 +50,7 @@ def as_ids(ids: ArrayLike | Iterable[Any]) -> Ids:
     # NumPy would turn the numbers among strings into strings.
     if isinstance(listed, list) or listed.dtype.kind not in "iufb":
         strings = [item for item in listed if isinstance(item, str)]
-        if strings and len(strings) == len(listed) and np.ndim(listed) == 1:
+        if strings and len(strings) == len(listed):
             return _check_strings([str.__str__(item) for item in strings])
         if strings:
             raise InputError("ids should be whole numbers or strings, and not both")

@@ -43,6 +43,12 @@ def decode_metadata(text: str) -> Metadata:
     return found
 
 
+def decode_all(texts: list[bytes]) -> list[Metadata]:
+    """Return the objects that `encode_metadata` has encoded to `texts` in UTF-8. One call is faster than many."""
+    found: list[Metadata] = _decoder.decode((b"[" + b",".join(texts) + b"]").decode())
+    return found
+
+
 def is_encoded(text: str) -> bool:
     """Return whether `encode_metadata` could have returned `text`."""
     try:
