@@ -196,32 +196,43 @@ class TextTokenizer:
         return self._clip(text)
 
     def _clip(self, text: str) -> str:
-        """Return a start of `text` that has the same first tokens, up to the limit.
+        """Return a part of `text` that has the same first tokens, up to the limit.
 
         Without this, the library would need gigabytes to tokenise a text of 10 MB.
         """
-        end = self._max_seq_length * _CHARACTERS_PER_TOKEN
-        if len(text) <= 2 * end:  # to tokenise the text takes no longer than the check of its start, and then the start
+        length = self._max_seq_length * _CHARACTERS_PER_TOKEN
+        if len(text) <= 2 * length:  # to tokenise the text takes no longer than to find the part, and tokenise that
             return text
-        while end < len(text):
-            if self._is_settled(text[:end]):
-                return text[:end]
-            end *= 4
-        return text
+        start, ids = 0, None
+        while start + length < len(text):
+            encoding = self._tokenizer.encode(text[start : start + length])
+            if len(encoding) <= self._special_count and length > MAX_TOKEN_CHARACTERS:
+                start += length - MAX_TOKEN_CHARACTERS  # without white space, for example, that has no tokens
+                continue
+            # One word may be longer than the part. It has the same first tokens in a longer part.
+            if _is_settled(encoding, length) or (encoding.overflowing and encoding.ids == ids):
+                return text[start : start + length]
+            ids = encoding.ids
+            length *= 4
+        return text[start:]
 
-    def _is_settled(self, start: str) -> bool:
-        """Return whether nothing that follows `start` can change its first tokens, up to the limit.
 
-        A tokenizer splits a text at added tokens, then into words, and then each word into tokens. So the text that
-        follows can only change the last word or complete an added token. The tokens before that are settled.
-        """
-        encoding = self._tokenizer.encode(start)
-        words = [word for word in encoding.word_ids if word is not None]
-        cut_off = [word for rest in encoding.overflowing[-1:] for word in rest.word_ids if word is not None]
-        if not words or not cut_off or cut_off[-1] == words[-1]:
-            return False
-        settled: int = max(end for _, end in encoding.offsets)
-        return settled <= len(start) - MAX_TOKEN_CHARACTERS
+def _is_settled(encoding: Any, length: int) -> bool:
+    """Return whether nothing that follows a part of a text can change its first tokens, up to the limit.
+
+    A tokenizer splits a text at added tokens, then into words, and then each word into tokens. So the text that follows
+    can only change the last word or complete an added token. The tokens before that are settled.
+
+    Args:
+        encoding: the library's encoding of the part.
+        length: number of characters of the part.
+    """
+    words = [word for word in encoding.word_ids if word is not None]
+    cut_off = [word for rest in encoding.overflowing[-1:] for word in rest.word_ids if word is not None]
+    if not words or not cut_off or cut_off[-1] == words[-1]:
+        return False
+    settled: int = max(end for _, end in encoding.offsets)
+    return settled <= length - MAX_TOKEN_CHARACTERS
 
 
 @contextmanager

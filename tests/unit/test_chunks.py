@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 import embedder
 from embedder.common.sentences import last_sentence_end
@@ -14,31 +13,10 @@ from embedder.engine.token_counts import count_tokens
 from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import EmbedderError, InputError
 from tests.conftest import DATA
+from tests.library_tokenizers import byte_level, unigram
 from tests.tiny import ids_of, tiny_tokenizer
 
 LIMIT = 16
-
-
-def byte_level() -> Tokenizer:
-    """A tokenizer of bytes. A character that is not ASCII has several tokens, and white space has tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    merges = [("t", "h"), ("th", "e"), ("Ġ", "the"), ("Ġ", "c"), ("s", "."), ("e", "e")]
-    vocabulary = {token: index for index, token in enumerate(["<s>", "</s>", *alphabet, *map("".join, merges)])}
-    tokenizer = Tokenizer(models.BPE(vocabulary, merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 1), ("<s>", 0))
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    return tokenizer
-
-
-def unigram() -> Tokenizer:
-    """A tokenizer that knows no words. It puts "▁" before the text, and its normaliser changes lengths."""
-    pieces = ["<unk>", "▁", "▁the", "▁cat", "sat", "at", "t", "s", "a", ".", "字", "文章", "e", "ing", "fi"]
-    tokenizer = Tokenizer(models.Unigram([(piece, -float(row)) for row, piece in enumerate(pieces)], unk_id=0))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("sat", "s at")])
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    return tokenizer
 
 
 MAKERS = {"wordpiece": tiny_tokenizer, "bytes": byte_level, "unigram": unigram}

@@ -8,6 +8,7 @@ from tokenizers import Tokenizer, models
 
 from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import ArtifactError
+from tests.library_tokenizers import byte_level
 from tests.tiny import SPECIAL_IDS, ids_of, tiny_tokenizer
 
 
@@ -69,8 +70,28 @@ def test_long_texts_without_a_place_to_clip(tokenizer, text):
     assert tokenizer([text])[0][0].tolist() == ids_of(text)
 
 
+@pytest.mark.parametrize("start", ["", " " * 100_000, "\0" * 100_000])
 @pytest.mark.parametrize("unit", ["the cat sat on the mat ", "字", "cat\n", "/a1", "cat\u00a0"])
-def test_only_the_start_of_a_huge_text_is_tokenised(tokenizer, unit):
+def test_only_the_start_of_a_huge_text_is_tokenised_at_a_time(tokenizer, start, unit):
+    assert most_read(tokenizer, start + unit * 300_000) < 5000
+
+
+@pytest.mark.parametrize("unit", ["x", "字", " ", "\0"])
+def test_only_the_start_of_a_huge_word_is_tokenised(tmp_path, unit):
+    tokenizer = save(byte_level(), tmp_path)
+    text = unit * 100_000
+    expected = tokenizer._tokenizer.encode(text[:20_000]).ids
+    assert tokenizer([text])[0][0].tolist() == expected
+    assert most_read(tokenizer, text) <= 1024
+
+
+def save(library_tokenizer, directory):
+    library_tokenizer.save(str(directory / "tokenizer.json"))
+    return TextTokenizer(directory / "tokenizer.json", 16)
+
+
+def most_read(tokenizer, text):
+    """The most characters of `text` that the library tokenises in a call."""
     read = []
 
     class Spy:
@@ -86,7 +107,7 @@ def test_only_the_start_of_a_huge_text_is_tokenised(tokenizer, unit):
     inner = tokenizer._tokenizer
     tokenizer._tokenizer = Spy()
     try:
-        tokenizer([unit * 1_000_000])
+        tokenizer([text])
     finally:
         tokenizer._tokenizer = inner
-    assert max(read) < 2000
+    return max(read)
