@@ -86,6 +86,17 @@ def test_vector_does_not_depend_on_the_batch(model):
         assert np.abs(batched - single[order]).max() <= 1e-6
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "int8"])
+def test_same_call_and_texts_alone_have_the_same_bits(minilm, dtype):
+    """docs/how-it-works.md says so."""
+    model = embedder.Embedder(minilm, dtype=dtype, provider="cpu")
+    together = model.encode(SOME_SENTENCES)
+    assert (model.encode(SOME_SENTENCES) == together).all()
+    alone = np.stack([model.encode(sentence) for sentence in SOME_SENTENCES])
+    assert (model.encode(SOME_SENTENCES, batch_size=1) == alone).all()
+    assert np.abs(together - alone).max() <= 2e-7
+
+
 def test_limit_is_256_tokens_although_tokenizer_json_has_128(model):
     assert model.max_seq_length == 256
     assert model.tokenize("word " * 1000)["input_ids"].shape == (1, 256)
