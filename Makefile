@@ -101,8 +101,8 @@ test-fast: $(EXPORT)/.tools
 
 # The exporter by way of torch and the reference need different versions of transformers.
 test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools $(BUILD)/.ready $(DOCS)/.ready artifacts/$(MINILM)/embedder.json
-	$(REFERENCE)/$(PYTEST) tests/parity
-	$(WITH_TORCH)/$(PYTEST) --ignore tests/parity
+	$(REFERENCE)/$(PYTEST) tests/parity tests/frameworks
+	$(WITH_TORCH)/$(PYTEST) --ignore tests/parity --ignore tests/frameworks
 
 # Each wheel is built from its sdist, so the sdist holds all that is needed.
 dist: $(BUILD)/.ready
@@ -224,8 +224,9 @@ $(DOCS)/.ready: pyproject.toml | $(DOCS)/bin/python
 	$(@D)/bin/python -m pip install fastembed==0.9.1
 	@touch $@
 
-$(EXPORT)/.tools $(REFERENCE)/.tools: TOOLS := ".[cpu,image,dev]"
+$(EXPORT)/.tools: TOOLS := ".[cpu,image,dev]"
 $(WITH_TORCH)/.tools: TOOLS := ".[cpu,image,dev,examples]"
+$(REFERENCE)/.tools: TOOLS := ".[cpu,image,dev,frameworks]"
 
 $(EXPORT)/.tools $(WITH_TORCH)/.tools $(REFERENCE)/.tools: pyproject.toml
 	@test -e $(@D)/.ready || $(MAKE) --no-print-directory $(@D)/.ready

@@ -7,7 +7,7 @@ import threading
 from collections import OrderedDict
 from typing import Any, Unpack
 
-from embedder.artifact.hub_access import HubAccess
+from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess
 from embedder.common.forks import call_after_fork
 from embedder.common.load_once import LoadOnce
 from embedder.encoder import DEFAULT_MODEL, Embedder
@@ -17,6 +17,7 @@ from embedder.results import Embeddings
 
 # A program that uses more models at a time should keep the `Embedder` objects itself.
 _MAX_KEPT_MODELS = 4
+_DEFAULT_SETTINGS = LoadSettings()
 
 _Key = tuple[Any, ...]
 _kept: OrderedDict[_Key, LoadOnce[Embedder]] = OrderedDict()
@@ -70,11 +71,21 @@ def encode(
         (2, 384)
     """
     access = HubAccess(revision, token, local_files_only)
-    return _get_model(model, LoadSettings(provider, dtype, threads), access).encode(inputs, **options)
+    return get_model(model, LoadSettings(provider, dtype, threads), access).encode(inputs, **options)
 
 
-def _get_model(model: str | os.PathLike[str], settings: LoadSettings, access: HubAccess) -> Embedder:
-    """Return the kept model, or load it and keep it."""
+def get_model(
+    model: str | os.PathLike[str], settings: LoadSettings = _DEFAULT_SETTINGS, access: HubAccess = DEFAULT_ACCESS
+) -> Embedder:
+    """Return the kept model, or load it and keep it. `encode` and the integrations share the kept models.
+
+    Raises:
+        EmbedderError: as in `Embedder`.
+
+    Example:
+        >>> get_model("all-MiniLM-L6-v2") is get_model("all-MiniLM-L6-v2")  # doctest: +SKIP
+        True
+    """
     # A name or a relative path depends on the working directory.
     here = None if os.path.isabs(str(model)) else os.getcwd()
     # `repr` also works for values that cannot be hashed. `Embedder` refuses them. It does not show the token.

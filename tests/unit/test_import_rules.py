@@ -35,6 +35,7 @@ class Rule:
 
 
 PUBLIC = "common encoder errors hints inputs options results vectors"
+INTEGRATION = f"{PUBLIC} integrations"
 ENGINE = "artifact backends common engine errors hints images inputs options"
 
 RUNTIME = (
@@ -73,6 +74,16 @@ RUNTIME = (
     Rule("embedder.functions.vector_text", own="", packages="numpy"),
     Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub_access"),
     Rule("embedder.pool", own=f"{PUBLIC} artifact.hub_access artifact.manifest", packages="numpy"),
+    # Each module of an integration is imported by the framework's users alone, so it imports the framework.
+    Rule("embedder.integrations", own=f"{PUBLIC} artifact.hub_access integrations kept_models", packages="numpy"),
+    Rule("embedder.integrations.bertopic", own=INTEGRATION, packages="bertopic"),
+    Rule("embedder.integrations.chroma", own=INTEGRATION, packages="chromadb"),
+    Rule("embedder.integrations.haystack", own=INTEGRATION, packages="haystack"),
+    Rule("embedder.integrations.keybert", own=INTEGRATION, packages="keybert"),
+    Rule("embedder.integrations.lancedb", own=INTEGRATION, packages="lancedb pydantic"),
+    Rule("embedder.integrations.langchain", own=INTEGRATION, packages="langchain_core"),
+    Rule("embedder.integrations.llama_index", own=INTEGRATION, packages="llama_index"),
+    Rule("embedder.integrations.mteb", own=f"{INTEGRATION} kept_models", packages="mteb torch"),
     Rule("embedder.cli", own=f"{PUBLIC} cli images.sources", packages="numpy"),
     Rule("embedder.cli.map", own=f"{PUBLIC} cli", packages="numpy", lazy="umap"),
     Rule("embedder.cli.info", own=f"{PUBLIC} cli artifact backends engine"),

@@ -17,6 +17,7 @@ import embedder
 from embedder.backends.cpu import CpuDevice
 from embedder.encoder import Embedder
 from embedder.errors import EmbedderError, InputError, SettingError
+from embedder.integrations.text_model import TextModel
 from tests.processes import call_in_fork, run_python
 from tests.tiny import DIMENSION, add_image_graph, add_int8_graph, expected, ids_of
 
@@ -198,7 +199,7 @@ class OwnEmbedder(Embedder):
 
 def test_a_model_with_a_backend_of_its_own_cannot_be_copied(tiny, backend):
     model = Embedder(tiny, backend=backend)
-    for make in (pickle.dumps, copy.copy, copy.deepcopy):
+    for make in (pickle.dumps, copy.copy, copy.deepcopy, TextModel):
         with pytest.raises(SettingError, match=r"a model with a backend of its own cannot be pickled or copied"):
             make(model)
 

@@ -1,0 +1,13 @@
+"""Models of embedder in other frameworks. Each module needs its framework, and nothing here imports one by itself.
+
+- `text_model`: what the modules share: a model with its options, as frameworks save and copy it.
+- `langchain`: `EmbedderEmbeddings`.
+- `llama_index`: `EmbedderEmbedding`.
+- `haystack`: `EmbedderTextEmbedder` and `EmbedderDocumentEmbedder`.
+- `chroma`: `EmbedderEmbeddingFunction`.
+- `lancedb`: `EmbedderFunction`, registered as "embedder".
+- `bertopic`, `keybert`: `EmbedderBackend`.
+- `mteb`: `EmbedderEncoder`.
+
+Qdrant takes the vectors as they are. docs/frameworks/ has a page for each.
+"""
