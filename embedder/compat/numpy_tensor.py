@@ -7,8 +7,9 @@ has the methods of a tensor and no others.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -19,6 +20,17 @@ from embedder.compat.refusals import UnsupportedError
 from embedder.errors import InputError
 
 _Shape = tuple[int, ...]
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+# torch takes NumPy's names of these arguments too.
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
+
+def _takes_numpy_names(method: _Method) -> _Method:
+    @wraps(method)
+    def call(*arguments: Any, **options: Any) -> Any:
+        return method(*arguments, **{_NUMPY_NAMES.get(name, name): value for name, value in options.items()})
+
+    return call  # type: ignore[return-value]
 
 
 class ValuesAndIndices(NamedTuple):
@@ -176,6 +188,7 @@ class NumpyTensor(NDArrayOperatorsMixin):
 
     # The order of numbers.
 
+    @_takes_numpy_names
     def topk(self, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> ValuesAndIndices:
         """Return the `k` largest numbers and their indices, in their order."""
         if not 0 <= k <= self.shape[dim]:
@@ -183,20 +196,24 @@ class NumpyTensor(NDArrayOperatorsMixin):
         found = self.sort(dim, descending=largest)
         return ValuesAndIndices(*(NumpyTensor(part.numpy().take(range(k), axis=dim)) for part in found))
 
-    def sort(self, dim: int = -1, descending: bool = False) -> ValuesAndIndices:
+    @_takes_numpy_names
+    def sort(self, dim: int = -1, descending: bool = False, stable: bool = False) -> ValuesAndIndices:
         """Return the sorted numbers and their indices."""
         indices = self.argsort(dim, descending)
         return ValuesAndIndices(NumpyTensor(np.take_along_axis(self._array, indices.numpy(), axis=dim)), indices)
 
-    def argsort(self, dim: int = -1, descending: bool = False) -> NumpyTensor:
-        """Return the indices that sort the numbers."""
+    @_takes_numpy_names
+    def argsort(self, dim: int = -1, descending: bool = False, stable: bool = False) -> NumpyTensor:
+        """Return the indices that sort the numbers. Equal numbers keep their order."""
         keys = -self._array if descending else self._array
         return NumpyTensor(np.argsort(keys, axis=dim, kind="stable"))
 
+    @_takes_numpy_names
     def max(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Return the largest number; for a dimension, the largest numbers and their indices."""
         return self._extreme(np.argmax, dim, keepdim)
 
+    @_takes_numpy_names
     def min(self, dim: int | None = None, keepdim: bool = False) -> Any:
         """Return the smallest number; for a dimension, the smallest numbers and their indices."""
         return self._extreme(np.argmin, dim, keepdim)
@@ -209,44 +226,53 @@ class NumpyTensor(NDArrayOperatorsMixin):
         parts = (values, indices) if keepdim else (values.squeeze(dim), indices.squeeze(dim))
         return ValuesAndIndices(*map(NumpyTensor, parts))
 
+    @_takes_numpy_names
     def argmax(self, dim: int | None = None, keepdim: bool = False) -> NumpyTensor:
         """Return the index of the largest number."""
         return NumpyTensor(np.argmax(self._array, axis=dim, keepdims=keepdim))
 
+    @_takes_numpy_names
     def argmin(self, dim: int | None = None, keepdim: bool = False) -> NumpyTensor:
         """Return the index of the smallest number."""
         return NumpyTensor(np.argmin(self._array, axis=dim, keepdims=keepdim))
 
     # Sums.
 
+    @_takes_numpy_names
     def sum(self, dim: Any = None, keepdim: bool = False) -> NumpyTensor:
         """Return the sum of all numbers, or along a dimension."""
         return NumpyTensor(self._array.sum(axis=dim, keepdims=keepdim))
 
+    @_takes_numpy_names
     def mean(self, dim: Any = None, keepdim: bool = False) -> NumpyTensor:
         """Return the mean of all numbers, or along a dimension."""
         return NumpyTensor(self._array.mean(axis=dim, keepdims=keepdim))
 
+    @_takes_numpy_names
     def std(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False) -> NumpyTensor:
         """Return the standard deviation. As in torch, it divides by n - 1."""
         return NumpyTensor(self._array.std(axis=dim, ddof=int(unbiased), keepdims=keepdim))
 
+    @_takes_numpy_names
     def var(self, dim: Any = None, unbiased: bool = True, keepdim: bool = False) -> NumpyTensor:
         """Return the variance. As in torch, it divides by n - 1."""
         return NumpyTensor(self._array.var(axis=dim, ddof=int(unbiased), keepdims=keepdim))
 
+    @_takes_numpy_names
     def softmax(self, dim: int) -> NumpyTensor:
         """Return the softmax along a dimension."""
         powers = np.exp(self._array - self._array.max(axis=dim, keepdims=True))
         return NumpyTensor(powers / powers.sum(axis=dim, keepdims=True))
 
-    def any(self) -> NumpyTensor:
-        """Return whether one number is not zero."""
-        return NumpyTensor(self._array.any())
+    @_takes_numpy_names
+    def any(self, dim: Any = None, keepdim: bool = False) -> NumpyTensor:
+        """Return whether one number is not zero, of all or along a dimension."""
+        return NumpyTensor(self._array.any(axis=dim, keepdims=keepdim))
 
-    def all(self) -> NumpyTensor:
-        """Return whether no number is zero."""
-        return NumpyTensor(self._array.all())
+    @_takes_numpy_names
+    def all(self, dim: Any = None, keepdim: bool = False) -> NumpyTensor:
+        """Return whether no number is zero, of all or along a dimension."""
+        return NumpyTensor(self._array.all(axis=dim, keepdims=keepdim))
 
     # Other numbers and other shapes.
 
@@ -276,12 +302,14 @@ class NumpyTensor(NDArrayOperatorsMixin):
         """Return the numbers in one dimension."""
         return NumpyTensor(self._array.reshape(-1))
 
+    @_takes_numpy_names
     def squeeze(self, dim: int | None = None) -> NumpyTensor:
         """Return the numbers without the dimensions of length 1, or without one of them."""
         if dim is not None and self.shape[dim] != 1:
             return self
         return NumpyTensor(self._array.squeeze(dim))
 
+    @_takes_numpy_names
     def unsqueeze(self, dim: int) -> NumpyTensor:
         """Return the numbers with another dimension of length 1."""
         return NumpyTensor(np.expand_dims(self._array, dim))

@@ -275,8 +275,15 @@ class SentenceTransformer(Members):
     def _dimension_to_keep(self, truncate_dim: int | None) -> int | None:
         wanted = self.truncate_dim if truncate_dim is None else truncate_dim
         check_count("truncate_dim", wanted)
-        # As in sentence-transformers, a larger number keeps all dimensions.
-        return None if wanted is None else min(wanted, self._embedder.dimension)
+        kept, head = self._embedder.dimension, self._embedder.manifest.head
+        if wanted is None or wanted <= kept:
+            return wanted
+        if head is not None and any(layer.startswith("truncate") for layer in head.layers):
+            raise InputError(
+                f"truncate_dim={wanted} cannot be honoured: the checkpoint sets truncate_dim to {kept}, so that the "
+                "graph has no more dimensions. Remove it from config_sentence_transformers.json, and export it again"
+            )
+        return None  # as in sentence-transformers, a larger number keeps all dimensions
 
 
 def _shows_progress() -> bool:

@@ -157,6 +157,8 @@ CALLS = (
     *(lambda x: x.topk(2), lambda x: x.topk(2, dim=0, largest=False), lambda x: x[0].topk(k=3).indices.tolist()),
     *(lambda x: x.sort(descending=True), lambda x: x.sort(dim=0), lambda x: x.argsort(descending=True), len),
     *(lambda x: x.mean(), lambda x: x.mean(dim=1, keepdim=True), lambda x: x.sum(0), lambda x: x.std()),
+    *(lambda x: x.max(axis=1), lambda x: x.sum(axis=1, keepdims=True), lambda x: x.argsort(axis=0, stable=True)),
+    *(lambda x: (x > 0).any(dim=1), lambda x: (x > 0).all(0), lambda x: x.topk(2, axis=0), lambda x: x.sum((0, 1))),
     *(lambda x: x.std(dim=1), lambda x: x.var(0, unbiased=False), lambda x: x.softmax(dim=1), lambda x: x.abs()),
     *(lambda x: x.round(decimals=2), lambda x: x.clamp(min=0), lambda x: x.clamp(-0.1, 0.1), lambda x: x.nonzero()),
     *(lambda x: (x > 9).any(), lambda x: (x < 9).all(), lambda x: x.flatten(), lambda x: x.view(-1), lambda x: x.T),

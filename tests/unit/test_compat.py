@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import embedder
+from embedder.artifact.manifest import Head
 from embedder.compat import SentenceTransformer, SimilarityFunction, members, refusals
 from embedder.compat.refusals import UnsupportedError
 from embedder.encoder import Embedder
@@ -104,6 +105,12 @@ def test_dimensions(tiny):
     assert model.encode("a").shape == (model.get_embedding_dimension(),) == (DIMENSION,)
     with pytest.raises(ValueError, match="truncate_dim should be a whole number, at least 1, not 0"):
         model.truncate_dim = 0
+
+
+def test_dimensions_that_the_graph_does_not_have(make_artifact):
+    model = SentenceTransformer(str(make_artifact(head=Head(("mean",), True, ("truncate(8)",)))), truncate_dim=100)
+    with pytest.raises(InputError, match="truncate_dim=100 cannot be honoured: the checkpoint sets truncate_dim to 8"):
+        model.encode("a")
 
 
 def test_precision(model):
