@@ -19,15 +19,16 @@ if TYPE_CHECKING:
     from embedder.compat.quantization import quantize_embeddings
     from embedder.compat.sentence_transformer import SentenceTransformer
     from embedder.compat.similarity import SimilarityFunction
+    from embedder.compat.util import LoggingHandler
 
-__all__ = ["SentenceTransformer", "SimilarityFunction", "quantization", "quantize_embeddings", "util"]
+__all__ = ["LoggingHandler", "SentenceTransformer", "SimilarityFunction", "quantization", "quantize_embeddings", "util"]
 
 # Public names by module; "" is the module itself.
 _LAZY = {
     "quantization": ("", "quantize_embeddings"),
     "sentence_transformer": ("SentenceTransformer",),
     "similarity": ("SimilarityFunction",),
-    "util": ("",),
+    "util": ("", "LoggingHandler"),
 }
 
 if not TYPE_CHECKING:

@@ -15,9 +15,9 @@ _MODULES = (
 )
 _SAVE = "the model is an exported artifact. Copy its directory, or publish it with embedder-export --push-to"
 _MULTI_VECTOR = "embedder has no models with a vector for each token. Use sentence-transformers"
-_FILES = "use Python's urllib.request or huggingface_hub"
+_FILES = "use huggingface_hub, which fetches and finds files of the Hub"
 _TORCH_TOOL = "it is a tool for torch. Import it from sentence_transformers"
-_LOGGING = "use logging.StreamHandler() and logging.basicConfig(level=logging.INFO)"
+_LOGGING = "use Python's logging. The logger is called embedder"
 _FAISS = "use embedder.semantic_search_quantized, embedder.FaissIndex or embedder.UsearchIndex"
 
 
@@ -99,14 +99,14 @@ PACKAGE = _table(
     ),
     ("mine_hard_negatives", "embedder.mine_hard_negatives works on embeddings"),
     ("resolve_ids", _TRAIN),
-    ("LoggingHandler", _LOGGING),
 )
 
 # Names of sentence_transformers.util and sentence_transformers.quantization.
 UTIL = _table(
     ("maxsim maxsim_pairwise mean_maxsim mean_maxsim_pairwise", _MULTI_VECTOR),
-    ("http_get load_dir_path load_file_path is_sentence_transformer_model", _FILES),
-    ("LoggingHandler install_logger disable_logging disabled_tqdm", _LOGGING),
+    ("http_get", "use urllib.request.urlretrieve(url, path)"),
+    ("load_dir_path load_file_path is_sentence_transformer_model", _FILES),
+    ("install_logger disable_logging disabled_tqdm", _LOGGING),
     ("mine_hard_negatives", "embedder.mine_hard_negatives works on embeddings"),
     ("get_device_name", "leave device= out: embedder takes a GPU if one works, otherwise the CPU"),
     ("semantic_search_faiss semantic_search_usearch", _FAISS),

@@ -5,6 +5,8 @@ They take arrays, lists and tensors of torch. The other names raise an ImportErr
 
 from __future__ import annotations
 
+import logging
+import sys
 from typing import TYPE_CHECKING, Any
 
 from embedder.compat.quantization import quantize_embeddings
@@ -28,6 +30,7 @@ from embedder.compat.tensors import as_array, as_tensor, is_tensor
 from embedder.vectors import mining, search, similarity
 
 __all__ = [
+    "LoggingHandler",
     "SimilarityFunction",
     "community_detection",
     "cos_sim",
@@ -50,6 +53,19 @@ __all__ = [
 ]
 
 Pairs = list[list[float | int]]
+
+
+class LoggingHandler(logging.StreamHandler[Any]):
+    """Writes records to standard output. Programs of sentence-transformers pass it to `logging.basicConfig`.
+
+    Example:
+        >>> LoggingHandler(logging.INFO).level == logging.INFO
+        True
+    """
+
+    def __init__(self, level: int = logging.NOTSET) -> None:
+        super().__init__(sys.stdout)
+        self.setLevel(level)
 
 
 def normalize_embeddings(embeddings: Any) -> Any:

@@ -1,6 +1,7 @@
 """The names of `embedder.compat`, its functions on vectors, its tokenizer, and `NumpyTensor`. No test needs torch."""
 
 import copy
+import logging
 import pickle
 import sys
 
@@ -67,6 +68,12 @@ def test_similarities_are_those_of_embedder(name):
         scores = getattr(util, name)(a, b)
         assert isinstance(scores, NumpyTensor)
         np.testing.assert_array_equal(scores, expected)
+
+
+def test_logging_handler(capsys):
+    handler = compat.LoggingHandler()
+    handler.handle(logging.makeLogRecord({"msg": "a line"}))
+    assert capsys.readouterr().out == "a line\n"
 
 
 def test_angles():
