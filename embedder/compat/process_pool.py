@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from embedder.common.checks import shown
@@ -24,9 +25,21 @@ class ProcessPool(dict[str, Any]):
         4
     """
 
-    def __init__(self, encoder_pool: EncoderPool) -> None:
+    def __init__(self, encoder_pool: EncoderPool, loading: Loading) -> None:
+        """Wrap `encoder_pool`, whose processes have loaded the model of `loading`."""
         super().__init__(processes=list(encoder_pool.processes))
         self.encoder_pool = encoder_pool
+        self._loaded = _without_device(loading)
+
+    def check_model(self, loading: Loading) -> EncoderPool:
+        """Return the pool underneath.
+
+        Raises:
+            InputError: `loading` is another model, or the same with another limit or graph.
+        """
+        if _without_device(loading) != self._loaded:
+            raise InputError("the pool has loaded another model, limit or dtype. Start a pool of this model")
+        return self.encoder_pool
 
     def __missing__(self, name: object) -> Any:
         raise InputError(f"the pool has no {name!r}: call model.encode(inputs, pool=pool)")
@@ -48,7 +61,12 @@ def start_pool(loading: Loading, target_devices: Sequence[Any] | None) -> Proces
     options = dict(loading.options)
     provider = options.pop("provider")
     devices = [provider] * _DEFAULT_WORKERS if target_devices is None else target_devices
-    return ProcessPool(EncoderPool(loading.model, providers=[provider_of(device) for device in devices], **options))
+    providers = [provider_of(device) for device in devices]
+    return ProcessPool(EncoderPool(loading.model, providers=providers, **options), loading)
+
+
+def _without_device(loading: Loading) -> Loading:
+    return replace(loading, options=loading.options | {"provider": None})
 
 
 def checked_pool(pool: object) -> ProcessPool:

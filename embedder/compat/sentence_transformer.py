@@ -18,7 +18,6 @@ from embedder.compat.process_pool import checked_pool, start_pool
 from embedder.compat.tensors import as_tensor, import_torch
 from embedder.encoder import Embedder
 from embedder.errors import InputError
-from embedder.inputs import InputKinds, is_single
 from embedder.options import EncodeSettings
 
 _LOG = logging.getLogger("embedder")
@@ -164,6 +163,10 @@ class SentenceTransformer(Members):
         Raises:
             InputError: an input or an option cannot be used.
             DependencyError: a tensor is asked for, and torch is not installed.
+
+        Example:
+            >>> model.encode("The cat sits outside.", normalize_embeddings=True).shape  # doctest: +SKIP
+            (384,)
         """
         inputs = take_inputs(inputs, kwargs)
         if output_value != "sentence_embedding":
@@ -248,12 +251,11 @@ class SentenceTransformer(Members):
     def _vectors(
         self, inputs: Any, settings: EncodeSettings, device: Any, pool: Any, chunk_size: int | None
     ) -> NDArray[Any]:
-        kinds = InputKinds(images="image" in self._embedder.modalities)
-        single = is_single(inputs, kinds)
-        if kinds.images:
+        single = self.is_singular_input(inputs)
+        if self.supports("image"):
             inputs = check_image_strings(inputs, single)
         if pool is not None:
-            encoder_pool = checked_pool(pool).encoder_pool
+            encoder_pool = checked_pool(pool).check_model(self._loading)
             vectors = encoder_pool.encode(inputs, chunk_size=chunk_size, settings=settings)
         elif isinstance(device, list | tuple) and device:
             with start_pool(self._loading, device).encoder_pool as encoder_pool:
@@ -268,9 +270,9 @@ class SentenceTransformer(Members):
         if prompt is not None:
             return prompt
         if prompt_name is None:
-            return self.prompts.get(self.default_prompt_name or "", "")
+            return self.prompts.get(self.default_prompt_name or "") or ""
         check_choice("prompt_name", prompt_name, list(self.prompts))
-        return self.prompts[prompt_name]
+        return self.prompts[prompt_name] or ""
 
     def _dimension_to_keep(self, truncate_dim: int | None) -> int | None:
         wanted = self.truncate_dim if truncate_dim is None else truncate_dim

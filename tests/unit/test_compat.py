@@ -75,8 +75,10 @@ def test_prompts(prompted):
     prompted.prompts = {"corpus": "c "}
     np.testing.assert_array_equal(prompted.encode_document("a"), encode("a", prompt="c "))
     prompted.default_prompt_name = "corpus"
+    prompted.prompts["none"] = None
+    np.testing.assert_array_equal(prompted.encode("a", "none"), encode("a"))
     np.testing.assert_array_equal(prompted.encode_query("a"), encode("a", prompt="c "))
-    with pytest.raises(ValueError, match="prompt_name should be one of corpus, not 'query'"):
+    with pytest.raises(ValueError, match="prompt_name should be one of corpus, none, not 'query'"):
         prompted.encode("a", prompt_name="query")
 
 
@@ -363,12 +365,14 @@ def test_pool(prompted):
         np.testing.assert_allclose(prompted.encode_multi_process(TEXTS, pool, **options), expected, atol=1e-6)
         assert prompted.encode("cat", pool=pool).shape == (DIMENSION,)
         assert prompted.encode([], pool=pool).shape == (0,)
+        prompted.max_seq_length = 4
+        with pytest.raises(InputError, match=r"the pool has loaded another model, limit or dtype. Start a pool"):
+            prompted.encode(TEXTS, pool=pool)
         with pytest.raises(InputError, match=r"the pool has no 'input': call model.encode\(inputs, pool=pool\)"):
             pool["input"]
     finally:
         prompted.stop_multi_process_pool(pool)
     assert not any(process.is_alive() for process in pool["processes"])
-    prompted.max_seq_length = 4
     np.testing.assert_allclose(prompted.encode(TEXTS, device=["cpu"]), prompted.encode(TEXTS), atol=1e-6)
 
 
