@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
@@ -14,44 +14,25 @@ from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
 from embedder.artifact.positions import check_limit
-from embedder.common.checks import check_count, check_text, shown
+from embedder.backends import check_backend
+from embedder.common.checks import check_count, check_text
 from embedder.common.keywords import refuse_keywords
 from embedder.common.read_only import ReadOnly, ReadOnlyDict
+from embedder.encoding import embeddings_of, encode_items, encode_stream
 from embedder.engine.batching import pad
-from embedder.engine.chunks import Chunk, Chunker
-from embedder.engine.distinct import find_distinct
-from embedder.engine.engine import Block, Engine
-from embedder.engine.token_counts import count_tokens
+from embedder.engine.engine import Engine
 from embedder.errors import ArtifactError, InputError, SettingError
 from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
-from embedder.inputs import (
-    ImageItem,
-    Input,
-    InputKinds,
-    Inputs,
-    Item,
-    check_inputs,
-    check_list,
-    is_single,
-    type_name,
-)
-from embedder.options import OPTIONS_OF_ENCODE, RANGED_PRECISIONS, EncodeOptions, EncodeSettings, LoadSettings
-from embedder.results import (
-    CutTexts,
-    Embeddings,
-    EncodeResult,
-    check_ranges,
-    drop_unreadable,
-    quantize,
-    raise_unreadable,
-    truncate,
-)
+from embedder.inputs import Input, InputKinds, Inputs, check_list, is_single, type_name
+from embedder.options import OPTIONS_OF_ENCODE, EncodeOptions, EncodeSettings, LoadSettings
+from embedder.results import CutTexts, Embeddings, EncodeResult, drop_unreadable, quantize, raise_unreadable
 from embedder.vectors import similarity
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from embedder.backends import Backend
+    from embedder.engine.chunks import Chunk
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
@@ -120,7 +101,7 @@ class Embedder(ReadOnly):
         """
         self._settings = LoadSettings(provider, dtype, threads, truncate_dim, verify, max_seq_length)
         self._has_own_backend = backend is not None
-        _check_backend(backend, provider, threads)
+        check_backend(backend, provider, threads)
         self._artifact = open_artifact(model, HubAccess(revision, token, local_files_only))
         manifest = self._artifact.manifest
         if manifest.task != EMBED:
@@ -239,7 +220,8 @@ class Embedder(ReadOnly):
         """
         settings = EncodeSettings.of(options, settings).refuse_skip()
         kinds = self._kinds[settings.read_paths]
-        vectors, reasons, cut = self._encode(check_list(inputs, kinds), settings)
+        items = check_list(inputs, kinds)
+        vectors, reasons, cut = encode_items(self._engine, items, settings, self._dimension_of(settings))
         if reasons:
             raise_unreadable(drop_unreadable(vectors, reasons), settings)
         embeddings = quantize(vectors, settings)
@@ -293,7 +275,8 @@ class Embedder(ReadOnly):
             array([0])
         """
         settings = replace(EncodeSettings.of(options, settings), errors="skip")
-        result = drop_unreadable(*self._encode(check_list(inputs, self._kinds[settings.read_paths]), settings))
+        items = check_list(inputs, self._kinds[settings.read_paths])
+        result = drop_unreadable(*encode_items(self._engine, items, settings, self._dimension_of(settings)))
         return replace(result, embeddings=quantize(result.embeddings, settings))
 
     def encode_iter(
@@ -316,7 +299,8 @@ class Embedder(ReadOnly):
             ...     store(vectors)
         """
         settings = EncodeSettings.of(options, settings).refuse_skip()
-        return self._embeddings(self._results(inputs, settings), self._kinds[settings.read_paths])
+        name = self._kinds[settings.read_paths].name
+        return embeddings_of(self._results(inputs, settings), self.max_seq_length, name)
 
     def iter_results(
         self, inputs: Iterable[Input], *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
@@ -385,6 +369,8 @@ class Embedder(ReadOnly):
             >>> model.count_tokens(["hello", "hello world"])  # doctest: +SKIP
             array([3, 4])
         """
+        from embedder.engine.token_counts import count_tokens  # here, as few programs need it
+
         items = [item for item in check_list(texts, InputKinds()) if isinstance(item, str)]  # all are, without images
         counts = count_tokens(self._engine.tokenizer, items)
         return int(counts[0]) if is_single(texts, InputKinds()) else counts
@@ -412,6 +398,8 @@ class Embedder(ReadOnly):
             >>> [chunk.text for chunk in model.chunks("A cat. A dog.", size=3)]  # doctest: +SKIP
             ['A cat.', 'A dog.']
         """
+        from embedder.engine.chunks import Chunker  # here, as few programs need it
+
         if not isinstance(text, str):
             raise InputError(f"text should be a string, not {type_name(text)}. For many texts, call chunks for each")
         check_text(text, "text")
@@ -419,63 +407,10 @@ class Embedder(ReadOnly):
         prompts = {self._engine.resolve_prompt(request) for request in settings} - {""}
         return list(Chunker(self._engine.tokenizer, size, overlap, sorted(prompts)).chunks(text))
 
-    def _encode(
-        self, items: list[Item], settings: EncodeSettings
-    ) -> tuple[NDArray[np.float32], dict[int, str], NDArray[np.bool_] | None]:
-        """Return the vectors of a list, the reasons why images could not be read, and whether each text was cut.
-
-        The vectors of images that could not be read are zeros. The last result is None without `warn_if_cut`.
-        """
-        check_ranges(len(items), settings)
-        dimension = self._dimension_of(settings)
-        watched = settings.show_progress_bar or settings.warn_if_cut
-        if len(items) == 1 and not isinstance(items[0], ImageItem) and not watched:
-            return truncate(self._engine.run_text(items[0], settings), dimension, settings), {}, None
-        distinct, places = find_distinct(items)
-        vectors = np.empty((len(distinct), dimension), np.float32)
-        reasons: dict[int, str] = {}
-        cut = np.zeros(len(distinct), bool) if settings.warn_if_cut else None
-        for block in self._engine.run(distinct, settings, len(items), places):
-            kept = truncate(block.values, dimension, settings)
-            if len(kept) == len(vectors):
-                vectors = kept
-            else:
-                vectors[block.start : block.start + len(kept)] = kept
-            reasons |= block.reasons
-            if block.cut is not None and cut is not None:
-                cut[block.start : block.start + len(kept)] = block.cut
-        return places.spread(vectors), reasons, None if cut is None else places.spread(cut)
-
-    def _embeddings(self, results: Iterator[EncodeResult], kinds: InputKinds) -> Iterator[Embeddings]:
-        """Yield the vectors of a stream. After the last ones, warn of the texts that were cut."""
-        cut = CutTexts()
-        for result in results:
-            cut = cut.add(result.cut, len(result.embeddings))
-            yield result.embeddings
-        cut.warn(self.max_seq_length, kinds.name)
-
     def _results(self, inputs: Any, settings: EncodeSettings) -> Iterator[EncodeResult]:
-        """Encode a stream: what `encode_iter` and `iter_results` share. The call itself checks the options."""
+        """Encode a stream. The call itself checks the options."""
         kinds = self._kinds[settings.read_paths]
-        if is_single(inputs, kinds):
-            raise InputError("encode_iter takes many inputs. For one input, call encode")
-        if settings.precision in RANGED_PRECISIONS:
-            raise InputError(
-                f"precision {settings.precision!r} needs the ranges of all vectors, which a stream does not have. "
-                "Collect the vectors and call quantize_embeddings, or choose binary or ubinary"
-            )
-        dimension = self._dimension_of(settings)
-        items: Iterator[Item] = check_inputs(inputs, kinds)
-        total = len(inputs) if isinstance(inputs, Sized) else None
-        blocks = self._engine.run(items, settings, total)
-
-        def result(block: Block) -> EncodeResult:
-            vectors = truncate(block.values, dimension, settings)
-            kept = drop_unreadable(vectors, block.reasons, block.cut, block.start)
-            embeddings = quantize(raise_unreadable(kept, settings).embeddings, settings)
-            return replace(kept, embeddings=embeddings)
-
-        return map(result, blocks)
+        return encode_stream(self._engine, inputs, kinds, settings, self._dimension_of(settings))
 
     def _dimension_of(self, settings: EncodeSettings) -> int:
         """Return the length of the vectors that a request asks for."""
@@ -489,18 +424,6 @@ def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:
     if settings.prompt is None and settings.prompt_name is None:
         return replace(settings, prompt_name=name)
     return settings
-
-
-def _check_backend(backend: object, provider: str | None, threads: int | None) -> None:
-    if backend is None:
-        return
-    if not callable(getattr(backend, "run", None)):
-        raise InputError(
-            f"backend should be an object that runs the graph of texts, not {shown(backend)}. Leave it out: embedder "
-            "always uses onnxruntime"
-        )
-    if (provider, threads) != (None, None):
-        raise InputError("a backend has its own provider and threads. Give backend=, or provider= and threads=")
 
 
 def _load(kind: type[Embedder], path: str, settings: LoadSettings) -> Embedder:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import sys
 
-from embedder.backends.backend import Backend, Device, DeviceKind, GraphFiles
+from embedder.backends.backend import Backend, Device, DeviceKind, GraphFiles, check_backend
 from embedder.backends.cpu import CPU
 from embedder.backends.cuda import CUDA
 from embedder.errors import ProviderError
 
-__all__ = ["DEVICE_KINDS", "Backend", "Device", "DeviceKind", "GraphFiles", "select_device"]
+__all__ = ["DEVICE_KINDS", "Backend", "Device", "DeviceKind", "GraphFiles", "check_backend", "select_device"]
 
 # If the caller names no provider, these are tried in this order. The last one always works.
 DEVICE_KINDS: tuple[DeviceKind, ...] = (CUDA, CPU)

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import GRAPH_INPUTS, Graph
+from embedder.common.checks import shown
 from embedder.common.digests import CheckedFile, open_checked
 from embedder.common.records import frozen
+from embedder.errors import InputError
 
 # The inputs and the outputs of a graph, by name.
 Feeds = Mapping[str, NDArray[Any]]
@@ -171,3 +173,20 @@ class DeviceKind(Protocol):
             ProviderError: no device of this kind works here. The message says what is missing.
             DependencyError: onnxruntime is not installed.
         """
+
+
+def check_backend(backend: object, provider: str | None, threads: int | None) -> None:
+    """Raise InputError if a caller's own `backend` cannot run a graph, or was given together with other options.
+
+    Example:
+        >>> check_backend(None, "cpu", 2)
+    """
+    if backend is None:
+        return
+    if not callable(getattr(backend, "run", None)):
+        raise InputError(
+            f"backend should be an object that runs the graph of texts, not {shown(backend)}. Leave it out: embedder "
+            "always uses onnxruntime"
+        )
+    if (provider, threads) != (None, None):
+        raise InputError("a backend has its own provider and threads. Give backend=, or provider= and threads=")
