@@ -5,18 +5,19 @@ Both compare the collection with itself block by block, and keep only the scores
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_counts, check_function, check_number, shown
-from embedder.common.progress import Bar, progress_bar
+from embedder.common.progress import progress_bar
 from embedder.common.records import frozen
 from embedder.errors import InputError
 from embedder.vectors.arrays import as_embeddings, as_float32, refuse_container
-from embedder.vectors.scoring import Block, ScoreFunction, make_scorer, relative_error
+from embedder.vectors.near_pairs import Comparison, near_blocks
+from embedder.vectors.scoring import Block, ScoreFunction, make_scorer
 from embedder.vectors.search import SCORES_PER_BLOCK
 from embedder.vectors.similarity import cos_sim, normalize
 from embedder.vectors.topk import best_first, top_k_of_rows
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
 # The memory of a pair of rows, in bits.
 _BITS_PER_PAIR = 64
-# If more than this share of a block's scores are uncertain, scoring the whole block in float64 is faster.
-_MAX_UNCERTAIN_SHARE = 1 / 32
 
 # Row numbers i, row numbers j, and scores, each of shape (m,).
 _Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
@@ -273,7 +272,7 @@ def community_detection(
     if len(rows) < min_community_size:
         return []
     with progress_bar(len(rows), "row", "Finding communities", shown=show_progress_bar) as bar:
-        counts, members_of = _neighbours(_Comparison(rows, np.float32(threshold), batch_size, bar))
+        counts, members_of = _neighbours(Comparison(rows, np.float32(threshold), batch_size, bar))
     centres = np.flatnonzero(counts >= min_community_size)
     free = np.ones(len(rows), bool)
     communities = []
@@ -288,33 +287,16 @@ def community_detection(
     return sorted(communities, key=len, reverse=True)
 
 
-@frozen
-class _Comparison:
-    """The rows that `community_detection` compares, and its options.
-
-    Attributes:
-        rows: (n, dim).
-        threshold: the smallest cosine of near rows.
-        batch_size: the largest number of rows that are compared with all others at a time.
-        bar: counts the rows that are compared.
-    """
-
-    rows: NDArray[np.float32]
-    threshold: np.float32
-    batch_size: int
-    bar: Bar
-
-
 # The number of rows near to each row, itself included, (n,). And a function that returns the near rows of a row in
 # ascending order.
 _Neighbours = tuple[NDArray[np.int64], Callable[[int], NDArray[np.int64]]]
 
 
-def _neighbours(comparison: _Comparison) -> _Neighbours:
+def _neighbours(comparison: Comparison) -> _Neighbours:
     """Find the near rows of each row. A pair of rows i and j is kept as the number i * n + j."""
     n, held = len(comparison.rows), 0
     pairs = [np.empty(0, np.int64)]
-    for start, near in _near_blocks(comparison, symmetric=True):
+    for start, near in near_blocks(comparison, symmetric=True):
         i, j = np.divmod(np.flatnonzero(near), n - start)
         pairs.append((i[j >= i] + start) * n + j[j >= i] + start)
         held += len(pairs[-1])
@@ -329,39 +311,13 @@ def _neighbours(comparison: _Comparison) -> _Neighbours:
     return np.diff(starts), lambda row: both[starts[row] : starts[row + 1]]
 
 
-def _neighbours_as_bits(comparison: _Comparison) -> _Neighbours:
+def _neighbours_as_bits(comparison: Comparison) -> _Neighbours:
     """Return the same as `_neighbours`, but keep a matrix of n * n bits."""
     comparison.bar.reset()
-    blocks = _near_blocks(comparison, symmetric=False)
+    blocks = near_blocks(comparison, symmetric=False)
     bits = np.concatenate([np.packbits(near, axis=1) for _, near in blocks])
     counts = np.array([np.count_nonzero(np.unpackbits(row)) for row in bits], np.int64)
     return counts, lambda row: np.flatnonzero(np.unpackbits(bits[row]))
-
-
-def _near_blocks(comparison: _Comparison, symmetric: bool) -> Iterator[tuple[int, NDArray[np.bool_]]]:
-    """Compare rows block by block. Yield the number of a block's first row, and a matrix that is true for near rows.
-
-    The matrix has a row for each row of the block. Its columns are all rows. If `symmetric`, the columns begin with the
-    block's first row, because an earlier block was compared with the rows before it.
-    """
-    rows, threshold = comparison.rows, comparison.threshold
-    unit = normalize(rows)
-    step = min(comparison.batch_size, max(1, SCORES_PER_BLOCK // max(1, len(rows))))
-    max_error = np.float32(relative_error(rows.shape[1]))
-    for start in range(0, len(rows), step):
-        first = start if symmetric else 0
-        scores = unit[start : start + step] @ unit[first:].T
-        near = scores >= threshold - max_error
-        places = np.flatnonzero(near)
-        uncertain = places[scores.ravel()[places] < threshold + max_error]
-        scorer, others = make_scorer(rows[start : start + step], cos_sim), Block(rows[first:])
-        if len(uncertain) > near.size * _MAX_UNCERTAIN_SHARE:
-            near = scorer.score_float64(others) >= threshold
-        elif len(uncertain):
-            exact = scorer.score_pairs(others, *np.divmod(uncertain, near.shape[1]))
-            near.ravel()[uncertain] = exact >= threshold
-        yield start, near
-        comparison.bar.update(len(near))
 
 
 def _order_by_cosine(rows: NDArray[np.float32], centre: int, members: NDArray[np.intp]) -> list[int]:

@@ -9,7 +9,7 @@ import embedder
 from embedder import community_detection, paraphrase_mining, paraphrase_mining_embeddings
 from embedder.errors import InputError
 from embedder.options import EncodeSettings
-from embedder.vectors import mining
+from embedder.vectors import mining, near_pairs, sketches
 from tests.vectors import clustered, exact_cosines, hard_vectors, random_vectors
 
 
@@ -177,7 +177,7 @@ def test_communities_of_hard_vectors(bits, share, data):
     least, batch = data.draw(st.integers(1, 50)), data.draw(st.integers(1, 50))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mining, "_BITS_PER_PAIR", bits)
-        patch.setattr(mining, "_MAX_UNCERTAIN_SHARE", share)
+        patch.setattr(near_pairs, "_MAX_UNCERTAIN_SHARE", share)
         found = community_detection(vectors, threshold, least, batch)
     assert found == communities_by_definition(vectors, threshold, least)
 
@@ -190,10 +190,34 @@ def test_communities(threshold, bits, monkeypatch):
     found = community_detection(vectors, threshold, 5)
     assert len(found) > 3
     assert found == communities_by_definition(vectors, threshold, 5)
-    monkeypatch.setattr(mining, "SCORES_PER_BLOCK", 1000)
+    monkeypatch.setattr(near_pairs, "SCORES_PER_BLOCK", 1000)
     assert community_detection(vectors, threshold, 5) == found
     assert community_detection((7 * vectors).tolist(), threshold, 5) == found
     assert all(type(member) is int for community in found for member in community)
+
+
+@given(data=st.data())
+def test_sketches_rule_out_no_near_pair(data):
+    vectors = data.draw(hard_vectors(min_rows=1))
+    threshold = data.draw(st.sampled_from([0.0, 0.5, 0.75, 1.0, -1.0, 1.1]))
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("_COMPONENTS", data.draw(st.integers(1, 9))), ("_MIN_ROWS", 1), ("_MIN_DIMENSION", 1)):
+            patch.setattr(sketches, name, value)
+        patch.setattr(near_pairs, "_MAX_POSSIBLE_SHARE", data.draw(st.sampled_from([0, 0.3, 1])))
+        patch.setattr(near_pairs, "SCORES_PER_BLOCK", data.draw(st.sampled_from([4, 1000])))
+        found = community_detection(vectors, threshold, 2)
+    assert found == communities_by_definition(vectors, threshold, 2)
+
+
+def test_sketches_leave_few_pairs_of_a_high_threshold():
+    vectors = clustered(1, 4096, 256, 400, spread=0.3)
+    made = sketches.make_sketches(vectors)
+    possible = sketches.possible_pairs(made, made, np.float32(0.9))
+    near = np.flatnonzero(vectors @ vectors.T >= 0.9)
+    assert set(near) <= set(possible)
+    assert len(possible) < 0.01 * 4096**2
+    assert sketches.make_sketches(vectors[:, :200]) is None
+    assert sketches.make_sketches(np.full((4096, 256), np.nan, np.float32)) is None
 
 
 def test_communities_of_no_rows_one_row_and_nan(capsys):
