@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedder.cli.commands import DEFAULT_MODEL, add_model_options, load_model
+from embedder.cli.console import saying_cut_texts
 from embedder.cli.texts import Entries, Entry, add_format_options, read_collection, refuse_options
 from embedder.common.progress import is_watched
 from embedder.common.records import frozen
@@ -80,9 +81,15 @@ def _encode_collection(options: argparse.Namespace, path: str) -> tuple[Embedder
 
 
 def encode_texts(model: Embedder, entries: Sequence[Entry]) -> NDArray[np.float32]:
-    """Return the vectors of texts as documents, (n, dim). Progress is shown on a terminal."""
+    """Return the vectors of texts as documents, (n, dim). Progress is shown on a terminal.
+
+    A warning is printed if the model cannot read all of a text.
+    """
     texts = [entry.text for entry in entries]
-    vectors: NDArray[np.float32] = model.encode_document(texts, show_progress_bar=is_watched(), read_paths=False)
+    with saying_cut_texts():
+        vectors: NDArray[np.float32] = model.encode_document(
+            texts, show_progress_bar=is_watched(), read_paths=False, warn_if_cut=True
+        )
     return vectors
 
 

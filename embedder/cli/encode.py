@@ -15,7 +15,7 @@ from embedder.cli.commands import (
     check_takes_images,
     load_model,
 )
-from embedder.cli.console import counted, warn_of_image
+from embedder.cli.console import counted, say, warn_of_image
 from embedder.cli.inputs import DEFAULT_COLUMN, STDIO, Fields, image_files, open_records
 from embedder.cli.outputs import OUTPUT_FORMATS, PRECISIONS, Layout, Writer, open_output, output_format
 from embedder.cli.stopping import stopped_by_signals
@@ -81,6 +81,7 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--prompt", metavar="TEXT", help="put TEXT before each text")
     group.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt NAME before each text")
     group.add_argument("--batch-size", type=int, metavar="N", help="at most N inputs in one call of the model")
+    group.add_argument("--warn-if-cut", action="store_true", help="say how many texts are longer than the model reads")
     group.add_argument("--truncate-dim", type=int, metavar="N", help="keep the first N dimensions")
     group.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
     group.add_argument(
@@ -104,28 +105,37 @@ def run(options: argparse.Namespace) -> None:
         layout = Layout.of(format, options.truncate_dim or model.dimension, options.precision)
         results = model.iter_results(inputs, **_encode_options(options))
         with open_output(options.output, layout) as writer:
-            unreadable = _write(results, inputs, writer)
+            unreadable, cut = _write(results, inputs, writer)
+    if cut:
+        say(
+            f"warning: {counted(len(cut), 'text')} cut after {model.max_seq_length:,} tokens. The first is text "
+            f"{cut[0] + 1:,} of the input"
+        )
     if unreadable:
         raise InputError(
             f"{counted(unreadable, 'image')} cannot be read, see the warnings. The vectors of the others are written"
         )
 
 
-def _write(results: Iterator[EncodeResult], inputs: Inputs, writer: Writer) -> int:
-    """Write all results with their records, and return the number of inputs that cannot be read.
+def _write(results: Iterator[EncodeResult], inputs: Inputs, writer: Writer) -> tuple[int, list[int]]:
+    """Write all results with their records.
+
+    Returns:
+        The number of inputs that cannot be read, and the indices of the texts that the model did not read to their end.
 
     Raises:
         InputError, OSError: a record cannot be read. The results before it are written.
     """
-    unreadable = 0
+    unreadable, cut = 0, list[int]()
     for result in results:
         for index, reason in result.reasons.items():
             warn_of_image(inputs.take(index)["image"], reason)
         unreadable += len(result.reasons)
+        cut += result.cut.tolist()
         writer.add([inputs.take(index) for index in result.indices.tolist()], result.embeddings)
     if inputs.error is not None:
         raise inputs.error
-    return unreadable
+    return unreadable, cut
 
 
 class Inputs:
@@ -219,5 +229,6 @@ def _encode_options(options: argparse.Namespace) -> EncodeOptions:
         "precision": options.precision,
         "show_progress_bar": is_watched(),
         "read_paths": False,
+        "warn_if_cut": options.warn_if_cut,
     }
     return chosen  # type: ignore[return-value]

@@ -160,6 +160,14 @@ def test_all_records_before_a_bad_one_are_written(encode, tmp_path):
     np.testing.assert_allclose(found, expected_vectors(texts), atol=1e-6)
 
 
+def test_warning_of_texts_that_are_cut(encode):
+    texts = "\n".join(["a", "cat " * 99, "dog " * 99]).encode()
+    assert encode(stdin=texts)[2] == ""
+    status, _, err = encode("--warn-if-cut", stdin=texts)
+    assert status == 0
+    assert err == "embedder: warning: 2 texts cut after 16 tokens. The first is text 2 of the input\n"
+
+
 @pytest.mark.parametrize("precision", ["binary", "ubinary"])
 def test_precision(encode, tiny, tmp_path, precision):
     vectors = embedder.Embedder(tiny).encode(["the cat", "a"])

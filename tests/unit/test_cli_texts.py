@@ -162,6 +162,11 @@ def test_texts_from_standard_input(run, monkeypatch):
     assert run("search", "-k", "1", "-", "a dog")[1] == "1.0000  stdin:2  a dog\n"
 
 
+def test_texts_that_are_cut_are_counted(run, place):
+    write(place / "in.txt", "a dog", "cat " * 99)
+    assert "embedder: warning: cut after 16 tokens: 1 of 2 texts, the first" in run("search", "in.txt", "a dog")[2]
+
+
 def test_index_keeps_texts_places_and_metadata(run, place):
     write(place / "in.jsonl", '{"text": "a cat", "n": 1}', '{"text": "a dog", "n": [2, null]}')
     status, out, err = run("index", "in.jsonl", "-o", "in.index")
