@@ -43,8 +43,8 @@ class ValuesAndIndices(NamedTuple):
 class NumpyTensor(NDArrayOperatorsMixin):
     """Numbers with the methods of `torch.Tensor` that programs call on scores.
 
-    Operators and indices work as for a tensor. Functions of NumPy take it as an array and return arrays. Methods that
-    are not here raise an error that says what to do.
+    Operators and indices work as for a tensor. Functions of NumPy take it as an array and return arrays. Functions of
+    torch take it as a tensor and return tensors. Methods that are not here raise an error that says what to do.
 
     Example:
         >>> scores = NumpyTensor(np.float32([[0.5, 1.0]]))
@@ -132,7 +132,7 @@ class NumpyTensor(NDArrayOperatorsMixin):
 
     __hash__ = object.__hash__
 
-    # What NumPy calls.
+    # What NumPy and torch call.
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self._array, dtype=dtype, copy=copy)
@@ -143,6 +143,13 @@ class NumpyTensor(NDArrayOperatorsMixin):
 
     def __array_function__(self, function: Any, types: Any, args: Any, options: Any) -> Any:
         return function(*_plain(args), **_plain(options))
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call a function of torch. The program has imported torch after it got these numbers."""
+        import torch
+
+        return function(*_converted(args, torch.from_numpy), **_converted(kwargs or {}, torch.from_numpy))
 
     # Conversions.
 
@@ -354,10 +361,14 @@ class NumpyTensor(NDArrayOperatorsMixin):
 
 def _plain(value: Any) -> Any:
     """Return `value` with arrays instead of `NumpyTensor`, also inside tuples, lists and dicts."""
+    return _converted(value, lambda array: array)
+
+
+def _converted(value: Any, convert: Callable[[NDArray[Any]], Any]) -> Any:
     if isinstance(value, NumpyTensor):
-        return value.numpy()
+        return convert(value.numpy())
     if isinstance(value, tuple | list):
-        return type(value)(_plain(item) for item in value)
+        return type(value)(_converted(item, convert) for item in value)
     if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
+        return {name: _converted(item, convert) for name, item in value.items()}
     return value

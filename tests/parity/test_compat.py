@@ -185,6 +185,17 @@ def test_numbers_without_torch_answer_as_a_tensor_does(number):
         check_same(np.asarray(ours).tolist() if isinstance(theirs, list | str) else ours, plain(theirs))
 
 
+def test_functions_of_torch_take_numbers_that_are_older_than_the_import_of_torch():
+    numbers, tensor = NumpyTensor(NUMBERS), torch.from_numpy(NUMBERS)
+    for found, expected in (
+        (torch.topk(numbers, k=2).values, torch.topk(tensor, k=2).values),
+        (torch.cat([numbers, numbers]), torch.cat([tensor, tensor])),
+        (tensor * numbers, tensor * tensor),
+        (torch.softmax(input=numbers, dim=1), torch.softmax(tensor, dim=1)),
+    ):
+        torch.testing.assert_close(found, expected)
+
+
 def test_tensors_at_the_border():
     util = embedder.compat.util
     numbers = torch.from_numpy(NUMBERS)

@@ -69,6 +69,7 @@ RUNTIME = (
     Rule("embedder", own=f"{PUBLIC} kept_models pool", exact=True),
     Rule("embedder.compat", own=f"{PUBLIC} compat pool", packages="numpy"),
     Rule("embedder.compat.tensors", own="common compat errors", packages="numpy", lazy="torch"),
+    Rule("embedder.compat.numpy_tensor", own="compat errors", packages="numpy", lazy="torch"),
     Rule("embedder.compat.loading", own="artifact.store common compat errors"),
     Rule("embedder.compat.members", own=f"{PUBLIC} artifact.hub_access artifact.locate compat"),
     Rule("embedder.functions", own=f"{PUBLIC} functions"),
