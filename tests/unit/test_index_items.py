@@ -64,6 +64,16 @@ def test_string_is_a_text_unless_read_paths_is_true():
             index.add("cat.png", read_paths=wrong)
 
 
+def test_a_model_that_returns_another_number_of_vectors():
+    model = RecordingModel()
+    model._encode = lambda inputs: np.eye(8, dtype=np.float32)[:1]
+    index = VectorIndex(model=model)
+    for call in (index.add, index.search):
+        with pytest.raises(InputError, match="the model returned 1 vectors for 2 items"):
+            call(["a", "b"])
+    assert len(index) == 0
+
+
 class Picture:
     """Behaves like a Pillow image: NumPy can read it, but it is not an array and cannot be iterated."""
 

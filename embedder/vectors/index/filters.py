@@ -109,7 +109,7 @@ def _rows_with_values(part: Part, wanted: Metadata) -> Iterator[int]:
 
 
 def _encoded_forms(key: str, value: Any) -> list[bytes]:
-    """Return bytes of which the metadata contain one if they have this value. Others may contain one too."""
+    """Return byte strings. Metadata with this value contain one of them. Other metadata may contain one too."""
     if isinstance(value, dict | list):  # the keys of a dict may come in another order
         values = [""]
     elif isinstance(value, int | float) and not isinstance(value, bool):

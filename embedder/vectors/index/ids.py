@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_text, shown
 from embedder.errors import InputError
-from embedder.vectors.arrays import refuse_container
+from embedder.vectors.arrays import refuse_container, to_array
 
 # Every whole number is below this, so that it fits in an int64.
 ID_LIMIT = 1 << 63
@@ -46,7 +46,7 @@ def as_ids(ids: ArrayLike | Iterable[Any]) -> Ids:
     refuse_container(ids, "ids", "whole numbers or strings", "id")
     if not hasattr(ids, "__array__") and isinstance(ids, Iterable):
         ids = list(ids)
-    listed: Any = ids if isinstance(ids, list) else np.atleast_1d(np.asarray(ids))
+    listed: Any = ids if isinstance(ids, list) else np.atleast_1d(to_array(ids, "ids"))
     # NumPy would turn the numbers among strings into strings.
     if isinstance(listed, list) or listed.dtype.kind not in "iufb":
         strings = [item for item in listed if isinstance(item, str)]

@@ -35,8 +35,11 @@ def to_vectors(listed: Any, encode: Callable[..., Any] | None, read_paths: bool)
         if encode is None:
             raise InputError(_missing_model(listed[0]))
         options = {"read_paths": True} if read_paths else {}
-        listed = encode(listed if isinstance(listed, list) else listed.tolist(), **options)
-    elif encode is not None and isinstance(listed[0], np.ndarray) and listed[0].ndim > 1:
+        vectors = as_embeddings(encode(listed if isinstance(listed, list) else listed.tolist(), **options), "vectors")
+        if len(vectors) != len(listed):
+            raise InputError(f"the model returned {len(vectors)} vectors for {len(listed)} items")
+        return vectors
+    if encode is not None and isinstance(listed[0], np.ndarray) and listed[0].ndim > 1:
         raise InputError(
             f"items[0] should be a vector, not an array of shape {listed[0].shape}. To add images as arrays, encode "
             "them first: index.add(model.encode_document(images))"
