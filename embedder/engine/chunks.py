@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, pairwise
 
 from embedder.common.checks import check_count
@@ -117,7 +117,7 @@ class Chunker:
             yield chunk
             end = chunk.end
             rest = _skip_space(text, end)
-            start = rest if rest == len(text) else self._next_start(text, chunk, reading.starts)
+            start = rest if rest == len(text) else self._next_start(text, chunk)
 
     def _read(self, text: str, start: int) -> _Reading:
         """Tokenise as much of the text from `start` on as a chunk can have."""
@@ -127,7 +127,7 @@ class Chunker:
             if len(offsets) > self._size or stop == len(text) or self._read_length >= self._max_read_length:
                 break
             self._read_length = min(2 * self._read_length, self._max_read_length)
-        starts = list(accumulate((start + first for first, _ in offsets), max))
+        starts = _starts(offsets, start)
         if len(starts) > self._size:
             self._read_length = max(_MIN_READ, int(_READ_AHEAD * (starts[-1] - start)))
         return _Reading(starts, stop)
@@ -170,15 +170,15 @@ class Chunker:
             )
         return Chunk(text[start], start, start + 1, token_count)
 
-    def _next_start(self, text: str, chunk: Chunk, starts: list[int]) -> int:
+    def _next_start(self, text: str, chunk: Chunk) -> int:
         """Return the index where the next chunk starts: up to `overlap` tokens before the end of `chunk`.
 
         This is the start of a sentence if possible, else of a word, else of a token.
         """
-        starts = starts[: bisect_left(starts, chunk.end)]
-        first = len(starts) - self._overlap
+        first = chunk.token_count - self._overlap
         if self._overlap == 0 or first <= 0:
             return _skip_space(text, chunk.end)
+        starts = _starts(self._tokenizer.offsets(chunk.text), chunk.start)
         # A character may have several tokens. The next chunk takes none or all of them.
         places = [place for before, place in pairwise(starts[first - 1 :]) if before < place]
         start = first_sentence_end(text, places[0] - 1, chunk.end - 1) if places else chunk.end
@@ -217,6 +217,11 @@ def _best_end(text: str, limit: int, after: int, starts: Sequence[int]) -> int:
             return end
     tokens = reversed(starts[: bisect_left(starts, limit + 1)])
     return next((place for place in tokens if place > after and not is_attached(text, place)), limit)
+
+
+def _starts(offsets: Iterable[tuple[int, int]], start: int) -> list[int]:
+    """Return the index of the first character of each token in the whole text, in order."""
+    return list(accumulate((start + first for first, _ in offsets), max))
 
 
 def _skip_space(text: str, start: int) -> int:
