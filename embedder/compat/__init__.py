@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from embedder.compat import quantization, util
     from embedder.compat.quantization import quantize_embeddings
-    from embedder.compat.sentence_transformer import SentenceTransformer
+    from embedder.compat.sentence_transformers import SentenceTransformer
     from embedder.compat.similarity import SimilarityFunction
     from embedder.compat.util import LoggingHandler
 
@@ -26,7 +26,7 @@ __all__ = ["LoggingHandler", "SentenceTransformer", "SimilarityFunction", "quant
 # Public names by module; "" is the module itself.
 _LAZY = {
     "quantization": ("", "quantize_embeddings"),
-    "sentence_transformer": ("SentenceTransformer",),
+    "sentence_transformers": ("SentenceTransformer",),
     "similarity": ("SimilarityFunction",),
     "util": ("", "LoggingHandler"),
 }

@@ -390,5 +390,10 @@ def test_evaluators_get_the_model_and_the_directory(model, tmp_path):
     assert model.evaluate(evaluator, str(tmp_path / "out")) == (model, True)
 
 
+def test_libraries_that_ask_for_the_name_of_the_class_find_it(model):
+    """BERTopic and KeyBERT take another model for an object without this word, and raise an error for one with it."""
+    assert "sentence_transformers" in str(type(model))
+
+
 def test_load(tiny):
     assert SentenceTransformer.load(str(tiny)).encode("a").shape == (DIMENSION,)

@@ -1,4 +1,8 @@
-"""`SentenceTransformer` on `Embedder`: the constructor and `encode` of sentence-transformers 6.2."""
+"""`SentenceTransformer` on `Embedder`: the constructor and `encode` of sentence-transformers 6.2.
+
+BERTopic and KeyBERT look for "sentence_transformers" in the full name of a model's class. If they do not find it, they
+silently take a model of their own. So this module has that name. They find it, and raise an error for the unknown class.
+"""
 
 from __future__ import annotations
 
