@@ -37,10 +37,14 @@ def _table(*rows: tuple[str, str]) -> dict[str, str]:
 # Attributes of the class SentenceTransformer.
 MEMBERS = _table(
     (
-        "backward bfloat16 buffers double dump_patches fit get_extra_state gradient_checkpointing_enable "
+        "backward buffers dump_patches fit get_extra_state gradient_checkpointing_enable "
         "load_state_dict named_buffers named_parameters old_fit parameters requires_grad set_extra_state "
-        "smart_batching_collate state_dict to_empty type zero_grad",
+        "smart_batching_collate state_dict to_empty zero_grad",
         _TRAIN,
+    ),
+    (
+        "bfloat16 double type",
+        'graphs are fp32, fp16 or int8. Choose one by model_kwargs={"dtype": ...}, model.half() or model.float()',
     ),
     ("dtype", "model.embedder.dtype is the name of the graph's dtype"),
     ("_target_device", "use model.device and model.to(device)"),

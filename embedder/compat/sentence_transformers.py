@@ -1,7 +1,7 @@
 """`SentenceTransformer` on `Embedder`: the constructor and `encode` of sentence-transformers 6.2.
 
 BERTopic and KeyBERT look for "sentence_transformers" in the full name of a model's class. If they do not find it, they
-silently take a model of their own. So this module has that name. They find it, and raise an error for the unknown class.
+silently take a model of their own. So this module has that name: they find it, and raise an error for the other class.
 """
 
 from __future__ import annotations
