@@ -12,6 +12,7 @@ from embedder.cli.clusters import Clusters, add_cluster_options, check_cluster_o
 from embedder.cli.collection import COLLECTION_HELP, Collection, add_collection_arguments, open_collection
 from embedder.cli.commands import Commands, add_command
 from embedder.cli.console import counted, print_json, print_path, say
+from embedder.cli.inputs import STDIO
 from embedder.cli.map_page import MAX_TEXT_CHARACTERS, MapPoints, make_page
 from embedder.cli.outputs import file_to_write
 from embedder.common.files import replacing
@@ -72,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     clusters = find_clusters(collection.vectors, options.threshold, options.min_size)
     shown = _shown(collection, clusters, points)
     notes = [note, f"Clusters: {summary(clusters, len(shown.texts))}.", *_notes_of_texts(shown.texts)]
-    page = make_page(os.path.basename(os.path.normpath(options.collection)), notes, shown)
+    page = make_page(_title(options.collection), notes, shown)
     with replacing(target) as new:
         new.write_bytes(page)
     if options.json:
@@ -81,6 +82,10 @@ def run(options: argparse.Namespace) -> None:
         print_path(options.output)
     say(summary(clusters, len(shown.texts)))
     collection.source.check_complete()
+
+
+def _title(collection: str) -> str:
+    return "stdin" if collection == STDIO else os.path.basename(os.path.realpath(collection))
 
 
 def _choose_layout(layout: str) -> str:

@@ -154,10 +154,11 @@ def _read_text(path: str) -> str:
 
 def _pieces(path: str, text: str, model: Embedder) -> Iterator[Entry]:
     """Yield the pieces of the text of a file. A column counts from 1, in characters."""
-    line, seen = 1, 0
+    line, line_start, seen = 1, 0, 0
     for chunk in model.chunks(text):
         line += text.count("\n", seen, chunk.start)
+        line_start = text.rfind("\n", seen, chunk.start) + 1 or line_start
         seen = chunk.start
-        column = chunk.start - (text.rfind("\n", 0, chunk.start) + 1) + 1
+        column = chunk.start - line_start + 1
         metadata = {"file": path, "start": chunk.start, "end": chunk.end}
         yield Entry(f"{path}:{line}:{column}", chunk.text, metadata)

@@ -26,6 +26,8 @@ _MIDDLE_COUNT, _FAR_COUNT = 5, 20
 # A point of middle distance is the second nearest of this many random points.
 _MIDDLE_CANDIDATES = 6
 _SEED = 0
+# The rows that are compared with all rows between two updates of the progress bar.
+_ROWS_PER_SEARCH = 4096
 # The steps of the three phases: arrange the groups, then the neighbours in them, then only the neighbours.
 _PHASES = (100, 100, 250)
 _FIRST_MIDDLE_WEIGHT, _MIDDLE_WEIGHT = 1000.0, 3.0
@@ -100,7 +102,7 @@ def neighbour_layout(embeddings: ArrayLike, show_progress_bar: bool = False) -> 
     points = principal_layout(rows).points
     if len(rows) < MIN_NEIGHBOUR_POINTS:
         return points
-    pairs = _choose_pairs(rows)
+    pairs = _choose_pairs(rows, show_progress_bar)
     scale = _INITIAL_SCALE / max(float(points.std()), 1e-12)
     coordinates = (points.T * scale).astype(np.float32)
     mean, square = np.zeros_like(coordinates), np.zeros_like(coordinates)
@@ -125,10 +127,10 @@ class _Pairs:
     far: NDArray[np.int64]
 
 
-def _choose_pairs(rows: NDArray[np.float32]) -> _Pairs:
+def _choose_pairs(rows: NDArray[np.float32], show_progress_bar: bool) -> _Pairs:
     """Choose the near neighbours by cosine, and the others at random."""
     n, random = len(rows), np.random.default_rng(_SEED)
-    near = nearest_others(rows, min(NEIGHBOUR_COUNT, n - 1))[1].T.copy()
+    near = nearest_others(rows, min(NEIGHBOUR_COUNT, n - 1), show_progress_bar)[1].T.copy()
     middle = np.empty((_MIDDLE_COUNT, n), np.int64)
     for number in range(_MIDDLE_COUNT):
         candidates = random.integers(0, n, (_MIDDLE_CANDIDATES, n))
@@ -138,14 +140,22 @@ def _choose_pairs(rows: NDArray[np.float32]) -> _Pairs:
     return _Pairs(near, middle, random.integers(0, n, (_FAR_COUNT, n)))
 
 
-def nearest_others(rows: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def nearest_others(
+    rows: NDArray[np.float32], count: int, show_progress_bar: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Return the cosines and the rows of the `count` nearest other rows of each row, both (n, count), nearest first.
 
     Example:
         >>> nearest_others(np.float32([[1, 0], [0, 1], [1, 0.1]]), 1)[1].tolist()
         [[2], [2], [0]]
     """
-    scores, ids = nearest(rows, Corpus(rows), SearchOptions(count + 1, cos_sim))
+    corpus, options = Corpus(rows), SearchOptions(count + 1, cos_sim)
+    found = []
+    with progress_bar(len(rows), "row", "Comparing", shown=show_progress_bar) as bar:
+        for start in range(0, len(rows), _ROWS_PER_SEARCH):
+            found.append(nearest(rows[start : start + _ROWS_PER_SEARCH], corpus, options))
+            bar.update(len(found[-1][0]))
+    scores, ids = (np.concatenate(part) for part in zip(*found, strict=True))
     # A row is normally its own nearest. Among many copies of it, it may be absent: then the last one is left out.
     own = ids == np.arange(len(rows))[:, None]
     own[~own.any(axis=1), -1] = True

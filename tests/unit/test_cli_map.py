@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import html
+import io
 import json
 import re
 import sys
@@ -94,6 +95,17 @@ def test_policy_allows_the_script_and_the_style_of_the_page_alone(run, tmp_path)
     )
     assert not re.search(r"\s(src|href|style|on\w+)=[\"']", page)
     assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval|Function\(|https?:", page)
+
+
+def test_title_is_the_name_of_the_collection(run, tmp_path, monkeypatch):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a.txt").write_text("the cat", encoding="utf-8")
+    monkeypatch.chdir(tmp_path / "notes")
+    run(".", "-o", "../map.html")
+    assert page_of(tmp_path / "map.html")[1]["title"] == "notes"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a dog")))
+    run("-", "-o", "../map.html")
+    assert page_of(tmp_path / "map.html")[1]["title"] == "stdin"
 
 
 def test_long_texts_are_cut_and_the_page_says_so(run, tmp_path):

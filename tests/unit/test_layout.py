@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from embedder.vectors import layout
 from embedder.vectors.layout import nearest_others, neighbour_layout, principal_layout
 from tests.vectors import random_vectors
 
@@ -54,9 +55,18 @@ def test_equal_vectors_have_finite_places():
     assert principal_layout(vectors[:30]).variance_share == 0
 
 
-def test_nearest_others_leave_out_the_vector_itself():
+def test_nearest_others_leave_out_the_vector_itself(monkeypatch):
     vectors = np.float32([[1, 0], [0, 1], [1, 0.1], [0, 1]])
     cosines, rows = nearest_others(vectors, 1)
     assert rows.tolist() == [[2], [3], [0], [1]]
     np.testing.assert_allclose(cosines[1], 1, atol=1e-6)
     assert nearest_others(np.ones((9, 2), np.float32), 3)[1].shape == (9, 3)
+    monkeypatch.setattr(layout, "_ROWS_PER_SEARCH", 2)
+    assert nearest_others(vectors, 1)[1].tolist() == rows.tolist()
+
+
+def test_progress(capsys):
+    neighbour_layout(random_vectors(4, 10, 3), show_progress_bar=True)
+    err = capsys.readouterr().err
+    assert "Comparing: 100%" in err
+    assert "Placing: 100%" in err
