@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedder.cli.console import counted, say
-from embedder.cli.inputs import INPUT_FORMATS, TextSource, files_below, input_format, open_records, parse_delimiter
+from embedder.cli.inputs import (
+    INPUT_FORMATS,
+    STDIO,
+    TextSource,
+    files_below,
+    input_format,
+    open_records,
+    parse_delimiter,
+)
 from embedder.common.files import open_regular
 from embedder.common.progress import is_watched, progress_bar
 from embedder.common.records import frozen
@@ -93,6 +101,8 @@ def read_collection(options: argparse.Namespace, path: str, load: Callable[[], E
         model = load()
         found = _pieces_of_files([_as_text(str(file)) for file in files], model)
     else:
+        if path != STDIO:
+            os.stat(path)  # a file that is not there has no format either
         entries = list(_records_of_file(text_source(options, path, options.column)))
         found, model = Entries(entries), load()
     return model, _without_blank(found, path)

@@ -111,6 +111,7 @@ def test_other_fields_of_a_record_are_its_metadata(run, place):
             ["search", "in.jsonl", "q"],
             "line 1: the column 'text' is missing. The line has the columns 'a', 'b'. Choose",
         ),
+        (["search", "gone.index", "q"], "gone.index: No such file or directory"),
         (["search", "in.xlsx", "q"], "the name 'in.xlsx' does not show the input format"),
         (["search", "gone.txt", "q"], "gone.txt: No such file or directory"),
         (["search", "blank.txt", "q"], "there are no texts in blank.txt"),
@@ -132,6 +133,7 @@ def test_error_is_one_line_that_says_what_to_do(run, place, arguments, message):
     write(place / "in.jsonl", '{"a": "x", "b": "y"}')
     write(place / "nan.jsonl", '{"text": "x", "n": 1}', '{"text": "y", "n": NaN}')
     write(place / "blank.txt", "", "  ")
+    write(place / "in.xlsx", "x")
     status, out, err = run(*arguments)
     assert (status, out) == (1, "")
     assert message in err.splitlines()[-1]
