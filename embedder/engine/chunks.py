@@ -181,7 +181,10 @@ class Chunker:
         starts = _starts(self._tokenizer.offsets(chunk.text), chunk.start)
         # A character may have several tokens. The next chunk takes none or all of them.
         places = [place for before, place in pairwise(starts[first - 1 :]) if before < place]
-        start = first_sentence_end(text, places[0] - 1, chunk.end - 1) if places else chunk.end
+        if not places:
+            return _skip_space(text, chunk.end)
+        left_out = text[chunk.start : places[0]].rstrip()  # a sentence may end with it
+        start = first_sentence_end(text, chunk.start + len(left_out) - 1, chunk.end - 1)
         if start is None:
             words = (place for place in places if is_between_words(text, place))
             characters = (place for place in places if not is_attached(text, place))

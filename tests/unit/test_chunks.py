@@ -163,6 +163,10 @@ def test_chunks_end_after_sentences_lines_and_words(minilm):
     assert texts_of(model.chunks("one two three four five six", size=4, overlap=2)) == [
         *("one two three four", "three four five six"),
     ]
+    assert texts_of(model.chunks("One two. Three. Four five six. Seven eight.", size=9, overlap=6)) == [
+        "One two. Three. Four five six.",
+        "Three. Four five six. Seven eight.",
+    ]
     assert texts_of(model.chunks("internationalisation", size=2)) == ["internationalisation"]
     assert model.chunks(STORY)[0] == embedder.Chunk(STORY, 0, len(STORY), int(model.count_tokens(STORY)) - 2)
 
