@@ -40,6 +40,10 @@ API = {
     "Many processes": "EncoderPool",
     "Functions": "functions.Function functions.Limits functions.Answer functions.RequestError "
     "functions.aws_lambda.lambda_handler functions.wsgi.wsgi_app functions.asgi.asgi_app",
+    "Frameworks": "integrations.langchain.EmbedderEmbeddings integrations.llama_index.EmbedderEmbedding "
+    "integrations.haystack.EmbedderTextEmbedder integrations.haystack.EmbedderDocumentEmbedder "
+    "integrations.chroma.EmbedderEmbeddingFunction integrations.lancedb.EmbedderFunction "
+    "integrations.bertopic.EmbedderBackend integrations.keybert.EmbedderBackend integrations.mteb.EmbedderEncoder",
     "Compatibility": "compat.SentenceTransformer compat.util",
     "Errors": "EmbedderError ModelNotFoundError ArtifactError FormatError InputError ImageError SettingError "
     "ConflictError ProviderError WorkerError DependencyError CutTextWarning",
@@ -65,8 +69,7 @@ def write_sources(directory):
     for path in shown:
         write(directory / f"{path}.md", page_of(path))
     for title, names in API.items():
-        parts = [f"# {title}", *(f"::: embedder.{name}" for name in names.split())]
-        write(directory / api_page(title), "\n\n".join(parts))
+        write(directory / api_page(title), "\n\n".join([f"# {title}", *map(entry, names.split())]))
 
 
 def found(*patterns):
@@ -99,6 +102,12 @@ def page_of(path):
     """Return a page that shows a file."""
     code = (ROOT / path).read_text(encoding="utf-8")
     return f"# {path.name}\n\n````{LANGUAGES.get(path.suffix, 'text')}\n{code}\n````\n"
+
+
+def entry(name):
+    """Return what mkdocstrings replaces by the docstrings of a name. The title of a name in a module has the module."""
+    heading = f"\n    options:\n      heading: embedder.{name}" if "." in name else ""
+    return f"::: embedder.{name}{heading}"
 
 
 def api_page(title):

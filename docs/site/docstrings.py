@@ -27,7 +27,7 @@ class Reader(griffe.Extension):
         """Show a default that is a constant of the module by its value."""
         for parameter in func.parameters:
             constant = func.module.members.get(str(parameter.default))
-            if isinstance(constant, griffe.Attribute):
+            if constant is not None and constant.is_attribute:
                 parameter.default = constant.value
 
     def on_class_instance(self, *, cls: griffe.Class, **kwargs: Any) -> None:
