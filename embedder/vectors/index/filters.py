@@ -111,12 +111,11 @@ def _rows_with_values(part: Part, wanted: Metadata) -> Iterator[int]:
 def _encoded_forms(key: str, value: Any) -> list[bytes]:
     """Return byte strings. Metadata with this value contain one of them. Other metadata may contain one too."""
     if isinstance(value, dict | list):  # the keys of a dict may come in another order
-        values = [""]
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        values = sorted({encode_json(number) for number in _equal_numbers(value)})
-    else:
-        values = [encode_json(value)]
-    return [f"{encode_json(key)}:{text}".encode() for text in values]
+        return [f"{encode_json(key)}:".encode()]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    values = sorted({encode_json(number) for number in _equal_numbers(value)}) if is_number else [encode_json(value)]
+    # A comma or a brace follows each value, so that 1 is not found in 12.
+    return [f"{encode_json(key)}:{text}{after}".encode() for text in values for after in ",}"]
 
 
 def _equal_numbers(number: float) -> Iterator[float]:
