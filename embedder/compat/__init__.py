@@ -12,7 +12,11 @@ Example:
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+from embedder import __version__
+from embedder.compat.refusals import PACKAGE, RefusedModules, refuse_import
 
 if TYPE_CHECKING:
     from embedder.compat import quantization, util
@@ -21,7 +25,15 @@ if TYPE_CHECKING:
     from embedder.compat.similarity import SimilarityFunction
     from embedder.compat.util import LoggingHandler
 
-__all__ = ["LoggingHandler", "SentenceTransformer", "SimilarityFunction", "quantization", "quantize_embeddings", "util"]
+__all__ = [
+    "LoggingHandler",
+    "SentenceTransformer",
+    "SimilarityFunction",
+    "__version__",
+    "quantization",
+    "quantize_embeddings",
+    "util",
+]
 
 # Public names by module; "" is the module itself.
 _LAZY = {
@@ -41,9 +53,10 @@ if not TYPE_CHECKING:
                 return getattr(import_module(f"{__name__}.{module}"), name)
             if name == module and "" in names:
                 return import_module(f"{__name__}.{module}")
-        from embedder.compat.refusals import PACKAGE, refuse_import
-
         raise refuse_import(__name__, name, PACKAGE)
 
     def __dir__():  # noqa: ANN202
         return sorted({*globals(), *__all__})
+
+
+sys.meta_path.append(RefusedModules)

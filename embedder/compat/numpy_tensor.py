@@ -19,7 +19,6 @@ from embedder.compat.device import CPU, Device
 from embedder.compat.refusals import UnsupportedError
 from embedder.errors import InputError
 
-_Shape = tuple[int, ...]
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 # torch takes NumPy's names of these arguments too.
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
@@ -31,6 +30,20 @@ def _takes_numpy_names(method: _Method) -> _Method:
         return method(*arguments, **{_NUMPY_NAMES.get(name, name): value for name, value in options.items()})
 
     return call  # type: ignore[return-value]
+
+
+class Size(tuple[int, ...]):
+    """A shape. It prints as a shape of torch does.
+
+    Example:
+        >>> Size((2, 3))
+        torch.Size([2, 3])
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"torch.Size({list(self)})"
 
 
 class ValuesAndIndices(NamedTuple):
@@ -60,9 +73,9 @@ class NumpyTensor(NDArrayOperatorsMixin):
     # The container.
 
     @property
-    def shape(self) -> _Shape:
+    def shape(self) -> Size:
         """The length of each dimension."""
-        return self._array.shape
+        return Size(self._array.shape)
 
     @property
     def ndim(self) -> int:
@@ -295,9 +308,9 @@ class NumpyTensor(NDArrayOperatorsMixin):
         """Return the numbers, at least `min` and at most `max`."""
         return NumpyTensor(np.clip(self._array, _plain(min), _plain(max)))
 
-    def nonzero(self) -> NumpyTensor:
-        """Return the indices of the numbers that are not zero, (n, number of dimensions)."""
-        return NumpyTensor(np.argwhere(self._array))
+    def nonzero(self, *, as_tuple: bool = False) -> Any:
+        """Return the indices of the numbers that are not zero, (n, number of dimensions); (n,) for each, as a tuple."""
+        return tuple(map(NumpyTensor, np.nonzero(self._array))) if as_tuple else NumpyTensor(np.argwhere(self._array))
 
     def reshape(self, *shape: Any) -> NumpyTensor:
         """Return the numbers in another shape."""

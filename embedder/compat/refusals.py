@@ -103,6 +103,7 @@ PACKAGE = _table(
     ),
     ("mine_hard_negatives", "embedder.mine_hard_negatives works on embeddings"),
     ("resolve_ids", _TRAIN),
+    ("similarity_functions", "import SimilarityFunction from embedder.compat"),
 )
 
 # Names of sentence_transformers.util and sentence_transformers.quantization.
@@ -136,3 +137,21 @@ def refuse_import(module: str, name: str, table: dict[str, str]) -> AttributeErr
     if name in table:
         raise DependencyError(f"{module} has no {name}: {table[name]}")
     return AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+class RefusedModules:
+    """A finder of modules that finds none. The import of a module that is refused raises an error with its hint.
+
+    `import embedder.compat` puts it last into `sys.meta_path`, so that it is asked for missing modules alone.
+    """
+
+    @staticmethod
+    def find_spec(fullname: str, path: object = None, target: object = None) -> None:
+        """Return None.
+
+        Raises:
+            DependencyError: the module is one of sentence-transformers, such as `embedder.compat.losses`.
+        """
+        package, _, name = fullname.rpartition(".")
+        if package == __package__ and name in PACKAGE:
+            raise refuse_import(package, name, PACKAGE)

@@ -94,8 +94,10 @@ def on_arrays(function: TensorFunction) -> ArrayFunction:
     return score
 
 
-class SimilarityFunction(Enum):
+class SimilarityFunction(str, Enum):  # noqa: UP042 - a StrEnum prints its value, which sentence-transformers' does not
     """The similarity functions by name.
+
+    A member equals its name, so that evaluators of sentence-transformers take it.
 
     Example:
         >>> SimilarityFunction("dot") is SimilarityFunction.DOT_PRODUCT
@@ -107,6 +109,9 @@ class SimilarityFunction(Enum):
     DOT = "dot"
     EUCLIDEAN = "euclidean"
     MANHATTAN = "manhattan"
+
+    def __format__(self, spec: str) -> str:
+        return format(str(self), spec)
 
     @staticmethod
     def to_similarity_fn(similarity_function: str | SimilarityFunction) -> TensorFunction:

@@ -17,6 +17,10 @@ from embedder.errors import InputError
 
 _FORMATS = ("np", "pt")
 _PADDINGS = (True, False, "longest", "max_length", "do_not_pad")
+_INSTEAD = (
+    "tokenizer.backend_tokenizer is the tokenizers.Tokenizer; transformers.AutoTokenizer loads the checkpoint's own "
+    "tokenizer"
+)
 
 
 class BatchEncoding(dict[str, Any]):
@@ -91,26 +95,30 @@ class Tokenizer(ReadOnly):
     def __call__(
         self,
         text: str | Iterable[str],
-        *,
+        *pair: Any,
         add_special_tokens: bool = True,
         padding: bool | str = False,
         truncation: bool = False,
         max_length: int | None = None,
         return_tensors: str | None = None,
+        **others: Any,
     ) -> BatchEncoding:
         """Return `input_ids` and `attention_mask` of one text or of many.
 
         Args:
             text: one text gives one row without a batch dimension, unless `return_tensors` is given.
+            *pair: refused. The model reads single texts.
             add_special_tokens: whether to add the model's special tokens.
             padding: True fills up to the longest text, "max_length" up to `max_length`.
             truncation: cut at `max_length` tokens.
             max_length: None takes `model_max_length`.
             return_tensors: "np" for arrays, "pt" for tensors of torch, None for lists.
+            **others: refused.
 
         Raises:
             InputError: an option is unknown, or texts of different lengths are to become one array.
         """
+        _refuse_options(pair, others)
         check_flag("truncation", truncation)
         if padding not in _PADDINGS:
             raise InputError(f"padding should be one of {_PADDINGS}, not {padding!r}")
@@ -147,18 +155,27 @@ class Tokenizer(ReadOnly):
         return list(cut.ids)
 
     def encode(
-        self, text: str, *, add_special_tokens: bool = True, truncation: bool = False, max_length: int | None = None
+        self,
+        text: str,
+        *pair: Any,
+        add_special_tokens: bool = True,
+        truncation: bool = False,
+        max_length: int | None = None,
+        **others: Any,
     ) -> list[int]:
-        """Return the token ids of a text."""
+        """Return the token ids of a text. `pair` and `others` are refused."""
+        _refuse_options(pair, others)
         found = self(text, add_special_tokens=add_special_tokens, truncation=truncation, max_length=max_length)
         return list(found["input_ids"])
 
-    def tokenize(self, text: str) -> list[str]:
-        """Return the tokens of a text, without special tokens."""
+    def tokenize(self, text: str, *pair: Any, **others: Any) -> list[str]:
+        """Return the tokens of a text, without special tokens. `pair` and `others` are refused."""
+        _refuse_options(pair, others)
         return list(self._backend.encode(text, add_special_tokens=False).tokens)
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> str:
-        """Return the text of token ids."""
+    def decode(self, token_ids: Any, skip_special_tokens: bool = False, **others: Any) -> str:
+        """Return the text of token ids. `others` are refused."""
+        _refuse_options((), others)
         ids = np.atleast_1d(as_array(token_ids)).tolist()
         return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens))
 
@@ -181,7 +198,9 @@ class Tokenizer(ReadOnly):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        raise UnsupportedError(
-            f"the tokenizer has no {name!r}. tokenizer.backend_tokenizer is the tokenizers.Tokenizer; "
-            "transformers.AutoTokenizer loads the checkpoint's own tokenizer"
-        )
+        raise UnsupportedError(f"the tokenizer has no {name!r}. {_INSTEAD}")
+
+
+def _refuse_options(pair: tuple[Any, ...], others: dict[str, Any]) -> None:
+    for name in ("text_pair",) if pair else others:
+        raise InputError(f"the tokenizer has no option {name!r}. {_INSTEAD}")

@@ -49,6 +49,20 @@ def test_names_that_are_refused(module, table):
         module.nothing  # noqa: B018
 
 
+def test_modules_that_are_refused():
+    for name, hint in refusals.PACKAGE.items():
+        for statement in (f"import embedder.compat.{name}", f"from embedder.compat.{name} import anything"):
+            with pytest.raises(ImportError) as caught:
+                exec(statement)
+            assert str(caught.value) == f"embedder.compat has no {name}: {hint}"
+    with pytest.raises(ModuleNotFoundError, match=r"No module named 'embedder.compat.nothing'"):
+        import embedder.compat.nothing  # noqa: F401
+
+
+def test_version_is_that_of_embedder():
+    assert compat.__version__ == embedder.__version__
+
+
 def test_cross_encoder_says_what_to_use():
     with pytest.raises(ImportError, match=r"no cross-encoders yet. Use sentence_transformers.CrossEncoder"):
         from embedder.compat import CrossEncoder  # noqa: F401
@@ -89,6 +103,9 @@ def test_similarity_functions():
         matrix = SimilarityFunction.to_similarity_fn(name)(A, A)
         pairs = SimilarityFunction.to_similarity_pairwise_fn(SimilarityFunction(name))(A, A)
         np.testing.assert_allclose(matrix.diagonal(), pairs, atol=1e-6)
+    # Evaluators of sentence-transformers look up their own member, and programs print it.
+    assert {"dot": 1}[SimilarityFunction.DOT_PRODUCT] == 1
+    assert f"{SimilarityFunction.COSINE}" == str(SimilarityFunction.COSINE) == "SimilarityFunction.COSINE"
     with pytest.raises(ValueError, match="maxsim"):
         SimilarityFunction.to_similarity_fn("maxsim")
 
@@ -180,6 +197,16 @@ def test_tokenizer_refuses(tokenizer):
         tokenizer.pad  # noqa: B018
     with pytest.raises(AttributeError, match=r"model_max_length cannot be set: set model.max_seq_length"):
         tokenizer.model_max_length = 3
+    for call, name in (
+        (lambda: tokenizer("a", "b"), "text_pair"),
+        (lambda: tokenizer("a", return_offsets_mapping=True), "return_offsets_mapping"),
+        (lambda: tokenizer.encode("a", "b"), "text_pair"),
+        (lambda: tokenizer.encode("a", padding=True), "padding"),
+        (lambda: tokenizer.tokenize("a", add_special_tokens=True), "add_special_tokens"),
+        (lambda: tokenizer.decode([5], clean_up_tokenization_spaces=True), "clean_up_tokenization_spaces"),
+    ):
+        with pytest.raises(InputError, match=f"the tokenizer has no option '{name}'. tokenizer.backend_tokenizer is"):
+            call()
     assert copy.deepcopy(tokenizer).encode("cat") == pickle.loads(pickle.dumps(tokenizer)).encode("cat")
 
 
@@ -196,6 +223,7 @@ def test_tensor_without_torch():
     assert repr(scores[0]) == "tensor([1.0000, 0.0000, 2.0000])"
     assert f"{scores[0][2]:.2f}" == "2.00"
     assert f"{scores[0]}" == repr(scores[0])
+    assert (str(scores.shape), scores.size()) == ("torch.Size([4, 3])", (4, 3))
     assert (float(scores[0, 2]), int(scores[0, 2]), bool(scores[0, 2]), [0, 1, 2][scores[0].argmax()]) == (
         2,
         2,
@@ -206,6 +234,7 @@ def test_tensor_without_torch():
     assert np.max(scores, axis=1).tolist() == [2, 3, 1, 5]
     assert 3 in scores
     assert scores[scores > 2].tolist() == [3, 5]
+    assert [index.tolist() for index in (scores > 2).nonzero(as_tuple=True)] == [[1, 3], [1, 0]]
     assert scores.device == "cpu"
     assert scores.to("cpu") is scores.cpu() is scores.detach() is scores
     assert copy.deepcopy(scores).tolist() == pickle.loads(pickle.dumps(scores)).tolist() == A.tolist()
