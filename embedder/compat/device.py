@@ -9,11 +9,11 @@ from embedder.errors import InputError
 
 
 class Device(str):
-    """A device's name that also has the attribute `type` of `torch.device`.
+    """A device's name that also has the attributes of `torch.device`.
 
     Example:
-        >>> CPU == "cpu", CPU.type
-        (True, 'cpu')
+        >>> CPU == "cpu", CPU.type, CPU.index
+        (True, 'cpu', None)
     """
 
     __slots__ = ()
@@ -22,6 +22,11 @@ class Device(str):
     def type(self) -> str:
         """The kind of device."""
         return self.partition(":")[0]
+
+    @property
+    def index(self) -> int | None:  # type: ignore[override]
+        """The number after the colon."""
+        return int(self.partition(":")[2]) if ":" in self else None
 
 
 CPU = Device("cpu")

@@ -308,6 +308,8 @@ class NumpyTensor(NDArrayOperatorsMixin):
         """Return the numbers, at least `min` and at most `max`."""
         return NumpyTensor(np.clip(self._array, _plain(min), _plain(max)))
 
+    clip = clamp
+
     def nonzero(self, *, as_tuple: bool = False) -> Any:
         """Return the indices of the numbers that are not zero, (n, number of dimensions); (n,) for each, as a tuple."""
         return tuple(map(NumpyTensor, np.nonzero(self._array))) if as_tuple else NumpyTensor(np.argwhere(self._array))
@@ -321,6 +323,8 @@ class NumpyTensor(NDArrayOperatorsMixin):
     def flatten(self) -> NumpyTensor:
         """Return the numbers in one dimension."""
         return NumpyTensor(self._array.reshape(-1))
+
+    ravel = flatten
 
     @_takes_numpy_names
     def squeeze(self, dim: int | None = None) -> NumpyTensor:

@@ -148,6 +148,11 @@ def test_functions_have_the_arguments_of_sentence_transformers():
             assert mine.default == other.default or mine.name == "score_function"
 
 
+def test_evaluators_take_the_similarity_functions():
+    for function in embedder.compat.SimilarityFunction:
+        assert sentence_transformers.SimilarityFunction(function).value == function.value
+
+
 NUMBERS = np.random.default_rng(3).normal(size=(4, 3)).astype(np.float32)
 CALLS = (
     *(lambda x: x[0], lambda x: x[:, 1], lambda x: x[x > 0], lambda x: x[[0, 2]], lambda x: x[1][2].item()),
@@ -160,6 +165,7 @@ CALLS = (
     *(lambda x: x.max(axis=1), lambda x: x.sum(axis=1, keepdims=True), lambda x: x.argsort(axis=0, stable=True)),
     *(lambda x: (x > 0).any(dim=1), lambda x: (x > 0).all(0), lambda x: x.topk(2, axis=0), lambda x: x.sum((0, 1))),
     *(lambda x: x.std(dim=1), lambda x: x.var(0, unbiased=False), lambda x: x.softmax(dim=1), lambda x: x.abs()),
+    *(lambda x: x.nonzero(as_tuple=True), lambda x: x.ravel(), lambda x: x.clip(0, 1), lambda x: str(x.shape)),
     *(lambda x: x.round(decimals=2), lambda x: x.clamp(min=0), lambda x: x.clamp(-0.1, 0.1), lambda x: x.nonzero()),
     *(lambda x: (x > 9).any(), lambda x: (x < 9).all(), lambda x: x.flatten(), lambda x: x.view(-1), lambda x: x.T),
     *(

@@ -11,6 +11,7 @@ import pytest
 import embedder
 from embedder import compat
 from embedder.compat import SentenceTransformer, SimilarityFunction, quantization, refusals, util
+from embedder.compat.device import Device
 from embedder.compat.numpy_tensor import NumpyTensor
 from embedder.compat.refusals import UnsupportedError
 from embedder.errors import InputError
@@ -236,6 +237,7 @@ def test_tensor_without_torch():
     assert scores[scores > 2].tolist() == [3, 5]
     assert [index.tolist() for index in (scores > 2).nonzero(as_tuple=True)] == [[1, 3], [1, 0]]
     assert scores.device == "cpu"
+    assert (scores.device.type, scores.device.index, Device("cuda:1").index) == ("cpu", None, 1)
     assert scores.to("cpu") is scores.cpu() is scores.detach() is scores
     assert copy.deepcopy(scores).tolist() == pickle.loads(pickle.dumps(scores)).tolist() == A.tolist()
     assert len({scores[0], scores[0]}) == 2
