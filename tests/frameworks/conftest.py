@@ -21,6 +21,13 @@ os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 
+def pytest_collection_modifyitems(items):
+    """Let frameworks and the packages below them warn, when they are imported or later. Only embedder must not."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.filterwarnings("default", "error:::embedder"))
+
+
 @pytest.fixture(autouse=True)
 def _no_network(monkeypatch):
     """Fail the test if Python's own sockets are to reach another machine."""

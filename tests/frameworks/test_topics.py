@@ -3,12 +3,8 @@
 import pickle
 
 import numpy as np
-import pytest
 
 import embedder
-
-# sentence-transformers, umap and others warn when these frameworks import them.
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ImportWarning")
 
 TEXTS = ["the cat sat on the mat", "a dog and the cat", "long words", "short words", "more words", "less words"]
 
