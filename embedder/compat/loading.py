@@ -7,7 +7,7 @@ are refused.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from embedder.artifact.store import find
@@ -21,10 +21,8 @@ BACKENDS = ("torch", "onnx", "openvino")
 # Entries of model_kwargs and processor_kwargs that change speed or memory, but no vector.
 _HARMLESS_MODEL = {"attn_implementation", "export", "low_cpu_mem_usage", "use_safetensors", "trust_remote_code"}
 _HARMLESS_PROCESSOR = {"use_fast", "clean_up_tokenization_spaces", "padding_side", "trust_remote_code"}
-_INT8_FILE = (
-    "the file {} is another quantisation, with other vectors. embedder's int8 graph is "
-    'model_kwargs={{"dtype": "int8"}}, if the artifact has one'
-)
+# What follows "model" in the names of graph files that sentence-transformers writes, by the dtype of the graph.
+_FILES = {"": None, "_o1": None, "_o2": None, "_o3": None, "_optimized": None, "_o4": "fp16", "_fp16": "fp16"}
 # The graph for each name of a dtype in model_kwargs. "auto" of transformers takes the dtype of the checkpoint's files.
 _DTYPES = {"float32": "fp32", "fp32": "fp32", "float16": "fp16", "fp16": "fp16", "int8": "int8", "auto": None}
 
@@ -152,7 +150,11 @@ def dtype_of(value: Any) -> str | None:
 
 
 def _dtype_of_file(name: str) -> str | None:
-    """Return the dtype of a graph file of sentence-transformers."""
-    if "int8" in name:
-        raise InputError(_INT8_FILE.format(name))
-    return "fp16" if "O4" in name or "fp16" in name else None
+    """Return the dtype of a graph file of sentence-transformers. None stands for the artifact's first graph."""
+    variant = PurePath(name).stem.lower().rpartition("model")[2]
+    if variant not in _FILES:
+        raise InputError(
+            f"the file {name} may be another quantisation, with other vectors. Leave file_name out for the fp32 graph. "
+            'embedder\'s int8 graph is model_kwargs={"dtype": "int8"}, if the artifact has one'
+        )
+    return _FILES[variant]

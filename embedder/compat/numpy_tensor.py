@@ -125,7 +125,9 @@ class NumpyTensor(NDArrayOperatorsMixin):
         return bool((self._array == _plain(value)).any())
 
     def __repr__(self) -> str:
-        numbers = np.array2string(self._array, precision=4, separator=", ", prefix="tensor(", floatmode="fixed")
+        finite = self._array[np.isfinite(self._array)]
+        precision = 0 if (finite == np.trunc(finite)).all() else 4  # torch prints whole numbers as "1."
+        numbers = np.array2string(self._array, precision=precision, separator=", ", prefix="tensor(", floatmode="fixed")
         return f"tensor({numbers})"
 
     def __format__(self, spec: str) -> str:

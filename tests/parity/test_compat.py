@@ -166,6 +166,7 @@ CALLS = (
     *(lambda x: (x > 0).any(dim=1), lambda x: (x > 0).all(0), lambda x: x.topk(2, axis=0), lambda x: x.sum((0, 1))),
     *(lambda x: x.std(dim=1), lambda x: x.var(0, unbiased=False), lambda x: x.softmax(dim=1), lambda x: x.abs()),
     *(lambda x: x.nonzero(as_tuple=True), lambda x: x.ravel(), lambda x: x.clip(0, 1), lambda x: str(x.shape)),
+    *(lambda x: repr(x.round()), lambda x: repr(x > 0), lambda x: repr(x[0][0]), lambda x: repr(x[:0])),
     *(lambda x: x.round(decimals=2), lambda x: x.clamp(min=0), lambda x: x.clamp(-0.1, 0.1), lambda x: x.nonzero()),
     *(lambda x: (x > 9).any(), lambda x: (x < 9).all(), lambda x: x.flatten(), lambda x: x.view(-1), lambda x: x.T),
     *(

@@ -221,7 +221,8 @@ def test_token_ids_of_the_model(tiny):
 
 def test_tensor_without_torch():
     scores = NumpyTensor(A)
-    assert repr(scores[0]) == "tensor([1.0000, 0.0000, 2.0000])"
+    assert repr(scores[0] / 2) == "tensor([0.5000, 0.0000, 1.0000])"
+    assert (repr(scores[0]), repr(scores[0] > 1)) == ("tensor([1., 0., 2.])", "tensor([False, False,  True])")
     assert f"{scores[0][2]:.2f}" == "2.00"
     assert f"{scores[0]}" == repr(scores[0])
     assert (str(scores.shape), scores.size()) == ("torch.Size([4, 3])", (4, 3))
