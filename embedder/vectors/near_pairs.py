@@ -19,7 +19,7 @@ _MAX_UNCERTAIN_SHARE = 1 / 32
 # If sketches leave more than this share of a tile's pairs, computing all its scores is faster.
 _MAX_POSSIBLE_SHARE = 1 / 256
 # The pairs of a block of `community_detection`, each of one byte.
-_PAIRS_PER_BLOCK = 1 << 26
+_PAIRS_PER_BLOCK = 1 << 24
 
 
 @frozen
@@ -52,8 +52,9 @@ def near_blocks(comparison: Comparison, symmetric: bool) -> Iterator[tuple[int, 
     for start in range(0, n, step):
         first = start if symmetric else 0
         part = slice(start, start + step)
-        tiles = [compare.near(part, slice(left, left + width)) for left in range(first, n, width)]
-        near = np.concatenate(tiles, axis=1)
+        near = np.empty((min(step, n - start), n - first), bool)
+        for left in range(first, n, width):
+            near[:, left - first : left - first + width] = compare.near(part, slice(left, left + width))
         yield start, near
         comparison.bar.update(len(near))
 

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 _COMPONENTS = 63
 # For fewer vectors, or shorter ones, sketches take longer than they save.
-_MIN_ROWS, _MIN_DIMENSION = 4096, 4 * (_COMPONENTS + 1)
+_MIN_ROWS, _MIN_DIMENSION = 1 << 14, 4 * (_COMPONENTS + 1)
+_ROWS_PER_BLOCK = 1 << 12
 # More than the rounding of the sketches and of their dot products.
 _MARGIN = np.float32(1e-5)
 
@@ -23,12 +24,12 @@ def make_sketches(unit: NDArray[np.float32]) -> NDArray[np.float32] | None:
         return None
     axes = np.linalg.eigh((unit.T @ unit).astype(np.float64))[1][:, -_COMPONENTS:]
     sketches = np.empty((len(unit), axes.shape[1] + 1), np.float32)
-    for start in range(0, len(unit), _MIN_ROWS):
-        rows = unit[start : start + _MIN_ROWS].astype(np.float64)  # the length of a short rest needs the digits
+    for start in range(0, len(unit), _ROWS_PER_BLOCK):
+        rows = unit[start : start + _ROWS_PER_BLOCK].astype(np.float64)  # the length of a short rest needs the digits
         kept = rows @ axes
         rest = np.einsum("ij,ij->i", rows, rows) - np.einsum("ij,ij->i", kept, kept)
-        sketches[start : start + _MIN_ROWS, :-1] = kept
-        sketches[start : start + _MIN_ROWS, -1] = np.sqrt(np.maximum(rest, 0))
+        sketches[start : start + _ROWS_PER_BLOCK, :-1] = kept
+        sketches[start : start + _ROWS_PER_BLOCK, -1] = np.sqrt(np.maximum(rest, 0))
     return sketches
 
 

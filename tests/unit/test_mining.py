@@ -209,13 +209,15 @@ def test_sketches_rule_out_no_near_pair(data):
     assert found == communities_by_definition(vectors, threshold, 2)
 
 
-def test_sketches_leave_few_pairs_of_a_high_threshold():
+def test_sketches_leave_few_pairs_of_a_high_threshold(monkeypatch):
+    monkeypatch.setattr(sketches, "_MIN_ROWS", 4096)
     vectors = clustered(1, 4096, 256, 400, spread=0.3)
     made = sketches.make_sketches(vectors)
     possible = sketches.possible_pairs(made, made, np.float32(0.9))
     near = np.flatnonzero(vectors @ vectors.T >= 0.9)
     assert set(near) <= set(possible)
     assert len(possible) < 0.01 * 4096**2
+    assert sketches.make_sketches(vectors[:4095]) is None
     assert sketches.make_sketches(vectors[:, :200]) is None
     assert sketches.make_sketches(np.full((4096, 256), np.nan, np.float32)) is None
 
