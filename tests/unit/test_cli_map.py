@@ -202,3 +202,11 @@ def test_map_of_an_index_needs_no_model(run, tmp_path):
     index.save(tmp_path / "own.index")
     assert main(["map", "own.index"]) == 0
     assert page_of(tmp_path / "map.html")[1]["places"] == ["a", "b", "c", "d"]
+
+
+def test_page_is_drawn_as_soon_as_it_has_a_size(run, tmp_path):
+    write_jsonl(tmp_path / "in.jsonl", ["a"])
+    run("in.jsonl")
+    page, _ = page_of(tmp_path / "map.html")
+    resize = re.search(r"\nfunction resize\(\) \{(.*?)\n\}", page, re.DOTALL)[1]
+    assert re.search(r"\n  draw\(\);[^\n]*$", resize)  # a planned frame would leave the emptied canvas blank until then
