@@ -129,7 +129,10 @@ def find_clusters(vectors: NDArray[np.float32], threshold: float | None, min_siz
 
 
 def choose_threshold(vectors: NDArray[np.float32], min_size: int) -> float:
-    """Return a threshold at which three quarters of the texts have `min_size` texts near, themselves included."""
+    """Return a threshold at which three quarters of the texts have `min_size` texts near, themselves included.
+
+    It is at least the mean cosine of two texts. Otherwise a few texts about different things would be a cluster.
+    """
     import numpy as np
 
     from embedder import semantic_search
@@ -137,7 +140,17 @@ def choose_threshold(vectors: NDArray[np.float32], min_size: int) -> float:
     sample = vectors[:: -(-len(vectors) // _MAX_SAMPLED_TEXTS)]
     hits = semantic_search(sample, vectors, top_k=min_size)
     quantile = float(np.quantile([row[-1]["score"] for row in hits], 1 - _CENTRAL_SHARE))
-    return math.floor(100 * quantile) / 100
+    return math.floor(100 * max(quantile, _mean_cosine(sample))) / 100
+
+
+def _mean_cosine(vectors: NDArray[np.float32]) -> float:
+    """Return the mean cosine of two different rows of vectors (n, dim). It is -1 if there is one row."""
+    import numpy as np
+
+    from embedder import cos_sim
+
+    count = len(vectors)
+    return float((np.sum(cos_sim(vectors, vectors)) - count) / (count * (count - 1))) if count > 1 else -1.0
 
 
 def summary(clusters: Clusters, count: int) -> str:

@@ -235,8 +235,8 @@ def _decoded_lines(stream: IO[bytes], name: str) -> Iterator[str]:
         except UnicodeDecodeError as error:
             reason = f"{error.reason} at byte {error.start}"
             if number == 1 and line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-                reason = "it looks like UTF-16. Save the file as UTF-8"
-            raise InputError(f"{name}, line {number} is not UTF-8: {reason}") from error
+                reason = "it looks like UTF-16"
+            raise InputError(f"{name}, line {number} is not UTF-8: {reason}. Save the file as UTF-8") from error
         if text:  # a file with only a byte order mark has no line
             yield text
 
@@ -256,7 +256,9 @@ def _read_jsonl(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int,
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{source.name}, line {number} is not JSON: {error}") from error
+            # The error's own text counts lines, too, and calls each line 1.
+            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
+            raise InputError(f"{source.name}, line {number} is not JSON: {reason}") from error
         if not isinstance(record, dict):
             raise InputError(f"{source.name}, line {number} should be a JSON object, not {record!r:.60}")
         yield number, record

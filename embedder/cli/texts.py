@@ -159,7 +159,7 @@ def _read_text(path: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"it is not UTF-8: {error.reason} at byte {error.start:,}") from error
+        raise InputError(f"it is not UTF-8: {error.reason} at byte {error.start:,}. Save it as UTF-8") from error
 
 
 def _pieces(path: str, text: str, model: Embedder) -> Iterator[Entry]:

@@ -121,7 +121,7 @@ def test_columns_without_a_name_are_numbered(folder):
 @pytest.mark.parametrize(
     ("format", "content", "message"),
     [
-        ("lines", b"fine\n\xff\n", "line 2 is not UTF-8: invalid start byte at byte 0"),
+        ("lines", b"fine\n\xff\n", "line 2 is not UTF-8: invalid start byte at byte 0. Save the file as UTF-8"),
         ("lines", "a\n".encode("utf-16"), "line 1 is not UTF-8: it looks like UTF-16. Save the file as UTF-8"),
         ("jsonl", '{"text": "a"}\n{"text": 3}\n', "line 2: the column 'text' is not a string but 3"),
         ("jsonl", '{"text": null}', "line 1: the column 'text' is not a string but None"),
@@ -136,7 +136,7 @@ def test_columns_without_a_name_are_numbered(folder):
             "the column 'text' is missing. The line has the columns 'x', 'y'. Choose one with",
         ),
         ("jsonl", "{}", "the column 'text' is missing. The line has no columns"),
-        ("jsonl", '{"text": "a"}\nnonsense\n', "line 2 is not JSON: Expecting value"),
+        ("jsonl", '{"text": "a"}\nnonsense\n', "line 2 is not JSON: Expecting value at column 1"),
         ("jsonl", "[1]", "line 1 should be a JSON object, not [1]"),
         ("jsonl", '{"text": "a"}\n\n\n{"text": "b"}', "line 2 is blank, and records follow. Remove the line"),
         ("jsonl", '{"text": "a\\ud83d"}', "is not valid Unicode: it contains the lone surrogate U+D83D at character 1"),

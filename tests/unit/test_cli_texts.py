@@ -169,6 +169,27 @@ def test_texts_that_are_cut_are_counted(run, place):
     assert "embedder: warning: cut after 16 tokens: 1 of 2 texts, the first" in run("search", "in.txt", "a dog")[2]
 
 
+def test_numbers_that_json_does_not_have_are_null_in_output(run, place):
+    write(place / "in.jsonl", '{"text": "a cat", "n": NaN, "m": [{"k": -Infinity}, 1.5], "o": 1e999}')
+    fields = {"n": None, "m": [{"k": None}, 1.5], "o": None}
+    assert records(run("search", "in.jsonl", "a cat", "--json")[1])[0]["metadata"] == fields
+
+
+def test_a_file_in_another_encoding_is_named_with_a_hint(run, place):
+    (place / "notes").mkdir()
+    (place / "notes/a.md").write_bytes("für".encode("latin-1"))
+    write(place / "notes/b.md", "a dog")
+    assert (
+        "notes/a.md: it is not UTF-8: invalid start byte at byte 1. Save it as UTF-8"
+        in run("search", "notes", "a dog")[2]
+    )
+
+
+def test_a_few_texts_about_different_things_are_no_cluster():
+    vectors = np.array([[1, 0, 0], [0.8, 0.6, 0], [0, 0, 1]], np.float32)
+    assert choose_threshold(vectors, 3) == 0.26
+
+
 def test_index_keeps_texts_places_and_metadata(run, place):
     write(place / "in.jsonl", '{"text": "a cat", "n": 1}', '{"text": "a dog", "n": [2, null]}')
     status, out, err = run("index", "in.jsonl", "-o", "in.index")
@@ -238,7 +259,7 @@ def test_file_of_a_directory_that_cannot_be_read_is_reported(run, folder):
     assert (status, "texts.index: " in out) == (1, True)
     assert err.splitlines() == [
         "embedder: warning: texts/gone.md: No such file or directory",
-        "embedder: warning: texts/latin.txt: it is not UTF-8: unexpected end of data at byte 3",
+        "embedder: warning: texts/latin.txt: it is not UTF-8: unexpected end of data at byte 3. Save it as UTF-8",
         "embedder: error: 2 files cannot be read, see the warnings. The result is of the others",
     ]
 
