@@ -26,6 +26,10 @@ _ABBREVIATIONS = frozenset(
         *("sen", "sr", "st", "str", "usw", "vgl", "vol", "vs"),
     )
 )
+# What begins a line and is no sentence: the number of an item of a list, and a heading of Markdown.
+_ITEM_NUMBER = re.compile(r"(?:^|\n)[^\S\n]*(?:\d{1,3}|[A-Za-z])\Z")
+_HEADING = re.compile(r"(?:^|\n)#{1,6} [^\n]*\Z")
+_MAX_HEADING = 200
 _LAST_WORD = re.compile(r"(?:[^\W\d_]\.)*(?:[^\W\d_]+|\b\d{1,2})\Z")
 # Characters that are looked at around a mark.
 _LOOK_AHEAD = 16
@@ -71,11 +75,15 @@ def _sentence_ends(text: str, after: int, limit: int) -> Iterator[tuple[int, boo
         mark, end = match["mark"], match.end()
         if not after < end <= limit:
             continue
-        if mark is None or mark[-1] in _CJK_MARKS or end == len(text):
+        if mark is None:  # a heading belongs to what follows
+            yield end, _HEADING.search(text[max(0, end - _MAX_HEADING) : end]) is None
+        elif mark[-1] in _CJK_MARKS or end == len(text):
             yield end, True
         elif text[end].isspace():
             following = text[end : end + _LOOK_AHEAD].lstrip()
             before = text[max(0, match.start() - _LOOK_AHEAD) : match.start()]
+            if mark == "." and _ITEM_NUMBER.search(before):
+                continue
             yield end, not (following[:1].islower() or (mark == "." and _is_abbreviated(before)))
 
 

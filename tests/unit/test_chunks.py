@@ -155,8 +155,8 @@ def test_chunks_end_after_sentences_lines_and_words(minilm):
     model = embedder.Embedder(minilm)
     assert texts_of(model.chunks(STORY, size=14)) == [
         'Dr. Hall sat down. "Why now?" he asked.',
-        "She left at 3.15 on Monday!\n\n# A heading",
-        "- one item\n- another item\n文章です。",
+        "She left at 3.15 on Monday!",
+        "# A heading\n\n- one item\n- another item\n文章です。",
         "これは二番目の文、続きます。",
     ]
     assert texts_of(model.chunks("one two three four five six", size=4)) == ["one two three four", "five six"]
@@ -299,6 +299,10 @@ def test_only_a_part_of_a_huge_text_is_read_at_a_time(tmp_path, unit):
         ("Yes. J. Smith", [4]),
         ("Yes. Die USA, z.B. New York", [4]),
         ("Ja. Am 3. Mai", [3]),
+        ("Yes.\n1. One\n2. Two", [4]),
+        ("one\n100. Two", []),
+        ("Yes.\n\n# Title\n\nText", [4]),
+        ("# Title\n\nText", [7]),  # there is no better end
         ("Title\n\nText", [5]),
         ("Title\n \t\nText", [5]),
         ("文章。次", [3]),
