@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 
 from embedder.cli.console import counted, json_line
 from embedder.cli.inputs import STDIO, Fields
-from embedder.common.files import replacing
+from embedder.common.files import file_to_replace, replacing
 from embedder.common.records import frozen
 from embedder.errors import InputError
 
@@ -178,12 +178,10 @@ def file_to_write(path: str) -> Path:
     Raises:
         InputError: the file cannot be created or replaced.
     """
-    target = Path(os.path.realpath(path))
-    if not target.parent.is_dir():
-        raise InputError(f"{path} cannot be written: {target.parent} is not a directory")
-    if target.exists() and not target.is_file():
-        raise InputError(f"{path} cannot be written: it is not a regular file")
-    return target
+    try:
+        return file_to_replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
 
 
 @contextmanager

@@ -57,7 +57,7 @@ def check_regular(path: str | os.PathLike[str], max_bytes: int | None = None) ->
     try:
         state = os.stat(path)
     except ValueError as error:  # a null character, or one that the file system cannot encode
-        raise OSError(errno.EINVAL, "no file can have this name", os.fspath(path)) from error
+        raise _impossible_name(path) from error
     _check_state(state, path, max_bytes)
 
 
@@ -126,6 +126,31 @@ def read_at_most(stream: BufferedReader, max_bytes: int) -> bytes:
     return content
 
 
+def file_to_replace(path: str | os.PathLike[str]) -> Path:
+    """Return the file that `path` names or links to, for `replacing`. There may be no such file yet.
+
+    Without this, a link would be replaced instead of the file, and a device by a file.
+
+    Raises:
+        OSError: its directory is missing, or there is something else than a regular file.
+
+    Example:
+        >>> file_to_replace("notes.txt").name
+        'notes.txt'
+    """
+    try:
+        target = Path(os.path.realpath(path))
+        if not target.parent.is_dir():
+            raise FileNotFoundError(errno.ENOENT, f"{target.parent} is not a directory", os.fspath(path))
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a directory", os.fspath(path))
+        if target.exists():
+            check_regular(target)
+    except ValueError as error:
+        raise _impossible_name(path) from error
+    return target
+
+
 def lfs_pointer_problem(path: str | os.PathLike[str]) -> str | None:
     """Return what is wrong and what to do if `path` is a git-lfs pointer. None if it is not, or cannot be read.
 
@@ -151,6 +176,10 @@ def _check_state(state: os.stat_result, path: str | os.PathLike[str], max_bytes:
         raise OSError(errno.EINVAL, f"it is {kind}", os.fspath(path))
     if max_bytes is not None and state.st_size > max_bytes:
         raise _too_large(path, max_bytes)
+
+
+def _impossible_name(path: str | os.PathLike[str]) -> OSError:
+    return OSError(errno.EINVAL, "no file can have this name", os.fspath(path))
 
 
 def _too_large(path: str | os.PathLike[str], max_bytes: int) -> OSError:

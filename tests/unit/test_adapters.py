@@ -105,7 +105,7 @@ def test_files_that_cannot_be_read(tmp_path):
     for adapter in ADAPTERS:
         index = adapter(16)
         index.add(VECTORS, IDS)
-        with pytest.raises(OSError, match=r"faiss cannot write|usearch cannot write|No such file"):
+        with pytest.raises(OSError, match="nowhere is not a directory"):
             index.save(tmp_path / "nowhere" / "index")
 
 

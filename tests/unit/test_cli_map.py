@@ -184,7 +184,7 @@ def test_umap_that_is_not_installed(run, tmp_path, monkeypatch):
     [
         ("in.jsonl", "-o names the collection itself. Choose another name for the page, such as map.html"),
         ("no/map.html", "is not a directory"),
-        (".", ". cannot be written: it is not a regular file"),
+        (".", ". cannot be written: it is a directory"),
     ],
 )
 def test_page_that_cannot_be_written(run, tmp_path, output, message):

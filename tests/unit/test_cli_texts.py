@@ -123,7 +123,7 @@ def test_other_fields_of_a_record_are_its_metadata(run, place):
         (["clusters", "notes.txt", "--threshold", "nan"], "threshold should be a number, not nan"),
         (["clusters", "notes.txt", "--min-size", "0"], "min_size should be a whole number, at least 1, not 0"),
         (["index", "notes.txt", "-o", "no/such.index"], "no is not a directory"),
-        (["index", "notes.txt", "-o", "artifacts"], "artifacts cannot be written: it is not a regular file"),
+        (["index", "notes.txt", "-o", "artifacts"], "artifacts cannot be written: it is a directory"),
         (["index", "notes.txt", "-o", "in.csv"], "in.csv is there, and is not an index. Choose another FILE"),
         (["index", "nan.jsonl", "-o", "x.index"], "nan.jsonl:2['n'] is nan, which JSON does not have"),
     ],

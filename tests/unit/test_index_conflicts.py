@@ -108,6 +108,24 @@ def test_a_file_is_known_under_each_of_its_names(path, monkeypatch):
         loaded[0].save(link)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="makes links")
+def test_save_follows_a_link_and_replaces_only_regular_files(path):
+    link, pipe = path.parent / "link", path.parent / "pipe"
+    link.symlink_to(path)
+    changed(path).save(link)
+    assert link.is_symlink()
+    assert len(VectorIndex.load(path)) == 4
+    os.mkfifo(pipe)
+    for target, message in [
+        (pipe, "it is not a regular file: .*pipe"),
+        (path.parent, "it is a directory"),
+        (path.parent / "no" / "index", "no is not a directory"),
+        ("a\0b", "no file can have this name"),
+    ]:
+        with pytest.raises(OSError, match=message):
+            clustered_index(n=3).save(target)
+
+
 ADD = """
 import sys
 import numpy as np

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_choice, check_counts
 from embedder.common.cpp_runtime import check_cpp_runtime
-from embedder.common.files import open_regular, replacing
+from embedder.common.files import file_to_replace, open_regular, replacing
 from embedder.common.imports import import_optional
 from embedder.common.json_text import parse_json
 from embedder.errors import ArtifactError, InputError
@@ -157,7 +157,7 @@ class FaissIndex(LibraryIndex):
             >>> index.save("vectors.faiss")
         """
         text = json.dumps({"similarity": self._similarity}).encode()
-        with replacing(Path(path)) as partial:
+        with replacing(file_to_replace(path)) as partial:
             try:
                 with self._lock.read():
                     _import_faiss().write_index(self._index, os.fspath(partial))

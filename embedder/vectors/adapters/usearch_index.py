@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from embedder.common.checks import check_choice, check_counts, shown
 from embedder.common.cpp_runtime import initialise_cpp_runtime
-from embedder.common.files import check_regular, replacing
+from embedder.common.files import check_regular, file_to_replace, replacing
 from embedder.common.imports import import_optional
 from embedder.errors import ArtifactError, InputError
 from embedder.vectors.adapters.library_index import LibraryIndex, check_saved_similarity, hits_of_query
@@ -151,7 +150,7 @@ class UsearchIndex(LibraryIndex):
         Example:
             >>> index.save("vectors.usearch")
         """
-        with replacing(Path(path)) as partial:
+        with replacing(file_to_replace(path)) as partial:
             try:
                 with self._lock.read():
                     self._index.save(os.fspath(partial))

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from embedder.common.checks import check_choice, check_count, check_counts
+from embedder.common.files import file_to_replace
 from embedder.common.read_only import ReadOnly
 from embedder.errors import InputError
 from embedder.vectors.index.codecs import make_codec
@@ -315,6 +316,7 @@ class VectorIndex(ReadOnly):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index to `path`. An existing file is replaced when the new file is complete and on the disk.
+        If `path` is a link, the file that it leads to is replaced.
 
         The file has the entries of the moment at which it is written. If several threads or processes save to one file,
         each waits for the others.
@@ -328,7 +330,7 @@ class VectorIndex(ReadOnly):
         Example:
             >>> index.save("texts.index")
         """
-        target = Path(path)
+        target = file_to_replace(path)
         self._saved_files.save(target, lambda: self._write(target))
 
     @classmethod
