@@ -116,7 +116,9 @@ def test_an_empty_index_takes_ids_of_both_kinds(tmp_path):
         ([None, None], "ids should be whole numbers or strings, not object"),
         ([["a", "b"]], "ids should be whole numbers or strings, not "),
         (np.array([["a"], ["b"]]), r"ids should be whole numbers or strings, not <U1 of shape \(2, 1\)"),
-        ([True, False], "ids should be whole numbers or strings, not bool"),
+        ([True, False], r"ids\[0\] should be a whole number or a string, not True"),
+        ([2, True], r"ids\[1\] should be a whole number or a string, not True"),
+        (np.array([True, False]), "ids should be whole numbers or strings, not bool"),
     ],
 )
 def test_ids_that_are_refused(ids, message):
@@ -441,3 +443,20 @@ def test_an_index_of_truncated_vectors_takes_whole_and_truncated_models(tiny, ma
     VectorIndex(model=whole).save(tmp_path / "whole")
     with pytest.raises(InputError, match="the model's vectors have length 3, but those of the index 8"):
         VectorIndex.load(tmp_path / "whole", model=short)
+
+
+def test_entries_are_equal_if_all_of_them_is():
+    index = VectorIndex(2, similarity="dot")
+    index.add([[1.0, 2.0]], ["a"], texts=["text"], metadata=[{"page": 1}])
+    before = index.get("a")
+    assert before == index.get("a")
+    assert before != "a"
+    index.upsert([[1.0, 3.0]], ["a"], texts=["text"], metadata=[{"page": 1}])
+    assert before != index.get("a")
+
+
+@pytest.mark.parametrize("precision", ["int8", "binary"])
+def test_numbers_that_codes_cannot_have_become_zeros(precision):
+    index = VectorIndex(2, precision=precision, similarity="dot")
+    index.add([[1.9e-43, 0.0]])
+    assert index.get(0).vector.tolist() == [0.0, 0.0]

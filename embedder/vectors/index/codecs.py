@@ -77,6 +77,7 @@ class _Int8Codec:
 
     def encode(self, vectors: NDArray[np.float32]) -> Columns:
         scales = np.abs(vectors).max(axis=1, initial=0) / np.float32(_LARGEST_CODE)
+        scales[scales < np.finfo(np.float32).smallest_normal] = 0  # too coarse: a code would exceed 127
         codes = np.rint(vectors / np.where(scales > 0, scales, 1)[:, None]).astype(np.int8)
         return {"codes": codes, "scales": scales.astype(np.float32)}
 

@@ -49,6 +49,12 @@ class IndexEntry:
     text: str | None
     metadata: Metadata | None
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, IndexEntry):
+            return NotImplemented
+        same = (self.id, self.text, self.metadata) == (other.id, other.text, other.metadata)
+        return same and np.array_equal(self.vector, other.vector)
+
 
 def make_strings(listed: Any, texts: object, metadata: object, read_paths: bool) -> dict[str, Strings]:
     """Return the columns of strings for the items to add.

@@ -49,6 +49,9 @@ def as_ids(ids: ArrayLike | Iterable[Any]) -> Ids:
     listed: Any = ids if isinstance(ids, list) else np.atleast_1d(to_array(ids, "ids"))
     # NumPy would turn the numbers among strings into strings.
     if isinstance(listed, list) or listed.dtype.kind not in "iufb":
+        for index, item in enumerate(listed):
+            if isinstance(item, bool | np.bool_):
+                raise InputError(f"ids[{index}] should be a whole number or a string, not {shown(item)}")
         strings = [item for item in listed if isinstance(item, str)]
         if strings and len(strings) == len(listed):
             return _check_strings([str.__str__(item) for item in strings])
