@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedder.cli.commands import DEFAULT_MODEL, add_model_options, load_model
-from embedder.cli.console import saying_cut_texts
+from embedder.cli.console import counted, say
 from embedder.cli.texts import Entries, Entry, add_format_options, read_collection, refuse_options
 from embedder.common.progress import is_watched
 from embedder.common.records import frozen
@@ -85,11 +85,18 @@ def encode_texts(model: Embedder, entries: Sequence[Entry]) -> NDArray[np.float3
 
     A warning is printed if the model cannot read all of a text.
     """
-    texts = [entry.text for entry in entries]
-    with saying_cut_texts():
-        vectors: NDArray[np.float32] = model.encode_document(
-            texts, show_progress_bar=is_watched(), read_paths=False, warn_if_cut=True
-        )
+    result = model.encode_readable(
+        [entry.text for entry in entries],
+        prompt_name="document",
+        show_progress_bar=is_watched(),
+        read_paths=False,
+        warn_if_cut=True,
+    )
+    if len(result.cut):
+        cut, first = counted(len(result.cut), "text"), entries[result.cut[0]].id
+        limit = f"the model reads {model.max_seq_length:,} tokens of a text"
+        say(f"warning: {limit}. {cut} cut there, the first at {first}")
+    vectors: NDArray[np.float32] = result.embeddings
     return vectors
 
 

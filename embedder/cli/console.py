@@ -9,13 +9,10 @@ import os
 import shutil
 import sys
 import unicodedata
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from embedder.common.escapes import escape_json, escape_line, escape_message
-from embedder.errors import CutTextWarning
 
 # The width of a line of output that goes to a pipe or a file, in columns.
 _PIPE_COLUMNS = 100
@@ -29,18 +26,6 @@ def say(message: str) -> None:
     """Print a message on standard error. It is dropped if standard error is closed."""
     if sys.stderr is not None:
         print(f"embedder: {escape_message(message)}", file=sys.stderr)
-
-
-@contextmanager
-def saying_cut_texts() -> Iterator[None]:
-    """At the end of the `with` statement, print the warnings of texts that the model did not read to their end."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CutTextWarning)
-        try:
-            yield
-        finally:
-            for warning in caught:
-                say(f"warning: {warning.message}")
 
 
 def counted(count: int, noun: str) -> str:

@@ -84,6 +84,12 @@ def _open_old(options: argparse.Namespace) -> tuple[Embedder, VectorIndex]:
     model, index = open_index(options, options.output)
     if len(index) and not isinstance(index.ids[0], str):
         raise InputError(f"{options.output} was made by a program, not by `embedder index`. Choose another FILE")
+    made_by = index.made_by
+    if made_by is not None and made_by.dtype not in (None, model.dtype):
+        raise InputError(
+            f"{options.output} has vectors of dtype {made_by.dtype}. Vectors of dtype {model.dtype} differ slightly, "
+            "and are not mixed with them. Leave out --dtype, or choose another FILE"
+        )
     return model, index
 
 

@@ -13,7 +13,7 @@ import embedder
 from embedder.cli.clusters import choose_threshold
 from embedder.cli.keywords import keywords
 from embedder.cli.main import main
-from tests.tiny import write_tiny_artifact
+from tests.tiny import add_int8_graph, write_tiny_artifact
 
 TEXTS = ["the cat sat on the mat", "a dog", "", "the cat sat on the mat", "the dog sat on the mat", "1 2 3 b"]
 HOSTILE = "cat \x1b]0;owned\x07\x9b31m\u202e dog"
@@ -166,7 +166,10 @@ def test_texts_from_standard_input(run, monkeypatch):
 
 def test_texts_that_are_cut_are_counted(run, place):
     write(place / "in.txt", "a dog", "cat " * 99)
-    assert "embedder: warning: cut after 16 tokens: 1 of 2 texts, the first" in run("search", "in.txt", "a dog")[2]
+    warning = "embedder: warning: the model reads 16 tokens of a text. 1 text cut there, the first at in.txt:2\n"
+    assert run("search", "in.txt", "a dog")[2] == warning
+    run("index", "notes.txt", "-o", "in.index")
+    assert run("index", "in.txt", "-o", "in.index")[2] == warning
 
 
 def test_numbers_that_json_does_not_have_are_null_in_output(run, place):
@@ -204,13 +207,13 @@ def test_index_keeps_texts_places_and_metadata(run, place):
 def test_index_encodes_only_what_is_new(run, place, monkeypatch):
     run("index", "notes.txt", "-o", "notes.index")
     encoded = []
-    encode = embedder.Embedder.encode_document
+    encode = embedder.Embedder.encode_readable
 
     def watched(model, texts, **options):
         encoded.extend(texts)
         return encode(model, texts, **options)
 
-    monkeypatch.setattr(embedder.Embedder, "encode_document", watched)
+    monkeypatch.setattr(embedder.Embedder, "encode_readable", watched)
     assert "(0 new, 5 kept, 0 removed)" in run("index", "notes.txt", "-o", "notes.index")[1]
     assert encoded == []
     changed = ["a mat", *TEXTS[1:], "a dog"]  # a new first line, one text fewer, and a copy
@@ -251,6 +254,14 @@ def test_directory_is_cut_into_pieces_with_their_places(run, folder):
     assert run("search", "-k", "1", "texts", "a dog")[1] == "1.0000  texts/below/b.TXT:1:1  a dog\n"
 
 
+def test_hidden_directories_are_left_out(run, folder):
+    (folder / ".venv/lib").mkdir(parents=True)
+    write(folder / ".venv/lib/readme.md", "a dog")
+    found = [hit["id"] for hit in records(run("search", "-k", "99", "texts", "a dog", "--json")[1])]
+    assert found[0] == "texts/below/b.TXT:1:1"
+    assert not any(".venv" in place for place in found)
+
+
 def test_file_of_a_directory_that_cannot_be_read_is_reported(run, folder):
     (folder / "latin.txt").write_bytes(b"caf\xe9")
     (folder / "gone.md").symlink_to("nowhere")
@@ -264,6 +275,18 @@ def test_file_of_a_directory_that_cannot_be_read_is_reported(run, folder):
     ]
 
 
+def test_index_does_not_mix_vectors_of_two_dtypes(run, place):
+    add_int8_graph(place / "artifacts/tiny")
+    run("index", "notes.txt", "-o", "notes.index")
+    before = (place / "notes.index").read_bytes()
+    write(place / "notes.txt", "a mat")
+    status, _, err = run("index", "notes.txt", "-o", "notes.index", "--dtype", "int8")
+    assert (status, "notes.index has vectors of dtype fp32. Vectors of dtype int8 differ slightly" in err) == (1, True)
+    assert (place / "notes.index").read_bytes() == before
+    assert run("index", "notes.txt", "-o", "other.index", "--dtype", "int8")[0] == 0
+    assert run("index", "notes.txt", "-o", "other.index")[0] == 0  # it stays with its dtype
+
+
 def test_interrupted_index_leaves_the_file(run, place, monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
@@ -271,7 +294,7 @@ def test_interrupted_index_leaves_the_file(run, place, monkeypatch):
     run("index", "notes.txt", "-o", "notes.index")
     before = (place / "notes.index").read_bytes()
     write(place / "notes.txt", "a mat")
-    monkeypatch.setattr(embedder.Embedder, "encode_document", interrupt)
+    monkeypatch.setattr(embedder.Embedder, "encode_readable", interrupt)
     assert run("index", "notes.txt", "-o", "notes.index")[0] == 130
     assert (place / "notes.index").read_bytes() == before
     assert run("index", "notes.txt", "-o", "other.index")[0] == 130
