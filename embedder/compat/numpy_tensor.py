@@ -125,6 +125,8 @@ class NumpyTensor(NDArrayOperatorsMixin):
         return bool((self._array == _plain(value)).any())
 
     def __repr__(self) -> str:
+        if not self._array.size and self.ndim != 1:
+            return f"tensor([], size={self._array.shape})"
         finite = self._array[np.isfinite(self._array)]
         precision = 0 if (finite == np.trunc(finite)).all() else 4  # torch prints whole numbers as "1."
         numbers = np.array2string(self._array, precision=precision, separator=", ", prefix="tensor(", floatmode="fixed")
