@@ -117,7 +117,7 @@ def test_all_records_before_a_bad_one_are_kept(run, tmp_path, kind):
     status, out, err = run("--output", path, stdin=b"a\nbb\nccc\n\xff\nd\n")
     assert (status, out) == (1, b"")
     assert err == (
-        "embedder: error: stdin, line 4 is not UTF-8: invalid start byte at byte 0\n"
+        "embedder: error: stdin, line 4 is not UTF-8: invalid start byte at byte 0. Save the file as UTF-8\n"
         f"embedder: the finished vectors are kept: 3 records in {partial}\n"
     )
     assert rows_of(partial) == WANTED[:3]
