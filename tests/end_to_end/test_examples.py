@@ -93,5 +93,5 @@ def test_vector_database(minilm, tmp_path):
 
 
 def test_every_example_has_a_test():
-    tested = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*examples.py"))
+    tested = "".join(path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py"))
     assert all(f"examples/{path.name}" in tested for path in (ROOT / "examples").glob("*.py"))

@@ -105,7 +105,7 @@ def test_manifest_describes_the_kept_graph(artifact, shared):
     (graph,) = after.graphs
     assert graph.dtype == "fp32"
     assert replace(after, graphs=before.graphs, extra=before.extra) == before
-    assert set(after.extra) == {"prepacked"}
+    assert set(after.extra) == {"positions", "prepacked"}
     ((name, entry),) = after.extra["prepacked"].items()
     assert name == prepacked_form.form_name(graph)
     assert entry == {
