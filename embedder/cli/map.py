@@ -42,7 +42,7 @@ layouts:
   umap        as UMAP places them. It needs the package umap-learn.
   auto        umap if umap-learn is installed, otherwise neighbours.
 
-The clusters are those of `embedder clusters`.
+`embedder clusters` finds the same clusters.
 
 {COLLECTION_HELP}"""
 _EXAMPLE = """  embedder map reviews.csv --column review -o map.html"""
