@@ -35,6 +35,8 @@ BENCHMARKS = {
     "make kernels": "KERNELS_OPTIONS=--vectors 2000 --rounds 1",
     "make faults": "FAULTS_OPTIONS=--parts mutations --cases 50",
 }
+# Their blocks of `sh` start a server and ask it. The tests that are named here do the same.
+SERVER_PAGES = {"service.md": "tests/end_to_end/test_service.py"}
 LAMBDA = re.compile(r"make lambda MODEL=(all-MiniLM-L6-v2)")
 EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 
@@ -161,7 +163,9 @@ def test_snippet(block, run, checkout):
 
 
 def test_every_block_is_run():
-    assert {block.language for block in BLOCKS} == {"console", "python", "text"}
+    assert {block.language for block in BLOCKS} == {"console", "python", "sh", "text"}
+    assert {block.page.name for block in BLOCKS if block.language == "sh"} == set(SERVER_PAGES)
+    assert all((ROOT / test).exists() for test in SERVER_PAGES.values())
     assert {"make demo", "make test"} <= {block.code for block in COMMANDS if block.page == README}
 
 
