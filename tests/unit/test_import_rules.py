@@ -94,6 +94,10 @@ RUNTIME = (
     Rule("embedder.cli.list_models", own=f"{PUBLIC} cli artifact"),
     Rule("embedder.cli.remove", own=f"{PUBLIC} cli artifact backends"),
     Rule("embedder.cli.verify", own=f"{PUBLIC} cli artifact backends engine", packages="numpy"),
+    # The server. `embedder serve` imports it when it runs.
+    Rule("embedder.serve", own=f"{PUBLIC} serve", packages="numpy orjson starlette"),
+    Rule("embedder.serve.errors", own="errors"),
+    Rule("embedder.serve.settings", own="common errors"),
     Rule("embedder.__main__", own="cli"),
 )
 
