@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from typing import Any
 
 from embedder.common.json_text import has_more_values, parse_json
+from embedder.common.json_values import unknown_keys, wrong_choice, wrong_value
 from embedder.common.records import frozen
 from embedder.errors import EmbedderError, InputError
 
@@ -29,9 +29,6 @@ _HINTS = {
 }
 # A body may have this many JSON values besides the texts. To parse millions takes a hundred times the body's memory.
 _SPARE_VALUES = 100_000
-_MAX_KEYS_SHOWN = 3
-_MAX_CHARACTERS_SHOWN = 40
-_JSON_NAMES = {type(None): "null", bool: "true or false", int: "a number", float: "a number", str: "a string"}
 
 
 class RequestError(EmbedderError):
@@ -187,14 +184,8 @@ def check_truncate_dim(value: Any, dimension: int | None = None) -> None:
 
 
 def _check_keys(value: dict[Any, Any]) -> None:
-    unknown = [key for key in value if key not in KEYS]
-    if unknown:
-        names = ", ".join(map(_shown, unknown[:_MAX_KEYS_SHOWN]))
-        more = f" and {len(unknown) - _MAX_KEYS_SHOWN} more" if len(unknown) > _MAX_KEYS_SHOWN else ""
-        hint = next((f"{_HINTS[key]}. " for key in unknown if isinstance(key, str) and key in _HINTS), "")
-        raise RequestError(
-            BAD_REQUEST, f"unknown key{'s' if unknown[1:] else ''} {names}{more}: {hint}The keys are {', '.join(KEYS)}"
-        )
+    if (message := unknown_keys(value, KEYS, _HINTS)) is not None:
+        raise RequestError(BAD_REQUEST, message)
     if "inputs" not in value:
         raise RequestError(BAD_REQUEST, '"inputs" is missing. It should be a list of texts')
 
@@ -229,22 +220,10 @@ def _check_text(text: object, name: str, limits: Limits) -> None:
         ) from error
 
 
-def _check_choice(name: str, value: object, known: Collection[str]) -> None:
-    if not isinstance(value, str) or value not in known:
-        raise _wrong(name, " or ".join(f'"{choice}"' for choice in known), value)
+def _check_choice(name: str, value: object, known: tuple[str, ...]) -> None:
+    if (message := wrong_choice(name, value, known)) is not None:
+        raise RequestError(BAD_REQUEST, message)
 
 
 def _wrong(name: str, expected: str, value: object) -> RequestError:
-    return RequestError(BAD_REQUEST, f"{name} should be {expected}, not {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    """Return `value` as a short text of JSON, or the name of its type where it may be long."""
-    if isinstance(value, str):
-        cut = value[:_MAX_CHARACTERS_SHOWN].encode("utf-8", "replace").decode()
-        return f'"{cut}{"..." if len(value) > _MAX_CHARACTERS_SHOWN else ""}"'
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e15:
-        return repr(value)
-    if isinstance(value, dict | list):
-        return "an object" if isinstance(value, dict) else "a list"
-    return _JSON_NAMES.get(type(value), type(value).__name__)
+    return RequestError(BAD_REQUEST, wrong_value(name, expected, value))
