@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
@@ -15,15 +15,15 @@ from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
 from embedder.artifact.positions import check_limit
 from embedder.backends import check_backend
-from embedder.common.checks import check_count, check_text
+from embedder.common.checks import check_count, check_flag, check_text
 from embedder.common.keywords import refuse_keywords
 from embedder.common.read_only import ReadOnly, ReadOnlyDict
-from embedder.encoding import embeddings_of, encode_items, encode_stream
-from embedder.engine.batching import pad
+from embedder.encoding import embeddings_of, encode_batch, encode_items, encode_stream
+from embedder.engine.batching import BatchLimits, pad
 from embedder.engine.engine import Engine
 from embedder.errors import ArtifactError, InputError, SettingError
 from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
-from embedder.inputs import Input, InputKinds, Inputs, check_list, is_single, type_name
+from embedder.inputs import Input, InputKinds, Inputs, TokenizedText, check_list, is_single, type_name
 from embedder.options import OPTIONS_OF_ENCODE, EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import CutTexts, Embeddings, EncodeResult, drop_unreadable, quantize, raise_unreadable
 from embedder.vectors import similarity
@@ -355,6 +355,86 @@ class Embedder(ReadOnly):
             "input_ids": pad(token_ids, self.manifest.tokenizer.pad_id),
             "attention_mask": pad([np.ones_like(ids) for ids in token_ids], 0),
         }
+
+    def tokenize_texts(
+        self, texts: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
+    ) -> list[TokenizedText]:
+        """Return texts as the model reads them, for `encode_batch`. `encode` reads them in the same way.
+
+        Args:
+            texts: one text or many texts.
+            prompt_name: as in `encode`.
+            prompt: as in `encode`.
+
+        Raises:
+            InputError: a text is not a string, or is not valid Unicode; or the model has no such prompt.
+
+        Example:
+            >>> model.tokenize_texts("hello")[0].ids  # doctest: +SKIP
+            array([ 101, 7592,  102])
+        """
+        items = [item for item in check_list(texts, InputKinds()) if isinstance(item, str)]  # all are, without images
+        return self._engine.read_texts(items, EncodeSettings(prompt_name=prompt_name, prompt=prompt))
+
+    def from_token_ids(self, token_ids: Iterable[Sequence[int]]) -> list[TokenizedText]:
+        """Return texts for `encode_batch` whose token ids the caller has made with this model's tokenizer.
+
+        Args:
+            token_ids: for each text, its token ids. They include the special tokens that the tokenizer puts around each
+                text, and a prompt if the model wants one.
+
+        Raises:
+            InputError: an id is no whole number, or the vocabulary does not have it; a text has more tokens than
+                `max_seq_length`; or the special tokens are missing. Token ids of another tokenizer would give wrong
+                vectors. Most of them are found in this way.
+
+        Example:
+            >>> len(model.from_token_ids([[101, 7592, 102]])[0])  # doctest: +SKIP
+            3
+        """
+        return self._engine.read_token_ids(token_ids)
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        """What makes a good batch for `encode_batch` on the device: its tokens, and how many run at the same time."""
+        return self._engine.batch_limits
+
+    def encode_batch(
+        self,
+        texts: Sequence[TokenizedText],
+        *,
+        single_thread: bool = False,
+        settings: EncodeSettings | None = None,
+        **options: Unpack[EncodeOptions],
+    ) -> Embeddings:
+        """Return the vectors of one batch, computed in the calling thread. For programs that make their own batches.
+
+        The vectors are those of `encode`. The texts run in one call of the graph, or in a few where they would not
+        share one well: texts of `batch_limits.unpadded_from_tokens` tokens and more share a call only with texts of the
+        same length. The caller bounds the batch; see `batch_limits`.
+
+        Args:
+            texts: what `tokenize_texts` or `from_token_ids` returned.
+            single_thread: compute in the calling thread alone. Otherwise a batch takes all threads of the model if no
+                other call is running.
+            settings: all options as one object, instead of `options`.
+            **options: see `EncodeOptions`. A prompt is refused: the texts have theirs.
+
+        Returns:
+            float32 (n, dimension), in the order of `texts`. With `precision`, the array that `quantize_embeddings`
+            returns.
+
+        Raises:
+            InputError: a text is no TokenizedText, or an option is unknown or out of range.
+
+        Example:
+            >>> model.encode_batch(model.tokenize_texts(["a text", "another"])).shape  # doctest: +SKIP
+            (2, 384)
+        """
+        settings = EncodeSettings.of(options, settings).refuse_skip()
+        check_flag("single_thread", single_thread)
+        dimension = self._dimension_of(settings)
+        return encode_batch(self._engine, texts, settings, dimension, single_thread=single_thread)
 
     def count_tokens(self, texts: str | Iterable[str]) -> int | NDArray[np.int64]:
         """Return how many tokens each text has, with special tokens, without a prompt and without the model's limit.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedder.engine.distinct import find_distinct
 from embedder.engine.engine import Block, Engine
 from embedder.errors import InputError
-from embedder.inputs import ImageItem, InputKinds, Item, check_inputs, is_single
+from embedder.inputs import ImageItem, InputKinds, Item, TokenizedText, check_inputs, is_single, type_name
 from embedder.options import RANGED_PRECISIONS, EncodeSettings
 from embedder.results import (
     CutTexts,
@@ -67,6 +67,37 @@ def encode_items(
         if block.cut is not None and cut is not None:
             cut[block.start : block.start + len(kept)] = block.cut
     return places.spread(vectors), reasons, None if cut is None else places.spread(cut)
+
+
+def encode_batch(
+    engine: Engine, texts: Any, settings: EncodeSettings, dimension: int, *, single_thread: bool
+) -> Embeddings:
+    """Encode one batch in the calling thread.
+
+    Args:
+        engine: the engine of the model.
+        texts: a list of TokenizedText, unchecked.
+        settings: the options of the request.
+        dimension: how many numbers of each vector to keep.
+        single_thread: whether the batch uses one thread, also if no other call is running.
+
+    Raises:
+        InputError: a text is no TokenizedText, or `settings` has a prompt.
+        ArtifactError, EmbedderError: as in `Engine.run`.
+
+    Example:
+        >>> encode_batch(engine, texts, EncodeSettings(), 384, single_thread=True).shape  # doctest: +SKIP
+        (2, 384)
+    """
+    if settings.prompt is not None or settings.prompt_name is not None:
+        raise InputError("encode_batch takes no prompt: the texts have theirs. Give the prompt to tokenize_texts")
+    if not isinstance(texts, Sequence) or isinstance(texts, str | bytes):
+        raise InputError(f"texts should be a list of TokenizedText, not {type_name(texts)}")
+    for index, text in enumerate(texts):
+        if not isinstance(text, TokenizedText):
+            raise InputError(f"texts[{index}] should be a TokenizedText, not {type_name(text)}. Call tokenize_texts")
+    vectors = engine.run_tokenized(texts, settings, single_thread=single_thread)
+    return quantize(truncate(vectors, dimension, settings), settings)
 
 
 def encode_stream(

@@ -48,6 +48,35 @@ class Pair:
     second: str
 
 
+@frozen
+class TokenizedText:
+    """A text as the model reads it. `Embedder.tokenize_texts` makes it, and `Embedder.encode_batch` encodes it.
+
+    Two of them are equal only if they are the same object.
+
+    Attributes:
+        ids: the token ids, int64 (tokens,), with the prompt and special tokens, cut at the model's limit.
+        type_ids: the token type ids, int64 (tokens,). None if the model takes none.
+        prompt_token_count: number of tokens at the start that the pooling leaves out.
+        cut: whether the text has more tokens, which the model does not read.
+
+    Example:
+        >>> len(TokenizedText(np.int64([101, 7592, 102])))
+        3
+    """
+
+    ids: NDArray[np.int64]
+    type_ids: NDArray[np.int64] | None = None
+    prompt_token_count: int = 0
+    cut: bool = False
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
 # A checked input. A string is a text.
 Item: TypeAlias = str | Pair | ImageItem
 

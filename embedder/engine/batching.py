@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.common.records import frozen
 from embedder.inputs import ImageItem, Item, Pair
 
 # A window is held in memory, tokenised and sorted by length. It is large enough to find texts of similar length, and
@@ -22,6 +23,28 @@ _WINDOW_CHARACTERS = 1_000_000
 _IMAGE_CHARACTERS = _WINDOW_CHARACTERS // 64
 # A batch of fewer tokens runs faster than it can be handed to another thread.
 _MIN_BATCH_TOKENS = 64
+
+
+@frozen
+class BatchLimits:
+    """What makes a good batch on a device. For programs that make their own batches.
+
+    Attributes:
+        token_budget: most tokens of a batch, padding included, that the device runs well. A longer text is alone.
+        threads: number of batches that run at the same time.
+        unpadded_from_tokens: texts of at least this many tokens share a call of the graph only with texts of the same
+            length. None: with any texts.
+        tokens_per_image: number of tokens that an image counts as. None if the model takes no images.
+
+    Example:
+        >>> BatchLimits(256, 2, 129, None).token_budget
+        256
+    """
+
+    token_budget: int
+    threads: int
+    unpadded_from_tokens: int | None
+    tokens_per_image: int | None
 
 
 def windows(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -18,7 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.artifact.artifact import Artifact
-from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, OUTPUT_OF_TASK, TEXT, File, Graph, Output
+from embedder.artifact.manifest import (
+    DEFAULT_PROMPTS,
+    IMAGE,
+    OUTPUT_OF_TASK,
+    TEXT,
+    TOKEN_TYPE_IDS,
+    File,
+    Graph,
+    Output,
+)
 from embedder.backends import Backend, Device, GraphFiles, select_device
 from embedder.common.cores import usable_cores
 from embedder.common.digests import CheckedFile, open_checked
@@ -27,14 +36,14 @@ from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
 from embedder.common.records import frozen
 from embedder.common.side_by_side import side_by_side
-from embedder.engine.batching import windows
+from embedder.engine.batching import BatchLimits, windows
 from embedder.engine.distinct import Places, find_distinct
 from embedder.engine.job import Job
 from embedder.engine.outputs import check_finite
 from embedder.engine.text_side import TextSide
 from embedder.engine.tokenizer import TextTokenizer, Tokens
 from embedder.errors import EmbedderError, InputError
-from embedder.inputs import ImageItem, Item, Pair
+from embedder.inputs import ImageItem, Item, Pair, TokenizedText
 from embedder.options import EncodeSettings, LoadSettings
 
 if TYPE_CHECKING:
@@ -218,8 +227,78 @@ class Engine:
         prompt = self.resolve_prompt(settings)
         side, prompt_token_count = self._text.get(), self._prompt_token_count(prompt)
         tokens = side.tokenize([_prompted(text, prompt)])
-        values = np.array(side.run_batch(tokens, self._outputs[TEXT], prompt_token_count, single_batch=True))
+        values = np.array(side.run_batch(tokens, self._outputs[TEXT], (prompt_token_count,), single_batch=True))
         check_finite(values, (0,))
+        return values
+
+    @property
+    def batch_limits(self) -> BatchLimits:
+        """What makes a good batch on the device."""
+        images = self.manifest.images
+        device = self.device
+        return BatchLimits(
+            device.token_budget, device.threads, device.unpadded_from_tokens, None if images is None else images.tokens
+        )
+
+    def read_texts(self, texts: list[str], settings: EncodeSettings) -> list[TokenizedText]:
+        """Return the texts as `run_tokenized` takes them.
+
+        Args:
+            texts: checked texts.
+            settings: the options of the request. The engine uses the prompt.
+
+        Raises:
+            InputError, ArtifactError, EmbedderError: as in `run`.
+
+        Example:
+            >>> engine.read_texts(["hello"], EncodeSettings())[0].ids  # doctest: +SKIP
+            array([ 101, 7592,  102])
+        """
+        self.check_open()
+        prompt = self.resolve_prompt(settings)
+        side = self._text.get()
+        return side.read_texts([prompt + text for text in texts], self._prompt_token_count(prompt))
+
+    def read_token_ids(self, token_ids: Any) -> list[TokenizedText]:
+        """Return lists of token ids as `run_tokenized` takes them.
+
+        Raises:
+            InputError: as in `read_token_ids` of `engine.token_ids`.
+            EmbedderError: the engine has been closed.
+
+        Example:
+            >>> engine.read_token_ids([[101, 7592, 102]])[0].ids  # doctest: +SKIP
+            array([ 101, 7592,  102])
+        """
+        from embedder.engine.token_ids import read_token_ids  # here, as few programs need it
+
+        typed = TOKEN_TYPE_IDS in self._graphs[TEXT].inputs
+        return read_token_ids(self.tokenizer, token_ids, typed=typed)
+
+    def run_tokenized(
+        self, texts: Sequence[TokenizedText], settings: EncodeSettings, *, single_thread: bool
+    ) -> NDArray[np.float32]:
+        """Return the outputs of one batch, float32 (texts, *shape of the output), computed in the calling thread.
+
+        The numbers are those that `run` yields.
+
+        Args:
+            texts: what `read_texts` or `read_token_ids` returned.
+            settings: the options of the request. The engine uses the batch size.
+            single_thread: whether the batch uses one thread, also if no other call is running.
+
+        Raises:
+            ArtifactError, EmbedderError: as in `run`.
+
+        Example:
+            >>> engine.run_tokenized(texts, EncodeSettings(), single_thread=False).shape  # doctest: +SKIP
+            (2, 384)
+        """
+        self.check_open()
+        side, output = self._text.get(), self._outputs[TEXT]
+        values = side.run_tokenized(texts, output, settings.batch_size, single_thread=single_thread)
+        if len(values):
+            check_finite(values, range(len(values)))
         return values
 
     def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ from embedder.engine.batching import pad, plan_batches
 from embedder.engine.job import Job
 from embedder.engine.outputs import fixed_shape, values_of
 from embedder.engine.tokenizer import TextTokenizer, Tokens
-from embedder.inputs import Pair
+from embedder.inputs import Pair, TokenizedText
 
 
 class TextSide:
@@ -42,6 +43,22 @@ class TextSide:
         if TOKEN_TYPE_IDS in self._graph.inputs:
             return self.tokenizer.with_type_ids(texts)
         return self.tokenizer(texts)
+
+    def read_texts(self, texts: Sequence[str], prompt_token_count: int) -> list[TokenizedText]:
+        """Return the texts as `run_tokenized` takes them.
+
+        Args:
+            texts: the texts, with their prompt.
+            prompt_token_count: number of tokens at the start of each text that the pooling leaves out.
+
+        Raises:
+            ArtifactError: the tokenizer is damaged.
+        """
+        typed = TOKEN_TYPE_IDS in self._graph.inputs
+        return [
+            TokenizedText(ids, type_ids if typed else None, prompt_token_count, cut)
+            for (ids, type_ids), cut in self.tokenizer.tokenize_and_find_cut(texts)
+        ]
 
     def cut_rows(self, texts: Sequence[str | Pair], tokens: Sequence[Tokens]) -> list[int]:
         """Return the indices of the texts that `tokenize` has cut.
@@ -75,7 +92,8 @@ class TextSide:
 
         def run(rows: list[int]) -> int:
             batch = [tokens[row] for row in rows]
-            results = self.run_batch(batch, output, job.prompt_token_count, single_batch=single)
+            counts = [job.prompt_token_count] * len(batch)
+            results = self.run_batch(batch, output, counts, single_batch=single)
             for row, value in zip(rows, results, strict=True):
                 values[row] = value
             return len(rows)
@@ -84,24 +102,49 @@ class TextSide:
             job.advance(count)
         return values
 
+    def run_tokenized(
+        self, texts: Sequence[TokenizedText], output: Output, batch_size: int | None, *, single_thread: bool
+    ) -> NDArray[np.float32]:
+        """Return what `run` returns, computed in the calling thread, in as few calls of the graph as its rules allow.
+
+        Args:
+            texts: what `read_texts` returned.
+            output: the output to return.
+            batch_size: most texts in one call. None sets no such limit.
+            single_thread: whether each call uses one thread, also if no other call is running.
+
+        Raises:
+            ArtifactError: as in `run`.
+        """
+        values = np.empty((len(texts), *fixed_shape(output)), np.float32)
+        unpadded_from = self._backend.device.unpadded_from_tokens
+        batches = plan_batches([len(text) for text in texts], sys.maxsize, 1, batch_size, unpadded_from)
+        for rows in batches:
+            batch = [texts[row] for row in rows]
+            tokens = [(text.ids,) if text.type_ids is None else (text.ids, text.type_ids) for text in batch]
+            counts = [text.prompt_token_count for text in batch]
+            single = len(batches) == 1 and not single_thread
+            values[rows] = self.run_batch(tokens, output, counts, single_batch=single)
+        return values
+
     def run_batch(
-        self, tokens: Sequence[Tokens], output: Output, prompt_token_count: int, *, single_batch: bool
+        self, tokens: Sequence[Tokens], output: Output, prompt_token_counts: Sequence[int], *, single_batch: bool
     ) -> NDArray[np.float32]:
         """Return what `run` returns, for texts that fit into one call of the graph. The backend may own the array.
 
         Args:
             tokens: the token ids of the texts.
             output: the output to return.
-            prompt_token_count: number of tokens at the start of each text that the pooling leaves out.
+            prompt_token_counts: for each text, number of tokens at its start that the pooling leaves out.
             single_batch: whether the request has only this batch, which may then use all threads.
 
         Raises:
             ArtifactError: as in `run`.
         """
-        outputs = self._backend.run(self._feeds(tokens, prompt_token_count), single_batch=single_batch)
+        outputs = self._backend.run(self._feeds(tokens, prompt_token_counts), single_batch=single_batch)
         return values_of(outputs, output.name, (len(tokens), *fixed_shape(output)))
 
-    def _feeds(self, tokens: Sequence[Tokens], prompt_token_count: int) -> dict[str, NDArray[Any]]:
+    def _feeds(self, tokens: Sequence[Tokens], prompt_token_counts: Sequence[int]) -> dict[str, NDArray[Any]]:
         """Return the graph's inputs for one batch."""
         token_ids = [arrays[0] for arrays in tokens]
         attention_mask = pad([self._ones[: len(ids)] for ids in token_ids], 0)
@@ -110,5 +153,6 @@ class TextSide:
             feeds[TOKEN_TYPE_IDS] = pad([arrays[1] for arrays in tokens], 0)
         if POOLING_MASK in self._graph.inputs:
             feeds[POOLING_MASK] = attention_mask.copy()
-            feeds[POOLING_MASK][:, :prompt_token_count] = 0
+            for row, count in zip(feeds[POOLING_MASK], prompt_token_counts, strict=True):
+                row[:count] = 0
         return feeds

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.common.panics import panics_as_exceptions
+from embedder.common.records import frozen
 from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS, load_tokenizer
 from embedder.errors import ArtifactError, InputError
 from embedder.inputs import Pair
@@ -22,6 +23,29 @@ Tokens: TypeAlias = tuple[NDArray[np.int64], ...]
 _CHARACTERS_PER_TOKEN = 16
 # Most texts in one call of the library, which needs about 100 bytes for each token.
 _MAX_TEXTS_PER_CALL = 64
+
+
+@frozen
+class Frame:
+    """The special tokens that a tokenizer puts around each text.
+
+    Attributes:
+        prefix: the token ids before the text.
+        suffix: the token ids after it.
+        prefix_types: the token type ids of `prefix`.
+        text_type: the token type id of the text's own tokens.
+        suffix_types: the token type ids of `suffix`.
+
+    Example:
+        >>> Frame((101,), (102,), (0,), 0, (0,)).suffix
+        (102,)
+    """
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+    prefix_types: tuple[int, ...]
+    text_type: int
+    suffix_types: tuple[int, ...]
 
 
 class TextTokenizer:
@@ -118,6 +142,53 @@ class TextTokenizer:
             (np.array(encoding.ids, np.int64), np.array(encoding.type_ids, np.int64))
             for encoding in self._encode(texts)
         ]
+
+    def tokenize_and_find_cut(self, texts: Sequence[str]) -> Iterator[tuple[Tokens, bool]]:
+        """Yield the token ids and the token type ids of each text, and whether the text has more tokens than the limit.
+
+        Raises:
+            ArtifactError: as in a call.
+        """
+        for encoding in self._encode(texts):
+            arrays = (np.array(encoding.ids, np.int64), np.array(encoding.type_ids, np.int64))
+            # `overflowing` copies what was cut off, and a shorter text has nothing there.
+            yield arrays, len(encoding) == self._max_seq_length and bool(encoding.overflowing)
+
+    def frame(self) -> Frame:
+        """Return the special tokens that the tokenizer puts around each text.
+
+        Raises:
+            ArtifactError: as in a call.
+
+        Example:
+            >>> tokenizer.frame().prefix  # doctest: +SKIP
+            (101,)
+        """
+        # Any text with a token shows them. A text without one has no special tokens in some tokenizers.
+        (encoding,) = self._encode(["a"])
+        special = encoding.special_tokens_mask
+        start = special.index(0) if 0 in special else len(special)
+        end = len(special) - special[::-1].index(0) if 0 in special else len(special)
+        types = encoding.type_ids
+        return Frame(
+            prefix=tuple(encoding.ids[:start]),
+            suffix=tuple(encoding.ids[end:]),
+            prefix_types=tuple(types[:start]),
+            text_type=types[start] if start < len(types) else 0,
+            suffix_types=tuple(types[end:]),
+        )
+
+    def token_of(self, token_id: int) -> str | None:
+        """Return the token with this id, or None if the vocabulary has no such id.
+
+        Example:
+            >>> tokenizer.token_of(101)  # doctest: +SKIP
+            '[CLS]'
+        """
+        if not 0 <= token_id < 1 << 32:  # the library counts in 32 bits
+            return None
+        token: str | None = self._tokenizer.id_to_token(token_id)
+        return token
 
     def _encode(self, texts: Sequence[str | Pair]) -> Iterator[Any]:
         """Yield the library's encoding of each text or pair."""

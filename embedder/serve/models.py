@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from embedder.common.checks import shown
 from embedder.common.records import frozen
+from embedder.errors import InputError
+from embedder.serve.errors import RequestRefused
+
+if TYPE_CHECKING:
+    from embedder.encoder import Embedder
+    from embedder.serve.batcher import Batcher
 
 
 @frozen
@@ -11,9 +20,13 @@ class ServedModel:
 
     Attributes:
         name: the name that requests give.
+        model: the model. It tokenises texts, and knows the prompts and the dimension.
+        batcher: encodes the texts of all requests.
     """
 
     name: str
+    model: Embedder
+    batcher: Batcher
 
 
 @frozen
@@ -22,6 +35,46 @@ class ServedModels:
 
     Attributes:
         models: the models.
+
+    Raises:
+        InputError: there is no model, or two have the same name.
     """
 
     models: tuple[ServedModel, ...]
+
+    def __post_init__(self) -> None:
+        names = [model.name for model in self.models]
+        if not names:
+            raise InputError("there is no model to serve. Name one")
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"two models have the name {name!r}. Serve each model once")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models, the default one first."""
+        return tuple(model.name for model in self.models)
+
+    @property
+    def default(self) -> ServedModel:
+        """The model of requests that name none."""
+        return self.models[0]
+
+    def get(self, name: str | None) -> ServedModel:
+        """Return the model that a request names: by its name, or by the part after the last "/", if only one has it.
+
+        Args:
+            name: the name. None takes the default model.
+
+        Raises:
+            RequestRefused: 404 "model_not_found". The message lists the names.
+        """
+        if name is None:
+            return self.default
+        found = [model for model in self.models if model.name == name] or [
+            model for model in self.models if model.name.rpartition("/")[2] == name.rpartition("/")[2]
+        ]
+        if len(found) == 1:
+            return found[0]
+        names = ", ".join(self.names)
+        raise RequestRefused(404, "model_not_found", f"no model {shown(name)} is served here: {names}", param="model")

@@ -43,6 +43,7 @@ def test_public_names():
         "ModelNotFoundError",
         "ProviderError",
         "SettingError",
+        "TokenizedText",
         "UsearchIndex",
         "VectorIndex",
         "WorkerError",
@@ -80,6 +81,7 @@ def test_every_name_is_there():
 def test_embedder_has_these_public_names_and_no_others():
     public = {name for name in dir(embedder.Embedder) if not name.startswith("_")}
     assert public == {
+        "batch_limits",
         "chunks",
         "close",
         "count_tokens",
@@ -87,10 +89,12 @@ def test_embedder_has_these_public_names_and_no_others():
         "dimension",
         "dtype",
         "encode",
+        "encode_batch",
         "encode_document",
         "encode_iter",
         "encode_query",
         "encode_readable",
+        "from_token_ids",
         "iter_results",
         "manifest",
         "max_seq_length",
@@ -99,6 +103,7 @@ def test_embedder_has_these_public_names_and_no_others():
         "similarity",
         "similarity_fn_name",
         "tokenize",
+        "tokenize_texts",
         "truncate_dim",
     }
 
