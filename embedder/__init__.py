@@ -30,7 +30,7 @@ from embedder.errors import (
 if TYPE_CHECKING:
     from embedder.encoder import Embedder
     from embedder.engine.chunks import Chunk
-    from embedder.inputs import TokenizedText
+    from embedder.inputs import Token, TokenizedText
     from embedder.kept_models import encode, release_models
     from embedder.options import EncodeOptions, EncodeSettings
     from embedder.pool import EncoderPool
@@ -78,6 +78,7 @@ __all__ = [
     "ModelNotFoundError",
     "ProviderError",
     "SettingError",
+    "Token",
     "TokenizedText",
     "UsearchIndex",
     "VectorIndex",
@@ -116,7 +117,7 @@ initialise_cpp_runtime()
 _LAZY = {
     "encoder": ("Embedder",),
     "engine.chunks": ("Chunk",),
-    "inputs": ("TokenizedText",),
+    "inputs": ("Token", "TokenizedText"),
     "kept_models": ("encode", "release_models"),
     "options": ("EncodeOptions", "EncodeSettings"),
     "pool": ("EncoderPool",),

@@ -23,7 +23,7 @@ from embedder.engine.batching import BatchLimits, pad
 from embedder.engine.engine import Engine
 from embedder.errors import ArtifactError, InputError, SettingError
 from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
-from embedder.inputs import Input, InputKinds, Inputs, TokenizedText, check_list, is_single, type_name
+from embedder.inputs import Input, InputKinds, Inputs, Token, TokenizedText, check_list, is_single, type_name
 from embedder.options import OPTIONS_OF_ENCODE, EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import CutTexts, Embeddings, EncodeResult, drop_unreadable, quantize, raise_unreadable
 from embedder.vectors import similarity
@@ -436,6 +436,20 @@ class Embedder(ReadOnly):
         dimension = self._dimension_of(settings)
         return encode_batch(self._engine, texts, settings, dimension, single_thread=single_thread)
 
+    def tokens(self, text: str) -> list[Token]:
+        """Return every token of `text` with its place, and the special tokens around them. No prompt is added.
+
+        The list has all tokens of the text, also those after `max_seq_length`, which the model does not read.
+
+        Raises:
+            InputError: the text is not a string, or is not valid Unicode.
+
+        Example:
+            >>> model.tokens("hello")[1]  # doctest: +SKIP
+            Token(id=7592, name='hello', start=0, end=5)
+        """
+        return self._engine.tokenizer.tokens(_checked_text(text))
+
     def count_tokens(self, texts: str | Iterable[str]) -> int | NDArray[np.int64]:
         """Return how many tokens each text has, with special tokens, without a prompt and without the model's limit.
 
@@ -480,9 +494,7 @@ class Embedder(ReadOnly):
         """
         from embedder.engine.chunks import Chunker  # here, as few programs need it
 
-        if not isinstance(text, str):
-            raise InputError(f"text should be a string, not {type_name(text)}. For many texts, call chunks for each")
-        check_text(text, "text")
+        _checked_text(text)
         settings = (EncodeSettings(), EncodeSettings(prompt_name="document"))
         prompts = {self._engine.resolve_prompt(request) for request in settings} - {""}
         return list(Chunker(self._engine.tokenizer, size, overlap, sorted(prompts)).chunks(text))
@@ -498,6 +510,13 @@ class Embedder(ReadOnly):
             return self.dimension
         check_count("truncate_dim", settings.truncate_dim, self.manifest.dimension)
         return settings.truncate_dim
+
+
+def _checked_text(text: object) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"text should be a string, not {type_name(text)}. For many texts, make a call for each")
+    check_text(text, "text")
+    return text
 
 
 def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:

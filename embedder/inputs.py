@@ -77,6 +77,27 @@ class TokenizedText:
         return len(self.ids)
 
 
+@frozen
+class Token:
+    """A token of a text. `Embedder.tokens` lists them.
+
+    Attributes:
+        id: its id in the vocabulary.
+        name: its name in the vocabulary, such as "##ing".
+        start: index of its first character in the text. None for a special token that the tokenizer adds.
+        end: index after its last character. None for a special token.
+
+    Example:
+        >>> Token(7592, "hello", 0, 5).name
+        'hello'
+    """
+
+    id: int
+    name: str
+    start: int | None
+    end: int | None
+
+
 # A checked input. A string is a text.
 Item: TypeAlias = str | Pair | ImageItem
 

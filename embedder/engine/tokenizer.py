@@ -14,7 +14,7 @@ from embedder.common.panics import panics_as_exceptions
 from embedder.common.records import frozen
 from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS, load_tokenizer
 from embedder.errors import ArtifactError, InputError
-from embedder.inputs import Pair
+from embedder.inputs import Pair, Token
 
 # The token ids of a text, int64 (tokens,). For a graph that takes token type ids, these are the second array.
 Tokens: TypeAlias = tuple[NDArray[np.int64], ...]
@@ -231,6 +231,30 @@ class TextTokenizer:
                 for rest in encoding.overflowing:
                     found += rest.offsets
         return found[:count]
+
+    def tokens(self, text: str) -> list[Token]:
+        """Return every token of `text`, without the limit, with the special tokens around them.
+
+        Raises:
+            ArtifactError: as in a call.
+
+        Example:
+            >>> tokenizer.tokens("hello")[1]  # doctest: +SKIP
+            Token(id=7592, name='hello', start=0, end=5)
+        """
+        frame = self.frame()
+        with _failures_as_artifact_errors():
+            first = self._tokenizer.encode(text, add_special_tokens=False)
+            own = [
+                Token(*values, *place)
+                for part in (first, *first.overflowing)
+                for *values, place in zip(part.ids, part.tokens, part.offsets, strict=True)
+            ]
+        before, after = (
+            [Token(number, self.token_of(number) or "", None, None) for number in special]
+            for special in (frame.prefix, frame.suffix)
+        )
+        return before + own + after
 
     def token_counts(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, without the limit and without special tokens.

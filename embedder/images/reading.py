@@ -6,6 +6,8 @@ import base64
 import os
 import struct
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any
 
@@ -65,7 +67,7 @@ def read_rgb(item: Any, name: str) -> Image:
         >>> read_rgb(Path("cat.png"), "cat.png").mode  # doctest: +SKIP
         'RGB'
     """
-    try:
+    with _failures(name):
         if isinstance(item, np.ndarray):
             return _from_array(item, name)
         if is_pillow(item):
@@ -76,9 +78,35 @@ def read_rgb(item: Any, name: str) -> Image:
             image = _opened(file, name)
             image.load()
             return _as_rgb(_upright(image))
+
+
+def read_size(data: bytes, name: str) -> tuple[int, int]:
+    """Return the width and height of the image in `data`. Its pixels are not decoded.
+
+    Args:
+        data: the content of an image file.
+        name: name of the image in messages.
+
+    Raises:
+        InputError: the start of the image cannot be read, or it has too many pixels.
+
+    Example:
+        >>> read_size(Path("cat.png").read_bytes(), "cat.png")  # doctest: +SKIP
+        (600, 400)
+    """
+    with _failures(name), _source(data, name) as file:
+        width, height = _opened(file, name).size
+        return width, height
+
+
+@contextmanager
+def _failures(name: str) -> Iterator[None]:
+    """Raise InputError for each failure of Pillow, which raises errors of any type for a damaged file."""
+    try:
+        yield
     except InputError:
         raise
-    except Exception as error:  # Pillow raises errors of any type for a damaged file
+    except Exception as error:
         if "truncated" in str(error).lower():
             raise InputError(f"{name} is truncated") from error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

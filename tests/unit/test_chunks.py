@@ -216,7 +216,7 @@ def test_wrong_options_of_chunks(model, options, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (["a text"], "text should be a string, not list. For many texts, call chunks for each"),
+        (["a text"], "text should be a string, not list. For many texts, make a call for each"),
         (b"a text", "text should be a string, not bytes"),
         (None, "text should be a string, not NoneType"),
         ("a\ud800", r"text is not valid Unicode: it contains the lone surrogate U\+D800 at character 1"),

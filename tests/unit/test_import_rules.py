@@ -96,7 +96,9 @@ RUNTIME = (
     Rule("embedder.cli.verify", own=f"{PUBLIC} cli artifact backends engine", packages="numpy"),
     # The server. `embedder serve` imports it when it runs.
     Rule("embedder.serve", own=f"{PUBLIC} serve", packages="numpy orjson starlette"),
+    Rule("embedder.serve.answers", own="functions.vector_text", packages="numpy orjson starlette"),
     Rule("embedder.serve.errors", own="errors"),
+    Rule("embedder.serve.images", own="common errors images serve.errors"),
     Rule("embedder.serve.settings", own="common errors"),
     Rule("embedder.__main__", own="cli"),
 )

@@ -43,6 +43,7 @@ def test_public_names():
         "ModelNotFoundError",
         "ProviderError",
         "SettingError",
+        "Token",
         "TokenizedText",
         "UsearchIndex",
         "VectorIndex",
@@ -104,6 +105,7 @@ def test_embedder_has_these_public_names_and_no_others():
         "similarity_fn_name",
         "tokenize",
         "tokenize_texts",
+        "tokens",
         "truncate_dim",
     }
 

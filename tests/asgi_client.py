@@ -1,0 +1,97 @@
+"""Ask an ASGI application in this process, without a port."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+from embedder import Embedder
+from embedder.serve.app import create_app
+from embedder.serve.batcher import Batcher
+from embedder.serve.models import ServedModel, ServedModels
+from embedder.serve.settings import ServerSettings
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer of the application."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+async def ask_app(app, path, body=None, *, method="POST", headers=()):
+    """Return the answer of `app`. A body that is not bytes is sent as JSON."""
+    content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+    path, _, query = path.partition("?")
+    given = {"host": "test", "content-type": "application/json", "content-length": str(len(content)), **dict(headers)}
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": query.encode(),
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in given.items() if value is not None],
+        "client": ("127.0.0.1", 50_000),
+        "server": ("test", 80),
+        "state": {},
+    }
+    messages = [{"type": "http.request", "body": content, "more_body": False}]
+    sent = []
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        await asyncio.Event().wait()  # the client waits for the answer
+        raise AssertionError
+
+    async def send(message):
+        sent.append(message)
+
+    await app(scope, receive, send)
+    start, *parts = sent
+    received = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+    return Answered(start["status"], received, b"".join(part.get("body", b"") for part in parts))
+
+
+class ServedApp:
+    """An application that serves models, for synchronous tests. Its loop and its threads end with `close`."""
+
+    def __init__(self, models, settings=None):
+        """Serve the artifacts in the directories `models`, by name."""
+        self.models = ServedModels(
+            tuple(
+                ServedModel(name, model, Batcher(model))
+                for name, model in ((name, Embedder(directory)) for name, directory in models.items())
+            )
+        )
+        self.app = create_app(self.models, settings or ServerSettings())
+        self._runner = asyncio.Runner()
+
+    def model(self, name=None):
+        return self.models.get(name).model
+
+    def ask(self, path, body=None, **options):
+        return self._runner.run(ask_app(self.app, path, body, **options))
+
+    def gather(self, *requests):
+        """Return the answers to requests that are made at the same time. Each is a path and a body."""
+
+        async def ask_all():
+            return await asyncio.gather(*(ask_app(self.app, path, body) for path, body in requests))
+
+        return self._runner.run(ask_all())
+
+    def close(self):
+        for served in self.models.models:
+            self._runner.run(served.batcher.drain())
+            served.model.close()
+        self._runner.close()
