@@ -1,16 +1,235 @@
-"""The description of all routes."""
+"""The description of the server: OpenAPI 3.1 at /openapi.json, and a page that shows it at /docs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from embedder import __version__
+from embedder.serve.answers import json_response
+from embedder.serve.html import read_page
+from embedder.serve.schemas import SCHEMAS, Schema, list_of, schema_of
 
 if TYPE_CHECKING:
-    from starlette.routing import BaseRoute
+    from starlette.requests import Request
 
     from embedder.serve.models import ServedModels
     from embedder.serve.settings import ServerSettings
 
+DOCUMENT, PAGE = "/openapi.json", "/docs"
+_OPENAI, _TEI, _OPERATIONS, _PAGES = "OpenAI", "text-embeddings-inference", "Operations", "Pages"
+_JSON, _TEXT, _HTML = "application/json", "text/plain", "text/html"
+_TAGS = {
+    _OPENAI: "The interface of OpenAI, for its clients and for frameworks that use them.",
+    _TEI: "The interface of text-embeddings-inference, for its clients and for `InferenceClient` of huggingface_hub.",
+    _OPERATIONS: "For those who run the server.",
+    _PAGES: "Pages for people, and this description.",
+}
+_STATUSES = {
+    400: "The body is not JSON, or a value is wrong. The message names the key.",
+    401: "The API key is missing or wrong.",
+    404: "No such model is served.",
+    408: "The body did not come in time.",
+    413: "The body, a text, an image or the number of texts is over a limit.",
+    415: "The body is not JSON by its header Content-Type.",
+    422: "A value is wrong, or a text is longer than the model reads and must not be cut.",
+    424: "The models here make embeddings and rank nothing.",
+    429: "The queue is full. Retry-After says when to ask again.",
+    500: "The server failed. Its log has the reason, under the request's id.",
+    501: "The server cannot read images.",
+    503: "The server is starting or ending, or holds too many bodies.",
+    504: "The vectors were not there in time.",
+}
+_LIMITS = (
+    "Served here: {names}. A request has at most {settings.max_texts:,} texts of at most {settings.max_characters:,} "
+    "characters, and at most {settings.max_body_bytes:,} bytes."
+)
+_COMPUTING = (400, 401, 404, 408, 413, 415, 429, 500, 503, 504)
+
 
 def routes(models: ServedModels, settings: ServerSettings) -> list[BaseRoute]:
-    """Return the routes."""
-    return []
+    """Return the routes of the description and its page."""
+    document = json_response(describe(models, settings)).body
+
+    async def show_document(request: Request) -> Response:
+        return Response(document, media_type=_JSON)
+
+    page = read_page("api_page.html")
+
+    async def show_page(request: Request) -> Response:
+        return page
+
+    return [Route(DOCUMENT, show_document, methods=["GET"]), Route(PAGE, show_page, methods=["GET"])]
+
+
+def describe(models: ServedModels, settings: ServerSettings) -> dict[str, Any]:
+    """Return the OpenAPI document of a server.
+
+    Args:
+        models: the models. The examples name the first one.
+        settings: the limits.
+
+    Example:
+        >>> sorted(describe(models, settings)["paths"])[:2]  # doctest: +SKIP
+        ['/', '/docs']
+    """
+    document: dict[str, Any] = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "embedder serve",
+            "version": __version__,
+            "summary": "Vectors of texts and images over HTTP.",
+            "description": _LIMITS.format(names=", ".join(models.names), settings=settings),
+        },
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+        "paths": {**_openai_paths(models), **_tei_paths(), **_other_paths()},
+        "components": {"schemas": SCHEMAS},
+    }
+    if settings.api_key_file is not None:
+        document["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"key": []}]
+        for path in ("/health", "/ready", "/", PAGE, DOCUMENT):
+            for operation in document["paths"][path].values():
+                if operation["tags"] != [_TEI]:
+                    operation["security"] = []
+    return document
+
+
+def _operation(
+    tag: str,
+    summary: str,
+    answer: dict[str, Any],
+    *,
+    description: str = "",
+    body: dict[str, Any] | None = None,
+    statuses: tuple[int, ...] = (),
+    parameters: tuple[dict[str, Any], ...] = (),
+) -> dict[str, Any]:
+    """Return the description of one method of a path."""
+    error = {_JSON: {"schema": schema_of("OpenAIError" if tag == _OPENAI else "TeiError")}}
+    operation: dict[str, Any] = {"tags": [tag], "summary": summary}
+    if description:
+        operation["description"] = description
+    if parameters:
+        operation["parameters"] = list(parameters)
+    if body is not None:
+        operation["requestBody"] = {"required": True, "content": body}
+    operation["responses"] = {
+        "200": {"description": "The answer.", "content": answer},
+        **{str(status): {"description": _STATUSES[status], "content": error} for status in statuses},
+    }
+    return operation
+
+
+def _json(schema: Schema, example: Any = None) -> dict[str, Any]:
+    return {_JSON: {"schema": schema} if example is None else {"schema": schema, "example": example}}
+
+
+def _openai_paths(models: ServedModels) -> dict[str, Any]:
+    name = models.default.name
+    body = _json(schema_of("EmbeddingsRequest"), {"input": ["The cat sits outside."], "model": name})
+    if any("image" in served.model.modalities for served in models.models):
+        body["multipart/form-data"] = {"schema": schema_of("EmbeddingsForm")}
+    parameter = {
+        "name": "model",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string"},
+        "example": name,
+        "description": "Name of a model. It may contain slashes.",
+    }
+    return {
+        "/v1/embeddings": {
+            "post": _operation(
+                _OPENAI,
+                "Vectors of texts or images",
+                _json(schema_of("EmbeddingsAnswer")),
+                description="A string is always a text: no file is read, and no address is asked.",
+                body=body,
+                statuses=(*_COMPUTING, 501),
+            )
+        },
+        "/v1/models": {"get": _operation(_OPENAI, "The models", _json(schema_of("ModelList")), statuses=(401,))},
+        "/v1/models/{model}": {
+            "get": _operation(
+                _OPENAI, "One model", _json(schema_of("Model")), parameters=(parameter,), statuses=(401, 404)
+            )
+        },
+    }
+
+
+def _tei_paths() -> dict[str, Any]:
+    statuses = tuple(sorted((*_COMPUTING, 422)))
+    vectors = _json(list_of(list_of({"type": "number"})))
+    embed = _json(schema_of("EmbedRequest"), {"inputs": ["The cat sits outside."]})
+    sentences = {
+        "source_sentence": "The cat sits outside.",
+        "sentences": ["A cat is outdoors.", "He plays the guitar."],
+    }
+    compare = _json(schema_of("SimilarityRequest"), {"inputs": sentences})
+    either = {"anyOf": [schema_of("EmbedRequest"), schema_of("SimilarityRequest")]}
+    scores = {"anyOf": [list_of(list_of({"type": "number"})), list_of({"type": "number"})]}
+    parameter = {
+        "name": "model",
+        "in": "query",
+        "schema": {"type": "string"},
+        "description": "Name of a model. Without it, the first one.",
+    }
+    rerank = _operation(_TEI, "Refused: no model here ranks texts", _json({}), statuses=(401, 424))
+    del rerank["responses"]["200"]
+    return {
+        "/embed": {"post": _operation(_TEI, "Vectors of texts", vectors, body=embed, statuses=statuses)},
+        "/similarity": {
+            "post": _operation(
+                _TEI,
+                "Cosine similarity of a sentence with others",
+                _json(list_of({"type": "number"})),
+                body=compare,
+                statuses=statuses,
+            )
+        },
+        "/": {
+            "get": _operation(_PAGES, "The page to try the server", {_HTML: {}}),
+            "post": _operation(
+                _TEI,
+                "As /similarity if `inputs` is an object, else as /embed",
+                _json(scores),
+                body=_json(either, {"inputs": "The cat sits outside."}),
+                statuses=statuses,
+            ),
+        },
+        "/tokenize": {
+            "post": _operation(
+                _TEI,
+                "The tokens of texts",
+                _json(list_of(list_of(schema_of("Token")))),
+                body=_json(schema_of("TokenizeRequest"), {"inputs": ["The cat sits outside."]}),
+                statuses=(400, 401, 404, 408, 413, 415, 422, 500, 503),
+            )
+        },
+        "/info": {
+            "get": _operation(
+                _TEI,
+                "A model and the limits",
+                _json(schema_of("Info")),
+                parameters=(parameter,),
+                statuses=(401, 404),
+            )
+        },
+        "/rerank": {"post": rerank},
+    }
+
+
+def _other_paths() -> dict[str, Any]:
+    health = _operation(_OPERATIONS, "Whether the process lives", _json({}))
+    ready = _operation(_OPERATIONS, "Whether the server takes requests", _json({}), statuses=(503,))
+    metrics = _operation(_OPERATIONS, "Metrics in the text format of Prometheus", {_TEXT: {}}, statuses=(401,))
+    return {
+        "/health": {"get": health},
+        "/ready": {"get": ready},
+        "/metrics": {"get": metrics},
+        PAGE: {"get": _operation(_PAGES, "This description as a page", {_HTML: {}})},
+        DOCUMENT: {"get": _operation(_PAGES, "This description", _json({"type": "object"}))},
+    }

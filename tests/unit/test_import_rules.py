@@ -98,6 +98,7 @@ RUNTIME = (
     Rule("embedder.serve", own=f"{PUBLIC} serve", packages="numpy orjson starlette"),
     Rule("embedder.serve.answers", own="functions.vector_text", packages="numpy orjson starlette"),
     Rule("embedder.serve.errors", own="errors"),
+    Rule("embedder.serve.html", packages="starlette"),
     Rule("embedder.serve.images", own="common errors images serve.errors"),
     Rule("embedder.serve.settings", own="common errors"),
     Rule("embedder.__main__", own="cli"),
