@@ -27,7 +27,7 @@ def help_of(*command: str) -> str:
 
 def command_names() -> list[str]:
     """Return the names of all commands, in the order of `embedder --help`."""
-    return re.findall(r"^    (\w+)", help_of(), re.MULTILINE)
+    return re.findall(r"^    ([\w-]+)", help_of(), re.MULTILINE)
 
 
 def with_help(page: str) -> str:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Sequence
 
 from embedder.cli import (
+    bench_server,
     clusters,
     duplicates,
     encode,
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         verify,
         remove,
         prepack,
+        bench_server,
     ):
         command.add_parser(commands)
     return parser
