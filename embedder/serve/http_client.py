@@ -129,9 +129,9 @@ class Connection(asyncio.Protocol):
     """A kept connection to a server. One request at a time.
 
     Example:
-        >>> connection = await connect(urlsplit("http://127.0.0.1:8080"))  # doctest: +SKIP
-        >>> (await connection.ask(request)).status  # doctest: +SKIP
-        200
+        >>> async def status_of(request):
+        ...     connection = await connect(urlsplit("http://127.0.0.1:8080"))
+        ...     return (await connection.ask(request)).status
     """
 
     def __init__(self) -> None:
@@ -197,7 +197,7 @@ async def connect(address: SplitResult) -> Connection:
         OSError: the server cannot be reached.
 
     Example:
-        >>> connection = await connect(urlsplit("http://127.0.0.1:8080"))  # doctest: +SKIP
+        >>> connecting = connect(urlsplit("http://127.0.0.1:8080"))  # doctest: +SKIP
     """
     _, connection = await asyncio.get_running_loop().create_connection(
         Connection,
