@@ -4,7 +4,6 @@ import asyncio
 import json
 from dataclasses import dataclass
 
-from embedder import Embedder
 from embedder.serve.app import create_app
 from embedder.serve.batcher import Batcher
 from embedder.serve.models import ServedModel, ServedModels
@@ -62,22 +61,19 @@ async def ask_app(app, path, body=None, *, method="POST", headers=()):
     return Answered(start["status"], received, b"".join(part.get("body", b"") for part in parts))
 
 
+def served_app(models, settings=None):
+    """Return the served `models`, which are given by name, and the application that serves them."""
+    served = ServedModels(tuple(ServedModel(name, model, Batcher(model)) for name, model in models.items()))
+    return served, create_app(served, settings or ServerSettings())
+
+
 class ServedApp:
-    """An application that serves models, for synchronous tests. Its loop and its threads end with `close`."""
+    """An application for synchronous tests. `close` ends its loop, its threads and its models."""
 
     def __init__(self, models, settings=None):
-        """Serve the artifacts in the directories `models`, by name."""
-        self.models = ServedModels(
-            tuple(
-                ServedModel(name, model, Batcher(model))
-                for name, model in ((name, Embedder(directory)) for name, directory in models.items())
-            )
-        )
-        self.app = create_app(self.models, settings or ServerSettings())
+        """Serve `models`, which are given by name."""
+        self.models, self.app = served_app(models, settings)
         self._runner = asyncio.Runner()
-
-    def model(self, name=None):
-        return self.models.get(name).model
 
     def ask(self, path, body=None, **options):
         return self._runner.run(ask_app(self.app, path, body, **options))
