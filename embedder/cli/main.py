@@ -20,6 +20,7 @@ from embedder.cli import (
     pull,
     remove,
     search,
+    serve,
     similarity,
     verify,
 )
@@ -99,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
         verify,
         remove,
         prepack,
+        serve,
         bench_server,
     ):
         command.add_parser(commands)

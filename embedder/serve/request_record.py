@@ -18,26 +18,34 @@ class RequestRecord:
         model: name of the model that answers.
         texts: number of texts and images.
         tokens: number of tokens of the texts, special tokens included.
+        status: status of the answer. 0 if there is none yet, 499 if the client left before there was one.
+        code: why the request was refused; see `RequestRefused`.
         body_bytes: bytes of the body that were read.
+        answer_bytes: bytes of the answer's body.
+        held_bytes: bytes of memory that are counted for this request.
 
     Example:
         >>> record = RequestRecord("4f2a")
         >>> record.model, record.texts = "all-MiniLM-L6-v2", 2
     """
 
-    __slots__ = ("body_bytes", "id", "model", "texts", "tokens")
+    __slots__ = ("answer_bytes", "body_bytes", "code", "held_bytes", "id", "model", "status", "texts", "tokens")
 
     def __init__(self, id: str) -> None:
         self.id = id
         self.model: str | None = None
-        self.texts = 0
-        self.tokens = 0
-        self.body_bytes = 0
+        self.code: str | None = None
+        self.texts = self.tokens = self.status = self.body_bytes = self.answer_bytes = self.held_bytes = 0
 
     @classmethod
     def of(cls, request: Request) -> RequestRecord:
         """Return the record of `request`."""
-        record = request.scope[_KEY]
+        return cls.of_scope(request.scope)
+
+    @classmethod
+    def of_scope(cls, scope: Any) -> RequestRecord:
+        """Return the record of the request of `scope`."""
+        record = scope[_KEY]
         assert isinstance(record, cls)
         return record
 

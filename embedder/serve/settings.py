@@ -12,6 +12,8 @@ LOG_FORMATS = ("plain", "json")
 _MAX_PORT = 65_535
 # This many of the largest bodies may be in memory at once.
 _LARGEST_BODIES_HELD = 16
+# Answers are counted too. They may be large where bodies are small.
+_MIN_BODY_MEMORY_BYTES = 128_000_000
 
 
 @frozen
@@ -94,8 +96,8 @@ class ServerSettings:
 
     @property
     def max_body_memory_bytes(self) -> int:
-        """Most bytes of all bodies that a process holds at once."""
-        return _LARGEST_BODIES_HELD * self.max_body_bytes
+        """Most bytes of all bodies and large answers that a process holds at once."""
+        return max(_LARGEST_BODIES_HELD * self.max_body_bytes, _MIN_BODY_MEMORY_BYTES)
 
 
 def _check_seconds(name: str, value: object, *, zero: bool = False) -> None:

@@ -104,9 +104,13 @@ RUNTIME = (
     Rule("embedder.serve", own=f"{PUBLIC} serve", packages="numpy orjson starlette"),
     Rule("embedder.serve.answers", own="functions.vector_text", packages="numpy orjson starlette"),
     Rule("embedder.serve.errors", own="errors"),
+    Rule("embedder.serve.metrics", own="", packages="prometheus_client"),
+    Rule("embedder.serve.protocol", own="serve", packages="httptools uvicorn"),
+    Rule("embedder.serve.server", own=f"{PUBLIC} serve", packages="uvicorn uvloop"),
     Rule("embedder.serve.html", packages="starlette"),
     Rule("embedder.serve.images", own="common errors images serve.errors"),
     Rule("embedder.serve.settings", own="common errors"),
+    Rule("embedder.cli.serve", own="cli common errors serve"),
     Rule("embedder.__main__", own="cli"),
 )
 

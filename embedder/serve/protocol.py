@@ -1,0 +1,191 @@
+"""HTTP over one connection: uvicorn's protocol, with limits of time and size for clients that are slow or hostile."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from embedder.serve.exchange import CONNECTION_KEY
+from embedder.serve.settings import ServerSettings
+
+# Most bytes of a request's line and headers, and of what comes between two parts of a body in chunks.
+_MAX_HEADER_BYTES = 65_536
+_MAX_HEADERS = 100
+# Requests of one connection that may wait for the answers to earlier ones.
+_MAX_PIPELINED = 32
+# A refused body is read on, but not kept, so that the client gets to read the refusal. It is read up to this many times
+# the limit.
+_MAX_DISCARDED_FACTOR = 10
+# Seconds that a connection may wait for its next request. Load balancers keep theirs for up to 60.
+_KEEP_ALIVE_S = 75.0
+_SHORT_ANSWER = (
+    b"HTTP/1.1 %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n%s"
+)
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Attributes:
+        running: the task of the request that is being answered.
+        lost: whether the client has gone.
+    """
+
+    def __init__(self, config: Config, state: ServerState, settings: ServerSettings, owner: ConnectionOwner) -> None:
+        super().__init__(config, state, {})
+        self.running: asyncio.Task[Any] | None = None
+        self.lost = False
+        self._settings, self._owner = settings, owner
+        self._timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._in_headers = False
+        self._unread_bytes = 0  # received since the last part of a body
+        self._discarded_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start to wait for a request; see asyncio."""
+        super().connection_made(transport)
+        # Otherwise an answer in two packets waits for the client's delayed acknowledgement, 40 ms.
+        connection = transport.get_extra_info("socket")
+        if connection is not None and connection.family != getattr(socket, "AF_UNIX", None):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._owner.connections_changed()
+        if len(self.connections) > self._settings.max_connections:
+            self._refuse(b"503 Service Unavailable", b"too many connections", b"Retry-After: 1\r\n")
+        else:
+            self._wait(self._settings.read_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Cancel the request that nobody waits for; see asyncio."""
+        self.lost = True
+        for timer in (self._timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+        if self.running is not None:
+            self.running.cancel()
+        self._owner.connections_changed()
+
+    def data_received(self, data: bytes) -> None:
+        """Read a part of a request; see asyncio."""
+        if self.transport.is_closing():
+            return
+        self._unread_bytes += len(data)
+        super().data_received(data)
+        if self.transport.is_closing():
+            self._abort_later()
+        elif self._unread_bytes > _MAX_HEADER_BYTES + len(data) or len(self.headers or ()) > _MAX_HEADERS:
+            self._refuse(b"431 Request Header Fields Too Large", b"the headers are too large")
+        elif len(self.pipeline) > _MAX_PIPELINED:
+            self._refuse(b"429 Too Many Requests", b"too many requests wait on this connection", b"Retry-After: 1\r\n")
+        elif self._discarded_bytes > _MAX_DISCARDED_FACTOR * self._settings.max_body_bytes:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Start a request; see httptools."""
+        super().on_message_begin()
+        scope: Any = self.scope
+        scope[CONNECTION_KEY] = self
+        self._in_headers = True
+        self._discarded_bytes = 0
+        self._wait(self._settings.read_timeout_s)
+
+    def on_headers_complete(self) -> None:
+        """Let the application answer; see httptools."""
+        self._in_headers = False
+        self._unread_bytes = 0
+        self._stop_waiting()
+        super().on_headers_complete()
+        if self._owner.is_stopping:
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body; see httptools."""
+        self._unread_bytes = 0
+        if self.cycle.response_complete:
+            self._discarded_bytes += len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End a request; see httptools."""
+        self._unread_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request, or for the rest of this one; see uvicorn."""
+        super().on_response_complete()
+        self._unset_keepalive_if_required()  # any byte would stop uvicorn's timer
+        if self.transport.is_closing():
+            self._abort_later()
+        elif self.cycle.response_complete and not self._in_headers:
+            self._wait(self._settings.read_timeout_s if self.cycle.more_body else _KEEP_ALIVE_S)
+
+    def pause_writing(self) -> None:
+        """Give the client its time to read the answer; see asyncio."""
+        super().pause_writing()
+        self._abort_later()
+
+    def resume_writing(self) -> None:
+        """The client has read the answer; see asyncio."""
+        super().resume_writing()
+        if self._write_timer is not None and not self.transport.is_closing():
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def end_when_idle(self) -> None:
+        """Close the connection: now if no request is on its way, else after its answer."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif not self._in_headers:
+            self._close()
+
+    def _wait(self, seconds: float) -> None:
+        """Close the connection unless the headers of a request are complete in time."""
+        self._stop_waiting()
+        self._timer = self.loop.call_later(seconds, self._waited)
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _waited(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_headers:
+            self._refuse(b"408 Request Timeout", b"the headers did not come in time")
+        else:
+            self._close()
+
+    def _refuse(self, status: bytes, message: bytes, header: bytes = b"") -> None:
+        """Answer without the application, and close the connection."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.write(_SHORT_ANSWER % (status, len(message), header, message))
+        self._close()
+
+    def _close(self) -> None:
+        self.transport.close()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        """Drop the connection if the client does not read what was written in time."""
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(self._settings.read_timeout_s, self.transport.abort)
+
+
+class ConnectionOwner:
+    """What the connections of a process ask and tell the server.
+
+    Attributes:
+        is_stopping: whether the server ends, so that each connection is closed after its answer.
+    """
+
+    is_stopping = False
+
+    def connections_changed(self) -> None:
+        """Hear that a connection was opened or closed."""
