@@ -132,7 +132,7 @@ class ServerApp:
         return Response(self.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 
-def create_app(models: ServedModels, settings: ServerSettings) -> ServerApp:
+def create_app(models: ServedModels, settings: ServerSettings, log: ServerLog | None = None) -> ServerApp:
     """Return the ASGI application that serves `models`.
 
     A route takes a Request of Starlette and returns a Response, in a coroutine. It reads the body by
@@ -145,7 +145,7 @@ def create_app(models: ServedModels, settings: ServerSettings) -> ServerApp:
     Example:
         >>> app = create_app(models, ServerSettings())  # doctest: +SKIP
     """
-    app = ServerApp(settings, ServerLog(settings.log_format))
+    app = ServerApp(settings, log or ServerLog(settings.log_format, in_thread=False))
     app.serve(models)
     return app
 
