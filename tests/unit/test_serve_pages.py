@@ -1,0 +1,150 @@
+"""The page at `/` of the server: what it may load, and what it does in a real browser."""
+
+import re
+import socket
+import threading
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import uvicorn
+
+from embedder import Embedder
+from embedder.vectors.layout import principal_layout
+from tests.asgi_client import ServedApp
+from tests.browser import chromium
+from tests.tiny import write_tiny_artifact
+
+TEXTS = ["cat", "the cat", "dog", "1 2 3", "the dog sat", "2 3"]
+HOSTILE = ["<img src=x onerror=hacked()>", "</script><script>hacked()</script>", "'\"&lt;`", "\u202edog"]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models")
+    app = ServedApp({name: Embedder(write_tiny_artifact(directory / name)) for name in ("first", "<b>second")})
+    yield app
+    app.close()
+
+
+@contextmanager
+def listening(app):
+    """Serve an application on a port of this machine. Yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def address(served):
+    with listening(served.app) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, address):
+    page = browser.open(address)
+    page.until("document.querySelector('#model').options.length")
+    return page
+
+
+def test_policy_allows_the_page_and_its_own_server_alone(served):
+    answer = served.ask("/", method="GET")
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    policy = answer.headers["content-security-policy"]
+    assert policy.startswith("default-src 'none'; connect-src 'self'; img-src data:; ")
+    assert re.search(r"; script-src 'sha256-[^ ]+'; style-src 'sha256-[^ ]+'$", policy)
+    content = answer.body.decode()
+    assert not re.search(r"\s(src|style|on\w+)=[\"']", content)
+    assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval|Function\(", content)
+    assert set(re.findall(r"https?://[^\"']+", content)) == {"http://www.w3.org/2000/svg"}  # the name of SVG
+
+
+@pytest.mark.slow
+def test_two_texts_are_compared(page, served, address):
+    page.write("#first", "the cat")
+    page.write("#second", "the dog sat")
+    page.click("#compare button")
+    page.until("document.querySelector('#score').value")
+    model = served.models.default.model
+    assert page.evaluate("document.querySelector('#score').value") == (
+        f"{model.similarity(*model.encode(['the cat', 'the dog sat'])).item():.4f}"
+    )
+    assert page.text("#score-note").startswith("The cosine of the two vectors.")
+    assert page.problems() == []
+    assert {url.split("/")[2] for url in page.requested() if not url.startswith("data:")} == {address.split("/")[2]}
+
+
+@pytest.mark.slow
+def test_map_is_the_principal_layout(page, served):
+    page.write("#list", "\n".join([*TEXTS, "", "  "]))
+    page.click("#draw button")
+    page.until("document.querySelectorAll('circle').length")
+    places = page.evaluate(
+        "[...document.querySelectorAll('circle')].map((one) => [+one.getAttribute('cx'), +one.getAttribute('cy')])"
+    )
+    layout = principal_layout(served.models.default.model.encode(TEXTS))
+    shown, wanted = (points - points.mean(axis=0) for points in (np.array(places) * [1, -1], layout.points))
+    np.testing.assert_allclose(shown / np.abs(shown).max(), wanted / np.abs(wanted).max(), atol=1e-4)
+    assert f"with {100 * layout.variance_share:.0f} % of their variance" in page.text("#map-note")
+    assert page.evaluate("[...document.querySelectorAll('circle title')].map((one) => one.textContent)") == TEXTS
+    assert page.problems() == []
+
+
+@pytest.mark.slow
+def test_point_shows_what_is_near_it(page, served):
+    page.write("#list", "\n".join(TEXTS))
+    page.click("#draw button")
+    page.until("document.querySelectorAll('circle').length")
+    page.click("circle:nth-of-type(3)")
+    page.until("!document.querySelector('#near').hidden")
+    assert page.text("#near h3") == "Most like “dog”, by the cosine"
+    vectors = served.models.default.model.encode(TEXTS, normalize_embeddings=True)
+    cosines = vectors @ vectors[2]
+    order = [index for index in np.argsort(-cosines, kind="stable") if index != 2][:5]
+    assert page.evaluate("[...document.querySelectorAll('#near li')].map((one) => one.children[1].textContent)") == [
+        TEXTS[index] for index in order
+    ]
+
+
+@pytest.mark.slow
+def test_hostile_texts_and_names_stay_texts(page):
+    assert page.evaluate("[...document.querySelector('#model').options].map((one) => one.value)") == [
+        "first", "<b>second"
+    ]  # fmt: skip
+    page.evaluate("document.querySelector('#model').selectedIndex = 1")
+    page.write("#list", "\n".join(HOSTILE))
+    page.click("#draw button")
+    page.until("document.querySelectorAll('circle').length")
+    page.evaluate("document.querySelector('circle').dispatchEvent(new MouseEvent('click'))")
+    page.until("document.querySelectorAll('#near li').length")
+    assert page.evaluate("[...document.querySelectorAll('circle title')].map((one) => one.textContent)") == HOSTILE
+    assert page.evaluate("document.querySelectorAll('img, b').length + document.scripts.length") == 1
+    assert page.problems() == []
+
+
+@pytest.mark.slow
+def test_problems_are_shown(page):
+    page.write("#list", " \n")
+    page.click("#draw button")
+    page.until("!document.querySelector('#problem').hidden")
+    assert page.text("#problem") == "There is no text to draw. Write one a line."
+    page.evaluate(
+        "document.querySelector('#model').options[1].value = 'gone'; document.querySelector('#model').selectedIndex = 1"
+    )
+    page.click("#compare button")
+    page.until("document.querySelector('#problem').innerText.includes('served here: first, <b>second')")
+    page.evaluate("document.querySelector('#model').selectedIndex = 0")
+    page.click("#compare button")
+    page.until("document.querySelector('#problem').hidden")
