@@ -1,9 +1,17 @@
-"""`Batcher`: concurrent requests share batches of one model."""
+"""`Batcher`: concurrent requests share batches of one model.
+
+    request ──▶ limits ▸ cache ▸ copies that are not answered yet ▸ fair queue ──▶ compute threads ──▶ rows of requests
+
+The event loop has the requests, and the threads have the queue. A batch goes back to the loop in one call.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
+from time import perf_counter
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -12,7 +20,10 @@ from numpy.typing import NDArray
 from embedder.common.records import frozen
 from embedder.errors import ImageError, InputError
 from embedder.inputs import TokenizedText
+from embedder.serve.compute import BatchResult, ComputeThreads, UnreadableImage, Vector
 from embedder.serve.errors import RequestRefused
+from embedder.serve.jobs import Job, Key, OpenRequest, key_of, size_of
+from embedder.serve.work_rate import WorkRate
 
 if TYPE_CHECKING:
     from embedder.encoder import Embedder
@@ -108,11 +119,20 @@ class Batcher:
             settings: the limits. None takes the defaults.
             observer: hears of batches and requests.
         """
-        self._model = model
         self._settings = settings or BatcherSettings()
         self._observer = observer
+        self._dimension = model.manifest.dimension
+        self._tokens_per_image = model.batch_limits.tokens_per_image
+        self._threads = ComputeThreads(model, self._settings.token_budget, self._deliver)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._jobs: dict[Key, Job] = {}  # those that have not ended
+        self._cache: OrderedDict[Key, Vector] = OrderedDict()  # the vectors that were used last are at the end
+        self._rate = WorkRate()
         self._stopping = False
-        self._depth = 0
+        self._depth = self._bytes = 0  # of the open requests
+        self._tokens = 0  # of the jobs
+        self._empty = asyncio.Event()
+        self._empty.set()
 
     @property
     def queue_depth(self) -> int:
@@ -135,33 +155,189 @@ class Batcher:
             InputError: the model takes no images.
             EmbedderError: the model failed.
         """
-        if self._stopping:
-            raise RequestRefused(503, "stopping", "the server is ending. Ask another one, or try again later")
-        self._depth += len(items)
+        loop = asyncio.get_running_loop()
+        self._bind(loop)
+        size = self._admit(items)
+        request = OpenRequest(len(items), self._dimension, size, loop)
+        self._open(request)
+        timer = None if deadline_s is None else loop.call_later(deadline_s, request.fail, _timeout(deadline_s))
+        outcome = "failed"
         try:
-            return await asyncio.wait_for(asyncio.to_thread(self._encode, items), deadline_s)
-        except TimeoutError:
-            raise RequestRefused(504, "timeout", f"there was no answer within {deadline_s} s") from None
+            self._put(request, items)
+            if request.missing:
+                await request.future
+            outcome = "answered"
+            return request.vectors
+        except RequestRefused:
+            outcome = "timeout"
+            raise
+        except asyncio.CancelledError:
+            outcome = "cancelled"
+            raise
         finally:
-            self._depth -= len(items)
-
-    def _encode(self, items: Sequence[TokenizedText | bytes]) -> NDArray[np.float32]:
-        dimension = self._model.manifest.dimension
-        vectors = np.empty((len(items), dimension), np.float32)
-        for row, item in enumerate(items):
-            if isinstance(item, TokenizedText):
-                vectors[row] = self._model.encode_batch([item], truncate_dim=dimension)[0]
-            elif "image" not in self._model.modalities:
-                raise InputError("this model takes no images")
-            else:
-                result = self._model.encode_readable([item], truncate_dim=dimension)
-                if result.reasons:
-                    raise ImageError({row: result.reasons[0]}, np.empty(0, np.int64), vectors[:0])
-                vectors[row] = result.embeddings[0]
-        return vectors
+            if timer is not None:
+                timer.cancel()
+            request.end()
+            self._close(request, outcome)
 
     async def drain(self) -> None:
         """Refuse new requests, answer those that were accepted, and end the threads."""
         self._stopping = True
-        while self._depth:
-            await asyncio.sleep(0.01)
+        await self._empty.wait()
+        self._threads.stop()
+        await asyncio.to_thread(self._threads.join)
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make `loop` the one that the batcher works for. Requests of a loop that has been closed are forgotten."""
+        if self._loop is loop:
+            return
+        if self._loop is not None and self._depth and not self._loop.is_closed():
+            raise RuntimeError("a Batcher has requests of another event loop")
+        self._threads.withdraw(self._jobs.values())
+        self._loop, self._jobs = loop, {}
+        self._depth = self._bytes = self._tokens = 0
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def _admit(self, items: Sequence[TokenizedText | bytes]) -> int:
+        """Return the bytes of the items of a request, or refuse the request."""
+        if self._stopping:
+            self._refused("stopping")
+            raise RequestRefused(503, "stopping", "the server is ending. Ask another one, or ask again later")
+        if self._tokens_per_image is None and any(isinstance(item, bytes) for item in items):
+            raise InputError("the model takes no images")
+        size = sum(map(size_of, items))
+        settings = self._settings
+        full = self._depth + len(items) > settings.queue_size or self._bytes + size > settings.queue_bytes
+        if full and self._depth:  # a request that is larger than the queue has it alone
+            self._refused("queue_full")
+            wait_s = self._rate.seconds_for(self._tokens)
+            raise RequestRefused(
+                429,
+                "queue_full",
+                f"the queue is full: it has {self._depth:,} inputs of at most {settings.queue_size:,}. Ask again later",
+                retry_after_s=wait_s,
+            )
+        return size
+
+    def _refused(self, code: str) -> None:
+        if self._observer is not None:
+            self._observer.request_refused(code)
+
+    def _open(self, request: OpenRequest) -> None:
+        self._depth += len(request.vectors)
+        self._bytes += request.bytes
+        if self._depth:
+            self._empty.clear()
+
+    def _close(self, request: OpenRequest, outcome: str) -> None:
+        """Forget a request that has ended. Drop those of its jobs that have not started and that nobody else wants."""
+        if outcome != "answered":
+            self._leave_jobs(request)
+        self._depth -= len(request.vectors)
+        self._bytes -= request.bytes
+        if not self._depth:
+            self._empty.set()
+        if self._observer is not None:
+            self._observer.request_ended(
+                RequestReport(
+                    len(request.vectors), request.tokens, request.cut, request.cached, request.shared, outcome
+                )
+            )
+
+    def _leave_jobs(self, request: OpenRequest) -> None:
+        for job in request.jobs:
+            job.waiting = [(other, row) for other, row in job.waiting if other is not request]
+        unwanted = [job for job in request.jobs if not job.waiting]
+        withdrawn = self._threads.withdraw(unwanted)
+        for job in (*withdrawn, *(job for job in unwanted if job.entry is None)):
+            self._forget(job)
+
+    def _put(self, request: OpenRequest, items: Sequence[TokenizedText | bytes]) -> None:
+        """Take rows from the cache. Put the other items into the queue, except copies of those that are there."""
+        now = perf_counter()
+        self._rate.start(now, idle=not self._jobs)
+        new: list[Job] = []
+        shared: list[Job] = []
+        for row, item in enumerate(items):
+            if isinstance(item, TokenizedText):
+                request.tokens += len(item)
+                request.cut += item.cut
+            key = key_of(item)
+            if (vector := self._cached(key)) is not None:
+                request.cached += 1
+                request.set(row, vector)
+                continue
+            job = self._jobs.get(key)
+            if job is None:
+                job = self._jobs[key] = Job(item, key, self._tokens_of(item), now)
+                self._tokens += job.tokens
+                new.append(job)
+            else:
+                shared.append(job)
+            if not (job.waiting and job.waiting[-1][0] is request):
+                request.jobs.append(job)
+            job.waiting.append((request, row))
+        request.shared = len(shared)
+        if new or shared:
+            self._threads.put(new, shared)
+
+    def _forget(self, job: Job) -> None:
+        """Note that a job has ended. It may be of an event loop that was closed, and forgotten already."""
+        if self._jobs.get(job.key) is job:
+            del self._jobs[job.key]
+            self._tokens -= job.tokens
+
+    def _tokens_of(self, item: TokenizedText | bytes) -> int:
+        return max(1, len(item)) if isinstance(item, TokenizedText) else self._tokens_per_image or 1
+
+    def _cached(self, key: Key) -> Vector | None:
+        vector = self._cache.get(key) if self._cache else None
+        if vector is not None:
+            self._cache.move_to_end(key)
+        return vector
+
+    def _deliver(self, result: BatchResult) -> None:
+        """Hand a batch to the event loop. A compute thread calls this."""
+        loop = self._loop
+        assert loop is not None  # a request has been accepted
+        with suppress(RuntimeError):  # the loop has been closed, so that nobody waits
+            loop.call_soon_threadsafe(self._take, result)
+
+    def _take(self, result: BatchResult) -> None:
+        """Give each request of a batch its rows."""
+        for job, outcome in zip(result.jobs, result.outcomes, strict=True):
+            self._forget(job)
+            for request, row in job.waiting:
+                if isinstance(outcome, np.ndarray):
+                    request.set(row, outcome)
+                else:
+                    request.fail(_error_of(outcome, row))
+            if isinstance(outcome, np.ndarray):
+                self._remember(job.key, outcome)
+        tokens = sum(job.tokens for job in result.jobs)
+        self._rate.add(tokens, result.ended)
+        if self._observer is not None:
+            queue_s = tuple(result.started - job.put_at for job in result.jobs)
+            compute_s = result.ended - result.started
+            self._observer.batch_ended(BatchReport(len(result.jobs), tokens, queue_s, compute_s, result.failed))
+
+    def _remember(self, key: Key, vector: Vector) -> None:
+        if self._settings.cache_size:
+            self._cache[key] = vector.copy()  # a row would keep the vectors of its batch
+            self._cache.move_to_end(key)
+            if len(self._cache) > self._settings.cache_size:
+                self._cache.popitem(last=False)
+
+
+def _timeout(deadline_s: float) -> RequestRefused:
+    return RequestRefused(504, "timeout", f"there was no answer within {deadline_s:g} s. Send fewer texts at a time")
+
+
+def _error_of(error: BaseException, row: int) -> BaseException:
+    """Return the error for the request that has the failed item as its item `row`."""
+    if isinstance(error, UnreadableImage):
+        return ImageError({row: str(error)}, np.empty(0, np.int64), np.empty((0, 0), np.float32))
+    if isinstance(error, Exception):
+        return error
+    return RuntimeError(f"a compute thread was interrupted by {type(error).__name__}")

@@ -61,18 +61,20 @@ class ServedModels:
         return self.models[0]
 
     def get(self, name: str | None) -> ServedModel:
-        """Return the model that a request names: by its name, or by the part after the last "/", if only one has it.
+        """Return the model that a request names.
 
         Args:
-            name: the name. None takes the default model.
+            name: the name. None takes the default model. The part after the "/" is enough if one model alone has it. An
+                owner before the "/" does not count for a model that is served under a name without one.
 
         Raises:
             RequestRefused: 404 "model_not_found". The message lists the names.
         """
         if name is None:
             return self.default
+        short = name.rpartition("/")[2]
         found = [model for model in self.models if model.name == name] or [
-            model for model in self.models if model.name.rpartition("/")[2] == name.rpartition("/")[2]
+            model for model in self.models if name == model.name.rpartition("/")[2] or short == model.name
         ]
         if len(found) == 1:
             return found[0]
