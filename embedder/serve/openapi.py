@@ -23,7 +23,7 @@ _OPENAI, _TEI, _OPERATIONS, _PAGES = "OpenAI", "text-embeddings-inference", "Ope
 _JSON, _TEXT, _HTML = "application/json", "text/plain", "text/html"
 _TAGS = {
     _OPENAI: "The interface of OpenAI, for its clients and for frameworks that use them.",
-    _TEI: "The interface of text-embeddings-inference, for its clients and for `InferenceClient` of huggingface_hub.",
+    _TEI: "The interface of text-embeddings-inference, for its clients and for InferenceClient of huggingface_hub.",
     _OPERATIONS: "For those who run the server.",
     _PAGES: "Pages for people, and this description.",
 }
@@ -194,7 +194,7 @@ def _tei_paths() -> dict[str, Any]:
             "get": _operation(_PAGES, "The page to try the server", {_HTML: {}}),
             "post": _operation(
                 _TEI,
-                "As /similarity if `inputs` is an object, else as /embed",
+                "As /similarity if inputs is an object, else as /embed",
                 _json(scores),
                 body=_json(either, {"inputs": "The cat sits outside."}),
                 statuses=statuses,
