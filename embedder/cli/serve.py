@@ -32,7 +32,7 @@ _EXAMPLE = """  embedder serve all-MiniLM-L6-v2 --port 8080
   embedder serve clip-ViT-B-32 all-MiniLM-L6-v2 --host 0.0.0.0 \\
     --api-key-file keys.txt"""
 _PREFIX = "EMBEDDER_"
-_PACKAGES = ("starlette", "uvicorn", "httptools", "uvloop", "orjson", "prometheus_client", "python_multipart")
+_PACKAGES = ("starlette", "uvicorn", "httptools", "uvloop", "orjson", "prometheus_client")
 
 
 @frozen

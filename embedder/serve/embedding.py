@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +22,13 @@ from embedder.serve.models import ServedModel
 from embedder.serve.request_record import RequestRecord
 from embedder.serve.requests import Item, refuse
 
-# The event loop tokenises fewer characters itself. A thread for so few takes longer than the work.
+# The event loop tokenises up to so many characters itself, and checks so many token ids. A thread for so few takes
+# longer than the work.
 _MAX_LOOP_CHARACTERS = 4096
+_MAX_LOOP_IDS = 1024
 _IMAGE = "image"
+# How a message of `Embedder.from_token_ids` names a text.
+_TOKEN_IDS = re.compile(r"token_ids\[(\d+)\]")
 
 
 @frozen
@@ -134,18 +140,24 @@ async def _read_others(served: ServedModel, request: VectorRequest) -> dict[int,
         if _IMAGE not in served.model.modalities:
             raise refuse(f"{served.name} takes no images", request.name_of(next(iter(images))))
         await check_images({request.name_of(row): data for row, data in images.items()})
-    others: dict[int, TokenizedText | bytes] = dict(images)
-    for row, item in enumerate(request.items):
-        if isinstance(item, list):
-            others[row] = _read_token_ids(served, item, request.name_of(row))
-    return others
+    token_ids = {row: item for row, item in enumerate(request.items) if isinstance(item, list)}
+    if sum(map(len, token_ids.values())) <= _MAX_LOOP_IDS:
+        read = _read_token_ids(served, request, token_ids)
+    else:
+        read = await asyncio.to_thread(_read_token_ids, served, request, token_ids)
+    return {**images, **read}
 
 
-def _read_token_ids(served: ServedModel, ids: list[int], name: str) -> TokenizedText:
+def _read_token_ids(
+    served: ServedModel, request: VectorRequest, token_ids: dict[int, list[Any]]
+) -> dict[int, TokenizedText]:
     try:
-        return served.model.from_token_ids([ids])[0]
+        return dict(zip(token_ids, served.model.from_token_ids(token_ids.values()), strict=True))
     except InputError as error:
-        message = str(error).replace("token_ids[0]", name)
+        message, name = str(error), "input"
+        if found := _TOKEN_IDS.match(message):
+            name = request.name_of(list(token_ids)[int(found[1])])
+            message = name + message[found.end() :]
         raise refuse(message, name, code="wrong_token_ids") from error
 
 

@@ -223,8 +223,10 @@ def _tei_paths() -> dict[str, Any]:
 
 
 def _other_paths() -> dict[str, Any]:
-    health = _operation(_OPERATIONS, "Whether the process lives", _json({}))
-    ready = _operation(_OPERATIONS, "Whether the server takes requests", _json({}), statuses=(503,))
+    status = _json(schema_of("Status"))
+    health = _operation(_OPERATIONS, "Whether the process lives", status)
+    ready = _operation(_OPERATIONS, "Whether the server takes requests", status)
+    ready["responses"]["503"] = {"description": "The server is starting or stopping.", "content": status}
     metrics = _operation(_OPERATIONS, "Metrics in the text format of Prometheus", {_TEXT: {}}, statuses=(401,))
     return {
         "/health": {"get": health},

@@ -212,6 +212,7 @@ _ANSWERS: dict[str, Schema] = {
             "models": list_of(_STRING),
         }
     ),
+    "Status": _answer({"status": {"enum": ["alive", "starting", "ready", "stopping"]}}),
     "OpenAIError": _answer(
         {
             "error": _answer(

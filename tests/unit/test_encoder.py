@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from embedder.encoder import Embedder
 from embedder.errors import InputError
+from embedder.inputs import Token
 from embedder.vectors.quantization import quantize_embeddings
 from tests.tiny import DIMENSION, expected, ids_of, write_tiny_artifact
 
@@ -209,6 +210,21 @@ def test_tokenize_gives_the_inputs_of_the_graph(model):
     assert features["attention_mask"].tolist() == [[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]]
     assert model.tokenize("cat")["input_ids"].tolist() == [ids_of("cat")]
     assert model.tokenize([])["input_ids"].shape == (0, 0)
+
+
+def test_tokens_have_their_places(model):
+    text = "the cats " * 10
+    tokens = model.tokens(text)
+    first, *own, last = tokens
+    assert (first, last) == (Token(2, "[CLS]", None, None), Token(3, "[SEP]", None, None))
+    assert [token.id for token in tokens] == ids_of(text, limit=100)  # also those after the limit of 16
+    assert [text[token.start : token.end] for token in own] == ["the", "cat", "s"] * 10
+    assert [token.name for token in own[:3]] == ["the", "cat", "##s"]
+    assert model.tokens("") == [first, last]
+    with pytest.raises(InputError, match=r"text should be a string, not list. For many texts, make a call for each"):
+        model.tokens(["a text"])
+    with pytest.raises(InputError, match="text is not valid Unicode: it contains the lone surrogate U\\+D800"):
+        model.tokens("a\ud800")
 
 
 def test_similarity_uses_the_function_of_the_model(make_artifact):

@@ -1,5 +1,6 @@
 """The page at `/` of the server: what it may load, and what it does in a real browser."""
 
+import json
 import re
 import socket
 import threading
@@ -84,6 +85,28 @@ def test_two_texts_are_compared(page, served, address):
     assert page.text("#score-note").startswith("The cosine of the two vectors.")
     assert page.problems() == []
     assert {url.split("/")[2] for url in page.requested() if not url.startswith("data:")} == {address.split("/")[2]}
+
+
+@pytest.mark.slow
+def test_page_of_the_api_shows_every_route_and_sends_a_request(browser, served, address):
+    page = browser.open(f"{address}docs")
+    page.until("document.querySelectorAll('details').length")
+    described = served.ask("/openapi.json", method="GET").json["paths"]
+    routes = [f"{method} {path}" for path, methods in described.items() for method in methods]
+    assert sorted(page.evaluate("[...document.querySelectorAll('details')].map((one) => one.id)")) == sorted(routes)
+    (name,) = served.models.names[:1]
+    route = "document.getElementById('post /v1/embeddings')"
+    page.evaluate(f"{route}.open = true")
+    assert page.evaluate(f"{route}.querySelector('.curl').textContent").startswith(f"curl '{address}v1/embeddings'")
+    body = json.dumps({"input": "it's <b>bold</b>", "model": name})
+    page.evaluate(f"{route}.querySelector('textarea').value = {json.dumps(body)}")
+    page.evaluate(f"{route}.querySelector('textarea').dispatchEvent(new Event('input'))")
+    assert "it'\\''s <b>bold</b>" in page.evaluate(f"{route}.querySelector('.curl').textContent")
+    page.evaluate(f"{route}.querySelector('button').click()")
+    page.until(f"{route}.querySelector('.answer').textContent.startsWith('200, ')")
+    shown = page.evaluate(f"{route}.querySelector('.answer').textContent").partition("\n")[2]
+    assert json.loads(shown) == served.ask("/v1/embeddings", body.encode()).json
+    assert page.problems() == []
 
 
 @pytest.mark.slow
