@@ -58,6 +58,10 @@ RANDOM_CLIP := clip-ViT-B-32-random
 RUNTIME_SOURCES := pyproject.toml $(shell find embedder -name '*.py' -o -name '*.html')
 EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -name '*.py' -o -name '*.txt')
 
+# Where pip installs much, it does not compile. If Python did not keep what it compiles, each process would compile it
+# again: 16 seconds for sentence-transformers instead of 5.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
