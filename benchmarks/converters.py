@@ -23,6 +23,7 @@ from embedder_export.samples.texts import parity_sentences
 from embedder_export.verify.compare import measure
 from parity import REAL, RESULTS, ROOT, timed
 from sentence_transformers import SentenceTransformer
+from tokenizers import Tokenizer
 
 from embedder import Embedder
 from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK
@@ -83,22 +84,23 @@ class Row:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--families", nargs="+", metavar="NAME", default=NAMES, help="measure only these families")
+    parser.add_argument("--small", action="store_true", help="use small sizes, to see whether this program works")
     parser.add_argument("--seconds", type=float, default=SECONDS_PER_SHAPE, help="the duration of each shape")
     parser.add_argument("--output", type=Path, default=RESULTS / "converters.md", help="the file to write")
     options = parser.parse_args()
-    rows = []
+    rows, sizes = [], "small" if options.small else "true"
     for family in [REAL, *FAMILIES]:
         if family.name in options.families:
             with TemporaryDirectory() as scratch:
-                rows.append(measure_family(family, Path(scratch), options.seconds))
+                rows.append(measure_family(family, Path(scratch), options.seconds, full=not options.small))
             print(rows[-1], file=sys.stderr, flush=True)
-            options.output.write_text(table(rows) + "\n", encoding="utf-8")
-    print(table(rows))
+            options.output.write_text(table(rows, sizes) + "\n", encoding="utf-8")
+    print(table(rows, sizes))
 
 
-def measure_family(family, scratch, seconds):
+def measure_family(family, scratch, seconds, *, full):
     """Return the row of a family."""
-    checkpoint = seeded(family.make, scratch / family.name, full=True)
+    checkpoint = seeded(family.make, scratch / family.name, full=full)
     texts = parity_sentences()[::8]
     theirs = SentenceTransformer(str(checkpoint), device="cpu", local_files_only=True).encode(texts)
     exports = {}
@@ -120,10 +122,11 @@ def measure_family(family, scratch, seconds):
         )
         del model
     calls = {}
+    vocabulary_size = Tokenizer.from_file(str(scratch / "native/tokenizer.json")).get_vocab_size()
     for threads in (1, 2):
         sessions = {name: session(scratch / name / "model.onnx", threads) for name in COMMANDS}
         for shape in SHAPES:
-            calls[threads, shape] = time_calls(sessions, shape, seconds)
+            calls[threads, shape] = time_calls(sessions, shape, vocabulary_size, seconds)
     return Row(family.name, exports, calls)
 
 
@@ -136,13 +139,17 @@ def session(path, threads):
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def time_calls(sessions, shape, seconds):
+def time_calls(sessions, shape, vocabulary_size, seconds):
     """Return the median milliseconds of the native graph, and the median ratio of optimum's time to the native time."""
     generator = np.random.default_rng(0)
     texts, tokens = shape
     lengths = np.linspace(tokens, max(1, tokens * 3 // 4), texts).astype(int)[:, None]
     mask = (np.arange(tokens) < lengths).astype(np.int64)
-    feed = {GRAPH_INPUTS[0]: generator.integers(1000, 5000, shape), GRAPH_INPUTS[1]: mask, POOLING_MASK: mask}
+    feed = {
+        GRAPH_INPUTS[0]: generator.integers(1000, 5000, shape) % vocabulary_size,
+        GRAPH_INPUTS[1]: mask,
+        POOLING_MASK: mask,
+    }
     feeds = {
         name: {value.name: feed[value.name] for value in session.get_inputs()} for name, session in sessions.items()
     }
@@ -157,17 +164,17 @@ def time_calls(sessions, shape, seconds):
     return 1000 * float(np.median(native)), float(np.median(optimum / native))
 
 
-def table(rows):
+def table(rows, sizes):
     """Return the page with all tables."""
     tools = ("onnxruntime", "optimum-onnx", "torch", "transformers", "sentence-transformers")
     versions = ", ".join(f"{tool} {version(tool)}" for tool in tools)
-    return "\n\n".join([*export_parts(rows), *call_parts(rows), f"On {machine()}. Versions: {versions}."])
+    return "\n\n".join([*export_parts(rows, sizes), *call_parts(rows), f"On {machine()}. Versions: {versions}."])
 
 
-def export_parts(rows):
+def export_parts(rows, sizes):
     """Return the title, the notes and the table of the exports."""
     parts = [
-        "# The two converters, by family at true sizes",
+        f"# The two converters, by family at {sizes} sizes",
         "Written by `make converters`. Each figure is native / optimum. optimum has the fusions that were fastest for "
         "it.",
         "- Export: the whole command. The native one runs without torch. The one by optimum runs with torch, and also "

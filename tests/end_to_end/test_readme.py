@@ -31,7 +31,7 @@ MAX_LINES_BEFORE_PYTHON = 30
 BENCHMARKS = {
     "make bench": "BENCH_OPTIONS=--programs embedder --rounds 1 --texts 8",
     "make parity": "PARITY_OPTIONS=--families all-MiniLM-L12-v2",
-    "make converters": "CONVERTERS_OPTIONS=--families all-MiniLM-L6-v2 --seconds 0",
+    "make converters": "CONVERTERS_OPTIONS=--families all-MiniLM-L12-v2 --small --seconds 0",
     "make kernels": "KERNELS_OPTIONS=--vectors 2000 --rounds 1",
     "make faults": "FAULTS_OPTIONS=--parts mutations --cases 50",
 }
