@@ -16,7 +16,7 @@ def zip_of(entries: dict[str, bytes], **changes: int) -> bytes:
         changes: numbers that the list of entries gives instead of the true ones: method, flags, crc, packed, size,
             header, count, list_size, list_start, comment, disk. The first entry gets them.
     """
-    body, listed = b"", b""
+    body, listed = bytearray(), bytearray()  # bytes would be copied for each entry
     for number, (entry, data) in enumerate(entries.items()):
         changed = changes if number == 0 else {}
         raw, crc = entry.encode("utf-8", "surrogateescape"), zlib.crc32(data)
@@ -32,7 +32,7 @@ def zip_of(entries: dict[str, bytes], **changes: int) -> bytes:
         "<4s4H2LH", b"PK\x05\x06", changes.get("disk", 0), 0, count, count, changes.get("list_size", len(listed)),
         changes.get("list_start", len(body)), changes.get("comment", 0),
     )  # fmt: skip
-    return body + listed + end
+    return bytes(body + listed + end)
 
 
 PLAIN = state_dict(tensor())

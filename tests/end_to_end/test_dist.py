@@ -145,7 +145,8 @@ def install(command, built, directory):
     with index_of(built) as url:
         report = directory / "report.json"
         options = ["--extra-index-url", url, "--report", report]
-        variables = os.environ | {"NO_PROXY": "127.0.0.1"}
+        # Python compiles the modules that are used, when they are first imported.
+        variables = os.environ | {"NO_PROXY": "127.0.0.1", "PIP_NO_COMPILE": "1"}
         output_of([python, "-m", "pip", "install", *options, requirement], cwd=home, env=variables)
     installed = {item["metadata"]["name"].lower(): item for item in json.loads(report.read_text())["install"]}
     for name in DIRECTORIES:

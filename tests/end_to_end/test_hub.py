@@ -197,14 +197,14 @@ def test_exporter_that_is_killed_leaves_no_lock(tiny, ask, stand_in, tmp_path):
 
 
 @pytest.mark.slow
-def test_twenty_processes_at_once_export_once(tiny, python, stand_in, tmp_path, environment):
+def test_eight_processes_at_once_export_once(tiny, python, stand_in, tmp_path, environment):
     with serve({"org/checkpoint": {"config.json": b"{}"}}) as hub:
         variables = {"PYTHONPATH": paths(stand_in), "EXPORTED": str(tiny), "EXPORT_LOG": str(tmp_path / "log")}
         code = "import embedder; print(embedder.encode('cat', model='org/checkpoint').tolist())"
         settings = environment(hub.endpoint, **variables)
         processes = [
             subprocess.Popen([python, "-c", code], env=settings, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-            for _ in range(20)
+            for _ in range(8)
         ]
         outputs = {process.communicate(timeout=300)[0] for process in processes}
     assert {process.returncode for process in processes} == {0}
@@ -213,13 +213,13 @@ def test_twenty_processes_at_once_export_once(tiny, python, stand_in, tmp_path, 
 
 
 @pytest.mark.slow
-def test_twenty_processes_at_once_fetch_one_artifact(tiny, python, tmp_path, environment):
+def test_eight_processes_at_once_fetch_one_artifact(tiny, python, tmp_path, environment):
     with serve({"org/tiny": tiny}) as hub:
         code = "import embedder; print(embedder.encode('cat', model='org/tiny').tolist())"
         settings = environment(hub.endpoint)
         processes = [
             subprocess.Popen([python, "-c", code], env=settings, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-            for _ in range(20)
+            for _ in range(8)
         ]
         outputs = {process.communicate(timeout=300)[0] for process in processes}
     assert {process.returncode for process in processes} == {0}

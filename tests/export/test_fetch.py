@@ -12,6 +12,7 @@ from embedder_export.errors import CheckpointError
 from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess
 from embedder.artifact.hub_errors import HubUnreachableError
 from embedder.errors import ArtifactError, ModelNotFoundError
+from tests.hub_client import retry_at_once
 from tests.hub_faults import damage, on, status
 from tests.hub_server import COMMIT, serve
 
@@ -58,8 +59,7 @@ def _cache(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for module in ("huggingface_hub.file_download.time.sleep", "huggingface_hub.utils._http.time.sleep"):
-        monkeypatch.setattr(module, lambda seconds: None)
+    retry_at_once(monkeypatch)
 
 
 @pytest.fixture

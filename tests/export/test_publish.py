@@ -12,6 +12,7 @@ from embedder_export.publish.upload import check_repository, upload
 import embedder
 from embedder.artifact.manifest import Parity, Quality, Source, read_manifest
 from embedder.errors import InputError
+from tests.hub_client import retry_at_once
 from tests.hub_faults import cut, on, status
 from tests.hub_server import serve
 
@@ -35,7 +36,7 @@ def hub(tmp_path, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    retry_at_once(monkeypatch)
     with serve({}, token=TOKEN) as hub:
         monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
         for module in (constants, file_download, hf_api):

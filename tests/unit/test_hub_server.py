@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.hub_client import retry_at_once
 from tests.hub_faults import (
     announce,
     cut,
@@ -39,10 +40,9 @@ def hub():
 
 @pytest.fixture(autouse=True)
 def _fail_fast(monkeypatch):
-    """Give up at the first failure. huggingface_hub waits for a second before it tries again."""
+    """Wait neither long for an answer nor before the next try."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    monkeypatch.setattr("huggingface_hub.file_download.time.sleep", lambda seconds: None)
-    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    retry_at_once(monkeypatch)
 
 
 def download(hub, directory, **options):

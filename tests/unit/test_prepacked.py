@@ -481,11 +481,11 @@ while True:
 @pytest.mark.slow
 def test_packing_that_is_killed_at_any_moment_leaves_nothing(tiny, cache, plain):
     """Each CPU has a form of its own, so the next process may not want the form that was being packed."""
-    for moment in range(30):
+    for moment in range(15):
         with start_python(PACK, tiny, f"CPU {moment % 4}") as child:
             assert child.stdout.readline() == b"packing\n"
             with suppress(subprocess.TimeoutExpired):
-                child.wait(moment / 300)
+                child.wait(moment / 150)
             child.kill()
         assert child.returncode == -signal.SIGKILL
     np.testing.assert_array_equal(embedder.Embedder(tiny).encode(TEXTS), plain)

@@ -302,12 +302,12 @@ def test_a_writer_that_meets_a_cleaner_before_it_has_locked_its_directory_makes_
 @pytest.mark.slow
 def test_saves_that_are_killed_at_any_moment(tmp_path):
     path = tmp_path / "index"
-    for delay in range(25):
+    for delay in range(13):
         arguments = [sys.executable, "-c", SAVE, str(path)]
         with subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": os.getcwd()}, stdout=-1) as child:
             assert child.stdout.readline() == b"saving\n"
             try:
-                child.wait(delay / 300)
+                child.wait(delay / 150)
             except subprocess.TimeoutExpired:
                 child.kill()
         assert child.returncode == -signal.SIGKILL
