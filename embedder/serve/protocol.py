@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from typing import Any
 
@@ -23,6 +24,7 @@ _MAX_PIPELINED = 32
 _MAX_DISCARDED_FACTOR = 10
 # Seconds that a connection may wait for its next request. Load balancers keep theirs for up to 60.
 _KEEP_ALIVE_S = 75.0
+_UPGRADE = re.compile(rb"(\r\n)(upgrade:)", re.IGNORECASE)
 _SHORT_ANSWER = (
     b"HTTP/1.1 %s\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n%s"
 )
@@ -76,13 +78,13 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self._unread_bytes += len(data)
+        if not self._in_headers and (self.cycle is None or not self.cycle.more_body):
+            data = _without_upgrade(data)
         super().data_received(data)
         if self.transport.is_closing():
             self._abort_later()
         elif self._unread_bytes > _MAX_HEADER_BYTES + len(data) or len(self.headers or ()) > _MAX_HEADERS:
             self._refuse(b"431 Request Header Fields Too Large", b"the headers are too large")
-        elif len(self.pipeline) > _MAX_PIPELINED:
-            self._refuse(b"429 Too Many Requests", b"too many requests wait on this connection", b"Retry-After: 1\r\n")
         elif self._discarded_bytes > _MAX_DISCARDED_FACTOR * self._settings.max_body_bytes:
             self.transport.abort()
 
@@ -101,8 +103,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread_bytes = 0
         self._stop_waiting()
         super().on_headers_complete()
-        if self._owner.is_stopping:
+        if self._owner.is_stopping or self.parser.should_upgrade():
             self.cycle.keep_alive = False
+        if len(self.pipeline) > _MAX_PIPELINED:
+            self.pipeline.popleft()  # the client sees that this one and all later ones have no answer
+            self.pipeline[0][0].keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a body; see httptools."""
@@ -164,7 +169,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, status: bytes, message: bytes, header: bytes = b"") -> None:
         """Answer without the application, and close the connection."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete or not (self.cycle.response_started or self.pipeline):
             self.transport.write(_SHORT_ANSWER % (status, len(message), header, message))
         self._close()
 
@@ -176,6 +181,21 @@ class HttpProtocol(HttpToolsProtocol):
         """Drop the connection if the client does not read what was written in time."""
         if self._write_timer is None:
             self._write_timer = self.loop.call_later(self._settings.read_timeout_s, self.transport.abort)
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    r"""Return the start of a request without the offer to change to another protocol, which HTTP lets a server ignore.
+
+    Java's client offers HTTP/2 with each request, and httptools would drop the body of such a request.
+
+    Example:
+        >>> _without_upgrade(b"GET / HTTP/1.1\r\nUpgrade: h2c\r\n\r\n")
+        b'GET / HTTP/1.1\r\nX-Upgrade: h2c\r\n\r\n'
+    """
+    place = data.find(b"\r\n\r\n", 0, _MAX_HEADER_BYTES)
+    if _UPGRADE.search(data, 0, place if place > 0 else len(data)) is None:
+        return data
+    return _UPGRADE.sub(rb"\1X-\2", data[:place]) + data[place:]
 
 
 class ConnectionOwner:
