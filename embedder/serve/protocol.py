@@ -8,7 +8,7 @@ import socket
 from typing import Any
 
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from embedder.serve.exchange import CONNECTION_KEY
@@ -45,6 +45,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._settings, self._owner = settings, owner
         self._timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
+        self._cycles: list[RequestResponseCycle] = []  # the requests without an answer
         self._in_headers = False
         self._unread_bytes = 0  # received since the last part of a body
         self._discarded_bytes = 0
@@ -65,6 +66,8 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Cancel the request that nobody waits for; see asyncio."""
         self.lost = True
+        for cycle in self._cycles:  # uvicorn tells the last one alone
+            cycle.disconnected = True
         for timer in (self._timer, self._write_timer):
             if timer is not None:
                 timer.cancel()
@@ -103,6 +106,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread_bytes = 0
         self._stop_waiting()
         super().on_headers_complete()
+        self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [self.cycle]
         if self._owner.is_stopping or self.parser.should_upgrade():
             self.cycle.keep_alive = False
         if len(self.pipeline) > _MAX_PIPELINED:
