@@ -2,7 +2,12 @@
 
 import asyncio
 import json
+import socket
+import threading
+from contextlib import contextmanager
 from dataclasses import dataclass
+
+import uvicorn
 
 from embedder.serve.app import create_app
 from embedder.serve.batcher import Batcher
@@ -91,3 +96,15 @@ class ServedApp:
             self._runner.run(served.batcher.drain())
             served.model.close()
         self._runner.close()
+
+
+@contextmanager
+def listening(app):
+    """Serve an application on a port of this machine until the end of the `with` statement. Yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # clients wait in its queue until the server runs
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()

@@ -45,7 +45,7 @@ def add_parser(commands: Commands) -> None:
         "--texts-per-request", type=int, default=1, metavar="N", help="texts of a request; default: %(default)s"
     )
     parser.add_argument("-m", "--model", metavar="NAME", help="the model to ask for; default: that of the server")
-    parser.add_argument("--key-file", metavar="FILE", help="a file with the API key of the server in its first line")
+    parser.add_argument("--key-file", metavar="FILE", help="a file of API keys; the first one is sent")
     parser.add_argument(
         "--encoding-format",
         choices=("float", "base64"),  # ENCODING_FORMATS, without the import
@@ -97,11 +97,9 @@ def _read_texts(options: argparse.Namespace) -> list[str]:
 
 
 def _read_key(path: str) -> str:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        key = file.readline().strip()
-    if not key:
-        raise InputError(f"{path} should have an API key in its first line")
-    return key
+    from embedder.serve.access import read_keys
+
+    return read_keys(path)[0].decode("ascii")
 
 
 def _described(settings: LoadSettings) -> str:

@@ -95,7 +95,7 @@ _GROUPS = {
     ),
     "log": (_Option("log-format", str, "NAME", "plain or json; default: plain"),),
 }
-_OPTIONS = tuple(option for group in _GROUPS.values() for option in group)
+OPTIONS = tuple(option for group in _GROUPS.values() for option in group)
 
 
 def add_parser(commands: Commands) -> None:
@@ -162,7 +162,7 @@ def read_settings(options: argparse.Namespace, environment: Mapping[str, str]) -
     from embedder.serve.settings import ServerSettings
 
     values: dict[str, Any] = {}
-    for option in _OPTIONS:
+    for option in OPTIONS:
         given, source = getattr(options, option.field), f"--{option.name}"
         if given is None and environment.get(option.variable):
             given, source = environment[option.variable], option.variable

@@ -36,24 +36,8 @@ class ApiKeys:
 
     @classmethod
     def read(cls, path: str) -> ApiKeys:
-        """Return the keys of a file, one a line. Blank lines do not count.
-
-        Raises:
-            InputError: the file cannot be read, or has no key, or a line is no key.
-        """
-        try:
-            lines = Path(path).read_bytes().split(b"\n")
-        except OSError as error:
-            raise InputError(f"the file of API keys cannot be read: {path}: {error.strerror}") from error
-        keys = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
-        for number, key in keys.items():
-            if not _KEY.fullmatch(key):
-                raise InputError(
-                    f"{path}, line {number}: a key should have the visible characters of ASCII alone, without spaces"
-                )
-        if not keys:
-            raise InputError(f"the file of API keys is empty: {path}. Write one key a line")
-        return cls(keys.values())
+        """Return the keys of a file; see `read_keys`."""
+        return cls(read_keys(path))
 
     def check(self, method: str, path: str, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Raise RequestRefused, 401, unless the request has one of the keys or needs none.
@@ -69,3 +53,28 @@ class ApiKeys:
         # All keys are compared, so that the time does not tell which one was right.
         if not sum(hmac.compare_digest(key, known) for known in self._keys):
             raise RequestRefused(401, "invalid_api_key", "the API key is wrong")
+
+
+def read_keys(path: str) -> tuple[bytes, ...]:
+    r"""Return the keys of a file, one a line. Blank lines do not count.
+
+    Raises:
+        InputError: the file cannot be read, or has no key, or a line is no key.
+
+    Example:
+        >>> Path("keys").write_bytes(b"secret\n\n") and read_keys("keys")
+        (b'secret',)
+    """
+    try:
+        lines = Path(path).read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"the file of API keys cannot be read: {path}: {error.strerror}") from error
+    keys = {number: line.strip() for number, line in enumerate(lines, 1) if line.strip()}
+    for number, key in keys.items():
+        if not _KEY.fullmatch(key):
+            raise InputError(
+                f"{path}, line {number}: a key should have the visible characters of ASCII alone, without spaces"
+            )
+    if not keys:
+        raise InputError(f"the file of API keys is empty: {path}. Write one key a line")
+    return tuple(keys.values())

@@ -36,7 +36,12 @@ BENCHMARKS = {
     "make faults": "FAULTS_OPTIONS=--parts mutations --cases 50",
 }
 # Their blocks of `sh` start a server and ask it. The tests that are named here do the same.
-SERVER_PAGES = {"service.md": "tests/end_to_end/test_service.py"}
+SERVER_PAGES = {
+    "service.md": "tests/end_to_end/test_service.py",
+    "serve.md": "tests/end_to_end/test_serve_page.py",
+}
+# Its blocks of Python need the clients of other projects. The test that is named here runs them.
+CLIENT_PAGES = {"serve.md": "tests/frameworks/test_serve_page.py"}
 LAMBDA = re.compile(r"make lambda MODEL=(all-MiniLM-L6-v2)")
 EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 
@@ -46,7 +51,7 @@ BLOCKS = [block for page in PAGES if page.parent.name != "frameworks" for block 
 # A command that is on several pages runs only once.
 COMMANDS = list({(block.code, block.output): block for block in BLOCKS if block.language == "console"}.values())
 SLOW = [pytest.param(block, marks=pytest.mark.slow) for block in COMMANDS if block.code in BENCHMARKS]
-SNIPPETS = [block for block in BLOCKS if block.language == "python"]
+SNIPPETS = [block for block in BLOCKS if block.language == "python" and block.page.name not in CLIENT_PAGES]
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +170,7 @@ def test_snippet(block, run, checkout):
 def test_every_block_is_run():
     assert {block.language for block in BLOCKS} == {"console", "python", "sh", "text"}
     assert {block.page.name for block in BLOCKS if block.language == "sh"} == set(SERVER_PAGES)
-    assert all((ROOT / test).exists() for test in SERVER_PAGES.values())
+    assert all((ROOT / test).exists() for test in (*SERVER_PAGES.values(), *CLIENT_PAGES.values()))
     assert {"make demo", "make test"} <= {block.code for block in COMMANDS if block.page == README}
 
 

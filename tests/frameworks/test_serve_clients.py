@@ -3,13 +3,12 @@
 import asyncio
 import base64
 import json
-import socket
-import threading
 
 import numpy as np
 import pytest
 
 from embedder import Embedder
+from tests.asgi_client import ServedApp, listening
 from tests.tiny import write_tiny_artifact
 
 TEXTS = ["the cat sat", "a dog", "", "é 字", "more words " * 30]
@@ -30,24 +29,11 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="module")
 def address(model, tmp_path_factory):
     """The address of a server with two models."""
-    uvicorn = pytest.importorskip("uvicorn")
-    from tests.asgi_client import served_app
-
     plain = Embedder(write_tiny_artifact(tmp_path_factory.mktemp("served") / "plain", normalize=False))
-    with socket.create_server(("127.0.0.1", 0)) as listener:  # clients wait in its queue until the server runs
-        models, app = served_app({"org/tiny": model, "plain": plain})
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-
-        async def serve():
-            await server.serve([listener])
-            for served in models.models:
-                await served.batcher.drain()
-
-        thread = threading.Thread(target=lambda: asyncio.run(serve()))
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+    served = ServedApp({"org/tiny": model, "plain": plain})
+    with listening(served.app) as address:
+        yield address
+    served.close()
 
 
 @pytest.fixture(scope="module")

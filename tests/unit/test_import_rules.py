@@ -76,11 +76,6 @@ RUNTIME = (
     Rule("embedder.functions.vector_text", own="", packages="numpy"),
     Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub_access"),
     Rule("embedder.pool", own=f"{PUBLIC} artifact.hub_access artifact.manifest", packages="numpy"),
-    # The server, and the load to measure one, which needs no other package.
-    Rule("embedder.serve", exact=True),
-    Rule("embedder.serve.http_client"),
-    Rule("embedder.serve.load_test", own="common errors serve.http_client"),
-    Rule("embedder.serve.sample_texts"),
     # Each module of an integration is imported by the framework's users alone, so it imports the framework.
     Rule("embedder.integrations", own=f"{PUBLIC} artifact.hub_access integrations kept_models", packages="numpy"),
     Rule("embedder.integrations.bertopic", own=INTEGRATION, packages="bertopic"),
@@ -93,7 +88,7 @@ RUNTIME = (
     Rule("embedder.integrations.mteb", own=f"{INTEGRATION} kept_models", packages="mteb torch"),
     Rule("embedder.cli", own=f"{PUBLIC} cli images.sources", packages="numpy"),
     Rule("embedder.cli.map", own=f"{PUBLIC} cli", packages="numpy", lazy="umap"),
-    Rule("embedder.cli.bench_server", own="cli errors serve.load_test serve.sample_texts"),
+    Rule("embedder.cli.bench_server", own="cli errors serve.access serve.load_test serve.sample_texts"),
     Rule("embedder.cli.info", own=f"{PUBLIC} cli artifact backends engine"),
     Rule("embedder.cli.prepack", own=f"{PUBLIC} cli artifact backends"),
     Rule("embedder.cli.pull", own=f"{PUBLIC} cli artifact engine"),
@@ -110,6 +105,11 @@ RUNTIME = (
     Rule("embedder.serve.html", packages="starlette"),
     Rule("embedder.serve.images", own="common errors images serve.errors"),
     Rule("embedder.serve.settings", own="common errors"),
+    # The load to measure a server needs no other package.
+    Rule("embedder.serve.access", own="errors serve.errors"),
+    Rule("embedder.serve.http_client"),
+    Rule("embedder.serve.load_test", own="common errors serve.http_client"),
+    Rule("embedder.serve.sample_texts"),
     Rule("embedder.cli.serve", own="cli common errors serve"),
     Rule("embedder.__main__", own="cli"),
 )

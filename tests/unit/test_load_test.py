@@ -284,7 +284,7 @@ def test_command_fails_if_nothing_is_answered(capsys):
 def test_wrong_files_of_the_command(capsys, tmp_path):
     (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
     for options, message in (
-        (("--key-file", tmp_path / "empty.txt"), "empty.txt should have an API key in its first line"),
+        (("--key-file", tmp_path / "empty.txt"), "the file of API keys is empty"),
         (("--texts", tmp_path / "none.txt"), "none.txt: No such file or directory"),
     ):
         status, _, err = bench(capsys, "http://127.0.0.1:9", *options)

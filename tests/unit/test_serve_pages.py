@@ -2,17 +2,14 @@
 
 import json
 import re
-import socket
-import threading
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import uvicorn
 
 from embedder import Embedder
+from embedder.serve.settings import ServerSettings
 from embedder.vectors.layout import principal_layout
-from tests.asgi_client import ServedApp
+from tests.asgi_client import ServedApp, listening
 from tests.browser import chromium
 from tests.tiny import write_tiny_artifact
 
@@ -28,22 +25,10 @@ def served(tmp_path_factory):
     app.close()
 
 
-@contextmanager
-def listening(app):
-    """Serve an application on a port of this machine. Yield its address."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listener],))
-        thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def address(served):
     with listening(served.app) as address:
-        yield address
+        yield f"{address}/"
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +156,22 @@ def test_problems_are_shown(page):
     page.evaluate("document.querySelector('#model').selectedIndex = 0")
     page.click("#compare button")
     page.until("document.querySelector('#problem').hidden")
+
+
+@pytest.mark.slow
+def test_page_asks_for_the_key(browser, tmp_path):
+    (tmp_path / "keys").write_text("secret\n", encoding="utf-8")
+    model = Embedder(write_tiny_artifact(tmp_path / "tiny"))
+    served = ServedApp({"tiny": model}, ServerSettings(api_key_file=str(tmp_path / "keys")))
+    with listening(served.app) as address:
+        page = browser.open(address)
+        page.until("!document.querySelector('#problem').hidden")
+        assert "Authorization" in page.text("#problem")
+        page.write("#key", "wrong")
+        page.until("document.querySelector('#problem').innerText === 'the API key is wrong'")
+        page.write("#key", "secret")
+        page.until("document.querySelector('#model').options.length === 1")
+        page.until("document.querySelector('#problem').hidden")
+        page.click("#compare button")
+        page.until("document.querySelector('#score').value")
+    served.close()
