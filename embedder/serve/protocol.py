@@ -86,7 +86,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self.transport.is_closing():
             self._abort_later()
-        elif self._unread_bytes > _MAX_HEADER_BYTES + len(data) or len(self.headers or ()) > _MAX_HEADERS:
+        elif self._unread_bytes > _MAX_HEADER_BYTES or len(self.headers or ()) > _MAX_HEADERS:
             self._refuse(b"431 Request Header Fields Too Large", b"the headers are too large")
         elif self._discarded_bytes > _MAX_DISCARDED_FACTOR * self._settings.max_body_bytes:
             self.transport.abort()
@@ -146,11 +146,16 @@ class HttpProtocol(HttpToolsProtocol):
             self._write_timer.cancel()
             self._write_timer = None
 
+    def end_after_answer(self) -> bool:
+        """Close the connection after the answer to the last request that has come, and return whether there is one."""
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if is_answering:
+            self.cycle.keep_alive = False
+        return is_answering
+
     def end_when_idle(self) -> None:
         """Close the connection: now if no request is on its way, else after its answer."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.keep_alive = False
-        elif not self._in_headers:
+        if not self.end_after_answer() and not self._in_headers:
             self._close()
 
     def _wait(self, seconds: float) -> None:

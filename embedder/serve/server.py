@@ -100,6 +100,9 @@ class _Server(ConnectionOwner):
     def _connect(self) -> HttpProtocol:
         return HttpProtocol(self._config, self._state, self._settings, self)
 
+    def _connections(self) -> list[HttpProtocol]:
+        return [connection for connection in self._state.connections if isinstance(connection, HttpProtocol)]
+
     def _take_signals(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._parent is None:
             loop.add_signal_handler(signal.SIGINT, self._signalled, signal.SIGINT)
@@ -151,15 +154,16 @@ class _Server(ConnectionOwner):
 
     async def _end(self, listeners: list[asyncio.Server], models: ServedModels) -> None:
         """Answer what was accepted, and close all connections."""
-        self._log.say("ending: accepted requests are answered")
         self._app.stop()
         self.is_stopping = True
+        for connection in self._connections():
+            connection.end_after_answer()
+        self._log.say("ending: accepted requests are answered")
         await asyncio.sleep(self._settings.drain_s)
         for listener in listeners:
             listener.close()
         await asyncio.sleep(_CLOSING_S)
-        for connection in list(self._state.connections):
-            assert isinstance(connection, HttpProtocol)
+        for connection in self._connections():
             connection.end_when_idle()
         self.connections_changed()
         await self._all_closed.wait()
