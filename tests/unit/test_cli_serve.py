@@ -20,7 +20,7 @@ def settings_of(*arguments, **environment):
 
 
 def test_every_setting_is_an_option_and_its_default_is_the_same():
-    assert {option.field for option in serve._OPTIONS} | {"models"} == set(vars(ServerSettings()))
+    assert {option.field for option in serve.OPTIONS} | {"models"} == set(vars(ServerSettings()))
     assert settings_of() == ServerSettings()
 
 
