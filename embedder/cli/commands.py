@@ -38,6 +38,8 @@ class CommandParser(argparse.ArgumentParser):
         options, rest = super().parse_known_args(*args, **kwargs)
         while hasattr(options, "words") and rest and not rest[0].startswith("-"):
             options.words.append(rest.pop(0))
+        if rest:  # argparse would show the usage of `embedder`, which has none of the command's options
+            self.error(f"unrecognized arguments: {' '.join(rest)}. See {self.prog} --help")
         return options, rest
 
 

@@ -32,6 +32,9 @@ _EXAMPLE = """  embedder serve all-MiniLM-L6-v2 --port 8080
   embedder serve clip-ViT-B-32 all-MiniLM-L6-v2 --host 0.0.0.0 \\
     --api-key-file keys.txt"""
 _PREFIX = "EMBEDDER_"
+_SERVICE_LINK_HINT = (
+    ". Kubernetes sets this variable for a Service named embedder. Set enableServiceLinks: false in the spec of the Pod"
+)
 _PACKAGES = ("starlette", "uvicorn", "httptools", "uvloop", "orjson", "prometheus_client")
 
 
@@ -60,7 +63,8 @@ class _Option:
             return self.type(text)
         except ValueError:
             kind = "a whole number" if self.type is int else "a number"
-            raise InputError(f"{source} should be {kind}, not {text!r:.60}") from None
+            hint = _SERVICE_LINK_HINT if source == "EMBEDDER_PORT" and text.startswith("tcp://") else ""
+            raise InputError(f"{source} should be {kind}, not {text!r:.60}{hint}") from None
 
 
 _GROUPS = {

@@ -48,8 +48,8 @@ def unknown_keys(keys: Collection[object], known: Collection[str], hints: Mappin
         return None
     names = ", ".join(map(shown_value, unknown[:_MAX_KEYS_SHOWN]))
     more = f" and {len(unknown) - _MAX_KEYS_SHOWN} more" if len(unknown) > _MAX_KEYS_SHOWN else ""
-    hint = next((f"{hints[key]}. " for key in unknown if isinstance(key, str) and key in hints), "")
-    return f"unknown key{'s' if unknown[1:] else ''} {names}{more}: {hint}The keys are {', '.join(known)}"
+    hint = next((f": {hints[key]}" for key in unknown if isinstance(key, str) and key in hints), "")
+    return f"unknown key{'s' if unknown[1:] else ''} {names}{more}{hint}. The keys are {', '.join(known)}"
 
 
 def shown_value(value: object) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 import time
@@ -123,6 +124,22 @@ class ServerLog:
         with suppress(OSError, ValueError, AttributeError):  # it is closed: there is nobody to tell
             stream.write(lines)
             stream.flush()
+
+
+class LibraryLog(logging.Handler):
+    """Writes what libraries log into the log of the server, in its format.
+
+    Example:
+        >>> logging.getLogger().addHandler(LibraryLog(log))  # doctest: +SKIP
+    """
+
+    def __init__(self, log: ServerLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; see logging."""
+        self._log.say(self.format(record), record.levelname.lower())
 
 
 def _timestamp(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import os
 import socket
@@ -32,9 +33,14 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
         # A free port is free for one address alone.
         return [_bind(place[0], place[4]) for place in dict.fromkeys(places[: None if port else 1])]
     except socket.gaierror as error:
-        raise InputError(f"cannot listen on {host}: {error.strerror}") from error
+        raise InputError(
+            f"cannot listen on {host}: {error.strerror}. Give an address of this machine as --host"
+        ) from error
     except OSError as error:
-        hint = ". Choose another --port" if port else ""
+        if error.errno == errno.EADDRNOTAVAIL:
+            hint = ". Give an address of this machine as --host, or 0.0.0.0 for all"
+        else:
+            hint = ". Choose another --port" if port else ""
         raise InputError(f"cannot listen on {host}, port {port}: {os.strerror(error.errno or 0)}{hint}") from error
 
 

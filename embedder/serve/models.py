@@ -79,4 +79,6 @@ class ServedModels:
         if len(found) == 1:
             return found[0]
         names = ", ".join(self.names)
-        raise RequestRefused(404, "model_not_found", f"no model {shown(name)} is served here: {names}", param="model")
+        raise RequestRefused(
+            404, "model_not_found", f"no model {shown(name)} is served here. The models are {names}", param="model"
+        )

@@ -59,7 +59,9 @@ def _refusal(
             allowed = headers.get("Allow") or headers.get("allow") or "another"
             message = f"{scope['path']} takes the method {allowed}, not {scope['method']}"
             return RequestRefused(error.status_code, "method_not_allowed", message), headers
-        return RequestRefused(error.status_code, "not_found", f"there is no {scope['path']} here"), headers
+        return RequestRefused(
+            error.status_code, "not_found", f"there is no {scope['path']} here. /docs has the routes"
+        ), headers
     if isinstance(error, MemoryError):
         log.say("out of memory", "error", id=record.id)
         return RequestRefused(503, "out_of_memory", "the server has not enough memory for this request"), {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from embedder.errors import EmbedderError
-from embedder.serve.access_log import ServerLog
+from embedder.serve.access_log import LibraryLog, ServerLog
 from embedder.serve.app import ServerApp
 from embedder.serve.loading import load_models
 from embedder.serve.models import ServedModels
@@ -48,11 +49,13 @@ def run_server(
     Raises:
         EmbedderError: a model cannot be loaded, or the file of API keys cannot be used.
     """
-    server = _Server(settings, log, parent)
+    server, library_log = _Server(settings, log, parent), LibraryLog(log)
+    logging.getLogger().addHandler(library_log)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(server.run(sockets, ready))
         finally:
+            logging.getLogger().removeHandler(library_log)
             log.flush()
 
 

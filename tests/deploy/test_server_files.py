@@ -105,6 +105,9 @@ def test_kubernetes():
     pod = deployment["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     settings = settings_of({each["name"]: each["value"] for each in container["env"]})
+    # For a Service named embedder, Kubernetes would set EMBEDDER_PORT=tcp://10.0.0.1:80.
+    assert service["metadata"]["name"] == "embedder"
+    assert pod["enableServiceLinks"] is False
     assert pod["terminationGracePeriodSeconds"] > settings.request_timeout_s + settings.drain_s > 60
     probes = {name: container[name]["httpGet"] for name in ("startupProbe", "readinessProbe", "livenessProbe")}
     assert [probe["path"] for probe in probes.values()] == ["/ready", "/ready", "/health"]

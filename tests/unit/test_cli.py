@@ -344,6 +344,15 @@ def test_wrong_usage(arguments, capsys):
     assert "usage: embedder" in capsys.readouterr().err
 
 
+def test_unknown_option_shows_the_usage_of_the_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["serve", "a", "--model-id", "b"])
+    assert capsys.readouterr().err == (
+        "usage: embedder serve [options] [MODEL ...]\n"
+        "embedder serve: error: unrecognized arguments: --model-id b. See embedder serve --help\n"
+    )
+
+
 @pytest.mark.parametrize("command", command_names())
 def test_help_has_an_example_and_fits_a_terminal(command):
     out = help_of(command)

@@ -42,6 +42,12 @@ def test_environment_names_models_and_origins():
     [
         (["--port", "x"], {}, "--port should be a whole number, not 'x'"),
         ([], {"EMBEDDER_PORT": "x"}, "EMBEDDER_PORT should be a whole number, not 'x'"),
+        (
+            [],
+            {"EMBEDDER_PORT": "tcp://10.0.0.1:80"},
+            "EMBEDDER_PORT should be a whole number, not 'tcp://10.0.0.1:80'. Kubernetes sets this variable for a "
+            "Service named embedder. Set enableServiceLinks: false in the spec of the Pod",
+        ),
         ([], {"EMBEDDER_DRAIN_S": "x"}, "EMBEDDER_DRAIN_S should be a number, not 'x'"),
         (["--port", "70000"], {}, "--port: port should be a whole number, at least 0 and at most 65535, not 70000"),
         ([], {"EMBEDDER_WORKERS": "0"}, "EMBEDDER_WORKERS: workers should be a whole number, at least 1, not 0"),
@@ -82,9 +88,10 @@ def test_port_that_is_taken(capsys):
     )
 
 
-@pytest.mark.parametrize("host", ["256.1.1.1.1", "a b"])
+# The last one is an address of documentation, which no machine has.
+@pytest.mark.parametrize("host", ["256.1.1.1.1", "a b", "192.0.2.1"])
 def test_host_that_is_unknown(host):
-    with pytest.raises(InputError, match=f"cannot listen on {host}"):
+    with pytest.raises(InputError, match=f"cannot listen on {host}.*Give an address of this machine as --host"):
         listen(ServerSettings(host=host))
 
 

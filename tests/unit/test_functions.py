@@ -151,10 +151,10 @@ def test_fastest_graph_runs_unless_another_is_chosen(tiny):
         ),
         (
             dict.fromkeys("abcde"),
-            'unknown keys "a", "b", "c" and 2 more: The keys are inputs, task, truncate_dim, encoding_format',
+            'unknown keys "a", "b", "c" and 2 more. The keys are inputs, task, truncate_dim, encoding_format',
         ),
-        ({3: 4}, "unknown key 3: The keys are inputs, task, truncate_dim, encoding_format"),
-        ({"\ud800": 1}, 'unknown key "?": The keys are inputs, task, truncate_dim, encoding_format'),
+        ({3: 4}, "unknown key 3. The keys are inputs, task, truncate_dim, encoding_format"),
+        ({"\ud800": 1}, 'unknown key "?". The keys are inputs, task, truncate_dim, encoding_format'),
     ],
 )
 def test_malformed_request_is_400(function, request_, message):

@@ -152,7 +152,7 @@ def test_problems_are_shown(page):
         "document.querySelector('#model').options[1].value = 'gone'; document.querySelector('#model').selectedIndex = 1"
     )
     page.click("#compare button")
-    page.until("document.querySelector('#problem').innerText.includes('served here: first, <b>second')")
+    page.until("document.querySelector('#problem').innerText.includes('The models are first, <b>second')")
     page.evaluate("document.querySelector('#model').selectedIndex = 0")
     page.click("#compare button")
     page.until("document.querySelector('#problem').hidden")

@@ -146,6 +146,9 @@ def test_not_ready_while_it_drains_and_a_second_signal_ends_it(tmp_path):
         process.send_signal(signal.SIGINT)
         wait("ending")
         assert ask(port, method="GET", path="/ready")[0] == 503
+        # What a library logs has the format of the log, too.
+        assert b"400 Bad Request" in talk(port, b"no HTTP\r\n\r\n")
+        assert wait("Invalid HTTP request")[0]["level"] == "warning"
         assert ask(port, BODY, path="/v1/embeddings")[0] == 200
         process.send_signal(signal.SIGINT)
         assert process.wait(TIMEOUT_S) == 130
