@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from embedder.artifact.hub_access import DEFAULT_ORGANISATION
 from embedder.common.checks import shown
 from embedder.common.records import frozen
 from embedder.errors import InputError
@@ -64,17 +65,16 @@ class ServedModels:
         """Return the model that a request names.
 
         Args:
-            name: the name. None takes the default model. The part after the "/" is enough if one model alone has it. An
-                owner before the "/" does not count for a model that is served under a name without one.
+            name: the name. None takes the default model. The part after the "/" is enough if one model alone has it. A
+                model that is served under a name without an organisation also has its name on the Hub.
 
         Raises:
             RequestRefused: 404 "model_not_found". The message lists the names.
         """
         if name is None:
             return self.default
-        short = name.rpartition("/")[2]
         found = [model for model in self.models if model.name == name] or [
-            model for model in self.models if name == model.name.rpartition("/")[2] or short == model.name
+            model for model in self.models if name in (_short(model.name), _hub_name(model))
         ]
         if len(found) == 1:
             return found[0]
@@ -82,3 +82,20 @@ class ServedModels:
         raise RequestRefused(
             404, "model_not_found", f"no model {shown(name)} is served here. The models are {names}", param="model"
         )
+
+
+def _short(name: str) -> str:
+    """Return a name without its organisation."""
+    return name.rpartition("/")[2]
+
+
+def _hub_name(served: ServedModel) -> str | None:
+    """Return the name on the Hub of a model that is served under the part after the "/"; None for other models.
+
+    Models of another organisation may have the same short name. So the manifest must have the organisation. A name
+    without one is of sentence-transformers, as everywhere.
+    """
+    source = served.model.manifest.source.model
+    if _short(source) != served.name:
+        return None
+    return source if "/" in source else DEFAULT_ORGANISATION + source

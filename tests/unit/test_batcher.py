@@ -1,6 +1,7 @@
 """The batcher: concurrent requests share batches of a model, and no request is lost."""
 
 import asyncio
+import queue
 import threading
 
 import numpy as np
@@ -309,8 +310,8 @@ def test_model_that_gives_too_few_vectors_is_an_error():
 
 
 def test_thread_that_dies_leaves_no_request_waiting(monkeypatch):
-    died = []
-    monkeypatch.setattr(threading, "excepthook", lambda args: died.append(args.exc_value))
+    died = queue.SimpleQueue()
+    monkeypatch.setattr(threading, "excepthook", lambda args: died.put(args.exc_value))
 
     async def serve():
         batcher = Batcher(FakeModel(threads=2))
@@ -319,7 +320,8 @@ def test_thread_that_dies_leaves_no_request_waiting(monkeypatch):
             tasks = await start(batcher, [text(1)], [text(2), text(3)])
             answers = await asyncio.gather(*tasks, return_exceptions=True)
         assert all(isinstance(answer, ZeroDivisionError) for answer in answers)
-        assert died
+        # The thread ends after the requests have heard of it.
+        assert isinstance(await asyncio.to_thread(died.get, timeout=60), ZeroDivisionError)
         assert (await batcher.encode([text(4)])).tolist() == expected(text(4))
         await batcher.drain()
 

@@ -1,5 +1,7 @@
 """The models of a server, by name."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from embedder import InputError
@@ -7,16 +9,43 @@ from embedder.serve.errors import RequestRefused
 from embedder.serve.models import ServedModel, ServedModels
 
 
-def served(*names):
-    return ServedModels(tuple(ServedModel(name, None, None) for name in names))
+def served(*names, **sources):
+    """Serve models. `sources` has what a model was made from, where that is not its name."""
+    return ServedModels(
+        tuple(ServedModel(name, made_from(sources.get(name.replace("-", "_"), name)), None) for name in names)
+    )
+
+
+def made_from(source):
+    return SimpleNamespace(manifest=SimpleNamespace(source=SimpleNamespace(model=source)))
 
 
 def test_models_are_found_by_their_name_or_the_end_of_it():
     models = served("BAAI/bge-small-en-v1.5", "all-MiniLM-L6-v2", "a/twin", "b/twin")
     assert models.get(None).name == models.default.name == "BAAI/bge-small-en-v1.5"
     assert models.get("bge-small-en-v1.5").name == "BAAI/bge-small-en-v1.5"
-    assert models.get("sentence-transformers/all-MiniLM-L6-v2").name == "all-MiniLM-L6-v2"
     assert models.get("b/twin").name == "b/twin"
+
+
+@pytest.mark.parametrize(
+    ("source", "full"),
+    [
+        ("sentence-transformers/minilm-l6", "sentence-transformers/minilm-l6"),
+        ("BAAI/minilm-l6", "BAAI/minilm-l6"),
+        ("minilm-l6", "sentence-transformers/minilm-l6"),  # made from a directory, or named without an organisation
+    ],
+)
+def test_model_with_a_short_name_has_its_name_on_the_hub_and_no_other(source, full):
+    models = served("minilm-l6", "other", minilm_l6=source)
+    assert models.get("minilm-l6").name == models.get(full).name == "minilm-l6"
+    for wrong in ("nobody/minilm-l6", f"x/{full}", "/minilm-l6", f"{full}/minilm-l6", "minilm-l6/", full.upper()):
+        with pytest.raises(RequestRefused, match="The models are minilm-l6, other"):
+            models.get(wrong)
+
+
+def test_name_of_the_checkpoint_does_not_reach_a_model_that_has_another_name():
+    with pytest.raises(RequestRefused, match="no model 'BAAI/base' is served here. The models are tuned"):
+        served("tuned", tuned="BAAI/base").get("BAAI/base")
 
 
 @pytest.mark.parametrize("name", ["gpt", "twin", "c/twin", "", "x" * 1000])
