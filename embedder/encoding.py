@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedder.engine.distinct import find_distinct
 from embedder.engine.engine import Block, Engine
 from embedder.errors import InputError
-from embedder.inputs import ImageItem, InputKinds, Item, TokenizedText, check_inputs, is_single, type_name
+from embedder.inputs import ImageItem, InputKinds, Item, check_inputs, is_single, type_name
 from embedder.options import RANGED_PRECISIONS, EncodeSettings
 from embedder.results import (
     CutTexts,
@@ -82,7 +82,7 @@ def encode_batch(
         single_thread: whether the batch uses one thread, also if no other call is running.
 
     Raises:
-        InputError: a text is no TokenizedText, or `settings` has a prompt.
+        InputError: a text is no TokenizedText of this model, or `settings` has a prompt.
         ArtifactError, EmbedderError: as in `Engine.run`.
 
     Example:
@@ -93,9 +93,6 @@ def encode_batch(
         raise InputError("encode_batch takes no prompt: the texts have theirs. Give the prompt to tokenize_texts")
     if not isinstance(texts, Sequence) or isinstance(texts, str | bytes):
         raise InputError(f"texts should be a list of TokenizedText, not {type_name(texts)}")
-    for index, text in enumerate(texts):
-        if not isinstance(text, TokenizedText):
-            raise InputError(f"texts[{index}] should be a TokenizedText, not {type_name(text)}. Call tokenize_texts")
     vectors = engine.run_tokenized(texts, settings, single_thread=single_thread)
     return quantize(truncate(vectors, dimension, settings), settings)
 

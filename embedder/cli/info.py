@@ -113,7 +113,7 @@ def _images_text(images: ImageSettings) -> str:
 def _graph_lines(manifest: Manifest) -> Iterator[Line]:
     from embedder.artifact.int8_products import int8_products
     from embedder.backends import select_device
-    from embedder.engine.engine import choose_graph
+    from embedder.engine.loading import choose_graph
 
     for modality in manifest.modalities:
         graphs = manifest.graphs_of(modality)

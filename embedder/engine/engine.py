@@ -9,46 +9,30 @@ output takes the same paths: `Embedder` and other classes of models are thin lay
 from __future__ import annotations
 
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from embedder.artifact.artifact import Artifact
-from embedder.artifact.manifest import (
-    DEFAULT_PROMPTS,
-    IMAGE,
-    OUTPUT_OF_TASK,
-    TEXT,
-    TOKEN_TYPE_IDS,
-    File,
-    Graph,
-    Output,
-)
-from embedder.backends import Backend, Device, GraphFiles, select_device
+from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, TEXT, File
+from embedder.backends import Backend, Device, select_device
 from embedder.common.cores import usable_cores
-from embedder.common.digests import CheckedFile, open_checked
 from embedder.common.executor import Executor, Task
 from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
 from embedder.common.records import frozen
-from embedder.common.side_by_side import side_by_side
 from embedder.engine.batching import BatchLimits, windows
 from embedder.engine.distinct import Places, find_distinct
 from embedder.engine.job import Job
+from embedder.engine.loading import Loader, choose_graph, output_of
 from embedder.engine.outputs import check_finite
-from embedder.engine.text_side import TextSide
 from embedder.engine.tokenizer import TextTokenizer, Tokens
 from embedder.errors import EmbedderError, InputError
 from embedder.inputs import ImageItem, Item, Pair, TokenizedText
 from embedder.options import EncodeSettings, LoadSettings
-
-if TYPE_CHECKING:
-    from embedder.engine.image_side import ImageSide
-
 
 _I = TypeVar("_I")
 
@@ -124,9 +108,9 @@ class Engine:
             modality: choose_graph(self.manifest.graphs_of(modality), settings.dtype, self.device)
             for modality in self.manifest.modalities
         }
-        self._outputs = {modality: _output_of(graph, self.manifest.task) for modality, graph in self._graphs.items()}
+        self._outputs = {modality: output_of(graph, self.manifest.task) for modality, graph in self._graphs.items()}
         artifact.ensure(self._needed_files(backend))
-        loader = _Loader(artifact, self._graphs, self.device, backend, settings)
+        loader = Loader(artifact, self._graphs, self.device, backend, settings)
         self._text = LoadOnce(loader.load_text)
         self._image = LoadOnce(loader.load_image)
         images = IMAGE in self._graphs
@@ -270,10 +254,8 @@ class Engine:
             >>> engine.read_token_ids([[101, 7592, 102]])[0].ids  # doctest: +SKIP
             array([ 101, 7592,  102])
         """
-        from embedder.engine.token_ids import read_token_ids  # here, as few programs need it
-
-        typed = TOKEN_TYPE_IDS in self._graphs[TEXT].inputs
-        return read_token_ids(self.tokenizer, token_ids, typed=typed)
+        self.check_open()
+        return self._text.get().read_token_ids(token_ids)
 
     def run_tokenized(
         self, texts: Sequence[TokenizedText], settings: EncodeSettings, *, single_thread: bool
@@ -288,6 +270,7 @@ class Engine:
             single_thread: whether the batch uses one thread, also if no other call is running.
 
         Raises:
+            InputError: a text is none that this model could have made.
             ArtifactError, EmbedderError: as in `run`.
 
         Example:
@@ -403,92 +386,10 @@ class Engine:
         return values, {window.image_rows[row]: reason for row, reason in reasons.items()}
 
 
-@frozen
-class _Loader:
-    """Loads the two sides of a model. It does not refer to the engine, so that a dropped engine is freed at once."""
-
-    artifact: Artifact
-    graphs: Mapping[str, Graph]  # by modality
-    device: Device
-    backend: Backend | None
-    settings: LoadSettings
-
-    def load_text(self) -> TextSide:
-        # onnxruntime opens the graph without Python, while Python loads the tokenizer. Python does one thing at a time,
-        # so the tokenizer waits until onnxruntime has begun.
-        begun = threading.Event()
-        tokenizer, backend = side_by_side(lambda: self._load_tokenizer(begun), lambda: self._open_text_graph(begun))
-        return TextSide(backend, self.graphs[TEXT], tokenizer, self.artifact.manifest.tokenizer)
-
-    def _open_text_graph(self, begun: threading.Event) -> Backend:
-        files = GraphFiles(self.artifact, self.graphs[TEXT], verify=self.settings.verify, opening=begun.set)
-        try:
-            return self.backend or self._open(files)
-        finally:
-            begun.set()
-
-    def _load_tokenizer(self, begun: threading.Event) -> TextTokenizer:
-        begun.wait()
-        settings = self.artifact.manifest.tokenizer
-        path = self.artifact.path(settings.file)
-        verify = self.settings.verify
-        file = CheckedFile(path, settings.file.sha256 if verify else None)
-        tokenizer = open_checked([file], lambda: TextTokenizer(path, settings.max_seq_length, verify=verify))
-        if self.settings.max_seq_length is not None:
-            tokenizer.set_limit(self.settings.max_seq_length)
-        return tokenizer
-
-    def load_image(self) -> ImageSide:
-        from embedder.engine.image_side import ImageSide  # here, as models of texts alone do not need it
-
-        settings = self.artifact.manifest.images
-        assert settings is not None  # the engine loads this side only if the model takes images
-        files = GraphFiles(self.artifact, self.graphs[IMAGE], settings.tokens, self.settings.verify, open_now=False)
-        return ImageSide(self._open(files), settings)
-
-    def _open(self, files: GraphFiles) -> Backend:
-        return files.checked.open(lambda path: self.device.open(files))
-
-
 def _prompted(item: _I, prompt: str) -> _I | str:
     """Return `item` after the prompt. Images and pairs take no prompt."""
     return prompt + item if prompt and isinstance(item, str) else item
 
 
-def _output_of(graph: Graph, task: str) -> Output:
-    """Return the output of `graph` for the artifact's task."""
-    output = graph.output(OUTPUT_OF_TASK[task])
-    assert output is not None  # the manifest made sure
-    return output
-
-
 def _refuse_closed() -> NoReturn:
     raise EmbedderError("the model has been closed. Load it again")
-
-
-def choose_graph(graphs: tuple[Graph, ...], dtype: str | None, device: Device) -> Graph:
-    """Return the graph that `dtype` selects.
-
-    Args:
-        graphs: graphs of one modality.
-        dtype: name of a dtype; "auto" for the fastest one on `device`; None for the first graph.
-        device: the device that will run the graph.
-
-    Raises:
-        InputError: there is no such graph. The message lists the dtypes of the graphs.
-
-    Example:
-        >>> choose_graph(manifest.graphs_of("text"), "auto", device).dtype  # doctest: +SKIP
-        'int8'
-    """
-    by_dtype = {graph.dtype: graph for graph in graphs}
-    if dtype == "auto":
-        dtype = next((name for name in device.preferred_dtypes if name in by_dtype), graphs[0].dtype)
-    elif dtype is None:
-        dtype = graphs[0].dtype
-    if not isinstance(dtype, str) or dtype not in by_dtype:
-        raise InputError(
-            f"the model has no graph of dtype {dtype!r}, it has {', '.join(map(repr, by_dtype))}: choose one of them, "
-            'or "auto". To add another dtype, export the model again with embedder-export --dtypes'
-        )
-    return by_dtype[dtype]

@@ -32,6 +32,7 @@ class TextSide:
         self._backend = backend
         self._graph = graph
         self._settings = settings
+        self._typed = TOKEN_TYPE_IDS in graph.inputs
         self._ones = np.ones(tokenizer.max_seq_length, np.int64)
 
     def tokenize(self, texts: Sequence[str | Pair]) -> list[Tokens]:
@@ -40,7 +41,7 @@ class TextSide:
         Raises:
             ArtifactError: the tokenizer is damaged.
         """
-        if TOKEN_TYPE_IDS in self._graph.inputs:
+        if self._typed:
             return self.tokenizer.with_type_ids(texts)
         return self.tokenizer(texts)
 
@@ -54,11 +55,20 @@ class TextSide:
         Raises:
             ArtifactError: the tokenizer is damaged.
         """
-        typed = TOKEN_TYPE_IDS in self._graph.inputs
         return [
-            TokenizedText(ids, type_ids if typed else None, prompt_token_count, cut)
+            TokenizedText(ids, type_ids if self._typed else None, prompt_token_count, cut)
             for (ids, type_ids), cut in self.tokenizer.tokenize_and_find_cut(texts)
         ]
+
+    def read_token_ids(self, token_ids: Any) -> list[TokenizedText]:
+        """Return lists of token ids as `run_tokenized` takes them.
+
+        Raises:
+            InputError: as in `read_token_ids` of `engine.token_ids`.
+        """
+        from embedder.engine.token_ids import read_token_ids  # here, as few programs need it
+
+        return read_token_ids(self.tokenizer, token_ids, typed=self._typed)
 
     def cut_rows(self, texts: Sequence[str | Pair], tokens: Sequence[Tokens]) -> list[int]:
         """Return the indices of the texts that `tokenize` has cut.
@@ -108,14 +118,18 @@ class TextSide:
         """Return what `run` returns, computed in the calling thread, in as few calls of the graph as its rules allow.
 
         Args:
-            texts: what `read_texts` returned.
+            texts: what `read_texts` or `read_token_ids` returned.
             output: the output to return.
             batch_size: most texts in one call. None sets no such limit.
             single_thread: whether each call uses one thread, also if no other call is running.
 
         Raises:
+            InputError: a text is none that this model could have made.
             ArtifactError: as in `run`.
         """
+        from embedder.engine.token_ids import check_texts  # here, as few programs need it
+
+        check_texts(self.tokenizer, texts, typed=self._typed)
         values = np.empty((len(texts), *fixed_shape(output)), np.float32)
         unpadded_from = self._backend.device.unpadded_from_tokens
         batches = plan_batches([len(text) for text in texts], sys.maxsize, 1, batch_size, unpadded_from)
@@ -149,7 +163,7 @@ class TextSide:
         token_ids = [arrays[0] for arrays in tokens]
         attention_mask = pad([self._ones[: len(ids)] for ids in token_ids], 0)
         feeds = dict(zip(GRAPH_INPUTS, (pad(token_ids, self._settings.pad_id), attention_mask), strict=True))
-        if TOKEN_TYPE_IDS in self._graph.inputs:
+        if self._typed:
             feeds[TOKEN_TYPE_IDS] = pad([arrays[1] for arrays in tokens], 0)
         if POOLING_MASK in self._graph.inputs:
             feeds[POOLING_MASK] = attention_mask.copy()

@@ -1,4 +1,4 @@
-"""Check token ids that a caller made with the model's tokenizer."""
+"""Check token ids that a caller made with the model's tokenizer, and tokenised texts that come back from a caller."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ _HINT = (
     "Token ids of other tokenizers, such as tiktoken, give wrong vectors. Send the texts as strings, or make the ids "
     "with this model's tokenizer, special tokens included"
 )
+_OWN_TEXTS = "Take the texts that tokenize_texts or from_token_ids of this model has returned"
 
 
 def read_token_ids(tokenizer: TextTokenizer, token_ids: Any, *, typed: bool) -> list[TokenizedText]:
@@ -46,6 +47,44 @@ def read_token_ids(tokenizer: TextTokenizer, token_ids: Any, *, typed: bool) -> 
         _check_frame(numbers, frame, tokenizer, f"token_ids[{index}]")
         texts.append(TokenizedText(numbers, _type_ids(len(numbers), frame) if typed else None))
     return texts
+
+
+def check_texts(tokenizer: TextTokenizer, texts: Sequence[Any], *, typed: bool) -> None:
+    """Check a batch of tokenised texts.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        texts: the texts.
+        typed: whether the graph takes token type ids.
+
+    Raises:
+        InputError: a text is no TokenizedText; or it has token ids, a length or token type ids that no text of this
+            model has, because another model has made it. The message names the text.
+
+    Example:
+        >>> check_texts(tokenizer, [TokenizedText(np.int64([101, 7592, 102]))], typed=False)  # doctest: +SKIP
+    """
+    for index, text in enumerate(texts):
+        if not isinstance(text, TokenizedText):
+            raise InputError(f"texts[{index}] should be a TokenizedText, not {type_name(text)}. Call tokenize_texts")
+        types, limit = text.type_ids, tokenizer.max_seq_length
+        if not _is_row(text.ids) or not (types is None or (_is_row(types) and len(types) == len(text.ids))):
+            raise InputError(f"the ids and type_ids of texts[{index}] should be arrays of int64 (tokens,)")
+        if len(text.ids) > limit:
+            raise InputError(f"texts[{index}] has {len(text):,} tokens, and the model reads {limit:,}. {_OWN_TEXTS}")
+        if (types is not None) != typed:
+            problem = "no token type ids, and this model needs them" if typed else "token type ids, which no text has"
+            raise InputError(f"texts[{index}] has {problem}. {_OWN_TEXTS}")
+    if sum(map(len, texts)):
+        ids = np.concatenate([text.ids for text in texts])
+        for extreme in (int(ids.min()), int(ids.max())):
+            if tokenizer.token_of(extreme) is None:
+                index = next(index for index, text in enumerate(texts) if extreme in text.ids)
+                raise InputError(f"texts[{index}] has {extreme}, which is no token id of this model. {_OWN_TEXTS}")
+
+
+def _is_row(ids: object) -> bool:
+    return isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype == np.int64
 
 
 def _numbers(ids: Any, name: str) -> NDArray[np.int64]:

@@ -7,6 +7,8 @@ import pytest
 from tokenizers import processors
 
 from embedder import Embedder, EmbedderError, InputError, TokenizedText
+from embedder.engine.token_ids import check_texts
+from embedder.engine.tokenizer import TextTokenizer
 from tests.tiny import VOCABULARY, ids_of, redescribe, tiny_tokenizer, write_tiny_artifact
 
 TEXTS = ["the cat", "", "a dog sat on the mat", "long " * 40, "é 字"]
@@ -117,6 +119,33 @@ def test_tokenizer_without_special_tokens_takes_any_ids(tmp_path):
 def test_wrong_calls_are_refused(model, texts, options, message):
     with pytest.raises(InputError, match=message):
         model.encode_batch(texts, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (TokenizedText(np.full(17, 9)), "has 17 tokens, and the model reads 16. Take the texts that tokenize_texts"),
+        (TokenizedText(np.int64([CLS, -1, SEP])), "has -1, which is no token id of this model. Take the texts"),
+        (TokenizedText(np.int64([CLS, 99_999, SEP])), "has 99999, which is no token id of this model. Take the texts"),
+        (TokenizedText(np.int64([9]), np.int64([0])), "has token type ids, which no text has. Take the texts"),
+        (TokenizedText(np.int32([9])), "should be arrays of int64"),
+        (TokenizedText(np.int64([[9]])), "should be arrays of int64"),
+        (TokenizedText([9]), "should be arrays of int64"),
+        (TokenizedText(np.int64([9]), np.int64([0, 0])), "should be arrays of int64"),
+    ],
+)
+def test_text_that_this_model_cannot_have_made_is_refused(model, text, message):
+    with pytest.raises(InputError, match=r"texts\[1\]") as error:
+        model.encode_batch([*model.tokenize_texts("a"), text])
+    assert message in str(error.value)
+
+
+def test_text_without_the_token_type_ids_that_a_model_needs_is_refused(model, tmp_path):
+    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    tokenizer = TextTokenizer(tmp_path / "tokenizer.json", 16)
+    check_texts(tokenizer, [TokenizedText(np.int64([CLS, SEP]), np.int64([0, 0]))], typed=True)
+    with pytest.raises(InputError, match=r"texts\[0\] has no token type ids, and this model needs them"):
+        check_texts(tokenizer, model.tokenize_texts("a"), typed=True)
 
 
 def test_unknown_prompt_is_refused(model):
