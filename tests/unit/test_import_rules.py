@@ -46,7 +46,7 @@ RUNTIME = (
     Rule("embedder.common.tokenizer_file", own="common", lazy="tokenizers"),
     # What a request is made of.
     Rule("embedder.hints"),
-    Rule("embedder.options", own="common errors hints", packages="numpy"),
+    Rule("embedder.options", own="common errors hints"),
     Rule("embedder.images", own="artifact.manifest common errors images", packages="numpy", lazy="PIL"),
     Rule("embedder.inputs", own="common errors images", packages="numpy"),
     # What a request runs through.
@@ -95,22 +95,51 @@ RUNTIME = (
     Rule("embedder.cli.list_models", own=f"{PUBLIC} cli artifact"),
     Rule("embedder.cli.remove", own=f"{PUBLIC} cli artifact backends"),
     Rule("embedder.cli.verify", own=f"{PUBLIC} cli artifact backends engine", packages="numpy"),
+    Rule("embedder.cli.serve", own="cli.commands common errors serve"),
     # The server. `embedder serve` imports it when it runs.
-    Rule("embedder.serve", own=f"{PUBLIC} serve", packages="numpy orjson starlette"),
-    Rule("embedder.serve.answers", own="functions.vector_text", packages="numpy orjson starlette"),
+    Rule("embedder.serve", own="common errors serve"),
     Rule("embedder.serve.errors", own="errors"),
-    Rule("embedder.serve.metrics", own="", packages="prometheus_client"),
-    Rule("embedder.serve.protocol", own="serve", packages="httptools uvicorn"),
-    Rule("embedder.serve.server", own=f"{PUBLIC} serve", packages="uvicorn uvloop"),
-    Rule("embedder.serve.html", packages="starlette"),
-    Rule("embedder.serve.images", own="common errors images serve.errors"),
     Rule("embedder.serve.settings", own="common errors"),
+    # What runs together and when. It knows nothing of HTTP.
+    Rule("embedder.serve.batch_choice"),
+    Rule("embedder.serve.fair_queue"),
+    Rule("embedder.serve.work_rate"),
+    Rule("embedder.serve.jobs", own="inputs serve.fair_queue", packages="numpy"),
+    Rule(
+        "embedder.serve.compute",
+        own="common inputs serve.batch_choice serve.fair_queue serve.jobs",
+        packages="numpy",
+    ),
+    Rule(
+        "embedder.serve.batcher",
+        own="common errors inputs serve.compute serve.errors serve.jobs serve.work_rate",
+        packages="numpy",
+    ),
+    Rule("embedder.serve.models", own="artifact.hub_access common errors serve.errors"),
+    Rule("embedder.serve.loading", own="common encoder serve.batcher serve.models"),
+    # The interfaces: from a body to the answer.
+    Rule("embedder.serve.requests", own="common serve.errors serve.images serve.settings", packages="orjson"),
+    Rule("embedder.serve.images", own="common errors images serve.errors"),
+    Rule("embedder.serve.embedding", own="common errors inputs options results serve", packages="numpy"),
+    Rule("embedder.serve.answers", own="functions.vector_text", packages="numpy orjson starlette"),
+    Rule("embedder.serve.openai_api", own="common serve", packages="orjson starlette"),
+    Rule("embedder.serve.tei_api", own="common encoder serve vectors", packages="orjson starlette"),
+    Rule("embedder.serve.openapi", own="encoder serve", packages="starlette"),
+    Rule("embedder.serve.schemas"),
+    Rule("embedder.serve.html", packages="starlette"),
+    Rule("embedder.serve.pages", own="serve.html", packages="starlette"),
+    # What is around them: the application, and the processes.
+    Rule("embedder.serve.app", own="serve", packages="starlette"),
+    Rule("embedder.serve.refusals", own="serve", packages="starlette"),
+    Rule("embedder.serve.access_log", own="common.escapes"),
+    Rule("embedder.serve.metrics", packages="prometheus_client"),
+    Rule("embedder.serve.protocol", own="serve.exchange serve.settings", packages="uvicorn"),
+    Rule("embedder.serve.server", own="errors serve", packages="uvicorn uvloop"),
     # The load to measure a server needs no other package.
     Rule("embedder.serve.access", own="errors serve.errors"),
     Rule("embedder.serve.http_client"),
     Rule("embedder.serve.load_test", own="common errors serve.http_client"),
     Rule("embedder.serve.sample_texts"),
-    Rule("embedder.cli.serve", own="cli common errors serve"),
     Rule("embedder.__main__", own="cli"),
 )
 
@@ -243,6 +272,17 @@ def test_rule_is_of_a_module_that_is_there(rule):
     assert rule.where in MODULES | EXPORTER_MODULES, f"{rule.where} is gone: remove its rule"
 
 
+@pytest.mark.parametrize("rule", RUNTIME, ids=lambda rule: rule.where)
+def test_rule_allows_no_package_that_nobody_imports(rule):
+    named = {
+        item.module.partition(".")[0]
+        for name, path in MODULES.items()
+        if rule_of(name, RUNTIME) is rule
+        for item in imports_of(parse(path), MODULES)
+    }
+    assert set(rule.packages.split()) | set(rule.lazy.split()) <= named, "remove what is not imported from the rule"
+
+
 def private_uses(tree: ast.AST) -> Iterator[str]:
     """Private names that are imported, and private attributes of anything but `self` and `cls`."""
     for node in ast.walk(tree):
@@ -296,16 +336,15 @@ def strings(tree: ast.AST) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-@pytest.mark.parametrize("word", WORDS)
-def test_one_module_alone_has_the_word(word):
-    users = {
-        f"{name}, line {line}: ask the device, or say it in other words"
-        for name, path in (MODULES | EXPORTER_MODULES).items()
-        for line, text in strings(parse(path))
-        if word in text and name != WORDS[word]
-    }
-    assert users == set()
-    assert any(word in text for _, text in strings(parse(MODULES[WORDS[word]])))
+def test_one_module_alone_has_each_word():
+    users = {word: set() for word in WORDS}
+    for name, path in (MODULES | EXPORTER_MODULES).items():
+        for line, text in strings(parse(path)):
+            for word in WORDS:
+                if word in text:
+                    users[word].add(name)
+                    assert name == WORDS[word], f"{name}, line {line}: ask the device, or say it in other words"
+    assert all(users.values())
 
 
 @pytest.mark.parametrize(
