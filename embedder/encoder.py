@@ -15,29 +15,29 @@ from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
 from embedder.artifact.positions import check_limit
 from embedder.backends import check_backend
-from embedder.common.checks import check_count, check_flag, check_text
+from embedder.common.checks import check_count, check_flag
 from embedder.common.keywords import refuse_keywords
-from embedder.common.read_only import ReadOnly, ReadOnlyDict
+from embedder.common.read_only import ReadOnlyDict
 from embedder.encoding import embeddings_of, encode_batch, encode_items, encode_stream
-from embedder.engine.batching import BatchLimits, pad
+from embedder.engine.batching import BatchLimits
 from embedder.engine.engine import Engine
-from embedder.errors import ArtifactError, InputError, SettingError
+from embedder.errors import ArtifactError, SettingError
 from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
-from embedder.inputs import Input, InputKinds, Inputs, Token, TokenizedText, check_list, is_single, type_name
+from embedder.inputs import Input, InputKinds, Inputs, TokenizedText, check_list, is_single
 from embedder.options import OPTIONS_OF_ENCODE, EncodeOptions, EncodeSettings, LoadSettings
 from embedder.results import CutTexts, Embeddings, EncodeResult, drop_unreadable, quantize, raise_unreadable
+from embedder.tokenizing import Tokenizing
 from embedder.vectors import similarity
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from embedder.backends import Backend
-    from embedder.engine.chunks import Chunk
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
 
 
-class Embedder(ReadOnly):
+class Embedder(Tokenizing):
     """A model that turns texts, and images if it takes them, into vectors. Safe to call from many threads at once.
 
     Pickle stores the path and the options. Unpickling loads the model again. A `with` statement releases the memory and
@@ -242,7 +242,7 @@ class Embedder(ReadOnly):
             >>> model.encode_query("What is a cat?").shape  # doctest: +SKIP
             (384,)
         """
-        return self.encode(inputs, settings=_with_prompt(EncodeSettings.of(options, settings), "query"))
+        return self.encode(inputs, settings=EncodeSettings.of(options, settings).or_prompt("query"))
 
     def encode_document(
         self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
@@ -256,7 +256,7 @@ class Embedder(ReadOnly):
             >>> model.encode_document("A cat is an animal.").shape  # doctest: +SKIP
             (384,)
         """
-        return self.encode(inputs, settings=_with_prompt(EncodeSettings.of(options, settings), "document"))
+        return self.encode(inputs, settings=EncodeSettings.of(options, settings).or_prompt("document"))
 
     def encode_readable(
         self, inputs: Inputs, *, settings: EncodeSettings | None = None, **options: Unpack[EncodeOptions]
@@ -338,62 +338,6 @@ class Embedder(ReadOnly):
         """
         return similarity.similarity(self.similarity_fn_name, a, b)
 
-    def tokenize(self, texts: str | Iterable[str]) -> dict[str, NDArray[np.int64]]:
-        """Return the graph's inputs for `texts`: `input_ids` and `attention_mask`, int64 (n, tokens of the longest).
-
-        No prompt is added.
-
-        Raises:
-            InputError: a text is not a string.
-
-        Example:
-            >>> model.tokenize("hello")["input_ids"]  # doctest: +SKIP
-            array([[ 101, 7592,  102]])
-        """
-        token_ids = self._engine.tokenize(check_list(texts, InputKinds()))
-        return {
-            "input_ids": pad(token_ids, self.manifest.tokenizer.pad_id),
-            "attention_mask": pad([np.ones_like(ids) for ids in token_ids], 0),
-        }
-
-    def tokenize_texts(
-        self, texts: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None
-    ) -> list[TokenizedText]:
-        """Return texts as the model reads them, for `encode_batch`. `encode` reads them in the same way.
-
-        Args:
-            texts: one text or many texts.
-            prompt_name: as in `encode`.
-            prompt: as in `encode`.
-
-        Raises:
-            InputError: a text is not a string, or is not valid Unicode; or the model has no such prompt.
-
-        Example:
-            >>> model.tokenize_texts("hello")[0].ids  # doctest: +SKIP
-            array([ 101, 7592,  102])
-        """
-        items = [item for item in check_list(texts, InputKinds()) if isinstance(item, str)]  # all are, without images
-        return self._engine.read_texts(items, EncodeSettings(prompt_name=prompt_name, prompt=prompt))
-
-    def from_token_ids(self, token_ids: Iterable[Sequence[int]]) -> list[TokenizedText]:
-        """Return texts for `encode_batch` whose token ids the caller has made with this model's tokenizer.
-
-        Args:
-            token_ids: for each text, its token ids. They include the special tokens that the tokenizer puts around each
-                text, and a prompt if the model wants one.
-
-        Raises:
-            InputError: an id is no whole number, or the vocabulary does not have it; a text has more tokens than
-                `max_seq_length`; or the special tokens are missing. Token ids of another tokenizer would give wrong
-                vectors. Most of them are found in this way.
-
-        Example:
-            >>> len(model.from_token_ids([[101, 7592, 102]])[0])  # doctest: +SKIP
-            3
-        """
-        return self._engine.read_token_ids(token_ids)
-
     @property
     def batch_limits(self) -> BatchLimits:
         """What makes a good batch for `encode_batch` on the device: its tokens, and how many run at the same time."""
@@ -414,7 +358,7 @@ class Embedder(ReadOnly):
         same length. The caller bounds the batch; see `batch_limits`.
 
         Args:
-            texts: what `tokenize_texts` or `from_token_ids` returned.
+            texts: what `tokenize_texts` or `from_token_ids` of this model returned.
             single_thread: compute in the calling thread alone. Otherwise a batch takes all threads of the model if no
                 other call is running.
             settings: all options as one object, instead of `options`.
@@ -425,7 +369,8 @@ class Embedder(ReadOnly):
             returns.
 
         Raises:
-            InputError: a text is no TokenizedText, or an option is unknown or out of range.
+            InputError: a text is no TokenizedText, or has token ids or a length that no text of this model has; or an
+                option is unknown or out of range.
 
         Example:
             >>> model.encode_batch(model.tokenize_texts(["a text", "another"])).shape  # doctest: +SKIP
@@ -435,69 +380,6 @@ class Embedder(ReadOnly):
         check_flag("single_thread", single_thread)
         dimension = self._dimension_of(settings)
         return encode_batch(self._engine, texts, settings, dimension, single_thread=single_thread)
-
-    def tokens(self, text: str) -> list[Token]:
-        """Return every token of `text` with its place, and the special tokens around them. No prompt is added.
-
-        The list has all tokens of the text, also those after `max_seq_length`, which the model does not read.
-
-        Raises:
-            InputError: the text is not a string, or is not valid Unicode.
-
-        Example:
-            >>> model.tokens("hello")[1]  # doctest: +SKIP
-            Token(id=7592, name='hello', start=0, end=5)
-        """
-        return self._engine.tokenizer.tokens(_checked_text(text))
-
-    def count_tokens(self, texts: str | Iterable[str]) -> int | NDArray[np.int64]:
-        """Return how many tokens each text has, with special tokens, without a prompt and without the model's limit.
-
-        Returns:
-            A number for one text, int64 (n,) for n texts. If it is more than `max_seq_length`, `encode` cuts the text.
-
-        Raises:
-            InputError: a text is not a string, or is not valid Unicode.
-
-        Example:
-            >>> model.count_tokens(["hello", "hello world"])  # doctest: +SKIP
-            array([3, 4])
-        """
-        from embedder.engine.token_counts import count_tokens  # here, as few programs need it
-
-        items = [item for item in check_list(texts, InputKinds()) if isinstance(item, str)]  # all are, without images
-        counts = count_tokens(self._engine.tokenizer, items)
-        return int(counts[0]) if is_single(texts, InputKinds()) else counts
-
-    def chunks(self, text: str, size: int | None = None, overlap: int = 0) -> list[Chunk]:
-        """Cut a long text into chunks that the model reads whole.
-
-        A chunk ends after a sentence if possible, else after a line, else after a word, else after a token. The chunks
-        have all of the text but white space between them. The model can read each chunk with its default prompt, and
-        with its prompt for documents.
-
-        Args:
-            text: the text. It may have hundreds of megabytes.
-            size: most tokens of a chunk, without special tokens and prompts. None takes what the model can read.
-            overlap: most tokens at the end of a chunk that the next chunk begins with.
-
-        Returns:
-            The chunks in their order, with their places in `text`. An empty text has none.
-
-        Raises:
-            InputError: the text is not a string or not valid Unicode, an option is out of range, or a single character
-                has more than `size` tokens.
-
-        Example:
-            >>> [chunk.text for chunk in model.chunks("A cat. A dog.", size=3)]  # doctest: +SKIP
-            ['A cat.', 'A dog.']
-        """
-        from embedder.engine.chunks import Chunker  # here, as few programs need it
-
-        _checked_text(text)
-        settings = (EncodeSettings(), EncodeSettings(prompt_name="document"))
-        prompts = {self._engine.resolve_prompt(request) for request in settings} - {""}
-        return list(Chunker(self._engine.tokenizer, size, overlap, sorted(prompts)).chunks(text))
 
     def _results(self, inputs: Any, settings: EncodeSettings) -> Iterator[EncodeResult]:
         """Encode a stream. The call itself checks the options."""
@@ -510,19 +392,6 @@ class Embedder(ReadOnly):
             return self.dimension
         check_count("truncate_dim", settings.truncate_dim, self.manifest.dimension)
         return settings.truncate_dim
-
-
-def _checked_text(text: object) -> str:
-    if not isinstance(text, str):
-        raise InputError(f"text should be a string, not {type_name(text)}. For many texts, make a call for each")
-    check_text(text, "text")
-    return text
-
-
-def _with_prompt(settings: EncodeSettings, name: str) -> EncodeSettings:
-    if settings.prompt is None and settings.prompt_name is None:
-        return replace(settings, prompt_name=name)
-    return settings
 
 
 def _load(kind: type[Embedder], path: str, settings: LoadSettings) -> Embedder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, TypedDict
 
 from embedder.common.checks import check_choice, check_count, check_flag, find_surrogate, shown
@@ -134,6 +134,15 @@ class EncodeSettings:
         if self.errors != "raise":
             raise InputError(f"errors={self.errors!r} has no effect here: {ENCODE_HINTS['errors']}")
         return self
+
+    def or_prompt(self, name: str) -> EncodeSettings:
+        """Return these settings, with the model's prompt of this name if they have no prompt.
+
+        Example:
+            >>> EncodeSettings().or_prompt("query").prompt_name
+            'query'
+        """
+        return self if self.prompt is not None or self.prompt_name is not None else replace(self, prompt_name=name)
 
 
 # The settings are frozen and checked, so that all calls without options share them.

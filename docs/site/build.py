@@ -106,8 +106,10 @@ def page_of(path):
 
 def entry(name):
     """Return what mkdocstrings replaces by the docstrings of a name. The title of a name in a module has the module."""
-    heading = f"\n    options:\n      heading: embedder.{name}" if "." in name else ""
-    return f"::: embedder.{name}{heading}"
+    options = f"\n    options:\n      heading: embedder.{name}" if "." in name else ""
+    if name == "Embedder":  # some of its methods are in a base class
+        options = "\n    options:\n      inherited_members: true"
+    return f"::: embedder.{name}{options}"
 
 
 def api_page(title):

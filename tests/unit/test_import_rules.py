@@ -60,7 +60,8 @@ RUNTIME = (
     Rule("embedder.engine.tokenizer", own="common errors inputs", packages="numpy", lazy="tokenizers"),
     Rule("embedder.results", own="common errors options vectors", packages="numpy"),
     Rule("embedder.encoding", own="engine errors inputs options results", packages="numpy"),
-    Rule("embedder.encoder", own=f"{ENGINE} encoding results vectors", packages="numpy"),
+    Rule("embedder.tokenizing", own="common engine errors inputs options", packages="numpy"),
+    Rule("embedder.encoder", own=f"{ENGINE} encoding results tokenizing vectors", packages="numpy"),
     # What is done with vectors. It needs no model.
     Rule("embedder.vectors", own="common errors options vectors", packages="numpy"),
     Rule("embedder.vectors.simd", own="common", packages="numpy", lazy="numkong"),
