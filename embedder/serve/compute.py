@@ -154,7 +154,8 @@ class ComputeThreads:
             raise
         finally:
             with self._changed:
-                self._threads.discard(threading.current_thread())
+                if not self._stopping:  # `join` waits for those that end because of `stop`
+                    self._threads.discard(threading.current_thread())
 
     def _fail_all(self, jobs: tuple[Job, ...], error: BaseException) -> None:
         """Give the error that ends a thread to all jobs, so that no request waits for ever. The next job starts anew.

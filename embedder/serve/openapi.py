@@ -171,14 +171,6 @@ def _tei_paths() -> dict[str, Any]:
     compare = _json(schema_of("SimilarityRequest"), {"inputs": sentences})
     either = {"anyOf": [schema_of("EmbedRequest"), schema_of("SimilarityRequest")]}
     scores = {"anyOf": [list_of(list_of({"type": "number"})), list_of({"type": "number"})]}
-    parameter = {
-        "name": "model",
-        "in": "query",
-        "schema": {"type": "string"},
-        "description": "Name of a model. Without it, the first one.",
-    }
-    rerank = _operation(_TEI, "Refused: no model here ranks texts", _json({}), statuses=(401, 424))
-    del rerank["responses"]["200"]
     return {
         "/embed": {"post": _operation(_TEI, "Vectors of texts", vectors, body=embed, statuses=statuses)},
         "/similarity": {
@@ -209,17 +201,26 @@ def _tei_paths() -> dict[str, Any]:
                 statuses=(400, 401, 404, 408, 413, 415, 422, 500, 503),
             )
         },
-        "/info": {
-            "get": _operation(
-                _TEI,
-                "A model and the limits",
-                _json(schema_of("Info")),
-                parameters=(parameter,),
-                statuses=(401, 404),
-            )
-        },
-        "/rerank": {"post": rerank},
+        "/info": {"get": _info_operation()},
+        "/rerank": {"post": _rerank_operation()},
     }
+
+
+def _info_operation() -> dict[str, Any]:
+    parameter = {
+        "name": "model",
+        "in": "query",
+        "schema": {"type": "string"},
+        "description": "Name of a model. Without it, the first one.",
+    }
+    answer = _json(schema_of("Info"))
+    return _operation(_TEI, "A model and the limits", answer, parameters=(parameter,), statuses=(401, 404))
+
+
+def _rerank_operation() -> dict[str, Any]:
+    operation = _operation(_TEI, "Refused: no model here ranks texts", _json({}), statuses=(401, 424))
+    del operation["responses"]["200"]
+    return operation
 
 
 def _other_paths() -> dict[str, Any]:

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
+from typing import NoReturn
 
 import uvloop
 from uvicorn.config import Config
@@ -81,12 +82,11 @@ class _Server(ConnectionOwner):
         date = asyncio.create_task(self._keep_date())
         try:
             models = await self._load()
-            if models is not None:
-                self._app.serve(models)
-                ready()
-                self._log.say("ready")
-                await self._stopped.wait()
-                await self._end(listeners, models)
+            self._app.serve(models)
+            ready()
+            self._log.say("ready")
+            await self._stopped.wait()
+            await self._end(listeners, models)
         finally:
             date.cancel()
             for listener in listeners:
@@ -131,15 +131,15 @@ class _Server(ConnectionOwner):
         asyncio.get_running_loop().remove_reader(self._parent)
         self._stop(signal.SIGTERM)
 
-    def _exit(self, status: int) -> None:
+    def _exit(self, status: int) -> NoReturn:
         self._log.flush(1.0)
         if self._settings.uds is not None and self._parent is None:
             with suppress(OSError):
                 os.unlink(self._settings.uds)
         os._exit(status)
 
-    async def _load(self) -> ServedModels | None:
-        """Return the models; None if the server should end before they are loaded."""
+    async def _load(self) -> ServedModels:
+        """Return the models. A signal that comes before they are loaded ends the process."""
         loading = asyncio.create_task(asyncio.to_thread(load_models, self._settings, self._app.metrics))
         stopped = asyncio.create_task(self._stopped.wait())
         await asyncio.wait((loading, stopped), return_when=asyncio.FIRST_COMPLETED)

@@ -256,6 +256,7 @@ def test_deadline_ends_a_request_and_drops_its_texts():
 
 def test_draining_batcher_answers_what_it_has_and_refuses_more():
     async def serve():
+        before = set(threading.enumerate())
         model, log = FakeModel(threads=2, is_open=False), Log()
         batcher = Batcher(model, observer=log)
         tasks = await start(batcher, *([text(number)] for number in range(30)))
@@ -267,7 +268,8 @@ def test_draining_batcher_answers_what_it_has_and_refuses_more():
         model.open.set()
         assert [(await task).tolist() for task in tasks] == [expected(text(number)) for number in range(30)]
         await draining
-        assert not [thread for thread in threading.enumerate() if thread.name == "embedder-serve"]
+        started = set(threading.enumerate()) - before
+        assert not [thread for thread in started if thread.name == "embedder-serve"]
 
     run(serve())
 
