@@ -44,7 +44,7 @@ def test_model_with_a_short_name_has_its_name_on_the_hub_and_no_other(source, fu
 
 
 def test_name_of_the_checkpoint_does_not_reach_a_model_that_has_another_name():
-    with pytest.raises(RequestRefused, match="no model 'BAAI/base' is served here. The models are tuned"):
+    with pytest.raises(RequestRefused, match="The models are tuned"):
         served("tuned", tuned="BAAI/base").get("BAAI/base")
 
 
