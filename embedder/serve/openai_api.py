@@ -19,13 +19,12 @@ from embedder.serve.form_data import is_form, parse_form
 from embedder.serve.request_record import RequestRecord
 from embedder.serve.requests import (
     MISSING,
-    check_content_type,
     check_keys,
     item_names,
-    parse_object,
     read_choice,
     read_dimensions,
     read_items,
+    read_object,
     read_string,
     refuse,
 )
@@ -128,8 +127,7 @@ class _OpenAIRoutes:
         content_type = request.headers.get("content-type")
         if content_type is not None and is_form(content_type):
             return parse_form(await read_body(request), content_type, _INPUT, self.settings.max_texts)
-        check_content_type(content_type)
-        return parse_object(await read_body(request))
+        return await read_object(request)
 
     def _describe(self, served: ServedModel) -> dict[str, Any]:
         """Return the object of a model. The keys after "owned_by" are not OpenAI's."""

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import orjson
 
 from embedder.common.json_text import has_more_values
 from embedder.common.json_values import unknown_keys, wrong_choice, wrong_value
+from embedder.serve.bodies import read_body
 from embedder.serve.errors import RequestRefused
 from embedder.serve.images import decode_data_uri
 from embedder.serve.settings import ServerSettings
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
 
 # An input of a request: a text, the token ids of a text, or the bytes of an image.
 Item: TypeAlias = str | list[Any] | bytes
 
 # Most JSON values of a body. A value of two bytes needs fifty in memory. OpenAI's limit of token ids is the same.
 MAX_VALUES = 300_000
+
+# The event loop parses bodies of up to so many bytes itself. A larger one would stop all other requests meanwhile.
+_MAX_LOOP_BYTES = 65_536
 
 INVALID, INVALID_JSON, EMPTY, MISSING = "invalid_value", "invalid_json", "empty_input", "missing_key"
 TOO_LARGE = 413
@@ -50,6 +58,23 @@ def check_content_type(content_type: str | None) -> None:
         )
 
 
+async def read_object(request: Request) -> dict[str, Any]:
+    """Return the JSON object of the body of a request.
+
+    Raises:
+        RequestRefused: as in `parse_object`, `check_content_type` and `read_body`.
+        ClientGone: the client closed the connection.
+
+    Example:
+        >>> value = asyncio.run(read_object(request))  # doctest: +SKIP
+    """
+    check_content_type(request.headers.get("content-type"))
+    content = await read_body(request)
+    if len(content) <= _MAX_LOOP_BYTES:
+        return parse_object(content)
+    return await asyncio.to_thread(parse_object, content)
+
+
 def parse_object(content: bytes) -> dict[str, Any]:
     """Return the JSON object of a body.
 
@@ -74,7 +99,7 @@ def parse_object(content: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise refuse(wrong_value("the body", "a JSON object", value), code=INVALID_JSON)
     written = sum(1 for match in _STRINGS.finditer(content) if match[1])
-    if written not in (len(value), _key_count(value)):
+    if written != len(value) and written != _key_count(value):
         raise refuse("a key of the body occurs twice", code=INVALID_JSON)
     return value
 

@@ -23,15 +23,14 @@ from embedder.serve.requests import (
     EMPTY,
     INVALID_JSON,
     TOO_LARGE,
-    check_content_type,
     check_count,
     check_keys,
     item_names,
-    parse_object,
     read_choice,
     read_dimensions,
     read_flag,
     read_items,
+    read_object,
     read_string,
     read_text,
     refuse,
@@ -126,20 +125,20 @@ class _TeiRoutes:
 
     async def embed_or_compare(self, request: Request) -> Response:
         """Answer as /similarity if `inputs` is an object, else as /embed. Clients of the Hub know one address alone."""
-        value = await self._read(request)
+        value = await read_object(request)
         return await (self._compare if isinstance(value.get(_INPUTS), dict) else self._embed)(request, value)
 
     async def embed(self, request: Request) -> Response:
         """Answer with a list of vectors."""
-        return await self._embed(request, await self._read(request))
+        return await self._embed(request, await read_object(request))
 
     async def compare(self, request: Request) -> Response:
         """Answer with the cosine similarity of a sentence with others."""
-        return await self._compare(request, await self._read(request))
+        return await self._compare(request, await read_object(request))
 
     async def tokenize(self, request: Request) -> Response:
         """Answer with the tokens of texts."""
-        value = await self._read(request)
+        value = await read_object(request)
         check_keys(value, TOKENIZE_KEYS, _HINTS, needed=_INPUTS)
         served = self.models.get(read_string(value, "model"))
         prompt_name = read_string(value, "prompt_name")
@@ -195,10 +194,6 @@ class _TeiRoutes:
         """Refuse: no model here is a reranker."""
         await read_body(request)
         raise RequestRefused(424, "not_a_reranker", "model is not a re-ranker model: the models here make embeddings")
-
-    async def _read(self, request: Request) -> dict[str, Any]:
-        check_content_type(request.headers.get("content-type"))
-        return parse_object(await read_body(request))
 
     async def _embed(self, request: Request, value: dict[str, Any]) -> Response:
         check_keys(value, EMBED_KEYS, _HINTS, needed=_INPUTS)

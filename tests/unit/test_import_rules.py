@@ -119,7 +119,9 @@ RUNTIME = (
     Rule("embedder.serve.models", own="artifact.hub_access common errors serve.errors"),
     Rule("embedder.serve.loading", own="common encoder serve.batcher serve.models"),
     # The interfaces: from a body to the answer.
-    Rule("embedder.serve.requests", own="common serve.errors serve.images serve.settings", packages="orjson"),
+    Rule(
+        "embedder.serve.requests", own="common serve.bodies serve.errors serve.images serve.settings", packages="orjson"
+    ),
     Rule("embedder.serve.images", own="common errors images serve.errors"),
     Rule("embedder.serve.embedding", own="common errors inputs options results serve", packages="numpy"),
     Rule("embedder.serve.answers", own="functions.vector_text", packages="numpy orjson starlette"),

@@ -1,9 +1,13 @@
 """The server's interface of text-embeddings-inference, asked in this process."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from embedder import Embedder, cos_sim
+from embedder.serve import requests
+from embedder.serve.requests import parse_object
 from embedder.serve.settings import ServerSettings
 from tests.asgi_client import ServedApp
 from tests.tiny import VOCABULARY, ids_of, write_tiny_artifact
@@ -39,6 +43,19 @@ def refusal_of(answer):
     """Return the status, the type and the message of a refusal, and check its form."""
     assert set(answer.json) == {"error", "error_type"}
     return answer.status, answer.json["error_type"], answer.json["error"]
+
+
+def test_event_loop_does_not_parse_large_bodies(app, monkeypatch):
+    threads = []
+
+    def parse(content):
+        threads.append(threading.current_thread())
+        return parse_object(content)
+
+    monkeypatch.setattr(requests, "parse_object", parse)
+    for size in (100, 70_000):
+        assert app.ask("/embed", {"inputs": "a " * size}).status == 200
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
 @pytest.mark.parametrize("path", ["/embed", "/"])
