@@ -12,7 +12,8 @@ from contextlib import suppress
 from embedder.errors import InputError
 from embedder.serve.settings import ServerSettings
 
-_BACKLOG = 1024
+# Connections that wait until a process accepts them. A client whose connection does not fit tries again after a second.
+BACKLOG = 1024
 
 
 def listen(settings: ServerSettings) -> list[socket.socket]:
@@ -32,10 +33,9 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
         places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # A free port is free for one address alone.
         return [_bind(place[0], place[4]) for place in dict.fromkeys(places[: None if port else 1])]
-    except socket.gaierror as error:
-        raise InputError(
-            f"cannot listen on {host}: {error.strerror}. Give an address of this machine as --host"
-        ) from error
+    except (socket.gaierror, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "this is no name of a machine"
+        raise InputError(f"cannot listen on {host}: {reason}. Give an address of this machine as --host") from error
     except OSError as error:
         if error.errno == errno.EADDRNOTAVAIL:
             hint = ". Give an address of this machine as --host, or 0.0.0.0 for all"
@@ -45,12 +45,14 @@ def listen(settings: ServerSettings) -> list[socket.socket]:
 
 
 def close(sockets: list[socket.socket], settings: ServerSettings) -> None:
-    """Close the sockets, and remove the file of a Unix socket."""
+    """Close the sockets, and remove the file of a Unix socket, unless another server listens on it by now."""
     for listener in sockets:
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # an event loop that still has the socket hears no more of it
         listener.close()
     if settings.uds is not None:
-        with suppress(OSError):
-            os.unlink(settings.uds)
+        with suppress(OSError, InputError):
+            _remove_left_over(settings.uds, socket.AF_UNIX)
 
 
 def addresses(sockets: list[socket.socket]) -> list[str]:
@@ -92,7 +94,7 @@ def _bind(family: int, address: object) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         listener.bind(address)  # type: ignore[arg-type]
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise
@@ -107,7 +109,7 @@ def _listen_on_path(path: str) -> socket.socket:
     try:
         _remove_left_over(path, family)
         listener.bind(path)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise InputError(f"cannot listen on {path}: {error.strerror or error}") from error

@@ -11,6 +11,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from embedder.serve.closing import LingeringTransport
 from embedder.serve.exchange import CONNECTION_KEY
 from embedder.serve.settings import ServerSettings
 
@@ -19,9 +20,6 @@ _MAX_HEADER_BYTES = 65_536
 _MAX_HEADERS = 100
 # Requests of one connection that may wait for the answers to earlier ones.
 _MAX_PIPELINED = 32
-# A refused body is read on, but not kept, so that the client gets to read the refusal. It is read up to this many times
-# the limit.
-_MAX_DISCARDED_FACTOR = 10
 # Seconds that a connection may wait for its next request. Load balancers keep theirs for up to 60.
 _KEEP_ALIVE_S = 75.0
 _UPGRADE = re.compile(rb"(\r\n)(upgrade:)", re.IGNORECASE)
@@ -48,18 +46,19 @@ class HttpProtocol(HttpToolsProtocol):
         self._cycles: list[RequestResponseCycle] = []  # the requests without an answer
         self._in_headers = False
         self._unread_bytes = 0  # received since the last part of a body
-        self._discarded_bytes = 0
+        self._ignores_input = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start to wait for a request; see asyncio."""
-        super().connection_made(transport)
+        super().connection_made(LingeringTransport(transport, self._linger))
         # Otherwise an answer in two packets waits for the client's delayed acknowledgement, 40 ms.
         connection = transport.get_extra_info("socket")
         if connection is not None and connection.family != getattr(socket, "AF_UNIX", None):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._owner.connections_changed()
         if len(self.connections) > self._settings.max_connections:
-            self._refuse(b"503 Service Unavailable", b"too many connections", b"Retry-After: 1\r\n")
+            self._write_refusal(b"503 Service Unavailable", b"too many connections", b"Retry-After: 1\r\n")
+            self._close()
         else:
             self._wait(self._settings.read_timeout_s)
 
@@ -78,7 +77,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read a part of a request; see asyncio."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._ignores_input:
             return
         self._unread_bytes += len(data)
         if not self._in_headers and (self.cycle is None or not self.cycle.more_body):
@@ -88,8 +87,13 @@ class HttpProtocol(HttpToolsProtocol):
             self._abort_later()
         elif self._unread_bytes > _MAX_HEADER_BYTES or len(self.headers or ()) > _MAX_HEADERS:
             self._refuse(b"431 Request Header Fields Too Large", b"the headers are too large")
-        elif self._discarded_bytes > _MAX_DISCARDED_FACTOR * self._settings.max_body_bytes:
-            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request; see uvicorn."""
+        self._refuse(b"400 Bad Request", msg.encode("ascii"))
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Ignore the offer to change to another protocol; see uvicorn."""
 
     def on_message_begin(self) -> None:
         """Start a request; see httptools."""
@@ -97,7 +101,6 @@ class HttpProtocol(HttpToolsProtocol):
         scope: Any = self.scope
         scope[CONNECTION_KEY] = self
         self._in_headers = True
-        self._discarded_bytes = 0
         self._wait(self._settings.read_timeout_s)
 
     def on_headers_complete(self) -> None:
@@ -116,8 +119,6 @@ class HttpProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Take a part of a body; see httptools."""
         self._unread_bytes = 0
-        if self.cycle.response_complete:
-            self._discarded_bytes += len(body)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -155,7 +156,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def end_when_idle(self) -> None:
         """Close the connection: now if no request is on its way, else after its answer."""
-        if not self.end_after_answer() and not self._in_headers:
+        if not self.end_after_answer() and not self._in_headers and not self.transport.is_closing():
             self._close()
 
     def _wait(self, seconds: float) -> None:
@@ -176,14 +177,47 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._close()
 
-    def _refuse(self, status: bytes, message: bytes, header: bytes = b"") -> None:
-        """Answer without the application, and close the connection."""
-        if self.cycle is None or self.cycle.response_complete or not (self.cycle.response_started or self.pipeline):
-            self.transport.write(_SHORT_ANSWER % (status, len(message), header, message))
-        self._close()
+    def _refuse(self, status: bytes, message: bytes) -> None:
+        """Answer without the application what is no request, and close the connection.
+
+        Requests that came before are answered first. The client sees by the closed connection that no more are.
+        """
+        accepted = [cycle for cycle in self._cycles if not (cycle.response_complete or cycle.more_body)]
+        if accepted:
+            self._ignores_input = True
+            self._stop_waiting()
+            if self.pipeline and self.pipeline[0][0].more_body:
+                self.pipeline.popleft()
+            accepted[-1].keep_alive = False
+            return
+        cycle = self.cycle
+        if cycle is None or (not cycle.more_body if cycle.response_complete else not cycle.response_started):
+            self._write_refusal(status, message)
+        if cycle is not None:
+            cycle.disconnected = True  # its body does not come
+            cycle.message_event.set()
+        self._linger()
+
+    def _write_refusal(self, status: bytes, message: bytes, header: bytes = b"") -> None:
+        self.transport.write(_SHORT_ANSWER % (status, len(message), header, message))
+
+    def _linger(self) -> None:
+        """Close the connection after the last answer.
+
+        If the client still sends, its bytes are read and dropped for a while. To close a connection with unread bytes
+        resets it, and the client might not get to read the answer.
+        """
+        assert isinstance(self.transport, LingeringTransport)
+        if self.cycle is None or self.cycle.more_body or self._in_headers:
+            self.flow.resume_reading()
+            self.transport.end_writing()
+            self._abort_later()
+        else:
+            self._close()
 
     def _close(self) -> None:
-        self.transport.close()
+        assert isinstance(self.transport, LingeringTransport)
+        self.transport.close_now()
         self._abort_later()
 
     def _abort_later(self) -> None:

@@ -8,7 +8,6 @@ import os
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from email.utils import formatdate
 from typing import NoReturn
 
@@ -19,6 +18,7 @@ from uvicorn.server import ServerState
 from embedder.errors import EmbedderError
 from embedder.serve.access_log import LibraryLog, ServerLog
 from embedder.serve.app import ServerApp
+from embedder.serve.listening import BACKLOG, close
 from embedder.serve.loading import load_models
 from embedder.serve.models import ServedModels
 from embedder.serve.protocol import ConnectionOwner, HttpProtocol
@@ -50,11 +50,11 @@ def run_server(
     Raises:
         EmbedderError: a model cannot be loaded, or the file of API keys cannot be used.
     """
-    server, library_log = _Server(settings, log, parent), LibraryLog(log)
+    server, library_log = _Server(settings, sockets, log, parent), LibraryLog(log)
     logging.getLogger().addHandler(library_log)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            return runner.run(server.run(sockets, ready))
+            return runner.run(server.run(ready))
         finally:
             logging.getLogger().removeHandler(library_log)
             log.flush()
@@ -63,8 +63,10 @@ def run_server(
 class _Server(ConnectionOwner):
     """One process. A first signal ends it when all accepted requests are answered, a second one at once."""
 
-    def __init__(self, settings: ServerSettings, log: ServerLog, parent: int | None) -> None:
-        self._settings, self._log, self._parent = settings, log, parent
+    def __init__(
+        self, settings: ServerSettings, sockets: list[socket.socket], log: ServerLog, parent: int | None
+    ) -> None:
+        self._settings, self._sockets, self._log, self._parent = settings, sockets, log, parent
         self._app = ServerApp(settings, log)
         self._state = ServerState()
         # The application has its own log, and its own answer for every error.
@@ -75,10 +77,13 @@ class _Server(ConnectionOwner):
         self._all_closed = asyncio.Event()
         self._signal = 0
 
-    async def run(self, sockets: list[socket.socket], ready: Callable[[], None]) -> int:
+    async def run(self, ready: Callable[[], None]) -> int:
         loop = asyncio.get_running_loop()
         self._take_signals(loop)
-        listeners = [await loop.create_server(self._connect, sock=listener) for listener in sockets]
+        # The event loop listens once more, by default with a short queue.
+        listeners = [
+            await loop.create_server(self._connect, sock=listener, backlog=BACKLOG) for listener in self._sockets
+        ]
         date = asyncio.create_task(self._keep_date())
         try:
             models = await self._load()
@@ -133,9 +138,8 @@ class _Server(ConnectionOwner):
 
     def _exit(self, status: int) -> NoReturn:
         self._log.flush(1.0)
-        if self._settings.uds is not None and self._parent is None:
-            with suppress(OSError):
-                os.unlink(self._settings.uds)
+        if self._parent is None:
+            close(self._sockets, self._settings)
         os._exit(status)
 
     async def _load(self) -> ServedModels:

@@ -91,6 +91,8 @@ class ServerSettings:
         _check_seconds("read_timeout_s", self.read_timeout_s)
         _check_seconds("request_timeout_s", self.request_timeout_s)
         _check_seconds("drain_s", self.drain_s, zero=True)
+        if self.uds == "":  # Linux would listen on a path that nobody knows
+            raise InputError("uds should be a path, not ''")
         if not self.models:
             raise InputError("there is no model to serve. Name one")
 

@@ -119,6 +119,8 @@ class Supervisor:
         if number not in (signal.SIGINT, signal.SIGTERM):
             return
         self._signals.append(number)
+        for listener in self._sockets:
+            listener.close()  # else connections would wait here when the workers take no more
         for worker in self._workers:
             worker.process.send_signal(signal.SIGTERM if len(self._signals) == 1 else signal.SIGKILL)
         if len(self._signals) > 1:

@@ -59,6 +59,7 @@ def test_environment_names_models_and_origins():
         ),
         (["--drain-s", "inf"], {}, "--drain-s: drain_s should be a number of seconds, at least 0, not inf"),
         (["--request-timeout-s", "nan"], {}, "request_timeout_s should be a number of seconds above 0, not nan"),
+        (["--uds", ""], {}, "--uds: uds should be a path, not ''"),
         (["--log-format", "xml"], {}, "--log-format: log_format should be one of plain, json, not 'xml'"),
     ],
 )
@@ -88,8 +89,8 @@ def test_port_that_is_taken(capsys):
     )
 
 
-# The last one is an address of documentation, which no machine has.
-@pytest.mark.parametrize("host", ["256.1.1.1.1", "a b", "192.0.2.1"])
+# 192.0.2.1 is an address of documentation, which no machine has.
+@pytest.mark.parametrize("host", ["256.1.1.1.1", "a b", "192.0.2.1", "a..b", "a" * 80])
 def test_host_that_is_unknown(host):
     with pytest.raises(InputError, match=f"cannot listen on {host}.*Give an address of this machine as --host"):
         listen(ServerSettings(host=host))
@@ -115,6 +116,12 @@ def test_unix_sockets(tmp_path, monkeypatch):
     sockets[0].close()  # as a killed server leaves it
     close(listen(settings), settings)
     assert not os.path.exists("s")
+    ended = listen(settings)
+    ended[0].close()
+    sockets = listen(settings)
+    close(ended, settings)
+    assert os.path.exists("s"), "the file is of another server by now"
+    close(sockets, settings)
     (tmp_path / "s").write_text("a file")
     with pytest.raises(InputError, match="there is a file that is no socket"):
         listen(settings)

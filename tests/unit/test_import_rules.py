@@ -136,7 +136,8 @@ RUNTIME = (
     Rule("embedder.serve.refusals", own="serve", packages="starlette"),
     Rule("embedder.serve.access_log", own="common.escapes"),
     Rule("embedder.serve.metrics", packages="prometheus_client"),
-    Rule("embedder.serve.protocol", own="serve.exchange serve.settings", packages="uvicorn"),
+    Rule("embedder.serve.closing"),
+    Rule("embedder.serve.protocol", own="serve.closing serve.exchange serve.settings", packages="uvicorn"),
     Rule("embedder.serve.server", own="errors serve", packages="uvicorn uvloop"),
     # The load to measure a server needs no other package.
     Rule("embedder.serve.access", own="errors serve.errors"),

@@ -45,11 +45,17 @@ def wait_for_log(path, process, message, count):
 
 
 @pytest.fixture(scope="module")
-def port(tmp_path_factory):
+def running(tmp_path_factory):
+    """A server with narrow limits: its process and its port."""
     options = ("--read-timeout-s", "1", "--max-body-bytes", "1000", "--max-connections", "20")
-    with server(tmp_path_factory.mktemp("serve"), *options) as (_, port, wait):
+    with server(tmp_path_factory.mktemp("serve"), *options) as (process, port, wait):
         wait("ready")
-        yield port
+        yield process, port
+
+
+@pytest.fixture
+def port(running):
+    return running[1]
 
 
 def connect(port):
@@ -113,6 +119,32 @@ def test_body_in_chunks_with_endless_extras_is_refused(port):
     assert talk(port, chunked + b"1;" + b"a" * 2_000_000).startswith(b"HTTP/1.1 431")
 
 
+@pytest.mark.parametrize("damage", [b"\0\r\n\r\n", b"GET /" + b"a" * 100_000, b"GET / HTTP/1.1\r\nHo"])
+def test_requests_before_damaged_bytes_are_answered(port, damage):
+    answer = talk(port, (HEAD + BODY) * 2 + damage)
+    assert answer.count(b"HTTP/1.1 200 OK") == answer.count(b"HTTP/1.1 ") - answer.count(b"408") == 2
+
+
+def test_client_that_closes_after_its_request_reads_why_its_body_was_refused(port):
+    head = HEAD.replace(b"20", b"20000000")[:-2] + b"Connection: close\r\n\r\n"
+    with connect(port) as connection:
+        connection.sendall(head)
+        for _ in range(20):  # nothing resets the connection
+            connection.sendall(bytes(1_000_000))
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+
+
+def test_many_clients_that_come_at_once_are_let_in_at_once(running):
+    process, port = running
+    process.send_signal(signal.SIGSTOP)
+    try:
+        connections = [connect(port) for _ in range(125)]
+    finally:
+        process.send_signal(signal.SIGCONT)
+    for connection in connections:
+        connection.close()
+
+
 def test_too_many_connections_are_told_so(port):
     connections = [connect(port) for _ in range(20)]
     answer = talk(port)
@@ -169,6 +201,22 @@ def wait_for_count(port, count):
     line = f'embedder_requests_total{{model="tiny",path="/v1/embeddings",status="200"}} {count}.0'
     while line not in ask(port, method="GET", path="/metrics")[2].decode():
         pass
+
+
+def test_workers_that_end_take_no_connections(tmp_path):
+    with server(tmp_path, "--workers", "2") as (process, port, wait):
+        wait("ready", 2)
+        with connect(port) as started:
+            started.sendall(HEAD + BODY[:-1])
+            for _ in range(20):  # so that the worker has read what was sent before
+                ask(port, method="GET", path="/health")
+            process.send_signal(signal.SIGTERM)
+            with suppress(ConnectionError):
+                while True:
+                    connect(port).close()
+            started.sendall(BODY[-1:])
+            assert read_all(started).startswith(b"HTTP/1.1 200 OK")
+        assert process.wait(TIMEOUT_S) == 0
 
 
 def test_killed_worker_is_started_again(tmp_path):
