@@ -29,6 +29,7 @@ from embedder.errors import (
 
 if TYPE_CHECKING:
     from embedder.encoder import Embedder
+    from embedder.engine.batching import BatchLimits
     from embedder.engine.chunks import Chunk
     from embedder.inputs import Token, TokenizedText
     from embedder.kept_models import encode, release_models
@@ -60,6 +61,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ArtifactError",
+    "BatchLimits",
     "Chunk",
     "ConflictError",
     "CutTextWarning",
@@ -116,6 +118,7 @@ initialise_cpp_runtime()
 # Public names by module. A module is imported when one of its names is first used, so `import embedder` is fast.
 _LAZY = {
     "encoder": ("Embedder",),
+    "engine.batching": ("BatchLimits",),
     "engine.chunks": ("Chunk",),
     "inputs": ("Token", "TokenizedText"),
     "kept_models": ("encode", "release_models"),

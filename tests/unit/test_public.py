@@ -25,6 +25,7 @@ EVERY_ERROR = [
 def test_public_names():
     assert sorted(embedder.__all__) == [
         "ArtifactError",
+        "BatchLimits",
         "Chunk",
         "ConflictError",
         "CutTextWarning",
