@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from embedder.cli.commands import DEFAULT_MODEL, Commands, add_command
 from embedder.common.imports import import_optional
 from embedder.common.records import frozen
-from embedder.errors import InputError
+from embedder.errors import EmbedderError, InputError
 
 if TYPE_CHECKING:
     import socket
@@ -122,6 +123,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Serve until a signal ends the process."""
+    if sys.platform == "win32":  # uvloop is not made for it, and it has other signals
+        raise EmbedderError("embedder serve does not run on Windows itself. Run it in the Windows Subsystem for Linux")
     for package in _PACKAGES:
         import_optional(package, needed_for="embedder serve", requirement="embedder-onnx[cpu,serve]")
     settings = read_settings(options, os.environ)

@@ -3,10 +3,11 @@
 import argparse
 import os
 import socket
+import sys
 
 import pytest
 
-from embedder import DependencyError, InputError
+from embedder import DependencyError, EmbedderError, InputError
 from embedder.cli import serve
 from embedder.cli.main import main
 from embedder.serve.listening import addresses, close, is_public, listen
@@ -72,6 +73,12 @@ def test_wrong_values_name_their_source(arguments, environment, message):
 def test_no_model():
     with pytest.raises(InputError, match="there is no model to serve"):
         ServerSettings(models=())
+
+
+def test_windows_has_no_server(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(EmbedderError, match="does not run on Windows itself"):
+        serve.run(argparse.Namespace())
 
 
 def test_package_that_is_missing(monkeypatch):
