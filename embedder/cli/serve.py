@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from embedder.serve.settings import ServerSettings
 
 _DESCRIPTION = """Serve models over HTTP, by the interfaces of OpenAI (/v1/embeddings) and of
-text-embeddings-inference (/embed). The page at / is to try it, /docs
+text-embeddings-inference (/embed). Open the page at / to try it. /docs
 describes all routes.
 
 Each option may also come from the environment: EMBEDDER_PORT=9000 is
---port 9000, and EMBEDDER_MODELS=A,B names the models. Options of the command
-line go first.
+--port 9000, and EMBEDDER_MODELS=A,B names the models. If both are given, the
+command line counts.
 
 The first SIGTERM or Ctrl-C ends the server when all accepted requests are
 answered. A second one ends it at once."""
@@ -70,7 +70,7 @@ class _Option:
 
 _GROUPS = {
     "network": (
-        _Option("host", str, "ADDRESS", "address to listen on; default: 127.0.0.1"),
+        _Option("host", str, "ADDRESS", "address to listen on, 0.0.0.0 for all; default: 127.0.0.1"),
         _Option("port", int, "N", "port to listen on, 0 for a free one; default: 8080"),
         _Option("uds", str, "PATH", "listen on this Unix socket instead"),
         _Option("workers", int, "N", "number of processes; default: 1"),
@@ -80,7 +80,9 @@ _GROUPS = {
         _Option("dtype", str, "NAME", "fp32, fp16, int8, or auto for the fastest; default: auto"),
         _Option("provider", str, "NAME", "the device, such as cpu; default: a GPU if one works"),
         _Option("max-batch-tokens", int, "N", "most tokens of a batch; default: best for the device"),
-        _Option("queue-size", int, "N", "most texts that wait; more get 429; default: 16384"),
+        _Option(
+            "queue-size", int, "N", "most texts of a model that wait or are computed; more get 429; default: 16384"
+        ),
         _Option("cache-size", int, "N", "number of vectors kept for texts that come again; default: 0"),
     ),
     "limits": (
@@ -96,7 +98,12 @@ _GROUPS = {
     ),
     "access": (
         _Option("api-key-file", str, "FILE", "file of API keys, one a line; default: no key is asked for"),
-        _Option("cors-origin", str, "ORIGIN", "web pages of this origin may ask; may be repeated"),
+        _Option(
+            "cors-origin",
+            str,
+            "ORIGIN",
+            "web pages of this origin may ask, * for all; may be repeated; default: none may",
+        ),
     ),
     "log": (_Option("log-format", str, "NAME", "plain or json; default: plain"),),
 }

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from embedder.cli.serve import OPTIONS, read_settings
+from embedder.serve.settings import ServerSettings
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"
@@ -98,6 +99,24 @@ class TestSystemd:
         (tmp_path / UNIT.name).write_text(text, encoding="utf-8")
         answer = subprocess.run([program, "verify", tmp_path / UNIT.name], capture_output=True, text=True)
         assert (answer.returncode, answer.stderr) == (0, "")
+
+
+def test_nginx(tmp_path):
+    site = (ROOT / "deploy/nginx/embedder.conf").read_text(encoding="utf-8")
+    assert f"server {ServerSettings().host}:{ServerSettings().port};" in site
+    assert f"client_max_body_size {ServerSettings().max_body_bytes // 1_000_000}m;" in site
+    (wait_s,) = re.findall(r"proxy_read_timeout (\d+)s;", site)
+    assert int(wait_s) > ServerSettings().request_timeout_s
+    program = shutil.which("nginx")
+    if program is None:
+        pytest.skip("nginx is not installed")
+    (tmp_path / "site").write_text(site.replace("listen 80;", "listen unix:socket;"), encoding="utf-8")
+    main = (
+        f"pid {tmp_path}/pid; error_log {tmp_path}/log; events {{}} http {{ access_log off; include {tmp_path}/site; }}"
+    )
+    (tmp_path / "main").write_text(main, encoding="utf-8")
+    answer = subprocess.run([program, "-t", "-p", tmp_path, "-c", tmp_path / "main"], capture_output=True, text=True)
+    assert (answer.returncode, "emerg" in answer.stderr) == (0, False), answer.stderr
 
 
 def test_kubernetes():

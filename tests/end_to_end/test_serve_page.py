@@ -23,10 +23,12 @@ from tests.tiny import add_image_graph, write_tiny_artifact
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/serve.md"
+MOVE = ROOT / "docs/move-to-serve.md"
 TEXT = PAGE.read_text(encoding="utf-8")
 COMMANDS = [block.code for block in code_blocks(PAGE) if block.language == "sh"]
 # They change the machine, or need a program that is not here. tests/deploy/test_server_files.py reads their files.
 NOT_RUN = ("pip", "useradd", "python3", "/opt/embedder/bin/pip", "cp", "systemctl", "docker", "kubectl")
+NOT_RUN += ("install", "openssl", "journalctl")
 
 
 def lines():
@@ -111,8 +113,8 @@ def document(tmp_path_factory):
 def test_table_of_statuses_is_complete(document):
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     described = {status for operation in operations for status in operation["responses"]}
-    # Starlette answers 405 itself.
-    assert set(table("What is refused")) == (described | {"405"}) - {"200"}
+    # Starlette answers 405 itself, and the protocol 431.
+    assert set(table("What is refused")) == (described | {"405", "431"}) - {"200"}
 
 
 def test_table_of_routes_is_complete(document):
@@ -134,3 +136,7 @@ def test_options_are_those_of_the_command(capsys):
     options = set(re.findall(r"`(--[\w-]+)", TEXT)) - {"--texts"}  # of bench-server
     assert len(options) > 10
     assert options <= known
+    rows = re.findall(r"^\| .+ \| (.+) \|$", MOVE.read_text(encoding="utf-8"), re.MULTILINE)
+    moved = {option for row in rows for option in re.findall(r"`(--[\w-]+)", row)} - {"--revision"}  # of pull
+    assert len(moved) > 10
+    assert moved <= known
