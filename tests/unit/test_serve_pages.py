@@ -95,6 +95,14 @@ def test_page_of_the_api_shows_every_route_and_sends_a_request(browser, served, 
 
 
 @pytest.mark.slow
+def test_long_name_of_a_model_fits_a_phone(browser, address):
+    page = browser.open(address, width=390)
+    page.until("document.querySelector('#model').options.length")
+    page.evaluate("document.querySelector('#model').options[0].textContent = 'a-long-name'.repeat(9)")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+@pytest.mark.slow
 def test_map_is_the_principal_layout(page, served):
     page.write("#list", "\n".join([*TEXTS, "", "  "]))
     page.click("#draw button")
