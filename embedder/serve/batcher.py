@@ -35,7 +35,7 @@ class BatcherSettings:
 
     Attributes:
         queue_size: most texts and images that wait or are computed, of all requests.
-        queue_bytes: most bytes of their token ids and images.
+        queue_bytes: most bytes of their token ids, token type ids and images.
         cache_size: number of vectors of recent texts and images that are kept. 0 keeps none.
         token_budget: most tokens of a batch, padding included. None takes the token budget of the device.
     """

@@ -27,7 +27,7 @@ class OpenRequest:
         missing: number of rows that are not there yet.
         future: gets None when all rows are there, or the error.
         jobs: the jobs that it waits for.
-        bytes: bytes of its token ids and images.
+        bytes: bytes of its token ids, token type ids and images.
         tokens: number of tokens of its texts.
         cut: number of texts that the model does not read whole.
         cached: number of items whose vectors were in the cache.
@@ -106,7 +106,9 @@ def size_of(item: TokenizedText | bytes) -> int:
     """Return the bytes that an item takes in the queue.
 
     Example:
-        >>> size_of(b"..."), size_of(TokenizedText(np.int64([5, 6])))
-        (3, 16)
+        >>> size_of(b"..."), size_of(TokenizedText(np.int64([5, 6]), type_ids=np.int64([0, 0])))
+        (3, 32)
     """
-    return len(item) if isinstance(item, bytes) else item.ids.nbytes
+    if isinstance(item, bytes):
+        return len(item)
+    return item.ids.nbytes + (0 if item.type_ids is None else item.type_ids.nbytes)

@@ -31,8 +31,7 @@ def load_models(settings: ServerSettings, metrics: Metrics) -> ServedModels:
 
 
 def _load(place: str, settings: ServerSettings, metrics: Metrics) -> ServedModel:
-    threads = settings.threads or max(1, usable_cores() // settings.workers)
-    # Only a device that computes on the cores takes a number of threads.
+    threads = settings.threads or max(1, usable_cores() // settings.workers)  # a GPU does not use it
     model = Embedder(place, provider=settings.provider, dtype=settings.dtype, threads=threads)
     model.encode(_FIRST_TEXT)
     name = Path(place).resolve().name if Path(place).is_dir() else place
