@@ -187,9 +187,7 @@ def test_not_ready_while_it_drains_and_a_second_signal_ends_it(tmp_path):
 
 
 def test_model_that_cannot_be_loaded_ends_the_server(tmp_path):
-    with server(tmp_path) as (process, _, wait):
-        wait("ready")
-    (tmp_path / "tiny" / "model.onnx").write_bytes(b"damaged")
+    (write_tiny_artifact(tmp_path / "tiny") / "model.onnx").write_bytes(b"damaged")
     for options in ((), ("--workers", "2")):
         with server(tmp_path, *options) as (process, _, _):
             assert process.wait(TIMEOUT_S) == 1
