@@ -108,6 +108,9 @@ _GROUPS = {
     "log": (_Option("log-format", str, "NAME", "plain or json; default: plain"),),
 }
 OPTIONS = tuple(option for group in _GROUPS.values() for option in group)
+_KNOWN_VARIABLES = {option.variable for option in OPTIONS} | {"EMBEDDER_MODELS", "EMBEDDER_HOME", "EMBEDDER_PREPACK"}
+# Kubernetes sets variables with these parts for its Services.
+_SERVICE_PARTS = ("_SERVICE_", "_PORT_")
 
 
 def add_parser(commands: Commands) -> None:
@@ -147,6 +150,8 @@ def run(options: argparse.Namespace) -> None:
         log.say(f"listening on {address}")
     if is_public(sockets) and not has_keys:
         log.say("other machines may ask without an API key. --api-key-file asks for one", "warning")
+    for name in unknown_variables(os.environ):
+        log.say(f"{name} is no option of embedder serve, and does nothing. See embedder serve --help", "warning")
     try:
         number = _serve(settings, sockets, log)
     finally:
@@ -191,6 +196,22 @@ def read_settings(options: argparse.Namespace, environment: Mapping[str, str]) -
         values |= value
     models = options.words or _split(environment.get(f"{_PREFIX}MODELS", "")) or [DEFAULT_MODEL]
     return ServerSettings(models=tuple(models), **values)
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """Return the variables that look like an option and are none. A key in EMBEDDER_API_KEY would protect nothing.
+
+    Example:
+        >>> unknown_variables({"EMBEDDER_API_KEY": "secret", "EMBEDDER_PORT": "80", "HOME": "/"})
+        ['EMBEDDER_API_KEY']
+    """
+    return sorted(
+        name
+        for name in environment
+        if name.startswith(_PREFIX)
+        and name not in _KNOWN_VARIABLES
+        and not any(part in name for part in _SERVICE_PARTS)
+    )
 
 
 def _split(text: str) -> list[str]:

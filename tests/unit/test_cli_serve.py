@@ -38,6 +38,18 @@ def test_environment_names_models_and_origins():
     assert settings_of(EMBEDDER_PORT="", EMBEDDER_HOME="/x") == ServerSettings()
 
 
+def test_variables_that_do_nothing_are_named(monkeypatch, capsys):
+    known = {option.variable: "" for option in serve.OPTIONS}
+    services = {"EMBEDDER_SERVICE_HOST": "10.0.0.1", "EMBEDDER_PORT_80_TCP": "tcp://10.0.0.1:80"}
+    assert serve.unknown_variables({**known, **services, "EMBEDDER_MODELS": "", "EMBEDDER_HOME": ""}) == []
+    monkeypatch.setenv("EMBEDDER_API_KEY", "secret")
+    monkeypatch.setattr(serve, "_serve", lambda *unused: 0)
+    assert main(["serve", "--port", "0"]) == 0
+    lines = capsys.readouterr().err
+    assert "warning: EMBEDDER_API_KEY is no option of embedder serve, and does nothing. See embedder serve" in lines
+    assert "secret" not in lines
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
