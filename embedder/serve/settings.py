@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 from embedder.common.checks import check_choice, check_count, check_counts, check_number, shown
 from embedder.common.records import frozen
@@ -10,6 +11,8 @@ from embedder.errors import InputError
 
 LOG_FORMATS = ("plain", "json")
 _MAX_PORT = 65_535
+# What browsers send as Origin. With a path or a slash at its end, an origin would match no page.
+_ORIGIN = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/?#\s]+")
 # This many of the largest bodies may be in memory at once.
 _LARGEST_BODIES_HELD = 16
 # Answers are counted too. They may be large where bodies are small.
@@ -93,6 +96,11 @@ class ServerSettings:
         _check_seconds("drain_s", self.drain_s, zero=True)
         if self.uds == "":  # Linux would listen on a path that nobody knows
             raise InputError("uds should be a path, not ''")
+        for origin in self.cors_origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise InputError(
+                    f'an origin is such as "https://example.org", without a path, or "*", not {shown(origin)}'
+                )
         if not self.models:
             raise InputError("there is no model to serve. Name one")
 

@@ -251,5 +251,7 @@ def test_pages_name_every_public_name_and_only_existing_targets_and_variables():
     for target in re.findall(r"`make ([\w-]+)", text):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), f"make has no {target}"
     source = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "embedder").rglob("*.py"))
+    options = (ROOT / "docs/command-line.md").read_text(encoding="utf-8").partition("### embedder serve")[2]
     for variable in re.findall(r"`(EMBEDDER_\w+)", text):
-        assert variable in source, f"embedder reads no {variable}"
+        option = f"  --{variable.removeprefix('EMBEDDER_').lower().replace('_', '-')} "
+        assert variable in source or option in options, f"embedder reads no {variable}"

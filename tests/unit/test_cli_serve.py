@@ -73,6 +73,12 @@ def test_variables_that_do_nothing_are_named(monkeypatch, capsys):
         (["--drain-s", "inf"], {}, "--drain-s: drain_s should be a number of seconds, at least 0, not inf"),
         (["--request-timeout-s", "nan"], {}, "request_timeout_s should be a number of seconds above 0, not nan"),
         (["--uds", ""], {}, "--uds: uds should be a path, not ''"),
+        (
+            ["--cors-origin", "https://example.org/"],
+            {},
+            '--cors-origin: an origin is such as "https://example.org", without a path, or "*", not ',
+        ),
+        ([], {"EMBEDDER_CORS_ORIGIN": "*, example.org"}, "EMBEDDER_CORS_ORIGIN: an origin is such as"),
         (["--log-format", "xml"], {}, "--log-format: log_format should be one of plain, json, not 'xml'"),
     ],
 )
