@@ -67,8 +67,7 @@ class Tokenizing(ReadOnly):
             >>> model.tokenize_texts("hello")[0].ids  # doctest: +SKIP
             array([ 101, 7592,  102])
         """
-        items = [item for item in check_list(texts, InputKinds()) if isinstance(item, str)]  # all are, without images
-        return self._engine.read_texts(items, EncodeSettings(prompt_name=prompt_name, prompt=prompt))
+        return self._engine.read_texts(_checked_texts(texts), EncodeSettings(prompt_name=prompt_name, prompt=prompt))
 
     def from_token_ids(self, token_ids: Iterable[Sequence[int]]) -> list[TokenizedText]:
         """Return texts for `encode_batch` whose token ids the caller has made with this model's tokenizer.
@@ -117,8 +116,7 @@ class Tokenizing(ReadOnly):
         """
         from embedder.engine.token_counts import count_tokens  # here, as few programs need it
 
-        items = [item for item in check_list(texts, InputKinds()) if isinstance(item, str)]  # all are, without images
-        counts = count_tokens(self._engine.tokenizer, items)
+        counts = count_tokens(self._engine.tokenizer, _checked_texts(texts))
         return int(counts[0]) if is_single(texts, InputKinds()) else counts
 
     def chunks(self, text: str, size: int | None = None, overlap: int = 0) -> list[Chunk]:
@@ -157,3 +155,7 @@ def _checked_text(text: object) -> str:
         raise InputError(f"text should be a string, not {type_name(text)}. For many texts, make a call for each")
     check_text(text, "text")
     return text
+
+
+def _checked_texts(texts: str | Iterable[str]) -> list[str]:
+    return [item for item in check_list(texts, InputKinds()) if isinstance(item, str)]  # all are, without images

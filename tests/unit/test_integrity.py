@@ -15,7 +15,7 @@ import embedder
 from embedder.artifact.manifest import read_manifest, write_manifest
 from embedder.backends import cpu
 from embedder.backends.cpu import CpuDevice
-from embedder.engine import engine
+from embedder.engine import loading
 from embedder.errors import ArtifactError
 from tests.tiny import TABLE, VOCABULARY, add_image_graph, described, redescribe, write_tiny_ranker
 
@@ -151,7 +151,7 @@ def test_a_tokenizer_that_is_replaced_while_it_is_opened(tiny, monkeypatch):
         path.write_bytes((tiny / "kept").read_bytes().replace(b'"cat":', b'"cot":'))
         return start(path, *rest, **options)
 
-    monkeypatch.setattr(engine, "TextTokenizer", replace_then_start)
+    monkeypatch.setattr(loading, "TextTokenizer", replace_then_start)
     with pytest.raises(ArtifactError, match=r"tokenizer\.json has been altered or damaged"):
         embedder.Embedder(tiny)
 

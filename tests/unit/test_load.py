@@ -10,7 +10,7 @@ import pytest
 import embedder
 from embedder.backends import cpu
 from embedder.common import tokenizer_file
-from embedder.engine import engine
+from embedder.engine import loading
 from embedder.errors import ArtifactError, InputError
 from tests.processes import run_python
 
@@ -62,7 +62,7 @@ def test_the_tokenizer_is_loaded_while_onnxruntime_opens_the_graph(tiny, monkeyp
         return make_tokenizer(*arguments, **options)
 
     monkeypatch.setattr(cpu, "open_session", open_slowly)
-    monkeypatch.setattr(engine, "TextTokenizer", load)
+    monkeypatch.setattr(loading, "TextTokenizer", load)
     assert embedder.Embedder(tiny).encode("cat").shape == (8,)
 
 
