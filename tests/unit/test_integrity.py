@@ -15,7 +15,7 @@ import embedder
 from embedder.artifact.manifest import read_manifest, write_manifest
 from embedder.backends import cpu
 from embedder.backends.cpu import CpuDevice
-from embedder.engine import loading
+from embedder.engine import engine, loading
 from embedder.errors import ArtifactError
 from tests.tiny import TABLE, VOCABULARY, add_image_graph, described, redescribe, write_tiny_ranker
 
@@ -144,7 +144,7 @@ def test_a_file_that_gets_a_hard_link_while_it_is_opened(tiny, monkeypatch):
 
 
 def test_a_tokenizer_that_is_replaced_while_it_is_opened(tiny, monkeypatch):
-    start = engine.TextTokenizer
+    start = loading.TextTokenizer
 
     def replace_then_start(path, *rest, **options):
         path.rename(tiny / "kept")

@@ -49,7 +49,7 @@ def test_a_load_without_verification_computes_no_digest(tiny, monkeypatch):
 
 def test_the_tokenizer_is_loaded_while_onnxruntime_opens_the_graph(tiny, monkeypatch):
     opening, loaded = threading.Event(), threading.Event()
-    open_session, make_tokenizer = cpu.open_session, engine.TextTokenizer
+    open_session, make_tokenizer = cpu.open_session, loading.TextTokenizer
 
     def open_slowly(*arguments):
         opening.set()
