@@ -55,6 +55,22 @@ def close(sockets: list[socket.socket], settings: ServerSettings) -> None:
             _remove_left_over(settings.uds, socket.AF_UNIX)
 
 
+def accept_waiting(sockets: list[socket.socket]) -> list[socket.socket]:
+    """Return the connections that wait to be accepted. They would be reset if the sockets were closed.
+
+    Example:
+        >>> accept_waiting([])
+        []
+    """
+    connections = []
+    for listener in sockets:
+        listener.setblocking(False)
+        with suppress(OSError):  # there is no more, or no more file may be opened
+            while True:
+                connections.append(listener.accept()[0])
+    return connections
+
+
 def addresses(sockets: list[socket.socket]) -> list[str]:
     """Return how clients reach the sockets, such as "http://127.0.0.1:8080".
 

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 from embedder.errors import EmbedderError
 from embedder.serve.access_log import LibraryLog, ServerLog
 from embedder.serve.app import ServerApp
-from embedder.serve.listening import BACKLOG, close
+from embedder.serve.listening import BACKLOG, accept_waiting, close
 from embedder.serve.loading import load_models
 from embedder.serve.models import ServedModels
 from embedder.serve.protocol import ConnectionOwner, HttpProtocol
@@ -167,8 +167,11 @@ class _Server(ConnectionOwner):
             connection.end_after_answer()
         self._log.say("ending: accepted requests are answered")
         await asyncio.sleep(self._settings.drain_s)
+        waiting = accept_waiting(self._sockets)
         for listener in listeners:
             listener.close()
+        for accepted in waiting:
+            await asyncio.get_running_loop().connect_accepted_socket(self._connect, accepted)
         await asyncio.sleep(_CLOSING_S)
         for connection in self._connections():
             connection.end_when_idle()

@@ -172,6 +172,21 @@ def test_accepted_request_is_answered_after_the_signal(tmp_path):
         idle.close()
 
 
+def test_connections_that_wait_at_the_signal_are_answered(tmp_path):
+    with server(tmp_path) as (process, port, wait):
+        wait("ready")
+        process.send_signal(signal.SIGSTOP)
+        connections = [connect(port) for _ in range(100)]
+        for connection in connections:
+            connection.sendall(HEAD + BODY)
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGCONT)
+        answers = [read_all(connection)[:15] for connection in connections]
+        assert answers == [b"HTTP/1.1 200 OK"] * 100
+        for connection in connections:
+            connection.close()
+
+
 def test_not_ready_while_it_drains_and_a_second_signal_ends_it(tmp_path):
     with server(tmp_path, "--drain-s", "600") as (process, port, wait):
         wait("ready")
