@@ -14,6 +14,7 @@
 #
 # To measure it (each writes to benchmarks/results/):
 # make bench          speed and memory beside sentence-transformers, its other backends, and fastembed
+# make bench-servers  `embedder serve` beside infinity, under load: 10 minutes
 # make bench-images   the same for images and captions, with a CLIP of true size and random weights: minutes
 # make bench-functions  start, calls and memory of the AWS Lambda function within the limits of Lambda, as root: 10 minutes
 # make parity         the vectors of every family of models beside sentence-transformers, small models
@@ -65,7 +66,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-images bench-functions parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-images bench-functions parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -125,6 +126,10 @@ command-help: $(EXPORT)/.tools
 
 bench: $(LEAN)/.ready $(REFERENCE)/.ready $(PEERS:%=.venv/%/.ready) checkpoints/$(MINILM)/model.safetensors artifacts/$(MINILM)/embedder.json
 	$(LEAN)/bin/python benchmarks/compare.py $(BENCH_OPTIONS)
+
+# The tools of the exporter's environment have the packages of the server.
+bench-servers: $(EXPORT)/.tools $(REFERENCE)/.ready .venv/infinity/.ready checkpoints/$(MINILM)/model.safetensors artifacts/$(MINILM)/embedder.json
+	PYTHONPATH=.:export $(EXPORT)/bin/python benchmarks/servers.py $(BENCH_OPTIONS)
 
 # It runs in the exporter's environment, which can draw images where there are no photographs.
 bench-images: $(IMAGES)/.ready $(EXPORT)/.ready $(REFERENCE)/.ready .venv/fastembed/.ready artifacts/$(RANDOM_CLIP)/embedder.json
@@ -204,9 +209,12 @@ $(REFERENCE)/.ready: PACKAGES := "sentence-transformers==6.2.*" ".[cpu,image]"
 .venv/sentence-transformers-onnx/.ready: PACKAGES := "sentence-transformers[onnx]==5.7.0" "transformers>=4.57,<4.58" optimum-onnx==0.1.0
 .venv/sentence-transformers-openvino/.ready: | .venv/sentence-transformers-openvino/bin/python
 .venv/sentence-transformers-openvino/.ready: PACKAGES := "sentence-transformers[openvino]==5.7.0" optimum-intel==1.27.0
+.venv/infinity/.ready: | .venv/infinity/bin/python
+# infinity-emb 0.0.77 fails with newer versions of the packages that have a version here.
+.venv/infinity/.ready: PACKAGES := "infinity-emb[server,torch,optimum,logging,einops]==0.0.77" sentence-transformers==3.4.1 transformers==4.48.3 optimum==1.24.0 onnxruntime==1.32.0 "numpy<2" pyarrow==19.0.1 datasets==3.6.0 click==8.1.8
 
 # torch comes first and alone. The packages that need it then keep the version that is there.
-$(REFERENCE)/.ready .venv/sentence-transformers-onnx/.ready .venv/sentence-transformers-openvino/.ready:
+$(REFERENCE)/.ready .venv/sentence-transformers-onnx/.ready .venv/sentence-transformers-openvino/.ready .venv/infinity/.ready:
 	@echo "==> installing sentence-transformers in $(@D): one to several gigabytes"
 	$(@D)/bin/python -m pip install torch==2.13.0 --no-compile
 	$(@D)/bin/python -m pip install $(PACKAGES) --no-compile
