@@ -11,6 +11,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from embedder.serve.answer_transport import AnswerTransport
 from embedder.serve.closing import LingeringTransport
 from embedder.serve.exchange import CONNECTION_KEY
 from embedder.serve.settings import ServerSettings
@@ -109,6 +110,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._unread_bytes = 0
         self._stop_waiting()
         super().on_headers_complete()
+        self.cycle.transport = AnswerTransport(self.transport, self.cycle)  # type: ignore[assignment]
         self._cycles = [cycle for cycle in self._cycles if not cycle.response_complete] + [self.cycle]
         if self._owner.is_stopping or self.parser.should_upgrade():
             self.cycle.keep_alive = False

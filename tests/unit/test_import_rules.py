@@ -137,7 +137,12 @@ RUNTIME = (
     Rule("embedder.serve.access_log", own="common.escapes"),
     Rule("embedder.serve.metrics", packages="prometheus_client"),
     Rule("embedder.serve.closing"),
-    Rule("embedder.serve.protocol", own="serve.closing serve.exchange serve.settings", packages="uvicorn"),
+    Rule("embedder.serve.answer_transport"),
+    Rule(
+        "embedder.serve.protocol",
+        own="serve.answer_transport serve.closing serve.exchange serve.settings",
+        packages="uvicorn",
+    ),
     Rule("embedder.serve.server", own="errors serve", packages="uvicorn uvloop"),
     # The load to measure a server needs no other package.
     Rule("embedder.serve.access", own="errors serve.errors"),
