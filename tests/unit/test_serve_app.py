@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,6 +56,18 @@ def test_request_is_logged_without_its_text(models):
     assert entry["answer_bytes"] == len(answer.body)
     assert "secret" not in line
     assert "server" not in answer.headers
+
+
+def test_lines_that_come_together_are_written_together(monkeypatch):
+    """A thread that wakes for each line would take time from the requests. The end of a server does not wait."""
+    monkeypatch.setattr("embedder.serve.access_log._GATHER_S", 3600)
+    written = []
+    log = ServerLog(stream=SimpleNamespace(write=written.append, flush=lambda: None))
+    for number in range(3):
+        log.say(f"line {number}")
+    log.flush(60)
+    (lines,) = written
+    assert [line[-6:] for line in lines.splitlines()] == ["line 0", "line 1", "line 2"]
 
 
 def test_plain_log_shows_control_characters_as_escapes(models):
