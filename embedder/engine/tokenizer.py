@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.common.panics import panics_as_exceptions
+from embedder.common.panics import PanicError, panics_as_exceptions
 from embedder.common.records import frozen
 from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS, load_tokenizer
 from embedder.errors import ArtifactError, InputError
@@ -330,11 +330,17 @@ def _is_settled(encoding: Any, length: int) -> bool:
     return settled <= length - MAX_TOKEN_CHARACTERS
 
 
-@contextmanager
-def _failures_as_artifact_errors() -> Iterator[None]:
+class _failures_as_artifact_errors(panics_as_exceptions):  # noqa: N801  (as its base class)
     """Raise ArtifactError for any failure of the library. Its tokenizer is a file of the artifact."""
-    try:
-        with panics_as_exceptions():
-            yield
-    except Exception as error:  # as in `TextTokenizer.__init__`
-        raise ArtifactError(f"the model's tokenizer failed: {str(error) or type(error).__name__}") from error
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        try:
+            super().__exit__(kind, error, trace)
+        except PanicError as panic:
+            error = panic
+        if isinstance(error, Exception):  # as in `TextTokenizer.__init__`
+            raise ArtifactError(f"the model's tokenizer failed: {str(error) or type(error).__name__}") from error

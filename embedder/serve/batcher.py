@@ -160,7 +160,7 @@ class Batcher:
         size = self._admit(items)
         request = OpenRequest(len(items), self._dimension, size, loop)
         self._open(request)
-        timer = None if deadline_s is None else loop.call_later(deadline_s, request.fail, _timeout(deadline_s))
+        timer = None if deadline_s is None else loop.call_later(deadline_s, _fail_late, request, deadline_s)
         outcome = "failed"
         try:
             self._put(request, items)
@@ -330,8 +330,10 @@ class Batcher:
                 self._cache.popitem(last=False)
 
 
-def _timeout(deadline_s: float) -> RequestRefused:
-    return RequestRefused(504, "timeout", f"there was no answer within {deadline_s:g} s. Send fewer texts at a time")
+def _fail_late(request: OpenRequest, deadline_s: float) -> None:
+    request.fail(
+        RequestRefused(504, "timeout", f"there was no answer within {deadline_s:g} s. Send fewer texts at a time")
+    )
 
 
 def _error_of(error: BaseException, row: int) -> BaseException:
