@@ -66,6 +66,10 @@ class BodyReader:
 
     async def read(self, request: Request) -> bytes:
         """Return the body; see `read_body`."""
+        if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+            raise RequestRefused(
+                415, "unsupported_encoding", "the body is compressed. Send it without the header Content-Encoding"
+            )
         length = request.headers.get("content-length", "")
         if length.isdecimal() and int(length[:_MAX_LENGTH_DIGITS]) > self._max_bytes:
             raise self._too_large()
@@ -105,7 +109,8 @@ async def read_body(request: Request) -> bytes:
     """Return the whole body of `request`. Its memory is counted until the request is answered.
 
     Raises:
-        RequestRefused: 413, the body is too large; 408, it did not come in time; 503, too many bodies are in memory.
+        RequestRefused: 413, the body is too large; 415, it is compressed; 408, it did not come in time; 503, too many
+            bodies are in memory.
         ClientGone: the client closed the connection.
     """
     reader = request.scope[_KEY]

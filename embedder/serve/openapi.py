@@ -33,7 +33,7 @@ _STATUSES = {
     404: "No such model is served.",
     408: "The body did not come in time.",
     413: "The body, a text, an image or the number of texts is over a limit.",
-    415: "The body is not JSON by its header Content-Type.",
+    415: "The body is not JSON by its header Content-Type, or is compressed.",
     422: "A value is wrong, or a text is longer than the model reads and must not be cut.",
     424: "The models here make embeddings and rank nothing.",
     429: "The queue is full. Retry-After says when to ask again.",

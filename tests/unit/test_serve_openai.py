@@ -1,6 +1,7 @@
 """The server's interface of OpenAI, asked in this process."""
 
 import base64
+import gzip
 import io
 import json
 
@@ -405,6 +406,13 @@ def test_body_with_too_many_values(app):
 def test_body_that_is_no_json_by_its_header(app, content_type):
     answer = app.ask(PATH, {"input": "a", "model": "tiny"}, headers={"content-type": content_type})
     assert refusal_of(answer)[:2] == (415, "unsupported_media_type")
+
+
+@pytest.mark.parametrize("path", [PATH, "/embed"])
+def test_compressed_body(app, path):
+    answer = app.ask(path, gzip.compress(b'{"input": "a"}'), headers={"content-encoding": "gzip"})
+    assert answer.status == 415
+    assert "the body is compressed. Send it without the header Content-Encoding" in answer.body.decode()
 
 
 @pytest.mark.parametrize(
