@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from embedder.functions.bodies import MAX_LENGTH_DIGITS
 from embedder.serve.errors import RequestRefused
 from embedder.serve.request_record import RequestRecord
 from embedder.serve.settings import ServerSettings
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
 _KEY = "embedder.bodies"
-# A length of more digits is far beyond any limit. Python refuses to read numbers of thousands of digits.
-_MAX_LENGTH_DIGITS = 20
 _RETRY_AFTER_S = 1.0
 
 
@@ -71,7 +70,7 @@ class BodyReader:
                 415, "unsupported_encoding", "the body is compressed. Send it without the header Content-Encoding"
             )
         length = request.headers.get("content-length", "")
-        if length.isdecimal() and int(length[:_MAX_LENGTH_DIGITS]) > self._max_bytes:
+        if length.isdecimal() and int(length[:MAX_LENGTH_DIGITS]) > self._max_bytes:
             raise self._too_large()
         try:
             async with asyncio.timeout(self._timeout_s):

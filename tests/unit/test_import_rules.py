@@ -100,6 +100,7 @@ RUNTIME = (
     # The server. `embedder serve` imports it when it runs.
     Rule("embedder.serve", own="common errors serve"),
     Rule("embedder.serve.errors", own="errors"),
+    Rule("embedder.serve.bodies", own="functions.bodies serve"),
     Rule("embedder.serve.settings", own="common errors"),
     # What runs together and when. It knows nothing of HTTP.
     Rule("embedder.serve.batch_choice"),
