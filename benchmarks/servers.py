@@ -2,9 +2,9 @@
 
 Usage: PYTHONPATH=.:export .venv/export/bin/python benchmarks/servers.py [--programs PROGRAM ...] [--output FILE]
 
-In each round, every server is started, put under each load, and stopped, one after the other. The load is that of
-`embedder bench-server`: each client sends its next request when it has its answer. It shares the cores with the server.
-The speed of `encode` in a process of its own, without a server, is measured in each round too.
+Each round measures the servers one after the other: it starts a server, measures each load, and stops the server. The
+clients are those of `embedder bench-server`. A client sends its next request when it has its answer. The clients share
+the cores with the server. Each round also measures `encode` in a process without a server.
 """
 
 import argparse

@@ -44,7 +44,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--texts-per-request", type=int, default=1, metavar="N", help="texts of a request; default: %(default)s"
     )
-    parser.add_argument("-m", "--model", metavar="NAME", help="the model to ask for; default: that of the server")
+    parser.add_argument("-m", "--model", metavar="NAME", help="model that the requests name; default: the only one")
     parser.add_argument("--key-file", metavar="FILE", help="a file of API keys; the first one is sent")
     parser.add_argument(
         "--encoding-format",

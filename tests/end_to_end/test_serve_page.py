@@ -114,7 +114,7 @@ def test_table_of_statuses_is_complete(document):
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     described = {status for operation in operations for status in operation["responses"]}
     # Starlette answers 405 itself, and the protocol 431.
-    assert set(table("What is refused")) == (described | {"405", "431"}) - {"200"}
+    assert set(table("Refused requests")) == (described | {"405", "431"}) - {"200"}
 
 
 def test_table_of_routes_is_complete(document):
