@@ -20,6 +20,7 @@ from embedder.artifact.manifest import (
     read_manifest,
     write_manifest,
 )
+from embedder.artifact.scores import ScoreParity, ScoreQuality, ScoreSettings
 from embedder.artifact.upgrades import FORMAT_VERSION
 from tests.tiny import add_image_graph, add_int8_graph, described, redescribe, write_tiny_artifact, write_tiny_ranker
 
@@ -76,8 +77,14 @@ def write_prompt(directory: Path) -> None:
 
 
 def write_ranker(directory: Path) -> None:
-    """Write an artifact that gives a pair of texts three scores."""
-    write_tiny_ranker(directory, labels=LABELS)
+    """Write an artifact that gives a pair of texts three scores, with a value in every field of scores."""
+    parity = ScoreParity("sentence-transformers 6.2.0", 120, 1.0, 1e-07)
+    scores = ScoreSettings("identity", ("contradiction", "entailment", "neutral"), "longest_first", parity)
+    write_tiny_ranker(directory, labels=LABELS, scores=scores)
+    manifest = read_manifest(directory)
+    (graph,) = manifest.graphs
+    measured = replace(graph, score_quality=ScoreQuality(120, 0.9995, 0.01))
+    write_manifest(replace(manifest, graphs=(measured,)), directory)
 
 
 # The function that writes each artifact of the current format. Older code wrote the artifacts of older formats.

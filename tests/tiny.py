@@ -34,6 +34,7 @@ from embedder.artifact.manifest import (
     read_manifest,
     write_manifest,
 )
+from embedder.artifact.scores import ScoreSettings
 from embedder.artifact.upgrades import FORMAT_VERSION
 
 WORDS = (
@@ -151,6 +152,7 @@ def write_tiny_artifact(
         images=None,
         image_model=None,
         head=Head(("mean",), include_prompt, ("normalize",) if normalize else ()),
+        scores=None,
         prompts={},
         default_prompt_name=None,
         graphs=(_describe_graph(directory / "model.onnx", inputs, Output("embedding", "dense", (DIMENSION,))),),
@@ -180,6 +182,7 @@ def write_tiny_ranker(directory: Path, *, labels: int = 1, max_seq_length: int =
         images=None,
         image_model=None,
         head=None,
+        scores=ScoreSettings("sigmoid" if labels == 1 else "identity", (), "longest_first", parity=None),
         prompts={},
         default_prompt_name=None,
         graphs=(_describe_graph(directory / "model.onnx", inputs, Output("score", "score", (labels,))),),
@@ -332,4 +335,5 @@ def _describe_graph(path: Path, inputs: tuple[str, ...], output: Output, *, moda
         form="traced",
         candidates=(),
         quality=None,
+        score_quality=None,
     )

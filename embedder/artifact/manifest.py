@@ -11,6 +11,7 @@ from dataclasses import asdict, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from embedder.artifact.scores import ScoreQuality, ScoreSettings
 from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
 from embedder.common.files import lfs_pointer_problem, read_regular, replacing
@@ -28,7 +29,7 @@ _MAX_MANIFEST_BYTES = 16_000_000
 
 # The tasks, and the kind of output that every graph needs for the task.
 OUTPUT_OF_TASK = {"embed": "dense", "rank": "score", "sparse": "sparse", "multi_vector": "token"}
-EMBED = "embed"
+EMBED, RANK = "embed", "rank"
 DTYPES = ("fp32", "fp16", "int8")
 # Modalities: what a graph takes. An artifact has at most one graph for each pair of modality and dtype.
 TEXT, IMAGE = "text", "image"
@@ -107,7 +108,7 @@ class TokenizerSettings:
 
     Attributes:
         file: the `tokenizer.json`.
-        max_seq_length: most tokens of a text, special tokens included.
+        max_seq_length: most tokens of a text, or of both texts of a pair together, special tokens included.
         pad_id: token id that pads shorter texts.
         special_ids: ids of special tokens such as [SEP]. At the end of a prompt they do not count as its tokens.
     """
@@ -233,7 +234,8 @@ class Output:
         _require(len(self.shape) >= 1, "shape: empty")
         _require(all(size is None or size >= 1 for size in self.shape), f"shape: {list(self.shape)} is no shape")
         vector = len(self.shape) == 1 and self.shape[0] is not None
-        _require(self.kind != "dense" or vector, "shape: a dense output needs exactly one fixed size")
+        flat = self.kind in ("dense", "score")
+        _require(not flat or vector, f"shape: a {self.kind} output needs exactly one fixed size")
 
 
 @frozen
@@ -249,7 +251,8 @@ class Graph:
         outputs: the outputs.
         form: name of the form of the graph that the export chose.
         candidates: timed graphs. For fp32: its forms. For another dtype: this graph and the fp32 graph.
-        quality: measured for dtypes other than fp32; None for fp32.
+        quality: measured on vectors for dtypes other than fp32; None for fp32, and for graphs that give scores.
+        score_quality: the same for graphs that give scores.
     """
 
     modality: str
@@ -261,6 +264,7 @@ class Graph:
     form: str
     candidates: tuple[Candidate, ...]
     quality: Quality | None
+    score_quality: ScoreQuality | None
 
     def __post_init__(self) -> None:
         _require(self.dtype in DTYPES, f"dtype: {self.dtype!r} is none of {', '.join(DTYPES)}")
@@ -299,10 +303,11 @@ class Manifest:
         images: how images are prepared; None if the model takes no images.
         image_model: id of another model. Its image vectors can be compared with this model's text vectors.
         head: the layers after the token vectors; None if there is no pooling.
+        scores: what the scores of a pair mean; None unless the task is "rank".
         prompts: texts to put before an input, by name.
         default_prompt_name: the prompt for calls that give none.
         graphs: the graphs, at most one for each pair of modality and dtype.
-        parity: how close the vectors of texts are to the reference's.
+        parity: how close the vectors of texts are to the reference's. None for scores; those have `scores.parity`.
         tools: versions of the programs that made the artifact, by name.
         extra: `prepacked` has the digests of the prepacked forms. `int8_products` lists the products that int8 graphs
             compute in fp32. `positions` is the most tokens of a text that the graph can read. This version ignores all
@@ -321,6 +326,7 @@ class Manifest:
     images: ImageSettings | None
     image_model: str | None
     head: Head | None
+    scores: ScoreSettings | None
     prompts: dict[str, str]
     default_prompt_name: str | None
     graphs: tuple[Graph, ...]
@@ -357,6 +363,10 @@ class Manifest:
         shapes = {output.shape if (output := graph.output(kind)) else None for graph in self.graphs}
         _require(None not in shapes, f"graphs: task {self.task!r} needs an output of the kind {kind!r} in each")
         _require(len(shapes) == 1, f"graphs: their outputs of the kind {kind!r} differ in shape")
+        _require((self.scores is not None) == (self.task == RANK), f"scores: contradicts the task {self.task!r}")
+        if self.scores is not None and self.scores.label_names:
+            names = len(self.scores.label_names)
+            _require((names,) == self.output_shape, f"scores.label_names: {names} names for {self.label_count} labels")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -386,6 +396,18 @@ class Manifest:
         (dimension,) = self.output_shape
         assert dimension is not None  # `Output` made sure
         return dimension
+
+    @property
+    def label_count(self) -> int:
+        """Number of scores that a pair gets, one for each label.
+
+        Raises:
+            ValueError: the task is not "rank".
+        """
+        _require(self.task == RANK, f"task: {self.task!r} has no labels")
+        (count,) = self.output_shape
+        assert count is not None  # `Output` made sure
+        return count
 
     def graphs_of(self, modality: str) -> tuple[Graph, ...]:
         """Return the graphs that take `modality`, in the manifest's order."""

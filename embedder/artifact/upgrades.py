@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from embedder.artifact.scores import default_activation
 from embedder.errors import FormatError
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 OLDEST_VERSION = 4
 
 
@@ -81,4 +82,33 @@ def upgrade_4_to_5(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {4: upgrade_4_to_5}
+def upgrade_5_to_6(content: dict[str, Any]) -> dict[str, Any]:
+    """Upgrade version 5 to version 6.
+
+    Version 6 adds `scores`, and `score_quality` of a graph. A model for the task "rank" gets the activation that
+    sentence-transformers chooses for its number of labels.
+
+    Raises:
+        KeyError, TypeError: a field is missing or of another type.
+        ValueError: there is a field that only version 6 has.
+
+    Example:
+        >>> upgrade_5_to_6({"task": "embed", "graphs": []})["scores"] is None
+        True
+    """
+    graphs = content["graphs"]
+    if "scores" in content or any("score_quality" in graph for graph in graphs):
+        raise ValueError(f"{'scores' if 'scores' in content else 'score_quality'} is unknown in version 5")
+    scores: dict[str, Any] | None = None
+    if content["task"] == "rank":
+        shapes = [output["shape"] for graph in graphs for output in graph["outputs"] if output["kind"] == "score"]
+        activation_fn = default_activation(1 if shapes[:1] == [[1]] else 2)
+        scores = {"activation_fn": activation_fn, "label_names": [], "truncation": "longest_first", "parity": None}
+    return content | {
+        "format_version": 6,
+        "scores": scores,
+        "graphs": [graph | {"score_quality": None} for graph in graphs],
+    }
+
+
+_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {4: upgrade_4_to_5, 5: upgrade_5_to_6}

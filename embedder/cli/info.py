@@ -12,6 +12,7 @@ from embedder.cli.console import print_text
 if TYPE_CHECKING:
     from embedder.artifact.int8_products import Int8Products
     from embedder.artifact.manifest import Graph, Head, ImageSettings, Manifest, Parity
+    from embedder.artifact.scores import ScoreParity, ScoreSettings
 
 _DESCRIPTION = """Print the model, the settings and the graphs of an artifact, and how close its
 vectors are to those of the reference. The last lines say which dtypes and
@@ -20,6 +21,7 @@ was found.
 `embedder verify` checks its files."""
 _EXAMPLE = "  embedder info all-MiniLM-L6-v2"
 _SAMPLES = {"text": "sentences", "image": "images"}
+_PAIRS = "pairs"
 _LABEL_WIDTH = 16
 
 # A label and its text.
@@ -71,7 +73,8 @@ def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
     yield "weights", f"sha256 {source.weights_sha256}"
     yield from _output_lines(manifest)
     limit, most = manifest.tokenizer.max_seq_length, positions(manifest)
-    yield "max_seq_length", f"{limit} tokens" + (f"; the graph can read {most:,}" if most > limit else "")
+    pair = " of a pair" if manifest.scores is not None else ""
+    yield "max_seq_length", f"{limit} tokens{pair}" + (f"; the graph can read {most:,}" if most > limit else "")
     if manifest.head is not None:
         yield "head", _head_text(manifest.head)
     for name, prompt in manifest.prompts.items():
@@ -82,9 +85,12 @@ def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
     if manifest.images is not None:
         yield "images", _images_text(manifest.images)
     yield from _graph_lines(manifest)
-    yield from _parity_lines(manifest.parity, "text")
+    if manifest.scores is None:
+        yield from _parity_lines(manifest.parity, _SAMPLES["text"])
+    else:
+        yield from _parity_lines(manifest.scores.parity, _PAIRS)
     if manifest.images is not None:
-        yield from _parity_lines(manifest.images.parity, "image")
+        yield from _parity_lines(manifest.images.parity, _SAMPLES["image"])
     yield "made by", ", ".join(f"{tool} {version}" for tool, version in manifest.tools.items())
 
 
@@ -93,10 +99,17 @@ def _output_lines(manifest: Manifest) -> Iterator[Line]:
     yield "task", manifest.task
     if manifest.task == "embed":
         yield "dimension", str(manifest.dimension)
+    elif manifest.scores is not None:
+        yield "labels", _labels_text(manifest.label_count, manifest.scores)
     else:
         yield "output shape", " x ".join("any" if size is None else str(size) for size in manifest.output_shape)
     if manifest.similarity_fn_name is not None:
         yield "similarity", manifest.similarity_fn_name
+
+
+def _labels_text(count: int, scores: ScoreSettings) -> str:
+    names = f" ({', '.join(map(repr, scores.label_names))})" if scores.label_names else ""
+    return f"{count}{names}, activation_fn: {scores.activation_fn}"
 
 
 def _head_text(head: Head) -> str:
@@ -136,6 +149,12 @@ def _graph_text(graph: Graph) -> str:
             f", cosine to fp32: mean {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, over "
             f"{quality.samples} {_SAMPLES[graph.modality]}"
         )
+    if graph.score_quality is not None:
+        found = graph.score_quality
+        text += (
+            f", Spearman with fp32: {found.spearman:.4f}, largest difference {found.max_difference:.2%} of the range, "
+            f"over {found.samples} {_PAIRS}"
+        ).replace("%", " %")
     return text
 
 
@@ -148,10 +167,14 @@ def _products_text(products: Int8Products | None) -> str:
     return text + (f", with outliers in fp32: {split}" if split else "")
 
 
-def _parity_lines(parity: Parity | None, modality: str) -> Iterator[Line]:
-    samples = _SAMPLES[modality]
+def _parity_lines(parity: Parity | ScoreParity | None, samples: str) -> Iterator[Line]:
+    from embedder.artifact.scores import ScoreParity
+
     if parity is None:
         yield "parity", f"not measured for {samples}, because the export had no reference"
         return
     yield "parity", f"with {parity.reference}, over {parity.samples} {samples}:"
-    yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"
+    if isinstance(parity, ScoreParity):
+        yield "", f"Spearman {parity.spearman:.8f}, largest difference {parity.max_difference:.1e} of the range"
+    else:
+        yield "", f"smallest cosine {parity.min_cosine:.8f}, largest difference {parity.max_difference:.1e}"

@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 import embedder
 from embedder.artifact.int8_products import Int8Products, int8_products, with_int8_products
 from embedder.artifact.manifest import Output, Parity, read_manifest, write_manifest
+from embedder.artifact.scores import ScoreParity, ScoreQuality
 from embedder.cli.commands import DEFAULT_MODEL
 from embedder.cli.main import main
 from tests.command_help import PAGE, command_names, help_of, with_help
-from tests.tiny import add_int8_graph, expected, ids_of, write_tiny_artifact
+from tests.tiny import add_int8_graph, expected, ids_of, write_tiny_artifact, write_tiny_ranker
 
 TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
 
@@ -314,16 +315,36 @@ def test_products_of_graphs_that_are_gone_leave_the_manifest(tiny):
     assert with_int8_products(changed, {}).extra == {"other": 1}
 
 
-def test_info_of_an_artifact_that_gives_scores(tiny, capsys):
-    manifest = read_manifest(tiny)
-    graph = replace(manifest.graphs[0], outputs=(Output("embedding", "score", (1,)),))
-    write_manifest(
-        replace(manifest, task="rank", similarity_fn_name=None, head=None, graphs=(graph,), parity=None), tiny
-    )
-    assert main(["info", str(tiny)]) == 0
+def test_info_of_an_artifact_that_gives_scores(tmp_path, capsys):
+    directory = write_tiny_ranker(tmp_path / "ranker", labels=2)
+    manifest = read_manifest(directory)
+    assert manifest.scores is not None
+    assert main(["info", str(directory)]) == 0
     out = capsys.readouterr().out
-    assert "task            rank\noutput shape    1\n" in out
+    assert "task            rank\nlabels          2, activation_fn: identity\n" in out
+    assert "max_seq_length  16 tokens of a pair\n" in out
+    assert "not measured for pairs, because the export had no reference" in out
     assert not any(word in out for word in ("dimension", "similarity", "head"))
+    parity = ScoreParity("sentence-transformers 6.2.0", 96, 0.999999, 2.5e-7)
+    scores = replace(manifest.scores, label_names=("no", "yes"), parity=parity)
+    (fp32,) = manifest.graphs
+    int8 = replace(fp32, dtype="int8", score_quality=ScoreQuality(96, 0.99953, 0.0123))
+    write_manifest(replace(manifest, scores=scores, graphs=(fp32, int8)), directory)
+    assert main(["info", str(directory)]) == 0
+    out = capsys.readouterr().out
+    assert "labels          2 ('no', 'yes'), activation_fn: identity\n" in out
+    assert "Spearman with fp32: 0.9995, largest difference 1.23 % of the range, over 96 pairs" in out
+    assert "with sentence-transformers 6.2.0, over 96 pairs:" in out
+    assert "Spearman 0.99999900, largest difference 2.5e-07 of the range" in out
+
+
+def test_info_of_an_artifact_for_another_task(tmp_path, capsys):
+    directory = write_tiny_ranker(tmp_path / "colbert", labels=2)
+    manifest = read_manifest(directory)
+    graph = replace(manifest.graphs[0], outputs=(Output("tokens", "token", (None, 8)),))
+    write_manifest(replace(manifest, task="multi_vector", scores=None, graphs=(graph,)), directory)
+    assert main(["info", str(directory)]) == 0
+    assert "task            multi_vector\noutput shape    any x 8\n" in capsys.readouterr().out
 
 
 def test_version(capsys):

@@ -9,7 +9,7 @@ import pytest
 import embedder
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import read_manifest, write_manifest
-from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION, upgrade, upgrade_4_to_5
+from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION, upgrade, upgrade_4_to_5, upgrade_5_to_6
 from tests.golden_artifacts import (
     ARTIFACTS,
     GOLDEN,
@@ -20,6 +20,7 @@ from tests.golden_artifacts import (
     TEXTS,
     write_full,
     write_prompt,
+    write_ranker,
     write_with_golden_files,
 )
 from tests.tiny import expected_score, segments_of
@@ -28,6 +29,7 @@ DIRECTORIES = sorted(path.name for path in GOLDEN.glob("artifact-v*"))
 FULL = [name for name in DIRECTORIES if name.count("-") == 1]
 WITH_PROMPT = [name for name in DIRECTORIES if name.endswith("-prompt")]
 RANKERS = [name for name in DIRECTORIES if name.endswith("-ranker")]
+WRITERS = [("", write_full), ("-prompt", write_prompt)]
 CURRENT = f"artifact-v{FORMAT_VERSION}"
 
 
@@ -108,13 +110,20 @@ def test_golden_manifest_has_a_value_in_every_field():
 
     content = manifest_json(CURRENT)
     walk(content | {"extra": bool(content["extra"])}, "")
-    # fp32 graphs have no quality, int8 graphs have one. Nothing is cropped. An artifact with images has no image_model.
-    assert empty == {".graphs.quality", ".graphs.candidates", ".images.crop", ".image_model"}
+    # fp32 graphs have no quality, int8 graphs have one. Nothing is cropped. An artifact with images has no image_model,
+    # and one for embeddings has no scores.
+    scores = {".scores", ".graphs.score_quality"}
+    assert empty == {".graphs.quality", ".graphs.candidates", ".images.crop", ".image_model", *scores}
     assert manifest_json(f"{CURRENT}-prompt")["image_model"] == "org/tiny-images"
+    empty.clear()
+    walk(manifest_json(f"{CURRENT}-ranker"), "")
+    assert not empty & {".scores.label_names", ".scores.parity", *scores}
 
 
 @pytest.mark.parametrize(
-    ("old", "write"), [("artifact-v4", write_full), ("artifact-v4-prompt", write_prompt)], ids=["full", "prompt"]
+    ("old", "write"),
+    [(f"artifact-v{version}{kind}", write) for version in (4, 5) for kind, write in WRITERS]
+    + [("artifact-v5-ranker", write_ranker)],
 )
 def test_upgraded_manifest_has_the_fields_of_the_current_format(old, write, tmp_path):
     write(tmp_path / "new")
@@ -151,6 +160,26 @@ def test_manifest_of_format_4_is_read_as_one_of_the_current_format(tmp_path):
     write_manifest(manifest, tmp_path)
     assert json.loads((tmp_path / "embedder.json").read_text(encoding="utf-8"))["format_version"] == FORMAT_VERSION
     assert read_manifest(tmp_path) == manifest
+
+
+@pytest.mark.parametrize(("labels", "activation_fn"), [(1, "sigmoid"), (2, "identity")])
+def test_upgrade_from_5_gives_a_ranker_its_scores(labels, activation_fn):
+    before = manifest_json("artifact-v5-ranker")
+    before["graphs"][0]["outputs"][0]["shape"] = [labels]
+    after = upgrade_5_to_6(before)
+    scores = {"activation_fn": activation_fn, "label_names": [], "truncation": "longest_first", "parity": None}
+    graphs = [graph | {"score_quality": None} for graph in before["graphs"]]
+    assert after == before | {"format_version": 6, "graphs": graphs, "scores": scores}
+    assert upgrade_5_to_6(manifest_json("artifact-v5"))["scores"] is None
+
+
+def test_a_field_of_version_6_in_version_5_is_refused():
+    with pytest.raises(ValueError, match="scores is unknown in version 5"):
+        upgrade_5_to_6(manifest_json("artifact-v5") | {"scores": None})
+    content = manifest_json("artifact-v5")
+    content["graphs"][0]["score_quality"] = None
+    with pytest.raises(ValueError, match="score_quality is unknown in version 5"):
+        upgrade_5_to_6(content)
 
 
 @pytest.mark.parametrize("field", ["task", "similarity_fn_name", "extra"])

@@ -164,6 +164,10 @@ def images(**fields):
     return lambda manifest: manifest["images"].update(fields)
 
 
+def scores(**fields):
+    return lambda manifest: manifest["scores"].update(fields)
+
+
 def whole(**fields):
     return lambda manifest: manifest.update(fields)
 
@@ -268,23 +272,31 @@ def test_the_first_of_several_wrong_fields_is_named(tiny):
         (output(kind="dense", shape=[2]), "graphs: task 'rank' needs an output of the kind 'score' in each"),
         (whole(task="embed"), "similarity_fn_name: null in task 'embed'"),
         (output(shape=[2, -1]), r"graphs\[0\]\.outputs\[0\]\.shape: \[2, -1\] is no shape"),
+        (output(shape=[None]), r"graphs\[0\]\.outputs\[0\]\.shape: a score output needs exactly one fixed size"),
+        (scores(activation_fn="tanh"), r"scores\.activation_fn: 'tanh' is none of identity, sigmoid"),
+        (scores(truncation="only_second"), r"scores\.truncation: 'only_second' is not longest_first"),
+        (scores(label_names=["yes"]), r"scores\.label_names: 1 names for 2 labels"),
+        (whole(scores=None), "scores: contradicts the task 'rank'"),
     ],
 )
 def test_bad_field_of_a_ranker_is_named(ranker, change, message):
     assert_refused(ranker, change, message)
 
 
-def test_ranker_has_a_score_for_each_label_and_no_dimension(ranker):
+def test_ranker_has_a_score_for_each_label_and_no_dimension(ranker, tiny):
     manifest = read_manifest(ranker)
     assert (manifest.task, manifest.output_shape, manifest.modalities) == ("rank", (2,), ("text",))
     assert manifest.similarity_fn_name is manifest.head is manifest.parity is None
+    assert manifest.label_count == 2
     with pytest.raises(ValueError, match="task: 'rank' has no dimension"):
         manifest.dimension  # noqa: B018
+    with pytest.raises(ValueError, match="task: 'embed' has no labels"):
+        read_manifest(tiny).label_count  # noqa: B018
 
 
 def test_output_with_a_size_that_depends_on_the_input(ranker):
     def many_vectors(manifest):
-        manifest["task"] = "multi_vector"
+        manifest |= {"task": "multi_vector", "scores": None}
         output(name="tokens", kind="token", shape=[None, 8])(manifest)
 
     edit(ranker, many_vectors)

@@ -98,6 +98,7 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         images=parts.images,
         image_model=checkpoint.image_model,
         head=head,
+        scores=None,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
         graphs=tuple(_move_graph(directory, graph, head) for graph in parts.graphs),
@@ -136,6 +137,7 @@ def _move_graph(directory: Path, graph: FinishedGraph, head: Head) -> Graph:
         form=graph.chosen.form,
         candidates=graph.chosen.candidates,
         quality=None,
+        score_quality=None,
     )
 
 
