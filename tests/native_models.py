@@ -17,6 +17,8 @@ from transformers import (
     CamembertModel,
     DistilBertConfig,
     DistilBertModel,
+    ElectraConfig,
+    ElectraModel,
     MPNetConfig,
     MPNetModel,
     PreTrainedModel,
@@ -43,6 +45,7 @@ FAMILIES = {
     "camembert": (CamembertModel, CamembertConfig, SIZES),
     "mpnet": (MPNetModel, MPNetConfig, SIZES),
     "albert": (AlbertModel, AlbertConfig, SIZES | {"embedding_size": 16}),
+    "electra": (ElectraModel, ElectraConfig, SIZES | {"embedding_size": 16}),
     "t5": (T5EncoderModel, T5Config, T5),
 }
 

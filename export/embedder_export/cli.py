@@ -11,7 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from embedder.artifact.hub_access import HubAccess
-from embedder.artifact.manifest import Parity
+from embedder.artifact.manifest import Manifest
+from embedder.artifact.scores import ScoreParity
 from embedder.artifact.store import target_directory
 from embedder.common.escapes import escape_line
 from embedder.errors import EmbedderError, InputError
@@ -27,10 +28,12 @@ from embedder_export.verify.own_graph import OWN_GRAPH
 from embedder_export.verify.parity import VERIFICATIONS, check_verification
 
 _DESCRIPTION = """Export a sentence-transformers checkpoint to an artifact for embedder: an ONNX graph that includes
-pooling and normalisation, a tokenizer and a manifest. At the end the embeddings of some 250 sentences are compared with
-a reference. The reference is sentence-transformers if it is installed, otherwise the checkpoint's own onnx/model.onnx
-if it is on this machine. The artifact is written only if every cosine is at least 0.99999 and no component of a vector
-differs by more than 1e-4 of the vector's length. A token for the Hub comes from HF_TOKEN or from `hf auth login`."""
+pooling and normalisation, or the head of a cross-encoder; a tokenizer; and a manifest. At the end the embeddings of
+some 250 sentences are compared with a reference. The reference is sentence-transformers if it is installed, otherwise
+the checkpoint's own onnx/model.onnx if it is on this machine. The artifact is written only if every cosine is at least
+0.99999 and no component of a vector differs by more than 1e-4 of the vector's length. A cross-encoder is compared with
+sentence-transformers on some 120 pairs: no score may differ by more than 1e-4 of the scores' range. A token for the Hub
+comes from HF_TOKEN or from `hf auth login`."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +77,7 @@ def _run(options: argparse.Namespace, output: Path) -> int:
     except OSError as error:
         print(f"embedder-export: error: {escape_line(describe_os_error(error, output))}", file=sys.stderr)
         return 1
-    report(f"{output}: {_describe_parity(manifest.parity)}")
+    report(f"{output}: {_describe_parity(manifest)}")
     if options.push_to is not None:
         report(f"uploading to {options.push_to}")
         url = upload(output, manifest, options.push_to, read_licence(checkpoint.directory))
@@ -126,8 +129,8 @@ def _parser() -> argparse.ArgumentParser:
         "--converter",
         choices=CONVERTERS,
         default="auto",
-        help="native: write the graph directly, for BERT and its kin, MPNet, ALBERT, T5 and CLIP; optimum: trace the "
-        "model, which needs the extra [torch]; auto (default): native if it knows the model, otherwise optimum",
+        help="native: write the graph directly, for BERT and its kin, MPNet, ALBERT, ELECTRA, T5 and CLIP; optimum: "
+        "trace the model, which needs the extra [torch]; auto (default): native if it knows the model, else optimum",
     )
     parser.add_argument(
         "--verify",
@@ -154,7 +157,10 @@ def _parse_dtypes(names: str) -> tuple[str, ...]:
     return dtypes
 
 
-def _describe_parity(parity: Parity | None) -> str:
+def _describe_parity(manifest: Manifest) -> str:
+    if manifest.scores is not None:
+        return _describe_score_parity(manifest.scores.parity)
+    parity = manifest.parity
     if parity is None:
         return (
             "not compared with a reference: sentence-transformers is not installed or cannot read the checkpoint, and "
@@ -163,6 +169,15 @@ def _describe_parity(parity: Parity | None) -> str:
     return (
         f"compared with {parity.reference} over {parity.samples} sentences: smallest cosine {parity.min_cosine:.8f}, "
         f"largest difference {parity.max_difference:.1e}"
+    )
+
+
+def _describe_score_parity(parity: ScoreParity | None) -> str:
+    if parity is None:
+        return "not compared with a reference: sentence-transformers is not installed or cannot read the checkpoint"
+    return (
+        f"compared with {parity.reference} over {parity.samples} pairs: largest difference of scores "
+        f"{parity.max_difference:.1e} of their range, Spearman {parity.spearman:.8f}"
     )
 
 

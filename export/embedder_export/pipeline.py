@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from embedder.artifact.manifest import IMAGE, TEXT, Graph, ImageSettings, Manifest, Output, Quality, write_manifest
+from embedder.artifact.manifest import IMAGE, RANK, TEXT, Graph, ImageSettings, Manifest, Output, write_manifest
 
-from embedder_export.body.contract import Body
+from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.convert import convert_bodies
 from embedder_export.checkpoint.image_processor import read_images
+from embedder_export.checkpoint.layers import Pooling
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.dtype.convert import DTYPES, Conversion, convert_dtypes
 from embedder_export.errors import CheckpointError
@@ -18,11 +19,12 @@ from embedder_export.graph.files import save_graph
 from embedder_export.head.heads import add_head
 from embedder_export.samples.feeds import Samples
 from embedder_export.samples.images import image_samples
+from embedder_export.samples.pairs import pair_samples
 from embedder_export.samples.texts import text_samples
-from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer
+from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer, gives_token_types
 from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.verify.parity import verify
-from embedder_export.verify.quality import MIN_COSINE, MIN_MEAN_COSINE, is_good_enough, measure_quality
+from embedder_export.verify.quality import describe_limits, describe_quality, is_good_enough, with_quality
 from embedder_export.write.artifact import FinishedGraph, Parts, keep_graphs, write_files
 from embedder_export.write.output import staged
 
@@ -91,7 +93,8 @@ def export(
     with staged(output) as stage, TemporaryDirectory(dir=stage) as scratch:
         work = _Export(checkpoint, settings.dtypes, report, Path(scratch))
         report("converting to ONNX")
-        bodies = convert_bodies(checkpoint, settings.converter, work.scratch / "bodies", report)
+        request = _body_request(checkpoint)
+        bodies = convert_bodies(checkpoint, settings.converter, work.scratch / "bodies", report, request)
         tokenizer = convert_tokenizer(checkpoint, _model_limits(bodies[TEXT]))
         images = _read_image_settings(checkpoint, bodies)
         graphs = _finish_graphs(work, bodies, tokenizer, images)
@@ -100,13 +103,21 @@ def export(
         manifest = write_files(stage, Parts(checkpoint, tokenizer, images, graphs, _model_limits(bodies[TEXT])))
         write_manifest(manifest, stage)
 
-        text_parity, image_parity = verify(stage, checkpoint, report, settings.verification)
-        if images is not None:
-            images = replace(images, parity=image_parity)
-        manifest = replace(manifest, parity=text_parity, images=images)
+        manifest = verify(stage, manifest, checkpoint, report, settings.verification)
         manifest = _keep_good_graphs(work, stage, _with_quality(work, stage, manifest))
         write_manifest(manifest, stage)
     return manifest
+
+
+def _body_request(checkpoint: Checkpoint) -> BodyRequest:
+    """Return what the head and the tokenizer of a cross-encoder need from the graph."""
+    if checkpoint.task != RANK:
+        return ALL_TOKENS
+    family = checkpoint.family
+    # A traced model says itself whether it has token types.
+    token_types = (family.has_token_types or not family.builders) and gives_token_types(checkpoint)
+    first_token_only = family.rank_head is not None and checkpoint.layers[:1] == (Pooling(("cls",), True),)
+    return BodyRequest(token_types, first_token_only)
 
 
 def _model_limits(body: Body) -> ModelLimits:
@@ -127,39 +138,47 @@ def _finish_graphs(
     """Add the head to each transformer, and return the graphs in every dtype."""
     finished = []
     for modality, body in bodies.items():
-        samples = image_samples(images) if modality == IMAGE and images is not None else text_samples(tokenizer)
+        samples = _samples(work.checkpoint, tokenizer, images if modality == IMAGE else None)
         name = modality if len(bodies) > 1 else "model"
         finished += _finish_body(work, modality, name, body, samples)
     return tuple(finished)
 
 
+def _samples(checkpoint: Checkpoint, tokenizer: ConvertedTokenizer, images: ImageSettings | None) -> Samples:
+    if images is not None:
+        return image_samples(images)
+    return pair_samples(tokenizer) if checkpoint.task == RANK else text_samples(tokenizer)
+
+
 def _finish_body(work: _Export, modality: str, name: str, body: Body, samples: Samples) -> list[FinishedGraph]:
     directory = work.scratch / modality
     directory.mkdir()
-    forms, outputs = _add_heads(work.checkpoint, body, directory, f"{name}.onnx")
+    forms, ends = _add_heads(work.checkpoint, body, directory, f"{name}.onnx")
     try:
         chosen = convert_dtypes(Conversion(name, forms, samples, directory), work.dtypes, work.report)
     except CheckpointError as error:
         raise CheckpointError(f"{work.checkpoint.name}: {error}") from error
-    return [FinishedGraph(modality, dtype, outputs, graph) for dtype, graph in chosen.items()]
+    return [FinishedGraph(modality, dtype, *ends, graph) for dtype, graph in chosen.items()]
 
 
 def _add_heads(
     checkpoint: Checkpoint, body: Body, directory: Path, name: str
-) -> tuple[dict[str, Path], tuple[Output, ...]]:
+) -> tuple[dict[str, Path], tuple[tuple[str, ...], tuple[Output, ...]]]:
     """Add the head to each form of a transformer, and save it.
 
     Returns:
-        The files by form, and the outputs. All forms have the same outputs.
+        The files by form; the names of the inputs, and the outputs. They are the same for all forms.
     """
     forms: dict[str, Path] = {}
+    inputs: tuple[str, ...] = ()
     outputs: tuple[Output, ...] = ()
     for form, model in body.forms:
         outputs = add_head(model.graph, checkpoint.layers, body.sizes.width, checkpoint.task)
+        inputs = tuple(str(value.name) for value in model.graph.inputs)
         forms[form] = save_graph(model, directory / form, name)
         del model
         gc.collect()  # fusing leaves reference cycles that hold the weights
-    return forms, outputs
+    return forms, (inputs, outputs)
 
 
 def _with_quality(work: _Export, stage: Path, manifest: Manifest) -> Manifest:
@@ -167,9 +186,8 @@ def _with_quality(work: _Export, stage: Path, manifest: Manifest) -> Manifest:
     graphs = []
     for graph in manifest.graphs:
         if graph.dtype != "fp32":
-            quality = measure_quality(stage, graph.modality, graph.dtype)
-            work.report(_describe_quality(graph.file.name, quality, asked_for=work.dtypes is not None))
-            graph = replace(graph, quality=quality)
+            graph = with_quality(stage, graph, manifest.task)
+            work.report(_describe_quality(graph, asked_for=work.dtypes is not None))
         graphs.append(graph)
     return replace(manifest, graphs=tuple(graphs))
 
@@ -184,18 +202,15 @@ def _keep_good_graphs(work: _Export, stage: Path, manifest: Manifest) -> Manifes
     def is_kept(graph: Graph) -> bool:
         if work.dtypes is not None:
             return graph.dtype in work.dtypes
-        return graph.quality is None or is_good_enough(graph.quality)
+        return graph.dtype == "fp32" or is_good_enough(graph)
 
     return keep_graphs(stage, manifest, [graph for graph in manifest.graphs if is_kept(graph)])
 
 
-def _describe_quality(name: str, quality: Quality, *, asked_for: bool) -> str:
-    line = (
-        f"{name} compared with fp32: mean cosine {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, over "
-        f"{quality.samples} samples"
-    )
-    if not is_good_enough(quality):
-        line += f". The limits are {MIN_MEAN_COSINE} and {MIN_COSINE}"
+def _describe_quality(graph: Graph, *, asked_for: bool) -> str:
+    line = f"{graph.file.name} compared with fp32: {describe_quality(graph)}"
+    if not is_good_enough(graph):
+        line += f". {describe_limits(graph)}"
         if not asked_for:
             line += ", so it is not written; --dtypes writes it anyway"
     return line

@@ -14,7 +14,6 @@ from transformers import (
     BertForMaskedLM,
     BertForPreTraining,
     BertForQuestionAnswering,
-    BertForSequenceClassification,
     BertForTokenClassification,
 )
 
@@ -37,7 +36,6 @@ def add_weight(checkpoint, name):
 @pytest.mark.parametrize(
     ("model_class", "kind"),
     [
-        (BertForSequenceClassification, "a text classifier or a cross-encoder"),
         (BertForTokenClassification, "a token classifier"),
         (BertForQuestionAnswering, "a question-answering model"),
     ],
@@ -53,7 +51,6 @@ def test_transformers_models_with_another_head(bare, tmp_path, capsys, model_cla
 @pytest.mark.parametrize(
     ("architecture", "kind"),
     [
-        ("XLMRobertaForSequenceClassification", "a text classifier or a cross-encoder"),
         ("BertForMultipleChoice", "a multiple-choice model"),
         ("BertForNextSentencePrediction", "a next-sentence classifier"),
         ("DebertaV2ForZeroShotClassification", "a classifier"),
@@ -73,7 +70,7 @@ def test_architectures_of_other_models(bare, architecture, kind):
     ("weight", "kind"),
     [
         ("classifier.weight", "a classifier"),
-        ("score.weight", "a text classifier or a cross-encoder"),
+        ("score.weight", "a classifier"),
         ("qa_outputs.weight", "a question-answering model"),
         ("linear.weight", "a ColBERT"),
     ],
@@ -95,14 +92,16 @@ def test_metadata_of_a_colbert(bare):
         read_checkpoint(str(bare))
 
 
-@pytest.mark.parametrize("kind", ["CrossEncoder", "SparseEncoder"])
+@pytest.mark.parametrize("kind", ["MultiVectorEncoder", "SparseEncoder"])
 @pytest.mark.parametrize("modules", [True, False])
 def test_other_models_of_sentence_transformers(tmp_path, kind, modules):
     """The declaration is read first, because the modules of these models are not known here."""
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"model_type": kind}, modules=("MLMTransformer",))
     if not modules:
         (checkpoint / "modules.json").unlink()
-    with pytest.raises(CheckpointError, match=f"the checkpoint is a {kind}, not a SentenceTransformer"):
+    with pytest.raises(
+        CheckpointError, match=f"the checkpoint is a {kind}, not a SentenceTransformer or a CrossEncoder"
+    ):
         read_checkpoint(str(checkpoint))
 
 

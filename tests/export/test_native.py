@@ -53,6 +53,8 @@ VARIATIONS = [
     ("albert", {}),
     ("albert", {"num_hidden_layers": 5, "num_hidden_groups": 2, "inner_group_num": 2, "hidden_act": "gelu"}),
     ("albert", {"num_hidden_layers": 6, "num_hidden_groups": 6, "embedding_size": 48}),
+    ("electra", {}),
+    ("electra", {"embedding_size": 32, "hidden_act": "relu"}),
     ("t5", {}),
     ("t5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
     ("t5", {"feed_forward_proj": "gated-silu", "layer_norm_epsilon": 0.01}),
@@ -152,6 +154,7 @@ TRAINING = {
 OTHER_HEADS_AND_DECODERS = {
     "use_cache", "num_decoder_layers", "is_encoder_decoder", "tie_word_embeddings", "tie_encoder_decoder",
     "cross_attention_hidden_size", "n_positions", "decoder_start_token_id", "sinusoidal_pos_embds",
+    "summary_activation", "summary_last_dropout", "summary_type", "summary_use_proj",
 }  # fmt: skip
 
 

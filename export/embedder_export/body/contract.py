@@ -9,8 +9,28 @@ import onnx_ir as ir
 TOKEN_VECTORS = "last_hidden_state"
 # The output's name of a graph that pools and projects by itself.
 POOLED = "features"
+# The names of products begin with this if they compute only one row for each text. int8 would not make them faster.
+ONE_ROW = "one_row/"
 # The form of a graph that a native builder wrote.
 NATIVE = "native"
+
+
+@dataclass(frozen=True)
+class BodyRequest:
+    """What the head and the tokenizer need from the graph of a text transformer.
+
+    Attributes:
+        token_types: whether the graph takes token type ids.
+        first_token_only: whether the graph gives only the first token's vector of each text. Its last layer is then
+            much cheaper. Only for families with a `rank_head`.
+    """
+
+    token_types: bool = False
+    first_token_only: bool = False
+
+
+# What embedders need.
+ALL_TOKENS = BodyRequest()
 
 
 @dataclass(frozen=True)

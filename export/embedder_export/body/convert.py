@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from embedder_export.body.contract import Body
+from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.native import build_bodies
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
@@ -26,7 +26,11 @@ def check_converter(converter: str) -> None:
 
 
 def convert_bodies(
-    checkpoint: Checkpoint, converter: str, directory: Path, report: Callable[[str], None]
+    checkpoint: Checkpoint,
+    converter: str,
+    directory: Path,
+    report: Callable[[str], None],
+    request: BodyRequest = ALL_TOKENS,
 ) -> dict[str, Body]:
     """Convert the transformers of `checkpoint` to graphs, and return them by modality.
 
@@ -35,6 +39,7 @@ def convert_bodies(
         converter: one of `CONVERTERS`.
         directory: a new directory for optimum's files.
         report: called with a line if "auto" chooses optimum.
+        request: what the later stages need.
 
     Raises:
         NotNativeError: the converter is "native", and no builder honours the checkpoint.
@@ -48,7 +53,7 @@ def convert_bodies(
     """
     if converter != "optimum":
         try:
-            return build_bodies(checkpoint)
+            return build_bodies(checkpoint, request)
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint.name}: {error}") from error
         except NotNativeError as error:
@@ -59,7 +64,7 @@ def convert_bodies(
             report(f"{reason}; converting it with optimum")
     from embedder_export.body.traced import trace_bodies
 
-    return trace_bodies(checkpoint, directory)
+    return trace_bodies(checkpoint, directory, request)
 
 
 def _check_optimum(reason: str) -> None:

@@ -1,6 +1,8 @@
 """Convert natively: write graphs from config.json and the weights. This needs no tracing and no torch."""
 
-from embedder_export.body.contract import Body
+from embedder.artifact.manifest import RANK
+
+from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.checkpoint.weights import Weights, read_weights
@@ -8,8 +10,12 @@ from embedder_export.errors import NotNativeError
 from embedder_export.families.settings import check_aliases
 
 
-def build_bodies(checkpoint: Checkpoint) -> dict[str, Body]:
+def build_bodies(checkpoint: Checkpoint, request: BodyRequest = ALL_TOKENS) -> dict[str, Body]:
     """Write the graph of each transformer of `checkpoint` in float32.
+
+    Args:
+        checkpoint: what to build.
+        request: what the later stages need.
 
     Returns:
         The transformers by modality.
@@ -23,12 +29,13 @@ def build_bodies(checkpoint: Checkpoint) -> dict[str, Body]:
         384
     """
     config, family = read_json(checkpoint.transformer / "config.json", dict), checkpoint.family
-    if not family.builders:
+    # A head that is not known is traced together with its transformer.
+    if not family.builders or (checkpoint.task == RANK and not checkpoint.layers):
         raise NotNativeError(f"config.json has {config.get('model_type')!r:.80} as model_type")
     settings = family.read_settings(config, family.settings)
     check_aliases(config, family.aliases, settings)
     weights = _rename(read_weights(checkpoint.transformer), family.prefix)
-    return {modality: build(weights, settings) for modality, build in family.builders.items()}
+    return {modality: build(weights, settings, request) for modality, build in family.builders.items()}
 
 
 def _rename(weights: Weights, base: str) -> Weights:

@@ -12,6 +12,7 @@ Three choices follow from measurements of a call's time (fp32, two AVX2 cores):
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -26,6 +27,7 @@ from embedder_export.body.attention import (
     attention_by_length,
     scored_attention,
 )
+from embedder_export.body.contract import ONE_ROW
 from embedder_export.checkpoint.weights import Weights, is_finite, lazy
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.families.settings import ACTIVATION_NAMES
@@ -58,6 +60,7 @@ class Network:
         graph: the graph to write into.
         weights: the checkpoint's weights by name.
         positions: number of positions of an image, for a graph that takes images. None for texts.
+        first_token_only: whether the last layer computes only the first token of each text.
 
     Example:
         >>> from embedder_export.graph.operators import new_graph
@@ -66,10 +69,15 @@ class Network:
         'Gather'
     """
 
-    def __init__(self, graph: ir.Graph, weights: Weights, positions: int | None = None) -> None:
+    def __init__(
+        self, graph: ir.Graph, weights: Weights, positions: int | None = None, *, first_token_only: bool = False
+    ) -> None:
         self.op = Operators(graph, "body")
+        self.token_type_ids: ir.Value | None = None
         if positions is None:
-            self.input_ids, self.attention_mask = graph.inputs
+            self.input_ids, self.attention_mask, *types = graph.inputs
+            self.token_type_ids = types[0] if types else None
+        self.first_token_only = first_token_only
         self._positions = positions
         self._weights = weights
         self._values: dict[str, ir.Value] = {}
@@ -150,10 +158,25 @@ class Network:
             self._shapes[width] = self.op.Concat(texts, self.op.constant([width]), axis=0)
         return self.op.Reshape(x, self._shapes[width])
 
-    def linear(self, x: ir.Value, name: str, inputs: int, outputs: int, *, has_bias: bool = True) -> ir.Value:
-        """Write x @ weight.T + bias, from (tokens, inputs) to (tokens, outputs)."""
+    def linear(
+        self, x: ir.Value, name: str, inputs: int, outputs: int, *, has_bias: bool = True, one_row: bool = False
+    ) -> ir.Value:
+        """Write x @ weight.T + bias, from (tokens, inputs) to (tokens, outputs).
+
+        Args:
+            x: the tokens' vectors.
+            name: the layer's name.
+            inputs: width of `x`.
+            outputs: width of the result.
+            has_bias: whether the layer has a bias.
+            one_row: whether `x` has only one row for each text. Then int8 leaves the product in float32.
+        """
         bias = [self.weight(f"{name}.bias", outputs)] if has_bias else []
-        return self.op.Gemm(x, self.weight(f"{name}.weight", outputs, inputs), *bias, transB=1)
+        y = self.op.Gemm(x, self.weight(f"{name}.weight", outputs, inputs), *bias, transB=1)
+        node = y.producer()
+        if one_row and node is not None:
+            node.name = f"{ONE_ROW}{name}"
+        return y
 
     def activation(self, x: ir.Value, name: str) -> ir.Value:
         """Write the activation that transformers calls `name`."""
@@ -195,7 +218,14 @@ class Network:
         return self._output(scored_attention(self.op, given, spec), spec)
 
     def pooled_attention(
-        self, x: ir.Value, token: ir.Value, spec: Attention, token_counts: ir.Value | None
+        self,
+        x: ir.Value,
+        token: ir.Value,
+        spec: Attention,
+        token_counts: ir.Value | None,
+        bias: ir.Value | None = None,
+        *,
+        one_row: bool = False,
     ) -> ir.Value:
         """Write the attention of one token of each text or image: (batch, width).
 
@@ -204,11 +234,38 @@ class Network:
             token: the vectors of the tokens that attend, (batch, width).
             spec: the names and sizes.
             token_counts: the first so many tokens of each text are attended to, int64 (batch,). None stands for all.
+            bias: added to the scores, (1, heads, 1, sequence).
+            one_row: as in `linear`.
         """
-        query = self.op.Unsqueeze(self.linear(token, spec.query, spec.width, spec.inner), self.op.constant([1]))
+        query = self.linear(token, spec.query, spec.width, spec.inner, one_row=one_row)
+        # The query is there twice. For one row onnxruntime has another product, whose rounding depends on the padding.
+        query = self._twice(self.op.Unsqueeze(query, self.op.constant([1])), axis=1)
         keys, values = (self._project(x, name, spec) for name in (spec.key, spec.value))
-        given = Projections(query, keys, values, token_counts=token_counts)
-        return self._output(scored_attention(self.op, given, replace(spec, mask="none")), spec)
+        bias = None if bias is None else self._twice(bias, axis=2)
+        given = Projections(query, keys, values, bias, token_counts)
+        mixed = scored_attention(self.op, given, replace(spec, mask="none"))
+        mixed = self.op.Gather(mixed, self.op.constant(0), axis=1)
+        return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_bias, one_row=one_row)
+
+    def _twice(self, x: ir.Value, axis: int) -> ir.Value:
+        return self.op.Concat(x, x, axis=axis)
+
+    def first_token_attention(self, x: ir.Value, token: ir.Value, spec: Attention, bias: ir.Value | None) -> ir.Value:
+        """Write the attention of the first token of each text: (batch, width).
+
+        Args:
+            x: the vectors of all tokens, (tokens, width).
+            token: the vectors of the first tokens, (batch, width).
+            spec: the names and sizes.
+            bias: as in `attention`.
+        """
+        if bias is not None:
+            bias = self.op.Slice(bias, *(self.op.constant([value]) for value in (0, 1, 2)))
+        return self.pooled_attention(x, token, spec, self._token_counts, bias, one_row=True)
+
+    def first_tokens(self, x: ir.Value, width: int) -> ir.Value:
+        """Write the choice of the first token of each text, from (tokens, width) to (batch, width)."""
+        return self.op.Gather(self.unflat(x, width), self.op.constant(0), axis=1)
 
     def _project(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
         projected = self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
@@ -336,23 +393,37 @@ def check_heads(heads: int, width: int) -> None:
         raise NotNativeError(f"config.json has {heads} attention heads for a width of {width}")
 
 
-def post_norm_layer(net: Network, x: ir.Value, layer: PostNormLayer, bias: ir.Value | None = None) -> ir.Value:
-    """Write x = norm(x + attention(x)); x = norm(x + down(activation(up(x)))), as in BERT.
+def post_norm_layers(
+    net: Network, x: ir.Value, names: Sequence[str], parts: LayerNames, sizes: LayerSizes, bias: ir.Value | None = None
+) -> ir.Value:
+    """Write layers that compute x = norm(x + attention(x)); x = norm(x + down(activation(up(x)))), as in BERT.
 
     Args:
         net: the network to write into.
         x: the tokens' vectors, (tokens, width).
-        layer: the names and sizes.
+        names: the layers' names, in order.
+        parts: the names of their parts.
+        sizes: their sizes.
         bias: as in `Network.attention`.
 
     Returns:
-        (tokens, width).
+        The tokens' vectors, (batch, sequence, width). If the network gives only the first tokens: (batch, width).
 
     Raises:
         NotNativeError: the number of heads does not divide the width.
     """
-    name, parts, sizes = layer.name, layer.parts, layer.sizes
     check_heads(sizes.heads, sizes.width)
+    for index, name in enumerate(names):
+        pooled = net.first_token_only and index == len(names) - 1
+        x = _post_norm_layer(net, x, PostNormLayer(name, parts, sizes), bias, pooled=pooled)
+    return x if net.first_token_only else net.unflat(x, sizes.width)
+
+
+def _post_norm_layer(
+    net: Network, x: ir.Value, layer: PostNormLayer, bias: ir.Value | None, *, pooled: bool
+) -> ir.Value:
+    """Write a layer: (tokens, width). If `pooled`, it computes only the first token of each text: (batch, width)."""
+    name, parts, sizes = layer.name, layer.parts, layer.sizes
     attention = Attention(
         query=f"{name}.{parts.query}",
         key=f"{name}.{parts.key}",
@@ -362,8 +433,13 @@ def post_norm_layer(net: Network, x: ir.Value, layer: PostNormLayer, bias: ir.Va
         width=sizes.width,
         inner=sizes.width,
     )
-    x = net.op.Add(net.attention(x, attention, bias), x)
+    if pooled:
+        token = net.first_tokens(x, sizes.width)
+        x = net.op.Add(net.first_token_attention(x, token, attention, bias), token)
+    else:
+        x = net.op.Add(net.attention(x, attention, bias), x)
     x = net.layer_norm(x, f"{name}.{parts.attention_norm}", sizes.width, sizes.epsilon)
-    y = net.activation(net.linear(x, f"{name}.{parts.up}", sizes.width, sizes.intermediate), sizes.activation)
-    x = net.op.Add(net.linear(y, f"{name}.{parts.down}", sizes.intermediate, sizes.width), x)
+    y = net.linear(x, f"{name}.{parts.up}", sizes.width, sizes.intermediate, one_row=pooled)
+    y = net.activation(y, sizes.activation)
+    x = net.op.Add(net.linear(y, f"{name}.{parts.down}", sizes.intermediate, sizes.width, one_row=pooled), x)
     return net.layer_norm(x, f"{name}.{parts.output_norm}", sizes.width, sizes.epsilon)

@@ -1,7 +1,7 @@
-"""Refuse checkpoints of models that are not embedders. The message names the kind of model.
+"""Refuse checkpoints of models that are neither embedders nor cross-encoders. The message names the kind of model.
 
 Without modules.json, sentence-transformers pools the token vectors of any transformer. It would make an embedder of a
-classifier or a cross-encoder, although nobody trained it as one.
+token classifier, although nobody trained it as one.
 """
 
 import re
@@ -16,7 +16,6 @@ from embedder_export.errors import CheckpointError
 # The kind of model for each ending of an architecture's name. Pretrained models are allowed:
 # *Model, *ForMaskedLM, *ForPreTraining, *ForCausalLM, *ForConditionalGeneration.
 _KINDS = {
-    "ForSequenceClassification": "a text classifier or a cross-encoder",
     "ForTokenClassification": "a token classifier",
     "ForQuestionAnswering": "a question-answering model",
     "ForMultipleChoice": "a multiple-choice model",
@@ -30,7 +29,7 @@ _COLBERT_METADATA = "artifact.metadata"
 # The kind of model for each prefix of a weight's name. Only models of that kind have such weights.
 _WEIGHTS = {
     "classifier.": "a classifier",
-    "score.": "a text classifier or a cross-encoder",
+    "score.": "a classifier",
     "qa_outputs.": "a question-answering model",
 }
 # A ColBERT checkpoint has this projection beside the transformer's weights.
@@ -42,18 +41,18 @@ def check_declared_kind(config: Mapping[str, Any]) -> None:
     """Check config_sentence_transformers.json, the declaration of sentence-transformers' own models.
 
     Raises:
-        CheckpointError: it names another kind than SentenceTransformer, such as CrossEncoder or SparseEncoder.
+        CheckpointError: it names another kind than SentenceTransformer or CrossEncoder, such as SparseEncoder.
 
     Example:
         >>> check_declared_kind({"model_type": "SentenceTransformer"})
     """
     kind = config.get("model_type", "SentenceTransformer")
-    if kind != "SentenceTransformer":
-        raise CheckpointError(f"the checkpoint is a {kind!s:.80}, not a SentenceTransformer")
+    if kind not in ("SentenceTransformer", "CrossEncoder"):
+        raise CheckpointError(f"the checkpoint is a {kind!s:.80}, not a SentenceTransformer or a CrossEncoder")
 
 
 def check_bare_kind(directory: Path, config: Mapping[str, Any]) -> None:
-    """Check a checkpoint without modules.json.
+    """Check a checkpoint without modules.json that is no cross-encoder.
 
     Args:
         directory: the checkpoint's directory.
@@ -65,7 +64,7 @@ def check_bare_kind(directory: Path, config: Mapping[str, Any]) -> None:
     Example:
         >>> check_bare_kind(Path("no such directory"), {"architectures": ["BertModel"]})
     """
-    for architecture in _architectures(config):
+    for architecture in architectures_of(config):
         kind = _kind_of(architecture)
         if kind is not None:
             raise CheckpointError(f"the checkpoint is {kind} ({architecture:.80}): {_ADVICE}")
@@ -77,7 +76,13 @@ def check_bare_kind(directory: Path, config: Mapping[str, Any]) -> None:
         _check_weights(tensor_names(directory))
 
 
-def _architectures(config: Mapping[str, Any]) -> list[str]:
+def architectures_of(config: Mapping[str, Any]) -> list[str]:
+    """Return the architectures that config.json names.
+
+    Example:
+        >>> architectures_of({"architectures": ["BertModel"]})
+        ['BertModel']
+    """
     names = config.get("architectures")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 

@@ -14,12 +14,13 @@ from embedder_export.errors import CheckpointError
 from embedder_export.graph.operators import ACTIVATIONS
 from embedder_export.head.poolings import POOLINGS
 
-_TORCH_ACTIVATION = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
+# A class of torch, such as "torch.nn.Tanh" or "torch.nn.modules.activation.Tanh".
+TORCH_ACTIVATION = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
 _POOLING_SETTINGS = {"embedding_dimension", "word_embedding_dimension", "pooling_mode", "include_prompt"}
 
 # sentence-transformers' names of the features that a Dense reads and writes.
 TOKENS = "token_embeddings"
-SENTENCE = "sentence_embedding"
+SENTENCE, SCORES = "sentence_embedding", "scores"
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,14 @@ class Dense:
         bias: float32 (outputs,), or None.
         activation: one of `graph.operators.ACTIVATIONS`.
         feature: the vectors that it reads and writes: `TOKENS` for each token, or `SENTENCE` for the pooled vector.
+        gives_scores: whether its result is the scores of a cross-encoder.
     """
 
     weight: Floats
     bias: Floats | None
     activation: str
     feature: str
+    gives_scores: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,15 @@ class Truncate:
 Layer: TypeAlias = Pooling | Dense | LayerNorm | Normalize | Truncate
 
 
-def read_layers(modules: Sequence[tuple[str, Path]], *, pooled: bool = False) -> tuple[Layer, ...]:
+def read_layers(
+    modules: Sequence[tuple[str, Path]], *, pooled: bool = False, scores: bool = False
+) -> tuple[Layer, ...]:
     """Read the layers of a checkpoint, in their order.
 
     Args:
         modules: for each module, the name of its class in sentence-transformers and its directory.
         pooled: whether the transformer pools the token vectors by itself.
+        scores: whether the last layer gives the scores of a cross-encoder.
 
     Raises:
         CheckpointError: a module is not supported, a file is missing or damaged, or the order of the modules is wrong.
@@ -100,6 +106,7 @@ def read_layers(modules: Sequence[tuple[str, Path]], *, pooled: bool = False) ->
     layers = tuple(layer for kind, directory in modules if (layer := _READERS[kind](directory)) is not None)
     _check_pooling_count(layers, pooled)
     _check_order(layers, pooled)
+    _check_scores(layers, scores)
     return layers
 
 
@@ -148,6 +155,14 @@ def _check_order(layers: Sequence[Layer], pooled: bool) -> None:
             raise CheckpointError(f"the checkpoint has the module {type(layer).__name__} {side} its pooling")
 
 
+def _check_scores(layers: Sequence[Layer], scores: bool) -> None:
+    found = [isinstance(layer, Dense) and layer.gives_scores for layer in layers]
+    if any(found) and not scores:
+        raise CheckpointError("the checkpoint has a Dense that gives scores, and is no CrossEncoder")
+    if scores and (any(found[:-1]) or not any(found[-1:])):
+        raise CheckpointError("the last module of the CrossEncoder should be a Dense that gives the scores")
+
+
 def _read_pooling(directory: Path) -> Pooling:
     path = directory / "config.json"
     config = read_json(path, dict)
@@ -173,17 +188,20 @@ def _read_dense(directory: Path) -> Dense:
     config = read_json(path, dict)
     inputs, outputs = (_read_size(path, config, name) for name in ("in_features", "out_features"))
     name = config.get("activation_function", "torch.nn.Tanh")
-    activation = _TORCH_ACTIVATION.fullmatch(name) if isinstance(name, str) else None
+    activation = TORCH_ACTIVATION.fullmatch(name) if isinstance(name, str) else None
     if activation is None or activation[1] not in ACTIVATIONS:
         raise CheckpointError(f"{path} has the activation {name!r:.80}, which is not supported")
-    feature = config.get("module_input_name", SENTENCE)
-    if feature not in (TOKENS, SENTENCE) or config.get("module_output_name") not in (None, feature):
+    feature, output = config.get("module_input_name", SENTENCE), config.get("module_output_name")
+    gives_scores = feature == SENTENCE and output == SCORES
+    if feature not in (TOKENS, SENTENCE) or not (output in (None, feature) or gives_scores):
         raise CheckpointError(f"{path} reads {feature!r:.80} to another output, which is not supported")
+    if config.get("use_residual", False) is not False:
+        raise CheckpointError(f"{path} has a residual connection (use_residual), which is not supported")
     shapes: dict[str, tuple[int, ...]] = {"linear.weight": (outputs, inputs)}
     if config.get("bias", True):
         shapes["linear.bias"] = (outputs,)
     weights = read_arrays(directory, shapes)
-    return Dense(weights["linear.weight"], weights.get("linear.bias"), activation[1], feature)
+    return Dense(weights["linear.weight"], weights.get("linear.bias"), activation[1], feature, gives_scores)
 
 
 def _read_layer_norm(directory: Path) -> LayerNorm:

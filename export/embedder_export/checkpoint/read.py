@@ -1,4 +1,4 @@
-"""Read the settings of a sentence-transformers checkpoint from its own files.
+"""Read the settings of a sentence-transformers checkpoint from its own files: an embedder or a cross-encoder.
 
 A setting that the export cannot honour is refused by name.
 """
@@ -9,15 +9,22 @@ from pathlib import Path
 from typing import Any
 
 from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess
-from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, SIMILARITY_FUNCTIONS
+from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, RANK, SIMILARITY_FUNCTIONS
+from embedder.artifact.scores import ScoreSettings
 
+from embedder_export.checkpoint.cross_encoder import is_cross_encoder, read_head, read_label_names, read_scores
 from embedder_export.checkpoint.files import check_pointers, check_special_files, digest_weights, read_json
-from embedder_export.checkpoint.kinds import check_bare_kind, check_declared_kind
+from embedder_export.checkpoint.kinds import architectures_of, check_bare_kind, check_declared_kind
 from embedder_export.checkpoint.known_checkpoints import IMAGE_MODELS, PROMPT_NOT_POOLED
-from embedder_export.checkpoint.layers import WEIGHTLESS, Layer, Pooling, Truncate, read_layers
+from embedder_export.checkpoint.layers import WEIGHTLESS, Dense, Layer, Pooling, Truncate, read_layers
 from embedder_export.checkpoint.locate import Location, locate
 from embedder_export.checkpoint.modules import Module, read_modules
-from embedder_export.checkpoint.transformer import read_config, read_transformer_settings
+from embedder_export.checkpoint.transformer import (
+    CLASSIFICATION,
+    EXTRACTION,
+    read_config,
+    read_transformer_settings,
+)
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import Family
 from embedder_export.families.table import OTHER, family_of
@@ -41,7 +48,9 @@ class Checkpoint:
         image_model: the name of the image model with the same vector space. None if no such model is known.
         max_seq_length: most tokens of a text. None if sentence-transformers' settings do not say it.
         lowercase: whether texts are lower-cased first.
-        similarity: the name of the function that compares its vectors.
+        scores: what the scores of a cross-encoder mean. None for other models.
+        label_count: number of scores that a cross-encoder gives for a pair. 0 for other models.
+        similarity: the name of the function that compares its vectors. None if it gives no vectors.
         prompts: its prompts by name.
         default_prompt_name: the name of the prompt that is used if the caller gives none.
     """
@@ -54,10 +63,12 @@ class Checkpoint:
     layers: tuple[Layer, ...]
     family: Family[Any] = OTHER
     task: str = EMBED
+    scores: ScoreSettings | None = None
+    label_count: int = 0
     image_model: str | None = None
     max_seq_length: int | None = None
     lowercase: bool = False
-    similarity: str = "cosine"
+    similarity: str | None = "cosine"
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
 
@@ -99,7 +110,7 @@ def read_located(location: Location) -> Checkpoint:
         modules = read_modules(location.directory)
         for module in modules or ():
             check_pointers(module.directory)
-        checkpoint = _read_bare(location) if modules is None else _read_with_modules(location, modules, config)
+        checkpoint = _read(location, modules, config)
         check_special_files(location.directory)
     except CheckpointError as error:
         raise CheckpointError(f"{location.name}: {error}") from error
@@ -108,11 +119,16 @@ def read_located(location: Location) -> Checkpoint:
     return checkpoint
 
 
+def _read(location: Location, modules: list[Module] | None, declared: Mapping[str, Any]) -> Checkpoint:
+    architectures = () if modules else architectures_of(read_json(location.directory / "config.json", dict, default={}))
+    if is_cross_encoder(declared, modules, architectures):
+        return _read_cross_encoder(location, modules, declared)
+    return _read_bare(location) if modules is None else _read_with_modules(location, modules, declared)
+
+
 def _read_with_modules(location: Location, modules: list[Module], config: Mapping[str, Any]) -> Checkpoint:
     first = modules[0]
-    family = family_of(read_config(location.directory, first.directory).get("model_type"))
-    if first.kind not in family.module_classes:
-        raise CheckpointError(f"the first module is a {first.kind}, but config.json belongs to another kind of model")
+    family = _family_of_first(first, read_config(location.directory, first.directory))
     settings = read_transformer_settings(first.directory, family)
     layers = _read_all_layers(location, modules[1:], family, config)
     return Checkpoint(
@@ -120,7 +136,7 @@ def _read_with_modules(location: Location, modules: list[Module], config: Mappin
         transformer=first.directory,
         name=location.name,
         repository=location.repository,
-        weights_sha256=digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS]),
+        weights_sha256=_digest(modules),
         layers=layers,
         family=family,
         image_model=IMAGE_MODELS.get(location.name),
@@ -130,6 +146,65 @@ def _read_with_modules(location: Location, modules: list[Module], config: Mappin
         prompts=_read_prompts(config),
         default_prompt_name=config.get("default_prompt_name"),
     )
+
+
+def _family_of_first(first: Module, config: Mapping[str, Any]) -> Family[Any]:
+    """Return the family of the transformer that is the first module.
+
+    Raises:
+        CheckpointError: the module's class belongs to another family.
+    """
+    family = family_of(config.get("model_type"))
+    if first.kind not in family.module_classes:
+        raise CheckpointError(f"the first module is a {first.kind}, but config.json belongs to another kind of model")
+    return family
+
+
+def _read_cross_encoder(location: Location, modules: list[Module] | None, declared: Mapping[str, Any]) -> Checkpoint:
+    """Read a cross-encoder: a sequence classifier of transformers, or modules of which the last one gives scores."""
+    directory = location.directory
+    first, *others = modules or [Module("Transformer", directory)]
+    config = read_config(directory, first.directory)
+    family = _family_of_first(first, config)
+    if modules is None:
+        _check_no_chat_template(directory)
+        settings, task = dict[str, Any](), CLASSIFICATION
+    else:
+        settings = read_transformer_settings(first.directory, family, (EXTRACTION, CLASSIFICATION))
+        task = settings.get("transformer_task", EXTRACTION)
+    if task == EXTRACTION:
+        layers = read_layers([(module.kind, module.directory) for module in others], scores=True)
+        scoring = layers[-1]
+        assert isinstance(scoring, Dense)  # `read_layers` made sure
+        names = tuple(f"LABEL_{index}" for index in range(len(scoring.weight)))
+    else:
+        if others:
+            raise CheckpointError(f"the module {others[0].kind!r} after a sequence classifier is not supported")
+        names = read_label_names(config, architectures_of(config))
+        head = family.rank_head
+        layers = () if head is None else read_head(first.directory, head, len(names))
+    kept = {} if modules is None else declared  # without modules.json, sentence-transformers does not read it
+    return Checkpoint(
+        directory=directory,
+        transformer=first.directory,
+        name=location.name,
+        repository=location.repository,
+        weights_sha256=_digest([first, *others]),
+        layers=layers,
+        family=family,
+        task=RANK,
+        scores=read_scores(names, config, kept),
+        label_count=len(names),
+        max_seq_length=settings.get("max_seq_length"),
+        lowercase=bool(settings.get("do_lower_case")),
+        similarity=None,
+        prompts=_read_prompts(kept),
+        default_prompt_name=kept.get("default_prompt_name"),
+    )
+
+
+def _digest(modules: list[Module]) -> str:
+    return digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS])
 
 
 def _read_all_layers(

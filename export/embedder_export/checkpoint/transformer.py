@@ -1,12 +1,12 @@
 """Read the transformer's settings: config.json, tokenizer_config.json and sentence-transformers' settings file."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, cast
 
 from embedder_export.checkpoint.files import read_json
-from embedder_export.checkpoint.layers import SENTENCE, TOKENS
+from embedder_export.checkpoint.layers import SCORES, SENTENCE, TOKENS
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import Family
 
@@ -15,6 +15,8 @@ _SETTINGS_FILES = tuple(
     f"sentence_{architecture}_config.json"
     for architecture in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
+# sentence-transformers' names of tasks: the transformer gives token vectors, or logits.
+EXTRACTION, CLASSIFICATION = "feature-extraction", "sequence-classification"
 _Check = Callable[[Any], bool]
 
 
@@ -31,7 +33,6 @@ def _is_optional_flag(value: Any) -> bool:
 _SETTINGS: dict[str, _Check] = {
     "max_seq_length": _is_optional_count,
     "do_lower_case": _is_optional_flag,
-    "transformer_task": lambda value: value == "feature-extraction",
     "unpad_inputs": _is_optional_flag,
 } | dict.fromkeys(
     (
@@ -80,8 +81,15 @@ def read_config(directory: Path, transformer: Path) -> dict[str, Any]:
     return config
 
 
-def read_transformer_settings(transformer: Path, family: Family[Any]) -> dict[str, Any]:
+def read_transformer_settings(
+    transformer: Path, family: Family[Any], tasks: Collection[str] = (EXTRACTION,)
+) -> dict[str, Any]:
     """Return sentence-transformers' settings of a transformer of `family`. They are empty if there is no file.
+
+    Args:
+        transformer: the transformer's directory.
+        family: its family.
+        tasks: the values of transformer_task that the caller supports.
 
     Raises:
         CheckpointError: a setting is unknown, or has a value that cannot be honoured.
@@ -90,12 +98,13 @@ def read_transformer_settings(transformer: Path, family: Family[Any]) -> dict[st
         >>> read_transformer_settings(Path("checkpoints/all-MiniLM-L6-v2"), BERT)  # doctest: +SKIP
         {'max_seq_length': 256, 'do_lower_case': False}
     """
-    known = _SETTINGS | _output_settings(family)
     for name in _SETTINGS_FILES:
         path = transformer / name
         settings: dict[str, Any] = read_json(path, dict, default={})
         if not settings:
             continue
+        task = settings.get("transformer_task", EXTRACTION)
+        known = _SETTINGS | _output_settings(family, task) | {"transformer_task": tasks.__contains__}
         for key, value in settings.items():
             if key not in known or not known[key](value):
                 raise CheckpointError(f"{path} has {value!r:.80} as {key}, which is not supported")
@@ -103,14 +112,15 @@ def read_transformer_settings(transformer: Path, family: Family[Any]) -> dict[st
     return {}
 
 
-def _output_settings(family: Family[Any]) -> dict[str, _Check]:
-    """Return the checks of the settings that name the transformer's output: token vectors or pooled vectors."""
+def _output_settings(family: Family[Any], task: str) -> dict[str, _Check]:
+    """Return the checks of the settings that name the transformer's output: token vectors, pooled vectors or logits."""
     if family.own_pooling is None:
+        output, name = ("logits", SCORES) if task == CLASSIFICATION else ("last_hidden_state", TOKENS)
         return {
             "modality_config": lambda value: (
-                isinstance(value, dict) and "message" not in value and _gives_tokens(value.get("text"))
+                isinstance(value, dict) and "message" not in value and _gives(value.get("text"), output)
             ),
-            "module_output_name": lambda value: value == TOKENS,
+            "module_output_name": lambda value: value == name,
         }
     return {
         "modality_config": lambda value: (
@@ -122,11 +132,10 @@ def _output_settings(family: Family[Any]) -> dict[str, _Check]:
     }
 
 
-def _gives_tokens(method: Any) -> bool:
+def _gives(method: Any, output: str) -> bool:
     if not isinstance(method, Mapping):
         return False
-    output = method.get("method_output_name")
-    return method.get("method") == "forward" and output in ("last_hidden_state", ["last_hidden_state"])
+    return method.get("method") == "forward" and method.get("method_output_name") in (output, [output])
 
 
 def _gives_features(modality: str, method: Any) -> bool:

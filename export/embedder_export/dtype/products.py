@@ -6,6 +6,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from embedder_export.body.contract import ONE_ROW
 from embedder_export.checkpoint.weights import Floats
 from embedder_export.errors import GraphError
 from embedder_export.head.dense import PREFIX as HEAD_PREFIX
@@ -66,8 +67,13 @@ def name_of(value: ir.Value) -> str:
 
 
 def read_product(node: ir.Node) -> Product | None:
-    """Return the product that `node` computes, or None if it is no such product, or one of the head's."""
+    """Return the product that `node` computes, or None if it is no such product, or one of the head's.
+
+    A product that computes only one row for each text is left out too.
+    """
     if node.op_type != "MatMul" and not (node.op_type == "Gemm" and "transB" in node.attributes):
+        return None
+    if (node.name or "").startswith(ONE_ROW):
         return None
     x, weight, *rest = node.inputs
     bias = rest[0] if rest else None

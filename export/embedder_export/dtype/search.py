@@ -26,8 +26,8 @@ from embedder_export.dtype.int8 import SWITCHES, convert_to_int8
 from embedder_export.dtype.outliers import split_outliers
 from embedder_export.dtype.products import count_weights
 from embedder_export.graph.run import Feed, Session
-from embedder_export.verify import quality
-from embedder_export.verify.compare import measure
+from embedder_export.head.dense import SCORES
+from embedder_export.verify.closeness import Closeness, ScoreCloseness, Values, VectorCloseness
 
 # The search allows this share of the error that the limits allow.
 _TARGET_SHARE = 0.8
@@ -44,32 +44,33 @@ class _Sample:
     """Inputs to measure a graph on.
 
     Attributes:
-        singles: single texts or images.
-        vectors: their vectors in fp32, float32 (n, dimension).
+        singles: single texts, pairs or images.
+        closeness: compares their results with those in fp32.
     """
 
     singles: Sequence[Feed]
-    vectors: NDArray[np.float32]
+    closeness: Closeness
 
-    def cosine(self, session: Session, is_int8: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
-        """Return the cosine of each vector of a graph to fp32, float64 (n,).
+    def subset(self, indices: Sequence[int]) -> "_Sample":
+        """Return some of the inputs, in the order of `indices`."""
+        return _Sample([self.singles[index] for index in indices], self.closeness.subset(indices))
+
+    def run(self, session: Session, is_int8: NDArray[np.bool_] | None = None) -> Values:
+        """Return the results of a graph, float32 (n, size).
 
         Args:
             session: the graph.
             is_int8: which products are int8, bool (products,). Only for a graph with switches.
         """
-        cosine, _ = measure(_encode(session, self.singles, is_int8), self.vectors)
-        return np.nan_to_num(cosine, nan=-1.0)
-
-    def farthest_first(self, cosine: NDArray[np.float64]) -> "_Sample":
-        """Return the inputs in the order of their `cosine`, the smallest first."""
-        order = np.argsort(cosine, kind="stable")
-        return _Sample([self.singles[index] for index in order], self.vectors[order])
+        switches = {} if is_int8 is None else {SWITCHES: is_int8}
+        return np.concatenate([session.run({**feed, **switches})[0] for feed in self.singles])
 
 
-def _encode(session: Session, singles: Sequence[Feed], is_int8: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-    switches = {} if is_int8 is None else {SWITCHES: is_int8}
-    return np.concatenate([session.run({**feed, **switches})[0] for feed in singles])
+def _sample_of(session: Session, singles: Sequence[Feed]) -> _Sample:
+    """Return `singles` as a sample. `session` is the fp32 graph."""
+    expected = np.concatenate([session.run(feed)[0] for feed in singles])
+    closeness = ScoreCloseness.of(expected) if SCORES in session.outputs else VectorCloseness(expected)
+    return _Sample(singles, closeness)
 
 
 def search_int8(path: Path, singles: Sequence[Feed], target: Path, report: Callable[[str], None]) -> Int8Products:
@@ -97,16 +98,18 @@ def search_int8(path: Path, singles: Sequence[Feed], target: Path, report: Calla
         source = source if split else path
         weights = count_weights(source)
         names = list(weights)
-        sample = _Sample(singles, _encode(Session(path), singles))
-        cosine = sample.cosine(Session(convert_to_int8(source, singles, target)))
+        sample = _sample_of(Session(path), singles)
+        closeness = sample.closeness
+        values = sample.run(Session(convert_to_int8(source, singles, target)))
         kept: tuple[int, ...] = ()
-        if not _reaches_target(cosine):
+        if closeness.share_of_limits(values) > _TARGET_SHARE:
             report(
-                f"with all products in int8 there is a mean cosine to fp32 of {cosine.mean():.4f}, and a smallest of "
-                f"{cosine.min():.4f}: searching the products to keep in fp32"
+                f"with all products in int8 there is {closeness.describe(values)}: searching the products to keep in "
+                "fp32"
             )
             switched = convert_to_int8(source, singles, Path(scratch) / "switched" / path.name, switched=True)
-            kept = _search(Session(switched), sample.farthest_first(cosine), list(weights.values()))
+            farthest_first = np.argsort(-closeness.errors(values), kind="stable").tolist()
+            kept = _search(Session(switched), sample.subset(farthest_first), list(weights.values()))
             shutil.rmtree(target.parent)
             convert_to_int8(source, singles, target, [names[index] for index in kept])
             report(f"{len(kept)} of {len(names)} products stay in fp32")
@@ -127,7 +130,7 @@ def _search(session: Session, sample: _Sample, weights: Sequence[int]) -> tuple[
 
     def reaches(count: int) -> bool:
         is_int8 = ~np.isin(np.arange(len(weights)), order[:count])
-        return _reaches_target(sample.cosine(session, is_int8))
+        return sample.closeness.share_of_limits(sample.run(session, is_int8)) <= _TARGET_SHARE
 
     count = bisect_left(range(1, most), True, key=reaches) + 1
     return tuple(sorted(order[:count]))
@@ -137,18 +140,7 @@ def _rank(session: Session, sample: _Sample, weights: Sequence[int]) -> list[int
     """Return the products in the order in which to keep them in float32."""
     count = int(np.clip(_WEIGHTS_PER_STEP / (len(weights) * sum(weights)), _MIN_INPUTS, _MAX_INPUTS))
     step = max(1, len(sample.singles) // count)  # the farthest is always among them
-    few = _Sample(sample.singles[::step], sample.vectors[::step])
-    alone = (few.cosine(session, np.arange(len(weights)) == index) for index in range(len(weights)))
-    gains = np.array([_share_of_limits(cosine) for cosine in alone]) / np.array(weights)
+    few = sample.subset(range(0, len(sample.singles), step))
+    alone = (few.run(session, np.arange(len(weights)) == index) for index in range(len(weights)))
+    gains = np.array([few.closeness.cost(values) for values in alone]) / np.array(weights)
     return [int(index) for index in np.argsort(-gains, kind="stable")]
-
-
-def _share_of_limits(cosine: NDArray[np.float64]) -> float:
-    """Return the mean and the largest error, each as a share of the error that the limits allow, together."""
-    mean = (1 - cosine.mean()) / (1 - quality.MIN_MEAN_COSINE)
-    return float(mean + (1 - cosine.min()) / (1 - quality.MIN_COSINE))
-
-
-def _reaches_target(cosine: NDArray[np.float64]) -> bool:
-    mean, smallest = (1 - _TARGET_SHARE * (1 - limit) for limit in (quality.MIN_MEAN_COSINE, quality.MIN_COSINE))
-    return bool(cosine.mean() >= mean and cosine.min() >= smallest)

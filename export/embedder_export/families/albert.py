@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from embedder_export.body.network import LayerNames, Network, PostNormLayer, embed, post_norm_layer
+from embedder_export.body.network import LayerNames, Network, embed, post_norm_layers
 from embedder_export.families import bert
-from embedder_export.families.family import Family, text_builder
+from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Activation, Count
 
 
@@ -39,16 +39,25 @@ _NAMES = LayerNames(
 def token_vectors(net: Network, config: AlbertSettings) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size)."""
     narrow = config.embedding_size
-    positions = net.first_rows(bert.position_table(net, config, narrow))
+    positions = bert.with_types(net, net.first_rows(bert.position_table(net, config, narrow)), config, narrow)
     x = embed(net, positions, config.vocab_size, narrow, config.layer_norm_eps)
     x = net.linear(x, "encoder.embedding_hidden_mapping_in", narrow, config.hidden_size)
-    for index in range(config.num_hidden_layers):
-        # A division of floats, as in transformers: the number of groups need not divide the number of layers.
-        group = int(index / (config.num_hidden_layers / config.num_hidden_groups))
-        for inner in range(config.inner_group_num):
-            name = f"encoder.albert_layer_groups.{group}.albert_layers.{inner}"
-            x = post_norm_layer(net, x, PostNormLayer(name, _NAMES, bert.layer_sizes(config)))
-    return net.unflat(x, config.hidden_size)
+    # A division of floats, as in transformers: the number of groups need not divide the number of layers.
+    layers = range(config.num_hidden_layers)
+    groups = [int(index / (config.num_hidden_layers / config.num_hidden_groups)) for index in layers]
+    names = [
+        f"encoder.albert_layer_groups.{group}.albert_layers.{inner}"
+        for group in groups
+        for inner in range(config.inner_group_num)
+    ]
+    return post_norm_layers(net, x, names, _NAMES, bert.layer_sizes(config))
 
 
-ALBERT = Family("albert", "AlbertTokenizer", AlbertSettings, text_builder(token_vectors, bert.body_sizes))
+ALBERT = Family(
+    "albert",
+    "AlbertTokenizer",
+    AlbertSettings,
+    text_builder(token_vectors, bert.body_sizes),
+    has_token_types=True,
+    rank_head=RankHead("albert.pooler", "Tanh", "classifier"),
+)

@@ -6,9 +6,10 @@ from typing import Annotated
 import onnx_ir as ir
 
 from embedder_export.body.contract import BodySizes
-from embedder_export.body.network import LayerNames, LayerSizes, Network, PostNormLayer, embed, post_norm_layer
+from embedder_export.body.network import LayerNames, LayerSizes, Network, embed, post_norm_layers
 from embedder_export.checkpoint.weights import lazy
-from embedder_export.families.family import Family, text_builder
+from embedder_export.errors import CheckpointError
+from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Activation, Count, Epsilon, one_of
 
 
@@ -28,6 +29,7 @@ class BertSettings:
     position_embedding_type: Annotated[str, one_of("absolute")] = "absolute"
 
 
+_TYPES = "embeddings.token_type_embeddings.weight"
 _NAMES = LayerNames(
     query="attention.self.query",
     key="attention.self.key",
@@ -42,17 +44,38 @@ _NAMES = LayerNames(
 
 def token_vectors(net: Network, config: BertSettings) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size)."""
-    positions = net.first_rows(position_table(net, config, config.hidden_size))
-    x = embed(net, positions, config.vocab_size, config.hidden_size, config.layer_norm_eps)
+    width = config.hidden_size
+    positions = with_types(net, net.first_rows(position_table(net, config, width)), config, width)
+    x = embed(net, positions, config.vocab_size, width, config.layer_norm_eps)
     return encoder(net, x, config)
 
 
 def position_table(net: Network, config: BertSettings, width: int) -> ir.Value:
-    """Return the position embeddings plus the embedding of token type 0, as a constant: (positions, width)."""
+    """Return the position embeddings, as a constant: (positions, width).
+
+    If the graph takes no token type ids, the embedding of token type 0 is added.
+    """
     positions = net.tensor("embeddings.position_embeddings.weight", config.max_position_embeddings, width)
-    types = net.tensor("embeddings.token_type_embeddings.weight", config.type_vocab_size, width)
+    types = net.tensor(_TYPES, config.type_vocab_size, width)
     shape = (config.max_position_embeddings, width)
+    if net.token_type_ids is not None:
+        return net.op.initializer(positions)
     return net.op.initializer(lazy(lambda: positions.numpy() + types.numpy()[0], shape))
+
+
+def with_types(net: Network, positions: ir.Value, config: BertSettings, width: int) -> ir.Value:
+    """Write positions + embeddings of the token types, if the graph takes token type ids.
+
+    Raises:
+        CheckpointError: the model has only one token type.
+    """
+    if net.token_type_ids is None:
+        return positions
+    if config.type_vocab_size < 2:
+        raise CheckpointError(
+            "the tokenizer gives the second text of a pair token type 1, and the model has only type 0"
+        )
+    return net.op.Add(net.op.Gather(net.weight(_TYPES, config.type_vocab_size, width), net.token_type_ids), positions)
 
 
 def layer_sizes(config: BertSettings) -> LayerSizes:
@@ -67,10 +90,9 @@ def layer_sizes(config: BertSettings) -> LayerSizes:
 
 
 def encoder(net: Network, x: ir.Value, config: BertSettings) -> ir.Value:
-    """Write all layers, from (tokens, hidden_size) to (batch, sequence, hidden_size)."""
-    for index in range(config.num_hidden_layers):
-        x = post_norm_layer(net, x, PostNormLayer(f"encoder.layer.{index}", _NAMES, layer_sizes(config)))
-    return net.unflat(x, config.hidden_size)
+    """Write all layers, from (tokens, hidden_size). The result is that of `post_norm_layers`."""
+    names = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
+    return post_norm_layers(net, x, names, _NAMES, layer_sizes(config))
 
 
 def body_sizes(config: BertSettings) -> BodySizes:
@@ -79,4 +101,11 @@ def body_sizes(config: BertSettings) -> BodySizes:
     return BodySizes(config.hidden_size, positions, positions, config.vocab_size)
 
 
-BERT = Family("bert", "BertTokenizer", BertSettings, text_builder(token_vectors, body_sizes))
+BERT = Family(
+    "bert",
+    "BertTokenizer",
+    BertSettings,
+    text_builder(token_vectors, body_sizes),
+    has_token_types=True,
+    rank_head=RankHead("bert.pooler.dense", "Tanh", "classifier"),
+)

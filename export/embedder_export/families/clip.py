@@ -13,7 +13,7 @@ import onnx_ir as ir
 from embedder.artifact.manifest import IMAGE, TEXT
 
 from embedder_export.body.attention import Attention
-from embedder_export.body.contract import NATIVE, Body, BodySizes
+from embedder_export.body.contract import NATIVE, Body, BodyRequest, BodySizes
 from embedder_export.body.network import Network, check_heads
 from embedder_export.checkpoint.weights import Weights
 from embedder_export.errors import NotNativeError
@@ -114,7 +114,7 @@ class _PooledToken:
     mask: str
 
 
-def _build_text(weights: Weights, settings: ClipSettings) -> Body:
+def _build_text(weights: Weights, settings: ClipSettings, _: BodyRequest) -> Body:
     config, dimension = settings.text, settings.projection_dim
     graph, width, name = new_graph(), config.hidden_size, "text_model"
     net = Network(graph, weights)
@@ -144,7 +144,7 @@ def _text_end(net: Network, config: ClipTextSettings) -> _PooledToken:
     return _PooledToken(end, op.Add(end, op.constant(1)), "causal")
 
 
-def _build_image(weights: Weights, settings: ClipSettings) -> Body:
+def _build_image(weights: Weights, settings: ClipSettings, _: BodyRequest) -> Body:
     config, dimension = settings.vision, settings.projection_dim
     size, patch, width, name = config.image_size, config.patch_size, config.hidden_size, "vision_model"
     if patch > size:

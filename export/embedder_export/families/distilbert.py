@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from embedder_export.body.contract import BodySizes
-from embedder_export.body.network import LayerNames, LayerSizes, Network, PostNormLayer, embed, post_norm_layer
-from embedder_export.families.family import Family, text_builder
+from embedder_export.body.network import LayerNames, LayerSizes, Network, embed, post_norm_layers
+from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Activation, Count
 
 
@@ -42,9 +42,8 @@ def token_vectors(net: Network, config: DistilBertSettings) -> ir.Value:
     table = net.weight("embeddings.position_embeddings.weight", config.max_position_embeddings, config.dim)
     x = embed(net, net.first_rows(table), config.vocab_size, config.dim, _EPSILON)
     sizes = LayerSizes(config.dim, config.n_heads, config.hidden_dim, config.activation, _EPSILON)
-    for index in range(config.n_layers):
-        x = post_norm_layer(net, x, PostNormLayer(f"transformer.layer.{index}", _NAMES, sizes))
-    return net.unflat(x, config.dim)
+    names = [f"transformer.layer.{index}" for index in range(config.n_layers)]
+    return post_norm_layers(net, x, names, _NAMES, sizes)
 
 
 def _body_sizes(config: DistilBertSettings) -> BodySizes:
@@ -58,4 +57,5 @@ DISTILBERT = Family(
     DistilBertSettings,
     text_builder(token_vectors, _body_sizes),
     aliases=_ALIASES,
+    rank_head=RankHead("pre_classifier", "ReLU", "classifier"),
 )

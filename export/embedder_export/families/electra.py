@@ -1,6 +1,40 @@
-"""ELECTRA (Clark et al., 2020: https://arxiv.org/abs/2003.10555). It has no native builder, so it is traced."""
+"""ELECTRA (Clark et al., 2020: https://arxiv.org/abs/2003.10555): BERT, often with narrow embeddings."""
 
-from embedder_export.families.bert import BertSettings
-from embedder_export.families.family import Family
+from dataclasses import dataclass
 
-ELECTRA = Family("electra", "ElectraTokenizer", BertSettings, builders={})
+import onnx_ir as ir
+
+from embedder_export.body.network import Network, embed
+from embedder_export.families import bert
+from embedder_export.families.family import Family, RankHead, text_builder
+from embedder_export.families.settings import Count
+
+
+@dataclass(frozen=True)
+class ElectraSettings(bert.BertSettings):
+    """The settings of config.json that the equations below use."""
+
+    embedding_size: Count = 128
+    hidden_size: Count = 256
+    num_attention_heads: Count = 4
+    intermediate_size: Count = 1024
+
+
+def token_vectors(net: Network, config: ElectraSettings) -> ir.Value:
+    """Write the token vectors, (batch, sequence, hidden_size)."""
+    narrow = config.embedding_size
+    positions = bert.with_types(net, net.first_rows(bert.position_table(net, config, narrow)), config, narrow)
+    x = embed(net, positions, config.vocab_size, narrow, config.layer_norm_eps)
+    if narrow != config.hidden_size:
+        x = net.linear(x, "embeddings_project", narrow, config.hidden_size)
+    return bert.encoder(net, x, config)
+
+
+ELECTRA = Family(
+    "electra",
+    "ElectraTokenizer",
+    ElectraSettings,
+    text_builder(token_vectors, bert.body_sizes),
+    has_token_types=True,
+    rank_head=RankHead("classifier.dense", "GELU", "classifier.out_proj"),
+)

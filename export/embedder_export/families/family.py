@@ -7,15 +7,15 @@ from typing import Any, Generic, TypeVar
 import onnx_ir as ir
 from embedder.artifact.manifest import TEXT
 
-from embedder_export.body.contract import NATIVE, Body, BodySizes
+from embedder_export.body.contract import NATIVE, Body, BodyRequest, BodySizes
 from embedder_export.body.network import Network
 from embedder_export.checkpoint.weights import Weights
 from embedder_export.families.settings import read_settings
 from embedder_export.graph.operators import new_graph, new_model
 
 SettingsT = TypeVar("SettingsT")
-# Writes a transformer's graph from the weights and the settings.
-Builder = Callable[[Weights, SettingsT], Body]
+# Writes a transformer's graph from the weights, the settings, and what the later stages need.
+Builder = Callable[[Weights, SettingsT, BodyRequest], Body]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,21 @@ class TracedTower:
 
 
 @dataclass(frozen=True)
+class RankHead:
+    """A family's head for sequence classification: out(activation(dense(first token))).
+
+    Attributes:
+        dense: the name of its first linear layer, as a checkpoint has it.
+        activation: one of `graph.operators.ACTIVATIONS`.
+        out: the name of the linear layer that gives the logits.
+    """
+
+    dense: str
+    activation: str
+    out: str
+
+
+@dataclass(frozen=True)
 class Family(Generic[SettingsT]):
     """A family of models. `families.table.FAMILIES` lists the families by config.json's model_type.
 
@@ -66,6 +81,8 @@ class Family(Generic[SettingsT]):
         module_classes: sentence-transformers' classes that may be the first module in its modules.json.
         image_processor: its image processor. None if it takes no images.
         towers: the tower of each modality. Empty if it has only one transformer.
+        has_token_types: whether it has embeddings of token types.
+        rank_head: its head for sequence classification. None if it is not known; then the head is traced.
     """
 
     prefix: str
@@ -79,6 +96,8 @@ class Family(Generic[SettingsT]):
     module_classes: tuple[str, ...] = ("Transformer",)
     image_processor: ImageProcessor | None = None
     towers: Mapping[str, TracedTower] = field(default_factory=dict)
+    has_token_types: bool = False
+    rank_head: RankHead | None = None
 
 
 def text_builder(
@@ -87,7 +106,8 @@ def text_builder(
     """Return the builders of a family that takes only texts and gives token vectors.
 
     Args:
-        equations: writes the equations into a network, and returns the token vectors, (batch, sequence, width).
+        equations: writes the equations into a network, and returns the token vectors, (batch, sequence, width). If
+            the network gives only the first tokens, they have the shape (batch, width).
         sizes: returns the transformer's sizes from the settings.
 
     Example:
@@ -95,10 +115,11 @@ def text_builder(
         ['text']
     """
 
-    def build(weights: Weights, settings: SettingsT) -> Body:
-        graph = new_graph()
-        tokens = equations(Network(graph, weights), settings)
+    def build(weights: Weights, settings: SettingsT, request: BodyRequest) -> Body:
+        graph = new_graph(token_types=request.token_types)
+        pooled = request.first_token_only
+        vectors = equations(Network(graph, weights, first_token_only=pooled), settings)
         body_sizes = sizes(settings)
-        return Body([(NATIVE, new_model(graph, tokens, body_sizes.width))], body_sizes)
+        return Body([(NATIVE, new_model(graph, vectors, body_sizes.width, pooled=pooled))], body_sizes)
 
     return {TEXT: build}

@@ -10,12 +10,11 @@ from embedder_export.body.network import (
     LayerNames,
     LayerSizes,
     Network,
-    PostNormLayer,
     RelativeBias,
     embed,
-    post_norm_layer,
+    post_norm_layers,
 )
-from embedder_export.families.family import Family, text_builder
+from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Activation, Count, Epsilon, at_least
 
 # transformers uses these values and ignores config.json's. The table may have more rows.
@@ -58,9 +57,8 @@ def token_vectors(net: Network, config: MPNetSettings) -> ir.Value:
     heads = config.num_attention_heads
     bias = net.relative_bias(RelativeBias(_BIAS, config.relative_attention_num_buckets, heads, _BUCKETS, _MAX_DISTANCE))
     sizes = LayerSizes(config.hidden_size, heads, config.intermediate_size, config.hidden_act, config.layer_norm_eps)
-    for index in range(config.num_hidden_layers):
-        x = post_norm_layer(net, x, PostNormLayer(f"encoder.layer.{index}", _NAMES, sizes), bias)
-    return net.unflat(x, config.hidden_size)
+    names = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
+    return post_norm_layers(net, x, names, _NAMES, sizes, bias)
 
 
 def _body_sizes(config: MPNetSettings) -> BodySizes:
@@ -68,4 +66,10 @@ def _body_sizes(config: MPNetSettings) -> BodySizes:
     return BodySizes(config.hidden_size, positions, positions - _PADDING_ID - 1, config.vocab_size)
 
 
-MPNET = Family("mpnet", "MPNetTokenizer", MPNetSettings, text_builder(token_vectors, _body_sizes))
+MPNET = Family(
+    "mpnet",
+    "MPNetTokenizer",
+    MPNetSettings,
+    text_builder(token_vectors, _body_sizes),
+    rank_head=RankHead("classifier.dense", "Tanh", "classifier.out_proj"),
+)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from embedder_export.body.contract import BodySizes
 from embedder_export.body.network import Network, embed
 from embedder_export.families import bert
-from embedder_export.families.family import Family, text_builder
+from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Count, TokenId
 
 
@@ -32,6 +32,7 @@ def token_vectors(net: Network, config: XlmRobertaSettings) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size)."""
     table = bert.position_table(net, config, config.hidden_size)
     positions = net.op.Gather(table, net.positions_after(config.pad_token_id))
+    positions = bert.with_types(net, positions, config, config.hidden_size)
     x = embed(net, positions, config.vocab_size, config.hidden_size, config.layer_norm_eps)
     return bert.encoder(net, x, config)
 
@@ -42,7 +43,13 @@ def _body_sizes(config: XlmRobertaSettings) -> BodySizes:
 
 
 _BUILDERS = text_builder(token_vectors, _body_sizes)
+_HEAD = RankHead("classifier.dense", "Tanh", "classifier.out_proj")
 
-ROBERTA = Family("roberta", "RobertaTokenizer", RobertaSettings, _BUILDERS)
-XLM_ROBERTA = Family("roberta", "XLMRobertaTokenizer", XlmRobertaSettings, _BUILDERS)
-CAMEMBERT = Family("roberta", "CamembertTokenizer", XlmRobertaSettings, _BUILDERS)
+
+def _family(tokenizer_class: str, settings: type[XlmRobertaSettings]) -> Family[XlmRobertaSettings]:
+    return Family("roberta", tokenizer_class, settings, _BUILDERS, has_token_types=True, rank_head=_HEAD)
+
+
+ROBERTA = _family("RobertaTokenizer", RobertaSettings)
+XLM_ROBERTA = _family("XLMRobertaTokenizer", XlmRobertaSettings)
+CAMEMBERT = _family("CamembertTokenizer", XlmRobertaSettings)

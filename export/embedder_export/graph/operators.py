@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from embedder.artifact.manifest import GRAPH_INPUTS, IMAGE_INPUTS
+from embedder.artifact.manifest import GRAPH_INPUTS, IMAGE_INPUTS, TOKEN_TYPE_IDS
 from numpy.typing import NDArray
 from onnx_ir.tape import Tape
 
@@ -20,14 +20,18 @@ _AXES = ("batch_size", "sequence_length")
 _OPSET, IR_VERSION = 24, 10
 
 
-def new_graph() -> ir.Graph:
+def new_graph(*, token_types: bool = False) -> ir.Graph:
     """Return an empty graph with the manifest's inputs for texts, int64 (batch, sequence).
+
+    Args:
+        token_types: whether the graph takes token type ids too.
 
     Example:
         >>> [value.name for value in new_graph().inputs]
         ['input_ids', 'attention_mask']
     """
-    inputs = [ir.val(name, ir.DataType.INT64, _AXES) for name in GRAPH_INPUTS]
+    names = (*GRAPH_INPUTS, TOKEN_TYPE_IDS) if token_types else GRAPH_INPUTS
+    inputs = [ir.val(name, ir.DataType.INT64, _AXES) for name in names]
     return ir.Graph(inputs, [], nodes=[], opset_imports={"": _OPSET}, name="embedder")
 
 

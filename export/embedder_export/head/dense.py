@@ -1,4 +1,4 @@
-"""Write the head of dense vectors: a pooling and the layers before and after it.
+"""Write the heads of dense vectors and of scores: a pooling and the layers before and after it.
 
 The formulas and epsilons are the same as in sentence-transformers' modules with the same names.
 """
@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK, Output
 
+from embedder_export.body.contract import POOLED
 from embedder_export.checkpoint.layers import TOKENS, Dense, Layer, LayerNorm, Normalize, Pooling, Truncate
 from embedder_export.errors import CheckpointError
 from embedder_export.graph.operators import ACTIVATIONS, Operators
 from embedder_export.head.poolings import POOLINGS, PoolingInputs
 
-OUTPUT = "embedding"
+OUTPUT, SCORES = "embedding", "scores"
 # The names of the head's constants begin with this prefix.
 PREFIX = "head"
 _TORCH_LAYER_NORM_EPSILON = 1e-5
@@ -38,7 +39,7 @@ def add_dense_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
     """Change `graph` so that it ends in the output `embedding`, float32 (batch, dimension).
 
     Args:
-        graph: a graph that ends in token vectors, or in the vectors of a transformer that pools by itself.
+        graph: a graph that ends in token vectors, or in one vector for each text or image.
         layers: the checkpoint's layers.
         width: length of the transformer's vectors.
 
@@ -52,17 +53,46 @@ def add_dense_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
         >>> add_dense_head(graph, (Pooling(("mean",), True), Normalize()), 384)  # doctest: +SKIP
         (Output(name='embedding', kind='dense', shape=(384,)),)
     """
+    return (Output(OUTPUT, "dense", (_write_layers(graph, layers, width, OUTPUT),)),)
+
+
+def add_score_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tuple[Output, ...]:
+    """Change `graph` so that it ends in the output `scores`, float32 (pairs, labels). They have no activation.
+
+    Args:
+        graph: a graph that ends in token vectors, in the vector of each pair's first token, or in scores.
+        layers: the checkpoint's layers. Without layers, the graph ends in scores.
+        width: length of the vectors, or number of scores.
+
+    Returns:
+        The output's description for the manifest.
+
+    Raises:
+        CheckpointError: a layer is made for vectors of another length.
+
+    Example:
+        >>> add_score_head(graph, read_head(directory, BERT.rank_head, 1), 384)  # doctest: +SKIP
+        (Output(name='scores', kind='score', shape=(1,)),)
+    """
+    return (Output(SCORES, "score", (_write_layers(graph, layers, width, SCORES),)),)
+
+
+def _write_layers(graph: ir.Graph, layers: tuple[Layer, ...], width: int, name: str) -> int:
+    """Let `graph` end in the result of `layers`, float32 (batch, size), under `name`. Return the size."""
     op = Operators(graph, PREFIX)
     end = graph.outputs[0]
     vectors = _Vectors(end, end, width)
+    is_pooled = end.name == POOLED
     for layer in layers:
+        if is_pooled and isinstance(layer, Pooling):  # the graph gives only the vector that this layer would choose
+            continue
         _check_width(layer, vectors.dimension)
         vectors = _write_layer(op, graph, vectors, layer)
     output = op.Identity(vectors.pooled)
-    output.name, output.dtype = OUTPUT, ir.DataType.FLOAT
+    output.name, output.dtype = name, ir.DataType.FLOAT
     output.shape = ir.Shape(["batch_size", vectors.dimension])
     graph.outputs[:] = [output]
-    return (Output(OUTPUT, "dense", (vectors.dimension,)),)
+    return vectors.dimension
 
 
 def _check_width(layer: Layer, dimension: int) -> None:

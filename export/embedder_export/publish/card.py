@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedder.artifact.hub_access import DEFAULT_ORGANISATION, is_repository_id
 from embedder.artifact.manifest import Manifest, Parity
+from embedder.artifact.scores import ScoreParity
 from embedder.common.files import check_regular
 
 CARD = "README.md"
@@ -98,8 +99,11 @@ def _front_matter(manifest: Manifest, base: str | None, licence: Licence | None)
         facts |= {key: value for key, value in named.items() if value is not None}
     if base is not None:
         facts["base_model"] = base
-    task = "feature-extraction" if manifest.images is not None else "sentence-similarity"
-    facts |= {"library_name": "embedder", "pipeline_tag": task, "tags": ["embedder", "onnx", "feature-extraction"]}
+    if manifest.scores is not None:
+        task, tag = "text-ranking", "reranker"
+    else:
+        task, tag = "feature-extraction" if manifest.images is not None else "sentence-similarity", "feature-extraction"
+    facts |= {"library_name": "embedder", "pipeline_tag": task, "tags": ["embedder", "onnx", tag]}
     # A value in JSON is also one in YAML.
     return "\n".join(["---", *(f"{key}: {json.dumps(value)}" for key, value in facts.items()), "---"])
 
@@ -109,16 +113,35 @@ def _origin(manifest: Manifest, base: str | None) -> str:
     revision = f", revision `{manifest.source.revision}`" if manifest.source.revision else ""
     tool = manifest.tools.get("embedder-export")
     by = f"embedder-export {tool}" if tool else "embedder-export"
-    kinds = "texts and images" if manifest.images is not None else "texts"
+    inputs = "Texts" if manifest.scores is None else "Pairs"
     return (
-        f"An artifact for [embedder](https://pypi.org/project/embedder-onnx/), which turns {kinds} into vectors of "
-        f"{manifest.dimension} numbers with ONNX Runtime. {_code(by)} made it from {source}{revision}. The SHA-256 of "
-        f"the weights is `{manifest.source.weights_sha256}`. Texts are cut at {manifest.tokenizer.max_seq_length} "
-        "tokens."
+        f"An artifact for [embedder](https://pypi.org/project/embedder-onnx/), which {_purpose(manifest)} with ONNX "
+        f"Runtime. {_code(by)} made it from {source}{revision}. The SHA-256 of the weights is "
+        f"`{manifest.source.weights_sha256}`. {inputs} are cut at {manifest.tokenizer.max_seq_length} tokens."
     )
 
 
+def _purpose(manifest: Manifest) -> str:
+    if manifest.scores is None:
+        kinds = "texts and images" if manifest.images is not None else "texts"
+        return f"turns {kinds} into vectors of {manifest.dimension} numbers"
+    if manifest.label_count == 1:
+        return "gives a pair of texts, such as a query and a passage, a score"
+    names = ", ".join(f"`{_code(name)}`" for name in manifest.scores.label_names)
+    return f"gives a pair of texts {manifest.label_count} scores" + (f" ({names})" if names else "")
+
+
 def _usage(manifest: Manifest, repository: str) -> str:
+    if manifest.scores is not None:
+        return "\n".join(
+            [
+                "```python",
+                'from embedder import CrossEncoder  # pip install "embedder-onnx[cpu]"',
+                f'model = CrossEncoder("{repository}")',
+                'scores = model.predict([("a query", "a passage"), ("a query", "another passage")])',
+                "```",
+            ]
+        )
     extra = "[cpu,image]" if manifest.images is not None else "[cpu]"
     return "\n".join(
         [
@@ -142,6 +165,8 @@ def _licence_sentence(licence: Licence | None) -> str:
 
 
 def _exactness(manifest: Manifest) -> list[str]:
+    if manifest.scores is not None:
+        return [_score_parity_sentence(manifest.scores.parity), *_score_table(manifest)]
     lines = [_parity_sentence("texts", manifest.parity)]
     if manifest.images is not None:
         lines.append(_parity_sentence("images", manifest.images.parity))
@@ -150,10 +175,31 @@ def _exactness(manifest: Manifest) -> list[str]:
         for graph in manifest.graphs
         if (found := graph.quality) is not None
     ]
-    if rows:
-        head = ["| graph | dtype | mean cosine | smallest cosine | samples |", "|---|---|---|---|---|"]
-        lines += ["Compared with the fp32 graph of the same export:", "\n".join([*head, *rows])]
-    return lines
+    return lines + _table("| graph | dtype | mean cosine | smallest cosine | samples |", rows)
+
+
+def _score_table(manifest: Manifest) -> list[str]:
+    rows = [
+        f"| `{graph.file.name}` | {graph.dtype} | {found.spearman:.5f} | {found.max_difference:.4f} | {found.samples} |"
+        for graph in manifest.graphs
+        if (found := graph.score_quality) is not None
+    ]
+    return _table("| graph | dtype | Spearman | largest difference, of the range | pairs |", rows)
+
+
+def _table(head: str, rows: list[str]) -> list[str]:
+    """Return a table of the graphs that are not fp32, and the sentence before it. Without rows there is nothing."""
+    line = "|".join(["", *["---"] * (head.count("|") - 1), ""])
+    return ["Compared with the fp32 graph of the same export:", "\n".join([head, line, *rows])] if rows else []
+
+
+def _score_parity_sentence(parity: ScoreParity | None) -> str:
+    if parity is None:
+        return "The scores were not compared with those of another program."
+    return (
+        f"The scores of {parity.samples} pairs were compared with those of {_code(parity.reference)}: largest "
+        f"difference {parity.max_difference:.1e} of their range, Spearman {parity.spearman:.8f}."
+    )
 
 
 def _parity_sentence(what: str, parity: Parity | None) -> str:

@@ -14,7 +14,8 @@ class EffectiveTokenizer:
         model_max_length: most tokens of a text, from the tokenizer's files. 1e30 stands for no limit.
         pad_id: the id of the padding token. None if there is no such token.
         special_ids: the ids of all special tokens, sorted.
-        has_token_types: whether the tokenizer gives token types to the model.
+        has_token_types: whether the tokenizer gives token types to the model, in transformers 4.
+        has_pair_types: the same in transformers 5. It counts for pairs.
         truncation_side: the side on which a long text is cut, "left" or "right".
         splits_special_tokens: whether special tokens in a text are split like other words.
     """
@@ -24,5 +25,6 @@ class EffectiveTokenizer:
     pad_id: int | None
     special_ids: tuple[int, ...]
     has_token_types: bool = False
+    has_pair_types: bool = False
     truncation_side: str = "right"
     splits_special_tokens: bool = False

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedder.artifact.manifest import RANK
 from embedder.common.panics import PanicError, panics_as_exceptions
 from tokenizers.normalizers import Lowercase, Normalizer, Sequence
 
@@ -52,7 +53,30 @@ def convert_tokenizer(checkpoint: Checkpoint, limits: ModelLimits) -> ConvertedT
         with panics_as_exceptions():
             return _convert(checkpoint, _read(checkpoint.transformer), limits)
     except (CheckpointError, PanicError) as error:
-        raise CheckpointError(f"the tokenizer of {checkpoint.name} cannot be used: {error}") from error
+        raise _unusable(checkpoint, error) from error
+
+
+def gives_token_types(checkpoint: Checkpoint) -> bool:
+    """Return whether the tokenizer of a cross-encoder gives the model other token types than 0.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the tokenizer fails on a pair.
+        NeedsTorchError: only transformers can read the tokenizer, and transformers is not installed.
+
+    Example:
+        >>> gives_token_types(read_checkpoint("checkpoints/ms-marco-MiniLM-L6-v2"))  # doctest: +SKIP
+        True
+    """
+    try:
+        with panics_as_exceptions():
+            tokenizer = _read(checkpoint.transformer)
+            return tokenizer.has_pair_types and any(_token_types(tokenizer, "two words", "of a pair"))
+    except (CheckpointError, PanicError) as error:
+        raise _unusable(checkpoint, error) from error
+
+
+def _unusable(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
+    return CheckpointError(f"the tokenizer of {checkpoint.name} cannot be used: {error}")
 
 
 def _read(directory: Path) -> EffectiveTokenizer:
@@ -67,28 +91,35 @@ def _convert(checkpoint: Checkpoint, tokenizer: EffectiveTokenizer, limits: Mode
     backend = tokenizer.backend
     backend.no_truncation()
     backend.no_padding()
-    _check_supported(tokenizer)
+    is_pair = checkpoint.task == RANK
+    _check_supported(tokenizer, is_pair=is_pair)
     check_ids(backend, limits.vocabulary_size)
     if checkpoint.lowercase:
         backend.normalizer = _with_lowercase(backend.normalizer)
     limit = max_text_tokens(checkpoint.max_seq_length, tokenizer.model_max_length, limits)
-    special = backend.num_special_tokens_to_add(is_pair=False)
+    special = backend.num_special_tokens_to_add(is_pair=is_pair)
     if limit <= special:
-        raise CheckpointError(f"a limit of {limit} tokens leaves no room for a text beside {special} special tokens")
+        what = "a pair" if is_pair else "a text"
+        raise CheckpointError(f"a limit of {limit} tokens leaves no room for {what} beside {special} special tokens")
     return ConvertedTokenizer(backend.to_str(), limit, tokenizer.pad_id or 0, tokenizer.special_ids)
 
 
-def _check_supported(tokenizer: EffectiveTokenizer) -> None:
+def _check_supported(tokenizer: EffectiveTokenizer, *, is_pair: bool) -> None:
     if tokenizer.truncation_side != "right":
         raise CheckpointError("it cuts long texts at their start, which is not supported")
     if tokenizer.splits_special_tokens:
         raise CheckpointError("it splits special tokens (split_special_tokens), which is not supported")
+    token_types = _token_types(tokenizer, "two words", "of a pair" if is_pair else None)
+    if tokenizer.has_token_types and any(token_types) and not is_pair:
+        raise CheckpointError("it gives token types other than 0, which is not supported")
+
+
+def _token_types(tokenizer: EffectiveTokenizer, text: str, other: str | None) -> list[int]:
     try:
-        token_types = tokenizer.backend.encode("two words").type_ids
+        types: list[int] = tokenizer.backend.encode(text, other).type_ids
     except Exception as error:  # the library raises no narrower class
         raise CheckpointError(f"it fails on a text: {error}") from error
-    if tokenizer.has_token_types and any(token_types):
-        raise CheckpointError("it gives token types other than 0, which is not supported")
+    return types
 
 
 def _with_lowercase(normalizer: Normalizer | None) -> Normalizer:

@@ -20,7 +20,7 @@ from embedder_export.tokenizer.contract import EffectiveTokenizer
 from embedder_export.tokenizer.settings import (
     CONFIG_FILE,
     TOKENIZER_FILE,
-    has_token_types,
+    gives_types,
     model_max_length,
     read_settings,
     side,
@@ -82,7 +82,8 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
         model_max_length=model_max_length(settings),
         pad_id=backend.token_to_id(str(special["pad_token"])) if "pad_token" in special else None,
         special_ids=tuple(sorted(backend.token_to_id(str(token)) for token in tokens)),
-        has_token_types=has_token_types(kind, settings),
+        has_token_types=gives_types(settings, kind.has_token_types),
+        has_pair_types=gives_types(settings, kind.has_pair_types),
         truncation_side=side(settings, "truncation_side", backend.truncation),
         splits_special_tokens=flag(settings, "split_special_tokens", False) is True,
     )

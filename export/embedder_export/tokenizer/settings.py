@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from embedder_export.checkpoint.files import read_json
 from embedder_export.errors import CheckpointError, NotNativeError
-from embedder_export.tokenizer.classes.tokenizer_class import ADDITIONAL, EXTRA, Settings, TokenizerClass
+from embedder_export.tokenizer.classes.tokenizer_class import ADDITIONAL, EXTRA, Settings
 from embedder_export.tokenizer.tokens import ROLES, additional_tokens, read_added_token, read_token
 
 CONFIG_FILE = "tokenizer_config.json"
@@ -133,17 +133,21 @@ def model_max_length(settings: Settings) -> float:
     return _NO_LIMIT if length is None else length
 
 
-def has_token_types(kind: TokenizerClass, settings: Settings) -> bool:
+def gives_types(settings: Settings, default: bool) -> bool:
     """Return whether the tokenizer gives token types to the model.
+
+    Args:
+        settings: the tokenizer's settings.
+        default: what its class does without the setting model_input_names.
 
     Raises:
         NotNativeError: the setting model_input_names is no list.
 
     Example:
-        >>> has_token_types(TokenizerClass(), {"model_input_names": ["input_ids", "token_type_ids"]})
+        >>> gives_types({"model_input_names": ["input_ids", "token_type_ids"]}, default=False)
         True
     """
-    names = settings.get("model_input_names", ["token_type_ids"] if kind.has_token_types else [])
+    names = settings.get("model_input_names", ["token_type_ids"] if default else [])
     if not isinstance(names, list):
         raise NotNativeError(f"it has {names!r:.80} as model_input_names")
     return "token_type_ids" in names

@@ -19,6 +19,8 @@ Gemma Herbert LED LayoutLM LayoutLMv2 LayoutLMv3 LayoutXLM Llama Longformer Lxme
 MobileBert Mvp Nllb Nougat OpenAIGPT Parakeet Pegasus Qwen2 Realm Reformer RemBert RetriBert RoFormer Roberta
 SeamlessM4T Splinter SqueezeBert T5 Udop Whisper XGLM XLMRoberta XLNet
 """
+# A tokenizer of this class gives no token types in transformers 5, unless its settings say so.
+_GENERAL_CLASS = "PreTrainedTokenizerFast"
 FAST_CLASSES = frozenset(f"{name}Tokenizer" for name in _FAST_NAMES.split())
 
 
@@ -64,12 +66,14 @@ def _without_transformers(directory: Path, reason: NotNativeError) -> Checkpoint
 
 
 def _as_effective(tokenizer: Any) -> EffectiveTokenizer:
+    has_types, set_names = "token_type_ids" in tokenizer.model_input_names, tokenizer.init_kwargs
     return EffectiveTokenizer(
         backend=tokenizer.backend_tokenizer,
         model_max_length=tokenizer.model_max_length,
         pad_id=tokenizer.pad_token_id,
         special_ids=tuple(sorted(tokenizer.all_special_ids)),
-        has_token_types="token_type_ids" in tokenizer.model_input_names,
+        has_token_types=has_types,
+        has_pair_types=has_types and (type(tokenizer).__name__ != _GENERAL_CLASS or "model_input_names" in set_names),
         truncation_side=tokenizer.truncation_side,
         splits_special_tokens=tokenizer.split_special_tokens,
     )

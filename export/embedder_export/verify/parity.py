@@ -1,13 +1,13 @@
-"""Compare the artifact's vectors with a reference's, on sample texts and images."""
+"""Compare the artifact's vectors or scores with a reference's, on samples."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
 from embedder import Embedder
-from embedder.artifact.manifest import IMAGE, Parity
+from embedder.artifact.manifest import IMAGE, Manifest, Parity
 from embedder.engine.outputs import NotFiniteError
 from embedder.errors import ArtifactError
 
@@ -18,6 +18,7 @@ from embedder_export.samples.texts import parity_sentences
 from embedder_export.verify.compare import IMAGE_LIMITS, compare
 from embedder_export.verify.own_graph import OWN_GRAPH, own_graph_reference
 from embedder_export.verify.reference import Reference, is_reference_installed, sentence_transformers_reference
+from embedder_export.verify.scores import verify_scores
 
 AUTO, REFERENCE, GRAPH = VERIFICATIONS = ("auto", "reference", "graph")
 
@@ -60,35 +61,53 @@ def check_verification(verification: str) -> None:
 
 
 def verify(
-    artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None], verification: str = "auto"
-) -> tuple[Parity | None, Parity | None]:
-    """Compare the artifact with a reference, on texts and, if the model takes images, on images.
+    artifact: Path,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    report: Callable[[str], None],
+    verification: str = "auto",
+) -> Manifest:
+    """Compare the artifact with a reference, and return its manifest with the result.
 
-    The reference is sentence-transformers if it is installed and can read the checkpoint. Otherwise texts are compared
-    with the checkpoint's own graph, if it is there.
+    The reference is sentence-transformers if it is installed and can read the checkpoint. Otherwise vectors of texts
+    are compared with the checkpoint's own graph, if it is there.
 
     Args:
         artifact: the artifact's directory.
+        manifest: its manifest.
         checkpoint: the exported checkpoint.
         report: called with a line for each comparison.
         verification: one of `VERIFICATIONS`. "reference" demands sentence-transformers. "graph" demands the
             checkpoint's own graph, and fetches it from the Hub.
 
     Returns:
-        The parity of texts and of images. None where there is nothing to compare with.
+        The manifest with the parity of texts, images or scores. It is None where there is nothing to compare with.
 
     Raises:
         NoReferenceError: sentence-transformers is demanded, and is too old for the checkpoint; or the own graph is
             demanded, and there is none that can be compared with.
-        ParityError: the vectors are not finite, or differ more than `compare.TEXT_LIMITS` or `compare.IMAGE_LIMITS`
-            allow.
+        ParityError: vectors or scores are not finite, or differ more than the limits allow.
         CheckpointError: sentence-transformers fails on the checkpoint, or the artifact does not work.
 
     Example:
-        >>> text_parity, image_parity = verify(Path("artifacts/small"), checkpoint, print)  # doctest: +SKIP
-        >>> text_parity.min_cosine > 0.99999, image_parity  # doctest: +SKIP
-        (True, None)
+        >>> verify(Path("artifacts/small"), manifest, checkpoint, print).parity.min_cosine > 0.99999  # doctest: +SKIP
+        True
     """
+    if manifest.scores is not None:
+        if verification == GRAPH:
+            raise NoReferenceError("the scores of a cross-encoder are not compared with its own graph")
+        is_required = verification == REFERENCE
+        found = verify_scores(artifact, manifest, checkpoint, report, is_required=is_required)
+        return replace(manifest, scores=replace(manifest.scores, parity=found))
+    text_parity, image_parity = _verify_vectors(artifact, checkpoint, report, verification)
+    images = None if manifest.images is None else replace(manifest.images, parity=image_parity)
+    return replace(manifest, parity=text_parity, images=images)
+
+
+def _verify_vectors(
+    artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None], verification: str
+) -> tuple[Parity | None, Parity | None]:
+    """Compare the vectors of texts and, if the model takes images, of images."""
     try:
         with Embedder(artifact, provider="cpu", dtype="fp32") as model:
             is_required = verification == REFERENCE

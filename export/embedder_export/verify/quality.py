@@ -1,17 +1,34 @@
-"""Measure how close the vectors of an int8 or fp16 graph are to fp32."""
+"""Measure how close the vectors or scores of an int8 or fp16 graph are to fp32."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from embedder import Embedder
-from embedder.artifact.manifest import IMAGE, Quality
+from embedder.artifact.manifest import IMAGE, RANK, Graph, Quality
 
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import real_sentences
+from embedder_export.verify.closeness import MIN_COSINE, MIN_MEAN_COSINE, MIN_SPEARMAN
 from embedder_export.verify.compare import measure
+from embedder_export.verify.scores import measure_score_quality
 
-# By default a graph is written only if its mean and its smallest cosine to fp32 reach these values.
-MIN_MEAN_COSINE, MIN_COSINE = 0.997, 0.985
+
+def with_quality(artifact: Path, graph: Graph, task: str) -> Graph:
+    """Measure a graph, and return its entry in the manifest with the result.
+
+    Args:
+        artifact: the artifact's directory.
+        graph: the graph.
+        task: the artifact's task.
+
+    Example:
+        >>> with_quality(Path("artifacts/all-MiniLM-L6-v2"), int8, "embed").quality.samples  # doctest: +SKIP
+        120
+    """
+    if task == RANK:
+        return replace(graph, score_quality=measure_score_quality(artifact, graph.dtype))
+    return replace(graph, quality=measure_quality(artifact, graph.modality, graph.dtype))
 
 
 def measure_quality(artifact: Path, modality: str, dtype: str) -> Quality:
@@ -36,11 +53,44 @@ def measure_quality(artifact: Path, modality: str, dtype: str) -> Quality:
     return Quality(len(samples), float(cosine.mean()), float(cosine.min()))
 
 
-def is_good_enough(quality: Quality) -> bool:
-    """Return whether a graph of this quality is written by default.
+def is_good_enough(graph: Graph) -> bool:
+    """Return whether a measured graph is written by default.
 
     Example:
-        >>> is_good_enough(Quality(samples=120, mean_cosine=0.999, min_cosine=0.98))
-        False
+        >>> is_good_enough(int8)  # doctest: +SKIP
+        True
     """
-    return quality.mean_cosine >= MIN_MEAN_COSINE and quality.min_cosine >= MIN_COSINE
+    if graph.score_quality is not None:
+        return graph.score_quality.spearman >= MIN_SPEARMAN
+    quality = graph.quality
+    return quality is not None and quality.mean_cosine >= MIN_MEAN_COSINE and quality.min_cosine >= MIN_COSINE
+
+
+def describe_quality(graph: Graph) -> str:
+    """Describe how close a measured graph is to fp32.
+
+    Example:
+        >>> describe_quality(int8)  # doctest: +SKIP
+        'mean cosine 0.9987, smallest 0.9950, over 120 samples'
+    """
+    if graph.score_quality is not None:
+        scores = graph.score_quality
+        return (
+            f"Spearman {scores.spearman:.5f}, largest difference {100 * scores.max_difference:.2f} % of the scores' "
+            f"range, over {scores.samples} pairs"
+        )
+    quality = graph.quality
+    assert quality is not None  # `with_quality` measured it
+    return f"mean cosine {quality.mean_cosine:.4f}, smallest {quality.min_cosine:.4f}, over {quality.samples} samples"
+
+
+def describe_limits(graph: Graph) -> str:
+    """Name the limits of a measured graph that is written by default.
+
+    Example:
+        >>> describe_limits(int8)  # doctest: +SKIP
+        'The limits are 0.997 and 0.985'
+    """
+    if graph.score_quality is not None:
+        return f"The limit of the Spearman correlation is {MIN_SPEARMAN}"
+    return f"The limits are {MIN_MEAN_COSINE} and {MIN_COSINE}"

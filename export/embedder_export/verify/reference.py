@@ -1,4 +1,4 @@
-"""Use sentence-transformers as a reference: compute its vectors for the same checkpoint."""
+"""Use sentence-transformers as a reference: compute its vectors or scores for the same checkpoint."""
 
 from __future__ import annotations
 
@@ -9,10 +9,13 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from embedder.artifact.manifest import TOKEN_TYPE_IDS
 from embedder.common.panics import panics_as_exceptions
+from embedder.inputs import Pair
 from PIL import Image
 
 from embedder_export.checkpoint.files import read_json
+from embedder_export.checkpoint.modules import read_modules
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import NoReferenceError, library_failure
 from embedder_export.packages import is_installed
@@ -20,7 +23,7 @@ from embedder_export.tokenizer.transformers5 import needs_version_5
 from embedder_export.verify.compare import Vectors
 
 if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+    from sentence_transformers import CrossEncoder, SentenceTransformer
 
 # Called with inputs and a prompt. The inputs are texts, or images as uint8 (height, width, 3). Returns float32 (n,
 # dimension).
@@ -73,7 +76,7 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     """
     if not is_reference_installed():
         return None
-    model = _load(checkpoint)
+    model: SentenceTransformer = _load(checkpoint, "SentenceTransformer")
     # With padding on the left, some models count positions from the start of the padding. Their vectors then depend on
     # the batch. With padding on the right, they do not.
     model.tokenizer.padding_side = "right"
@@ -92,13 +95,80 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     return Reference(f"sentence-transformers {version('sentence-transformers')}", encode)
 
 
-def _load(checkpoint: Checkpoint) -> SentenceTransformer:
+@dataclass(frozen=True)
+class ScoreReference:
+    """Another program that scores the same pairs.
+
+    Attributes:
+        name: the program's name and version.
+        predict: returns its scores without activation, float32 (pairs, labels). It raises CheckpointError if the
+            program fails.
+    """
+
+    name: str
+    predict: Callable[[Sequence[Pair]], Vectors]
+
+
+def cross_encoder_reference(checkpoint: Checkpoint, max_seq_length: int, *, token_types: bool) -> ScoreReference | None:
+    """Load the checkpoint with sentence-transformers' CrossEncoder on the CPU.
+
+    Args:
+        checkpoint: the checkpoint to load.
+        max_seq_length: most tokens of a pair. Longer pairs are cut.
+        token_types: whether the model is given token types. Versions of transformers differ in this.
+
+    Returns:
+        The reference, or None if sentence-transformers is not installed.
+
+    Raises:
+        NoReferenceError: a newer library saved the checkpoint, and the installed version cannot load it.
+        CheckpointError: sentence-transformers cannot load the checkpoint for another reason.
+
+    Example:
+        >>> reference = cross_encoder_reference(checkpoint, 512, token_types=True)  # doctest: +SKIP
+        >>> reference.predict([Pair("a query", "a passage")]).shape  # doctest: +SKIP
+        (1, 1)
+    """
+    if not is_reference_installed():
+        return None
+    newer = _newer_library(checkpoint)
+    if newer is not None and len(read_modules(checkpoint.directory) or ()) > 1:
+        # An older version would ignore the modules after the first, and make up a head with random weights.
+        raise NoReferenceError(f"sentence-transformers would load {checkpoint.name} without its head: {newer}")
+    model: CrossEncoder = _load(checkpoint, "CrossEncoder")
+    model.tokenizer.padding_side = "right"
+    # sentence-transformers fails on long pairs if its limit exceeds the position table.
+    model.tokenizer.model_max_length = min(model.tokenizer.model_max_length, max_seq_length)
+    if version("transformers").startswith("4."):
+        names = [name for name in model.tokenizer.model_input_names if name != TOKEN_TYPE_IDS]
+        model.tokenizer.model_input_names = [*names, TOKEN_TYPE_IDS] if token_types else names
+    # A prompt is a part of the query, which the runtime puts there.
+    prompt = {} if checkpoint.default_prompt_name is None else {"prompt": ""}
+
+    def predict(pairs: Sequence[Pair]) -> Vectors:
+        from torch.nn import Identity
+
+        given = [(pair.first, pair.second) for pair in pairs]
+        try:
+            with panics_as_exceptions():
+                scores: Vectors = model.predict(
+                    given, batch_size=8, show_progress_bar=False, activation_fn=Identity(), **prompt
+                )
+        except Exception as error:  # the libraries raise any class; this block holds only their call
+            raise library_failure(f"sentence-transformers fails on {checkpoint.name}", error) from error
+        return scores.reshape(len(given), -1)
+
+    return ScoreReference(f"sentence-transformers {version('sentence-transformers')}", predict)
+
+
+def _load(checkpoint: Checkpoint, kind: str) -> Any:
+    """Load the checkpoint as sentence-transformers' class `kind`."""
     name, revision = checkpoint.repository or (str(checkpoint.directory), None)
     try:
-        from sentence_transformers import SentenceTransformer
+        import sentence_transformers
 
         with panics_as_exceptions():
-            model: SentenceTransformer = SentenceTransformer(
+            return getattr(sentence_transformers, kind)(
                 name,
                 revision=revision,
                 device="cpu",
@@ -106,7 +176,6 @@ def _load(checkpoint: Checkpoint) -> SentenceTransformer:
                 # The checkpoint may name another implementation of attention, and transformers would fetch its code.
                 model_kwargs={"attn_implementation": "eager"},
             )
-        return model
     except Exception as error:  # the libraries raise any class; this block holds only their calls
         problem = f"sentence-transformers cannot load {checkpoint.name}"
         newer = _newer_library(checkpoint)

@@ -11,10 +11,9 @@ from embedder.artifact.manifest import (
     GRAPH_INPUTS,
     IMAGE_INPUTS,
     POOLING_MASK,
-    TEXT,
+    TOKEN_TYPE_IDS,
     File,
     Graph,
-    Head,
     ImageSettings,
     Manifest,
     Output,
@@ -34,6 +33,8 @@ from embedder_export.graph.files import weights_of
 from embedder_export.tokenizer.convert import ConvertedTokenizer
 from embedder_export.tokenizer.limits import ModelLimits
 
+# The inputs of a graph, in the manifest's order.
+_INPUTS = (*GRAPH_INPUTS, TOKEN_TYPE_IDS, POOLING_MASK, *IMAGE_INPUTS)
 _TOOLS = ("onnx", "onnx_ir", "onnxruntime", "tokenizers", "safetensors")
 _TRACING_TOOLS = ("optimum-onnx", "transformers", "torch")
 
@@ -45,12 +46,14 @@ class FinishedGraph:
     Attributes:
         modality: the modality of its inputs.
         dtype: its dtype.
+        inputs: the names of its inputs, in any order.
         outputs: its outputs.
         chosen: its file.
     """
 
     modality: str
     dtype: str
+    inputs: tuple[str, ...]
     outputs: tuple[Output, ...]
     chosen: ChosenGraph
 
@@ -85,7 +88,8 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         384
     """
     checkpoint = parts.checkpoint
-    head = describe(checkpoint.layers, checkpoint.family.own_pooling)
+    pools = checkpoint.layers or checkpoint.family.own_pooling
+    head = describe(checkpoint.layers, checkpoint.family.own_pooling) if pools else None
     tools = _TOOLS if parts.graphs[0].chosen.form == NATIVE else (*_TOOLS, *_TRACING_TOOLS)
     revision = None if checkpoint.repository is None else checkpoint.repository[1]
     products = {graph.chosen.path.name: graph.chosen.products for graph in parts.graphs}
@@ -98,10 +102,10 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         images=parts.images,
         image_model=checkpoint.image_model,
         head=head,
-        scores=None,
+        scores=checkpoint.scores,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
-        graphs=tuple(_move_graph(directory, graph, head) for graph in parts.graphs),
+        graphs=tuple(_move_graph(directory, graph) for graph in parts.graphs),
         parity=None,
         tools={"embedder-export": __version__} | {name: version(name) for name in tools},
     )
@@ -123,16 +127,15 @@ def _write_tokenizer(directory: Path, tokenizer: ConvertedTokenizer) -> Tokenize
     return TokenizerSettings(describe_file(path), tokenizer.max_seq_length, tokenizer.pad_id, tokenizer.special_ids)
 
 
-def _move_graph(directory: Path, graph: FinishedGraph, head: Head) -> Graph:
+def _move_graph(directory: Path, graph: FinishedGraph) -> Graph:
     shutil.move(weights_of(graph.chosen.path), directory)
     path = Path(shutil.move(graph.chosen.path, directory))
-    text_inputs = GRAPH_INPUTS if head.include_prompt else (*GRAPH_INPUTS, POOLING_MASK)
     return Graph(
         modality=graph.modality,
         dtype=graph.dtype,
         file=describe_file(path),
         weights=describe_file(weights_of(path)),
-        inputs=text_inputs if graph.modality == TEXT else IMAGE_INPUTS,
+        inputs=tuple(name for name in _INPUTS if name in graph.inputs),
         outputs=graph.outputs,
         form=graph.chosen.form,
         candidates=graph.chosen.candidates,

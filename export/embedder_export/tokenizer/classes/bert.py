@@ -20,13 +20,16 @@ BERT_TOKENS = {
 WORDPIECE_FILES = ("vocab.txt",)
 
 
-def build_wordpiece(directory: Path, settings: Settings, special: dict[str, Token]) -> Tokenizer:
+def build_wordpiece(
+    directory: Path, settings: Settings, special: dict[str, Token], *, two_separators: bool = False
+) -> Tokenizer:
     """Build the tokenizer from vocab.txt. Each line is a token, and the line's number, from 0, is the token's id.
 
     Args:
         directory: the directory of vocab.txt.
         settings: the tokenizer's settings.
         special: the special tokens by role.
+        two_separators: whether two separators are between the texts of a pair.
 
     Raises:
         NotNativeError: basic tokenisation is turned off, or a special token is not in the vocabulary.
@@ -48,8 +51,11 @@ def build_wordpiece(directory: Path, settings: Settings, special: dict[str, Toke
         lowercase=flag(settings, "do_lower_case", True),
     )
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    middle = f"{end[0]}:0 " if two_separators else ""
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{start[0]}:0 $A:0 {end[0]}:0", special_tokens=[start, end]
+        single=f"{start[0]}:0 $A:0 {end[0]}:0",
+        pair=f"{start[0]}:0 $A:0 {end[0]}:0 {middle}$B:1 {end[0]}:1",
+        special_tokens=[start, end],
     )
     tokenizer.decoder = decoders.WordPiece()
     return tokenizer
@@ -82,8 +88,9 @@ def _adapt_normalizer(tokenizer: Tokenizer, settings: Settings) -> None:
 BERT = TokenizerClass(
     BERT_TOKENS,
     has_token_types=True,
+    has_pair_types=True,
     vocabulary_files=WORDPIECE_FILES,
     build=build_wordpiece,
     adapt=_adapt_normalizer,
 )
-DISTILBERT = replace(BERT, has_token_types=False)
+DISTILBERT = replace(BERT, has_token_types=False, has_pair_types=False)

@@ -1,5 +1,7 @@
 """MPNetTokenizer: BERT's WordPiece with most of RoBERTa's special tokens."""
 
+from functools import partial
+
 from embedder_export.tokenizer.classes.bert import WORDPIECE_FILES, adapt_case, build_wordpiece
 from embedder_export.tokenizer.classes.roberta import ROBERTA_TOKENS
 from embedder_export.tokenizer.classes.tokenizer_class import TAKES_SPACE, TokenizerClass, TokenOptions
@@ -13,6 +15,6 @@ MPNET = TokenizerClass(
     _OPTIONS,
     _BARE_OPTIONS,
     vocabulary_files=WORDPIECE_FILES,
-    build=build_wordpiece,
+    build=partial(build_wordpiece, two_separators=True),
     adapt=adapt_case,
 )

@@ -39,7 +39,8 @@ class TokenizerClass:
         special_tokens: the default special tokens by role, and other default settings.
         token_options: how a special token matches if the checkpoint gives only its text.
         bare_token_options: the same for a checkpoint without tokenizer.json.
-        has_token_types: whether the class gives token types to the model by default.
+        has_token_types: whether the class gives token types to the model by default, in transformers 4.
+        has_pair_types: the same in transformers 5. It counts for pairs; the types of a single text are 0.
         vocabulary_files: the vocabulary files of a checkpoint without tokenizer.json.
         complete: adds the settings of the class, and returns all settings.
         build: builds a tokenizer from the vocabulary files. None if only transformers can build it.
@@ -50,6 +51,7 @@ class TokenizerClass:
     token_options: TokenOptions = field(default_factory=dict)
     bare_token_options: TokenOptions = field(default_factory=dict)
     has_token_types: bool = False
+    has_pair_types: bool = False
     vocabulary_files: tuple[str, ...] = ()
     complete: Callable[[Settings], Settings] = _unchanged
     build: Callable[[Path, Settings, dict[str, Token]], Tokenizer] | None = None

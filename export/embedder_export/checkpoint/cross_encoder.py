@@ -1,0 +1,154 @@
+"""Read what only a cross-encoder has: its labels, the activation of its scores, and the head that gives them."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from embedder.artifact.scores import ScoreSettings, default_activation
+
+from embedder_export.checkpoint.layers import SENTENCE, TORCH_ACTIVATION, Dense, Layer, Pooling
+from embedder_export.checkpoint.modules import Module
+from embedder_export.checkpoint.weights import Floats, Weights, read_weights
+from embedder_export.errors import CheckpointError, NotNativeError
+from embedder_export.families.family import RankHead
+
+CROSS_ENCODER = "CrossEncoder"
+# The ending of the names of transformers' classes for sequence classification.
+CLASSIFIER = "ForSequenceClassification"
+# The manifest's name of an activation, by the name of its class in torch.
+_ACTIVATIONS = {"Sigmoid": "sigmoid", "Identity": "identity"}
+
+
+def is_cross_encoder(
+    declared: Mapping[str, Any], modules: Sequence[Module] | None, architectures: Sequence[str]
+) -> bool:
+    """Return whether a checkpoint is a cross-encoder.
+
+    sentence-transformers 6 declares it. Older versions save a sequence classifier of transformers, without modules.
+
+    Args:
+        declared: the content of config_sentence_transformers.json.
+        modules: the modules of modules.json. None if there is no such file.
+        architectures: the architectures that config.json names.
+
+    Example:
+        >>> is_cross_encoder({}, None, ["BertForSequenceClassification"])
+        True
+    """
+    if modules is not None:
+        return declared.get("model_type") == CROSS_ENCODER
+    return declared.get("model_type") == CROSS_ENCODER or any(name.endswith(CLASSIFIER) for name in architectures)
+
+
+def read_label_names(config: Mapping[str, Any], architectures: Sequence[str]) -> tuple[str, ...]:
+    """Return the name of each label of a sequence classifier, as transformers and sentence-transformers read them.
+
+    Args:
+        config: the content of config.json.
+        architectures: the architectures that it names.
+
+    Raises:
+        CheckpointError: the labels are damaged.
+
+    Example:
+        >>> read_label_names({"id2label": {"0": "no", "1": "yes"}}, ["BertForSequenceClassification"])
+        ('no', 'yes')
+    """
+    if not any(name.endswith(CLASSIFIER) for name in architectures):
+        return _default_names(1)  # sentence-transformers makes one label of any other model
+    names = config.get("id2label")
+    if names is None:
+        count = config.get("num_labels", 2)
+        if type(count) is not int or count < 1:
+            raise CheckpointError(f"config.json has {count!r:.80} as num_labels")
+        return _default_names(count)
+    if not isinstance(names, dict) or not names or {str(key) for key in names} != set(map(str, range(len(names)))):
+        raise CheckpointError(f"config.json has {names!r:.80} as id2label")
+    ordered = [names[key] for key in sorted(names, key=int)]
+    if not all(isinstance(name, str) for name in ordered):
+        raise CheckpointError(f"config.json has {names!r:.80} as id2label")
+    return tuple(ordered)
+
+
+def read_scores(label_names: tuple[str, ...], config: Mapping[str, Any], declared: Mapping[str, Any]) -> ScoreSettings:
+    """Return the manifest's settings of the scores.
+
+    Args:
+        label_names: a name for each label. Names that transformers made up are left out of the result.
+        config: the content of config.json.
+        declared: the content of config_sentence_transformers.json, or nothing if it does not count.
+
+    Raises:
+        CheckpointError: the activation is neither torch's Sigmoid nor Identity.
+
+    Example:
+        >>> read_scores(("LABEL_0",), {}, {}).activation_fn
+        'sigmoid'
+    """
+    own = config.get("sentence_transformers")
+    name = declared.get("activation_fn")
+    if name is None and isinstance(own, dict) and "activation_fn" in own:
+        name = own["activation_fn"]
+    elif name is None:  # the key of versions before 4
+        name = config.get("sbert_ce_default_activation_function")
+    count = len(label_names)
+    activation_fn = default_activation(count) if name is None else _read_activation(name)
+    names = () if label_names == _default_names(count) else label_names
+    return ScoreSettings(activation_fn, names, "longest_first", parity=None)
+
+
+def _read_activation(name: object) -> str:
+    found = TORCH_ACTIVATION.fullmatch(name) if isinstance(name, str) else None
+    if found is None or found[1] not in _ACTIVATIONS:
+        known = " and ".join(f"torch.nn.{known}" for known in _ACTIVATIONS)
+        raise CheckpointError(f"its scores have the activation {name!r:.80}, which is not supported; {known} are")
+    return _ACTIVATIONS[found[1]]
+
+
+def _default_names(count: int) -> tuple[str, ...]:
+    """Return the names that transformers makes up."""
+    return tuple(f"LABEL_{index}" for index in range(count))
+
+
+def read_head(transformer: Path, head: RankHead, label_count: int) -> tuple[Layer, ...]:
+    """Return the head of a sequence classifier as layers.
+
+    Args:
+        transformer: the transformer's directory.
+        head: the names of the head's parts.
+        label_count: number of labels.
+
+    Raises:
+        CheckpointError: a weight is missing, damaged, not finite, or has another size.
+
+    Example:
+        >>> read_head(Path("checkpoint"), BERT.rank_head, 1)[0]  # doctest: +SKIP
+        Pooling(modes=('cls',), include_prompt=True)
+    """
+    try:
+        weights = read_weights(transformer)
+    except NotNativeError as error:
+        raise CheckpointError(str(error)) from error
+    width = len(_array(weights, f"{head.dense}.bias", None))
+    dense = _dense(weights, head.dense, (width, width), head.activation)
+    out = _dense(weights, head.out, (label_count, width), "Identity", gives_scores=True)
+    return Pooling(("cls",), include_prompt=True), dense, out
+
+
+def _dense(
+    weights: Weights, name: str, shape: tuple[int, int], activation: str, *, gives_scores: bool = False
+) -> Dense:
+    weight = _array(weights, f"{name}.weight", shape)
+    return Dense(weight, _array(weights, f"{name}.bias", shape[:1]), activation, SENTENCE, gives_scores)
+
+
+def _array(weights: Weights, name: str, shape: tuple[int, ...] | None) -> Floats:
+    if name not in weights:
+        raise CheckpointError(f"the weights lack {name}, a part of the head that gives the scores")
+    array: Floats = weights[name].numpy()
+    if shape is not None and array.shape != shape:
+        raise CheckpointError(f"the weights have {name} of shape {array.shape}, not {shape}")
+    if not np.isfinite(array).all():
+        raise CheckpointError(f"the weights are not finite: {name} has NaN or infinity in it")
+    return array

@@ -1,0 +1,174 @@
+"""Exported cross-encoders give the scores of sentence-transformers, for every family and every layout that it saves."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers as t
+from sentence_transformers import CrossEncoder
+from sentence_transformers.base.modules import Dense, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+
+from embedder.artifact.locate import open_artifact
+from embedder.engine.engine import Engine
+from embedder.inputs import Pair
+from embedder.options import EncodeSettings, LoadSettings
+from tests import vocabularies
+
+ROOT = Path(__file__).parents[2]
+# The exporter is not installed in this environment.
+EXPORTER = ROOT / ".venv/export/bin/python"
+EXPORT = """
+import sys
+from pathlib import Path
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.pipeline import ExportSettings, export
+for directory in sys.argv[1:]:
+    settings = ExportSettings("native", ("fp32",))
+    export(read_checkpoint(directory), Path(directory + "-artifact"), lambda line: None, settings)
+"""
+LIMIT = 63
+SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "hidden_size": 32}
+LONG, LONGER = "the cat. " * 20, "a dog " * 60
+TEXTS = ["", " ", "Where is the cat?", "the cat is here, the dog is there", "[SEP] </s>", "日本", LONG]
+PAIRS = [(a, b) for a in TEXTS for b in TEXTS] + [(LONGER, LONG), (LONG, LONGER)]
+RANKED = [(TEXTS[2], f"passage {index} " + "the cat " * (index % 11)) for index in range(100)]
+
+
+def wordpiece(kind: type, special: list[str] = vocabularies.BERT_SPECIAL) -> t.PreTrainedTokenizerBase:
+    template = f"{special[0]} $A"
+    return kind(vocab=vocabularies.wordpiece(special, template).get_vocab(), model_max_length=LIMIT)
+
+
+def byte_level_bpe() -> t.PreTrainedTokenizerBase:
+    model = json.loads(vocabularies.byte_level_bpe().to_str())["model"]
+    merges = [tuple(merge) for merge in model["merges"]]
+    return t.RobertaTokenizer(vocab=model["vocab"], merges=merges, model_max_length=LIMIT)
+
+
+def unigram(kind: type, special: list[str]) -> t.PreTrainedTokenizerBase:
+    model = json.loads(vocabularies.unigram(special, f"{special[0]} $A").to_str())["model"]
+    return kind(vocab=[tuple(piece) for piece in model["vocab"]], model_max_length=LIMIT)
+
+
+ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+DISTILBERT_SIZES = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}
+# The class, the class of its settings, the settings, and the tokenizer of each family.
+FAMILIES: dict[str, tuple[type, type, dict[str, object], Callable[[], t.PreTrainedTokenizerBase]]] = {
+    "bert": (t.BertForSequenceClassification, t.BertConfig, SIZES, lambda: wordpiece(t.BertTokenizer)),
+    "distilbert": (
+        t.DistilBertForSequenceClassification,
+        t.DistilBertConfig,
+        DISTILBERT_SIZES,
+        lambda: wordpiece(t.DistilBertTokenizer),
+    ),
+    "electra": (
+        t.ElectraForSequenceClassification,
+        t.ElectraConfig,
+        SIZES | {"embedding_size": 16},
+        lambda: wordpiece(t.BertTokenizer),
+    ),
+    "mpnet": (
+        t.MPNetForSequenceClassification,
+        t.MPNetConfig,
+        SIZES,
+        lambda: wordpiece(t.MPNetTokenizer, ["<s>", "<pad>", "</s>", "[UNK]", "<mask>"]),
+    ),
+    "roberta": (t.RobertaForSequenceClassification, t.RobertaConfig, SIZES | {"type_vocab_size": 1}, byte_level_bpe),
+    "xlm-roberta": (
+        t.XLMRobertaForSequenceClassification,
+        t.XLMRobertaConfig,
+        SIZES | {"type_vocab_size": 1},
+        lambda: unigram(t.XLMRobertaTokenizer, ROBERTA_SPECIAL),
+    ),
+    "albert": (
+        t.AlbertForSequenceClassification,
+        t.AlbertConfig,
+        SIZES | {"embedding_size": 16},
+        lambda: unigram(t.AlbertTokenizer, ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]),
+    ),
+}
+CHECKPOINTS = [*FAMILIES, "bare", "three-labels", "modules"]
+
+
+def write_family(directory: Path, family: str, labels: int = 1) -> Path:
+    """Write a sequence classifier of transformers with random weights."""
+    model_class, config_class, sizes, make_tokenizer = FAMILIES[family]
+    tokenizer = make_tokenizer()
+    config = config_class(vocab_size=len(tokenizer), max_position_embeddings=80, num_labels=labels, **sizes)
+    torch.manual_seed(0)
+    model = model_class(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape), alpha=0.3)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def write_modules(directory: Path, base: Path) -> None:
+    """Write a cross-encoder of a transformer, a pooling and a Dense, with prompts."""
+    transformer, dense = Transformer(str(base)), Dense(32, 1, activation_function=None, module_output_name="scores")
+    modules = [transformer, Pooling(32, pooling_mode="mean"), dense]
+    model = CrossEncoder(modules=modules, device="cpu", prompts={"q": "query: "}, activation_fn=torch.nn.Identity())
+    model.save_pretrained(str(directory))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The checkpoints, each with its artifact beside it."""
+    if not EXPORTER.exists():
+        pytest.skip(f"{EXPORTER} is not there: make lint makes it")
+    folder = tmp_path_factory.mktemp("cross-encoders")
+    for name in FAMILIES:
+        bare = write_family(folder / f"{name}-classifier", name)
+        CrossEncoder(str(bare), device="cpu").save_pretrained(str(folder / name))
+    shutil.copytree(folder / "bert-classifier", folder / "bare")
+    three = write_family(folder / "three-classifier", "bert", labels=3)
+    CrossEncoder(str(three), device="cpu").save_pretrained(str(folder / "three-labels"))
+    write_modules(folder / "modules", folder / "bert-classifier")
+    paths = [str(folder / name) for name in CHECKPOINTS]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")])}
+    subprocess.run([str(EXPORTER), "-c", EXPORT, *paths], check=True, env=environment, cwd=folder)
+    return folder
+
+
+def scores_of(artifact: Path, pairs: list[tuple[str, str]]) -> np.ndarray:
+    engine = Engine(open_artifact(artifact), LoadSettings(provider="cpu"))
+    items = [Pair(*pair) for pair in pairs]
+    values = np.concatenate([block.values for block in engine.run(items, EncodeSettings(), len(items))])
+    engine.close()
+    return values
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_scores_are_those_of_sentence_transformers(folder, name):
+    reference = CrossEncoder(str(folder / name), device="cpu")
+    artifact = folder / f"{name}-artifact"
+    manifest = open_artifact(artifact).manifest
+    assert manifest.scores is not None
+    assert manifest.scores.activation_fn == type(reference.activation_fn).__name__.lower()
+    assert manifest.label_count == reference.num_labels
+    assert manifest.tokenizer.max_seq_length == reference.max_seq_length == LIMIT
+    assert manifest.prompts == reference.prompts
+    for pairs in (PAIRS, RANKED):
+        theirs = reference.predict(pairs, activation_fn=torch.nn.Identity(), batch_size=16).reshape(len(pairs), -1)
+        ours = scores_of(artifact, pairs)
+        assert np.ptp(theirs) > 0.05
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.ptp(theirs))
+    assert np.argsort(-ours[:, 0]).tolist() == np.argsort(-theirs[:, 0]).tolist()
+
+
+def test_token_types_are_fed_where_the_tokenizer_gives_them(folder):
+    fed = {name for name in FAMILIES if "token_type_ids" in _inputs(folder / f"{name}-artifact")}
+    assert fed == {"bert", "electra"}
+
+
+def _inputs(artifact: Path) -> tuple[str, ...]:
+    return open_artifact(artifact).manifest.graphs[0].inputs
