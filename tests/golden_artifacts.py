@@ -13,14 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from embedder.artifact.manifest import (
-    Candidate,
-    Parity,
-    Quality,
     Source,
     read_manifest,
     write_manifest,
 )
-from embedder.artifact.scores import ScoreParity, ScoreQuality, ScoreSettings
+from embedder.artifact.measurements import Candidate, Parity, Quality, ScoreParity, ScoreQuality
+from embedder.artifact.scores import ScoreSettings
 from embedder.artifact.upgrades import FORMAT_VERSION
 from tests.tiny import add_image_graph, add_int8_graph, described, redescribe, write_tiny_artifact, write_tiny_ranker
 

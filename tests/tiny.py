@@ -15,25 +15,23 @@ import numpy as np
 import onnx
 from tokenizers import Encoding, Tokenizer, models, normalizers, pre_tokenizers, processors
 
+from embedder.artifact.image_settings import ImageSettings
 from embedder.artifact.manifest import (
     GRAPH_INPUTS,
     IMAGE_INPUTS,
     POOLING_MASK,
     TOKEN_TYPE_IDS,
-    Candidate,
     File,
     Graph,
     Head,
-    ImageSettings,
     Manifest,
     Output,
-    Parity,
-    Quality,
     Source,
     TokenizerSettings,
     read_manifest,
     write_manifest,
 )
+from embedder.artifact.measurements import Candidate, Parity, Quality
 from embedder.artifact.scores import ScoreSettings
 from embedder.artifact.upgrades import FORMAT_VERSION
 

@@ -11,12 +11,14 @@ from dataclasses import asdict, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from embedder.artifact.scores import ScoreQuality, ScoreSettings
+from embedder.artifact.image_settings import ImageSettings
+from embedder.artifact.measurements import Candidate, Parity, Quality, ScoreQuality
+from embedder.artifact.scores import ScoreSettings
 from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
 from embedder.common.files import lfs_pointer_problem, read_regular, replacing
 from embedder.common.json_text import parse_json
-from embedder.common.records import frozen
+from embedder.common.records import frozen, require
 from embedder.errors import ArtifactError
 
 MANIFEST_NAME = "embedder.json"
@@ -33,7 +35,6 @@ EMBED, RANK = "embed", "rank"
 DTYPES = ("fp32", "fp16", "int8")
 # Modalities: what a graph takes. An artifact has at most one graph for each pair of modality and dtype.
 TEXT, IMAGE = "text", "image"
-RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
 # Every model has these prompts. A checkpoint may give them another text.
 DEFAULT_PROMPTS = {"query": "", "document": ""}
@@ -48,16 +49,6 @@ IMAGE_INPUTS = ("pixel_values",)
 # a vector by up to 6e-3. So on a device that takes both ways, the runtime never pads texts of this many tokens: then a
 # text's own length decides which way it takes, and its vector does not depend on its batch.
 UNPADDED_FROM_TOKENS = 129
-
-
-# Limits of the settings of images. Those of known models are far below: 1,024 pixels, and numbers about 1.
-_MAX_IMAGE_EDGE = 4096
-_MAX_IMAGE_NUMBER = 1e6
-
-
-def _require(condition: bool, problem: str) -> None:
-    if not condition:
-        raise ValueError(problem)
 
 
 @frozen
@@ -79,9 +70,9 @@ class File:
         plain = self.name not in ("", ".", "..") and self.name.isprintable() and not set(self.name) & _WILDCARDS
         plain = plain and PurePosixPath(self.name).name == self.name == PureWindowsPath(self.name).name
         plain = plain and len(self.name.encode()) <= _MAX_NAME_BYTES
-        _require(plain, f"name: {self.name!r:.80} is not a plain file name")
-        _require(0 <= self.size < 2**63, f"size: {self.size} is not from 0 to 2**63 - 1")
-        _require(len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef"), "sha256: not a digest")
+        require(plain, f"name: {self.name!r:.80} is not a plain file name")
+        require(0 <= self.size < 2**63, f"size: {self.size} is not from 0 to 2**63 - 1")
+        require(len(self.sha256) == 64 and set(self.sha256) <= set("0123456789abcdef"), "sha256: not a digest")
 
 
 @frozen
@@ -119,62 +110,8 @@ class TokenizerSettings:
     special_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        _require(0 < self.max_seq_length < 2**31, f"max_seq_length: {self.max_seq_length} is not from 1 to 2**31 - 1")
-        _require(0 <= self.pad_id < 2**31, f"pad_id: {self.pad_id} is not from 0 to 2**31 - 1")
-
-
-@frozen
-class Parity:
-    """How close the artifact's vectors are to those of the reference, measured on the export's samples.
-
-    Attributes:
-        reference: the program that gave the reference vectors.
-        samples: number of texts or images.
-        min_cosine: smallest cosine between the two vectors of a sample.
-        max_difference: largest absolute difference of a component, divided by the norm of the reference vector.
-    """
-
-    reference: str
-    samples: int
-    min_cosine: float
-    max_difference: float
-
-
-@frozen
-class ImageSettings:
-    """How to prepare an image for its graph: the steps of transformers' image processors, in this order.
-
-    Attributes:
-        resize: in pixels: (shorter edge,), (height, width), or () to keep the size.
-        resample: Pillow's name of the resize filter, in lower case.
-        crop: (height, width) of the centre crop in pixels, or () for no crop. A smaller image gets a black border.
-        rescale: factor for the value of a pixel, which is from 0 to 255.
-        mean: of red, green and blue. A value x becomes (x - mean) / std.
-        std: of red, green and blue.
-        tokens: number of tokens of an image in the model. The token budget of a batch counts them.
-        parity: how close the vectors of images are to the reference's. The preparation is included.
-    """
-
-    resize: tuple[int, ...]
-    resample: str
-    crop: tuple[int, ...]
-    rescale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    tokens: int
-    parity: Parity | None
-
-    def __post_init__(self) -> None:
-        for name, sizes, counts in (("resize", self.resize, (0, 1, 2)), ("crop", self.crop, (0, 2))):
-            whole = len(sizes) in counts and min(sizes, default=1) >= 1
-            _require(whole and max(sizes, default=1) <= _MAX_IMAGE_EDGE, f"{name}: {list(sizes)!r:.80} is no size")
-        _require(self.resample in RESAMPLES, f"resample: {self.resample!r} is none of {', '.join(RESAMPLES)}")
-        _require(len(self.mean) == len(self.std) == 3, "mean, std: not three numbers each")
-        _require(0 not in self.std, "std: holds a zero")
-        numbers = [abs(number) for number in (self.rescale, *self.mean, *self.std)]
-        fitting = max(numbers) <= _MAX_IMAGE_NUMBER and min(map(abs, self.std)) >= 1 / _MAX_IMAGE_NUMBER
-        _require(fitting, "rescale, mean, std: hold a number that no image needs")
-        _require(self.tokens >= 1, f"tokens: {self.tokens} is below 1")
+        require(0 < self.max_seq_length < 2**31, f"max_seq_length: {self.max_seq_length} is not from 1 to 2**31 - 1")
+        require(0 <= self.pad_id < 2**31, f"pad_id: {self.pad_id} is not from 0 to 2**31 - 1")
 
 
 @frozen
@@ -193,28 +130,6 @@ class Head:
 
 
 @frozen
-class Candidate:
-    """A graph that the export timed.
-
-    Attributes:
-        name: form or dtype of the graph.
-        milliseconds: time of a call on one thread, as the geometric mean over several input shapes.
-    """
-
-    name: str
-    milliseconds: float
-
-
-@frozen
-class Quality:
-    """How close a graph's vectors are to those of the fp32 graph of the same export, on `samples` texts or images."""
-
-    samples: int
-    mean_cosine: float
-    min_cosine: float
-
-
-@frozen
 class Output:
     """A named output of a graph.
 
@@ -230,12 +145,12 @@ class Output:
 
     def __post_init__(self) -> None:
         kinds = tuple(OUTPUT_OF_TASK.values())
-        _require(self.kind in kinds, f"kind: {self.kind!r} is none of {', '.join(kinds)}")
-        _require(len(self.shape) >= 1, "shape: empty")
-        _require(all(size is None or size >= 1 for size in self.shape), f"shape: {list(self.shape)} is no shape")
+        require(self.kind in kinds, f"kind: {self.kind!r} is none of {', '.join(kinds)}")
+        require(len(self.shape) >= 1, "shape: empty")
+        require(all(size is None or size >= 1 for size in self.shape), f"shape: {list(self.shape)} is no shape")
         vector = len(self.shape) == 1 and self.shape[0] is not None
         flat = self.kind in ("dense", "score")
-        _require(not flat or vector, f"shape: a {self.kind} output needs exactly one fixed size")
+        require(not flat or vector, f"shape: a {self.kind} output needs exactly one fixed size")
 
 
 @frozen
@@ -267,23 +182,23 @@ class Graph:
     score_quality: ScoreQuality | None
 
     def __post_init__(self) -> None:
-        _require(self.dtype in DTYPES, f"dtype: {self.dtype!r} is none of {', '.join(DTYPES)}")
+        require(self.dtype in DTYPES, f"dtype: {self.dtype!r} is none of {', '.join(DTYPES)}")
         # onnxruntime reads a file of another ending in another format.
-        _require(self.file.name.endswith(".onnx"), f"file: {self.file.name!r} does not end in .onnx")
-        _require(
+        require(self.file.name.endswith(".onnx"), f"file: {self.file.name!r} does not end in .onnx")
+        require(
             self.weights.name == f"{self.file.name}.data",
             f"weights: {self.weights.name!r} is not {self.file.name}.data",
         )
-        _require(self.modality in (TEXT, IMAGE), f"modality: {self.modality!r} is neither {TEXT!r} nor {IMAGE!r}")
+        require(self.modality in (TEXT, IMAGE), f"modality: {self.modality!r} is neither {TEXT!r} nor {IMAGE!r}")
         required = IMAGE_INPUTS if self.modality == IMAGE else GRAPH_INPUTS
         optional = () if self.modality == IMAGE else (TOKEN_TYPE_IDS, POOLING_MASK)
         known = self.inputs[: len(required)] == required and set(self.inputs[len(required) :]) <= set(optional)
-        _require(
+        require(
             known and len(set(self.inputs)) == len(self.inputs),
             f"inputs: {list(self.inputs)} is not {list(required)}, with or without any of {list(optional)}",
         )
         names = [output.name for output in self.outputs]
-        _require(len(names) >= 1 and len(set(names)) == len(names), f"outputs: {names} is empty or has a name twice")
+        require(len(names) >= 1 and len(set(names)) == len(names), f"outputs: {names} is empty or has a name twice")
 
     def output(self, kind: str) -> Output | None:
         """Return the first output of `kind`, or None if there is none."""
@@ -335,38 +250,38 @@ class Manifest:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        _require(self.task in OUTPUT_OF_TASK, f"task: {self.task!r} is none of {', '.join(OUTPUT_OF_TASK)}")
-        _require(
+        require(self.task in OUTPUT_OF_TASK, f"task: {self.task!r} is none of {', '.join(OUTPUT_OF_TASK)}")
+        require(
             self.similarity_fn_name in (None, *SIMILARITY_FUNCTIONS),
             f"similarity_fn_name: {self.similarity_fn_name!r} is none of {', '.join(SIMILARITY_FUNCTIONS)}",
         )
-        _require(self.task != EMBED or self.similarity_fn_name is not None, "similarity_fn_name: null in task 'embed'")
+        require(self.task != EMBED or self.similarity_fn_name is not None, "similarity_fn_name: null in task 'embed'")
         self._check_graphs()
         self._check_outputs()
-        _require(
+        require(
             self.default_prompt_name in (None, *DEFAULT_PROMPTS, *self.prompts),
             f"default_prompt_name: {self.default_prompt_name!r} is not among the prompts",
         )
 
     def _check_graphs(self) -> None:
         kinds = [(graph.modality, graph.dtype) for graph in self.graphs]
-        _require(len(set(kinds)) == len(kinds), f"graphs: two have the same modality and dtype, {kinds}")
+        require(len(set(kinds)) == len(kinds), f"graphs: two have the same modality and dtype, {kinds}")
         modalities, found = set(self.modalities), {modality for modality, _ in kinds}
-        _require(len(self.graphs) >= 1, "graphs: empty")
-        _require(found == modalities, f"graphs: they take {sorted(found)}, and should take {sorted(modalities)}")
+        require(len(self.graphs) >= 1, "graphs: empty")
+        require(found == modalities, f"graphs: they take {sorted(found)}, and should take {sorted(modalities)}")
         for graph in self.graphs_of(TEXT):
             masked = POOLING_MASK in graph.inputs
-            _require(masked == self.leaves_prompt_out, f"head.include_prompt: contradicts inputs {list(graph.inputs)}")
+            require(masked == self.leaves_prompt_out, f"head.include_prompt: contradicts inputs {list(graph.inputs)}")
 
     def _check_outputs(self) -> None:
         kind = OUTPUT_OF_TASK[self.task]
         shapes = {output.shape if (output := graph.output(kind)) else None for graph in self.graphs}
-        _require(None not in shapes, f"graphs: task {self.task!r} needs an output of the kind {kind!r} in each")
-        _require(len(shapes) == 1, f"graphs: their outputs of the kind {kind!r} differ in shape")
-        _require((self.scores is not None) == (self.task == RANK), f"scores: contradicts the task {self.task!r}")
+        require(None not in shapes, f"graphs: task {self.task!r} needs an output of the kind {kind!r} in each")
+        require(len(shapes) == 1, f"graphs: their outputs of the kind {kind!r} differ in shape")
+        require((self.scores is not None) == (self.task == RANK), f"scores: contradicts the task {self.task!r}")
         if self.scores is not None and self.scores.label_names:
             names = len(self.scores.label_names)
-            _require((names,) == self.output_shape, f"scores.label_names: {names} names for {self.label_count} labels")
+            require((names,) == self.output_shape, f"scores.label_names: {names} names for {self.label_count} labels")
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -392,7 +307,7 @@ class Manifest:
         Raises:
             ValueError: the task is not "embed".
         """
-        _require(self.task == EMBED, f"task: {self.task!r} has no dimension")
+        require(self.task == EMBED, f"task: {self.task!r} has no dimension")
         (dimension,) = self.output_shape
         assert dimension is not None  # `Output` made sure
         return dimension
@@ -404,7 +319,7 @@ class Manifest:
         Raises:
             ValueError: the task is not "rank".
         """
-        _require(self.task == RANK, f"task: {self.task!r} has no labels")
+        require(self.task == RANK, f"task: {self.task!r} has no labels")
         (count,) = self.output_shape
         assert count is not None  # `Output` made sure
         return count

@@ -1,45 +1,14 @@
-"""The part of the manifest that only models for the task "rank" have: what their scores mean, and how good they are."""
+"""The part of the manifest that only models for the task "rank" have: what their scores mean."""
 
 from __future__ import annotations
 
-from embedder.common.records import frozen
+from embedder.artifact.measurements import ScoreParity
+from embedder.common.records import frozen, require
 
 # Functions from the scores of the graph to those that users get by default.
 ACTIVATIONS = ("identity", "sigmoid")
 # How a pair with too many tokens is cut: tokens are taken from the end of the longer text, one at a time.
 TRUNCATIONS = ("longest_first",)
-
-
-@frozen
-class ScoreParity:
-    """How close the artifact's scores are to those of the reference, measured on the export's pairs of texts.
-
-    Attributes:
-        reference: the program that gave the reference scores.
-        samples: number of pairs.
-        spearman: smallest rank correlation of the two scores of the pairs, over the labels.
-        max_difference: largest absolute difference of two scores, divided by the range of the reference's scores.
-    """
-
-    reference: str
-    samples: int
-    spearman: float
-    max_difference: float
-
-
-@frozen
-class ScoreQuality:
-    """How close a graph's scores are to those of the fp32 graph of the same export.
-
-    Attributes:
-        samples: number of pairs.
-        spearman: smallest rank correlation of the two scores of the pairs, over the labels.
-        max_difference: largest absolute difference of two scores, divided by the range of the fp32 graph's scores.
-    """
-
-    samples: int
-    spearman: float
-    max_difference: float
 
 
 @frozen
@@ -60,10 +29,11 @@ class ScoreSettings:
     parity: ScoreParity | None
 
     def __post_init__(self) -> None:
-        if self.activation_fn not in ACTIVATIONS:
-            raise ValueError(f"activation_fn: {self.activation_fn!r:.80} is none of {', '.join(ACTIVATIONS)}")
-        if self.truncation not in TRUNCATIONS:
-            raise ValueError(f"truncation: {self.truncation!r:.80} is not {', '.join(TRUNCATIONS)}")
+        require(
+            self.activation_fn in ACTIVATIONS,
+            f"activation_fn: {self.activation_fn!r:.80} is none of {', '.join(ACTIVATIONS)}",
+        )
+        require(self.truncation in TRUNCATIONS, f"truncation: {self.truncation!r:.80} is not {', '.join(TRUNCATIONS)}")
 
 
 def default_activation(label_count: int) -> str:

@@ -10,9 +10,11 @@ from embedder.cli.commands import Commands, add_command, add_revision_option
 from embedder.cli.console import print_text
 
 if TYPE_CHECKING:
+    from embedder.artifact.image_settings import ImageSettings
     from embedder.artifact.int8_products import Int8Products
-    from embedder.artifact.manifest import Graph, Head, ImageSettings, Manifest, Parity
-    from embedder.artifact.scores import ScoreParity, ScoreSettings
+    from embedder.artifact.manifest import Graph, Head, Manifest
+    from embedder.artifact.measurements import Parity, ScoreParity
+    from embedder.artifact.scores import ScoreSettings
 
 _DESCRIPTION = """Print the model, the settings and the graphs of an artifact, and how close its
 vectors are to those of the reference. The last lines say which dtypes and
@@ -168,7 +170,7 @@ def _products_text(products: Int8Products | None) -> str:
 
 
 def _parity_lines(parity: Parity | ScoreParity | None, samples: str) -> Iterator[Line]:
-    from embedder.artifact.scores import ScoreParity
+    from embedder.artifact.measurements import ScoreParity
 
     if parity is None:
         yield "parity", f"not measured for {samples}, because the export had no reference"

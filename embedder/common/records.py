@@ -41,6 +41,19 @@ def frozen(cls: type[_T]) -> type[_T]:
     return cls
 
 
+def require(condition: bool, problem: str) -> None:
+    """Check a field of a frozen dataclass.
+
+    Raises:
+        ValueError: `condition` is False. Its message is `problem`.
+
+    Example:
+        >>> require(2 > 1, "size: below 1")
+    """
+    if not condition:
+        raise ValueError(problem)
+
+
 def _methods(fields: _Fields, has_post_init: bool) -> dict[str, object]:
     """Return the methods of a class with `fields`, by name."""
     shown = [field.name for field in fields if field.repr]

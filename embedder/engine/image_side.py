@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.artifact.manifest import IMAGE_INPUTS, ImageSettings, Output
+from embedder.artifact.image_settings import ImageSettings
+from embedder.artifact.manifest import IMAGE_INPUTS, Output
 from embedder.backends import Backend
 from embedder.engine.job import Job
 from embedder.engine.outputs import fixed_shape, values_of

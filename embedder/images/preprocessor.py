@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.artifact.manifest import ImageSettings
+from embedder.artifact.image_settings import ImageSettings
 from embedder.errors import InputError
 from embedder.images.reading import check_pillow, read_rgb
 from embedder.images.sources import describe

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.manifest import Manifest
-from embedder.artifact.scores import ScoreParity
+from embedder.artifact.measurements import ScoreParity
 from embedder.artifact.store import target_directory
 from embedder.common.escapes import escape_line
 from embedder.errors import EmbedderError, InputError

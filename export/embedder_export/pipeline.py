@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from embedder.artifact.manifest import IMAGE, RANK, TEXT, Graph, ImageSettings, Manifest, Output, write_manifest
+from embedder.artifact.image_settings import ImageSettings
+from embedder.artifact.manifest import IMAGE, RANK, TEXT, Graph, Manifest, Output, write_manifest
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.convert import convert_bodies

@@ -30,7 +30,7 @@ from transformers import (
 
 import embedder
 from embedder.artifact.manifest import Output
-from embedder.artifact.scores import ScoreParity, ScoreQuality
+from embedder.artifact.measurements import ScoreParity, ScoreQuality
 from embedder.cli.main import main as embedder_main
 from embedder.errors import ArtifactError
 from embedder.inputs import Pair

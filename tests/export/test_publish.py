@@ -10,7 +10,8 @@ from embedder_export.publish.card import Licence, read_licence, write_card
 from embedder_export.publish.upload import check_repository, upload
 
 import embedder
-from embedder.artifact.manifest import Parity, Quality, Source, read_manifest
+from embedder.artifact.manifest import Source, read_manifest
+from embedder.artifact.measurements import Parity, Quality
 from embedder.errors import InputError
 from tests.hub_client import retry_at_once
 from tests.hub_faults import cut, on, status

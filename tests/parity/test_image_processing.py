@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from embedder.artifact.manifest import RESAMPLES, ImageSettings
+from embedder.artifact.image_settings import RESAMPLES, ImageSettings
 from embedder.errors import InputError
 from embedder.images import preprocessor
 from embedder.images.preprocessor import Preprocessor

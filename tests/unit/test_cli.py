@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 import embedder
 from embedder.artifact.int8_products import Int8Products, int8_products, with_int8_products
-from embedder.artifact.manifest import Output, Parity, read_manifest, write_manifest
-from embedder.artifact.scores import ScoreParity, ScoreQuality
+from embedder.artifact.manifest import Output, read_manifest, write_manifest
+from embedder.artifact.measurements import Parity, ScoreParity, ScoreQuality
 from embedder.cli.commands import DEFAULT_MODEL
 from embedder.cli.main import main
 from tests.command_help import PAGE, command_names, help_of, with_help

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from embedder.artifact.manifest import ImageSettings
+from embedder.artifact.image_settings import ImageSettings
 from embedder.errors import DependencyError, InputError
 from embedder.images.preprocessor import Preprocessor
 from embedder.images.sources import describe, is_image
@@ -89,7 +89,7 @@ def test_texts_do_not_import_pillow():
         import sys
         from embedder.images.preprocessor import Preprocessor
         from embedder.images.sources import describe, is_image
-        from embedder.artifact.manifest import ImageSettings
+        from embedder.artifact.image_settings import ImageSettings
         Preprocessor(ImageSettings((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None))
         for item in ("a cat", "cat.jpg", b"", object()):
             is_image(item), describe(item)
@@ -102,7 +102,7 @@ def test_formats_that_pillow_loads_last():
     code = """if True:
         import sys
         from embedder.images.preprocessor import Preprocessor
-        from embedder.artifact.manifest import ImageSettings
+        from embedder.artifact.image_settings import ImageSettings
         settings = ImageSettings((), "bicubic", (), 1.0, (0, 0, 0), (1, 1, 1), 50, None)
         print(Preprocessor(settings)(sys.stdin.buffer).shape)
     """

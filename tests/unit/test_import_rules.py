@@ -47,7 +47,7 @@ RUNTIME = (
     # What a request is made of.
     Rule("embedder.hints"),
     Rule("embedder.options", own="common errors hints"),
-    Rule("embedder.images", own="artifact.manifest common errors images", packages="numpy", lazy="PIL"),
+    Rule("embedder.images", own="artifact.image_settings common errors images", packages="numpy", lazy="PIL"),
     Rule("embedder.inputs", own="common errors images", packages="numpy"),
     # What a request runs through.
     Rule("embedder.artifact", own="artifact common errors"),

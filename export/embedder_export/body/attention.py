@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from embedder.artifact.manifest import UNPADDED_FROM_TOKENS
 
+from embedder_export.errors import NotNativeError
 from embedder_export.graph.operators import Operators
 
 # Up to this many tokens, holding all scores is as fast as flash attention or faster.
@@ -114,3 +115,16 @@ def attention_by_length(op: Operators, given: Projections, spec: Attention, are_
 def _flash_attention(op: Operators, given: Projections, spec: Attention) -> ir.Value:
     scale = {} if spec.scale is None else {"scale": spec.scale}
     return op.microsoft("MultiHeadAttention", given.query, given.key, given.value, num_heads=spec.heads, **scale)
+
+
+def check_heads(heads: int, width: int) -> None:
+    """Check that the number of `heads` divides the `width` of a token's vector.
+
+    Raises:
+        NotNativeError: it does not.
+
+    Example:
+        >>> check_heads(12, 384)
+    """
+    if width % heads:
+        raise NotNativeError(f"config.json has {heads} attention heads for a width of {width}")

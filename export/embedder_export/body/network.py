@@ -12,7 +12,6 @@ Three choices follow from measurements of a call's time (fp32, two AVX2 cores):
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -29,7 +28,7 @@ from embedder_export.body.attention import (
 )
 from embedder_export.body.contract import ONE_ROW
 from embedder_export.checkpoint.weights import Weights, is_finite, lazy
-from embedder_export.errors import CheckpointError, NotNativeError
+from embedder_export.errors import CheckpointError
 from embedder_export.families.settings import ACTIVATION_NAMES
 from embedder_export.graph.operators import ACTIVATIONS, Operators
 
@@ -324,122 +323,3 @@ def bucket(distances: NDArray[np.int64], buckets: int, max_distance: int) -> NDA
     logarithmic = np.minimum(exact + steps.astype(np.int64), half - 1)
     within = np.where(np.abs(distances) < exact, np.abs(distances), logarithmic)
     return np.where(distances > 0, half, 0) + within
-
-
-def embed(net: Network, positions: ir.Value, vocab_size: int, width: int, epsilon: float) -> ir.Value:
-    """Write layer_norm(word embeddings + positions), the first step of BERT and its relatives: (tokens, width)."""
-    words = net.embedding("embeddings.word_embeddings.weight", vocab_size, width)
-    return net.flat(net.layer_norm(net.op.Add(words, positions), "embeddings.LayerNorm", width, epsilon), width)
-
-
-@dataclass(frozen=True)
-class LayerNames:
-    """Names of a layer's parts, without the layer's own name before them."""
-
-    query: str
-    key: str
-    value: str
-    output: str
-    attention_norm: str
-    up: str
-    down: str
-    output_norm: str
-
-
-@dataclass(frozen=True)
-class LayerSizes:
-    """Sizes that all layers of a model share.
-
-    Attributes:
-        width: length of a token's vector.
-        heads: number of attention heads.
-        intermediate: width of the feed-forward part.
-        activation: transformers' name of the activation.
-        epsilon: added to the variance in layer normalisation.
-    """
-
-    width: int
-    heads: int
-    intermediate: int
-    activation: str
-    epsilon: float
-
-
-@dataclass(frozen=True)
-class PostNormLayer:
-    """A layer that normalises after each addition.
-
-    Attributes:
-        name: the layer's name.
-        parts: the names of its parts.
-        sizes: its sizes.
-    """
-
-    name: str
-    parts: LayerNames
-    sizes: LayerSizes
-
-
-def check_heads(heads: int, width: int) -> None:
-    """Check that the number of `heads` divides the `width` of a token's vector.
-
-    Raises:
-        NotNativeError: it does not.
-
-    Example:
-        >>> check_heads(12, 384)
-    """
-    if width % heads:
-        raise NotNativeError(f"config.json has {heads} attention heads for a width of {width}")
-
-
-def post_norm_layers(
-    net: Network, x: ir.Value, names: Sequence[str], parts: LayerNames, sizes: LayerSizes, bias: ir.Value | None = None
-) -> ir.Value:
-    """Write layers that compute x = norm(x + attention(x)); x = norm(x + down(activation(up(x)))), as in BERT.
-
-    Args:
-        net: the network to write into.
-        x: the tokens' vectors, (tokens, width).
-        names: the layers' names, in order.
-        parts: the names of their parts.
-        sizes: their sizes.
-        bias: as in `Network.attention`.
-
-    Returns:
-        The tokens' vectors, (batch, sequence, width). If the network gives only the first tokens: (batch, width).
-
-    Raises:
-        NotNativeError: the number of heads does not divide the width.
-    """
-    check_heads(sizes.heads, sizes.width)
-    for index, name in enumerate(names):
-        pooled = net.first_token_only and index == len(names) - 1
-        x = _post_norm_layer(net, x, PostNormLayer(name, parts, sizes), bias, pooled=pooled)
-    return x if net.first_token_only else net.unflat(x, sizes.width)
-
-
-def _post_norm_layer(
-    net: Network, x: ir.Value, layer: PostNormLayer, bias: ir.Value | None, *, pooled: bool
-) -> ir.Value:
-    """Write a layer: (tokens, width). If `pooled`, it computes only the first token of each text: (batch, width)."""
-    name, parts, sizes = layer.name, layer.parts, layer.sizes
-    attention = Attention(
-        query=f"{name}.{parts.query}",
-        key=f"{name}.{parts.key}",
-        value=f"{name}.{parts.value}",
-        output=f"{name}.{parts.output}",
-        heads=sizes.heads,
-        width=sizes.width,
-        inner=sizes.width,
-    )
-    if pooled:
-        token = net.first_tokens(x, sizes.width)
-        x = net.op.Add(net.first_token_attention(x, token, attention, bias), token)
-    else:
-        x = net.op.Add(net.attention(x, attention, bias), x)
-    x = net.layer_norm(x, f"{name}.{parts.attention_norm}", sizes.width, sizes.epsilon)
-    y = net.linear(x, f"{name}.{parts.up}", sizes.width, sizes.intermediate, one_row=pooled)
-    y = net.activation(y, sizes.activation)
-    x = net.op.Add(net.linear(y, f"{name}.{parts.down}", sizes.intermediate, sizes.width, one_row=pooled), x)
-    return net.layer_norm(x, f"{name}.{parts.output_norm}", sizes.width, sizes.epsilon)

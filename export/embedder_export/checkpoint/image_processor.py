@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from embedder.artifact.manifest import RESAMPLES, ImageSettings
+from embedder.artifact.image_settings import RESAMPLES, ImageSettings
 
 from embedder_export.body.contract import BodySizes
 from embedder_export.checkpoint.files import read_json

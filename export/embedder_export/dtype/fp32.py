@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnx
 from embedder.artifact.int8_products import Int8Products
-from embedder.artifact.manifest import Candidate
+from embedder.artifact.measurements import Candidate
 
 from embedder_export.dtype.timing import check_agreement, reference_vectors, time_graphs
 from embedder_export.errors import CheckpointError, GraphError

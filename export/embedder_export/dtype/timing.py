@@ -6,7 +6,7 @@ from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
-from embedder.artifact.manifest import Candidate
+from embedder.artifact.measurements import Candidate
 from numpy.typing import NDArray
 
 from embedder_export.errors import GraphError

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from embedder_export.body.network import LayerNames, Network, embed, post_norm_layers
+from embedder_export.body.network import Network
+from embedder_export.body.post_norm import LayerNames, PostNormLayers, embed, post_norm_layers
 from embedder_export.families import bert
 from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Activation, Count
@@ -50,7 +51,7 @@ def token_vectors(net: Network, config: AlbertSettings) -> ir.Value:
         for group in groups
         for inner in range(config.inner_group_num)
     ]
-    return post_norm_layers(net, x, names, _NAMES, bert.layer_sizes(config))
+    return post_norm_layers(net, x, PostNormLayers(names, _NAMES, bert.layer_sizes(config)))
 
 
 ALBERT = Family(

@@ -6,7 +6,8 @@ from typing import Annotated
 import onnx_ir as ir
 
 from embedder_export.body.contract import BodySizes
-from embedder_export.body.network import LayerNames, LayerSizes, Network, embed, post_norm_layers
+from embedder_export.body.network import Network
+from embedder_export.body.post_norm import LayerNames, LayerSizes, PostNormLayers, embed, post_norm_layers
 from embedder_export.checkpoint.weights import lazy
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import Family, RankHead, text_builder
@@ -92,7 +93,7 @@ def layer_sizes(config: BertSettings) -> LayerSizes:
 def encoder(net: Network, x: ir.Value, config: BertSettings) -> ir.Value:
     """Write all layers, from (tokens, hidden_size). The result is that of `post_norm_layers`."""
     names = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
-    return post_norm_layers(net, x, names, _NAMES, layer_sizes(config))
+    return post_norm_layers(net, x, PostNormLayers(names, _NAMES, layer_sizes(config)))
 
 
 def body_sizes(config: BertSettings) -> BodySizes:

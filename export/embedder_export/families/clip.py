@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import onnx_ir as ir
 from embedder.artifact.manifest import IMAGE, TEXT
 
-from embedder_export.body.attention import Attention
+from embedder_export.body.attention import Attention, check_heads
 from embedder_export.body.contract import NATIVE, Body, BodyRequest, BodySizes
-from embedder_export.body.network import Network, check_heads
+from embedder_export.body.network import Network
 from embedder_export.checkpoint.weights import Weights
 from embedder_export.errors import NotNativeError
 from embedder_export.families.family import Family, ImageProcessor, TracedTower

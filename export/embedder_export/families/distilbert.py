@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from embedder_export.body.contract import BodySizes
-from embedder_export.body.network import LayerNames, LayerSizes, Network, embed, post_norm_layers
+from embedder_export.body.network import Network
+from embedder_export.body.post_norm import LayerNames, LayerSizes, PostNormLayers, embed, post_norm_layers
 from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Activation, Count
 
@@ -43,7 +44,7 @@ def token_vectors(net: Network, config: DistilBertSettings) -> ir.Value:
     x = embed(net, net.first_rows(table), config.vocab_size, config.dim, _EPSILON)
     sizes = LayerSizes(config.dim, config.n_heads, config.hidden_dim, config.activation, _EPSILON)
     names = [f"transformer.layer.{index}" for index in range(config.n_layers)]
-    return post_norm_layers(net, x, names, _NAMES, sizes)
+    return post_norm_layers(net, x, PostNormLayers(names, _NAMES, sizes))
 
 
 def _body_sizes(config: DistilBertSettings) -> BodySizes:

@@ -6,14 +6,8 @@ from typing import Annotated
 import onnx_ir as ir
 
 from embedder_export.body.contract import BodySizes
-from embedder_export.body.network import (
-    LayerNames,
-    LayerSizes,
-    Network,
-    RelativeBias,
-    embed,
-    post_norm_layers,
-)
+from embedder_export.body.network import Network, RelativeBias
+from embedder_export.body.post_norm import LayerNames, LayerSizes, PostNormLayers, embed, post_norm_layers
 from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Activation, Count, Epsilon, at_least
 
@@ -58,7 +52,7 @@ def token_vectors(net: Network, config: MPNetSettings) -> ir.Value:
     bias = net.relative_bias(RelativeBias(_BIAS, config.relative_attention_num_buckets, heads, _BUCKETS, _MAX_DISTANCE))
     sizes = LayerSizes(config.hidden_size, heads, config.intermediate_size, config.hidden_act, config.layer_norm_eps)
     names = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
-    return post_norm_layers(net, x, names, _NAMES, sizes, bias)
+    return post_norm_layers(net, x, PostNormLayers(names, _NAMES, sizes), bias)
 
 
 def _body_sizes(config: MPNetSettings) -> BodySizes:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from embedder_export.body.contract import BodySizes
-from embedder_export.body.network import Network, embed
+from embedder_export.body.network import Network
+from embedder_export.body.post_norm import embed
 from embedder_export.families import bert
 from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Count, TokenId

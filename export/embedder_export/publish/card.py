@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from embedder.artifact.hub_access import DEFAULT_ORGANISATION, is_repository_id
-from embedder.artifact.manifest import Manifest, Parity
-from embedder.artifact.scores import ScoreParity
+from embedder.artifact.manifest import Manifest
+from embedder.artifact.measurements import Parity, ScoreParity
 from embedder.common.files import check_regular
 
 CARD = "README.md"

@@ -8,7 +8,8 @@ from functools import cache
 from typing import TypeAlias
 
 import numpy as np
-from embedder.artifact.manifest import IMAGE_INPUTS, ImageSettings
+from embedder.artifact.image_settings import ImageSettings
+from embedder.artifact.manifest import IMAGE_INPUTS
 from embedder.images.preprocessor import Preprocessor
 from numpy.typing import NDArray
 

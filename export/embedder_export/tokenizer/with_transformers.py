@@ -66,14 +66,14 @@ def _without_transformers(directory: Path, reason: NotNativeError) -> Checkpoint
 
 
 def _as_effective(tokenizer: Any) -> EffectiveTokenizer:
-    has_types, set_names = "token_type_ids" in tokenizer.model_input_names, tokenizer.init_kwargs
+    has_types, settings = "token_type_ids" in tokenizer.model_input_names, tokenizer.init_kwargs
     return EffectiveTokenizer(
         backend=tokenizer.backend_tokenizer,
         model_max_length=tokenizer.model_max_length,
         pad_id=tokenizer.pad_token_id,
         special_ids=tuple(sorted(tokenizer.all_special_ids)),
         has_token_types=has_types,
-        has_pair_types=has_types and (type(tokenizer).__name__ != _GENERAL_CLASS or "model_input_names" in set_names),
+        has_pair_types=has_types and (type(tokenizer).__name__ != _GENERAL_CLASS or "model_input_names" in settings),
         truncation_side=tokenizer.truncation_side,
         splits_special_tokens=tokenizer.split_special_tokens,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from embedder.artifact.manifest import Parity
+from embedder.artifact.measurements import Parity
 from numpy.typing import NDArray
 
 from embedder_export.errors import ParityError

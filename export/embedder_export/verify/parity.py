@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 from embedder import Embedder
-from embedder.artifact.manifest import IMAGE, Manifest, Parity
+from embedder.artifact.manifest import IMAGE, Manifest
+from embedder.artifact.measurements import Parity
 from embedder.engine.outputs import NotFiniteError
 from embedder.errors import ArtifactError
 

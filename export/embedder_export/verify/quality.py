@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 from embedder import Embedder
-from embedder.artifact.manifest import IMAGE, RANK, Graph, Quality
+from embedder.artifact.manifest import IMAGE, RANK, Graph
+from embedder.artifact.measurements import Quality
 
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import real_sentences

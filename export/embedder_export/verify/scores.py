@@ -8,7 +8,7 @@ import numpy as np
 from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import TOKEN_TYPE_IDS, Manifest
-from embedder.artifact.scores import ScoreParity, ScoreQuality
+from embedder.artifact.measurements import ScoreParity, ScoreQuality
 from embedder.engine.engine import Engine
 from embedder.engine.outputs import NotFiniteError
 from embedder.engine.tokenizer import TextTokenizer

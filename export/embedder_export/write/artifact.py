@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from embedder.artifact.image_settings import ImageSettings
 from embedder.artifact.int8_products import with_graphs, with_int8_products
 from embedder.artifact.manifest import (
     GRAPH_INPUTS,
@@ -14,7 +15,6 @@ from embedder.artifact.manifest import (
     TOKEN_TYPE_IDS,
     File,
     Graph,
-    ImageSettings,
     Manifest,
     Output,
     Source,
