@@ -28,12 +28,13 @@ from embedder.errors import (
 )
 
 if TYPE_CHECKING:
+    from embedder.cross_encoder import CrossEncoder, RankedDocument
     from embedder.encoder import Embedder
     from embedder.engine.batching import BatchLimits
     from embedder.engine.chunks import Chunk
     from embedder.inputs import Token, TokenizedText
     from embedder.kept_models import encode, release_models
-    from embedder.options import EncodeOptions, EncodeSettings
+    from embedder.options import EncodeOptions, EncodeSettings, PredictOptions
     from embedder.pool import EncoderPool
     from embedder.results import EncodeResult
     from embedder.vectors.adapters.faiss_index import FaissIndex
@@ -64,6 +65,7 @@ __all__ = [
     "BatchLimits",
     "Chunk",
     "ConflictError",
+    "CrossEncoder",
     "CutTextWarning",
     "DependencyError",
     "Embedder",
@@ -78,7 +80,9 @@ __all__ = [
     "IndexEntry",
     "InputError",
     "ModelNotFoundError",
+    "PredictOptions",
     "ProviderError",
+    "RankedDocument",
     "SettingError",
     "Token",
     "TokenizedText",
@@ -117,12 +121,13 @@ initialise_cpp_runtime()
 
 # Public names by module. A module is imported when one of its names is first used, so `import embedder` is fast.
 _LAZY = {
+    "cross_encoder": ("CrossEncoder", "RankedDocument"),
     "encoder": ("Embedder",),
     "engine.batching": ("BatchLimits",),
     "engine.chunks": ("Chunk",),
     "inputs": ("Token", "TokenizedText"),
     "kept_models": ("encode", "release_models"),
-    "options": ("EncodeOptions", "EncodeSettings"),
+    "options": ("EncodeOptions", "EncodeSettings", "PredictOptions"),
     "pool": ("EncoderPool",),
     "results": ("EncodeResult",),
     "vectors.adapters.faiss_index": ("FaissIndex",),

@@ -5,23 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
 from embedder.artifact.hub_access import HubAccess
-from embedder.artifact.locate import open_artifact
-from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE, Manifest
-from embedder.artifact.positions import check_limit
-from embedder.backends import check_backend
+from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE
 from embedder.common.checks import check_count, check_flag
 from embedder.common.keywords import refuse_keywords
 from embedder.common.read_only import ReadOnlyDict
 from embedder.encoding import embeddings_of, encode_batch, encode_items, encode_stream
-from embedder.engine.batching import BatchLimits
-from embedder.engine.engine import Engine
-from embedder.errors import ArtifactError, SettingError
 from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
 from embedder.inputs import Input, InputKinds, Inputs, TokenizedText, check_list, is_single
 from embedder.options import OPTIONS_OF_ENCODE, EncodeOptions, EncodeSettings, LoadSettings
@@ -50,6 +43,7 @@ class Embedder(Tokenizing):
     """
 
     _instead: ClassVar[Mapping[str, str]] = ATTRIBUTE_HINTS
+    _task = EMBED
 
     @refuse_keywords("Embedder", LOAD_HINTS | OPTIONS_OF_ENCODE)
     def __init__(
@@ -99,21 +93,12 @@ class Embedder(Tokenizing):
             ProviderError: the provider is unknown or does not work here.
             DependencyError: onnxruntime is not installed.
         """
-        self._settings = LoadSettings(provider, dtype, threads, truncate_dim, verify, max_seq_length)
-        self._has_own_backend = backend is not None
-        check_backend(backend, provider, threads)
-        self._artifact = open_artifact(model, HubAccess(revision, token, local_files_only))
-        manifest = self._artifact.manifest
-        if manifest.task != EMBED:
-            raise ArtifactError(
-                f"{self._artifact.directory} is for the task {manifest.task!r}. Embedder needs a model for {EMBED!r}"
-            )
-        check_count("truncate_dim", truncate_dim, manifest.dimension)
-        check_limit(max_seq_length, manifest)
+        settings = LoadSettings(provider, dtype, threads, truncate_dim, verify, max_seq_length)
+        self._load(model, HubAccess(revision, token, local_files_only), settings, backend)
+        manifest = self.manifest
         self._dimension = truncate_dim or manifest.dimension
         # By `read_paths`.
         self._kinds = tuple(InputKinds(IMAGE in manifest.modalities, read_paths) for read_paths in (False, True))
-        self._engine = Engine(self._artifact, self._settings, backend)
 
     def __repr__(self) -> str:
         return (
@@ -121,32 +106,6 @@ class Embedder(Tokenizing):
             f"max_seq_length={self.max_seq_length}, dtype={self.dtype!r}, "
             f"provider={self.device!r})"
         )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self._has_own_backend:
-            raise SettingError("a model with a backend of its own cannot be pickled or copied. Make another Embedder")
-        return _load, (type(self), str(self._artifact.directory), self._settings)
-
-    def __enter__(self) -> Embedder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Release the model's memory and threads. Later calls raise EmbedderError. Closing twice does nothing.
-
-        Example:
-            >>> model.close()  # doctest: +SKIP
-        """
-        self._engine.close()
-
-    @property
-    def manifest(self) -> Manifest:
-        """The artifact's manifest: its source, settings, files, and measured parity."""
-        return self._artifact.manifest
 
     @property
     def dimension(self) -> int:
@@ -159,11 +118,6 @@ class Embedder(Tokenizing):
         return self._settings.truncate_dim
 
     @property
-    def max_seq_length(self) -> int:
-        """Most tokens of a text, special tokens included, that the model reads. The rest is cut off."""
-        return self._settings.max_seq_length or self.manifest.tokenizer.max_seq_length
-
-    @property
     def prompts(self) -> dict[str, str]:
         """The model's prompts by name. "query" and "document" are always there, empty if the model has none."""
         return ReadOnlyDict(DEFAULT_PROMPTS | self.manifest.prompts)
@@ -174,16 +128,6 @@ class Embedder(Tokenizing):
         name = self.manifest.similarity_fn_name
         assert name is not None  # the manifest of a model for embeddings has one
         return name
-
-    @property
-    def dtype(self) -> str:
-        """The dtype of the graph that runs, such as "fp32"; "int8+fp32" if texts and images have different dtypes."""
-        return "+".join(self._engine.dtypes)
-
-    @property
-    def device(self) -> str:
-        """Name of the device that runs the graphs, such as "cpu"."""
-        return self._engine.device.name
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -338,11 +282,6 @@ class Embedder(Tokenizing):
         """
         return similarity.similarity(self.similarity_fn_name, a, b)
 
-    @property
-    def batch_limits(self) -> BatchLimits:
-        """What makes a good batch for `encode_batch` on the device: its tokens, and how many run at the same time."""
-        return self._engine.batch_limits
-
     def encode_batch(
         self,
         texts: Sequence[TokenizedText],
@@ -392,8 +331,3 @@ class Embedder(Tokenizing):
             return self.dimension
         check_count("truncate_dim", settings.truncate_dim, self.manifest.dimension)
         return settings.truncate_dim
-
-
-def _load(kind: type[Embedder], path: str, settings: LoadSettings) -> Embedder:
-    """Load a pickled model."""
-    return kind(path, **settings.options())

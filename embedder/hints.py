@@ -48,6 +48,45 @@ LOAD_HINTS = {
     "model_card_data": "leave it out. embedder does not train models",
 }
 
+# Attributes of `CrossEncoder`.
+CROSS_ENCODER_ATTRIBUTE_HINTS = {
+    "max_seq_length": "pass max_seq_length= to CrossEncoder(...)",
+    "max_length": "pass max_seq_length= to CrossEncoder(...)",
+    "activation_fn": "pass activation_fn= to CrossEncoder(...) or to predict",
+    "default_activation_function": "pass activation_fn= to CrossEncoder(...) or to predict",
+    "device": "pass provider= to CrossEncoder(...)",
+    "dtype": "pass dtype= to CrossEncoder(...)",
+    "prompts": "pass prompt= or prompt_name= to predict",
+    "default_prompt_name": "pass prompt_name= to predict",
+}
+
+# Options of `CrossEncoder`.
+CROSS_ENCODER_HINTS = {
+    **LOAD_HINTS,
+    **dict.fromkeys(("model_name_or_path", "model_name"), "the model is the first argument: CrossEncoder(model)"),
+    **dict.fromkeys(("automodel_args", "model_args"), LOAD_HINTS["model_kwargs"]),
+    **dict.fromkeys(("tokenizer_args", "max_length"), "pass max_seq_length= for the limit of a pair"),
+    "num_labels": "the artifact has the model's labels. CrossEncoder.label_count is their number",
+    "default_activation_function": "pass activation_fn= instead",
+    "default_prompt_name": "pass prompt_name= to predict",
+    "prompts": "pass prompt= or prompt_name= to predict",
+    "truncate_dim": "leave it out. Scores have no dimensions to cut",
+}
+
+# Options of `predict` and `rank`.
+PREDICT_HINTS = {
+    "sentences": "the pairs are the first argument: predict(pairs)",
+    "inputs": "the pairs are the first argument: predict(pairs)",
+    "activation_fct": "pass activation_fn= instead",
+    "convert_to_numpy": "predict always returns a NumPy array",
+    "convert_to_tensor": "predict returns a NumPy array. torch.from_numpy(array) makes a tensor of it",
+    "num_workers": "pass threads= when you load the model: CrossEncoder(model, threads=...)",
+    "device": "choose the device when you load the model: CrossEncoder(model, provider=...)",
+    "max_length": "pass the limit when you load the model: CrossEncoder(model, max_seq_length=...)",
+    "max_seq_length": "pass it when you load the model: CrossEncoder(model, max_seq_length=...)",
+    "dtype": "choose the graph when you load the model: CrossEncoder(model, dtype=...)",
+}
+
 # Options of `EncoderPool`.
 POOL_HINTS = LOAD_HINTS | {
     "device": _PROVIDERS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
@@ -170,6 +170,81 @@ def check_inputs(inputs: Any, kinds: InputKinds) -> Iterator[Item]:
         expected = "a string, an image or a list of them" if kinds.images else "a string or a list of strings"
         raise InputError(f"{kinds.name} should be {expected}, not {type_name(inputs)}{_hint(inputs)}")
     return (_check(index, item, kinds) for index, item in enumerate(iterator))
+
+
+def is_pair(inputs: object) -> bool:
+    """Return whether `inputs` is one pair of texts, not a list of pairs.
+
+    Example:
+        >>> is_pair(("a query", "a passage")), is_pair([("a query", "a passage")])
+        (True, False)
+    """
+    if isinstance(inputs, np.ndarray):
+        return inputs.ndim == 1 and len(inputs) > 0 and all(isinstance(text, str) for text in inputs)
+    return isinstance(inputs, list | tuple) and len(inputs) > 0 and all(isinstance(text, str) for text in inputs)
+
+
+def check_pairs(pairs: Any) -> list[Pair]:
+    """Return the checked `pairs` as a list. A single pair becomes a list of one.
+
+    Raises:
+        InputError: as in `each_pair`.
+
+    Example:
+        >>> check_pairs(("a query", "a passage"))
+        [Pair(first='a query', second='a passage')]
+    """
+    return [_check_pair("pair", pairs)] if is_pair(pairs) else list(each_pair(pairs))
+
+
+def each_pair(pairs: Any) -> Iterator[Pair]:
+    """Yield the checked `pairs` one by one.
+
+    Raises:
+        InputError: `pairs` is not a list of pairs. The call itself raises this, and the message names the type. Or a
+            pair is not two texts. The iterator raises this at that pair, and the message has its index.
+
+    Example:
+        >>> list(each_pair([["a query", "a passage"]]))
+        [Pair(first='a query', second='a passage')]
+    """
+    iterator = _iterator(pairs)
+    if iterator is None:
+        hint = ". Give table[[first, second]].to_numpy()" if is_table(pairs) else ""
+        raise InputError(f"pairs should be a pair of two strings or a list of pairs, not {type_name(pairs)}{hint}")
+    return (_check_pair(f"pairs[{index}]", pair) for index, pair in enumerate(iterator))
+
+
+def check_documents(query: Any, documents: Any) -> list[Pair]:
+    """Return the pairs of a query with each document.
+
+    Raises:
+        InputError: the query or a document is not a text.
+
+    Example:
+        >>> check_documents("a query", ["a passage"])
+        [Pair(first='a query', second='a passage')]
+    """
+    first = _checked_text("query", query)
+    iterator = _iterator(documents)
+    if iterator is None:
+        raise InputError(f"documents should be a list of strings, not {type_name(documents)}{_hint(documents)}")
+    return [Pair(first, _checked_text(f"documents[{index}]", text)) for index, text in enumerate(iterator)]
+
+
+def _check_pair(name: str, pair: Any) -> Pair:
+    if not isinstance(pair, Sequence | np.ndarray) or isinstance(pair, str | bytes) or len(pair) != 2:
+        found = f"{len(pair)} of them" if isinstance(pair, list | tuple) else f"{type_name(pair)}: {shown(pair)}"
+        raise InputError(f"{name} should be two strings, not {found}")
+    return Pair(*(_checked_text(f"{name}[{side}]", text) for side, text in enumerate(pair)))
+
+
+def _checked_text(name: str, text: Any) -> str:
+    if not isinstance(text, str):
+        raise InputError(f"{name} should be a string, not {type(text).__name__}: {shown(text)}")
+    if not text.isascii():
+        check_text(text, name)
+    return text
 
 
 def _iterator(inputs: Any) -> Iterable[Any] | None:

@@ -9,12 +9,13 @@ from typing import Any, TypedDict
 from embedder.common.checks import check_choice, check_count, check_flag, find_surrogate, shown
 from embedder.common.records import frozen
 from embedder.errors import InputError
-from embedder.hints import ENCODE_HINTS
+from embedder.hints import ENCODE_HINTS, PREDICT_HINTS
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 # These precisions scale each dimension by its range: the smallest and the largest value over all vectors.
 RANGED_PRECISIONS = ("int8", "uint8")
 ERROR_MODES = ("raise", "skip")
+ACTIVATIONS = ("identity", "sigmoid", "softmax")
 
 
 class EncodeOptions(TypedDict, total=False):
@@ -115,10 +116,7 @@ class EncodeSettings:
             return settings
         if not options:
             return _DEFAULTS
-        for name in options:
-            if name not in EncodeOptions.__annotations__:
-                hint = ENCODE_HINTS.get(name, f"known are {', '.join(EncodeOptions.__annotations__)}")
-                raise InputError(f"encode has no option {name!r}: {hint}")
+        _refuse_unknown("encode", options, EncodeOptions.__annotations__, ENCODE_HINTS)
         return cls(**options)
 
     def refuse_skip(self) -> EncodeSettings:
@@ -147,6 +145,84 @@ class EncodeSettings:
 
 # The settings are frozen and checked, so that all calls without options share them.
 _DEFAULTS = EncodeSettings()
+
+
+class PredictOptions(TypedDict, total=False):
+    """Options of `CrossEncoder.predict` and its siblings. Names and meanings are those of sentence-transformers.
+
+    Attributes:
+        prompt_name: name of the prompt to put before the first text of each pair. None takes the model's default.
+        prompt: text to put before the first text of each pair. It takes precedence over `prompt_name`.
+        batch_size: most pairs in one call of the graph. Batches are filled by tokens and may be smaller.
+        activation_fn: the function that scores go through: "identity", "sigmoid" or "softmax". None takes
+            `CrossEncoder.activation_fn`.
+        apply_softmax: apply a softmax over the labels after the activation. It has no effect if there is one label.
+        show_progress_bar: show progress on stderr.
+
+    Example:
+        >>> options: PredictOptions = {"batch_size": 32, "activation_fn": "identity"}
+        >>> model.predict([("a query", "a passage")], **options).shape  # doctest: +SKIP
+        (1,)
+    """
+
+    prompt_name: str | None
+    prompt: str | None
+    batch_size: int | None
+    activation_fn: str | None
+    apply_softmax: bool
+    show_progress_bar: bool | None
+
+
+# What to do instead of options of `predict` that are given to a constructor.
+OPTIONS_OF_PREDICT = dict.fromkeys(PredictOptions.__annotations__, "pass it to predict or rank")
+
+
+@frozen
+class PredictSettings:
+    """The checked options of one request for scores. `PredictOptions` describes `activation_fn` and `apply_softmax`.
+
+    Attributes:
+        encode_settings: the other options, as the engine takes them.
+
+    Raises:
+        InputError: an option has a wrong type or is out of range.
+
+    Example:
+        >>> PredictSettings.of({"batch_size": 8}).encode_settings.batch_size
+        8
+    """
+
+    activation_fn: str | None = None
+    apply_softmax: bool = False
+    encode_settings: EncodeSettings = _DEFAULTS
+
+    def __post_init__(self) -> None:
+        if self.activation_fn is not None:
+            check_choice("activation_fn", self.activation_fn, ACTIVATIONS)
+        check_flag("apply_softmax", self.apply_softmax)
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> PredictSettings:
+        """Return settings with the keyword `options`.
+
+        Raises:
+            InputError: an option is unknown, has a wrong type or is out of range.
+
+        Example:
+            >>> PredictSettings.of({"activation_fn": "identity"}).activation_fn
+            'identity'
+        """
+        _refuse_unknown("predict", options, PredictOptions.__annotations__, PREDICT_HINTS)
+        own = {name: options[name] for name in ("activation_fn", "apply_softmax") if name in options}
+        rest = {name: value for name, value in options.items() if name not in own}
+        return cls(**own, encode_settings=EncodeSettings(**rest) if rest else _DEFAULTS)
+
+
+def _refuse_unknown(call: str, options: Mapping[str, Any], known: Mapping[str, Any], hints: Mapping[str, str]) -> None:
+    for name in options:
+        if name not in known:
+            hint = hints.get(name, f"known are {', '.join(known)}")
+            raise InputError(f"{call} has no option {name!r}: {hint}")
 
 
 @frozen

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedder.common.checks import check_text
-from embedder.common.read_only import ReadOnly
 from embedder.engine.batching import pad
-from embedder.engine.engine import Engine
 from embedder.errors import InputError
 from embedder.inputs import InputKinds, Token, TokenizedText, check_list, is_single, type_name
+from embedder.loaded_model import LoadedModel
 from embedder.options import EncodeSettings
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from embedder.engine.chunks import Chunk
 
 
-class Tokenizing(ReadOnly):
+class Tokenizing(LoadedModel):
     """Base of models that tokenise texts. Safe to call from many threads at once.
 
     Example:
@@ -29,8 +28,6 @@ class Tokenizing(ReadOnly):
         >>> model.count_tokens("hello")  # doctest: +SKIP
         3
     """
-
-    _engine: Engine
 
     def tokenize(self, texts: str | Iterable[str]) -> dict[str, NDArray[np.int64]]:
         """Return the graph's inputs for `texts`: `input_ids` and `attention_mask`, int64 (n, tokens of the longest).

@@ -30,8 +30,9 @@ LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 
 # The API reference: the title of each page, and the public names on it.
 API = {
-    "Models": "Embedder encode release_models",
-    "Options and results": "EncodeOptions EncodeSettings EncodeResult Chunk Token TokenizedText BatchLimits",
+    "Models": "Embedder CrossEncoder encode release_models",
+    "Options and results": "EncodeOptions EncodeSettings EncodeResult PredictOptions RankedDocument Chunk Token "
+    "TokenizedText BatchLimits",
     "Similarity": "cos_sim dot_score euclidean_sim manhattan_sim pairwise_cos_sim pairwise_dot_score "
     "pairwise_euclidean_sim pairwise_manhattan_sim normalize_embeddings truncate_embeddings",
     "Search and mining": "semantic_search paraphrase_mining paraphrase_mining_embeddings community_detection "

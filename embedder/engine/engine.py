@@ -224,11 +224,11 @@ class Engine:
             device.token_budget, device.threads, device.unpadded_from_tokens, None if images is None else images.tokens
         )
 
-    def read_texts(self, texts: list[str], settings: EncodeSettings) -> list[TokenizedText]:
-        """Return the texts as `run_tokenized` takes them.
+    def read_texts(self, texts: Sequence[str | Pair], settings: EncodeSettings) -> list[TokenizedText]:
+        """Return texts or pairs as `run_tokenized` takes them.
 
         Args:
-            texts: checked texts.
+            texts: checked texts or pairs.
             settings: the options of the request. The engine uses the prompt.
 
         Raises:
@@ -241,7 +241,7 @@ class Engine:
         self.check_open()
         prompt = self.resolve_prompt(settings)
         side = self._text.get()
-        return side.read_texts([prompt + text for text in texts], self._prompt_token_count(prompt))
+        return side.read_texts([_prompted(text, prompt) for text in texts], self._prompt_token_count(prompt))
 
     def read_token_ids(self, token_ids: Any) -> list[TokenizedText]:
         """Return lists of token ids as `run_tokenized` takes them.
@@ -386,9 +386,11 @@ class Engine:
         return values, {window.image_rows[row]: reason for row, reason in reasons.items()}
 
 
-def _prompted(item: _I, prompt: str) -> _I | str:
-    """Return `item` after the prompt. Images and pairs take no prompt."""
-    return prompt + item if prompt and isinstance(item, str) else item
+def _prompted(item: _I, prompt: str) -> _I | str | Pair:
+    """Return `item` with the prompt before it, or before its first text if it is a pair. Images take no prompt."""
+    if isinstance(item, str):
+        return prompt + item if prompt else item
+    return Pair(prompt + item.first, item.second) if prompt and isinstance(item, Pair) else item
 
 
 def _refuse_closed() -> NoReturn:

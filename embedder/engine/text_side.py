@@ -45,11 +45,11 @@ class TextSide:
             return self.tokenizer.with_type_ids(texts)
         return self.tokenizer(texts)
 
-    def read_texts(self, texts: Sequence[str], prompt_token_count: int) -> list[TokenizedText]:
-        """Return the texts as `run_tokenized` takes them.
+    def read_texts(self, texts: Sequence[str | Pair], prompt_token_count: int) -> list[TokenizedText]:
+        """Return texts or pairs as `run_tokenized` takes them.
 
         Args:
-            texts: the texts, with their prompt.
+            texts: the texts or pairs, with their prompt.
             prompt_token_count: number of tokens at the start of each text that the pooling leaves out.
 
         Raises:

@@ -143,7 +143,7 @@ class TextTokenizer:
             for encoding in self._encode(texts)
         ]
 
-    def tokenize_and_find_cut(self, texts: Sequence[str]) -> Iterator[tuple[Tokens, bool]]:
+    def tokenize_and_find_cut(self, texts: Sequence[str | Pair]) -> Iterator[tuple[Tokens, bool]]:
         """Yield the token ids and the token type ids of each text, and whether the text has more tokens than the limit.
 
         Raises:

@@ -366,7 +366,10 @@ def test_a_cross_encoder_needs_no_change_of_the_engine(tmp_path, labels):
 
 def test_embedder_refuses_a_cross_encoder(tmp_path):
     path = write_tiny_ranker(tmp_path / "ranker")
-    with pytest.raises(ArtifactError, match=r"ranker is for the task 'rank'\. Embedder needs a model for 'embed'"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"ranker is for the task 'rank'\. Embedder needs a model for 'embed'\. Use embedder\.CrossEncoder",
+    ):
         embedder.Embedder(path)
 
 

@@ -34,7 +34,7 @@ class Rule:
     exact: bool = False
 
 
-PUBLIC = "common encoder errors hints inputs options results vectors"
+PUBLIC = "activations common cross_encoder encoder errors hints inputs options results vectors"
 INTEGRATION = f"{PUBLIC} integrations"
 ENGINE = "artifact backends common engine errors hints images inputs options"
 
@@ -60,8 +60,11 @@ RUNTIME = (
     Rule("embedder.engine.tokenizer", own="common errors inputs", packages="numpy", lazy="tokenizers"),
     Rule("embedder.results", own="common errors options vectors", packages="numpy"),
     Rule("embedder.encoding", own="engine errors inputs options results", packages="numpy"),
-    Rule("embedder.tokenizing", own="common engine errors inputs options", packages="numpy"),
+    Rule("embedder.activations", own="common options", packages="numpy"),
+    Rule("embedder.loaded_model", own=ENGINE),
+    Rule("embedder.tokenizing", own="common engine errors inputs loaded_model options", packages="numpy"),
     Rule("embedder.encoder", own=f"{ENGINE} encoding results tokenizing vectors", packages="numpy"),
+    Rule("embedder.cross_encoder", own=f"{ENGINE} activations encoding loaded_model", packages="numpy"),
     # What is done with vectors. It needs no model.
     Rule("embedder.vectors", own="common errors options vectors", packages="numpy"),
     Rule("embedder.vectors.simd", own="common", packages="numpy", lazy="numkong"),

@@ -28,6 +28,7 @@ def test_public_names():
         "BatchLimits",
         "Chunk",
         "ConflictError",
+        "CrossEncoder",
         "CutTextWarning",
         "DependencyError",
         "Embedder",
@@ -42,7 +43,9 @@ def test_public_names():
         "IndexEntry",
         "InputError",
         "ModelNotFoundError",
+        "PredictOptions",
         "ProviderError",
+        "RankedDocument",
         "SettingError",
         "Token",
         "TokenizedText",
@@ -108,6 +111,26 @@ def test_embedder_has_these_public_names_and_no_others():
         "tokenize_texts",
         "tokens",
         "truncate_dim",
+    }
+
+
+def test_cross_encoder_has_these_public_names_and_no_others():
+    public = {name for name in dir(embedder.CrossEncoder) if not name.startswith("_")}
+    assert public == {
+        "activation_fn",
+        "batch_limits",
+        "close",
+        "device",
+        "dtype",
+        "label_count",
+        "label_names",
+        "manifest",
+        "max_seq_length",
+        "predict",
+        "predict_batch",
+        "predict_iter",
+        "rank",
+        "tokenize_pairs",
     }
 
 
