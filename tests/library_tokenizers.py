@@ -1,5 +1,8 @@
 """Small tokenizers of the library `tokenizers`, of kinds that differ in how tokens and characters belong together."""
 
+from collections.abc import Callable
+from typing import Any
+
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 
@@ -23,3 +26,31 @@ def unigram() -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace("sat", "s at")])
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     return tokenizer
+
+
+def most_read(tokenizer: Any, work: Callable[[], object]) -> int:
+    """Return the most characters of a text that the library tokenises in a call, while `work` runs.
+
+    Args:
+        tokenizer: a TextTokenizer.
+        work: uses the tokenizer.
+    """
+    read: list[int] = []
+    inner = tokenizer._tokenizer
+
+    class Spy:
+        def __getattr__(self, name: str) -> Any:
+            function = getattr(inner, name)
+
+            def call(texts: str | list[str], **options: object) -> Any:
+                read.append(len(texts) if isinstance(texts, str) else max(map(len, texts)))
+                return function(texts, **options)
+
+            return call
+
+    tokenizer._tokenizer = Spy()
+    try:
+        work()
+    finally:
+        tokenizer._tokenizer = inner
+    return max(read)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.artifact.artifact import Artifact
-from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, TEXT, File
+from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, RANK, TEXT, File
 from embedder.backends import Backend, Device, select_device
 from embedder.common.cores import usable_cores
 from embedder.common.executor import Executor, Task
@@ -154,9 +154,7 @@ class Engine:
             >>> engine.tokenize(["hello"])  # doctest: +SKIP
             [array([ 101, 7592,  102])]
         """
-        return [
-            token_ids for (token_ids,) in self.tokenizer([text for text in texts if not isinstance(text, ImageItem)])
-        ]
+        return [token_ids for (token_ids,) in self.tokenizer([text for text in texts if isinstance(text, str)])]
 
     def run(
         self,
@@ -293,8 +291,7 @@ class Engine:
         places: Places,
     ) -> Iterator[Block]:
         start = 0
-        unit = "input" if IMAGE in self._graphs else "text"
-        with progress_bar(total, unit, "Encoding", shown=settings.show_progress_bar) as bar:
+        with progress_bar(total, *self._words_of_progress(), shown=settings.show_progress_bar) as bar:
             bar.update(places.copies)
             job = Job(settings.batch_size, prompt_token_count, self._executor, bar.update)
             for window in self._prepare_ahead(stream, partial(self._prepare, find_cut=settings.warn_if_cut)):
@@ -304,6 +301,12 @@ class Engine:
                 cut = None if window.cut is None else window.places.spread(window.cut)
                 yield Block(start, values, {indices[row]: reason for row, reason in reasons.items()}, cut)
                 start += len(values)
+
+    def _words_of_progress(self) -> tuple[str, str]:
+        """Return the word for one input, and what is done with the inputs."""
+        if self.manifest.task == RANK:
+            return "pair", "Scoring"
+        return "input" if IMAGE in self._graphs else "text", "Encoding"
 
     def resolve_prompt(self, settings: EncodeSettings) -> str:
         """Return the text to put before each input.

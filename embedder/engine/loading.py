@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from embedder.artifact.artifact import Artifact
-from embedder.artifact.manifest import IMAGE, OUTPUT_OF_TASK, TEXT, Graph, Output
+from embedder.artifact.manifest import IMAGE, OUTPUT_OF_TASK, RANK, TEXT, Graph, Output
 from embedder.backends import Backend, Device, GraphFiles
 from embedder.common.digests import CheckedFile, open_checked
 from embedder.common.records import frozen
@@ -104,7 +104,8 @@ class Loader:
         path = self.artifact.path(settings.file)
         verify = self.settings.verify
         file = CheckedFile(path, settings.file.sha256 if verify else None)
-        tokenizer = open_checked([file], lambda: TextTokenizer(path, settings.max_seq_length, verify=verify))
+        limit, pairs = settings.max_seq_length, self.artifact.manifest.task == RANK
+        tokenizer = open_checked([file], lambda: TextTokenizer(path, limit, pairs=pairs, verify=verify))
         if self.settings.max_seq_length is not None:
             tokenizer.set_limit(self.settings.max_seq_length)
         return tokenizer

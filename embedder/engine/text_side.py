@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from embedder.backends import Backend
 from embedder.engine.batching import pad, plan_batches
 from embedder.engine.job import Job
 from embedder.engine.outputs import fixed_shape, values_of
+from embedder.engine.pair_tokenizer import PairTokenizer
 from embedder.engine.tokenizer import TextTokenizer, Tokens
 from embedder.inputs import Pair, TokenizedText
 
@@ -29,6 +30,7 @@ class TextSide:
 
     def __init__(self, backend: Backend, graph: Graph, tokenizer: TextTokenizer, settings: TokenizerSettings) -> None:
         self.tokenizer = tokenizer
+        self._pairs = PairTokenizer(tokenizer)
         self._backend = backend
         self._graph = graph
         self._settings = settings
@@ -36,28 +38,37 @@ class TextSide:
         self._ones = np.ones(tokenizer.max_seq_length, np.int64)
 
     def tokenize(self, texts: Sequence[str | Pair]) -> list[Tokens]:
-        """Return the token ids of each text, and its token type ids if the graph takes them.
+        """Return the token ids of each text or pair, and its token type ids if the graph takes them.
+
+        Args:
+            texts: texts alone, or pairs alone.
 
         Raises:
+            InputError: a pair has no tokens.
             ArtifactError: the tokenizer is damaged.
         """
+        pairs, alone = _split(texts)
+        if pairs:
+            return [tokens if self._typed else tokens[:1] for tokens, _ in self._pairs.tokenize(pairs)]
         if self._typed:
-            return self.tokenizer.with_type_ids(texts)
-        return self.tokenizer(texts)
+            return self.tokenizer.with_type_ids(alone)
+        return self.tokenizer(alone)
 
     def read_texts(self, texts: Sequence[str | Pair], prompt_token_count: int) -> list[TokenizedText]:
         """Return texts or pairs as `run_tokenized` takes them.
 
         Args:
-            texts: the texts or pairs, with their prompt.
+            texts: texts alone, or pairs alone, with their prompt.
             prompt_token_count: number of tokens at the start of each text that the pooling leaves out.
 
         Raises:
-            ArtifactError: the tokenizer is damaged.
+            InputError, ArtifactError: as in `tokenize`.
         """
+        pairs, alone = _split(texts)
+        found = self._pairs.tokenize(pairs) if pairs else self.tokenizer.tokenize_and_find_cut(alone)
         return [
             TokenizedText(ids, type_ids if self._typed else None, prompt_token_count, cut)
-            for (ids, type_ids), cut in self.tokenizer.tokenize_and_find_cut(texts)
+            for (ids, type_ids), cut in found
         ]
 
     def read_token_ids(self, token_ids: Any) -> list[TokenizedText]:
@@ -74,7 +85,7 @@ class TextSide:
         """Return the indices of the texts that `tokenize` has cut.
 
         Args:
-            texts: the texts.
+            texts: the texts or pairs.
             tokens: what `tokenize` returned for them.
 
         Raises:
@@ -82,7 +93,12 @@ class TextSide:
         """
         limit = self.tokenizer.max_seq_length
         full = (row for row, arrays in enumerate(tokens) if len(arrays[0]) == limit)
-        return [row for row in full if self.tokenizer.is_cut(texts[row])]
+        return [row for row in full if self._is_cut(texts[row])]
+
+    def _is_cut(self, text: str | Pair) -> bool:
+        if isinstance(text, Pair):
+            return any(cut for _, cut in self._pairs.tokenize([text]))
+        return self.tokenizer.is_cut(text)
 
     def run(self, tokens: Sequence[Tokens], output: Output, job: Job) -> NDArray[np.float32]:
         """Return the values of `output`, float32 (texts, *output.shape), for the result of `tokenize`.
@@ -170,3 +186,10 @@ class TextSide:
             for row, count in zip(feeds[POOLING_MASK], prompt_token_counts, strict=True):
                 row[:count] = 0
         return feeds
+
+
+def _split(texts: Sequence[str | Pair]) -> tuple[Sequence[Pair], Sequence[str]]:
+    """Return the pairs and the texts, of which one is empty."""
+    if texts and isinstance(texts[0], Pair):
+        return cast("Sequence[Pair]", texts), ()
+    return (), cast("Sequence[str]", texts)

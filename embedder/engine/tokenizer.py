@@ -14,7 +14,7 @@ from embedder.common.panics import PanicError, panics_as_exceptions
 from embedder.common.records import frozen
 from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS, load_tokenizer
 from embedder.errors import ArtifactError, InputError
-from embedder.inputs import Pair, Token
+from embedder.inputs import Token
 
 # The token ids of a text, int64 (tokens,). For a graph that takes token type ids, these are the second array.
 Tokens: TypeAlias = tuple[NDArray[np.int64], ...]
@@ -48,6 +48,28 @@ class Frame:
     suffix_types: tuple[int, ...]
 
 
+def find_special(encoding: Any) -> Frame:
+    """Return the special tokens around the tokens of a text, or of a pair with one empty text.
+
+    Args:
+        encoding: the library's encoding.
+
+    Example:
+        >>> find_special(tokenizer.encode("hello")).prefix  # doctest: +SKIP
+        (101,)
+    """
+    special, types = encoding.special_tokens_mask, encoding.type_ids
+    start = special.index(0) if 0 in special else len(special)
+    end = len(special) - special[::-1].index(0) if 0 in special else len(special)
+    return Frame(
+        prefix=tuple(encoding.ids[:start]),
+        suffix=tuple(encoding.ids[end:]),
+        prefix_types=tuple(types[:start]),
+        text_type=types[start] if start < len(types) else 0,
+        suffix_types=tuple(types[end:]),
+    )
+
+
 class TextTokenizer:
     """A checkpoint's tokenizer with the model's own limit. Safe to call from many threads.
 
@@ -59,12 +81,13 @@ class TextTokenizer:
         [(array([ 101, 7592,  102]),)]
     """
 
-    def __init__(self, path: Path, max_seq_length: int, *, verify: bool = True) -> None:
+    def __init__(self, path: Path, max_seq_length: int, *, pairs: bool = False, verify: bool = True) -> None:
         """Load the tokenizer at `path`. It cuts texts at `max_seq_length` tokens, special tokens included.
 
         Args:
             path: the file `tokenizer.json`.
             max_seq_length: the limit.
+            pairs: whether it is for a model of pairs. The special tokens are then those of a pair.
             verify: whether to check the content before the library reads it.
 
         Raises:
@@ -73,7 +96,7 @@ class TextTokenizer:
         try:
             self._tokenizer = load_tokenizer(path, verify=verify)
             with panics_as_exceptions():
-                self._special_count: int = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+                self._special_count: int = self._tokenizer.num_special_tokens_to_add(is_pair=pairs)
                 self._tokenizer.no_padding()
                 self._tokenizer.enable_truncation(max_seq_length)
         except OSError as error:
@@ -83,26 +106,27 @@ class TextTokenizer:
 
             # No advice to copy the file again: unless `verify` is False, its digest has been checked before.
             raise ArtifactError(f"{path} is not a tokenizer that tokenizers {__version__} reads: {error}") from error
+        self._unit = "pair" if pairs else "text"
         if max_seq_length <= self._special_count:
             raise ArtifactError(
-                f"{path} adds {self._special_count} special tokens to each text, and max_seq_length is "
-                f"{max_seq_length}: no room for the text. Export the model again"
+                f"{path} adds {self._special_count} special tokens to each {self._unit}, and max_seq_length is "
+                f"{max_seq_length}: no room for the {self._unit}. Export the model again"
             )
         self._max_seq_length = max_seq_length
 
     @property
     def max_seq_length(self) -> int:
-        """Most tokens of a text, special tokens included. The rest is cut off."""
+        """Most tokens of a text or a pair, special tokens included. The rest is cut off."""
         return self._max_seq_length
 
     @property
     def special_count(self) -> int:
-        """Number of special tokens that each text gets."""
+        """Number of special tokens that each text gets, or each pair in a model of pairs."""
         return self._special_count
 
     @property
     def room(self) -> int:
-        """Most tokens of a text, special tokens not included."""
+        """Most tokens of a text, or of a pair in a model of pairs, special tokens not included."""
         return self._max_seq_length - self._special_count
 
     def set_limit(self, max_seq_length: int) -> None:
@@ -117,13 +141,13 @@ class TextTokenizer:
         if max_seq_length <= self._special_count:
             raise InputError(
                 f"max_seq_length should be at least {self._special_count + 1}, not {max_seq_length}: the model adds "
-                f"{self._special_count} special tokens to each text"
+                f"{self._special_count} special tokens to each {self._unit}"
             )
         self._tokenizer.enable_truncation(max_seq_length)
         self._max_seq_length = max_seq_length
 
-    def __call__(self, texts: Sequence[str | Pair]) -> list[Tokens]:
-        """Return the token ids of each text or pair.
+    def __call__(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the token ids of each text.
 
         They include special tokens, are cut at the limit, and are not padded.
 
@@ -132,8 +156,8 @@ class TextTokenizer:
         """
         return [(np.array(encoding.ids, np.int64),) for encoding in self._encode(texts)]
 
-    def with_type_ids(self, texts: Sequence[str | Pair]) -> list[Tokens]:
-        """Return the token ids and the token type ids of each text or pair.
+    def with_type_ids(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the token ids and the token type ids of each text.
 
         Raises:
             ArtifactError: as in a call.
@@ -143,7 +167,7 @@ class TextTokenizer:
             for encoding in self._encode(texts)
         ]
 
-    def tokenize_and_find_cut(self, texts: Sequence[str | Pair]) -> Iterator[tuple[Tokens, bool]]:
+    def tokenize_and_find_cut(self, texts: Sequence[str]) -> Iterator[tuple[Tokens, bool]]:
         """Yield the token ids and the token type ids of each text, and whether the text has more tokens than the limit.
 
         Raises:
@@ -166,17 +190,7 @@ class TextTokenizer:
         """
         # Any text with a token shows them. A text without one has no special tokens in some tokenizers.
         (encoding,) = self._encode(["a"])
-        special = encoding.special_tokens_mask
-        start = special.index(0) if 0 in special else len(special)
-        end = len(special) - special[::-1].index(0) if 0 in special else len(special)
-        types = encoding.type_ids
-        return Frame(
-            prefix=tuple(encoding.ids[:start]),
-            suffix=tuple(encoding.ids[end:]),
-            prefix_types=tuple(types[:start]),
-            text_type=types[start] if start < len(types) else 0,
-            suffix_types=tuple(types[end:]),
-        )
+        return find_special(encoding)
 
     def token_of(self, token_id: int) -> str | None:
         """Return the token with this id, or None if the vocabulary has no such id.
@@ -190,15 +204,42 @@ class TextTokenizer:
         token: str | None = self._tokenizer.id_to_token(token_id)
         return token
 
-    def _encode(self, texts: Sequence[str | Pair]) -> Iterator[Any]:
-        """Yield the library's encoding of each text or pair."""
+    def first_tokens(self, texts: Sequence[str]) -> Iterator[tuple[NDArray[np.int64], bool]]:
+        """Yield the token ids of each text without special tokens, cut at the limit; and whether there are more.
+
+        Raises:
+            ArtifactError: as in a call.
+
+        Example:
+            >>> next(tokenizer.first_tokens(["hello"]))  # doctest: +SKIP
+            (array([7592]), False)
+        """
+        for encoding in self._encode(texts, add_special_tokens=False):
+            ids = np.array(encoding.ids, np.int64)
+            yield ids, len(ids) == self._max_seq_length and bool(encoding.overflowing)  # `overflowing` copies the rest
+
+    def encode_pair(self, first: str, second: str) -> Any:
+        """Return the library's encoding of a pair of short texts, with special tokens, cut at the limit.
+
+        Raises:
+            ArtifactError: as in a call.
+
+        Example:
+            >>> tokenizer.encode_pair("hello", "").ids  # doctest: +SKIP
+            [101, 7592, 102, 102]
+        """
+        with _failures_as_artifact_errors():
+            return self._tokenizer.encode(first, second)
+
+    def _encode(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> Iterator[Any]:
+        """Yield the library's encoding of each text."""
         with _failures_as_artifact_errors():
             for start in range(0, len(texts), _MAX_TEXTS_PER_CALL):
-                part = [self._clipped(text) for text in texts[start : start + _MAX_TEXTS_PER_CALL]]
-                yield from self._tokenizer.encode_batch_fast(part)
+                part = [self._clip(text) for text in texts[start : start + _MAX_TEXTS_PER_CALL]]
+                yield from self._tokenizer.encode_batch_fast(part, add_special_tokens=add_special_tokens)
 
-    def is_cut(self, text: str | Pair) -> bool:
-        """Return whether the text or pair has more tokens than the limit.
+    def is_cut(self, text: str) -> bool:
+        """Return whether the text has more tokens than the limit.
 
         Raises:
             ArtifactError: as in a call.
@@ -284,12 +325,6 @@ class TextTokenizer:
         ((token_ids,),) = self([prompt])
         return len(token_ids) - (len(token_ids) > 0 and int(token_ids[-1]) in special_ids)
 
-    def _clipped(self, text: str | Pair) -> Any:
-        """Return the clipped text in the library's form: a string, or a tuple of two strings for a pair."""
-        if isinstance(text, Pair):
-            return self._clip(text.first), self._clip(text.second)
-        return self._clip(text)
-
     def _clip(self, text: str) -> str:
         """Return a part of `text` that has the same first tokens, up to the limit.
 
@@ -300,8 +335,9 @@ class TextTokenizer:
             return text
         start, ids = 0, None
         while start + length < len(text):
-            encoding = self._tokenizer.encode(text[start : start + length])
-            if len(encoding) <= self._special_count and length > MAX_TOKEN_CHARACTERS:
+            # Without special tokens, the part has the first tokens of all that `first_tokens` returns.
+            encoding = self._tokenizer.encode(text[start : start + length], add_special_tokens=False)
+            if not len(encoding) and length > MAX_TOKEN_CHARACTERS:
                 start += length - MAX_TOKEN_CHARACTERS  # without white space, for example, that has no tokens
                 continue
             # One word may be longer than the part. It has the same first tokens in a longer part.

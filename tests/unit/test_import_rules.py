@@ -157,7 +157,7 @@ RUNTIME = (
 )
 
 # The exporter writes the manifest by the runtime's dataclasses, and tries its work with the runtime.
-OF_RUNTIME = "artifact backends common encoder engine errors images inputs options results"
+OF_RUNTIME = "artifact backends common cross_encoder encoder engine errors images inputs options results"
 ONNX = "numpy onnx onnx_ir onnxruntime PIL safetensors tokenizers"
 # The extra [torch].
 TORCH = "optimum sentence_transformers sentencepiece torch transformers"

@@ -5,16 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from embedder.artifact.hub_access import HubAccess
-from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import TOKEN_TYPE_IDS, Manifest
 from embedder.artifact.measurements import ScoreParity, ScoreQuality
-from embedder.engine.engine import Engine
+from embedder.cross_encoder import CrossEncoder
 from embedder.engine.outputs import NotFiniteError
 from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import ArtifactError
 from embedder.inputs import Pair
-from embedder.options import EncodeSettings, LoadSettings
 from numpy.typing import NDArray
 
 from embedder_export.checkpoint.read import Checkpoint
@@ -55,9 +52,7 @@ def verify_scores(
         1.0
     """
     limit = manifest.tokenizer.max_seq_length
-    tokenizer = TextTokenizer(artifact / manifest.tokenizer.file.name, limit)
-    # If a pair has no token at all, sentence-transformers fails.
-    pairs = [pair for pair in parity_pairs(limit) if len(tokenizer([pair])[0][0])]
+    pairs = _with_tokens(TextTokenizer(artifact / manifest.tokenizer.file.name, limit, pairs=True), parity_pairs(limit))
     try:
         ours = scores_of(artifact, "fp32", pairs)
     except NotFiniteError as error:
@@ -97,12 +92,15 @@ def scores_of(artifact: Path, dtype: str, pairs: Sequence[Pair]) -> NDArray[np.f
         >>> scores_of(Path("artifacts/small"), "fp32", [Pair("a query", "a passage")]).shape  # doctest: +SKIP
         (1, 1)
     """
-    opened = open_artifact(artifact, HubAccess(local_files_only=True), may_export=False)
-    engine = Engine(opened, LoadSettings(provider="cpu", dtype=dtype))
-    try:
-        return np.concatenate([block.values for block in engine.run(list(pairs), EncodeSettings(), len(pairs))])
-    finally:
-        engine.close()
+    with CrossEncoder(artifact, provider="cpu", dtype=dtype, local_files_only=True) as model:
+        texts = [(pair.first, pair.second) for pair in pairs]
+        return np.reshape(model.predict(texts, activation_fn="identity", prompt=""), (len(pairs), model.label_count))
+
+
+def _with_tokens(tokenizer: TextTokenizer, pairs: Sequence[Pair]) -> list[Pair]:
+    """Return the pairs that have a token, be it a special one. Other pairs get no score, here and in the reference."""
+    counts = [sum(tokenizer.token_counts([pair.first, pair.second])) + tokenizer.special_count for pair in pairs]
+    return [pair for pair, count in zip(pairs, counts, strict=True) if count]
 
 
 def compare_scores(ours: Values, theirs: Values, pairs: Sequence[Pair], reference: str) -> ScoreParity:
