@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from embedder.engine.distinct import find_distinct
 from embedder.engine.engine import Block, Engine
 from embedder.errors import InputError
-from embedder.inputs import ImageItem, InputKinds, Item, check_inputs, is_single, type_name
+from embedder.inputs import ImageItem, InputKinds, Item, check_inputs, is_single
 from embedder.options import RANGED_PRECISIONS, EncodeSettings
 from embedder.results import (
     CutTexts,
@@ -91,8 +91,6 @@ def encode_batch(
     """
     if settings.prompt is not None or settings.prompt_name is not None:
         raise InputError("encode_batch takes no prompt: the texts have theirs. Give the prompt to tokenize_texts")
-    if not isinstance(texts, Sequence) or isinstance(texts, str | bytes):
-        raise InputError(f"texts should be a list of TokenizedText, not {type_name(texts)}")
     vectors = engine.run_tokenized(texts, settings, single_thread=single_thread)
     return quantize(truncate(vectors, dimension, settings), settings)
 

@@ -50,15 +50,16 @@ class Pair:
 
 @frozen
 class TokenizedText:
-    """A text as the model reads it. `Embedder.tokenize_texts` makes it, and `Embedder.encode_batch` encodes it.
+    """A text or a pair of texts as the model reads it, for programs that make their own batches.
 
-    Two of them are equal only if they are the same object.
+    `Embedder.tokenize_texts` makes texts, and `Embedder.encode_batch` encodes them. `CrossEncoder.tokenize_pairs` makes
+    pairs, and `CrossEncoder.predict_batch` scores them. Two of them are equal only if they are the same object.
 
     Attributes:
         ids: the token ids, int64 (tokens,), with the prompt and special tokens, cut at the model's limit.
         type_ids: the token type ids, int64 (tokens,). None if the model takes none.
         prompt_token_count: number of tokens at the start that the pooling leaves out.
-        cut: whether the text has more tokens, which the model does not read.
+        cut: whether the text or the pair has more tokens, which the model does not read.
 
     Example:
         >>> len(TokenizedText(np.int64([101, 7592, 102])))

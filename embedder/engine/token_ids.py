@@ -18,7 +18,8 @@ _HINT = (
     "Token ids of other tokenizers, such as tiktoken, give wrong vectors. Send the texts as strings, or make the ids "
     "with this model's tokenizer, special tokens included"
 )
-_OWN_TEXTS = "Take the texts that tokenize_texts or from_token_ids of this model has returned"
+# The methods that make a TokenizedText, by the unit of the tokenizer.
+_MAKERS = {"text": "tokenize_texts or from_token_ids", "pair": "tokenize_pairs"}
 
 
 def read_token_ids(tokenizer: TextTokenizer, token_ids: Any, *, typed: bool) -> list[TokenizedText]:
@@ -49,38 +50,44 @@ def read_token_ids(tokenizer: TextTokenizer, token_ids: Any, *, typed: bool) -> 
     return texts
 
 
-def check_texts(tokenizer: TextTokenizer, texts: Sequence[Any], *, typed: bool) -> None:
-    """Check a batch of tokenised texts.
+def check_texts(tokenizer: TextTokenizer, texts: Any, *, typed: bool) -> None:
+    """Check a batch of tokenised texts or pairs.
 
     Args:
         tokenizer: the model's tokenizer.
-        texts: the texts.
+        texts: the texts or pairs.
         typed: whether the graph takes token type ids.
 
     Raises:
-        InputError: a text is no TokenizedText; or it has token ids, a length or token type ids that no text of this
-            model has, because another model has made it. The message names the text.
+        InputError: `texts` is no list; a text is no TokenizedText; or it has token ids, a length or token type ids that
+            no text of this model has, because another model has made it. The message names the text.
 
     Example:
         >>> check_texts(tokenizer, [TokenizedText(np.int64([101, 7592, 102]))], typed=False)  # doctest: +SKIP
     """
+    names, maker = f"{tokenizer.unit}s", _MAKERS[tokenizer.unit]
+    if not isinstance(texts, Sequence) or isinstance(texts, str | bytes):
+        raise InputError(f"{names} should be a list of TokenizedText, not {type_name(texts)}")
+    hint = f"Take the {names} that {maker} of this model has returned"
     for index, text in enumerate(texts):
+        name = f"{names}[{index}]"
         if not isinstance(text, TokenizedText):
-            raise InputError(f"texts[{index}] should be a TokenizedText, not {type_name(text)}. Call tokenize_texts")
+            raise InputError(f"{name} should be a TokenizedText, not {type_name(text)}. {hint}")
         types, limit = text.type_ids, tokenizer.max_seq_length
         if not _is_row(text.ids) or not (types is None or (_is_row(types) and len(types) == len(text.ids))):
-            raise InputError(f"the ids and type_ids of texts[{index}] should be arrays of int64 (tokens,)")
+            raise InputError(f"the ids and type_ids of {name} should be arrays of int64 (tokens,)")
         if len(text.ids) > limit:
-            raise InputError(f"texts[{index}] has {len(text):,} tokens, and the model reads {limit:,}. {_OWN_TEXTS}")
+            raise InputError(f"{name} has {len(text):,} tokens, and the model reads {limit:,}. {hint}")
         if (types is not None) != typed:
-            problem = "no token type ids, and this model needs them" if typed else "token type ids, which no text has"
-            raise InputError(f"texts[{index}] has {problem}. {_OWN_TEXTS}")
+            unneeded = f"token type ids, which no {tokenizer.unit} has"
+            problem = "no token type ids, and this model needs them" if typed else unneeded
+            raise InputError(f"{name} has {problem}. {hint}")
     if sum(map(len, texts)):
         ids = np.concatenate([text.ids for text in texts])
         for extreme in (int(ids.min()), int(ids.max())):
             if tokenizer.token_of(extreme) is None:
                 index = next(index for index, text in enumerate(texts) if extreme in text.ids)
-                raise InputError(f"texts[{index}] has {extreme}, which is no token id of this model. {_OWN_TEXTS}")
+                raise InputError(f"{names}[{index}] has {extreme}, which is no token id of this model. {hint}")
 
 
 def _is_row(ids: object) -> bool:

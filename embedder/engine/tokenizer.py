@@ -120,6 +120,11 @@ class TextTokenizer:
         return self._max_seq_length
 
     @property
+    def unit(self) -> str:
+        """What the model reads: "text" or "pair"."""
+        return self._unit
+
+    @property
     def special_count(self) -> int:
         """Number of special tokens that each text gets, or each pair in a model of pairs."""
         return self._special_count

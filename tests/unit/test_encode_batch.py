@@ -107,7 +107,7 @@ def test_tokenizer_without_special_tokens_takes_any_ids(tmp_path):
 @pytest.mark.parametrize(
     ("texts", "options", "message"),
     [
-        (["the cat"], {}, r"texts\[0\] should be a TokenizedText, not str\. Call tokenize_texts"),
+        (["the cat"], {}, r"texts\[0\] should be a TokenizedText, not str\. Take the texts"),
         ("the cat", {}, "texts should be a list of TokenizedText, not str"),
         (TokenizedText(np.int64([1])), {}, "texts should be a list of TokenizedText, not embedder.TokenizedText"),
         ([], {"prompt": "a "}, "encode_batch takes no prompt: the texts have theirs"),
