@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 from embedder.errors import InputError
 
 if TYPE_CHECKING:
-    from embedder import Embedder
+    from embedder import CrossEncoder, Embedder
 
 # `Embedder` has the same default. It is repeated here, so that `--help` does not import the model's code.
 DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
+DEFAULT_RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 # The result of `argparse.ArgumentParser.add_subparsers`. Its class is private.
 Commands = Any
 
@@ -24,6 +26,9 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
             return super()._format_action_invocation(action)
         value = self._format_args(action, self._get_default_metavar_for_optional(action))
         return f"{', '.join(action.option_strings)} {value}"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)  # the name of a model stays on one line
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -99,14 +104,19 @@ def load_model(
     """Load `model` with the options of `add_model_options`. `dtype` is the one to take if no option names one."""
     from embedder import Embedder
 
-    return Embedder(
-        model,
-        provider=options.provider,
-        dtype=options.dtype or dtype,
-        threads=options.threads,
-        revision=options.revision,
-        local_files_only=local_files_only,
-    )
+    chosen = _load_options(options)
+    return Embedder(model, **chosen | {"dtype": options.dtype or dtype, "local_files_only": local_files_only})
+
+
+def load_cross_encoder(options: argparse.Namespace, model: str) -> CrossEncoder:
+    """Load a model that gives scores to pairs of texts, with the options of `add_model_options`."""
+    from embedder import CrossEncoder
+
+    return CrossEncoder(model, **_load_options(options))
+
+
+def _load_options(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("provider", "dtype", "threads", "revision")}
 
 
 def check_takes_images(model: Embedder) -> None:

@@ -137,14 +137,19 @@ def _escape_what_cannot_be_encoded() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def flush_output() -> None:
+    """Send what was printed to the reader. Nothing happens if standard output is closed."""
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
 def discard_output() -> None:
     """If standard output cannot be written, send the rest of it to the null device.
 
     Otherwise Python would fail at exit, when it flushes standard output.
     """
     try:
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        flush_output()
     except OSError:
         with open(os.devnull, "wb") as null:
             os.dup2(null.fileno(), sys.stdout.fileno())

@@ -200,7 +200,7 @@ def _records(stream: IO[bytes], source: TextSource) -> Iterator[Record]:
     column = None
     for number, fields in _READERS[source.format](_decoded_lines(stream, source.name), source):
         column = column or source.column or _text_field(fields)
-        yield Record(number, _text_of(fields, column, f"{source.name}, line {number}"), fields, column)
+        yield Record(number, text_of(fields, column, f"{source.name}, line {number}"), fields, column)
 
 
 def _text_field(fields: Fields) -> str:
@@ -209,11 +209,14 @@ def _text_field(fields: Fields) -> str:
     return strings[0] if len(strings) == 1 and DEFAULT_COLUMN not in fields else DEFAULT_COLUMN
 
 
-def _text_of(fields: Fields, column: str, line: str) -> str:
-    """Return the text of a record. Raise InputError unless a model accepts it. `line` is the line in messages."""
+def text_of(fields: Fields, column: str, line: str, option: str = "--column") -> str:
+    """Return a text of a record. Raise InputError unless a model accepts it.
+
+    In messages, `line` is the line of the record, and `option` is what chooses the column.
+    """
     where = f"{line}: the column {column!r} is"
     if column not in fields:
-        raise InputError(f"{where} missing. The line has {_listed(fields)}. Choose one with --column")
+        raise InputError(f"{where} missing. The line has {_listed(fields)}. Choose one with {option}")
     text = fields[column]
     if not isinstance(text, str):
         raise InputError(f"{where} not a string but {text!r:.60}")

@@ -19,13 +19,14 @@ from embedder.cli import (
     prepack,
     pull,
     remove,
+    rerank,
     search,
     serve,
     similarity,
     verify,
 )
 from embedder.cli.commands import CommandParser
-from embedder.cli.console import discard_output, say
+from embedder.cli.console import discard_output, flush_output, say
 from embedder.errors import EmbedderError
 
 _DESCRIPTION = "Sentence and image embeddings without PyTorch."
@@ -52,8 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.filterwarnings("ignore", module=r"PIL\.")
     try:
         options.run(options)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        flush_output()
         return 0
     except EmbedderError as error:
         return _failed(error, str(error))
@@ -90,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         encode,
         index,
         search,
+        rerank,
         duplicates,
         clusters,
         map,

@@ -24,6 +24,7 @@ case, the image model encodes the images, and the model encodes the text. QUERY
 is always a text, even if a file has that name."""
 _EXAMPLE = """  embedder search notes.index "when is the next meeting"
   embedder search reviews.csv --column review "the battery is empty too soon"
+  embedder search notes.index "when do we meet" -k 50 --json | embedder rerank
   embedder search --images photos "a dog in the snow"
   embedder search --images photos --query-image photos/dog.jpg"""
 
@@ -89,7 +90,7 @@ def _search_texts(options: argparse.Namespace, collection: str, query: str) -> N
     hits, source = search_collection(options, collection, query)
     if options.json:
         for hit in hits:
-            print_json({"score": round(hit.score, 6)} | fields_of(hit.entry))
+            print_json({"query": query, "score": round(hit.score, 6)} | fields_of(hit.entry))
     else:
         print_table([(f"{hit.score:.4f}", str(hit.entry.id), hit.entry.text) for hit in hits])
     if not hits:

@@ -72,13 +72,15 @@ def add_format_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     parser.add_argument("--delimiter", metavar="CHAR", help="the delimiter of CSV fields; default: found in the header")
 
 
-def text_source(options: argparse.Namespace, path: str, column: str | None) -> TextSource:
+def text_source(
+    options: argparse.Namespace, path: str, column: str | None, *, stdin_format: str = "lines"
+) -> TextSource:
     """Return the file of texts `path`, with the options of `add_format_options`.
 
     Raises:
         InputError: the name does not show the format, or an option does not fit the format.
     """
-    format = options.input_format or input_format(path)
+    format = options.input_format or (stdin_format if path == STDIO else input_format(path))
     if options.delimiter is None:
         return TextSource(path, format, column)
     if format not in ("csv", "tsv"):
@@ -130,7 +132,17 @@ def _records_of_file(source: TextSource) -> Iterator[Entry]:
     with open_records(source) as records:
         for record in records.stream:
             others = {name: value for name, value in record.fields.items() if name != record.column}
-            yield Entry(f"{_as_text(source.name)}:{record.line}", record.text, others)
+            yield Entry(place_of(source, record.line), record.text, others)
+
+
+def place_of(source: TextSource, line: int) -> str:
+    """Return the id of a record: the file, and the line where the record begins.
+
+    Example:
+        >>> place_of(TextSource("notes.txt", "lines"), 7)
+        'notes.txt:7'
+    """
+    return f"{_as_text(source.name)}:{line}"
 
 
 def _as_text(path: str) -> str:

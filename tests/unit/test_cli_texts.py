@@ -64,7 +64,7 @@ def test_search_in_a_file(run):
 @pytest.mark.parametrize("arguments", [["--json", "notes.txt", "a dog"], ["notes.txt", "--json", "a dog"]])
 def test_search_prints_lines_of_json(run, arguments):
     found = records(run("search", *arguments)[1])
-    assert found[0] == {"score": 1.0, "id": "notes.txt:2", "text": "a dog", "metadata": {}}
+    assert found[0] == {"query": "a dog", "score": 1.0, "id": "notes.txt:2", "text": "a dog", "metadata": {}}
     assert [hit["score"] for hit in found] == sorted((hit["score"] for hit in found), reverse=True)
     assert {hit["id"] for hit in found} == {f"notes.txt:{line}" for line in (1, 2, 4, 5, 6)}
 
