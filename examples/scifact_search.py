@@ -26,13 +26,7 @@ def main():
 
     model = Embedder("all-MiniLM-L6-v2", dtype="auto")
     corpus, claims, relevant = read(options.directory, options.documents)
-    if options.index and options.index.exists():
-        index = VectorIndex.load(options.index, model=model)
-    else:
-        index = VectorIndex(model=model)
-        index.add([f"{document['title']} {document['text']}" for document in corpus])
-        if options.index:
-            index.save(options.index)
+    index = index_of(corpus, model, options.index)
 
     start = time.perf_counter()
     hits = index.search(list(claims.values()), top_k=10)
@@ -45,6 +39,17 @@ def main():
     for hit in hits[0][:3]:
         print(f"  {hit['score']:.3f}  {corpus[hit['corpus_id']]['title']}")
     print(f"{len(claims)} claims in {len(index)} abstracts in {seconds:.2f} s; nDCG@10 {np.mean(gains):.4f}")
+
+
+def index_of(corpus, model, path):
+    """Return the index of the abstracts. It is read from the file `path`, or written there, unless that is None."""
+    if path and path.exists():
+        return VectorIndex.load(path, model=model)
+    index = VectorIndex(model=model)
+    index.add([f"{document['title']} {document['text']}" for document in corpus])
+    if path:
+        index.save(path)
+    return index
 
 
 def read(directory, limit):

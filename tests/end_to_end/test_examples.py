@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.tiny import write_tiny_ranker
+
 ROOT = Path(__file__).parents[2]
 # For each question, a word of the passage that answers it.
 ANSWERS = {
@@ -24,6 +26,7 @@ def test_semantic_search(lean_bin, minilm):
     assert re.search(
         r"^in \d+ ms; encoded 120 passages in \d+ ms; encoded and searched 5 questions in [\d.]+ ms$", answer, re.M
     )
+    assert "make export MODEL=cross-encoder/ms-marco-MiniLM-L6-v2" in answer  # there is none on this machine
 
 
 def run(python, *arguments):
@@ -42,6 +45,20 @@ def test_scifact_search(lean_bin, minilm, data, tmp_path):
     assert found[0] == found[1]
     assert found[0][0][1] > 0.1
     assert (tmp_path / "index").stat().st_size > 150 * 384 * 4
+
+
+def test_retrieve_rerank(lean_bin, minilm, data, tmp_path):
+    ranker = write_tiny_ranker(tmp_path / "ranker")
+    scifact = data / "retrieval/scifact"
+    options = ["--documents", "60", "--claims", "20", "--candidates", "10"]
+    answer = run(lean_bin / "python", "examples/retrieve_rerank.py", scifact, "--reranker", ranker, *options)
+    assert "20 claims, 60 abstracts, 10 candidates for each claim" in answer
+    stages = re.findall(r"^(search|re-rank) +nDCG@10 (0\.\d+)  [\d.]+ ms for each claim$", answer, re.MULTILINE)
+    assert [stage for stage, _ in stages] == ["search", "re-rank"]
+    assert all(0 < float(score) < 1 for _, score in stages)
+    places = re.findall(r"^  \d\. \(was (\d+)\.\) ", answer, re.MULTILINE)
+    assert len(set(places)) == 3
+    assert set(places) <= {str(place) for place in range(1, 11)}
 
 
 def test_duplicate_intents(lean_bin, minilm, data):
