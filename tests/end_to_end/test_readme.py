@@ -15,11 +15,13 @@ import pytest
 from PIL import Image
 
 import embedder
+from embedder.artifact.scores import ScoreSettings
 from tests.checkpoints import write_checkpoint
 from tests.clips import write_clip
 from tests.distributions import INSTALLS
 from tests.hub_server import serve
 from tests.pages import assert_same, code_blocks, hard_link, output_of
+from tests.tiny import write_tiny_ranker
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -64,6 +66,10 @@ def small_models(export_bin, tmp_path_factory):
     }
     for name, checkpoint in checkpoints.items():
         output_of([export_bin / "embedder-export", checkpoint, "--output", directory / name, "--dtypes", "fp32"])
+    (directory / "cross-encoder").mkdir()
+    write_tiny_ranker(directory / "cross-encoder/ms-marco-MiniLM-L6-v2")
+    labels = ScoreSettings("identity", ("contradiction", "entailment", "neutral"), "longest_first", parity=None)
+    write_tiny_ranker(directory / "cross-encoder/nli-distilroberta-base", labels=3, scores=labels)
     return directory
 
 
@@ -72,7 +78,7 @@ def checkout(minilm, small_models, tmp_path):
     """A directory with the files that the commands read. The commands also write there."""
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     shutil.copytree(minilm, tmp_path / "artifacts" / minilm.name, copy_function=hard_link)
-    for name in ("instructor-base", "clip-ViT-B-32"):
+    for name in ("instructor-base", "clip-ViT-B-32", "cross-encoder"):
         shutil.copytree(small_models / name, tmp_path / "artifacts" / name, copy_function=hard_link)
     shutil.copytree(small_models / "checkpoint", tmp_path / "checkpoints" / minilm.name)
     (tmp_path / "photos").mkdir()
@@ -138,7 +144,9 @@ def test_command(block, run, tmp_path):
     elif command == "make parity-full":  # the same program as `make parity`, which is run below
         assert planned(command).split() == [*planned("make parity").split(), "--full"]
     elif command == "make demo":
-        assert "1. 0." in run(str(ROOT / planned(command)), command)
+        answer = run(str(ROOT / planned(command)), command)
+        assert "1. 0." in answer
+        assert "re-ranked 20 passages for each question in " in answer
     elif match := EXPORT.fullmatch(command):
         torch, model, name = match.groups()
         source = f"checkpoints/{model}" if model == "all-MiniLM-L6-v2" else model
