@@ -15,10 +15,8 @@ from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+import embedder
 from embedder.artifact.locate import open_artifact
-from embedder.engine.engine import Engine
-from embedder.inputs import Pair
-from embedder.options import EncodeSettings, LoadSettings
 from tests import vocabularies
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +36,9 @@ SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 
 LONG, LONGER = "the cat. " * 20, "a dog " * 60
 TEXTS = ["", " ", "Where is the cat?", "the cat is here, the dog is there", "[SEP] </s>", "日本", LONG]
 PAIRS = [(a, b) for a in TEXTS for b in TEXTS] + [(LONGER, LONG), (LONG, LONGER)]
-RANKED = [(TEXTS[2], f"passage {index} " + "the cat " * (index % 11)) for index in range(100)]
+QUERY = "Where is the cat?"
+# Some are far beyond the limit, and some are equal.
+DOCUMENTS = [f"{index % 97} passages " + "the cat " * (index % 11) ** 2 for index in range(100)]
 
 
 def wordpiece(kind: type, special: list[str] = vocabularies.BERT_SPECIAL) -> t.PreTrainedTokenizerBase:
@@ -139,30 +139,44 @@ def folder(tmp_path_factory):
     return folder
 
 
-def scores_of(artifact: Path, pairs: list[tuple[str, str]]) -> np.ndarray:
-    engine = Engine(open_artifact(artifact), LoadSettings(provider="cpu"))
-    items = [Pair(*pair) for pair in pairs]
-    values = np.concatenate([block.values for block in engine.run(items, EncodeSettings(), len(items))])
-    engine.close()
-    return values
-
-
 @pytest.mark.parametrize("name", CHECKPOINTS)
 def test_scores_are_those_of_sentence_transformers(folder, name):
     reference = CrossEncoder(str(folder / name), device="cpu")
-    artifact = folder / f"{name}-artifact"
-    manifest = open_artifact(artifact).manifest
-    assert manifest.scores is not None
-    assert manifest.scores.activation_fn == type(reference.activation_fn).__name__.lower()
-    assert manifest.label_count == reference.num_labels
-    assert manifest.tokenizer.max_seq_length == reference.max_seq_length == LIMIT
-    assert manifest.prompts == reference.prompts
-    for pairs in (PAIRS, RANKED):
-        theirs = reference.predict(pairs, activation_fn=torch.nn.Identity(), batch_size=16).reshape(len(pairs), -1)
-        ours = scores_of(artifact, pairs)
-        assert np.ptp(theirs) > 0.05
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.ptp(theirs))
-    assert np.argsort(-ours[:, 0]).tolist() == np.argsort(-theirs[:, 0]).tolist()
+    model = embedder.CrossEncoder(folder / f"{name}-artifact", provider="cpu")
+    assert model.activation_fn == type(reference.activation_fn).__name__.lower()
+    assert model.label_count == reference.num_labels
+    assert model.max_seq_length == reference.max_seq_length == LIMIT
+    assert model.manifest.prompts == reference.prompts
+    theirs = reference.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=16)
+    ours = model.predict(PAIRS, activation_fn="identity")
+    assert np.ptp(theirs) > 0.05
+    tolerance = 1e-5 * np.ptp(theirs)
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+    order = np.random.default_rng(0).permutation(len(PAIRS))
+    permuted = model.predict([PAIRS[row] for row in order], activation_fn="identity", batch_size=5)
+    np.testing.assert_allclose(permuted, theirs[order], rtol=0, atol=tolerance)
+    activated = model.predict(PAIRS[:8], apply_softmax=True)
+    np.testing.assert_allclose(activated, reference.predict(PAIRS[:8], apply_softmax=True), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit"), [*((name, LIMIT) for name in FAMILIES), *((name, 36) for name in ("bert", "roberta", "modules"))]
+)
+def test_documents_are_ranked_as_by_sentence_transformers(folder, name, limit):
+    reference = CrossEncoder(str(folder / name), device="cpu", max_length=limit)
+    model = embedder.CrossEncoder(folder / f"{name}-artifact", provider="cpu", max_seq_length=limit)
+    theirs = reference.rank(QUERY, DOCUMENTS, activation_fn=torch.nn.Identity(), batch_size=16, return_documents=True)
+    ours = model.rank(QUERY, DOCUMENTS, activation_fn="identity", return_documents=True)
+    assert [found["text"] for found in ours] == [found["text"] for found in theirs]
+    scores = [found["score"] for found in theirs]
+    tolerance = 1e-5 * (max(scores) - min(scores))
+    np.testing.assert_allclose([found["score"] for found in ours], scores, rtol=0, atol=tolerance)
+
+
+def test_prompts_are_those_of_sentence_transformers(folder):
+    reference = CrossEncoder(str(folder / "modules"), device="cpu", default_prompt_name="q")
+    model = embedder.CrossEncoder(folder / "modules-artifact", provider="cpu")
+    np.testing.assert_allclose(model.predict(PAIRS, prompt_name="q"), reference.predict(PAIRS), rtol=1e-4)
 
 
 def test_token_types_are_fed_where_the_tokenizer_gives_them(folder):
