@@ -45,7 +45,7 @@ API = {
     "integrations.haystack.EmbedderTextEmbedder integrations.haystack.EmbedderDocumentEmbedder "
     "integrations.chroma.EmbedderEmbeddingFunction integrations.lancedb.EmbedderFunction "
     "integrations.bertopic.EmbedderBackend integrations.keybert.EmbedderBackend integrations.mteb.EmbedderEncoder",
-    "Compatibility": "compat.SentenceTransformer compat.util",
+    "Compatibility": "compat.SentenceTransformer compat.CrossEncoder compat.util",
     "Errors": "EmbedderError ModelNotFoundError ArtifactError FormatError InputError ImageError SettingError "
     "ConflictError ProviderError WorkerError DependencyError CutTextWarning",
 }

@@ -19,17 +19,20 @@ from embedder import __version__
 from embedder.compat.refusals import PACKAGE, RefusedModules, refuse_import
 
 if TYPE_CHECKING:
-    from embedder.compat import quantization, util
+    from embedder.compat import cross_encoder, quantization, util
+    from embedder.compat.cross_encoder import CrossEncoder
     from embedder.compat.quantization import quantize_embeddings
     from embedder.compat.sentence_transformers import SentenceTransformer
     from embedder.compat.similarity import SimilarityFunction
     from embedder.compat.util import LoggingHandler
 
 __all__ = [
+    "CrossEncoder",
     "LoggingHandler",
     "SentenceTransformer",
     "SimilarityFunction",
     "__version__",
+    "cross_encoder",
     "quantization",
     "quantize_embeddings",
     "util",
@@ -37,6 +40,7 @@ __all__ = [
 
 # Public names by module; "" is the module itself.
 _LAZY = {
+    "cross_encoder": ("", "CrossEncoder"),
     "quantization": ("", "quantize_embeddings"),
     "sentence_transformers": ("SentenceTransformer",),
     "similarity": ("SimilarityFunction",),

@@ -1,7 +1,8 @@
-"""What `encode` of sentence-transformers takes besides the options of `Embedder.encode`."""
+"""What `encode` and `predict` of sentence-transformers take besides the options of embedder."""
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,6 +12,15 @@ from embedder.errors import InputError
 
 # A model for images of sentence-transformers reads the file or the URL of a string that ends so.
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".tiff", ".webp")
+
+_LOG = logging.getLogger("embedder")
+
+
+def shows_progress(show_progress_bar: bool | None) -> bool:
+    """Return whether to show progress. None shows it if the level of the logger "embedder" is INFO or DEBUG."""
+    if show_progress_bar is None:
+        return _LOG.getEffectiveLevel() in (logging.INFO, logging.DEBUG)
+    return bool(show_progress_bar)
 
 
 def take_inputs(inputs: Any, kwargs: dict[str, Any]) -> Any:

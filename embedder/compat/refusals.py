@@ -68,27 +68,46 @@ MEMBERS = _table(
     ("merge push_to_hub save save_pretrained save_to_hub", _SAVE),
 )
 
+# Attributes of the class CrossEncoder.
+CROSS_ENCODER_MEMBERS = MEMBERS | _table(
+    (
+        "config",
+        "the graph is exported already. model.num_labels and model.embedder.label_names are the labels",
+    ),
+    ("get_default_activation_fn", "model.embedder.activation_fn is its name"),
+    ("keep_in_fp32_modules set_keep_in_fp32_modules", 'model_kwargs={"dtype": "fp32"} computes in fp32'),
+    ("model", _MODULES),
+    ("preprocess tokenize", "call model.embedder.tokenize_pairs(pairs)"),
+    ("ipu mtia xpu", "call model.to(device), or pass device= to CrossEncoder(...)"),
+    (
+        "start_multi_process_pool stop_multi_process_pool",
+        "embedder has no pools of processes for cross-encoders. One model uses all cores",
+    ),
+)
+
 # Attributes that are here, but cannot be set.
 FIXED = {
-    "backend": "pass backend= to SentenceTransformer(...)",
+    "backend": "pass backend= to the constructor",
     "device": "call model.to(device)",
-    "embedder": "make another SentenceTransformer",
+    "embedder": "load the other model",
     "model_card_data": _SAVE,
     "modalities": "they are the artifact's",
     "tokenizer": "its result depends on the exported tokenizer. Export a checkpoint that has the other one",
     "training": _TRAIN,
 }
 
+# The same for the class CrossEncoder.
+CROSS_ENCODER_FIXED = FIXED | {
+    "default_activation_function": "set model.activation_fn",
+    "num_labels": "they are the artifact's",
+}
+
 # Names of the package sentence_transformers and of its folders.
 PACKAGE = _table(
-    (
-        "CrossEncoder CrossEncoderModelCardData cross_encoder",
-        "embedder has no cross-encoders yet. Use sentence_transformers.CrossEncoder",
-    ),
     ("SparseEncoder SparseEncoderModelCardData sparse_encoder", "embedder has no sparse models yet"),
     ("MultiVectorEncoder MultiVectorEncoderModelCardData multi_vector_encoder", _MULTI_VECTOR),
     (
-        "CrossEncoderTrainer CrossEncoderTrainingArguments DefaultBatchSampler InputExample "
+        "CrossEncoderModelCardData CrossEncoderTrainer CrossEncoderTrainingArguments DefaultBatchSampler InputExample "
         "MultiDatasetDefaultBatchSampler MultiVectorEncoderTrainer MultiVectorEncoderTrainingArguments "
         "ParallelSentencesDataset SentenceTransformerModelCardData SentenceTransformerTrainer "
         "SentenceTransformerTrainingArguments SentencesDataset SparseEncoderTrainer SparseEncoderTrainingArguments "

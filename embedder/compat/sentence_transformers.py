@@ -6,7 +6,6 @@ silently take a model of their own. So this module has that name: they find it, 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -14,17 +13,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.common.checks import check_choice, check_count
-from embedder.compat.inputs import check_image_strings, take_inputs
+from embedder.common.checks import check_count
+from embedder.compat.inputs import check_image_strings, shows_progress, take_inputs
 from embedder.compat.loading import read_arguments
 from embedder.compat.members import Members
 from embedder.compat.process_pool import checked_pool, start_pool
 from embedder.compat.tensors import as_tensor, import_torch
-from embedder.encoder import Embedder
 from embedder.errors import InputError
 from embedder.options import EncodeSettings
 
-_LOG = logging.getLogger("embedder")
 # The names that `encode_query` and `encode_document` look for, in this order.
 _QUERY_PROMPTS = ("query",)
 _DOCUMENT_PROMPTS = ("document", "passage", "corpus")
@@ -113,15 +110,10 @@ class SentenceTransformer(Members):
             config_kwargs=config_kwargs,
             backend=backend,
         )
-        self._embedder = Embedder(self._loading.model, **self._loading.options)
+        self._model = self._open(self._loading)
         self._backend = backend
-        self.prompts = dict(self._embedder.prompts)
-        for name, text in (prompts or {}).items():  # None stands for the model's own prompt
-            self.prompts[name] = self.prompts.get(name, "") if text is None else text
-        self.default_prompt_name = default_prompt_name or self._embedder.manifest.default_prompt_name
-        if self.default_prompt_name is not None:
-            check_choice("default_prompt_name", self.default_prompt_name, list(self.prompts))
-        self.similarity_fn_name = similarity_fn_name or self._embedder.similarity_fn_name
+        self._set_prompts(self._model.prompts, prompts, default_prompt_name)
+        self.similarity_fn_name = similarity_fn_name or self._model.similarity_fn_name
         self.truncate_dim = truncate_dim
 
     def encode(
@@ -183,7 +175,7 @@ class SentenceTransformer(Members):
         settings = EncodeSettings(
             prompt=self._resolve_prompt(prompt, prompt_name),
             batch_size=batch_size,
-            show_progress_bar=_shows_progress() if show_progress_bar is None else bool(show_progress_bar),
+            show_progress_bar=shows_progress(show_progress_bar),
             normalize_embeddings=bool(normalize_embeddings),
             truncate_dim=self._dimension_to_keep(truncate_dim),
             precision="float32" if precision is None else precision,
@@ -266,22 +258,14 @@ class SentenceTransformer(Members):
                 vectors = encoder_pool.encode(inputs, chunk_size=chunk_size, settings=settings)
         else:
             check_count("chunk_size", chunk_size)
-            embedder = self._embedder if device is None else self.to(device).embedder
+            embedder = self._model if device is None else self.to(device).embedder
             vectors = embedder.encode(inputs, settings=settings)
         return vectors if single or len(vectors) else np.array([])
-
-    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str:
-        if prompt is not None:
-            return prompt
-        if prompt_name is None:
-            return self.prompts.get(self.default_prompt_name or "") or ""
-        check_choice("prompt_name", prompt_name, list(self.prompts))
-        return self.prompts[prompt_name] or ""
 
     def _dimension_to_keep(self, truncate_dim: int | None) -> int | None:
         wanted = self.truncate_dim if truncate_dim is None else truncate_dim
         check_count("truncate_dim", wanted)
-        kept, head = self._embedder.dimension, self._embedder.manifest.head
+        kept, head = self._model.dimension, self._model.manifest.head
         if wanted is None or wanted <= kept:
             return wanted
         if head is not None and any(layer.startswith("truncate") for layer in head.layers):
@@ -290,7 +274,3 @@ class SentenceTransformer(Members):
                 "graph has no more dimensions. Remove it from config_sentence_transformers.json, and export it again"
             )
         return None  # as in sentence-transformers, a larger number keeps all dimensions
-
-
-def _shows_progress() -> bool:
-    return _LOG.getEffectiveLevel() in (logging.INFO, logging.DEBUG)

@@ -16,6 +16,7 @@ from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 import embedder
+from embedder import compat
 from embedder.artifact.locate import open_artifact
 from tests import vocabularies
 
@@ -177,6 +178,30 @@ def test_prompts_are_those_of_sentence_transformers(folder):
     reference = CrossEncoder(str(folder / "modules"), device="cpu", default_prompt_name="q")
     model = embedder.CrossEncoder(folder / "modules-artifact", provider="cpu")
     np.testing.assert_allclose(model.predict(PAIRS, prompt_name="q"), reference.predict(PAIRS), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bert", "three-labels"])
+def test_compat_gives_what_sentence_transformers_gives(folder, name):
+    reference = CrossEncoder(str(folder / name), None, LIMIT, torch.nn.Tanh(), "cpu")
+    model = compat.CrossEncoder(str(folder / f"{name}-artifact"), None, LIMIT, torch.nn.Tanh(), "cpu")
+    for inputs in (PAIRS[:9], PAIRS[3], np.array(PAIRS[:3]), []):
+        for options in (
+            {},
+            {"convert_to_tensor": True},
+            {"convert_to_numpy": False},
+            {"activation_fn": torch.nn.Sigmoid(), "apply_softmax": True},
+            {"activation_fct": torch.nn.Softmax(dim=1)},
+        ):
+            ours, theirs = model.predict(inputs, **options), reference.predict(inputs, **options)
+            assert type(ours) is type(theirs)
+            if isinstance(ours, list):
+                assert all(isinstance(tensor, torch.Tensor) for tensor in ours)
+                ours, theirs = map(torch.tensor if not ours else torch.stack, (ours, theirs))
+            assert (ours.shape, ours.dtype) == (theirs.shape, theirs.dtype)
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=2e-5)
+    assert type(model.activation_fn) is torch.nn.Tanh
+    model.activation_fn = None
+    assert type(model.activation_fn) is type(CrossEncoder(str(folder / name), device="cpu").activation_fn)
 
 
 def test_token_types_are_fed_where_the_tokenizer_gives_them(folder):

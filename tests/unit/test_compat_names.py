@@ -64,11 +64,6 @@ def test_version_is_that_of_embedder():
     assert compat.__version__ == embedder.__version__
 
 
-def test_cross_encoder_says_what_to_use():
-    with pytest.raises(ImportError, match=r"no cross-encoders yet. Use sentence_transformers.CrossEncoder"):
-        from embedder.compat import CrossEncoder  # noqa: F401
-
-
 @pytest.mark.parametrize(
     "name",
     [

@@ -75,7 +75,7 @@ RUNTIME = (
     Rule("embedder.compat.tensors", own="common compat errors", packages="numpy", lazy="torch"),
     Rule("embedder.compat.numpy_tensor", own="compat errors", packages="numpy", lazy="torch"),
     Rule("embedder.compat.loading", own="artifact.store common compat errors"),
-    Rule("embedder.compat.members", own=f"{PUBLIC} artifact.hub_access artifact.locate compat"),
+    Rule("embedder.compat.model_members", own=f"{PUBLIC} artifact.hub_access artifact.locate compat"),
     Rule("embedder.functions", own=f"{PUBLIC} functions"),
     Rule("embedder.functions.vector_text", own="", packages="numpy"),
     Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub_access"),
