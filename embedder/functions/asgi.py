@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeAlias
 
+from embedder.common.content_length import MAX_LENGTH_DIGITS
 from embedder.functions.answers import Answer
-from embedder.functions.bodies import MAX_LENGTH_DIGITS, BodyBuffer
+from embedder.functions.bodies import BodyBuffer
 from embedder.functions.deadline import Deadline
 from embedder.functions.function import Function, refusal
 from embedder.functions.requests import Limits, RequestError

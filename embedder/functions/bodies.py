@@ -7,8 +7,6 @@ from embedder.functions.requests import Limits, body_too_large
 # A server closes the connection when a request is refused before its body was read. The client is still sending then,
 # and never sees the answer. So bodies of up to this many times the limit are read, but not kept.
 _MAX_READ_FACTOR = 10
-# A length of more digits is far beyond any limit. Python refuses to read numbers of thousands of digits.
-MAX_LENGTH_DIGITS = 20
 
 
 class BodyBuffer:

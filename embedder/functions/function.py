@@ -155,7 +155,7 @@ def refusal(error: RequestError) -> Answer:
 
 def _encode(model: Embedder, request: Request, dimension: int, deadline: Deadline) -> list[Any]:
     """Return the vectors of a request as JSON values."""
-    from embedder.functions.vector_text import to_base64, to_numbers
+    from embedder.common.vector_text import to_base64, to_numbers
     from embedder.options import EncodeSettings
 
     settings = EncodeSettings(prompt_name=request.task, truncate_dim=request.truncate_dim)

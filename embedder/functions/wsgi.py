@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from embedder.common.content_length import MAX_LENGTH_DIGITS
 from embedder.functions.answers import OK
-from embedder.functions.bodies import MAX_LENGTH_DIGITS, BodyBuffer
+from embedder.functions.bodies import BodyBuffer
 from embedder.functions.function import Function, refusal
 from embedder.functions.requests import (
     BAD_REQUEST,

@@ -11,7 +11,7 @@ import orjson
 from numpy.typing import NDArray
 from starlette.responses import Response
 
-from embedder.functions.vector_text import to_base64
+from embedder.common.vector_text import to_base64
 
 # Between pieces of so many numbers, the event loop serves others. A piece takes about 2 ms.
 _NUMBERS_PER_PIECE = 32_768

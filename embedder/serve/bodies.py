@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from embedder.functions.bodies import MAX_LENGTH_DIGITS
+from embedder.common.content_length import MAX_LENGTH_DIGITS
 from embedder.serve.errors import RequestRefused
 from embedder.serve.request_record import RequestRecord
 from embedder.serve.settings import ServerSettings

@@ -77,7 +77,6 @@ RUNTIME = (
     Rule("embedder.compat.loading", own="artifact.store common compat errors"),
     Rule("embedder.compat.model_members", own=f"{PUBLIC} artifact.hub_access artifact.locate compat"),
     Rule("embedder.functions", own=f"{PUBLIC} functions"),
-    Rule("embedder.functions.vector_text", own="", packages="numpy"),
     Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub_access"),
     Rule("embedder.pool", own=f"{PUBLIC} artifact.hub_access artifact.manifest", packages="numpy"),
     # Each module of an integration is imported by the framework's users alone, so it imports the framework.
@@ -103,7 +102,6 @@ RUNTIME = (
     # The server. `embedder serve` imports it when it runs.
     Rule("embedder.serve", own="common errors serve"),
     Rule("embedder.serve.errors", own="errors"),
-    Rule("embedder.serve.bodies", own="functions.bodies serve"),
     Rule("embedder.serve.settings", own="common errors"),
     # What runs together and when. It knows nothing of HTTP.
     Rule("embedder.serve.batch_choice"),
@@ -128,7 +126,7 @@ RUNTIME = (
     ),
     Rule("embedder.serve.images", own="common errors images serve.errors"),
     Rule("embedder.serve.embedding", own="common errors inputs options results serve", packages="numpy"),
-    Rule("embedder.serve.answers", own="functions.vector_text", packages="numpy orjson starlette"),
+    Rule("embedder.serve.answers", own="common", packages="numpy orjson starlette"),
     Rule("embedder.serve.openai_api", own="common serve", packages="orjson starlette"),
     Rule("embedder.serve.tei_api", own="common encoder serve vectors", packages="orjson starlette"),
     Rule("embedder.serve.openapi", own="encoder serve", packages="starlette"),

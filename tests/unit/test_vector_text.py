@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from embedder.functions.vector_text import to_base64, to_numbers
+from embedder.common.vector_text import to_base64, to_numbers
 
 
 @given(
