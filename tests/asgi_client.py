@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import uvicorn
 
 from embedder.serve.app import create_app
-from embedder.serve.batcher import Batcher
-from embedder.serve.models import ServedModel, ServedModels
+from embedder.serve.loading import serve_model
+from embedder.serve.models import ServedModels
 from embedder.serve.settings import ServerSettings
 
 
@@ -68,7 +68,7 @@ async def ask_app(app, path, body=None, *, method="POST", headers=()):
 
 def served_app(models, settings=None):
     """Return the served `models`, which are given by name, and the application that serves them."""
-    served = ServedModels(tuple(ServedModel(name, model, Batcher(model)) for name, model in models.items()))
+    served = ServedModels(tuple(serve_model(name, model) for name, model in models.items()))
     return served, create_app(served, settings or ServerSettings())
 
 

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from embedder.serve import openai_api, openapi, pages, tei_api
+from embedder.serve import cohere_api, openai_api, openapi, pages, tei_api
 from embedder.serve.access import ApiKeys
 from embedder.serve.access_log import ServerLog
 from embedder.serve.answers import json_response
@@ -67,6 +67,7 @@ class ServerApp:
         routes: list[BaseRoute] = [
             *openai_api.routes(models, settings),
             *tei_api.routes(models, settings),
+            *cohere_api.routes(models, settings),
             *openapi.routes(models, settings),
             *pages.routes(models, settings),
             *self._operations.routes,

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
 from time import perf_counter
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,11 @@ from numpy.typing import NDArray
 from embedder.common.records import frozen
 from embedder.errors import ImageError, InputError
 from embedder.inputs import TokenizedText
-from embedder.serve.compute import BatchResult, ComputeThreads, UnreadableImage, Vector
+from embedder.serve.batch_model import BatchModel, UnreadableImage, Vector
+from embedder.serve.compute import BatchResult, ComputeThreads
 from embedder.serve.errors import RequestRefused
 from embedder.serve.jobs import Job, Key, OpenRequest, key_of, size_of
 from embedder.serve.work_rate import WorkRate
-
-if TYPE_CHECKING:
-    from embedder.encoder import Embedder
 
 
 @frozen
@@ -103,14 +101,14 @@ class Batcher:
     """Shares the batches of one model among concurrent requests. Its methods belong to one event loop.
 
     Example:
-        >>> batcher = Batcher(model)  # doctest: +SKIP
+        >>> batcher = Batcher(BatchedEmbedder(model))  # doctest: +SKIP
         >>> texts = model.tokenize_texts(["a text", "another"])  # doctest: +SKIP
         >>> asyncio.run(batcher.encode(texts)).shape  # doctest: +SKIP
         (2, 384)
     """
 
     def __init__(
-        self, model: Embedder, settings: BatcherSettings | None = None, observer: Observer | None = None
+        self, model: BatchModel, settings: BatcherSettings | None = None, observer: Observer | None = None
     ) -> None:
         """Prepare to encode. Threads start with the first request.
 
@@ -121,7 +119,7 @@ class Batcher:
         """
         self._settings = settings or BatcherSettings()
         self._observer = observer
-        self._dimension = model.manifest.dimension
+        self._row_size = model.row_size
         self._tokens_per_image = model.batch_limits.tokens_per_image
         self._threads = ComputeThreads(model, self._settings.token_budget, self._deliver)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -142,10 +140,11 @@ class Batcher:
     async def encode(
         self, items: Sequence[TokenizedText | bytes], *, deadline_s: float | None = None
     ) -> NDArray[np.float32]:
-        """Return the model's vectors, float32 (n, the model's dimension), before `truncate_dim` and normalising.
+        """Return the model's rows, float32 (n, row_size): whole vectors, or the raw scores of pairs.
 
         Args:
-            items: texts, as `Embedder.tokenize_texts` returns them; and images as bytes, if the model takes them.
+            items: texts, as `Embedder.tokenize_texts` returns them; or pairs, as `CrossEncoder.tokenize_pairs` does; or
+                images as bytes, if the model takes them.
             deadline_s: seconds from now on after which the answer is of no use. None waits as long as it takes.
 
         Raises:
@@ -158,7 +157,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         self._bind(loop)
         size = self._admit(items)
-        request = OpenRequest(len(items), self._dimension, size, loop)
+        request = OpenRequest(len(items), self._row_size, size, loop)
         self._open(request)
         timer = None if deadline_s is None else loop.call_later(deadline_s, _fail_late, request, deadline_s)
         outcome = "failed"

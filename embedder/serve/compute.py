@@ -5,19 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Sequence
 from time import perf_counter
-from typing import TYPE_CHECKING, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
 
 from embedder.common.records import frozen
 from embedder.inputs import TokenizedText
 from embedder.serve.batch_choice import choose_batch
+from embedder.serve.batch_model import BatchModel, UnreadableImage, Vector
 from embedder.serve.fair_queue import Entry, FairQueue
 from embedder.serve.jobs import Job
-
-if TYPE_CHECKING:
-    from embedder.encoder import Embedder
 
 # A batch is chosen among this many texts at the front of the queue. More have less padding, and wait longer.
 _CHOICE_TEXTS = 32
@@ -26,17 +20,6 @@ _MIN_BATCH_TOKENS = 64
 # A text of more than this many token budgets is long.
 _LONG_BUDGETS = 2
 
-Vector: TypeAlias = NDArray[np.float32]
-
-
-class UnreadableImage(Exception):  # noqa: N818 (the Batcher makes an ImageError of it, which has the caller's index)
-    """An image cannot be read. The message says why.
-
-    Example:
-        >>> str(UnreadableImage("it is cut off"))
-        'it is cut off'
-    """
-
 
 @frozen
 class BatchResult:
@@ -44,7 +27,7 @@ class BatchResult:
 
     Attributes:
         jobs: its texts, or its image.
-        outcomes: for each job its vector, float32 (dimension,), or the error of the model.
+        outcomes: for each job its row, float32 (row_size,), or the error of the model.
         started: time when it started, in seconds.
         ended: time when it ended, in seconds.
         failed: whether the model raised an error.
@@ -68,7 +51,7 @@ class ComputeThreads:
         >>> threads.put([Job(text, key_of(text), len(text), 0.0)])  # doctest: +SKIP
     """
 
-    def __init__(self, model: Embedder, token_budget: int | None, deliver: Callable[[BatchResult], object]) -> None:
+    def __init__(self, model: BatchModel, token_budget: int | None, deliver: Callable[[BatchResult], object]) -> None:
         """Prepare the threads.
 
         Args:
@@ -78,7 +61,6 @@ class ComputeThreads:
         """
         limits = model.batch_limits
         self._model = model
-        self._dimension = model.manifest.dimension
         self._budget = token_budget or limits.token_budget
         self._unpadded_from = limits.unpadded_from_tokens
         self._most_threads = limits.threads
@@ -232,19 +214,16 @@ class ComputeThreads:
             return (error,) * len(jobs)
 
     def _encode(self, jobs: tuple[Job, ...]) -> Sequence[Vector]:
-        """Return the vectors of a batch, float32 (jobs, dimension)."""
+        """Return the rows of a batch, float32 (jobs, row_size)."""
         texts = [job.item for job in jobs if isinstance(job.item, TokenizedText)]
         images = [job.item for job in jobs if isinstance(job.item, bytes)]
         if images:
-            result = self._model.encode_readable(images, truncate_dim=self._dimension)
-            if result.reasons:
-                raise UnreadableImage(result.reasons[0])
-            vectors = result.embeddings
+            vectors = self._model.run_images(images)
         else:
             # A long text takes one thread. The others are for short texts that come meanwhile.
             long = len(texts[0]) > _LONG_BUDGETS * self._budget
             single = long or self._running > 1 or len(self._queue) > 0
-            vectors = self._model.encode_batch(texts, single_thread=single, truncate_dim=self._dimension)
+            vectors = self._model.run(texts, single_thread=single)
         if len(vectors) != len(jobs):
             raise ValueError(f"the model gave {len(vectors)} vectors for {len(jobs)} inputs")
         return list(vectors)

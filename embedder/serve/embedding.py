@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from embedder.options import EncodeSettings
 from embedder.results import truncate
 from embedder.serve.errors import RequestRefused
 from embedder.serve.images import UNREADABLE, check_images
-from embedder.serve.models import ServedModel
+from embedder.serve.models import ServedCrossEncoder, ServedEmbedder, ServedModel
 from embedder.serve.request_record import RequestRecord
 from embedder.serve.requests import Item, refuse
 
@@ -27,6 +27,7 @@ from embedder.serve.requests import Item, refuse
 _MAX_LOOP_CHARACTERS = 4096
 _MAX_LOOP_IDS = 1024
 _IMAGE = "image"
+_T = TypeVar("_T")
 # How a message of `Embedder.from_token_ids` names a text.
 _TOKEN_IDS = re.compile(r"token_ids\[(\d+)\]")
 
@@ -54,7 +55,9 @@ class VectorRequest:
     timeout_s: float
 
 
-async def embed(served: ServedModel, request: VectorRequest, record: RequestRecord) -> tuple[NDArray[np.float32], int]:
+async def embed(
+    served: ServedEmbedder, request: VectorRequest, record: RequestRecord
+) -> tuple[NDArray[np.float32], int]:
     """Return the vectors of a request, float32 (n, dimensions), and the number of tokens that the model has read.
 
     Args:
@@ -79,11 +82,11 @@ async def embed(served: ServedModel, request: VectorRequest, record: RequestReco
     return _finish(served, request, vectors), tokens
 
 
-def check_prompt(served: ServedModel, prompt_name: str | None) -> None:
+def check_prompt(served: ServedEmbedder, prompt_name: str | None) -> None:
     """Raise RequestRefused, 400, if a request names a prompt that the model does not have.
 
     Example:
-        >>> check_prompt(models.default, "query")  # doctest: +SKIP
+        >>> check_prompt(models.embedder(None), "query")  # doctest: +SKIP
     """
     if prompt_name is not None and prompt_name not in (prompts := served.model.prompts):
         raise refuse(
@@ -91,18 +94,18 @@ def check_prompt(served: ServedModel, prompt_name: str | None) -> None:
         )
 
 
-def normalizes(served: ServedModel) -> bool:
+def normalizes(served: ServedEmbedder) -> bool:
     """Return whether the model itself scales its vectors to length 1.
 
     Example:
-        >>> normalizes(models.default)  # doctest: +SKIP
+        >>> normalizes(models.embedder(None))  # doctest: +SKIP
         True
     """
     head = served.model.manifest.head
     return head is not None and head.layers[-1:] == ("normalize",)
 
 
-def _check_options(served: ServedModel, request: VectorRequest) -> None:
+def _check_options(served: ServedEmbedder, request: VectorRequest) -> None:
     dimension = served.model.manifest.dimension
     if request.dimensions is not None and request.dimensions > dimension:
         raise refuse(
@@ -112,7 +115,7 @@ def _check_options(served: ServedModel, request: VectorRequest) -> None:
     check_prompt(served, request.prompt_name)
 
 
-async def _read_items(served: ServedModel, request: VectorRequest) -> tuple[Sequence[TokenizedText | bytes], int]:
+async def _read_items(served: ServedEmbedder, request: VectorRequest) -> tuple[Sequence[TokenizedText | bytes], int]:
     """Return the inputs as `Batcher.encode` takes them, and the number of their tokens."""
     texts = [item for item in request.items if type(item) is str]
     read = await _tokenize(served, texts, request.prompt_name)
@@ -123,17 +126,31 @@ async def _read_items(served: ServedModel, request: VectorRequest) -> tuple[Sequ
         others = await _read_others(served, request)
         items = [next(following) if type(item) is str else others[row] for row, item in enumerate(request.items)]
     if not request.truncate:
-        _refuse_cut(served, request, items)
+        refuse_cut(served, request.name_of, items)
     return items, sum(len(item) for item in items if isinstance(item, TokenizedText))
 
 
-async def _tokenize(served: ServedModel, texts: list[str], prompt_name: str | None) -> list[TokenizedText]:
-    if sum(map(len, texts)) <= _MAX_LOOP_CHARACTERS:
-        return served.model.tokenize_texts(texts, prompt_name=prompt_name)
-    return await asyncio.to_thread(served.model.tokenize_texts, texts, prompt_name=prompt_name)
+async def _tokenize(served: ServedEmbedder, texts: list[str], prompt_name: str | None) -> list[TokenizedText]:
+    return await tokenize_in_time(
+        sum(map(len, texts)), lambda: served.model.tokenize_texts(texts, prompt_name=prompt_name)
+    )
 
 
-async def _read_others(served: ServedModel, request: VectorRequest) -> dict[int, TokenizedText | bytes]:
+async def tokenize_in_time(characters: int, tokenize: Callable[[], _T]) -> _T:
+    """Return what `tokenize` returns. It runs in a thread if the event loop would stop too long for other requests.
+
+    Args:
+        characters: number of characters of the texts.
+        tokenize: tokenises the texts.
+
+    Example:
+        >>> asyncio.run(tokenize_in_time(3, lambda: [101, 102]))
+        [101, 102]
+    """
+    return tokenize() if characters <= _MAX_LOOP_CHARACTERS else await asyncio.to_thread(tokenize)
+
+
+async def _read_others(served: ServedEmbedder, request: VectorRequest) -> dict[int, TokenizedText | bytes]:
     """Return the inputs that are not texts, by their index: checked images, and checked token ids."""
     images = {row: item for row, item in enumerate(request.items) if isinstance(item, bytes)}
     if images:
@@ -149,7 +166,7 @@ async def _read_others(served: ServedModel, request: VectorRequest) -> dict[int,
 
 
 def _read_token_ids(
-    served: ServedModel, request: VectorRequest, token_ids: dict[int, list[Any]]
+    served: ServedEmbedder, request: VectorRequest, token_ids: dict[int, list[Any]]
 ) -> dict[int, TokenizedText]:
     try:
         return dict(zip(token_ids, served.model.from_token_ids(token_ids.values()), strict=True))
@@ -161,20 +178,26 @@ def _read_token_ids(
         raise refuse(message, name, code="wrong_token_ids") from error
 
 
-def _refuse_cut(served: ServedModel, request: VectorRequest, items: Sequence[TokenizedText | bytes]) -> None:
+def refuse_cut(served: ServedModel, name_of: Callable[[int], str], items: Sequence[TokenizedText | bytes]) -> None:
+    """Raise RequestRefused, 422, if the model does not read all of a text or a pair.
+
+    Example:
+        >>> refuse_cut(served, "inputs[{}]".format, served.model.tokenize_texts(["a text"]))  # doctest: +SKIP
+    """
     for index, item in enumerate(items):
         if isinstance(item, TokenizedText) and item.cut:
-            limit, name = served.model.max_seq_length, request.name_of(index)
+            limit, name = served.model.max_seq_length, name_of(index)
+            subject = f"{name}: the pair" if isinstance(served, ServedCrossEncoder) else name
             raise RequestRefused(
                 422,
                 "text_too_long",
-                f"{name} has more than {limit:,} tokens, which is what {served.name} reads. Split the text, or send "
+                f"{subject} has more than {limit:,} tokens, which is what {served.name} reads. Split the text, or send "
                 '"truncate": true to have it cut',
                 param=name,
             )
 
 
-def _finish(served: ServedModel, request: VectorRequest, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+def _finish(served: ServedEmbedder, request: VectorRequest, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     dimension = request.dimensions or vectors.shape[1]
     if normalizes(served):
         # Whole vectors have length 1 already. To scale them again could change their last digits.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from embedder.errors import EmbedderError
 
+# A key is missing; and the model is of another kind than the route needs.
+MISSING, WRONG_KIND = "missing_key", "wrong_kind_of_model"
+
 
 class RequestRefused(EmbedderError):  # noqa: N818 (it is no error of the server)
     """A request is refused. Any part of the server may raise it. The answer has the form of the route's API.

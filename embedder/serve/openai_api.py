@@ -16,23 +16,23 @@ from embedder.serve.bodies import read_body
 from embedder.serve.embedding import VectorRequest, embed, normalizes
 from embedder.serve.errors import RequestRefused
 from embedder.serve.form_data import is_form, parse_form
+from embedder.serve.models import ServedEmbedder
 from embedder.serve.request_record import RequestRecord
 from embedder.serve.requests import (
-    MISSING,
     check_keys,
     item_names,
     read_choice,
-    read_dimensions,
+    read_count,
     read_items,
     read_object,
     read_string,
-    refuse,
 )
+from embedder.serve.scoring import labels_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from embedder.serve.models import ServedModel, ServedModels
+    from embedder.serve.models import ServedCrossEncoder, ServedModel, ServedModels
     from embedder.serve.settings import ServerSettings
 
 EMBEDDINGS, MODELS = "/v1/embeddings", "/v1/models"
@@ -88,14 +88,15 @@ class _OpenAIRoutes:
     async def embeddings(self, request: Request) -> Response:
         """Answer with the vectors of texts, token ids or images."""
         value = await self._read(request)
-        check_keys(value, KEYS, _HINTS, needed=_INPUT)
-        served = self._choose(value)
+        check_keys(value, KEYS, _HINTS, needed=(_INPUT,))
+        # OpenAI requires the name of a model. It may be missing if there is one.
+        served = self.models.embedder(read_string(value, "model"), must_name=True)
         base64 = read_choice(value, "encoding_format", ENCODING_FORMATS) == "base64"
         wanted = VectorRequest(
             items=read_items(value[_INPUT], _INPUT, self.settings),
             name_of=item_names(value[_INPUT], _INPUT),
             prompt_name=read_string(value, "prompt_name"),
-            dimensions=read_dimensions(value),
+            dimensions=read_count(value, "dimensions"),
             normalize=None,
             truncate=True,
             timeout_s=self.settings.request_timeout_s,
@@ -115,13 +116,6 @@ class _OpenAIRoutes:
         """Answer with one model."""
         return json_response(self._describe(self.models.get(request.path_params["name"])))
 
-    def _choose(self, value: dict[str, Any]) -> ServedModel:
-        """Return the model that a request names. OpenAI requires a name. It may be missing if there is one model."""
-        name = read_string(value, "model")
-        if name is None and len(self.models.models) > 1:
-            raise refuse(f'"model" is missing. The models are {", ".join(self.models.names)}', "model", code=MISSING)
-        return self.models.get(name)
-
     async def _read(self, request: Request) -> dict[str, Any]:
         """Return the keys of the body. A form becomes what a JSON object would be."""
         content_type = request.headers.get("content-type")
@@ -131,17 +125,28 @@ class _OpenAIRoutes:
 
     def _describe(self, served: ServedModel) -> dict[str, Any]:
         """Return the object of a model. The keys after "owned_by" are not OpenAI's."""
-        model = served.model
         return {
             "id": served.name,
             "object": "model",
             "created": self.started,
             "owned_by": OWNER,
-            "dimension": model.manifest.dimension,
-            "max_seq_length": model.max_seq_length,
-            "modalities": list(model.modalities),
-            "prompt_names": list(model.prompts),
-            "similarity": model.similarity_fn_name,
-            "normalized": normalizes(served),
-            "dtype": model.dtype,
+            "task": served.model.manifest.task,
+            "max_seq_length": served.model.max_seq_length,
+            "dtype": served.model.dtype,
+            **(_of_embedder(served) if isinstance(served, ServedEmbedder) else _of_cross_encoder(served)),
         }
+
+
+def _of_embedder(served: ServedEmbedder) -> dict[str, Any]:
+    model = served.model
+    return {
+        "dimension": model.manifest.dimension,
+        "modalities": list(model.modalities),
+        "prompt_names": list(model.prompts),
+        "similarity": model.similarity_fn_name,
+        "normalized": normalizes(served),
+    }
+
+
+def _of_cross_encoder(served: ServedCrossEncoder) -> dict[str, Any]:
+    return {"labels": labels_of(served), "activation_fn": served.model.activation_fn}

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from embedder import __version__
+from embedder.serve import cohere_api
 from embedder.serve.answers import json_response
 from embedder.serve.html import read_page
 from embedder.serve.schemas import SCHEMAS, Schema, list_of, schema_of
@@ -15,15 +16,18 @@ from embedder.serve.schemas import SCHEMAS, Schema, list_of, schema_of
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from embedder.serve.models import ServedModels
+    from embedder.serve.models import ServedModel, ServedModels
     from embedder.serve.settings import ServerSettings
 
 DOCUMENT, PAGE = "/openapi.json", "/docs"
-_OPENAI, _TEI, _OPERATIONS, _PAGES = "OpenAI", "text-embeddings-inference", "Operations", "Pages"
+_OPENAI, _TEI, _COHERE = "OpenAI", "text-embeddings-inference", "Cohere"
+_OPERATIONS, _PAGES = "Operations", "Pages"
+_ERRORS = {_OPENAI: "OpenAIError", _COHERE: "CohereError"}
 _JSON, _TEXT, _HTML = "application/json", "text/plain", "text/html"
 _TAGS = {
     _OPENAI: "The interface of OpenAI, for its clients and for frameworks that use them.",
     _TEI: "The interface of text-embeddings-inference, for its clients and for InferenceClient of huggingface_hub.",
+    _COHERE: "The interface of Cohere for rerankers, for its clients and for those of Jina.",
     _OPERATIONS: "For those who run the server.",
     _PAGES: "Pages for people, and this description.",
 }
@@ -35,7 +39,7 @@ _STATUSES = {
     413: "The body, a text, an image or the number of texts is over a limit.",
     415: "The body is not JSON by its header Content-Type, or is compressed.",
     422: "A value is wrong, or a text is longer than the model reads and must not be cut.",
-    424: "The models here make embeddings and rank nothing.",
+    424: "The model is of another kind than the route needs, or there is none of this kind.",
     429: "The queue is full. Retry-After says when to ask again.",
     500: "The server failed. Its log has the reason, under the request's id.",
     501: "The server cannot read images.",
@@ -46,6 +50,7 @@ _LIMITS = (
     "Served here: {names}. A request has at most {settings.max_texts:,} texts of at most {settings.max_characters:,} "
     "characters, and at most {settings.max_body_bytes:,} bytes."
 )
+_QUERY, _DOCUMENTS = "Where is the cat?", ["It rains.", "The cat sits outside."]
 _COMPUTING = (400, 401, 404, 408, 413, 415, 429, 500, 503, 504)
 
 
@@ -80,11 +85,11 @@ def describe(models: ServedModels, settings: ServerSettings) -> dict[str, Any]:
         "info": {
             "title": "embedder serve",
             "version": __version__,
-            "summary": "Vectors of texts and images over HTTP.",
+            "summary": "Vectors of texts and images, and scores of pairs of texts, over HTTP.",
             "description": _LIMITS.format(names=", ".join(models.names), settings=settings),
         },
         "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
-        "paths": {**_openai_paths(models), **_tei_paths(), **_other_paths()},
+        "paths": {**_openai_paths(models), **_tei_paths(), **_cohere_paths(models), **_other_paths()},
         "components": {"schemas": SCHEMAS},
     }
     if settings.api_key_file is not None:
@@ -108,7 +113,7 @@ def _operation(
     parameters: tuple[dict[str, Any], ...] = (),
 ) -> dict[str, Any]:
     """Return the description of one method of a path."""
-    error = {_JSON: {"schema": schema_of("OpenAIError" if tag == _OPENAI else "TeiError")}}
+    error = {_JSON: {"schema": schema_of(_ERRORS.get(tag, "TeiError"))}}
     operation: dict[str, Any] = {"tags": [tag], "summary": summary}
     if description:
         operation["description"] = description
@@ -128,9 +133,9 @@ def _json(schema: Schema, example: Any = None) -> dict[str, Any]:
 
 
 def _openai_paths(models: ServedModels) -> dict[str, Any]:
-    name = models.default.name
+    name = _name_of_first(models.embedders, models)
     body = _json(schema_of("EmbeddingsRequest"), {"input": ["The cat sits outside."], "model": name})
-    if any("image" in served.model.modalities for served in models.models):
+    if any("image" in served.model.modalities for served in models.embedders):
         body["multipart/form-data"] = {"schema": schema_of("EmbeddingsForm")}
     parameter = {
         "name": "model",
@@ -160,8 +165,13 @@ def _openai_paths(models: ServedModels) -> dict[str, Any]:
     }
 
 
+def _name_of_first(fitting: tuple[ServedModel, ...], models: ServedModels) -> str:
+    """Return the name of a model for an example: the first that fits, or any model."""
+    return (fitting or models.models)[0].name
+
+
 def _tei_paths() -> dict[str, Any]:
-    statuses = tuple(sorted((*_COMPUTING, 422)))
+    statuses = tuple(sorted((*_COMPUTING, 422, 424)))
     vectors = _json(list_of(list_of({"type": "number"})))
     embed = _json(schema_of("EmbedRequest"), {"inputs": ["The cat sits outside."]})
     sentences = {
@@ -198,11 +208,11 @@ def _tei_paths() -> dict[str, Any]:
                 "The tokens of texts",
                 _json(list_of(list_of(schema_of("Token")))),
                 body=_json(schema_of("TokenizeRequest"), {"inputs": ["The cat sits outside."]}),
-                statuses=(400, 401, 404, 408, 413, 415, 422, 500, 503),
+                statuses=(400, 401, 404, 408, 413, 415, 422, 424, 500, 503),
             )
         },
         "/info": {"get": _info_operation()},
-        "/rerank": {"post": _rerank_operation()},
+        **_scoring_paths(statuses),
     }
 
 
@@ -217,10 +227,43 @@ def _info_operation() -> dict[str, Any]:
     return _operation(_TEI, "A model and the limits", answer, parameters=(parameter,), statuses=(401, 404))
 
 
-def _rerank_operation() -> dict[str, Any]:
-    operation = _operation(_TEI, "Refused: no model here ranks texts", _json({}), statuses=(401, 424))
-    del operation["responses"]["200"]
-    return operation
+def _scoring_paths(statuses: tuple[int, ...]) -> dict[str, Any]:
+    rerank = {"anyOf": [schema_of("RerankRequest"), schema_of("DocumentsRequest")]}
+    ranked = {"anyOf": [list_of(schema_of("RankedText")), schema_of("RankedDocuments")]}
+    labels = list_of(schema_of("Label"))
+    return {
+        "/rerank": {
+            "post": _operation(
+                _TEI,
+                "Texts in the order of their scores with a query",
+                _json(ranked),
+                description="With documents instead of texts, keys and answer are those of infinity.",
+                body=_json(rerank, {"query": _QUERY, "texts": _DOCUMENTS}),
+                statuses=statuses,
+            )
+        },
+        "/predict": {
+            "post": _operation(
+                _TEI,
+                "Labels of pairs of texts, in the order of their scores",
+                _json({"anyOf": [labels, list_of(labels)]}),
+                body=_json(schema_of("PredictRequest"), {"inputs": [[_QUERY, text] for text in _DOCUMENTS]}),
+                statuses=statuses,
+            )
+        },
+    }
+
+
+def _cohere_paths(models: ServedModels) -> dict[str, Any]:
+    name = _name_of_first(models.rerankers, models)
+    operation = _operation(
+        _COHERE,
+        "Documents in the order of their scores with a query",
+        _json(schema_of("RankedDocuments")),
+        body=_json(schema_of("DocumentsRequest"), {"query": _QUERY, "documents": _DOCUMENTS, "model": name}),
+        statuses=_COMPUTING,
+    )
+    return {path: {"post": operation} for path in cohere_api.PATHS}
 
 
 def _other_paths() -> dict[str, Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from embedder.serve import openai_api, tei_api
+from embedder.serve import cohere_api, openai_api, tei_api
 from embedder.serve.answers import json_response
 from embedder.serve.bodies import ClientGone
 from embedder.serve.errors import RequestRefused
@@ -34,8 +34,7 @@ def answer_error(error: Exception, scope: Scope, log: ServerLog) -> Response | N
     record = RequestRecord.of_scope(scope)
     refusal, headers = _refusal(error, scope, record, log)
     record.code = refusal.code
-    form = openai_api if scope["path"].startswith(_OPENAI_PATHS) else tei_api
-    response = json_response(form.error_body(refusal))
+    response = json_response(_body(refusal, scope["path"]))
     response.status_code = refusal.status
     response.headers.update(headers)
     if refusal.retry_after_s is not None:
@@ -45,6 +44,15 @@ def answer_error(error: Exception, scope: Scope, log: ServerLog) -> Response | N
     if refusal.status == 408:  # the rest of the body may still come, and is no request
         response.headers["Connection"] = "close"
     return response
+
+
+def _body(refusal: RequestRefused, path: str) -> dict[str, Any]:
+    """Return the JSON object of an error in the form of the route's interface."""
+    if path in cohere_api.PATHS:
+        return cohere_api.error_body(refusal)
+    if path.startswith(_OPENAI_PATHS):
+        return openai_api.error_body(refusal)
+    return tei_api.error_body(refusal)
 
 
 def _refusal(

@@ -12,7 +12,7 @@ import orjson
 from embedder.common.json_text import has_more_values
 from embedder.common.json_values import unknown_keys, wrong_choice, wrong_value
 from embedder.serve.bodies import read_body
-from embedder.serve.errors import RequestRefused
+from embedder.serve.errors import MISSING, RequestRefused
 from embedder.serve.images import decode_data_uri
 from embedder.serve.settings import ServerSettings
 
@@ -28,7 +28,7 @@ MAX_VALUES = 300_000
 # The event loop parses bodies of up to so many bytes itself. A larger one would stop all other requests meanwhile.
 _MAX_LOOP_BYTES = 65_536
 
-INVALID, INVALID_JSON, EMPTY, MISSING = "invalid_value", "invalid_json", "empty_input", "missing_key"
+INVALID, INVALID_JSON, EMPTY = "invalid_value", "invalid_json", "empty_input"
 TOO_LARGE = 413
 _JSON_TYPES = ("application/json", "text/json")
 # A string, and what makes it a key.
@@ -118,17 +118,18 @@ def _key_count(value: dict[str, Any]) -> int:
 
 
 def check_keys(
-    value: dict[str, Any], keys: tuple[str, ...], hints: Mapping[str, str], *, needed: str | None = None
+    value: dict[str, Any], keys: tuple[str, ...], hints: Mapping[str, str], *, needed: tuple[str, ...] = ()
 ) -> None:
-    """Raise RequestRefused if a key is unknown, or if there is a key `needed` and it is missing or null.
+    """Raise RequestRefused if a key is unknown, or if one of the keys `needed` is missing or null.
 
     Example:
-        >>> check_keys({"input": "a text"}, ("input", "model"), {}, needed="input")
+        >>> check_keys({"input": "a text"}, ("input", "model"), {}, needed=("input",))
     """
     if (message := unknown_keys(value, keys, hints)) is not None:
         raise refuse(message, code="unknown_key")
-    if needed is not None and value.get(needed) is None:
-        raise refuse(f'"{needed}" is missing', needed, code=MISSING)
+    for key in needed:
+        if value.get(key) is None:
+            raise refuse(f'"{key}" is missing', key, code=MISSING)
 
 
 def read_items(value: object, name: str, settings: ServerSettings) -> list[Item]:
@@ -231,6 +232,22 @@ def read_text(text: object, name: str, settings: ServerSettings) -> str:
     return text
 
 
+def read_texts(texts: object, name: str, settings: ServerSettings) -> list[str]:
+    """Return a checked list of texts.
+
+    Raises:
+        RequestRefused: 400, it is no list of strings, or empty; 413, it has too many texts, or a text is too long.
+
+    Example:
+        >>> read_texts(["a text"], "texts", ServerSettings())
+        ['a text']
+    """
+    if not isinstance(texts, list):
+        raise refuse(wrong_value(name, "a list of strings", texts), name)
+    check_count(len(texts), name, settings)
+    return [read_text(text, f"{name}[{row}]", settings) for row, text in enumerate(texts)]
+
+
 def read_string(value: Mapping[str, Any], key: str) -> str | None:
     """Return the string under `key`; None if it is missing or null.
 
@@ -270,15 +287,15 @@ def read_choice(value: Mapping[str, Any], key: str, known: tuple[str, ...]) -> s
     return choice
 
 
-def read_dimensions(value: Mapping[str, Any]) -> int | None:
-    """Return the number of dimensions that a request asks for; None if it asks for all.
+def read_count(value: Mapping[str, Any], key: str) -> int | None:
+    """Return the whole number under `key`, which is at least 1; None if it is missing or null.
 
     Example:
-        >>> read_dimensions({"dimensions": 64})
+        >>> read_count({"dimensions": 64}, "dimensions")
         64
     """
-    dimensions = value.get("dimensions")
-    whole = isinstance(dimensions, int) and not isinstance(dimensions, bool)
-    if dimensions is not None and (not whole or dimensions < 1):
-        raise refuse(wrong_value("dimensions", "a whole number, at least 1", dimensions), "dimensions")
-    return dimensions
+    count = value.get(key)
+    whole = isinstance(count, int) and not isinstance(count, bool)
+    if count is not None and (not whole or count < 1):
+        raise refuse(wrong_value(key, "a whole number, at least 1", count), key)
+    return count

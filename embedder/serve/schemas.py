@@ -65,7 +65,13 @@ _ITEMS: Schema = {
     "anyOf": [*_ITEM["anyOf"], list_of(_ITEM, minItems=1)],
     "description": "A text, the token ids of a text, an object with a text or an image; or a list of these.",
 }
-_MODEL = _optional("string", "Name of a model. The part after its last slash is enough. Without it, the first model.")
+_MODEL = _optional(
+    "string", "Name of a model. The part after its last slash is enough. Without it, the first embedding model."
+)
+_RERANKER = _optional(
+    "string", "Name of a reranker. The part after its last slash is enough. Without it, the first reranker."
+)
+_PAIR = list_of(_STRING, minItems=2, maxItems=2)
 _PROMPT = _optional(
     "string", "Name of the prompt before each text, such as query. Without it, the model's default one."
 )
@@ -73,12 +79,14 @@ _TRUNCATE = _optional(
     "boolean", "false refuses texts that are longer than the model reads. Otherwise their ends are cut.", default=True
 )
 _DIRECTION = _optional("string", "The side that is cut. Only Right is possible.", default="Right")
+_RAW_SCORES = _optional("boolean", "Leave out the function that brings scores between 0 and 1.", default=False)
 _OPTIONS = _optional("object", "Ignored. Some clients of the Hub send it.")
 
 _EMBEDDINGS: dict[str, Schema] = {
     "input": _ITEMS,
     "model": _optional(
-        "string", "Name of a model. The part after its last slash is enough. It may be missing if one model is served."
+        "string",
+        "Name of an embedding model. The part after its last slash is enough. It may be missing if there is one.",
     ),
     "dimensions": _optional(
         "integer",
@@ -138,6 +146,49 @@ _REQUESTS: dict[str, Schema] = {
         required=("inputs",),
         closed=True,
     ),
+    "RerankRequest": _object(
+        {
+            "query": _STRING,
+            "texts": list_of(_STRING, minItems=1),
+            "truncate": _TRUNCATE,
+            "truncation_direction": _DIRECTION,
+            "raw_scores": _RAW_SCORES,
+            "return_text": _optional("boolean", "Give the texts back.", default=False),
+            "model": _RERANKER,
+        },
+        required=("query", "texts"),
+        closed=True,
+    ),
+    "DocumentsRequest": _object(
+        {
+            "query": _STRING,
+            "documents": list_of({"anyOf": [_STRING, _object({"text": _STRING}, required=("text",))]}, minItems=1),
+            "model": _optional(
+                "string",
+                "Name of a reranker. The part after its last slash is enough. It may be missing if there is one.",
+            ),
+            "top_n": _optional("integer", "How many documents to return. Without it, all.", minimum=1),
+            "return_documents": _optional("boolean", "Give the documents back.", default=False),
+            "max_tokens_per_doc": _optional("integer", "At least what the model reads. It has no effect.", minimum=1),
+            "raw_scores": _RAW_SCORES,
+        },
+        required=("query", "documents"),
+        closed=True,
+    ),
+    "PredictRequest": _object(
+        {
+            "inputs": {
+                "anyOf": [_PAIR, list_of(_PAIR, minItems=1)],
+                "description": "A pair of texts, or a list of pairs.",
+            },
+            "truncate": _TRUNCATE,
+            "truncation_direction": _DIRECTION,
+            "raw_scores": _RAW_SCORES,
+            "model": _optional("string", "Name of a cross-encoder. Without it, the first one."),
+        },
+        required=("inputs",),
+        closed=True,
+    ),
     "TokenizeRequest": _object(
         {
             "inputs": {"anyOf": [_STRING, list_of(_STRING, minItems=1)]},
@@ -148,6 +199,18 @@ _REQUESTS: dict[str, Schema] = {
         required=("inputs",),
         closed=True,
     ),
+}
+
+_USAGE = _answer({"prompt_tokens": _WHOLE, "total_tokens": _WHOLE})
+_INDEX: Schema = {"type": "integer", "description": "Index of the text in the request."}
+_LABEL_IDS = _answer({"id2label": _object({}), "label2id": _object({})})
+_MODEL_FACTS: dict[str, Schema] = {
+    "id": _STRING,
+    "object": {"const": "model"},
+    "created": {"type": "integer", "description": "When the server started, in seconds since 1970."},
+    "owned_by": _STRING,
+    "max_seq_length": {"type": "integer", "description": "Most tokens of a text, or of a pair, that the model reads."},
+    "dtype": _STRING,
 }
 
 _ANSWERS: dict[str, Schema] = {
@@ -164,24 +227,59 @@ _ANSWERS: dict[str, Schema] = {
                 )
             ),
             "model": _STRING,
-            "usage": _answer({"prompt_tokens": _WHOLE, "total_tokens": _WHOLE}),
+            "usage": _USAGE,
         }
     ),
-    "Model": _answer(
+    "Model": {"anyOf": [schema_of("EmbeddingModel"), schema_of("CrossEncoderModel")]},
+    "EmbeddingModel": _answer(
         {
-            "id": _STRING,
-            "object": {"const": "model"},
-            "created": {"type": "integer", "description": "When the server started, in seconds since 1970."},
-            "owned_by": _STRING,
+            **_MODEL_FACTS,
+            "task": {"const": "embed"},
             "dimension": _WHOLE,
-            "max_seq_length": {"type": "integer", "description": "Most tokens of a text that the model reads."},
             "modalities": list_of({"enum": ["text", "image"]}),
             "prompt_names": list_of(_STRING),
             "similarity": {"enum": ["cosine", "dot", "euclidean", "manhattan"]},
             "normalized": {"type": "boolean", "description": "Whether the model's vectors have length 1."},
-            "dtype": _STRING,
         }
     ),
+    "CrossEncoderModel": _answer(
+        {
+            **_MODEL_FACTS,
+            "task": {"const": "rank"},
+            "labels": list_of(_STRING, description="What the scores of a pair stand for. A reranker has one label."),
+            "activation_fn": {"enum": ["identity", "sigmoid"], "description": "The model's own. No route applies it."},
+        }
+    ),
+    "RankedText": _object(
+        {"index": _INDEX, "score": _NUMBER, "text": {"type": "string", "description": "If return_text."}},
+        required=("index", "score"),
+    ),
+    "RankedDocuments": _object(
+        {
+            "object": {"const": "rerank"},
+            "id": {"type": "string", "description": "The id of the request. The log has it too."},
+            "model": _STRING,
+            "results": list_of(
+                _object(
+                    {
+                        "index": _INDEX,
+                        "relevance_score": _NUMBER,
+                        "document": {
+                            "anyOf": [_TEXT_OBJECT, _STRING],
+                            "description": "If return_documents. A string at /rerank.",
+                        },
+                    },
+                    required=("index", "relevance_score"),
+                )
+            ),
+            "usage": _USAGE,
+            "meta": _answer(
+                {"api_version": _answer({"version": _STRING}), "tokens": _answer({"input_tokens": _WHOLE})}
+            ),
+        },
+        required=("object", "id", "model", "results", "usage"),
+    ),
+    "Label": _answer({"score": _NUMBER, "label": _STRING}),
     "ModelList": _answer({"object": {"const": "list"}, "data": list_of(schema_of("Model"))}),
     "Token": _answer(
         {
@@ -198,7 +296,13 @@ _ANSWERS: dict[str, Schema] = {
             "model_sha": {"type": ["string", "null"]},
             "model_dtype": _STRING,
             "served_model_name": _STRING,
-            "model_type": _answer({"embedding": _answer({"pooling": _STRING})}),
+            "model_type": {
+                "anyOf": [
+                    _answer({"embedding": _answer({"pooling": _STRING})}),
+                    _answer({"reranker": _LABEL_IDS}),
+                    _answer({"classifier": _LABEL_IDS}),
+                ]
+            },
             "max_concurrent_requests": _WHOLE,
             "max_input_length": _WHOLE,
             "max_batch_tokens": _WHOLE,
@@ -223,6 +327,13 @@ _ANSWERS: dict[str, Schema] = {
                     "code": {"type": "string", "description": "A short word that stays the same between versions."},
                 }
             )
+        }
+    ),
+    "CohereError": _answer(
+        {
+            "message": _STRING,
+            "detail": {"type": "string", "description": "The same. Clients of Jina read it."},
+            "code": {"type": "string", "description": "A short word that stays the same between versions."},
         }
     ),
     "TeiError": _answer(

@@ -1,4 +1,4 @@
-"""The interface of text-embeddings-inference: `/embed`, `/similarity`, `/tokenize`, `/info` and `/rerank`."""
+"""The interface of text-embeddings-inference: `/embed`, `/similarity`, `/rerank`, `/predict`, `/tokenize`, `/info`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from starlette.routing import BaseRoute, Route
 from embedder import __version__
 from embedder.common.json_values import wrong_value
 from embedder.common.records import frozen
+from embedder.serve import cohere_api
 from embedder.serve.answers import json_response, write_rows
-from embedder.serve.bodies import read_body
 from embedder.serve.embedding import VectorRequest, check_prompt, embed
-from embedder.serve.errors import RequestRefused
+from embedder.serve.errors import WRONG_KIND, RequestRefused
+from embedder.serve.models import ServedEmbedder, ServedModel
 from embedder.serve.request_record import RequestRecord
 from embedder.serve.requests import (
     EMPTY,
@@ -27,14 +28,16 @@ from embedder.serve.requests import (
     check_keys,
     item_names,
     read_choice,
-    read_dimensions,
+    read_count,
     read_flag,
     read_items,
     read_object,
     read_string,
     read_text,
+    read_texts,
     refuse,
 )
+from embedder.serve.scoring import ScoreRequest, best_first, labels_of, score
 from embedder.vectors.similarity import cos_sim
 
 if TYPE_CHECKING:
@@ -59,6 +62,8 @@ EMBED_KEYS = (
 SIMILARITY_KEYS = ("inputs", "parameters", "model", "options")
 SIMILARITY_INPUTS = ("source_sentence", "sentences")
 SIMILARITY_PARAMETERS = ("truncate", "truncation_direction", "prompt_name")
+RERANK_KEYS = ("query", "texts", "truncate", "truncation_direction", "raw_scores", "return_text", "model")
+PREDICT_KEYS = ("inputs", "truncate", "truncation_direction", "raw_scores", "model")
 TOKENIZE_KEYS = ("inputs", "add_special_tokens", "prompt_name", "model")
 # The side that is cut. A model of embedder always keeps the start of a text.
 DIRECTIONS = ("Right", "right", "Left", "left")
@@ -70,6 +75,12 @@ _HINTS = {
     "truncate_dim": 'use "dimensions"',
     "encoding_format": "/v1/embeddings has it",
 }
+_HINTS_OF_RERANK = {
+    **dict.fromkeys(("inputs", "sentences", "passages"), 'the texts belong under "texts"'),
+    "return_documents": 'use "return_text"',
+    "top_n": 'it goes with "documents" instead of "texts", or to /v1/rerank',
+}
+_HINTS_OF_PREDICT = dict.fromkeys(("query", "texts"), "/rerank has it")
 _TYPES = {429: "Overloaded", 503: "Unhealthy"}
 
 
@@ -82,6 +93,7 @@ def routes(models: ServedModels, settings: ServerSettings) -> list[BaseRoute]:
         Route("/similarity", _as_tei(api.compare), methods=["POST"]),
         Route("/tokenize", _as_tei(api.tokenize), methods=["POST"]),
         Route("/rerank", _as_tei(api.rerank), methods=["POST"]),
+        Route("/predict", _as_tei(api.predict), methods=["POST"]),
         Route("/info", _as_tei(api.info), methods=["GET"]),
     ]
 
@@ -98,7 +110,10 @@ def error_body(error: RequestRefused) -> dict[str, Any]:
 
 
 def _as_tei(handler: Handler) -> Handler:
-    """Return a route with the statuses of text-embeddings-inference: a wrong value has 422 instead of 400."""
+    """Return a route with the statuses of text-embeddings-inference instead of 400.
+
+    A wrong value has 422, and a model of another kind 424.
+    """
 
     async def answer(request: Request) -> Response:
         try:
@@ -106,7 +121,8 @@ def _as_tei(handler: Handler) -> Handler:
         except RequestRefused as error:
             if error.status != 400 or error.code in (EMPTY, INVALID_JSON):
                 raise
-            raise RequestRefused(422, error.code, str(error), param=error.param) from error
+            status = 424 if error.code == WRONG_KIND else 422
+            raise RequestRefused(status, error.code, str(error), param=error.param) from error
 
     return answer
 
@@ -139,8 +155,8 @@ class _TeiRoutes:
     async def tokenize(self, request: Request) -> Response:
         """Answer with the tokens of texts."""
         value = await read_object(request)
-        check_keys(value, TOKENIZE_KEYS, _HINTS, needed=_INPUTS)
-        served = self.models.get(read_string(value, "model"))
+        check_keys(value, TOKENIZE_KEYS, _HINTS, needed=(_INPUTS,))
+        served = self.models.embedder(read_string(value, "model"))
         prompt_name = read_string(value, "prompt_name")
         check_prompt(served, prompt_name)
         texts = read_items(value[_INPUTS], _INPUTS, self.settings)
@@ -167,15 +183,13 @@ class _TeiRoutes:
         """Answer with what is known of a model, and with the limits."""
         served = self.models.get(request.query_params.get("model"))
         model, limits = served.model, served.model.batch_limits
-        head = model.manifest.head
-        pooling = "+".join(head.pooling) if head is not None else "unknown"
         return json_response(
             {
                 "model_id": model.manifest.source.model,
                 "model_sha": model.manifest.source.revision,
                 "model_dtype": model.dtype,
                 "served_model_name": served.name,
-                "model_type": {"embedding": {"pooling": pooling}},
+                "model_type": _model_type(served),
                 "max_concurrent_requests": self.settings.queue_size,
                 "max_input_length": model.max_seq_length,
                 "max_batch_tokens": self.settings.max_batch_tokens or limits.token_budget,
@@ -191,13 +205,68 @@ class _TeiRoutes:
         )
 
     async def rerank(self, request: Request) -> Response:
-        """Refuse: no model here is a reranker."""
-        await read_body(request)
-        raise RequestRefused(424, "not_a_reranker", "model is not a re-ranker model: the models here make embeddings")
+        """Answer with the scores of texts with a query, best first. `documents` is the form of infinity."""
+        value = await read_object(request)
+        if "documents" in value:
+            return await cohere_api.rerank(self.models, self.settings, value, RequestRecord.of(request), version=None)
+        check_keys(value, RERANK_KEYS, _HINTS_OF_RERANK, needed=("query", "texts"))
+        served = self.models.reranker(read_string(value, "model"))
+        query = read_text(value["query"], "query", self.settings)
+        texts = read_texts(value["texts"], "texts", self.settings)
+        return_text = read_flag(value, "return_text") is True
+        wanted = self._scores_wanted(value, [(query, text) for text in texts], "texts[{}]".format, "sigmoid")
+        scores = (await score(served, wanted, RequestRecord.of(request)))[:, 0]
+        return json_response(
+            [
+                {"index": row, "score": scores[row]} | ({"text": texts[row]} if return_text else {})
+                for row in best_first(scores)
+            ]
+        )
+
+    async def predict(self, request: Request) -> Response:
+        """Answer with the labels of a pair of texts, or of several pairs, and their scores, best first."""
+        value = await read_object(request)
+        check_keys(value, PREDICT_KEYS, _HINTS_OF_PREDICT, needed=(_INPUTS,))
+        served = self.models.cross_encoder(read_string(value, "model"))
+        pairs, single = self._read_pairs(value[_INPUTS])
+        name_of = (lambda row: _INPUTS) if single else f"{_INPUTS}[{{}}]".format
+        labels = labels_of(served)
+        wanted = self._scores_wanted(value, pairs, name_of, "softmax" if len(labels) > 1 else "sigmoid")
+        scores = await score(served, wanted, RequestRecord.of(request))
+        found = [[{"score": row[label], "label": labels[label]} for label in best_first(row)] for row in scores]
+        return json_response(found[0] if single else found)
+
+    def _scores_wanted(
+        self, value: dict[str, Any], pairs: list[tuple[str, str]], name_of: Callable[[int], str], activation_fn: str
+    ) -> ScoreRequest:
+        """Return what a request asks for. `activation_fn` is what text-embeddings-inference applies to raw scores."""
+        _check_direction(value)
+        return ScoreRequest(
+            pairs=pairs,
+            name_of=name_of,
+            activation_fn="identity" if read_flag(value, "raw_scores") else activation_fn,
+            truncate=read_flag(value, "truncate") is not False,
+            timeout_s=self.settings.request_timeout_s,
+        )
+
+    def _read_pairs(self, inputs: object) -> tuple[list[tuple[str, str]], bool]:
+        """Return the pairs of texts of /predict, and whether it is a single one."""
+        if not isinstance(inputs, list):
+            raise refuse(wrong_value(_INPUTS, "a pair of strings or a list of pairs", inputs), _INPUTS)
+        if inputs and isinstance(inputs[0], str):
+            return [self._read_pair(inputs, _INPUTS)], True
+        check_count(len(inputs), _INPUTS, self.settings)
+        return [self._read_pair(pair, f"{_INPUTS}[{row}]") for row, pair in enumerate(inputs)], False
+
+    def _read_pair(self, pair: object, name: str) -> tuple[str, str]:
+        if not isinstance(pair, list) or len(pair) != 2:
+            raise refuse(wrong_value(name, "a pair of strings", pair), name)
+        first, second = (read_text(text, f"{name}[{side}]", self.settings) for side, text in enumerate(pair))
+        return first, second
 
     async def _embed(self, request: Request, value: dict[str, Any]) -> Response:
-        check_keys(value, EMBED_KEYS, _HINTS, needed=_INPUTS)
-        served = self.models.get(read_string(value, "model"))
+        check_keys(value, EMBED_KEYS, _HINTS, needed=(_INPUTS,))
+        served = self.models.embedder(read_string(value, "model"))
         wanted = self._wanted(
             value, read_items(value[_INPUTS], _INPUTS, self.settings), item_names(value[_INPUTS], _INPUTS)
         )
@@ -205,8 +274,8 @@ class _TeiRoutes:
         return Response(await write_rows(vectors, lambda rows, first: rows), media_type="application/json")
 
     async def _compare(self, request: Request, value: dict[str, Any]) -> Response:
-        check_keys(value, SIMILARITY_KEYS, _HINTS, needed=_INPUTS)
-        served = self.models.get(read_string(value, "model"))
+        check_keys(value, SIMILARITY_KEYS, _HINTS, needed=(_INPUTS,))
+        served = self.models.embedder(read_string(value, "model"))
         source, sentences = self._sentences(value[_INPUTS])
         parameters = value.get("parameters") or {}
         if not isinstance(parameters, dict):
@@ -220,7 +289,7 @@ class _TeiRoutes:
         """Return the sentence, and those to compare it with."""
         if not isinstance(inputs, dict):
             raise refuse(wrong_value(_INPUTS, 'an object with "source_sentence" and "sentences"', inputs), _INPUTS)
-        check_keys(inputs, SIMILARITY_INPUTS, {}, needed="source_sentence")
+        check_keys(inputs, SIMILARITY_INPUTS, {}, needed=("source_sentence",))
         source = read_text(inputs["source_sentence"], f"{_INPUTS}.source_sentence", self.settings)
         name, sentences = f"{_INPUTS}.sentences", inputs.get("sentences")
         if not isinstance(sentences, list):
@@ -229,20 +298,37 @@ class _TeiRoutes:
         return source, [read_text(text, f"{name}[{row}]", self.settings) for row, text in enumerate(sentences)]
 
     def _wanted(self, value: dict[str, Any], items: list[Any], name_of: Callable[[int], str]) -> VectorRequest:
-        if (read_choice(value, "truncation_direction", DIRECTIONS) or "Right").lower() == "left":
-            raise refuse(
-                'truncation_direction "Left" is not possible: a text that is too long loses its end',
-                "truncation_direction",
-            )
+        _check_direction(value)
         return VectorRequest(
             items=items,
             name_of=name_of,
             prompt_name=read_string(value, "prompt_name"),
-            dimensions=read_dimensions(value),
+            dimensions=read_count(value, "dimensions"),
             normalize=read_flag(value, "normalize") is not False,
             truncate=read_flag(value, "truncate") is not False,
             timeout_s=self.settings.request_timeout_s,
         )
+
+
+def _check_direction(value: dict[str, Any]) -> None:
+    """Raise RequestRefused if the start of texts that are too long should be cut."""
+    if (read_choice(value, "truncation_direction", DIRECTIONS) or "Right").lower() == "left":
+        raise refuse(
+            'truncation_direction "Left" is not possible: a text that is too long loses its end', "truncation_direction"
+        )
+
+
+def _model_type(served: ServedModel) -> dict[str, Any]:
+    """Return the kind of a model as text-embeddings-inference describes it."""
+    if isinstance(served, ServedEmbedder):
+        head = served.model.manifest.head
+        return {"embedding": {"pooling": "+".join(head.pooling) if head is not None else "unknown"}}
+    labels = labels_of(served)
+    names = {
+        "id2label": {str(row): label for row, label in enumerate(labels)},
+        "label2id": {label: row for row, label in enumerate(labels)},
+    }
+    return {"reranker" if len(labels) == 1 else "classifier": names}
 
 
 def _sentence_name(index: int) -> str:

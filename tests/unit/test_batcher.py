@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from embedder import ArtifactError, Embedder, ImageError, InputError, TokenizedText
 from embedder.engine.batching import BatchLimits
 from embedder.serve import compute
+from embedder.serve.batch_model import BatchedEmbedder, UnreadableImage
 from embedder.serve.batcher import Batcher, BatcherSettings
 from embedder.serve.errors import RequestRefused
 from tests.tiny import write_tiny_artifact
@@ -19,19 +20,10 @@ from tests.tiny import write_tiny_artifact
 DIMENSION = 2
 
 
-class Manifest:
-    dimension = DIMENSION
-
-
-class FakeResult:
-    def __init__(self, embeddings, reasons):
-        self.embeddings, self.reasons = embeddings, reasons
-
-
 class FakeModel:
     """A model whose vectors are the first token id and the number of tokens. Batches wait until `open` is set."""
 
-    manifest = Manifest()
+    row_size = DIMENSION
 
     def __init__(self, *, threads=1, images=None, budget=20, is_open=True):
         self.batch_limits = BatchLimits(budget, threads, None, images)
@@ -42,8 +34,7 @@ class FakeModel:
         if is_open:
             self.open.set()
 
-    def encode_batch(self, texts, *, single_thread, truncate_dim):
-        assert truncate_dim == DIMENSION
+    def run(self, texts, *, single_thread):
         firsts = [int(text.ids[0]) for text in texts]
         self.batches.append(firsts)
         self.single.append(single_thread)
@@ -54,11 +45,11 @@ class FakeModel:
                 raise self.error_of[first]
         return np.float32([[text.ids[0], len(text)] for text in texts]).reshape(len(texts), DIMENSION)
 
-    def encode_readable(self, images, *, truncate_dim):
+    def run_images(self, images):
         self.batches.append(list(images))
         if images[0].startswith(b"bad"):
-            return FakeResult(np.empty((0, DIMENSION), np.float32), {0: "it is no image"})
-        return FakeResult(np.float32([[len(images[0]), -1]]), {})
+            raise UnreadableImage("it is no image")
+        return np.float32([[len(images[0]), -1]])
 
 
 class Log:
@@ -106,7 +97,7 @@ def test_vectors_are_those_of_encode(tmp_path):
     with Embedder(write_tiny_artifact(tmp_path / "tiny"), truncate_dim=3) as model:
 
         async def serve():
-            batcher = Batcher(model)
+            batcher = Batcher(BatchedEmbedder(model))
             answers = await asyncio.gather(
                 *(batcher.encode(model.tokenize_texts(each)) for each in texts),
                 batcher.encode(model.tokenize_texts(texts)),
@@ -302,7 +293,7 @@ def test_error_of_a_text_fails_only_its_requests():
 def test_model_that_gives_too_few_vectors_is_an_error():
     async def serve():
         model = FakeModel()
-        model.encode_batch = lambda texts, **options: np.zeros((0, DIMENSION), np.float32)
+        model.run = lambda texts, **options: np.zeros((0, DIMENSION), np.float32)
         batcher = Batcher(model)
         with pytest.raises(ValueError, match="the model gave 0 vectors for 1 inputs"):
             await batcher.encode([text(1)])

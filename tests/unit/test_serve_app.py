@@ -11,11 +11,11 @@ from embedder import Embedder, InputError
 from embedder.serve.access import ApiKeys
 from embedder.serve.access_log import ServerLog
 from embedder.serve.app import ServerApp, create_app
-from embedder.serve.batcher import Batcher
 from embedder.serve.bodies import BodyReader
 from embedder.serve.errors import RequestRefused
 from embedder.serve.exchange import CONNECTION_KEY
-from embedder.serve.models import ServedModel, ServedModels
+from embedder.serve.loading import serve_model
+from embedder.serve.models import ServedModels
 from embedder.serve.request_record import RequestRecord
 from embedder.serve.settings import ServerSettings
 from tests.asgi_client import ask_app
@@ -27,7 +27,7 @@ PATH, BODY = "/v1/embeddings", {"input": "the cat"}
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
     with Embedder(write_tiny_artifact(tmp_path_factory.mktemp("serve") / "tiny")) as model:
-        yield ServedModels((ServedModel("tiny", model, Batcher(model)),))
+        yield ServedModels((serve_model("tiny", model),))
 
 
 def exchange(models, path, body=None, *, app=None, log_format="json", **options):

@@ -38,7 +38,7 @@ def app(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(app):
-    return app.models.default.model
+    return app.models.embedder(None).model
 
 
 def image_bytes(kind="PNG", pixels=PIXELS):

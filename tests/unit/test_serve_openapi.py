@@ -6,18 +6,21 @@ import numpy as np
 import pytest
 from starlette.routing import Route
 
-from embedder import Embedder
-from embedder.serve import openai_api, openapi, pages, tei_api
+from embedder import CrossEncoder, Embedder
+from embedder.serve import cohere_api, openai_api, openapi, pages, tei_api
 from embedder.serve.settings import ServerSettings
 from tests.asgi_client import ServedApp
-from tests.tiny import add_image_graph, write_tiny_artifact
+from tests.tiny import add_image_graph, write_tiny_artifact, write_tiny_ranker
 
 KEYS = {
     "EmbeddingsRequest": openai_api.KEYS,
     "EmbeddingsForm": openai_api.KEYS,
     "EmbedRequest": tei_api.EMBED_KEYS,
     "SimilarityRequest": tei_api.SIMILARITY_KEYS,
+    "RerankRequest": tei_api.RERANK_KEYS,
+    "PredictRequest": tei_api.PREDICT_KEYS,
     "TokenizeRequest": tei_api.TOKENIZE_KEYS,
+    "DocumentsRequest": cohere_api.KEYS,
 }
 TYPES = {
     "string": str,
@@ -32,9 +35,10 @@ TYPES = {
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory):
-    clip = write_tiny_artifact(tmp_path_factory.mktemp("openapi") / "clip", prompts={"query": "query: "})
+    directory = tmp_path_factory.mktemp("openapi")
+    clip = write_tiny_artifact(directory / "clip", prompts={"query": "query: "})
     add_image_graph(clip)
-    app = ServedApp({"clip": Embedder(clip)})
+    app = ServedApp({"clip": Embedder(clip), "ranker": CrossEncoder(write_tiny_ranker(directory / "ranker"))})
     yield app
     app.close()
 
@@ -58,7 +62,7 @@ def fits(value, schema, document):
         return False
     if isinstance(value, list):
         items = all(fits(item, schema.get("items", {}), document) for item in value)
-        return items and len(value) >= schema.get("minItems", 0)
+        return items and schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
     if isinstance(value, dict):
         properties = schema.get("properties", {})
         closed = schema.get("additionalProperties", True) or value.keys() <= properties.keys()
@@ -71,7 +75,7 @@ def test_every_route_is_described_and_every_description_has_a_route(app, documen
     settings = ServerSettings()
     found = {
         (route.path.replace("{name:path}", "{model}"), method.lower())
-        for module in (openai_api, tei_api, openapi, pages)
+        for module in (openai_api, tei_api, cohere_api, openapi, pages)
         for route in module.routes(app.models, settings)
         if isinstance(route, Route)
         for method in route.methods - {"HEAD"}
@@ -110,7 +114,7 @@ def test_examples_and_answers_fit_the_schemas(app, document):
             assert answer.status == 200, (path, answer.body)
             assert fits(answer.json, answers["schema"], document), path
             asked += 1
-    assert asked >= 8
+    assert asked >= 12
 
 
 @pytest.mark.parametrize(
@@ -136,6 +140,18 @@ def test_examples_and_answers_fit_the_schemas(app, document):
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": ["b"]}, "parameters": None}),
         ("/similarity", {"inputs": {"source_sentence": "a", "sentences": []}}),
         ("/similarity", {"inputs": {"source_sentence": "a"}}),
+        ("/rerank", {"query": "a", "texts": ["b"], "raw_scores": True, "return_text": True, "truncate": False}),
+        ("/rerank", {"query": "a", "documents": ["b", {"text": "c", "x": 1}], "top_n": 1, "return_documents": True}),
+        ("/rerank", {"query": "a"}),
+        ("/rerank", {"query": "a", "texts": []}),
+        ("/predict", {"inputs": ["a", "b"], "raw_scores": True}),
+        ("/predict", {"inputs": [["a", "b"], ["c", "d"]], "model": "ranker"}),
+        ("/predict", {"inputs": ["a", "b", "c"]}),
+        ("/predict", {"inputs": []}),
+        ("/v1/rerank", {"query": "a", "documents": ["b"], "model": None, "max_tokens_per_doc": 4096}),
+        ("/v2/rerank", {"query": "a", "documents": ["b"], "return_documents": True}),
+        ("/v2/rerank", {"query": "a", "documents": ["b"], "top_n": 0}),
+        ("/v2/rerank", {"query": "a", "documents": [{"image": "b"}]}),
         ("/tokenize", {"inputs": ["a"], "add_special_tokens": False}),
         ("/tokenize", {"inputs": [3]}),
     ],
@@ -158,7 +174,7 @@ def test_numbers_of_an_answer_give_the_same_float32_again(app):
     async def encode(items, *, deadline_s=None):
         return numbers
 
-    served = app.models.default
+    served = app.models.embedder(None)
     original, served.batcher.encode = served.batcher.encode, encode
     try:
         answer = app.ask("/embed", {"inputs": "a", "normalize": False})

@@ -63,7 +63,7 @@ def test_two_texts_are_compared(page, served, address):
     page.write("#second", "the dog sat")
     page.click("#compare button")
     page.until("document.querySelector('#score').value")
-    model = served.models.default.model
+    model = served.models.embedder(None).model
     assert page.evaluate("document.querySelector('#score').value") == (
         f"{model.similarity(*model.encode(['the cat', 'the dog sat'])).item():.4f}"
     )
@@ -110,7 +110,7 @@ def test_map_is_the_principal_layout(page, served):
     places = page.evaluate(
         "[...document.querySelectorAll('circle')].map((one) => [+one.getAttribute('cx'), +one.getAttribute('cy')])"
     )
-    layout = principal_layout(served.models.default.model.encode(TEXTS))
+    layout = principal_layout(served.models.embedder(None).model.encode(TEXTS))
     shown, wanted = (points - points.mean(axis=0) for points in (np.array(places) * [1, -1], layout.points))
     np.testing.assert_allclose(shown / np.abs(shown).max(), wanted / np.abs(wanted).max(), atol=1e-4)
     assert f"with {100 * layout.variance_share:.0f} % of their variance" in page.text("#map-note")
@@ -126,7 +126,7 @@ def test_point_shows_what_is_near_it(page, served):
     page.click("circle:nth-of-type(3)")
     page.until("!document.querySelector('#near').hidden")
     assert page.text("#near h3") == "Most like “dog”, by the cosine"
-    vectors = served.models.default.model.encode(TEXTS, normalize_embeddings=True)
+    vectors = served.models.embedder(None).model.encode(TEXTS, normalize_embeddings=True)
     cosines = vectors @ vectors[2]
     order = [index for index in np.argsort(-cosines, kind="stable") if index != 2][:5]
     assert page.evaluate("[...document.querySelectorAll('#near li')].map((one) => one.children[1].textContent)") == [

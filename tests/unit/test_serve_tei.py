@@ -30,7 +30,7 @@ def app(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(app):
-    return app.models.default.model
+    return app.models.embedder(None).model
 
 
 def vectors_of(answer):
@@ -110,12 +110,6 @@ def test_info(app):
     assert (info["max_input_length"], info["max_client_batch_size"], info["models"]) == (16, 4, ["org/tiny", "plain"])
     assert app.ask("/info?model=plain", method="GET").json["served_model_name"] == "plain"
     assert refusal_of(app.ask("/info?model=x", method="GET"))[:2] == (404, "Validation")
-
-
-def test_no_model_is_a_reranker(app):
-    status, kind, message = refusal_of(app.ask("/rerank", {"query": "a", "texts": ["b"]}))
-    assert (status, kind) == (424, "Backend")
-    assert message == "model is not a re-ranker model: the models here make embeddings"
 
 
 BAD_REQUESTS = [
