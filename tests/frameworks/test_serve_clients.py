@@ -1,4 +1,4 @@
-"""The server, asked by the clients that people use: openai, LangChain, LlamaIndex and huggingface_hub."""
+"""The server, asked by the clients that people use: openai, LangChain, LlamaIndex, huggingface_hub and cohere."""
 
 import asyncio
 import base64
@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from embedder import Embedder
+from embedder import CrossEncoder, Embedder
 from tests.asgi_client import ServedApp, listening
-from tests.tiny import write_tiny_artifact
+from tests.tiny import write_tiny_artifact, write_tiny_ranker
 
 TEXTS = ["the cat sat", "a dog", "", "é 字", "more words " * 30]
 PROMPTS = {"query": "query: ", "document": "document: "}
@@ -27,10 +27,16 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(model, tmp_path_factory):
-    """The address of a server with two models."""
+def ranker(tmp_path_factory):
+    """The reranker of the server."""
+    return CrossEncoder(write_tiny_ranker(tmp_path_factory.mktemp("served") / "ranker"))
+
+
+@pytest.fixture(scope="module")
+def address(model, ranker, tmp_path_factory):
+    """The address of a server with two embedding models and a reranker."""
     plain = Embedder(write_tiny_artifact(tmp_path_factory.mktemp("served") / "plain", normalize=False))
-    served = ServedApp({"org/tiny": model, "plain": plain})
+    served = ServedApp({"org/tiny": model, "plain": plain, "ranker": ranker})
     with listening(served.app) as address:
         yield address
     served.close()
@@ -61,7 +67,7 @@ def test_openai_gets_the_vectors_of_encode(client, model):
 
 
 def test_openai_lists_the_models(client):
-    assert [each.id for each in client.models.list()] == ["org/tiny", "plain"]
+    assert [each.id for each in client.models.list()] == ["org/tiny", "plain", "ranker"]
     assert client.models.retrieve("org/tiny").owned_by == "embedder"
 
 
@@ -151,3 +157,45 @@ def test_base64_is_little_endian_float32(address, client, model):
     answer = client.embeddings.with_raw_response.create(model="tiny", input="a", encoding_format="base64")
     text = json.loads(answer.content)["data"][0]["embedding"]
     assert_close(np.frombuffer(base64.b64decode(text), "<f4"), model.encode("a"))
+
+
+@pytest.mark.parametrize("kind", ["Client", "ClientV2"])
+def test_cohere(address, ranker, kind):
+    cohere = pytest.importorskip("cohere")
+    expected = ranker.rank("the cat", TEXTS)
+    with getattr(cohere, kind)("any", base_url=address) as client:
+        answer = client.rerank(model="ranker", query="the cat", documents=TEXTS)
+        assert [item.index for item in answer.results] == [item["corpus_id"] for item in expected]
+        scores = [item.relevance_score for item in answer.results]
+        assert_close(np.float32(scores), np.float32([item["score"] for item in expected]))
+        assert answer.meta.tokens.input_tokens == sum(map(len, ranker.tokenize_pairs([("the cat", t) for t in TEXTS])))
+        (best,) = client.rerank(model="ranker", query="the cat", documents=TEXTS, top_n=1).results
+        assert best.index == expected[0]["corpus_id"]
+        with pytest.raises(cohere.errors.NotFoundError) as caught:
+            client.rerank(model="rerank-v3.5", query="a", documents=["b"])
+        assert "The models are org/tiny, plain, ranker" in caught.value.body["message"]
+        with pytest.raises(cohere.errors.BadRequestError) as caught:
+            client.rerank(model="tiny", query="a", documents=["b"])
+        assert "Those served here: ranker" in caught.value.body["message"]
+        if kind == "Client":
+            documents = [{"text": "the cat"}]
+            (found,) = client.rerank(model="ranker", query="a", documents=documents, return_documents=True).results
+            assert found.document.text == "the cat"
+
+
+def test_llama_index_reranks(address, ranker):
+    schema = pytest.importorskip("llama_index.core.schema")
+    tei = pytest.importorskip("llama_index.postprocessor.tei_rerank")
+    jina = pytest.importorskip("llama_index.postprocessor.jinaai_rerank")
+    expected = ranker.rank("the cat", TEXTS, top_k=2)
+    options = {"base_url": f"{address}/v1", "api_key": "any"}
+    good, unknown = (jina.JinaRerank(model=name, top_n=2, **options) for name in ("ranker", "jina-reranker-v2"))
+    for reranker in (tei.TextEmbeddingInference(base_url=address, top_n=2), good):
+        nodes = [schema.NodeWithScore(node=schema.TextNode(text=text)) for text in TEXTS]
+        found = reranker.postprocess_nodes(nodes, query_str="the cat")
+        assert [node.text for node in found] == [TEXTS[item["corpus_id"]] for item in expected]
+        assert_close(np.float32([node.score for node in found]), np.float32([item["score"] for item in expected]))
+    with pytest.raises(RuntimeError, match="no model 'jina-reranker-v2' is served here"):
+        unknown.postprocess_nodes(nodes, query_str="the cat")
+    for reranker in (good, unknown):
+        reranker._session.close()  # nothing else closes it

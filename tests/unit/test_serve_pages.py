@@ -6,12 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from embedder import Embedder
+from embedder import CrossEncoder, Embedder
 from embedder.serve.settings import ServerSettings
 from embedder.vectors.layout import principal_layout
 from tests.asgi_client import ServedApp, listening
 from tests.browser import chromium
-from tests.tiny import write_tiny_artifact
+from tests.tiny import write_tiny_artifact, write_tiny_ranker
 
 TEXTS = ["cat", "the cat", "dog", "1 2 3", "the dog sat", "2 3"]
 HOSTILE = ["<img src=x onerror=hacked()>", "</script><script>hacked()</script>", "'\"&lt;`", "\u202edog"]
@@ -20,7 +20,8 @@ HOSTILE = ["<img src=x onerror=hacked()>", "</script><script>hacked()</script>",
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     directory = tmp_path_factory.mktemp("models")
-    app = ServedApp({name: Embedder(write_tiny_artifact(directory / name)) for name in ("first", "<b>second")})
+    models = {name: Embedder(write_tiny_artifact(directory / name)) for name in ("first", "<b>second")}
+    app = ServedApp(models | {"ranker": CrossEncoder(write_tiny_ranker(directory / "ranker"))})
     yield app
     app.close()
 
@@ -132,6 +133,29 @@ def test_point_shows_what_is_near_it(page, served):
     assert page.evaluate("[...document.querySelectorAll('#near li')].map((one) => one.children[1].textContent)") == [
         TEXTS[index] for index in order
     ]
+
+
+@pytest.mark.slow
+def test_texts_are_ranked(page, served):
+    page.write("#query", "the cat")
+    page.write("#texts", "\n".join([*HOSTILE, "", *TEXTS]))
+    page.click("#rank button")
+    page.until("document.querySelectorAll('#ranked li').length")
+    shown = page.evaluate("[...document.querySelectorAll('#ranked li')].map((one) => one.innerText.split('\\n'))")
+    expected = served.models.reranker(None).model.rank("the cat", HOSTILE + TEXTS, return_documents=True)
+    assert shown == [[f"{item['score']:.4f}", item["text"]] for item in expected]
+    assert page.problems() == []
+
+
+@pytest.mark.slow
+def test_page_shows_what_the_models_can_do(browser, tmp_path):
+    served = ServedApp({"ranker": CrossEncoder(write_tiny_ranker(tmp_path / "ranker"))})
+    with listening(served.app) as address:
+        page = browser.open(address)
+        page.until("!document.querySelector('.rank').hidden")
+        assert page.evaluate("[...document.querySelectorAll('.embed')].every((one) => one.hidden)")
+        assert page.text("#reranker") == "ranker"
+    served.close()
 
 
 @pytest.mark.slow
