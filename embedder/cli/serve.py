@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from embedder.serve.settings import ServerSettings
 
-_DESCRIPTION = """Serve models over HTTP, by the interfaces of OpenAI (/v1/embeddings) and of
-text-embeddings-inference (/embed). Open the page at / to try it. /docs
-describes all routes.
+_DESCRIPTION = """Serve models over HTTP, by the interfaces of OpenAI (/v1/embeddings), of
+text-embeddings-inference (/embed, /rerank) and of Cohere (/v1/rerank). Open the
+page at / to try it. /docs describes all routes.
 
 Each option may also come from the environment: EMBEDDER_PORT=9000 is
 --port 9000, and EMBEDDER_MODELS=A,B names the models. If both are given, the

@@ -19,7 +19,7 @@ from embedder.serve.settings import ServerSettings
 from tests.asgi_client import served_app
 from tests.pages import code_blocks
 from tests.servers import START_TIMEOUT_S, ask, free_port, serving
-from tests.tiny import add_image_graph, write_tiny_artifact
+from tests.tiny import add_image_graph, write_tiny_artifact, write_tiny_ranker
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/serve.md"
@@ -41,10 +41,11 @@ def lines():
 def port(tmp_path_factory):
     """The port of a server, started as on the page, with tiny models. It serves a model of images too."""
     directory, port = tmp_path_factory.mktemp("serve"), free_port()
-    (directory / "artifacts").mkdir()
+    (directory / "artifacts/cross-encoder").mkdir(parents=True)
     write_tiny_artifact(directory / "artifacts/all-MiniLM-L6-v2")
     add_image_graph(write_tiny_artifact(directory / "artifacts/clip-ViT-B-32"))
-    (command,) = [line for line in lines() if line.startswith("embedder serve")]
+    write_tiny_ranker(directory / "artifacts/cross-encoder/ms-marco-MiniLM-L6-v2")
+    command = [line for line in lines() if line.startswith("embedder serve")][-1]
     words = command.replace("8080", str(port)).split()[1:]
     with serving(["-m", "embedder", *words, "clip-ViT-B-32"], port, cwd=directory) as process:
         wait_until_ready(port)
@@ -78,7 +79,11 @@ def test_requests_are_answered(command, port, tmp_path):
         pytest.skip("curl is not installed")
     (tmp_path / "photos").mkdir()
     shutil.copy(ROOT / "docs/pictures/server.png", tmp_path / "photos/0.jpg")
-    data = json.loads(run(command, port, tmp_path))["data"]
+    answer = json.loads(run(command, port, tmp_path))
+    if "/rerank" in command:
+        assert sorted(found["text"] for found in answer) == ["It rains.", "The cat sits outside."]
+        return
+    data = answer["data"]
     assert len(data) == (2 if "-F" in command else 1)
     assert all(len(each["embedding"]) == 8 for each in data)
 

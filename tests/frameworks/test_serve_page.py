@@ -6,17 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from embedder import Embedder
+from embedder import CrossEncoder, Embedder
 from tests.asgi_client import ServedApp, listening
 from tests.pages import assert_same, code_blocks
+from tests.tiny import write_tiny_ranker
 
 PAGE = Path(__file__).parents[2] / "docs/serve.md"
 EXAMPLES = [block for block in code_blocks(PAGE) if block.language == "python"]
 
 
 @pytest.fixture(scope="module")
-def address(minilm):
-    served = ServedApp({minilm.name: Embedder(minilm)})
+def address(minilm, tmp_path_factory):
+    ranker = CrossEncoder(write_tiny_ranker(tmp_path_factory.mktemp("page") / "ranker"))
+    served = ServedApp({minilm.name: Embedder(minilm), "cross-encoder/ms-marco-MiniLM-L6-v2": ranker})
     with listening(served.app) as address:
         yield address
     served.close()
