@@ -29,7 +29,7 @@ from embedder.cli.commands import CommandParser
 from embedder.cli.console import discard_output, flush_output, say
 from embedder.errors import EmbedderError
 
-_DESCRIPTION = "Sentence and image embeddings without PyTorch."
+_DESCRIPTION = "Sentence and image embeddings, and re-ranking, without PyTorch."
 _EPILOG = "`embedder COMMAND --help` describes a command and shows an example."
 
 
