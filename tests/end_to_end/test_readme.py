@@ -67,7 +67,7 @@ def small_models(export_bin, tmp_path_factory):
     for name, checkpoint in checkpoints.items():
         output_of([export_bin / "embedder-export", checkpoint, "--output", directory / name, "--dtypes", "fp32"])
     (directory / "cross-encoder").mkdir()
-    write_tiny_ranker(directory / "cross-encoder/ms-marco-MiniLM-L6-v2")
+    write_tiny_ranker(directory / "cross-encoder/ms-marco-MiniLM-L6-v2", max_seq_length=512)
     labels = ScoreSettings("identity", ("contradiction", "entailment", "neutral"), "longest_first", parity=None)
     write_tiny_ranker(directory / "cross-encoder/nli-distilroberta-base", labels=3, scores=labels)
     return directory
