@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # `Embedder` has the same default. It is repeated here, so that `--help` does not import the model's code.
 DEFAULT_MODEL, DEFAULT_IMAGE_MODEL = "all-MiniLM-L6-v2", "clip-ViT-B-32"
 DEFAULT_RERANKER = "cross-encoder/ms-marco-MiniLM-L6-v2"
+NO_RESULTS = "note: nothing has such a score. Try a lower --min-score"
 # The result of `argparse.ArgumentParser.add_subparsers`. Its class is private.
 Commands = Any
 
@@ -65,6 +66,24 @@ def add_command(
         allow_abbrev=False,
     )
     return parser
+
+
+def add_result_options(parser: argparse.ArgumentParser, results: str) -> None:
+    """Add the options that say which results are printed, and how. `results` is what the help calls them."""
+    parser.add_argument(
+        "-k", "--top-k", type=int, default=10, metavar="N", help=f"print N {results}; default: %(default)s"
+    )
+    parser.add_argument("--min-score", type=float, metavar="X", help="leave out results with a score below X")
+    parser.add_argument("--json", action="store_true", help="print each result as a line of JSON")
+
+
+def check_result_options(options: argparse.Namespace) -> None:
+    """Raise InputError if an option of `add_result_options` is out of range."""
+    from embedder.common.checks import check_count, check_number
+
+    check_count("top_k", options.top_k)
+    if options.min_score is not None:
+        check_number("min_score", options.min_score)
 
 
 def add_model_options(parser: argparse.ArgumentParser, default: str | None, described: str | None = None) -> None:

@@ -9,7 +9,16 @@ from itertools import chain, islice
 from typing import Any
 
 from embedder.cli.collection import is_index
-from embedder.cli.commands import DEFAULT_RERANKER, Commands, add_command, add_model_options, load_cross_encoder
+from embedder.cli.commands import (
+    DEFAULT_RERANKER,
+    NO_RESULTS,
+    Commands,
+    add_command,
+    add_model_options,
+    add_result_options,
+    check_result_options,
+    load_cross_encoder,
+)
 from embedder.cli.console import counted, flush_output, print_json, print_table, print_text, say, shorten
 from embedder.cli.inputs import STDIO, Fields, Record, TextSource, open_records, text_of
 from embedder.cli.stopping import stopped_by_signals
@@ -46,11 +55,7 @@ def add_parser(commands: Commands) -> None:
         commands, "rerank", "sort found texts more exactly", usage=_USAGE, description=_DESCRIPTION, example=_EXAMPLE
     )
     parser.add_argument("words", nargs="*", metavar="INPUT QUERY", help="a file of texts, and what they should answer")
-    parser.add_argument(
-        "-k", "--top-k", type=int, default=10, metavar="N", help="print N results of each query; default: %(default)s"
-    )
-    parser.add_argument("--min-score", type=float, metavar="X", help="leave out results with a score below X")
-    parser.add_argument("--json", action="store_true", help="print each result as a line of JSON")
+    add_result_options(parser, "results of each query")
     group = parser.add_argument_group("texts")
     add_format_options(group, column="text, or the only one")
     group.add_argument(
@@ -82,16 +87,12 @@ Candidates = dict[str, list[Candidate]]
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print the texts of each query, the best first."""
-    from embedder.common.checks import check_count, check_number
-
-    check_count("top_k", options.top_k)
-    if options.min_score is not None:
-        check_number("min_score", options.min_score)
+    check_result_options(options)
     path, query = _input_and_query(parser, options)
     with stopped_by_signals():
         printed_count = _print_results(options, _read(options, path, query))
     if not printed_count:
-        say("note: nothing has such a score. Try a lower --min-score")
+        say(NO_RESULTS)
 
 
 def _print_results(options: argparse.Namespace, candidates: Candidates) -> int:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import argparse
 
 from embedder.cli.collection import COLLECTION_HELP, fields_of, search_collection
-from embedder.cli.commands import DEFAULT_IMAGE_MODEL, DEFAULT_MODEL, Commands, add_command, add_model_options
+from embedder.cli.commands import (
+    DEFAULT_IMAGE_MODEL,
+    DEFAULT_MODEL,
+    NO_RESULTS,
+    Commands,
+    add_command,
+    add_model_options,
+    add_result_options,
+    check_result_options,
+)
 from embedder.cli.console import print_json, print_table, say
 from embedder.cli.search_images import search_images
 from embedder.cli.texts import add_format_options
@@ -37,11 +46,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="COLLECTION QUERY", help="where to search, and a text to search for"
     )
-    parser.add_argument(
-        "-k", "--top-k", type=int, default=10, metavar="N", help="print N results; default: %(default)s"
-    )
-    parser.add_argument("--min-score", type=float, metavar="X", help="leave out results with a score below X")
-    parser.add_argument("--json", action="store_true", help="print each result as a line of JSON")
+    add_result_options(parser, "results")
     group = parser.add_argument_group("texts")
     add_format_options(group, column="text, or the only one")
     group = parser.add_argument_group("images")
@@ -55,11 +60,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Print what is nearest to the query."""
-    from embedder.common.checks import check_count, check_number
-
-    check_count("top_k", options.top_k)
-    if options.min_score is not None:
-        check_number("min_score", options.min_score)
+    check_result_options(options)
     if options.images is not None:
         search_images(options, _query_for_images(parser, options))
     else:
@@ -94,5 +95,5 @@ def _search_texts(options: argparse.Namespace, collection: str, query: str) -> N
     else:
         print_table([(f"{hit.score:.4f}", str(hit.entry.id), hit.entry.text) for hit in hits])
     if not hits:
-        say("note: nothing has such a score. Try a lower --min-score")
+        say(NO_RESULTS)
     source.check_complete()
