@@ -73,10 +73,6 @@ class Members(ModelMembers[Embedder]):
         """Return whether `inputs` is one text or one image, not a list of them."""
         return is_single(inputs, InputKinds(images="image" in self.modalities))
 
-    def get_model_kwargs(self) -> list[str]:
-        """Return an empty list: `encode` takes no further options."""
-        return []
-
     # Similarity.
 
     @property

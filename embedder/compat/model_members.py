@@ -261,6 +261,10 @@ class ModelMembers(Generic[_Model]):
         """Return whether the model takes inputs of this kind, such as "text"."""
         return modality in self.modalities
 
+    def get_model_kwargs(self) -> list[str]:
+        """Return an empty list: `encode` and `predict` take no further options."""
+        return []
+
     # Evaluation.
 
     @property

@@ -77,6 +77,7 @@ CROSS_ENCODER_MEMBERS = MEMBERS | _table(
     ("get_default_activation_fn", "model.embedder.activation_fn is its name"),
     ("keep_in_fp32_modules set_keep_in_fp32_modules", 'model_kwargs={"dtype": "fp32"} computes in fp32'),
     ("model", _MODULES),
+    ("smart_batching_collate_text_only", _TRAIN),
     ("preprocess tokenize", "call model.embedder.tokenize_pairs(pairs)"),
     ("ipu mtia xpu", "call model.to(device), or pass device= to CrossEncoder(...)"),
     (
