@@ -245,7 +245,7 @@ def _checked_text(name: str, text: Any) -> str:
         raise InputError(f"{name} should be a string, not {type(text).__name__}: {shown(text)}")
     if not text.isascii():
         check_text(text, name)
-    return text
+    return str.__str__(text)  # a plain string: those of other types may compare in their own way
 
 
 def _iterator(inputs: Any) -> Iterable[Any] | None:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from embedder.common.checks import shown
 from embedder.common.records import frozen
-from embedder.engine.token_counts import count_tokens
 from embedder.engine.tokenizer import TextTokenizer, Tokens, find_special
 from embedder.errors import InputError
 from embedder.inputs import Pair
@@ -72,6 +71,8 @@ class PairTokenizer:
         # One token stands for all after the limit. This is enough to find the longer text, unless both have more.
         counts = (len(first_ids) + first_has_more, len(second_ids) + second_has_more)
         if first_has_more and second_has_more and room % 2:  # the text that is longer gets the odd token
+            from embedder.engine.token_counts import count_tokens  # here, as few pairs need it
+
             first_count, second_count = count_tokens(self._tokenizer, [pair.first, pair.second]).tolist()
             counts = (first_count, second_count)
         kept = cut_longest_first(*counts, room)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +14,11 @@ from embedder.backends import Backend
 from embedder.engine.batching import pad, plan_batches
 from embedder.engine.job import Job
 from embedder.engine.outputs import fixed_shape, values_of
-from embedder.engine.pair_tokenizer import PairTokenizer
 from embedder.engine.tokenizer import TextTokenizer, Tokens
 from embedder.inputs import Pair, TokenizedText
+
+if TYPE_CHECKING:
+    from embedder.engine.pair_tokenizer import PairTokenizer
 
 
 class TextSide:
@@ -30,7 +32,11 @@ class TextSide:
 
     def __init__(self, backend: Backend, graph: Graph, tokenizer: TextTokenizer, settings: TokenizerSettings) -> None:
         self.tokenizer = tokenizer
-        self._pairs = PairTokenizer(tokenizer)
+        self._pairs: PairTokenizer | None = None
+        if tokenizer.unit == "pair":
+            from embedder.engine.pair_tokenizer import PairTokenizer  # here, as models of texts do not need it
+
+            self._pairs = PairTokenizer(tokenizer)
         self._backend = backend
         self._graph = graph
         self._settings = settings
@@ -41,31 +47,32 @@ class TextSide:
         """Return the token ids of each text or pair, and its token type ids if the graph takes them.
 
         Args:
-            texts: texts alone, or pairs alone.
+            texts: texts, or pairs for a model of pairs.
 
         Raises:
             InputError: a pair has no tokens.
             ArtifactError: the tokenizer is damaged.
         """
-        pairs, alone = _split(texts)
-        if pairs:
-            return [tokens if self._typed else tokens[:1] for tokens, _ in self._pairs.tokenize(pairs)]
-        if self._typed:
-            return self.tokenizer.with_type_ids(alone)
-        return self.tokenizer(alone)
+        if self._pairs is not None:
+            found = self._pairs.tokenize(cast("Sequence[Pair]", texts))
+            return [tokens if self._typed else tokens[:1] for tokens, _ in found]
+        tokenize = self.tokenizer.with_type_ids if self._typed else self.tokenizer
+        return tokenize(cast("Sequence[str]", texts))
 
     def read_texts(self, texts: Sequence[str | Pair], prompt_token_count: int) -> list[TokenizedText]:
         """Return texts or pairs as `run_tokenized` takes them.
 
         Args:
-            texts: texts alone, or pairs alone, with their prompt.
+            texts: texts, or pairs for a model of pairs, with their prompt.
             prompt_token_count: number of tokens at the start of each text that the pooling leaves out.
 
         Raises:
             InputError, ArtifactError: as in `tokenize`.
         """
-        pairs, alone = _split(texts)
-        found = self._pairs.tokenize(pairs) if pairs else self.tokenizer.tokenize_and_find_cut(alone)
+        if self._pairs is not None:
+            found = self._pairs.tokenize(cast("Sequence[Pair]", texts))
+        else:
+            found = self.tokenizer.tokenize_and_find_cut(cast("Sequence[str]", texts))
         return [
             TokenizedText(ids, type_ids if self._typed else None, prompt_token_count, cut)
             for (ids, type_ids), cut in found
@@ -96,9 +103,9 @@ class TextSide:
         return [row for row in full if self._is_cut(texts[row])]
 
     def _is_cut(self, text: str | Pair) -> bool:
-        if isinstance(text, Pair):
-            return any(cut for _, cut in self._pairs.tokenize([text]))
-        return self.tokenizer.is_cut(text)
+        if self._pairs is not None:
+            return any(cut for _, cut in self._pairs.tokenize([cast(Pair, text)]))
+        return self.tokenizer.is_cut(cast(str, text))
 
     def run(self, tokens: Sequence[Tokens], output: Output, job: Job) -> NDArray[np.float32]:
         """Return the values of `output`, float32 (texts, *output.shape), for the result of `tokenize`.
@@ -186,10 +193,3 @@ class TextSide:
             for row, count in zip(feeds[POOLING_MASK], prompt_token_counts, strict=True):
                 row[:count] = 0
         return feeds
-
-
-def _split(texts: Sequence[str | Pair]) -> tuple[Sequence[Pair], Sequence[str]]:
-    """Return the pairs and the texts, of which one is empty."""
-    if texts and isinstance(texts[0], Pair):
-        return cast("Sequence[Pair]", texts), ()
-    return (), cast("Sequence[str]", texts)

@@ -90,6 +90,20 @@ def test_other_containers_of_pairs(model):
     assert model.predict(np.array(PAIRS, object)).tolist() == wanted
 
 
+def test_strings_that_compare_in_their_own_way_are_read_as_they_are(model):
+    class Same(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other):
+            return True
+
+    words = ["a", "dog"]
+    wanted = model.predict([(first, second) for first in words for second in words])
+    found = model.predict([(Same(first), Same(second)) for first in words for second in words])
+    assert found.tolist() == wanted.tolist()
+
+
 def test_activation_of_the_constructor_counts_where_the_call_has_none(path):
     model = CrossEncoder(path, activation_fn="identity")
     assert model.activation_fn == "identity"

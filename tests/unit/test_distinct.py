@@ -8,14 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import embedder
-from embedder.artifact.locate import open_artifact
 from embedder.backends.cpu import CpuDevice
 from embedder.engine.distinct import find_distinct
-from embedder.engine.engine import Engine
 from embedder.errors import ArtifactError, ImageError
 from embedder.inputs import ImageItem, Pair
-from embedder.options import EncodeSettings, LoadSettings
-from tests.tiny import add_image_graph, expected, ids_of
+from tests.tiny import add_image_graph, expected, ids_of, write_tiny_ranker
 
 WORDS = ["cat", "dog", "the cat sat on the mat", "", "a b c"]
 
@@ -33,15 +30,16 @@ class Caseless(str):
 class Spy:
     """A backend that gives each text its number of tokens, or NaN, and keeps how many texts each call has."""
 
-    def __init__(self, nan_from=None):
-        self.device, self.texts, self.nan_from = CpuDevice(2), [], nan_from
+    def __init__(self, nan_from=None, output=("embedding", 8)):
+        self.device, self.texts, self.nan_from, self.output = CpuDevice(2), [], nan_from, output
 
     def run(self, feeds, *, single_batch=False):
         counts = feeds["attention_mask"].sum(axis=1, keepdims=True).astype(np.float32)
         self.texts.append(len(counts))
         if self.nan_from is not None:
             counts[counts >= self.nan_from] = np.nan
-        return {"embedding": np.repeat(counts, 8, axis=1)}
+        name, size = self.output
+        return {name: np.repeat(counts, size, axis=1)}
 
 
 @given(st.lists(st.sampled_from(WORDS) | st.builds(Pair, st.sampled_from(WORDS), st.sampled_from(WORDS)), max_size=60))
@@ -146,10 +144,8 @@ def test_images_between_copies(tiny):
     assert list(caught.value.reasons) == [3, 7]
 
 
-def test_pairs_are_computed_once(tiny):
-    backend = Spy()
-    engine = Engine(open_artifact(tiny), LoadSettings(), backend)
-    pairs = [Pair("cat", "dog"), Pair("dog", "cat"), Pair("cat", "dog")]
-    (block,) = engine.run(pairs, EncodeSettings())
-    assert block.values.shape == (3, 8)
+def test_pairs_are_scored_once(tmp_path):
+    backend = Spy(output=("score", 1))
+    model = embedder.CrossEncoder(write_tiny_ranker(tmp_path / "ranker"), backend=backend)
+    assert model.predict([("cat", "dog"), ("dog", "cat"), ("cat", "dog")]).shape == (3,)
     assert sum(backend.texts) == 2

@@ -11,23 +11,16 @@ import numpy as np
 import pytest
 
 import embedder
-from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import read_manifest, write_manifest
 from embedder.backends import cpu
 from embedder.backends.cpu import CpuDevice
 from embedder.cli import main as cli
-from embedder.engine.engine import Engine
-from embedder.errors import ArtifactError, InputError
-from embedder.inputs import Pair
-from embedder.options import EncodeSettings, LoadSettings
+from embedder.errors import InputError
 from tests.tiny import (
     add_image_graph,
     add_int8_graph,
     expected,
-    expected_score,
     ids_of,
-    segments_of,
-    write_tiny_ranker,
 )
 
 # All differ, because copies of a text are encoded once.
@@ -335,42 +328,6 @@ def test_progress_of_a_stream(tiny, capsys):
     assert "400text" in capsys.readouterr().err.replace(" ", "")
     list(model.encode_iter(TEXTS, show_progress_bar=None))
     assert capsys.readouterr().err == ""
-
-
-class TinyRanker:
-    """A cross-encoder in ten lines: the engine computes the scores of pairs."""
-
-    def __init__(self, model):
-        self.engine = Engine(open_artifact(model), LoadSettings(threads=2))
-
-    def predict(self, pairs, **options):
-        items = [Pair(*pair) for pair in pairs]
-        blocks = self.engine.run(items, EncodeSettings.of(options), len(items))
-        return np.concatenate([block.values for block in blocks])
-
-
-@pytest.mark.parametrize("labels", [1, 3])
-def test_a_cross_encoder_needs_no_change_of_the_engine(tmp_path, labels):
-    ranker = TinyRanker(write_tiny_ranker(tmp_path / "ranker", labels=labels))
-    words = ["the cat", "", "a dog sat on the mat", "query : document", "long " * 40]
-    pairs = [(a, b) for a in words for b in words] * 50
-    wanted = np.stack([expected_score(*segments_of(a, b), labels=labels) for a, b in pairs])
-    assert len(pairs) > 1024
-    for batch_size in (None, 1, 7):
-        scores = ranker.predict(pairs, batch_size=batch_size)
-        assert (scores.shape, scores.dtype) == ((len(pairs), labels), np.float32)
-        np.testing.assert_allclose(scores, wanted, atol=1e-5)
-    for pair, score in zip(pairs[:25], wanted, strict=False):
-        np.testing.assert_allclose(ranker.predict([pair]), [score], atol=1e-5)
-
-
-def test_embedder_refuses_a_cross_encoder(tmp_path):
-    path = write_tiny_ranker(tmp_path / "ranker")
-    with pytest.raises(
-        ArtifactError,
-        match=r"ranker is for the task 'rank'\. Embedder needs a model for 'embed'\. Use embedder\.CrossEncoder",
-    ):
-        embedder.Embedder(path)
 
 
 def test_a_backend_may_use_its_array_again(tiny):
