@@ -26,6 +26,9 @@ from embedder.serve.errors import RequestRefused
 from embedder.serve.jobs import Job, Key, OpenRequest, key_of, size_of
 from embedder.serve.work_rate import WorkRate
 
+# The event loop itself makes the keys of items of so many bytes. That takes about a millisecond.
+_MAX_LOOP_BYTES = 1_000_000
+
 
 @frozen
 class BatcherSettings:
@@ -162,7 +165,7 @@ class Batcher:
         timer = None if deadline_s is None else loop.call_later(deadline_s, _fail_late, request, deadline_s)
         outcome = "failed"
         try:
-            self._put(request, items)
+            self._put(request, items, await _keys_of(items, size))
             if request.missing:
                 await request.future
             outcome = "answered"
@@ -252,17 +255,16 @@ class Batcher:
         for job in (*withdrawn, *(job for job in unwanted if job.entry is None)):
             self._forget(job)
 
-    def _put(self, request: OpenRequest, items: Sequence[TokenizedText | bytes]) -> None:
+    def _put(self, request: OpenRequest, items: Sequence[TokenizedText | bytes], keys: Sequence[Key]) -> None:
         """Take rows from the cache. Put the other items into the queue, except copies of those that are there."""
         now = perf_counter()
         self._rate.start(now, idle=not self._jobs)
         new: list[Job] = []
         shared: list[Job] = []
-        for row, item in enumerate(items):
+        for row, (item, key) in enumerate(zip(items, keys, strict=True)):
             if isinstance(item, TokenizedText):
                 request.tokens += len(item)
                 request.cut += item.cut
-            key = key_of(item)
             if (vector := self._cached(key)) is not None:
                 request.cached += 1
                 request.set(row, vector)
@@ -327,6 +329,13 @@ class Batcher:
             self._cache.move_to_end(key)
             if len(self._cache) > self._settings.cache_size:
                 self._cache.popitem(last=False)
+
+
+async def _keys_of(items: Sequence[TokenizedText | bytes], size: int) -> list[Key]:
+    """Return the keys of the items of a request. A thread makes those of many bytes, so that the loop serves others."""
+    if size <= _MAX_LOOP_BYTES:
+        return list(map(key_of, items))
+    return await asyncio.to_thread(lambda: list(map(key_of, items)))
 
 
 def _fail_late(request: OpenRequest, deadline_s: float) -> None:

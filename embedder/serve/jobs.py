@@ -1,4 +1,4 @@
-"""What the event loop and the compute threads know of a text or an image, and of the requests that wait for it."""
+"""What the event loop and the compute threads know of a text, pair or image, and of the requests that wait for it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OpenRequest:
     """A request that was accepted and is not answered yet. It belongs to the event loop.
 
     Attributes:
-        vectors: float32 (items, dimension). A row is undefined until its job has ended.
+        vectors: float32 (items, row_size): vectors, or raw scores. A row is undefined until its job has ended.
         missing: number of rows that are not there yet.
         future: gets None when all rows are there, or the error.
         jobs: the jobs that it waits for.
@@ -36,8 +36,8 @@ class OpenRequest:
 
     __slots__ = ("bytes", "cached", "cut", "future", "jobs", "missing", "shared", "tokens", "vectors")
 
-    def __init__(self, count: int, dimension: int, size: int, loop: asyncio.AbstractEventLoop) -> None:
-        self.vectors: NDArray[np.float32] = np.empty((count, dimension), np.float32)
+    def __init__(self, count: int, row_size: int, size: int, loop: asyncio.AbstractEventLoop) -> None:
+        self.vectors: NDArray[np.float32] = np.empty((count, row_size), np.float32)
         self.missing = count
         self.future: asyncio.Future[None] = loop.create_future()
         self.jobs: list[Job] = []
@@ -63,10 +63,10 @@ class OpenRequest:
 
 
 class Job:
-    """A text or an image to encode, once for all requests that wait for it.
+    """A text, a pair of texts or an image, to compute once for all requests that wait for it.
 
     Attributes:
-        item: the text or the image.
+        item: the text, the pair or the image.
         key: what copies of it have in common.
         tokens: number of tokens of the text, or the number that an image counts as.
         waiting: the requests that wait for it, and their rows. It belongs to the event loop.

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from embedder import ArtifactError, Embedder, ImageError, InputError, TokenizedText
 from embedder.engine.batching import BatchLimits
-from embedder.serve import compute
+from embedder.serve import compute, jobs
 from embedder.serve.batch_model import BatchedEmbedder, UnreadableImage
 from embedder.serve.batcher import Batcher, BatcherSettings
 from embedder.serve.errors import RequestRefused
@@ -337,6 +337,24 @@ def test_images_and_texts_share_a_request_and_bad_images_harm_no_other():
         await batcher.drain()
 
     run(serve())
+
+
+def test_event_loop_makes_the_keys_of_small_requests_alone(monkeypatch):
+    threads = []
+
+    def key_of(item):
+        threads.append(threading.current_thread())
+        return jobs.key_of(item)
+
+    async def serve():
+        batcher = Batcher(FakeModel(budget=200_000))
+        for length in (1000, 130_000):
+            assert (await batcher.encode([text(1, length)])).tolist() == [[1, length]]
+        await batcher.drain()
+
+    monkeypatch.setattr("embedder.serve.batcher.key_of", key_of)
+    run(serve())
+    assert [thread is threading.main_thread() for thread in threads] == [True, False]
 
 
 def test_model_without_images_refuses_them():
