@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from embedder.common.checks import shown
 from embedder.common.records import frozen
 from embedder.engine.tokenizer import TextTokenizer, Tokens, find_special
-from embedder.errors import InputError
+from embedder.errors import ArtifactError, InputError
 from embedder.inputs import Pair
+
+# A tokenizer has a token for one of these texts. The special tokens around it show where those of a pair are.
+_PROBES = ("a", "1", ".", "é", "字")
 
 
 @frozen
@@ -56,7 +59,7 @@ class PairTokenizer:
 
         Raises:
             InputError: a pair has no token, not even a special one.
-            ArtifactError: the tokenizer has a fault that shows only in use.
+            ArtifactError: the tokenizer has a fault that shows only in use, or puts the special tokens elsewhere.
         """
         texts = list(dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second)))
         sides = dict(zip(texts, self._tokenizer.first_tokens(texts), strict=True))
@@ -95,12 +98,19 @@ class PairTokenizer:
 
     @cached_property
     def _frame(self) -> _PairFrame:
+        probe = next((text for text in _PROBES if any(self._tokenizer.token_counts([text]))), "")
         # A text without tokens takes no room, so that these pairs are not cut, whatever the limit.
-        first = find_special(self._tokenizer.encode_pair("a", ""))
-        second = find_special(self._tokenizer.encode_pair("", "a"))
+        first = find_special(self._tokenizer.encode_pair(probe, ""))
+        second = find_special(self._tokenizer.encode_pair("", probe))
         before = len(first.prefix)
+        special = _arrays(first.prefix, second.prefix[before:], second.suffix)
+        if not probe or sum(map(len, special)) != self._tokenizer.special_count:
+            raise ArtifactError(
+                "the model's tokenizer does not show where it puts the special tokens of a pair. This version cannot "
+                "run the model"
+            )
         return _PairFrame(
-            special=_arrays(first.prefix, second.prefix[before:], second.suffix),
+            special=special,
             special_types=_arrays(first.prefix_types, second.prefix_types[before:], second.suffix_types),
             text_types=(first.text_type, second.text_type),
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer, models, processors
 
 from embedder.common.tokenizer_file import load_tokenizer
 from embedder.engine.pair_tokenizer import PairTokenizer
@@ -137,6 +137,21 @@ def test_two_huge_texts_are_read_in_parts(tiny):
     (((ids, _), cut),) = pairs.tokenize(huge)
     assert (len(ids), cut) == (16, True)
     assert most_read(tiny, lambda: list(pairs.tokenize(huge))) < 100_000
+
+
+def test_a_tokenizer_without_the_letter_a(tmp_path):
+    tokenizer = Tokenizer(models.BPE({"[CLS]": 0, "[SEP]": 1, "1": 2, "x": 3}, []))
+    with_pairs(tokenizer, "[CLS] $A [SEP]", "[CLS] $A [SEP] $B [SEP]").save(str(tmp_path / "tokenizer.json"))
+    Both(tmp_path / "tokenizer.json", 8).check("x1", "x")
+
+
+@pytest.mark.parametrize(("words", "pair"), [("x", "[CLS] $A [SEP] $B"), ("a", "[CLS] $B [SEP] $A")])
+def test_a_tokenizer_that_does_not_show_its_special_tokens_is_refused(tmp_path, words, pair):
+    tokenizer = Tokenizer(models.BPE({"[CLS]": 0, "[SEP]": 1, words: 2}, []))
+    with_pairs(tokenizer, "[CLS] $A [SEP]", pair).save(str(tmp_path / "tokenizer.json"))
+    tokenizer = PairTokenizer(TextTokenizer(tmp_path / "tokenizer.json", 8, pairs=True))
+    with pytest.raises(ArtifactError, match="does not show where it puts the special tokens of a pair"):
+        list(tokenizer.tokenize([Pair("x", "a")]))
 
 
 def test_a_limit_below_the_special_tokens_of_a_pair_is_refused(tmp_path):
