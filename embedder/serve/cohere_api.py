@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import BaseRoute, Route
 
+from embedder.activations import apply_activation
 from embedder.common.json_values import wrong_value
 from embedder.serve.answers import json_response
 from embedder.serve.errors import RequestRefused
@@ -89,13 +90,14 @@ async def rerank(
     wanted = ScoreRequest(
         pairs=[(query, text) for text in texts],
         name_of=f"{_DOCUMENTS}[{{}}]".format,
-        activation_fn="identity" if read_flag(value, "raw_scores") else "sigmoid",
         truncate=True,
         timeout_s=settings.request_timeout_s,
     )
-    scores = (await score(served, wanted, record))[:, 0]
+    activation_fn = "identity" if read_flag(value, "raw_scores") else "sigmoid"
+    raw = await score(served, wanted, record)
+    scores = apply_activation(raw, activation_fn)[:, 0]
     results: list[dict[str, Any]] = []
-    for row in best_first(scores)[:top_n]:
+    for row in best_first(raw[:, 0])[:top_n]:
         result: dict[str, Any] = {"index": row, "relevance_score": scores[row]}
         if with_documents:
             result["document"] = texts[row] if version is None else {"text": texts[row]}

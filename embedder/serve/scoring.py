@@ -1,4 +1,4 @@
-"""From the checked pairs of texts of a request to scores: tokenise, score in shared batches, activate."""
+"""From the checked pairs of texts of a request to scores: tokenise, score in shared batches, put the best first."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from embedder.activations import apply_activation
 from embedder.common.records import frozen
 from embedder.serve.embedding import refuse_cut, tokenize_in_time
 from embedder.serve.models import ServedCrossEncoder
@@ -21,20 +20,18 @@ class ScoreRequest:
     Attributes:
         pairs: the pairs.
         name_of: returns the name of the pair with an index, for messages.
-        activation_fn: the function that the scores go through; see `apply_activation`.
         truncate: cut pairs that are longer than the model reads. False refuses them.
         timeout_s: seconds that the scores may take.
     """
 
     pairs: list[tuple[str, str]]
     name_of: Callable[[int], str]
-    activation_fn: str
     truncate: bool
     timeout_s: float
 
 
 async def score(served: ServedCrossEncoder, request: ScoreRequest, record: RequestRecord) -> NDArray[np.float32]:
-    """Return the scores of a request, float32 (n, labels).
+    """Return the raw scores of a request, float32 (n, labels).
 
     Args:
         served: the model.
@@ -50,8 +47,7 @@ async def score(served: ServedCrossEncoder, request: ScoreRequest, record: Reque
     if not request.truncate:
         refuse_cut(served, request.name_of, pairs)
     record.tokens = sum(map(len, pairs))
-    scores = await served.batcher.encode(pairs, deadline_s=request.timeout_s)
-    return apply_activation(scores, request.activation_fn)
+    return await served.batcher.encode(pairs, deadline_s=request.timeout_s)
 
 
 def labels_of(served: ServedCrossEncoder) -> list[str]:
@@ -69,7 +65,7 @@ def best_first(scores: NDArray[np.float32]) -> list[int]:
     """Return the indices of scores, the highest one first. Equal scores keep their order.
 
     Args:
-        scores: float32 (n,).
+        scores: raw scores, float32 (n,). After an activation, high scores that differ may be equal.
 
     Example:
         >>> best_first(np.float32([0.1, 0.9, 0.1]))

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from embedder import __version__
+from embedder.activations import apply_activation
 from embedder.common.json_values import wrong_value
 from embedder.common.records import frozen
 from embedder.serve import cohere_api
@@ -214,12 +215,14 @@ class _TeiRoutes:
         query = read_text(value["query"], "query", self.settings)
         texts = read_texts(value["texts"], "texts", self.settings)
         return_text = read_flag(value, "return_text") is True
-        wanted = self._scores_wanted(value, [(query, text) for text in texts], "texts[{}]".format, "sigmoid")
-        scores = (await score(served, wanted, RequestRecord.of(request)))[:, 0]
+        activation_fn = "identity" if read_flag(value, "raw_scores") else "sigmoid"
+        wanted = self._scores_wanted(value, [(query, text) for text in texts], "texts[{}]".format)
+        raw = await score(served, wanted, RequestRecord.of(request))
+        scores = apply_activation(raw, activation_fn)[:, 0]
         return json_response(
             [
                 {"index": row, "score": scores[row]} | ({"text": texts[row]} if return_text else {})
-                for row in best_first(scores)
+                for row in best_first(raw[:, 0])
             ]
         )
 
@@ -231,20 +234,22 @@ class _TeiRoutes:
         pairs, single = self._read_pairs(value[_INPUTS])
         name_of = (lambda row: _INPUTS) if single else f"{_INPUTS}[{{}}]".format
         labels = labels_of(served)
-        wanted = self._scores_wanted(value, pairs, name_of, "softmax" if len(labels) > 1 else "sigmoid")
-        scores = await score(served, wanted, RequestRecord.of(request))
-        found = [[{"score": row[label], "label": labels[label]} for label in best_first(row)] for row in scores]
+        activation_fn = "identity" if read_flag(value, "raw_scores") else "softmax" if len(labels) > 1 else "sigmoid"
+        wanted = self._scores_wanted(value, pairs, name_of)
+        raw = await score(served, wanted, RequestRecord.of(request))
+        found = [
+            [{"score": scores[label], "label": labels[label]} for label in best_first(row)]
+            for row, scores in zip(raw, apply_activation(raw, activation_fn), strict=True)
+        ]
         return json_response(found[0] if single else found)
 
     def _scores_wanted(
-        self, value: dict[str, Any], pairs: list[tuple[str, str]], name_of: Callable[[int], str], activation_fn: str
+        self, value: dict[str, Any], pairs: list[tuple[str, str]], name_of: Callable[[int], str]
     ) -> ScoreRequest:
-        """Return what a request asks for. `activation_fn` is what text-embeddings-inference applies to raw scores."""
         _check_direction(value)
         return ScoreRequest(
             pairs=pairs,
             name_of=name_of,
-            activation_fn="identity" if read_flag(value, "raw_scores") else activation_fn,
             truncate=read_flag(value, "truncate") is not False,
             timeout_s=self.settings.request_timeout_s,
         )

@@ -85,6 +85,17 @@ def test_rerank_of_cohere_jina_and_infinity(app, path, version):
     assert all(item.keys() == {"index", "relevance_score"} for item in found["results"])
 
 
+def test_scores_that_the_sigmoid_makes_equal_are_in_the_order_of_the_raw_ones(app, monkeypatch):
+    async def encode(items, *, deadline_s):
+        return np.float32([[20], [30], [25]])
+
+    monkeypatch.setattr(app.models.reranker(None).batcher, "encode", encode)
+    found = answer_of(app.ask("/rerank", {"query": QUERY, "texts": TEXTS[:3]}))
+    assert [(item["index"], item["score"]) for item in found] == [(1, 1), (2, 1), (0, 1)]
+    found = answer_of(app.ask("/v2/rerank", {"query": QUERY, "documents": TEXTS[:3]}))
+    assert [item["index"] for item in found["results"]] == [1, 2, 0]
+
+
 def test_predict_gives_the_labels_of_pairs(app):
     pairs = [[QUERY, text] for text in TEXTS[:2]]
     found = answer_of(app.ask("/predict", {"inputs": pairs}))
