@@ -277,6 +277,10 @@ class TestRefusals:
         edit_json(checkpoint / "sentence_bert_config.json", transformer_task="text-generation")
         with pytest.raises(CheckpointError, match="has 'text-generation' as transformer_task, which is not supported"):
             read_checkpoint(str(checkpoint))
+        (checkpoint / "modules.json").unlink()
+        edit_json(checkpoint / "config.json", architectures=["Qwen3ForCausalLM"])
+        with pytest.raises(CheckpointError, match=r"it is a causal language model \(Qwen3ForCausalLM\), and such"):
+            read_checkpoint(str(checkpoint))
 
     def test_modules(self, tmp_path):
         checkpoint = write_dense_cross_encoder(tmp_path / "model")

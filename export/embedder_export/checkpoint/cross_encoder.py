@@ -16,6 +16,7 @@ from embedder_export.families.family import RankHead
 CROSS_ENCODER = "CrossEncoder"
 # The ending of the names of transformers' classes for sequence classification.
 CLASSIFIER = "ForSequenceClassification"
+_LANGUAGE_MODEL = "ForCausalLM"
 # The manifest's name of an activation, by the name of its class in torch.
 _ACTIVATIONS = {"Sigmoid": "sigmoid", "Identity": "identity"}
 
@@ -39,6 +40,20 @@ def is_cross_encoder(
     if modules is not None:
         return declared.get("model_type") == CROSS_ENCODER
     return declared.get("model_type") == CROSS_ENCODER or any(name.endswith(CLASSIFIER) for name in architectures)
+
+
+def check_classifier(architectures: Sequence[str]) -> None:
+    """Check a cross-encoder without modules.json.
+
+    Raises:
+        CheckpointError: it is a causal language model. sentence-transformers would score a pair by its next token.
+
+    Example:
+        >>> check_classifier(["BertForSequenceClassification"])
+    """
+    for name in architectures:
+        if name.endswith(_LANGUAGE_MODEL):
+            raise CheckpointError(f"it is a causal language model ({name:.80}), and such rerankers are not supported")
 
 
 def read_label_names(config: Mapping[str, Any], architectures: Sequence[str]) -> tuple[str, ...]:

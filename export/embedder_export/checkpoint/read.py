@@ -12,7 +12,13 @@ from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, RANK, SIMILARITY_FUNCTIONS
 from embedder.artifact.scores import ScoreSettings
 
-from embedder_export.checkpoint.cross_encoder import is_cross_encoder, read_head, read_label_names, read_scores
+from embedder_export.checkpoint.cross_encoder import (
+    check_classifier,
+    is_cross_encoder,
+    read_head,
+    read_label_names,
+    read_scores,
+)
 from embedder_export.checkpoint.files import check_pointers, check_special_files, digest_weights, read_json
 from embedder_export.checkpoint.kinds import architectures_of, check_bare_kind, check_declared_kind
 from embedder_export.checkpoint.known_checkpoints import IMAGE_MODELS, PROMPT_NOT_POOLED
@@ -168,6 +174,7 @@ def _read_cross_encoder(location: Location, modules: list[Module] | None, declar
     family = _family_of_first(first, config)
     if modules is None:
         _check_no_chat_template(directory)
+        check_classifier(architectures_of(config))
         settings, task = dict[str, Any](), CLASSIFICATION
     else:
         settings = read_transformer_settings(first.directory, family, (EXTRACTION, CLASSIFICATION))

@@ -16,6 +16,7 @@ class EffectiveTokenizer:
         special_ids: the ids of all special tokens, sorted.
         has_token_types: whether the tokenizer gives token types to the model, in transformers 4.
         has_pair_types: the same in transformers 5. It counts for pairs.
+        splits_white_space: whether transformers 5 splits texts at white space first. It counts for pairs.
         truncation_side: the side on which a long text is cut, "left" or "right".
         splits_special_tokens: whether special tokens in a text are split like other words.
     """
@@ -26,5 +27,6 @@ class EffectiveTokenizer:
     special_ids: tuple[int, ...]
     has_token_types: bool = False
     has_pair_types: bool = False
+    splits_white_space: bool = False
     truncation_side: str = "right"
     splits_special_tokens: bool = False

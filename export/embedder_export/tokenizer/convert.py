@@ -12,6 +12,7 @@ from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.tokenizer.contract import EffectiveTokenizer
 from embedder_export.tokenizer.limits import ModelLimits, check_ids, max_text_tokens
 from embedder_export.tokenizer.native import check_any_file, read_natively
+from embedder_export.tokenizer.white_space import split_at_white_space
 from embedder_export.tokenizer.with_transformers import read_with_transformers
 
 
@@ -94,6 +95,8 @@ def _convert(checkpoint: Checkpoint, tokenizer: EffectiveTokenizer, limits: Mode
     is_pair = checkpoint.task == RANK
     _check_supported(tokenizer, is_pair=is_pair)
     check_ids(backend, limits.vocabulary_size)
+    if is_pair and tokenizer.splits_white_space:
+        split_at_white_space(backend)
     if checkpoint.lowercase:
         backend.normalizer = _with_lowercase(backend.normalizer)
     limit = max_text_tokens(checkpoint.max_seq_length, tokenizer.model_max_length, limits)

@@ -84,6 +84,7 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
         special_ids=tuple(sorted(backend.token_to_id(str(token)) for token in tokens)),
         has_token_types=gives_types(settings, kind.has_token_types),
         has_pair_types=gives_types(settings, kind.has_pair_types),
+        splits_white_space=kind.splits_white_space,
         truncation_side=side(settings, "truncation_side", backend.truncation),
         splits_special_tokens=flag(settings, "split_special_tokens", False) is True,
     )

@@ -6,6 +6,7 @@ from typing import Any
 from embedder.common.panics import panics_as_exceptions
 
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
+from embedder_export.tokenizer.classes import splits_white_space
 from embedder_export.tokenizer.contract import EffectiveTokenizer
 from embedder_export.tokenizer.native import UnknownClassError
 from embedder_export.tokenizer.transformers5 import needs_version_5
@@ -67,13 +68,15 @@ def _without_transformers(directory: Path, reason: NotNativeError) -> Checkpoint
 
 def _as_effective(tokenizer: Any) -> EffectiveTokenizer:
     has_types, settings = "token_type_ids" in tokenizer.model_input_names, tokenizer.init_kwargs
+    name = type(tokenizer).__name__
     return EffectiveTokenizer(
         backend=tokenizer.backend_tokenizer,
         model_max_length=tokenizer.model_max_length,
         pad_id=tokenizer.pad_token_id,
         special_ids=tuple(sorted(tokenizer.all_special_ids)),
         has_token_types=has_types,
-        has_pair_types=has_types and (type(tokenizer).__name__ != _GENERAL_CLASS or "model_input_names" in settings),
+        has_pair_types=has_types and (name != _GENERAL_CLASS or "model_input_names" in settings),
+        splits_white_space=splits_white_space(name),
         truncation_side=tokenizer.truncation_side,
         splits_special_tokens=tokenizer.split_special_tokens,
     )

@@ -19,7 +19,9 @@ from embedder_export.checkpoint.modules import read_modules
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import NoReferenceError, library_failure
 from embedder_export.packages import is_installed
+from embedder_export.tokenizer.classes import splits_white_space
 from embedder_export.tokenizer.transformers5 import needs_version_5
+from embedder_export.tokenizer.white_space import split_at_white_space
 from embedder_export.verify.compare import Vectors
 
 if TYPE_CHECKING:
@@ -140,8 +142,7 @@ def cross_encoder_reference(checkpoint: Checkpoint, max_seq_length: int, *, toke
     # sentence-transformers fails on long pairs if its limit exceeds the position table.
     model.tokenizer.model_max_length = min(model.tokenizer.model_max_length, max_seq_length)
     if version("transformers").startswith("4."):
-        names = [name for name in model.tokenizer.model_input_names if name != TOKEN_TYPE_IDS]
-        model.tokenizer.model_input_names = [*names, TOKEN_TYPE_IDS] if token_types else names
+        _follow_version_5(model.tokenizer, token_types=token_types)
     # A prompt is a part of the query, which the runtime puts there.
     prompt = {} if checkpoint.default_prompt_name is None else {"prompt": ""}
 
@@ -159,6 +160,14 @@ def cross_encoder_reference(checkpoint: Checkpoint, max_seq_length: int, *, toke
         return scores.reshape(len(given), -1)
 
     return ScoreReference(f"sentence-transformers {version('sentence-transformers')}", predict)
+
+
+def _follow_version_5(tokenizer: Any, *, token_types: bool) -> None:
+    """Let a tokenizer of transformers 4 prepare pairs as transformers 5 does."""
+    names = [name for name in tokenizer.model_input_names if name != TOKEN_TYPE_IDS]
+    tokenizer.model_input_names = [*names, TOKEN_TYPE_IDS] if token_types else names
+    if splits_white_space(type(tokenizer).__name__):
+        split_at_white_space(tokenizer.backend_tokenizer)
 
 
 def _load(checkpoint: Checkpoint, kind: str) -> Any:

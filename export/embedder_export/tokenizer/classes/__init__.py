@@ -41,6 +41,17 @@ CLASSES: dict[str, TokenizerClass] = {
 }
 
 
+def splits_white_space(name: str) -> bool:
+    """Return whether transformers 5 splits texts at white space first, for the tokenizer class `name`.
+
+    Example:
+        >>> splits_white_space("XLMRobertaTokenizerFast"), splits_white_space("BertTokenizer")
+        (True, False)
+    """
+    kind = CLASSES.get(name.removesuffix("Fast"))
+    return kind is not None and kind.splits_white_space
+
+
 def usual_class(model_type: str) -> str | None:
     """Return the tokenizer class of a model type, for checkpoints that name no class. None if it is not known.
 

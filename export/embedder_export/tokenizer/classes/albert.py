@@ -9,5 +9,6 @@ ALBERT = TokenizerClass(
     _TOKENS,
     {"mask_token": TAKES_SPACE | {"normalized": False}},
     has_token_types=True,
+    splits_white_space=True,
     vocabulary_files=("spiece.model",),
 )

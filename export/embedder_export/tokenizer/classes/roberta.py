@@ -84,9 +84,15 @@ ROBERTA = TokenizerClass(
     build=_build,
     adapt=_adapt_post_processor,
 )
-XLM_ROBERTA = TokenizerClass(ROBERTA_TOKENS, {"mask_token": TAKES_SPACE}, vocabulary_files=_SENTENCEPIECE_FILES)
+XLM_ROBERTA = TokenizerClass(
+    ROBERTA_TOKENS,
+    {"mask_token": TAKES_SPACE},
+    splits_white_space=True,
+    vocabulary_files=_SENTENCEPIECE_FILES,
+)
 CAMEMBERT = TokenizerClass(
     _CAMEMBERT_TOKENS,
     {"mask_token": TAKES_SPACE | {"special": True}},
+    splits_white_space=True,
     vocabulary_files=_SENTENCEPIECE_FILES,
 )

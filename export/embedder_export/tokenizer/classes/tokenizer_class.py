@@ -41,6 +41,7 @@ class TokenizerClass:
         bare_token_options: the same for a checkpoint without tokenizer.json.
         has_token_types: whether the class gives token types to the model by default, in transformers 4.
         has_pair_types: the same in transformers 5. It counts for pairs; the types of a single text are 0.
+        splits_white_space: whether transformers 5 splits texts at white space first. It counts for pairs.
         vocabulary_files: the vocabulary files of a checkpoint without tokenizer.json.
         complete: adds the settings of the class, and returns all settings.
         build: builds a tokenizer from the vocabulary files. None if only transformers can build it.
@@ -52,6 +53,7 @@ class TokenizerClass:
     bare_token_options: TokenOptions = field(default_factory=dict)
     has_token_types: bool = False
     has_pair_types: bool = False
+    splits_white_space: bool = False
     vocabulary_files: tuple[str, ...] = ()
     complete: Callable[[Settings], Settings] = _unchanged
     build: Callable[[Path, Settings, dict[str, Token]], Tokenizer] | None = None
