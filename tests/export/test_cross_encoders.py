@@ -14,7 +14,9 @@ from embedder_export.errors import CheckpointError, NoReferenceError, ParityErro
 from embedder_export.publish.card import write_card
 from embedder_export.samples.pairs import calibration_pairs, parity_pairs, quality_pairs
 from embedder_export.verify.closeness import ScoreCloseness, VectorCloseness, spearman
+from embedder_export.verify.reference import ScoreReference
 from embedder_export.verify.scores import compare_scores, scores_of
+from tokenizers import Tokenizer
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -34,6 +36,7 @@ from embedder.artifact.measurements import ScoreParity, ScoreQuality
 from embedder.cli.main import main as embedder_main
 from embedder.errors import ArtifactError
 from embedder.inputs import Pair
+from tests import vocabularies
 from tests.checkpoints import SMALL, VOCABULARY_SIZE, edit_json, write_checkpoint, write_json
 from tests.cross_encoders import (
     IDENTITY,
@@ -233,6 +236,19 @@ class TestSettings:
         manifest = export_fp32(classifier, tmp_path / "artifact", verification="reference")
         assert manifest.scores.parity.max_difference < 1e-5
 
+    @pytest.mark.parametrize("name", ["XLMRobertaTokenizer", "AlbertTokenizer"])
+    def test_white_space_is_no_token(self, classifier, tmp_path, name):
+        """Of these classes transformers 4 saved a tokenizer that makes a token of a space at the end."""
+        special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "[CLS]", "[SEP]", "[MASK]"]
+        vocabularies.unigram(special, "<s> $A </s>").save(str(classifier / "tokenizer.json"))
+        settings = {"tokenizer_class": name, "model_max_length": POSITIONS}
+        write_json(classifier / "tokenizer_config.json", settings)
+        manifest = export_fp32(classifier, tmp_path / "artifact", verification="reference")
+        assert manifest.scores.parity.max_difference < 1e-5
+        tokenizer = Tokenizer.from_file(str(tmp_path / "artifact/tokenizer.json"))
+        assert tokenizer.encode("the  cat ", add_special_tokens=False).tokens == ["▁the", "▁", "c", "a", "t"]
+        assert tokenizer.encode(" ", add_special_tokens=False).tokens == []
+
     def test_vocabulary_without_a_tokenizer_json(self, classifier, tmp_path):
         vocabulary = json.loads((classifier / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
         (classifier / "tokenizer.json").unlink()
@@ -311,6 +327,20 @@ class TestRefusals:
     def test_own_graph_as_the_reference(self, classifier, tmp_path):
         with pytest.raises(NoReferenceError, match="the scores of a cross-encoder are not compared with its own graph"):
             export_fp32(classifier, tmp_path / "artifact", verification="graph")
+
+    @pytest.mark.parametrize("depends_on_padding", [True, False])
+    def test_scores_that_depend_on_the_padding(self, classifier, tmp_path, monkeypatch, depends_on_padding):
+        """As those of MobileBERT do: it reads the token after each token."""
+
+        def predict(pairs):
+            padding = len(pairs) if depends_on_padding else 0
+            return np.array([[len(pair.second) + padding] for pair in pairs], np.float32)
+
+        reference = ScoreReference("another program", predict)
+        monkeypatch.setattr("embedder_export.verify.scores.cross_encoder_reference", lambda *_, **__: reference)
+        with pytest.raises(ParityError, match="parity with another program fell short") as caught:
+            export_fp32(classifier, tmp_path / "artifact")
+        assert ("depend on the padding of a batch, also in another program" in str(caught.value)) == depends_on_padding
 
     def test_scores_that_are_not_finite(self, classifier, tmp_path):
         change_weights(classifier, bert__encoder__layer__1__output__LayerNorm__weight=torch.full((32,), 3e38))

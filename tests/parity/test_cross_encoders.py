@@ -95,7 +95,7 @@ FAMILIES: dict[str, tuple[type, type, dict[str, object], Callable[[], t.PreTrain
         lambda: unigram(t.AlbertTokenizer, ["<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]"]),
     ),
 }
-CHECKPOINTS = [*FAMILIES, "bare", "three-labels", "modules"]
+CHECKPOINTS = [*FAMILIES, "bare", "three-labels", "modules", "saved-by-4"]
 
 
 def write_family(directory: Path, family: str, labels: int = 1) -> Path:
@@ -121,6 +121,15 @@ def write_modules(directory: Path, base: Path) -> None:
     model.save_pretrained(str(directory))
 
 
+def write_saved_by_4(directory: Path, base: Path) -> None:
+    """Write an XLM-RoBERTa whose tokenizer has no split at white space, as transformers 4 saved it."""
+    shutil.copytree(base, directory)
+    path = directory / "tokenizer.json"
+    tokenizer = json.loads(path.read_text(encoding="utf-8"))
+    _, tokenizer["pre_tokenizer"] = tokenizer["pre_tokenizer"]["pretokenizers"]
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The checkpoints, each with its artifact beside it."""
@@ -134,6 +143,7 @@ def folder(tmp_path_factory):
     three = write_family(folder / "three-classifier", "bert", labels=3)
     CrossEncoder(str(three), device="cpu").save_pretrained(str(folder / "three-labels"))
     write_modules(folder / "modules", folder / "bert-classifier")
+    write_saved_by_4(folder / "saved-by-4", folder / "xlm-roberta-classifier")
     paths = [str(folder / name) for name in CHECKPOINTS]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")])}
     subprocess.run([str(EXPORTER), "-c", EXPORT, *paths], check=True, env=environment, cwd=folder)

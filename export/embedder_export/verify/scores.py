@@ -18,7 +18,7 @@ from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
 from embedder_export.samples.pairs import parity_pairs, quality_pairs
 from embedder_export.verify.closeness import Values, spearman
-from embedder_export.verify.reference import cross_encoder_reference
+from embedder_export.verify.reference import ScoreReference, cross_encoder_reference
 
 # Largest difference from the reference, as a share of the range of its scores.
 MAX_DIFFERENCE = 1e-4
@@ -73,7 +73,21 @@ def verify_scores(
     if reference is None:
         return None
     report(f"comparing scores with {reference.name}")
-    return compare_scores(ours, reference.predict(pairs), pairs, reference.name)
+    return _compare(ours, reference, pairs)
+
+
+def _compare(ours: Values, reference: ScoreReference, pairs: Sequence[Pair]) -> ScoreParity:
+    theirs = reference.predict(pairs)
+    try:
+        return compare_scores(ours, theirs, pairs, reference.name)
+    except ParityError as error:
+        single = np.concatenate([reference.predict([pair]) for pair in pairs])
+        if _differences(single, theirs).max() > MAX_DIFFERENCE:
+            raise ParityError(
+                f"{error}. The model's scores depend on the padding of a batch, also in {reference.name}: such models "
+                "are not supported"
+            ) from error
+        raise
 
 
 def scores_of(artifact: Path, dtype: str, pairs: Sequence[Pair]) -> NDArray[np.float32]:
