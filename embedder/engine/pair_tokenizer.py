@@ -38,6 +38,29 @@ class _PairFrame:
     text_types: tuple[int, int]
 
 
+class _Side:
+    """A text of some pairs. Counting its tokens may take long, and is done once.
+
+    Attributes:
+        text: the text.
+        ids: its token ids up to the limit, without special tokens, int64 (tokens,).
+        has_more: whether it has more tokens.
+    """
+
+    def __init__(self, tokenizer: TextTokenizer, text: str, ids: NDArray[np.int64], has_more: bool) -> None:
+        self.text = text
+        self.ids = ids
+        self.has_more = has_more
+        self._tokenizer = tokenizer
+
+    @cached_property
+    def count(self) -> int:
+        """Number of all its tokens."""
+        from embedder.engine.token_counts import count_tokens  # here, as few pairs need it
+
+        return int(count_tokens(self._tokenizer, [self.text])[0])
+
+
 class PairTokenizer:
     """Tokenises pairs of texts. Safe to call from many threads.
 
@@ -62,28 +85,23 @@ class PairTokenizer:
             ArtifactError: the tokenizer has a fault that shows only in use, or puts the special tokens elsewhere.
         """
         texts = list(dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second)))
-        sides = dict(zip(texts, self._tokenizer.first_tokens(texts), strict=True))
+        found = zip(texts, self._tokenizer.first_tokens(texts), strict=True)
+        sides = {text: _Side(self._tokenizer, text, ids, has_more) for text, (ids, has_more) in found}
         for pair in pairs:
-            yield self._join(pair, sides[pair.first], sides[pair.second])
+            yield self._join(sides[pair.first], sides[pair.second])
 
-    def _join(
-        self, pair: Pair, first: tuple[NDArray[np.int64], bool], second: tuple[NDArray[np.int64], bool]
-    ) -> tuple[Tokens, bool]:
-        (first_ids, first_has_more), (second_ids, second_has_more) = first, second
+    def _join(self, first: _Side, second: _Side) -> tuple[Tokens, bool]:
         room = self._tokenizer.room
         # One token stands for all after the limit. This is enough to find the longer text, unless both have more.
-        counts = (len(first_ids) + first_has_more, len(second_ids) + second_has_more)
-        if first_has_more and second_has_more and room % 2:  # the text that is longer gets the odd token
-            from embedder.engine.token_counts import count_tokens  # here, as few pairs need it
-
-            first_count, second_count = count_tokens(self._tokenizer, [pair.first, pair.second]).tolist()
-            counts = (first_count, second_count)
+        counts = (len(first.ids) + first.has_more, len(second.ids) + second.has_more)
+        if first.has_more and second.has_more and room % 2:  # the text that is longer gets the odd token
+            counts = (first.count, second.count)
         kept = cut_longest_first(*counts, room)
         before, between, after = self._frame.special
-        ids = np.concatenate((before, first_ids[: kept[0]], between, second_ids[: kept[1]], after))
+        ids = np.concatenate((before, first.ids[: kept[0]], between, second.ids[: kept[1]], after))
         if not len(ids):
             raise InputError(
-                f"the pair {shown(pair.first)} and {shown(pair.second)} has no tokens, so that it gets no score"
+                f"the pair {shown(first.text)} and {shown(second.text)} has no tokens, so that it gets no score"
             )
         return (ids, self._types(min(counts[0], kept[0]), min(counts[1], kept[1]))), sum(counts) > room
 
