@@ -330,7 +330,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("depends_on_padding", [True, False])
     def test_scores_that_depend_on_the_padding(self, classifier, tmp_path, monkeypatch, depends_on_padding):
-        """As those of MobileBERT do: it reads the token after each token."""
+        """As those of ConvBERT do: it reads the tokens beside each token."""
 
         def predict(pairs):
             padding = len(pairs) if depends_on_padding else 0
