@@ -15,6 +15,7 @@
 # To measure it (each writes to benchmarks/results/):
 # make bench          speed and memory beside sentence-transformers, its other backends, and fastembed
 # make bench-servers  `embedder serve` beside infinity, under load: 10 minutes
+# make bench-rerankers  cross-encoders beside sentence-transformers, fastembed and FlashRank: half an hour, after `make bench`
 # make bench-images   the same for images and captions, with a CLIP of true size and random weights: minutes
 # make bench-functions  start, calls and memory of the AWS Lambda function within the limits of Lambda, as root: 10 minutes
 # make parity         the vectors of every family of models beside sentence-transformers, small models
@@ -55,6 +56,8 @@ PEERS ?= sentence-transformers-onnx sentence-transformers-openvino fastembed
 MINILM := all-MiniLM-L6-v2
 # A model with random weights. Under the name of the real one it would be taken for it.
 RANDOM_CLIP := clip-ViT-B-32-random
+# A real cross-encoder, but its weights are rounded. Its name says so.
+RERANKER := ms-marco-MiniLM-L12-v2-rounded
 
 RUNTIME_SOURCES := pyproject.toml $(shell find embedder -name '*.py' -o -name '*.html')
 EXPORT_SOURCES := export/pyproject.toml $(shell find export/embedder_export -name '*.py' -o -name '*.txt')
@@ -66,7 +69,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-images bench-functions parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-rerankers bench-images bench-functions parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -131,6 +134,9 @@ bench: $(LEAN)/.ready $(REFERENCE)/.ready $(PEERS:%=.venv/%/.ready) checkpoints/
 bench-servers: $(EXPORT)/.tools $(REFERENCE)/.ready .venv/infinity/.ready checkpoints/$(MINILM)/model.safetensors artifacts/$(MINILM)/embedder.json
 	PYTHONPATH=.:export $(EXPORT)/bin/python benchmarks/servers.py $(BENCH_OPTIONS)
 
+bench-rerankers: $(LEAN)/.ready $(REFERENCE)/.ready $(PEERS:%=.venv/%/.ready) .venv/flashrank/.ready artifacts/$(RERANKER)/embedder.json
+	$(LEAN)/bin/python benchmarks/rerankers.py $(BENCH_OPTIONS)
+
 # It runs in the exporter's environment, which can draw images where there are no photographs.
 bench-images: $(IMAGES)/.ready $(EXPORT)/.ready $(REFERENCE)/.ready .venv/fastembed/.ready artifacts/$(RANDOM_CLIP)/embedder.json
 	$(EXPORT)/bin/python benchmarks/images.py $(BENCH_OPTIONS)
@@ -175,6 +181,13 @@ checkpoints/$(RANDOM_CLIP)/model.safetensors: | $(REFERENCE)/.ready
 	@echo "==> making a checkpoint with random weights"
 	rm -rf $(@D)
 	$(REFERENCE)/bin/python benchmarks/image_worker.py make $(@D)
+
+artifacts/$(RERANKER)/embedder.json: checkpoints/$(RERANKER)/model.safetensors $(EXPORT_SOURCES) embedder/artifact/manifest.py
+	$(MAKE) --no-print-directory export MODEL=$(<D)
+
+checkpoints/$(RERANKER)/model.safetensors: | $(EXPORT)/.ready
+	@echo "==> fetching the checkpoint of $(RERANKER)"
+	$(EXPORT)/bin/python benchmarks/fetch_reranker.py $(@D)
 
 # Environments. `.ready` is as new as the programs that were installed. `.tools` says that the developer's tools are there.
 # Tests and tools read the programs from this checkout, so a changed source file does not ask for `.ready` again.
@@ -234,6 +247,11 @@ $(DOCS)/.ready: pyproject.toml | $(DOCS)/bin/python
 .venv/fastembed/.ready: | .venv/fastembed/bin/python
 	@echo "==> installing fastembed in $(@D)"
 	$(@D)/bin/python -m pip install fastembed==0.9.1
+	@touch $@
+
+.venv/flashrank/.ready: | .venv/flashrank/bin/python
+	@echo "==> installing FlashRank in $(@D)"
+	$(@D)/bin/python -m pip install flashrank==0.2.10
 	@touch $@
 
 $(EXPORT)/.tools: TOOLS := ".[cpu,image,dev]"

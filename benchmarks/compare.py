@@ -95,7 +95,7 @@ def main():
     names = [name for name in PROGRAMS if name in options.programs and available(name)]
     texts = workloads(options.texts)
     with tempfile.TemporaryDirectory() as scratch:
-        make_models(names, Path(scratch))
+        make_models([PROGRAMS[name] for name in names], CHECKPOINT, calibration_texts(), Path(scratch))
         cosines = agreement(names, options.texts, Path(scratch))
         private = {name: second_process(name) for name in names}
         results = rounds(names, texts, options, Path(scratch))
@@ -121,21 +121,24 @@ def available(name):
     if name == "embedder-int8" and "int8" not in [graph["dtype"] for graph in manifest["graphs"]]:
         print(f"{name} is left out: the artifact has no int8 graph", flush=True)
         return False
+    return is_installed(program)
+
+
+def is_installed(program):
+    """Return whether the environments of the program exist. Print which do not."""
     missing = [path for path in {program.environment, program.maker} - {None} if not (path / "bin/python").exists()]
     if missing:
-        print(f"{name} is left out: .venv has no {', '.join(path.name for path in missing)}", flush=True)
+        print(f"{program.label} is left out: .venv has no {', '.join(path.name for path in missing)}", flush=True)
     return not missing
 
 
-def make_models(names, scratch):
-    """Make the models of other programs that do not exist yet."""
-    path = scratch / "calibration.json"
-    path.write_text(json.dumps(calibration_texts()), encoding="utf-8")
-    for name in names:
-        program = PROGRAMS[name]
+def make_models(programs, checkpoint, calibration, scratch):
+    """Make the models of other programs that do not exist yet. `calibration` has texts or pairs of texts."""
+    path = write_inputs(calibration, scratch)
+    for program in programs:
         if program.maker and not program.model.exists():
-            print(f"making {program.model.name} for {name}", flush=True)
-            arguments = [program.model.name, CHECKPOINT, program.model, path]
+            print(f"making {program.model.name} for {program.label}", flush=True)
+            arguments = [program.model.name, checkpoint, program.model, path]
             run([program.maker / "bin/python", ROOT / "benchmarks/graphs.py", *arguments])
 
 
@@ -211,7 +214,7 @@ def encode_arguments(workload, texts, scratch):
 
 
 def write_inputs(texts, scratch):
-    """Write texts, or the paths of images, to a file for a worker. Return its path."""
+    """Write texts, pairs of texts or the paths of images to a file for a worker. Return its path."""
     path = scratch / "texts.json"
     path.write_text(json.dumps(texts), encoding="utf-8")
     return path
@@ -310,7 +313,7 @@ def notes(results, texts):
         "O3. qint8 follows its documentation for this CPU.",
         "- OpenVINO: without fp32 it takes bfloat16, if the CPU has it. Its qint8 is calibrated with "
         f"{len(calibration_texts())} mixed texts.",
-        f"- Versions: {versions(results)}.",
+        f"- Versions: {versions(PROGRAMS[name].environment for name in results)}.",
     ]
     return "\n".join(lines)
 
@@ -360,12 +363,12 @@ def machine():
     return f"{name}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
 
 
-def versions(names):
+def versions(environments):
     """Return the versions of the relevant packages in each environment, as text."""
-    wanted = ("embedder-onnx", "fastembed", "onnxruntime", "openvino", "optimum-intel", "optimum-onnx")
+    wanted = ("embedder-onnx", "fastembed", "FlashRank", "onnxruntime", "openvino", "optimum-intel", "optimum-onnx")
     wanted += ("sentence-transformers", "tokenizers", "torch", "transformers")
     found = []
-    for environment in dict.fromkeys(PROGRAMS[name].environment for name in names):
+    for environment in dict.fromkeys(environments):
         packages = json.loads(run([environment / "bin/python", "-m", "pip", "list", "--format", "json"]))
         listed = ", ".join(f"{p['name']} {p['version']}" for p in packages if p["name"].replace("_", "-") in wanted)
         found.append(f"{environment.name}: {listed}")

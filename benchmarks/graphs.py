@@ -1,9 +1,9 @@
 """Export the model for another program, with the export functions of sentence-transformers' backends.
 
-Usage: python graphs.py PROGRAM CHECKPOINT OUTPUT TEXTS.json
+Usage: python graphs.py GRAPH CHECKPOINT OUTPUT TEXTS.json
 
-compare.py runs this file once for each of these programs, in an environment that has the backend. TEXTS.json calibrates
-the quantisation of the OpenVINO backend.
+compare.py and rerankers.py run this file once for each graph, in an environment that has the backend. TEXTS.json has
+texts, or pairs of texts for a cross-encoder. They calibrate the quantisation of the OpenVINO backend.
 """
 
 import json
@@ -15,29 +15,35 @@ from pathlib import Path
 MAX_TOKENS = 256
 
 
-def main(program, checkpoint, output, texts_path):
+def main(graph, checkpoint, output, texts_path):
     output = Path(output)
     partial = output.with_name(f"{output.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.parent.mkdir(parents=True, exist_ok=True)
-    if program == "onnx":
+    if graph == "onnx":
         onnx(checkpoint, partial)
-    elif program == "onnx-qint8":
+    elif graph == "onnx-qint8":
         onnx(checkpoint, partial, quantize=True)
-    elif program == "openvino":
+    elif graph == "openvino":
         load("openvino", checkpoint).save_pretrained(str(partial))
-    elif program == "openvino-qint8":
+    elif graph == "openvino-qint8":
         openvino_qint8(checkpoint, partial, json.loads(Path(texts_path).read_text(encoding="utf-8")))
     else:
-        plain(checkpoint, partial)
+        plain(checkpoint, partial, quantize=graph == "plain-qint8")
     partial.rename(output)
 
 
-def load(backend, checkpoint):
-    from sentence_transformers import SentenceTransformer
+def is_cross_encoder(checkpoint):
+    config = json.loads((Path(checkpoint) / "config.json").read_text(encoding="utf-8"))
+    return config["architectures"][0].endswith("ForSequenceClassification")
 
+
+def load(backend, checkpoint):
+    from sentence_transformers import CrossEncoder, SentenceTransformer
+
+    kind = CrossEncoder if is_cross_encoder(checkpoint) else SentenceTransformer
     settings = {"export": True} | ({"provider": "CPUExecutionProvider"} if backend == "onnx" else {})
-    return SentenceTransformer(checkpoint, device="cpu", backend=backend, local_files_only=True, model_kwargs=settings)
+    return kind(checkpoint, device="cpu", backend=backend, local_files_only=True, model_kwargs=settings)
 
 
 def onnx(checkpoint, output, quantize=False):
@@ -76,10 +82,8 @@ def openvino_qint8(checkpoint, output, texts):
 
     model = load("openvino", checkpoint)
     model.save_pretrained(str(output))
-    inputs = [
-        dict(model.tokenizer(text, padding="max_length", max_length=384, truncation=True, return_tensors="np"))
-        for text in texts
-    ]
+    settings = {"padding": "max_length", "max_length": 384, "truncation": True, "return_tensors": "np"}
+    inputs = [dict(model.tokenizer(*([text] if isinstance(text, str) else text), **settings)) for text in texts]
     OVQuantizer.from_pretrained(model.transformers_model).quantize(
         nncf.Dataset(inputs),
         save_directory=str(output),
@@ -87,18 +91,20 @@ def openvino_qint8(checkpoint, output, texts):
     )
 
 
-def plain(checkpoint, output):
-    """Export the fp32 graph and copy the tokenizer's files, for programs without sentence-transformers."""
+def plain(checkpoint, output, quantize=False):
+    """Export a graph and copy the tokenizer's files, for programs without sentence-transformers."""
     exported = output / "exported"
-    onnx(checkpoint, exported)
+    onnx(checkpoint, exported, quantize)
     (exported / "onnx/model.onnx").rename(output / "model.onnx")
     shutil.rmtree(exported)
     for name in ("config.json", "special_tokens_map.json", "tokenizer.json"):
         shutil.copy(Path(checkpoint) / name, output / name)
-    # fastembed reads its token limit from this file. The checkpoint has 512 in it, but 256 in the file that
-    # sentence-transformers reads.
+    # fastembed reads its token limit from this file. The checkpoint of all-MiniLM-L6-v2 has 512 in it, but 256 in the
+    # file that sentence-transformers reads.
     settings = json.loads((Path(checkpoint) / "tokenizer_config.json").read_text(encoding="utf-8"))
-    (output / "tokenizer_config.json").write_text(json.dumps(settings | {"model_max_length": MAX_TOKENS}))
+    if not is_cross_encoder(checkpoint):
+        settings["model_max_length"] = MAX_TOKENS
+    (output / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
 if __name__ == "__main__":

@@ -218,6 +218,8 @@ def test_tables_on_the_benchmarks_page_are_the_results(monkeypatch):
     shown = rows_of(page.split("## Images")[1])
     for name in ("embedder", "embedder, int8", "sentence-transformers, torch", "fastembed"):
         assert shown[name] == images[name][:2]
+    speeds = (ROOT / "benchmarks/results/rerankers.md").read_text(encoding="utf-8").split("\n\n")[0]
+    assert with_tables(page, speeds, ("<!-- rerankers -->", "<!-- /rerankers -->")) == page
 
 
 def test_tables_on_the_page_of_aws_lambda_are_the_results(monkeypatch):
