@@ -1,4 +1,4 @@
-"""Sentence and image embeddings without PyTorch: onnxruntime, tokenizers and NumPy.
+"""Sentence and image embeddings, and re-ranking, without PyTorch: onnxruntime, tokenizers and NumPy.
 
 Example:
     >>> import embedder  # doctest: +SKIP

@@ -51,7 +51,7 @@ class CrossEncoder(LoadedModel):
     the threads at its end. The attributes cannot be set.
 
     Example:
-        >>> model = CrossEncoder("ms-marco-MiniLM-L6-v2")  # doctest: +SKIP
+        >>> model = CrossEncoder("cross-encoder/ms-marco-MiniLM-L6-v2")  # doctest: +SKIP
         >>> model.rank("Where is the cat?", ["It rains.", "The cat is outside."], top_k=1)  # doctest: +SKIP
         [{'corpus_id': 1, 'score': 8.4}]
     """
@@ -256,9 +256,9 @@ class CrossEncoder(LoadedModel):
     def predict_batch(self, pairs: Sequence[TokenizedText], *, single_thread: bool = False) -> NDArray[np.float32]:
         """Return the raw scores of one batch, computed in the calling thread. For programs that make their own batches.
 
-        `apply_activation` of `embedder.activations` makes those of `predict` of them. The pairs run in one call of the
-        graph, or in a few where they would not share one well; see `Embedder.encode_batch`. The caller bounds the
-        batch; see `batch_limits`.
+        `embedder.activations.apply_activation` turns them into the scores of `predict`. The pairs run in one call of
+        the graph, or in several if some are long; see `Embedder.encode_batch`. The caller bounds the batch; see
+        `batch_limits`.
 
         Args:
             pairs: what `tokenize_pairs` of this model returned.

@@ -22,8 +22,11 @@ from embedder.options import LoadSettings
 if TYPE_CHECKING:
     from embedder.backends import Backend
 
-# The class that loads the models for a task.
-_CLASSES = {EMBED: "Embedder", RANK: "CrossEncoder"}
+# What to use instead for a model of another task: a class in Python, a command on the command line.
+_FITTING = {
+    EMBED: "embedder.Embedder, or `embedder search` on the command line",
+    RANK: "embedder.CrossEncoder, or `embedder rerank` on the command line",
+}
 
 
 class LoadedModel(ReadOnly):
@@ -54,8 +57,8 @@ class LoadedModel(ReadOnly):
         self._artifact = open_artifact(model, access)
         manifest = self._artifact.manifest
         if manifest.task != self._task:
-            kind, fitting = type(self).__name__, _CLASSES.get(manifest.task)
-            hint = "" if fitting is None else f". Use embedder.{fitting}"
+            kind, fitting = type(self).__name__, _FITTING.get(manifest.task)
+            hint = "" if fitting is None else f". Use {fitting}"
             raise ArtifactError(
                 f"{self._artifact.directory} is for the task {manifest.task!r}. {kind} needs a model for "
                 f"{self._task!r}{hint}"

@@ -42,6 +42,15 @@ _MAX_NAMES_SHOWN = 20
 _JSON_SPACE = " \t\r\n"
 
 
+class NotJsonError(InputError):
+    """A line of a JSONL file is not JSON.
+
+    Example:
+        >>> str(NotJsonError("stdin, line 1 is not JSON"))
+        'stdin, line 1 is not JSON'
+    """
+
+
 @frozen
 class TextSource:
     """A file of texts.
@@ -269,7 +278,7 @@ def _read_jsonl(lines: Iterator[str], source: TextSource) -> Iterator[tuple[int,
         except (ValueError, RecursionError) as error:
             # The error's own text counts lines, too, and calls each line 1.
             reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-            raise InputError(f"{source.name}, line {number} is not JSON: {reason}") from error
+            raise NotJsonError(f"{source.name}, line {number} is not JSON: {reason}") from error
         if not isinstance(record, dict):
             raise InputError(f"{source.name}, line {number} should be a JSON object, not {record!r:.60}")
         yield number, record

@@ -20,7 +20,7 @@ from embedder.cli.commands import (
     load_cross_encoder,
 )
 from embedder.cli.console import counted, flush_output, print_json, print_table, print_text, say, shorten
-from embedder.cli.inputs import STDIO, Fields, Record, TextSource, open_records, text_of
+from embedder.cli.inputs import STDIO, Fields, NotJsonError, Record, TextSource, open_records, text_of
 from embedder.cli.stopping import stopped_by_signals
 from embedder.cli.texts import add_format_options, place_of, text_source
 from embedder.common.progress import is_watched
@@ -90,7 +90,14 @@ def run(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     check_result_options(options)
     path, query = _input_and_query(parser, options)
     with stopped_by_signals():
-        printed_count = _print_results(options, _read(options, path, query))
+        try:
+            candidates = _read(options, path, query)
+        except NotJsonError as error:
+            if path != STDIO or query is not None:
+                raise
+            hint = "Pipe `embedder search --json` here, or give a query: embedder rerank - QUERY"
+            raise InputError(f"{error}. {hint}") from error
+        printed_count = _print_results(options, candidates)
     if not printed_count:
         say(NO_RESULTS)
 

@@ -130,12 +130,15 @@ class CrossEncoder(ModelMembers[cross_encoder.CrossEncoder]):
         self._backend = backend
         self.activation_fn = given.get("activation_fn") if activation_fn is None else activation_fn
         self._model = self._open(self._loading)
+        self._check_num_labels(num_labels)
+        self._set_prompts(self._model.manifest.prompts, prompts, default_prompt_name)
+
+    def _check_num_labels(self, num_labels: object) -> None:
         if num_labels not in (None, self.num_labels):
             raise InputError(
                 f"num_labels={shown(num_labels)} cannot be honoured: the exported model has {self.num_labels}. Set it "
                 "in config.json of the checkpoint before you train, and export the model again"
             )
-        self._set_prompts(self._model.manifest.prompts, prompts, default_prompt_name)
 
     def _open(self, loading: Loading) -> cross_encoder.CrossEncoder:
         return cross_encoder.CrossEncoder(loading.model, **loading.options)

@@ -155,12 +155,12 @@ def test_min_score(rerank):
         ([], '{"query": 1, "text": "a"}', "stdin, line 1: the column 'query' is not a string but 1"),
         ([], '{"query": "\\ud800", "text": "a"}', "the column 'query' is not valid Unicode: it contains the lone"),
         ([], '{"query": "a", "id": 1}', "stdin, line 1: the column 'query' is the query, and there is no other text"),
-        ([], "a text", "stdin, line 1 is not JSON"),
+        ([], "a text", "column 1. Pipe `embedder search --json` here, or give a query: embedder rerank - QUERY"),
         ([], "", "there are no texts in stdin"),
         (["notes.txt", "q", "--top-k", "0"], "", "top_k should be a whole number, at least 1, not 0"),
         (["notes.txt", "q", "--min-score", "nan"], "", "min_score should be a number, not nan"),
         (["notes.txt", "q", "--model", "labels"], "", "labels gives each pair 3 scores, and a ranking needs one. Ch"),
-        (["notes.txt", "q", "--model", "tiny"], "", "Embedder"),
+        (["notes.txt", "q", "--model", "tiny"], "", "or `embedder search` on the command line"),
     ],
 )  # fmt: skip
 def test_errors(run, rerank, arguments, stdin, message):
@@ -187,4 +187,4 @@ def test_wrong_usage(rerank, capsys, arguments, message):
 def test_a_ranker_is_no_model_for_search(run):
     status, _, err = run("search", "notes.txt", "q", "--model", "cross-encoder/ms-marco-MiniLM-L6-v2")
     assert status == 1
-    assert "CrossEncoder" in err
+    assert "or `embedder rerank` on the command line" in err

@@ -288,9 +288,9 @@ def test_wrong_options_of_the_constructor_are_refused(path, options, message):
 
 
 def test_each_class_names_the_other_one(tiny, path):
-    with pytest.raises(ArtifactError, match=r"CrossEncoder needs a model for 'rank'\. Use embedder\.Embedder"):
+    with pytest.raises(ArtifactError, match=r"a model for 'rank'\. Use embedder\.Embedder, or `embedder search`"):
         CrossEncoder(tiny)
-    with pytest.raises(ArtifactError, match=r"Embedder needs a model for 'embed'\. Use embedder\.CrossEncoder"):
+    with pytest.raises(ArtifactError, match=r"a model for 'embed'\. Use embedder\.CrossEncoder, or `embedder rerank`"):
         Embedder(path)
 
 
