@@ -185,8 +185,8 @@ class CrossEncoder(LoadedModel):
         settings = self._settings_of(options)
         if is_pair(pairs):
             raise InputError("predict_iter takes many pairs. For one pair, call predict")
-        total = len(pairs) if isinstance(pairs, Sized) else None
-        blocks = self._engine.run(each_pair(pairs), settings.encode_settings, total)
+        items = each_pair(pairs)
+        blocks = self._engine.run(items, settings.encode_settings, len(pairs) if isinstance(pairs, Sized) else None)
         return (self._finish(block.values, settings) for block in blocks)
 
     def rank(

@@ -229,12 +229,17 @@ def text_of(fields: Fields, column: str, line: str, option: str = "--column") ->
     text = fields[column]
     if not isinstance(text, str):
         raise InputError(f"{where} not a string but {text!r:.60}")
+    check_unicode(text, where)
+    return text
+
+
+def check_unicode(text: str, where: str) -> None:
+    """Raise InputError if a text is not valid Unicode. The message begins with `where`, such as "the QUERY is"."""
     try:
         text.encode()
     except UnicodeEncodeError as error:
         surrogate = f"U+{ord(text[error.start]):04X} at character {error.start}"
         raise InputError(f"{where} not valid Unicode: it contains the lone surrogate {surrogate}") from error
-    return text
 
 
 def _listed(names: Iterable[str]) -> str:

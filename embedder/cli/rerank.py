@@ -20,7 +20,7 @@ from embedder.cli.commands import (
     load_cross_encoder,
 )
 from embedder.cli.console import counted, flush_output, print_json, print_table, print_text, say, shorten
-from embedder.cli.inputs import STDIO, Fields, NotJsonError, Record, TextSource, open_records, text_of
+from embedder.cli.inputs import STDIO, Fields, NotJsonError, Record, TextSource, check_unicode, open_records, text_of
 from embedder.cli.stopping import stopped_by_signals
 from embedder.cli.texts import add_format_options, place_of, text_source
 from embedder.common.progress import is_watched
@@ -128,6 +128,8 @@ def _input_and_query(parser: argparse.ArgumentParser, options: argparse.Namespac
         parser.error("give one INPUT, and one text in quotation marks as QUERY")
     if len(words) == 2 and options.query_column is not None:
         parser.error("--query-column is for queries in the records. It cannot be used with QUERY")
+    if len(words) == 2:
+        check_unicode(words[1], "the QUERY is")
     return words[0] if words else STDIO, words[1] if len(words) == 2 else None
 
 

@@ -249,7 +249,7 @@ class CrossEncoder(ModelMembers[cross_encoder.CrossEncoder]):
             # torch.tensor([]) is float32
             result = as_tensor(scores if scores.size else scores.astype(np.float32))
         else:
-            result = scores if convert_to_numpy else list(as_tensor(scores))
+            result = _as_float32(scores) if convert_to_numpy else list(as_tensor(scores))
         return result[0] if is_pair(inputs) else result
 
     def rank(
@@ -333,6 +333,11 @@ class CrossEncoder(ModelMembers[cross_encoder.CrossEncoder]):
         if self.num_labels == 1 and values.ndim > 1:
             return np.squeeze(values, -1)
         return apply_activation(values, "softmax") if apply_softmax and values.ndim > 1 else values
+
+
+def _as_float32(scores: NDArray[Any]) -> NDArray[Any]:
+    """Return scores as sentence-transformers does: float32, whatever the activation gave. No scores stay float64."""
+    return scores.astype(np.float32, copy=False) if len(scores) else scores
 
 
 def _check_activation(activation_fn: object) -> None:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, NoReturn, Self, TypeVar
 
 from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.locate import open_artifact
-from embedder.common.checks import check_choice
+from embedder.common.checks import check_choice, shown
 from embedder.compat.device import CPU, Device, provider_of
 from embedder.compat.loading import Loading, dtype_of, is_dtype
 from embedder.compat.refusals import FIXED, MEMBERS, UnsupportedError
@@ -17,7 +17,7 @@ from embedder.compat.tensors import imported_torch
 from embedder.compat.tokenizer import Tokenizer
 from embedder.cross_encoder import CrossEncoder
 from embedder.encoder import Embedder
-from embedder.errors import ProviderError
+from embedder.errors import InputError, ProviderError
 
 _Model = TypeVar("_Model", Embedder, CrossEncoder)
 
@@ -62,15 +62,20 @@ class ModelMembers(Generic[_Model]):
             self.prompts[name] = self.prompts.get(name, "") if text is None else text
         self.default_prompt_name = default or self._model.manifest.default_prompt_name
         if self.default_prompt_name is not None:
-            check_choice("default_prompt_name", self.default_prompt_name, list(self.prompts))
+            self._check_prompt_name("default_prompt_name", self.default_prompt_name)
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str:
         if prompt is not None:
             return prompt
         if prompt_name is None:
             return self.prompts.get(self.default_prompt_name or "") or ""
-        check_choice("prompt_name", prompt_name, list(self.prompts))
+        self._check_prompt_name("prompt_name", prompt_name)
         return self.prompts[prompt_name] or ""
+
+    def _check_prompt_name(self, option: str, name: object) -> None:
+        if not self.prompts:
+            raise InputError(f"{option} should be None, not {shown(name)}: the model has no prompts")
+        check_choice(option, name, list(self.prompts))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._model!r})"

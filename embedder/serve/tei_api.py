@@ -264,8 +264,10 @@ class _TeiRoutes:
         return [self._read_pair(pair, f"{_INPUTS}[{row}]") for row, pair in enumerate(inputs)], False
 
     def _read_pair(self, pair: object, name: str) -> tuple[str, str]:
-        if not isinstance(pair, list) or len(pair) != 2:
+        if not isinstance(pair, list):
             raise refuse(wrong_value(name, "a pair of strings", pair), name)
+        if len(pair) != 2:
+            raise refuse(f"{name} should be a pair of strings, not a list of {len(pair)}", name)
         first, second = (read_text(text, f"{name}[{side}]", self.settings) for side, text in enumerate(pair))
         return first, second
 

@@ -148,6 +148,7 @@ def test_min_score(rerank):
     ("arguments", "stdin", "message"),
     [
         (["who wrote it"], "", "there is no file 'who wrote it'. If this is the query, name the INPUT before it"),
+        (["notes.txt", "a\udcff"], "", "the QUERY is not valid Unicode: it contains the lone surrogate U+DCFF at cha"),
         (["gone.txt", "q"], "", "gone.txt: No such file or directory"),
         (["artifacts", "q"], "", "artifacts is no file of texts. Search in it, and re-rank what is found: embed"),
         (["notes.index", "q"], "", "notes.index is no file of texts. Search in it"),

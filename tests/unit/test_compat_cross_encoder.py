@@ -54,6 +54,8 @@ def test_scores_are_those_of_embedder(model, path):
         np.testing.assert_allclose(model.predict(PAIRS, **options), raw, rtol=1e-6)
     np.testing.assert_allclose(model.predict(PAIRS, activation_fn=lambda scores: scores * 2), raw * 2, rtol=1e-6)
     assert type(model.predict(PAIRS[0])) is np.float32
+    signs = model.predict(PAIRS, activation_fn=lambda scores: np.sign(scores.numpy()).astype(np.int64))
+    assert (signs.dtype, set(signs)) == (np.float32, {-1.0, 1.0})  # as in sentence-transformers, whatever the type
     assert (model.predict([]).shape, model.predict([]).dtype) == ((0,), np.float64)  # as in sentence-transformers
     assert model.embedder.manifest.task == "rank"
     assert model.is_singular_input(PAIRS[0])
@@ -90,6 +92,9 @@ def test_prompts(path, model):
     assert (own.prompts, model.prompts) == ({"q": "query : ", "x": "query : "}, {"q": "query : "})
     with pytest.raises(InputError, match="prompt_name should be one of q, not 'z'"):
         model.predict(PAIRS, prompt_name="z")
+    model.prompts = {}
+    with pytest.raises(InputError, match="prompt_name should be None, not 'q': the model has no prompts"):
+        model.predict(PAIRS, prompt_name="q")
 
 
 def test_arguments_of_the_constructor(path):

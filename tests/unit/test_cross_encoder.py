@@ -242,6 +242,7 @@ def test_wrong_options_are_refused(model, options, message):
     ("call", "message"),
     [
         (lambda m: m.predict_iter(("a", "b")), "predict_iter takes many pairs. For one pair, call predict"),
+        (lambda m: m.predict_iter(np.array("a")), "or a list of pairs, not numpy.ndarray"),
         (lambda m: m.rank(3, ["a"]), "query should be a string, not int: 3"),
         (lambda m: m.rank("a", "b"), "documents should be a list of strings, not str"),
         (lambda m: m.rank("a", ["b", 3]), r"documents\[1\] should be a string, not int: 3"),
