@@ -200,11 +200,10 @@ def other_table(results, agreements):
 
 
 def notes(results, pairs, compared):
-    count = max(len(rounds) for tasks in results.values() for rounds in tasks.values())
     sizes = "; ".join(f"{task}: {described([query + passage for query, passage in pairs[task]])}" for task in pairs)
     lines = [
         f"- Machine: {machine()}.",
-        f"- Figures: {f'medians over {count} rounds, with the range in brackets' if count > 1 else 'one round'}. All "
+        "- Figures: medians of the rounds, with the range in brackets. Without brackets, they are of one round. All "
         "programs take turns. Each measurement runs in its own process.",
         "- Model: 12 layers of 384 numbers. Its weights are those of ms-marco-MiniLM-L12-v2, rounded to 8 bits (see "
         "benchmarks/fetch_reranker.py). int8 may lose less here than with other weights.",
