@@ -42,9 +42,9 @@ def most_read(tokenizer: Any, work: Callable[[], object]) -> int:
         def __getattr__(self, name: str) -> Any:
             function = getattr(inner, name)
 
-            def call(texts: str | list[str], **options: object) -> Any:
-                read.append(len(texts) if isinstance(texts, str) else max(map(len, texts)))
-                return function(texts, **options)
+            def call(*texts: str | list[str], **options: object) -> Any:
+                read.extend(len(text) if isinstance(text, str) else max(map(len, text)) for text in texts)
+                return function(*texts, **options)
 
             return call
 

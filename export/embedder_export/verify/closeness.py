@@ -103,7 +103,7 @@ class ScoreCloseness:
         return (1 - spearman(values, self.expected)) / (1 - MIN_SPEARMAN)
 
     def cost(self, values: Values) -> float:
-        """Return the mean square of the errors: to it, errors that do not correlate add up."""
+        """Return the mean square of the errors. Errors that do not correlate add up in it."""
         return float(np.square(self.errors(values)).mean())
 
     def describe(self, values: Values) -> str:
@@ -116,7 +116,7 @@ class ScoreCloseness:
 
 
 def spearman(ours: Values, theirs: Values) -> float:
-    """Return the smallest rank correlation of two columns with the same label (Spearman, 1904).
+    """Return the rank correlation of two scores (Spearman, 1904): the smallest one of all labels.
 
     It is 1 if all scores of a label are equal in both, and -1 if a score is not finite.
 
