@@ -4,7 +4,8 @@ Usage: PYTHONPATH=.:export .venv/export/bin/python benchmarks/servers.py [--prog
 
 Each round measures the servers one after the other: it starts a server, measures each load, and stops the server. The
 clients are those of `embedder bench-server`. A client sends its next request when it has its answer. The clients share
-the cores with the server. Each round also measures `encode` in a process without a server.
+the cores with the server. For our server, each round also measures `encode` in the clients' process, before and after
+each of several loads. The speed of a shared machine changes within a minute, so that only neighbours can be compared.
 """
 
 import argparse
@@ -27,15 +28,17 @@ import numpy as np
 from compare import ARTIFACT, CHECKPOINT, PEERS, REFERENCE, ROOT, encode_arguments, machine, run, table, work
 from workloads import agreement_texts, all_texts, described, spread
 
+from embedder import Embedder
 from embedder.serve.load_test import LoadResult, LoadSettings, measure_load
 from tests.servers import free_port
 
 SERVER = ROOT / ".venv/export"
 INFINITY = ROOT / ".venv/infinity"
 RESULT = ROOT / "benchmarks/results/servers.md"
-# Clients at the same time, and the texts of each request.
+# Clients at the same time, and the texts of each request. `encode` is measured around the first load.
 LOADS = ((32, 1), (200, 1), (8, 16))
 TEXT_COUNT = 2000
+PAIRS_PER_ROUND = 3
 MAX_TOKENS = 256
 START_TIMEOUT_S = 300
 TEXTS_PER_REQUEST = 16
@@ -58,14 +61,14 @@ class Program:
         environment: the virtual environment that it runs in.
         route: where it answers as OpenAI does.
         command: its command for a directory of scratch files, without the port.
-        encode: the program of worker.py that encodes the same texts without a server.
+        dtype: the dtype of our server. None: it is another server.
     """
 
     label: str
     environment: Path
     route: str
     command: Callable[[Path], list[str]]
-    encode: str | None = None
+    dtype: str | None = None
 
 
 @dataclass
@@ -87,6 +90,8 @@ def serve_embedder(dtype):
 def serve_infinity(engine, model):
     program = [str(INFINITY / "bin/infinity_emb"), "v2", "--engine", engine]
     options = ["--device", "cpu", "--dtype", "float32", "--served-model-name", MODEL_NAME]
+    # Its optimum engine takes the vector of the first token unless it is told.
+    options += ["--pooling-method", "mean"]
     return lambda scratch: [*program, "--model-id", str(model(scratch)), *options]
 
 
@@ -105,8 +110,8 @@ def infinitys_graph(scratch):
 
 
 PROGRAMS = {
-    "embedder": Program("embedder serve, fp32", SERVER, "/v1/embeddings", serve_embedder("fp32"), "embedder"),
-    "embedder-int8": Program("embedder serve, int8", SERVER, "/v1/embeddings", serve_embedder("int8"), "embedder-int8"),
+    "embedder": Program("embedder serve, fp32", SERVER, "/v1/embeddings", serve_embedder("fp32"), "fp32"),
+    "embedder-int8": Program("embedder serve, int8", SERVER, "/v1/embeddings", serve_embedder("int8"), "int8"),
     "infinity-torch": Program(
         "infinity, torch", INFINITY, "/embeddings", serve_infinity("torch", lambda scratch: CHECKPOINT)
     ),
@@ -161,21 +166,43 @@ def reference_vectors(scratch):
 def measure(name, figures, texts, seconds, reference, scratch):
     """Measure a server once, and add what was found to `figures`."""
     program = PROGRAMS[name]
-    if program.encode:
-        result = work(program.encode, *encode_arguments("mixed", texts, scratch))
-        figures.in_process.append(result["texts_per_second"])
     with started(program, scratch) as (url, process, start_s):
         figures.start_s.append(start_s)
-        for clients, count in LOADS:
-            settings = LoadSettings(url, clients, seconds, count, MODEL_NAME)
-            result = measure_load(settings, texts)
-            if result.failures:
-                raise SystemExit(f"{name} did not answer all requests: {result.failures}")
-            figures.loads.setdefault((clients, count), []).append(result)
-            print(f"{name}: {clients} clients, {count} texts: {load_cell([result])}", flush=True)
+        if program.dtype:
+            measure_share(name, figures, url, texts, seconds)
+        for load in LOADS[bool(program.dtype) :]:
+            measure_one(name, figures, url, load, texts, seconds)
         figures.peak_mb.append(peak_mb(process.pid))
         cosines = (unit(ask_all(url, agreement_texts())) * reference).sum(axis=1)
         figures.smallest_cosine = min(figures.smallest_cosine, float(cosines.min()))
+
+
+def measure_share(name, figures, url, texts, seconds):
+    """Measure the first load some times, and `encode` in this process before and after each time."""
+    model = Embedder(ARTIFACT, dtype=PROGRAMS[name].dtype)
+    before = encode_speed(model, texts)
+    for _ in range(PAIRS_PER_ROUND):
+        measure_one(name, figures, url, LOADS[0], texts, seconds)
+        after = encode_speed(model, texts)
+        figures.in_process.append((before + after) / 2)
+        before = after
+    model.close()
+
+
+def encode_speed(model, texts):
+    """Return the texts per second of `encode`."""
+    begin = time.perf_counter()
+    model.encode(texts)
+    return len(texts) / (time.perf_counter() - begin)
+
+
+def measure_one(name, figures, url, load, texts, seconds):
+    clients, count = load
+    result = measure_load(LoadSettings(url, clients, seconds, count, MODEL_NAME), texts)
+    if result.failures:
+        raise SystemExit(f"{name} did not answer all requests: {result.failures}")
+    figures.loads.setdefault(load, []).append(result)
+    print(f"{name}: {clients} clients, {count} texts: {load_cell([result])}", flush=True)
 
 
 @contextmanager
@@ -263,11 +290,11 @@ def notes(figures, texts, options):
         f"- Medians over {options.rounds} rounds of {options.seconds:g} seconds for each load. The servers take turns.",
         f"- {MODEL_NAME}. Texts: {described(texts)}. Every program cuts texts at {MAX_TOKENS} tokens.",
         "- A client sends its next request when it has its answer. Vectors come as JSON numbers.",
-        "- `encode` in process: all texts in one call, in a process without a server. Share: the server's part of it.",
+        f"- `encode` in process: all texts in one call, in the clients' process, before and after each of "
+        f"{PAIRS_PER_ROUND} loads a round. Share: the median of the server's part of it.",
         "- Start: from the command to the first vector. infinity first encodes batches to time itself.",
         "- Peak memory: the largest resident memory of the server. Cosine: with sentence-transformers, over sentences "
         "of many kinds and long texts.",
-        "- A small cosine of infinity's optimum engine: it gives other vectors for this graph. Why was not looked for.",
         f"- Versions: {versions(figures)}.",
     ]
     return "\n".join(lines)
