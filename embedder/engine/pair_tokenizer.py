@@ -7,7 +7,7 @@ alone, equal texts once, and the sides are cut and joined here, as the library d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -36,6 +36,14 @@ class _PairFrame:
     special: tuple[NDArray[np.int64], ...]
     special_types: tuple[NDArray[np.int64], ...]
     text_types: tuple[int, int]
+
+    def types(self, first_count: int, second_count: int) -> NDArray[np.int64]:
+        """Return the token type ids of a pair whose texts have these numbers of tokens."""
+        before, between, after = self.special_types
+        first, second = (
+            np.full(count, kind) for count, kind in zip((first_count, second_count), self.text_types, strict=True)
+        )
+        return np.concatenate((before, first, between, second, after))
 
 
 class _Side:
@@ -82,37 +90,31 @@ class PairTokenizer:
 
         Raises:
             InputError: a pair has no token, not even a special one.
-            ArtifactError: the tokenizer has a fault that shows only in use, or puts the special tokens elsewhere.
+            ArtifactError: the tokenizer has a fault that shows only in use, or joins texts in an unknown way.
         """
-        texts = list(dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second)))
-        found = zip(texts, self._tokenizer.first_tokens(texts), strict=True)
-        sides = {text: _Side(self._tokenizer, text, ids, has_more) for text, (ids, has_more) in found}
+        sides = self._sides(dict.fromkeys(text for pair in pairs for text in (pair.first, pair.second)))
         for pair in pairs:
-            yield self._join(sides[pair.first], sides[pair.second])
+            yield self._join(self._frame, sides[pair.first], sides[pair.second])
 
-    def _join(self, first: _Side, second: _Side) -> tuple[Tokens, bool]:
+    def _sides(self, texts: Iterable[str]) -> dict[str, _Side]:
+        texts = list(texts)
+        found = zip(texts, self._tokenizer.first_tokens(texts), strict=True)
+        return {text: _Side(self._tokenizer, text, ids, has_more) for text, (ids, has_more) in found}
+
+    def _join(self, frame: _PairFrame, first: _Side, second: _Side) -> tuple[Tokens, bool]:
         room = self._tokenizer.room
         # One token stands for all after the limit. This is enough to find the longer text, unless both have more.
         counts = (len(first.ids) + first.has_more, len(second.ids) + second.has_more)
         if first.has_more and second.has_more and room % 2:  # the text that is longer gets the odd token
             counts = (first.count, second.count)
         kept = cut_longest_first(*counts, room)
-        before, between, after = self._frame.special
+        before, between, after = frame.special
         ids = np.concatenate((before, first.ids[: kept[0]], between, second.ids[: kept[1]], after))
         if not len(ids):
             raise InputError(
                 f"the pair {shown(first.text)} and {shown(second.text)} has no tokens, so that it gets no score"
             )
-        return (ids, self._types(min(counts[0], kept[0]), min(counts[1], kept[1]))), sum(counts) > room
-
-    def _types(self, first_count: int, second_count: int) -> NDArray[np.int64]:
-        """Return the token type ids of a pair whose texts have these numbers of tokens."""
-        before, between, after = self._frame.special_types
-        first, second = (
-            np.full(count, kind)
-            for count, kind in zip((first_count, second_count), self._frame.text_types, strict=True)
-        )
-        return np.concatenate((before, first, between, second, after))
+        return (ids, frame.types(min(counts[0], kept[0]), min(counts[1], kept[1]))), sum(counts) > room
 
     @cached_property
     def _frame(self) -> _PairFrame:
@@ -122,16 +124,24 @@ class PairTokenizer:
         second = find_special(self._tokenizer.encode_pair("", probe))
         before = len(first.prefix)
         special = _arrays(first.prefix, second.prefix[before:], second.suffix)
-        if not probe or sum(map(len, special)) != self._tokenizer.special_count:
-            raise ArtifactError(
-                "the model's tokenizer does not show where it puts the special tokens of a pair. This version cannot "
-                "run the model"
-            )
-        return _PairFrame(
+        frame = _PairFrame(
             special=special,
             special_types=_arrays(first.prefix_types, second.prefix_types[before:], second.suffix_types),
             text_types=(first.text_type, second.text_type),
         )
+        if not probe or sum(map(len, special)) != self._tokenizer.special_count or not self._fits(frame, probe):
+            raise ArtifactError(
+                "the model's tokenizer joins the two texts of a pair in a way that this version does not know, so that "
+                "it cannot run the model"
+            )
+        return frame
+
+    def _fits(self, frame: _PairFrame, probe: str) -> bool:
+        """Return whether the library joins two texts as `_join` does. It could swap them, or repeat one."""
+        texts = (probe, f"{probe} {probe}")
+        (ids, types), _ = self._join(frame, *self._sides(texts).values())
+        expected = self._tokenizer.encode_pair(*texts)
+        return (ids.tolist(), types.tolist()) == (expected.ids, expected.type_ids)
 
 
 def cut_longest_first(first_count: int, second_count: int, room: int) -> tuple[int, int]:

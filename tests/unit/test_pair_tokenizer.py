@@ -123,10 +123,11 @@ def tiny(tmp_path_factory):
 
 
 def test_equal_texts_are_tokenised_once(tiny, monkeypatch):
-    read = []
+    pairs, read = PairTokenizer(tiny), []
+    list(pairs.tokenize([Pair("a", "b")]))  # the first pair is also read in other ways
     tokenize = tiny.first_tokens
     monkeypatch.setattr(tiny, "first_tokens", lambda texts: read.append(texts) or tokenize(texts))
-    found = list(PairTokenizer(tiny).tokenize([Pair("the cat", text) for text in ("a dog", "the cat", "a mat")]))
+    found = list(pairs.tokenize([Pair("the cat", text) for text in ("a dog", "the cat", "a mat")]))
     assert read == [["the cat", "a dog", "a mat"]]
     assert [len(ids) for (ids, _), _ in found] == [7, 7, 7]
 
@@ -145,12 +146,15 @@ def test_a_tokenizer_without_the_letter_a(tmp_path):
     Both(tmp_path / "tokenizer.json", 8).check("x1", "x")
 
 
-@pytest.mark.parametrize(("words", "pair"), [("x", "[CLS] $A [SEP] $B"), ("a", "[CLS] $B [SEP] $A")])
-def test_a_tokenizer_that_does_not_show_its_special_tokens_is_refused(tmp_path, words, pair):
+@pytest.mark.parametrize(
+    ("words", "pair"),
+    [("x", "[CLS] $A [SEP] $B"), ("a", "[CLS] $B [SEP] $A"), ("a", "$B:1 $A"), ("a", "[CLS] $A $A [SEP] $B")],
+)
+def test_a_tokenizer_that_joins_texts_in_an_unknown_way_is_refused(tmp_path, words, pair):
     tokenizer = Tokenizer(models.BPE({"[CLS]": 0, "[SEP]": 1, words: 2}, []))
     with_pairs(tokenizer, "[CLS] $A [SEP]", pair).save(str(tmp_path / "tokenizer.json"))
     tokenizer = PairTokenizer(TextTokenizer(tmp_path / "tokenizer.json", 8, pairs=True))
-    with pytest.raises(ArtifactError, match="does not show where it puts the special tokens of a pair"):
+    with pytest.raises(ArtifactError, match="joins the two texts of a pair in a way that this version does not"):
         list(tokenizer.tokenize([Pair("x", "a")]))
 
 
