@@ -5,10 +5,10 @@ from __future__ import annotations
 from embedder.artifact.measurements import ScoreParity
 from embedder.common.records import frozen, require
 
-# Functions from the scores of the graph to those that users get by default.
-ACTIVATIONS = ("identity", "sigmoid")
+# Functions that a model may have for its scores. Users may choose from more, `options.ACTIVATIONS`.
+_OWN_ACTIVATIONS = ("identity", "sigmoid")
 # How a pair with too many tokens is cut: tokens are taken from the end of the longer text, one at a time.
-TRUNCATIONS = ("longest_first",)
+_TRUNCATIONS = ("longest_first",)
 
 
 @frozen
@@ -30,10 +30,12 @@ class ScoreSettings:
 
     def __post_init__(self) -> None:
         require(
-            self.activation_fn in ACTIVATIONS,
-            f"activation_fn: {self.activation_fn!r:.80} is none of {', '.join(ACTIVATIONS)}",
+            self.activation_fn in _OWN_ACTIVATIONS,
+            f"activation_fn: {self.activation_fn!r:.80} is none of {', '.join(_OWN_ACTIVATIONS)}",
         )
-        require(self.truncation in TRUNCATIONS, f"truncation: {self.truncation!r:.80} is not {', '.join(TRUNCATIONS)}")
+        require(
+            self.truncation in _TRUNCATIONS, f"truncation: {self.truncation!r:.80} is not {', '.join(_TRUNCATIONS)}"
+        )
 
 
 def default_activation(label_count: int) -> str:
