@@ -10,6 +10,7 @@ import errno
 import re
 from collections.abc import Iterator
 
+from embedder.artifact.hub_access import DEFAULT_ORGANISATION
 from embedder.errors import ModelNotFoundError
 
 _MAX_REASON_LENGTH = 300
@@ -109,7 +110,8 @@ def _refusal(chain: list[BaseException], repository: str, revision: str | None) 
         if isinstance(error, GatedRepoError):  # a subclass of RepositoryNotFoundError
             return f"the Hub repository {repository!r} is gated: accept its terms on its page, then {_LOG_IN}"
         if isinstance(error, RepositoryNotFoundError):
-            return f"the Hub has no repository {repository!r}: check the name; if it is private, {_LOG_IN}"
+            check = f"check the name{_other_name(repository)}"
+            return f"the Hub has no repository {repository!r}: {check}; if it is private, {_LOG_IN}"
         if isinstance(error, RevisionNotFoundError):
             return f"the Hub repository {repository!r} has no revision {revision!r}: check the branch, tag or commit"
         if isinstance(error, HFValidationError):
@@ -119,6 +121,14 @@ def _refusal(chain: list[BaseException], repository: str, revision: str | None) 
         if status_of(error) == 403:
             return f"the Hub refuses access to {repository!r} (status 403): check the rights of your token"
     return None
+
+
+def _other_name(repository: str) -> str:
+    """Return a hint for a name that may have been given without its organisation."""
+    if not repository.startswith(DEFAULT_ORGANISATION):
+        return ""
+    name = repository.removeprefix(DEFAULT_ORGANISATION)
+    return f", and give the organisation if it is another one, such as 'cross-encoder/{name}'"
 
 
 _LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"

@@ -15,7 +15,13 @@ from embedder.backends import prepacked
 from embedder.cli.main import main
 from tests.hub_client import NOBODY, use_cache, use_hub
 from tests.hub_server import COMMIT, serve
-from tests.tiny import add_image_graph, add_int8_graph, flip_a_bit, write_tiny_artifact, write_tiny_ranker
+from tests.tiny import (
+    add_image_graph,
+    add_int8_graph,
+    flip_a_bit,
+    write_tiny_artifact,
+    write_tiny_ranker,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -102,20 +108,23 @@ def test_pull_without_a_network(run, hub, monkeypatch):
 def test_list(run, home, hub):
     put(home / "org/name")
     put(home / "org/name@v1")
+    write_tiny_ranker(home / "org/ranker")
     (put(home / "broken") / "embedder.json").write_text("{")
     add_int8_graph(put(Path("artifacts/mine")))
     run("pull", "org/texts", "--dtype", "int8")
     status, out, err = run("list")
     assert (status, err) == (0, "")
-    rows = [line.split(maxsplit=4) for line in out.splitlines()]
+    rows = [line.split(maxsplit=5) for line in out.splitlines()]
     assert [row[:2] for row in rows] == [
         ["broken", "damaged"],
         ["org/name", "fp32"],
         ["org/name@v1", "fp32"],
+        ["org/ranker", "fp32"],
         ["mine", "fp32,int8"],
         [f"org/texts@{COMMIT}", "int8"],
     ]
-    assert rows[1][3:] == ["MB", f"{home}/org/name"]
+    assert [row[2] for row in rows[1:4]] == ["embed", "embed", "rank"]
+    assert rows[1][4:] == ["MB", f"{home}/org/name"]
     assert "broken/embedder.json cannot be read" in out
 
 

@@ -124,6 +124,10 @@ def test_pattern_that_matches_nothing(hub):
     ("name", "message"),
     [
         ("org/nobody", r"the Hub has no repository 'org/nobody': check the name; if it is private, log in"),
+        (
+            "sentence-transformers/nobody",
+            "check the name, and give the organisation if it is another one, such as 'cross-encoder/nobody'; if it",
+        ),
         (GATED, "the Hub repository 'org/gated' is gated: accept its terms on its page, then log in"),
         ("org/a--b", "the Hub has no repository 'org/a--b': this is not a possible name"),
     ],

@@ -53,7 +53,7 @@ RUNTIME = (
     Rule("embedder.artifact", own="artifact common errors"),
     Rule("embedder.artifact.hub", own="artifact common errors", lazy="huggingface_hub"),
     Rule("embedder.artifact.hub_listing", own="common", lazy="huggingface_hub"),
-    Rule("embedder.artifact.hub_errors", own="errors", lazy="huggingface_hub"),
+    Rule("embedder.artifact.hub_errors", own="artifact.hub_access errors", lazy="huggingface_hub"),
     Rule("embedder.artifact.first_use", own="artifact common.progress errors", lazy="filelock"),
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
