@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from embedder.common.records import frozen
+from embedder.errors import InputError
 from embedder.serve.embedding import refuse_cut, tokenize_in_time
 from embedder.serve.models import ServedCrossEncoder
 from embedder.serve.request_record import RequestRecord
+from embedder.serve.requests import refuse
 
 
 @frozen
@@ -39,11 +41,15 @@ async def score(served: ServedCrossEncoder, request: ScoreRequest, record: Reque
         record: takes the model, the number of pairs, and the number of tokens that the model reads.
 
     Raises:
-        RequestRefused: 422, a pair is too long and should not be cut; and as in `Batcher.encode`.
+        RequestRefused: 400, a pair has no tokens; 422, a pair is too long and should not be cut; and as in
+            `Batcher.encode`.
     """
     record.model, record.texts = served.name, len(request.pairs)
     characters = sum(len(first) + len(second) for first, second in request.pairs)
-    pairs = await tokenize_in_time(characters, lambda: served.model.tokenize_pairs(request.pairs))
+    try:
+        pairs = await tokenize_in_time(characters, lambda: served.model.tokenize_pairs(request.pairs))
+    except InputError as error:  # a pair of two empty texts, if the model's tokenizer adds no special tokens
+        raise refuse(str(error)) from error
     if not request.truncate:
         refuse_cut(served, request.name_of, pairs)
     record.tokens = sum(map(len, pairs))

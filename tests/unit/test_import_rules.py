@@ -126,7 +126,7 @@ RUNTIME = (
     ),
     Rule("embedder.serve.images", own="common errors images serve.errors"),
     Rule("embedder.serve.embedding", own="common errors inputs options results serve", packages="numpy"),
-    Rule("embedder.serve.scoring", own="common serve", packages="numpy"),
+    Rule("embedder.serve.scoring", own="common errors serve", packages="numpy"),
     Rule("embedder.serve.answers", own="common", packages="numpy orjson starlette"),
     Rule("embedder.serve.openai_api", own="common serve", packages="orjson starlette"),
     Rule("embedder.serve.tei_api", own="activations common encoder serve vectors", packages="orjson starlette"),

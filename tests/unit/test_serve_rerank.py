@@ -6,6 +6,7 @@ import pytest
 from embedder import CrossEncoder, Embedder
 from embedder.activations import apply_activation
 from embedder.artifact.scores import ScoreSettings
+from embedder.errors import InputError
 from embedder.serve.loading import load_models
 from embedder.serve.metrics import Metrics
 from embedder.serve.settings import ServerSettings
@@ -228,6 +229,17 @@ BAD_REQUESTS = [
     ),
     ("/v2/rerank", b"{", 400, "the body is not JSON"),
 ]
+
+
+def test_a_pair_without_tokens_is_the_fault_of_the_request(app, monkeypatch):
+    def refuse(*_):
+        raise InputError("the pair '' and '' has no tokens, so that it gets no score")
+
+    monkeypatch.setattr(CrossEncoder, "tokenize_pairs", refuse)
+    for path, body, status in (("/rerank", PAIRS, 422), ("/v1/rerank", DOCUMENTS, 400)):
+        answered = app.ask(path, body)
+        assert answered.status == status
+        assert "has no tokens, so that it gets no score" in answered.json.get("error", answered.json.get("message"))
 
 
 @pytest.mark.parametrize(("path", "body", "status", "message"), BAD_REQUESTS)
