@@ -42,7 +42,7 @@ LEAN := .venv/lean
 EXPORT := .venv/export
 # The same with the exporter's extra [torch]: optimum-onnx, which needs transformers 4, and sentence-transformers 5.
 WITH_TORCH := .venv/torch
-# The reference, sentence-transformers 6 with transformers 5, and the runtime. The exporter is not there.
+# The exporter with its extra [reference], sentence-transformers 6 with transformers 5, which optimum-onnx does not take.
 REFERENCE := .venv/reference
 # The runtime with what reads images.
 IMAGES := .venv/images
@@ -216,8 +216,8 @@ $(WITH_TORCH)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES) | $(WITH_TORCH)/bin/p
 	$(WITH_TORCH)/bin/python -m pip install ".[cpu]" "./export[torch]" --no-compile
 	@touch $@
 
-$(REFERENCE)/.ready: pyproject.toml | $(REFERENCE)/bin/python
-$(REFERENCE)/.ready: PACKAGES := "sentence-transformers==6.2.*" ".[cpu,image]"
+$(REFERENCE)/.ready: pyproject.toml export/pyproject.toml | $(REFERENCE)/bin/python
+$(REFERENCE)/.ready: PACKAGES := ".[cpu,image]" "./export[reference]"
 .venv/sentence-transformers-onnx/.ready: | .venv/sentence-transformers-onnx/bin/python
 .venv/sentence-transformers-onnx/.ready: PACKAGES := "sentence-transformers[onnx]==5.7.0" "transformers>=4.57,<4.58" optimum-onnx==0.1.0
 .venv/sentence-transformers-openvino/.ready: | .venv/sentence-transformers-openvino/bin/python

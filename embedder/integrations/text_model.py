@@ -169,9 +169,9 @@ class TextModel:
 
 def _origin(model: Embedder) -> tuple[str, dict[str, Any]]:
     """Return the path of a loaded model, and the options that it was loaded with: what pickle stores of it."""
-    _, (_, path, settings) = model.__reduce__()
+    _, (_, path, options) = model.__reduce__()
     defaults = LoadSettings().options()
-    return path, {name: value for name, value in settings.options().items() if value != defaults[name]}
+    return path, {name: value for name, value in options.items() if value != defaults[name]}
 
 
 def _checked(name: str, options: Mapping[str, Any] | None, known: tuple[str, ...] | None = None) -> dict[str, Any]:

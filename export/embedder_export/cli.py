@@ -136,9 +136,9 @@ def _parser() -> argparse.ArgumentParser:
         "--verify",
         choices=VERIFICATIONS,
         default="auto",
-        help="reference: compare with sentence-transformers, which needs the extra [torch]; graph: compare with the "
-        "checkpoint's own onnx/model.onnx, which is as large as the weights; auto (default): compare with the best "
-        "reference on this machine",
+        help="reference: compare with sentence-transformers, which needs the extra [reference] or [torch]; graph: "
+        "compare with the checkpoint's own onnx/model.onnx, which is as large as the weights; auto (default): compare "
+        "with the best reference on this machine",
     )
     parser.add_argument(
         "--dtypes",

@@ -1,16 +1,17 @@
 """Exported cross-encoders give the scores of sentence-transformers, for every family and every layout that it saves."""
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import transformers as t
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.pipeline import ExportSettings, export
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
@@ -20,18 +21,6 @@ from embedder import compat
 from embedder.artifact.locate import open_artifact
 from tests import vocabularies
 
-ROOT = Path(__file__).parents[2]
-# The exporter is not installed in this environment.
-EXPORTER = ROOT / ".venv/export/bin/python"
-EXPORT = """
-import sys
-from pathlib import Path
-from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.pipeline import ExportSettings, export
-for directory in sys.argv[1:]:
-    settings = ExportSettings("native", ("fp32",))
-    export(read_checkpoint(directory), Path(directory + "-artifact"), lambda line: None, settings)
-"""
 LIMIT = 63
 SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64, "hidden_size": 32}
 LONG, LONGER = "the cat. " * 20, "a dog " * 60
@@ -133,8 +122,6 @@ def write_saved_by_4(directory: Path, base: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """The checkpoints, each with its artifact beside it."""
-    if not EXPORTER.exists():
-        pytest.skip(f"{EXPORTER} is not there: make lint makes it")
     folder = tmp_path_factory.mktemp("cross-encoders")
     for name in FAMILIES:
         bare = write_family(folder / f"{name}-classifier", name)
@@ -144,9 +131,9 @@ def folder(tmp_path_factory):
     CrossEncoder(str(three), device="cpu").save_pretrained(str(folder / "three-labels"))
     write_modules(folder / "modules", folder / "bert-classifier")
     write_saved_by_4(folder / "saved-by-4", folder / "xlm-roberta-classifier")
-    paths = [str(folder / name) for name in CHECKPOINTS]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")])}
-    subprocess.run([str(EXPORTER), "-c", EXPORT, *paths], check=True, env=environment, cwd=folder)
+    settings = ExportSettings("native", ("fp32",), "reference")
+    for name in CHECKPOINTS:
+        export(read_checkpoint(folder / name), folder / f"{name}-artifact", lambda line: None, settings)
     return folder
 
 
@@ -158,6 +145,7 @@ def test_scores_are_those_of_sentence_transformers(folder, name):
     assert model.label_count == reference.num_labels
     assert model.max_seq_length == reference.max_seq_length == LIMIT
     assert model.manifest.prompts == reference.prompts
+    assert model.manifest.scores.parity.reference == f"sentence-transformers {version('sentence-transformers')}"
     theirs = reference.predict(PAIRS, activation_fn=torch.nn.Identity(), batch_size=16)
     ours = model.predict(PAIRS, activation_fn="identity")
     assert np.ptp(theirs) > 0.05
