@@ -75,7 +75,7 @@ def main():
 
 
 def check(graph):
-    """Exit with a message if the file `graph` is another than the one that this file was written for."""
+    """Exit with a message unless the file `graph` has the digest `SHA256`."""
     digest = hashlib.sha256(graph.read_bytes()).hexdigest()
     if digest != SHA256:
         sys.exit(f"{PACKAGE}: {GRAPH} has the sha256 {digest}, not {SHA256}: not used")

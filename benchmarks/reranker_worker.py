@@ -66,7 +66,7 @@ def flashrank(path):
     from flashrank.Config import model_file_map
 
     name = Path(path).name
-    # FlashRank knows the graphs of its own models only.
+    # FlashRank has a list of its own models and their graphs. Ours is added.
     model_file_map[name] = "model.onnx"
     model = Ranker(model_name=name, cache_dir=Path(path).parent, log_level="ERROR")
 

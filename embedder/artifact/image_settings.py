@@ -6,7 +6,7 @@ from embedder.artifact.measurements import Parity
 from embedder.common.records import frozen, require
 
 RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
-# Limits of the settings of images. Those of known models are far below: 1,024 pixels, and numbers about 1.
+# The largest values of image settings. Known models have at most 1,024 pixels, and numbers near 1.
 _MAX_IMAGE_EDGE = 4096
 _MAX_IMAGE_NUMBER = 1e6
 

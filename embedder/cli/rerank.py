@@ -36,8 +36,8 @@ what was found.
 
 INPUT is a file of texts, as `embedder encode` reads it, or - for standard
 input. Without QUERY, each record has its own query in the column "query", as
-the lines of `embedder search --json` have. Standard input is JSONL then. The
-texts of each query are sorted apart from the others. Empty texts are left out.
+the lines of `embedder search --json` have. Standard input is JSONL then. Each
+query has a list of its own. Empty texts are left out.
 
 With --json, each line is a record of the input with its fields. The field
 "score" has the score, and replaces a field of this name. "query" and "id" are
