@@ -47,7 +47,7 @@ API = {
     "integrations.bertopic.EmbedderBackend integrations.keybert.EmbedderBackend integrations.mteb.EmbedderEncoder",
     "Compatibility": "compat.SentenceTransformer compat.CrossEncoder compat.util",
     "Errors": "EmbedderError ModelNotFoundError ArtifactError FormatError InputError ImageError SettingError "
-    "ConflictError ProviderError WorkerError DependencyError CutTextWarning",
+    "ConflictError ProviderError DeviceMemoryError WorkerError DependencyError CutTextWarning",
 }
 
 

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs
+from embedder.backends.backend import Backend, Device, GraphFiles
+from embedder.backends.cuda_session import CudaBackend
 from embedder.backends.onnxruntime_package import (
     import_onnxruntime,
     install_command,
     installed_distributions,
 )
-from embedder.backends.sessions import (
-    check_outputs,
-    open_session,
-    run_session,
-    session_options,
-)
+from embedder.backends.sessions import open_session, session_options
 from embedder.common.records import frozen
 from embedder.errors import ArtifactError, ProviderError
 
@@ -46,7 +42,7 @@ class CudaDevice:
 
     def open(self, files: GraphFiles) -> Backend:
         """Load a graph; see `Device.open`."""
-        return CudaBackend(files, self)
+        return CudaBackend(files, self, EXECUTION_PROVIDER)
 
 
 class _CudaKind:
@@ -71,23 +67,3 @@ class _CudaKind:
 
 
 CUDA = _CudaKind()
-
-
-class CudaBackend:
-    """A graph on the GPU. Safe to call from many threads."""
-
-    def __init__(self, files: GraphFiles, device: CudaDevice) -> None:
-        """Load the graph of `files`.
-
-        Raises:
-            ArtifactError: onnxruntime cannot load the graph, or its outputs are not those of the manifest.
-        """
-        self.device = device
-        self._output_names = [output.name for output in files.graph.outputs]
-        files.opening()
-        self._session = open_session(files.path, EXECUTION_PROVIDER, session_options(1))
-        check_outputs(self._session, files.path, files.graph)
-
-    def run(self, feeds: Feeds, *, single_batch: bool = False) -> Outputs:
-        """Run the graph; see `Backend.run`."""
-        return run_session(self._session, feeds, self._output_names)
