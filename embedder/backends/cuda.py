@@ -27,18 +27,26 @@ _PROBE = bytes.fromhex(
 
 @frozen
 class CudaDevice:
-    """The first NVIDIA GPU. `Device` describes the attributes.
+    """An NVIDIA GPU. `Device` describes the attributes.
+
+    Attributes:
+        index: the number of the GPU, from 0 on, as CUDA counts them.
 
     Example:
-        >>> CudaDevice().preferred_dtypes
-        ('fp16', 'fp32', 'int8')
+        >>> CudaDevice(1).name
+        'cuda:1'
     """
 
-    name: str = "cuda"
+    index: int = 0
     token_budget: int = _TOKEN_BUDGET
     unpadded_from_tokens: int | None = None  # a batch of one length would be too small for a GPU
     threads: int = 1
     preferred_dtypes: tuple[str, ...] = ("fp16", "fp32", "int8")
+
+    @property
+    def name(self) -> str:
+        """The name for `provider=`."""
+        return f"{CUDA.name}:{self.index}" if self.index else CUDA.name
 
     def open(self, files: GraphFiles) -> Backend:
         """Load a graph; see `Device.open`."""
