@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import field
+
 from embedder.backends.backend import Backend, Device, GraphFiles
 from embedder.backends.cuda_session import CudaBackend
 from embedder.backends.onnxruntime_package import (
@@ -31,6 +34,7 @@ class CudaDevice:
 
     Attributes:
         index: the number of the GPU, from 0 on, as CUDA counts them.
+        options: the options of onnxruntime's provider that the user gave.
 
     Example:
         >>> CudaDevice(1).name
@@ -38,6 +42,7 @@ class CudaDevice:
     """
 
     index: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
     token_budget: int = _TOKEN_BUDGET
     unpadded_from_tokens: int | None = None  # a batch of one length would be too small for a GPU
     threads: int = 1
@@ -50,7 +55,7 @@ class CudaDevice:
 
     def open(self, files: GraphFiles) -> Backend:
         """Load a graph; see `Device.open`."""
-        return CudaBackend(files, self, EXECUTION_PROVIDER)
+        return CudaBackend(files, self, EXECUTION_PROVIDER, {**self.options, "device_id": str(self.index)})
 
 
 class _CudaKind:

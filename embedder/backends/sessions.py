@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,13 @@ def session_options(threads: int, *, optimize: bool = True) -> Any:
     return options
 
 
-def open_session(graph: Path | bytes, execution_provider: str, options: Any, weights: str | None = None) -> Any:
+def open_session(
+    graph: Path | bytes,
+    execution_provider: str,
+    options: Any,
+    weights: str | None = None,
+    provider_options: Mapping[str, str] | None = None,
+) -> Any:
     """Return a session of a graph.
 
     Args:
@@ -54,6 +61,7 @@ def open_session(graph: Path | bytes, execution_provider: str, options: Any, wei
         execution_provider: onnxruntime's name of the provider.
         options: the options of the session.
         weights: name of the file of the graph's weights, which lies beside it; default: `<name of the graph>.data`.
+        provider_options: the options of the provider.
 
     Raises:
         ArtifactError: onnxruntime cannot load the graph.
@@ -62,9 +70,10 @@ def open_session(graph: Path | bytes, execution_provider: str, options: Any, wei
         check_external_data(graph, weights)
     source = graph if isinstance(graph, bytes) else str(graph)
     onnxruntime = import_onnxruntime()
+    provider = (execution_provider, dict(provider_options)) if provider_options else execution_provider
     try:
         # By default onnxruntime prints a failure on standard output, and tries again on the CPU.
-        return onnxruntime.InferenceSession(source, options, providers=[execution_provider], enable_fallback=0)
+        return onnxruntime.InferenceSession(source, options, providers=[provider], enable_fallback=0)
     except Exception as error:  # onnxruntime's errors share no base but Exception
         name = graph if isinstance(graph, Path) else "a graph"
         raise ArtifactError(f"onnxruntime {onnxruntime.__version__} cannot load {name}: {error}") from error
