@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import onnx_ir as ir
 from embedder.artifact.image_settings import ImageSettings
 from embedder.artifact.manifest import IMAGE, RANK, TEXT, Graph, Manifest, Output, write_manifest
 
@@ -25,7 +26,13 @@ from embedder_export.samples.texts import text_samples
 from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer, gives_token_types
 from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.verify.parity import verify
-from embedder_export.verify.quality import describe_limits, describe_quality, is_good_enough, with_quality
+from embedder_export.verify.quality import (
+    artifact_for_cpu,
+    describe_limits,
+    describe_quality,
+    is_good_enough,
+    with_quality,
+)
 from embedder_export.write.artifact import FinishedGraph, Parts, keep_graphs, write_files
 from embedder_export.write.output import staged
 
@@ -156,7 +163,8 @@ def _finish_body(work: _Export, modality: str, name: str, body: Body, samples: S
     directory.mkdir()
     forms, ends = _add_heads(work.checkpoint, body, directory, f"{name}.onnx")
     try:
-        chosen = convert_dtypes(Conversion(name, forms, samples, directory), work.dtypes, work.report)
+        conversion = Conversion(name, forms, samples, directory, _gpu_writer(work.checkpoint, body))
+        chosen = convert_dtypes(conversion, work.dtypes, work.report)
     except CheckpointError as error:
         raise CheckpointError(f"{work.checkpoint.name}: {error}") from error
     return [FinishedGraph(modality, dtype, *ends, graph) for dtype, graph in chosen.items()]
@@ -182,12 +190,27 @@ def _add_heads(
     return forms, (inputs, outputs)
 
 
+def _gpu_writer(checkpoint: Checkpoint, body: Body) -> Callable[[], ir.Model] | None:
+    """Return a function that writes the graph for GPUs with its head. None if there is no such graph."""
+    write_body = body.write_for_gpu
+    if write_body is None:
+        return None
+
+    def write() -> ir.Model:
+        model = write_body()
+        add_head(model.graph, checkpoint.layers, body.sizes.width, checkpoint.task)
+        return model
+
+    return write
+
+
 def _with_quality(work: _Export, stage: Path, manifest: Manifest) -> Manifest:
     """Measure each graph that is not fp32. Return the manifest with the results."""
     graphs = []
+    measured = artifact_for_cpu(stage, manifest, work.scratch / "cpu")
     for graph in manifest.graphs:
         if graph.dtype != "fp32":
-            graph = with_quality(stage, graph, manifest.task)
+            graph = with_quality(measured, graph, manifest.task)
             work.report(_describe_quality(graph, asked_for=work.dtypes is not None))
         graphs.append(graph)
     return replace(manifest, graphs=tuple(graphs))

@@ -1,7 +1,7 @@
 """The result of every converter: the transformer as a graph, with the sizes that later stages need."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
@@ -61,7 +61,10 @@ class Body:
         forms: pairs of a name and a graph. All graphs compute the same. The first is the reference. They are made one
             at a time, so only one is in memory.
         sizes: the sizes that later stages need.
+        write_for_gpu: writes a graph in float32 that computes the same, of operators that are fastest on a GPU in fp16.
+            None if only a native builder could write it.
     """
 
     forms: Iterable[tuple[str, ir.Model]]
     sizes: BodySizes
+    write_for_gpu: Callable[[], ir.Model] | None = field(default=None, compare=False)

@@ -144,6 +144,13 @@ class Network:
         tokens = op.Cast(op.Not(op.Equal(self.input_ids, op.constant(padding_id))), to=ir.DataType.INT64)
         return op.Add(op.Mul(op.CumSum(tokens, op.constant(1)), tokens), op.constant(padding_id))
 
+    def pack(self, x: ir.Value, width: int) -> ir.Value:
+        """Reshape the embeddings of a batch of texts from (batch, sequence, width) to (tokens, width).
+
+        A network for a GPU removes the padding here.
+        """
+        return self.flat(x, width)
+
     def flat(self, x: ir.Value, width: int) -> ir.Value:
         """Reshape (batch, sequence, width) to (tokens, width)."""
         return self.op.Reshape(x, self.op.constant([-1, width]))
@@ -176,6 +183,10 @@ class Network:
         if one_row and node is not None:
             node.name = f"{ONE_ROW}{name}"
         return y
+
+    def add(self, y: ir.Value, x: ir.Value) -> ir.Value:
+        """Write y + x, the result of a layer and its input. Both have the same shape."""
+        return self.op.Add(y, x)
 
     def activation(self, x: ir.Value, name: str) -> ir.Value:
         """Write the activation that transformers calls `name`."""
@@ -284,16 +295,27 @@ class Network:
         A table of the distances up to `max_distance` serves texts of any length, because larger distances share a
         bucket.
         """
-        table, op, furthest = self.tensor(spec.name, spec.rows, spec.heads), self.op, spec.max_distance
-        distances = np.arange(-furthest, furthest + 1)
-        numbers = bucket(distances, spec.buckets, furthest)
-        biases = op.initializer(lazy(lambda: table.numpy()[numbers], (len(distances), spec.heads)))
+        op, furthest = self.op, spec.max_distance
+        biases = op.initializer(self.distance_biases(spec))
         zero, one = (op.constant(value) for value in (0, 1))
         positions = op.Range(zero, op.Squeeze(self._length), one)
         distance = op.Sub(op.Unsqueeze(positions, op.constant([0])), op.Unsqueeze(positions, op.constant([1])))
         distance = op.Clip(distance, op.constant(-furthest), op.constant(furthest))
         by_pair = op.Gather(biases, op.Add(distance, op.constant(furthest)))
         return op.Unsqueeze(op.Transpose(by_pair, perm=[2, 0, 1]), op.constant([0]))
+
+    def distance_biases(self, spec: RelativeBias, *, by_head: bool = False) -> ir.TensorProtocol:
+        """Return the biases of the distances from -`max_distance` to `max_distance`: (distances, heads).
+
+        Args:
+            spec: the names and sizes.
+            by_head: whether the shape is (heads, distances).
+        """
+        table = self.tensor(spec.name, spec.rows, spec.heads)
+        numbers = bucket(np.arange(-spec.max_distance, spec.max_distance + 1), spec.buckets, spec.max_distance)
+        if by_head:
+            return lazy(lambda: np.ascontiguousarray(table.numpy()[numbers].T), (spec.heads, len(numbers)))
+        return lazy(lambda: table.numpy()[numbers], (len(numbers), spec.heads))
 
 
 def bucket(distances: NDArray[np.int64], buckets: int, max_distance: int) -> NDArray[np.int64]:

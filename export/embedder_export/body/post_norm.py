@@ -12,7 +12,7 @@ from embedder_export.body.network import Network
 def embed(net: Network, positions: ir.Value, vocab_size: int, width: int, epsilon: float) -> ir.Value:
     """Write layer_norm(word embeddings + positions), the first step of BERT and its relatives: (tokens, width)."""
     words = net.embedding("embeddings.word_embeddings.weight", vocab_size, width)
-    return net.flat(net.layer_norm(net.op.Add(words, positions), "embeddings.LayerNorm", width, epsilon), width)
+    return net.pack(net.layer_norm(net.op.Add(words, positions), "embeddings.LayerNorm", width, epsilon), width)
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,14 @@ def post_norm_layers(net: Network, x: ir.Value, layers: PostNormLayers, bias: ir
 def _full_layer(net: Network, x: ir.Value, name: str, layers: PostNormLayers, bias: ir.Value | None) -> ir.Value:
     """Write a layer: (tokens, width)."""
     mixed = net.attention(x, _attention(name, layers), bias)
-    return _after_attention(net, net.op.Add(mixed, x), name, layers, one_row=False)
+    return _after_attention(net, net.add(mixed, x), name, layers, one_row=False)
 
 
 def _first_token_layer(net: Network, x: ir.Value, name: str, layers: PostNormLayers, bias: ir.Value | None) -> ir.Value:
     """Write a layer that computes only the first token of each text: (batch, width)."""
     token = net.first_tokens(x, layers.sizes.width)
     mixed = net.first_token_attention(x, token, _attention(name, layers), bias)
-    return _after_attention(net, net.op.Add(mixed, token), name, layers, one_row=True)
+    return _after_attention(net, net.add(mixed, token), name, layers, one_row=True)
 
 
 def _attention(name: str, layers: PostNormLayers) -> Attention:
@@ -120,4 +120,4 @@ def _after_attention(net: Network, x: ir.Value, name: str, layers: PostNormLayer
     y = net.linear(x, f"{name}.{parts.up}", sizes.width, sizes.intermediate, one_row=one_row)
     y = net.activation(y, sizes.activation)
     y = net.linear(y, f"{name}.{parts.down}", sizes.intermediate, sizes.width, one_row=one_row)
-    return net.layer_norm(net.op.Add(y, x), f"{name}.{parts.output_norm}", sizes.width, sizes.epsilon)
+    return net.layer_norm(net.add(y, x), f"{name}.{parts.output_norm}", sizes.width, sizes.epsilon)

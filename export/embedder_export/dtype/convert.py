@@ -6,14 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 from embedder.artifact.int8_products import Int8Products
+from embedder.artifact.manifest import GPU_FORM
 from numpy.typing import NDArray
 
-from embedder_export.dtype.fp16 import convert_to_fp16
+from embedder_export.dtype.fp16 import convert_model, convert_to_fp16
 from embedder_export.dtype.fp32 import ChosenGraph, choose_form
 from embedder_export.dtype.search import search_int8
 from embedder_export.dtype.timing import check_agreement, reference_vectors, time_graphs
 from embedder_export.errors import CheckpointError, GraphError
+from embedder_export.graph.cpu_equivalent import write_cpu_equivalent
+from embedder_export.graph.files import save_graph
 from embedder_export.graph.run import Feed, Session
 from embedder_export.samples.feeds import Samples
 
@@ -36,12 +40,14 @@ class Conversion:
         forms: the transformer's float32 graphs with their heads, by form. The first is the reference.
         samples: inputs to time and calibrate on.
         directory: the parent of the new folders. Each new graph gets one.
+        write_for_gpu: writes the graph in float32 in the form that is fastest on GPUs in fp16. None if there is none.
     """
 
     name: str
     forms: Mapping[str, Path]
     samples: Samples
     directory: Path
+    write_for_gpu: Callable[[], ir.Model] | None = None
 
 
 def convert_dtypes(
@@ -69,7 +75,10 @@ def convert_dtypes(
             continue
         report(f"making {conversion.name}.{dtype}.onnx")
         try:
-            graphs[dtype] = _convert(conversion, dtype, fp32, report)
+            if dtype == "fp16" and conversion.write_for_gpu is not None:
+                graphs[dtype] = _write_for_gpu(conversion, conversion.write_for_gpu, fp32)
+            else:
+                graphs[dtype] = _convert(conversion, dtype, fp32, report)
         except GraphError as error:
             if dtypes is not None:
                 raise CheckpointError(f"{dtype} cannot be made: {error}") from error
@@ -87,6 +96,18 @@ def _convert(conversion: Conversion, dtype: str, fp32: ChosenGraph, report: Call
     # Here the vectors need only be finite. `verify.quality` measures the difference later, on other samples.
     check_agreement(sessions[dtype], batches, _fp32_vectors(sessions["fp32"], batches), math.inf)
     return ChosenGraph(target, form, time_graphs(sessions, batches), products)
+
+
+def _write_for_gpu(conversion: Conversion, write: Callable[[], ir.Model], fp32: ChosenGraph) -> ChosenGraph:
+    """Write the fp16 graph for GPUs. It is not timed, because there may be no GPU here."""
+    model = write()
+    convert_model(model)
+    path = save_graph(model, conversion.directory / "fp16", f"{conversion.name}.fp16.onnx")
+    on_cpu = write_cpu_equivalent(path, path.with_name("on_cpu.onnx"))
+    batches = conversion.samples.batches
+    expected = _fp32_vectors(Session(fp32.path, threads=1), batches)
+    check_agreement(Session(on_cpu, threads=1), batches, expected, math.inf)  # as in `_convert`
+    return ChosenGraph(path, GPU_FORM, ())
 
 
 def _fp32_vectors(fp32: Session, batches: Sequence[Feed]) -> list[NDArray[np.float32]]:

@@ -37,6 +37,16 @@ def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path, report: C
         >>> convert_to_fp16(Path("model.onnx"), [], Path("fp16/model.fp16.onnx"), print)  # doctest: +SKIP
     """
     model = ir.load(path)
+    convert_model(model)
+    save_graph(model, target.parent, target.name)
+
+
+def convert_model(model: ir.Model) -> None:
+    """Convert a float32 graph to float16 in place.
+
+    Example:
+        >>> convert_model(ir.load("model.onnx"))  # doctest: +SKIP
+    """
     graph = model.graph
     op = Operators(graph, "fp16")
     (end,) = (value for node in graph for value in node.outputs if value.name in (TOKEN_VECTORS, POOLED))
@@ -59,7 +69,6 @@ def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path, report: C
         node.replace_input_with(index, restored)
     graph.sort()
     RemoveUnusedNodesPass()(model)
-    save_graph(model, target.parent, target.name)
 
 
 def _ancestors(value: ir.Value) -> list[ir.Node]:

@@ -13,11 +13,11 @@ import onnx_ir as ir
 from embedder.artifact.manifest import IMAGE, TEXT
 
 from embedder_export.body.attention import Attention, check_heads
-from embedder_export.body.contract import NATIVE, Body, BodyRequest, BodySizes
+from embedder_export.body.contract import Body, BodyRequest, BodySizes
 from embedder_export.body.network import Network
 from embedder_export.checkpoint.weights import Weights
 from embedder_export.errors import NotNativeError
-from embedder_export.families.family import Family, ImageProcessor, TracedTower
+from embedder_export.families.family import Family, ImageProcessor, TracedTower, native_body
 from embedder_export.families.settings import Activation, Count, Epsilon, TokenId, one_of, read_settings
 from embedder_export.graph.operators import new_graph, new_image_graph, new_model
 
@@ -116,55 +116,71 @@ class _PooledToken:
 
 def _build_text(weights: Weights, settings: ClipSettings, _: BodyRequest) -> Body:
     config, dimension = settings.text, settings.projection_dim
-    graph, width, name = new_graph(), config.hidden_size, "text_model"
-    net = Network(graph, weights)
-    op = net.op
+    positions = config.max_position_embeddings
+
+    def write(network: type[Network]) -> ir.Model:
+        graph = new_graph()
+        return new_model(graph, _text_features(network(graph, weights), config, dimension), dimension, pooled=True)
+
+    return native_body(write, BodySizes(dimension, positions, positions, config.vocab_size))
+
+
+def _text_features(net: Network, config: ClipTextSettings, dimension: int) -> ir.Value:
+    """Write the features of texts, (batch, dimension)."""
+    op, width, name = net.op, config.hidden_size, "text_model"
     words = net.embedding(f"{name}.embeddings.token_embedding.weight", config.vocab_size, width)
     positions = config.max_position_embeddings
     table = net.weight(f"{name}.embeddings.position_embedding.weight", positions, width)
     x = net.flat(op.Add(words, net.first_rows(table)), width)
     pooled = _encoder(net, x, name, config, _text_end(net, config))
     pooled = net.layer_norm(pooled, f"{name}.final_layer_norm", width, config.layer_norm_eps)
-    features = net.linear(pooled, "text_projection", width, dimension, has_bias=False)
-    sizes = BodySizes(dimension, positions, positions, config.vocab_size)
-    return Body([(NATIVE, new_model(graph, features, dimension, pooled=True))], sizes)
+    return net.linear(pooled, "text_projection", width, dimension, has_bias=False)
 
 
 def _text_end(net: Network, config: ClipTextSettings) -> _PooledToken:
     """Write the search for the end token of each text.
 
-    It is the first token with the end's id. Padding may have the same id, or in old models a higher id.
+    It is the first token with the end's id. Padding may have the same id, or in old models a higher id. On a GPU,
+    ArgMax takes only floats. A double holds every id, also in a graph that is converted to fp16.
     """
     op = net.op
     if config.eos_token_id == _WRONG_END_ID:
-        ids = op.Cast(op.Mul(net.input_ids, net.attention_mask), to=ir.DataType.INT32)
+        ids = op.Cast(op.Mul(net.input_ids, net.attention_mask), to=ir.DataType.DOUBLE)
     else:
-        ids = op.Cast(op.Equal(net.input_ids, op.constant(config.eos_token_id)), to=ir.DataType.INT32)
+        ids = op.Cast(op.Equal(net.input_ids, op.constant(config.eos_token_id)), to=ir.DataType.DOUBLE)
     end = op.ArgMax(ids, axis=1, keepdims=0)
     return _PooledToken(end, op.Add(end, op.constant(1)), "causal")
 
 
 def _build_image(weights: Weights, settings: ClipSettings, _: BodyRequest) -> Body:
     config, dimension = settings.vision, settings.projection_dim
-    size, patch, width, name = config.image_size, config.patch_size, config.hidden_size, "vision_model"
-    if patch > size:
-        raise NotNativeError(f"config.json has patches of {patch} in images of {size}")
-    graph, positions = new_image_graph(size, size), _image_positions(config)
-    net = Network(graph, weights, positions)
-    op = net.op
+    size, positions = config.image_size, _image_positions(config)
+    if config.patch_size > size:
+        raise NotNativeError(f"config.json has patches of {config.patch_size} in images of {size}")
+
+    def write(network: type[Network]) -> ir.Model:
+        graph = new_image_graph(size, size)
+        net = network(graph, weights, positions)
+        features = _image_features(net, graph.inputs[0], config, dimension)
+        return new_model(graph, features, dimension, pooled=True)
+
+    return native_body(write, BodySizes(dimension, usable_positions=positions, image_size=size))
+
+
+def _image_features(net: Network, pixels: ir.Value, config: ClipVisionSettings, dimension: int) -> ir.Value:
+    """Write the features of images, (batch, dimension)."""
+    op, patch, width, name = net.op, config.patch_size, config.hidden_size, "vision_model"
     kernel = net.weight(f"{name}.embeddings.patch_embedding.weight", width, 3, patch, patch)
-    patches = op.Conv(graph.inputs[0], kernel, strides=[patch, patch])
+    patches = op.Conv(pixels, kernel, strides=[patch, patch])
     patches = op.Transpose(op.Reshape(patches, op.constant([0, width, -1])), perm=[0, 2, 1])
     first = net.weight(f"{name}.embeddings.class_embedding", width)
     shape = op.Concat(op.Shape(patches, start=0, end=1), op.constant([1, width]), axis=0)
-    table = net.weight(f"{name}.embeddings.position_embedding.weight", positions, width)
+    table = net.weight(f"{name}.embeddings.position_embedding.weight", _image_positions(config), width)
     x = op.Add(op.Concat(op.Expand(first, shape), patches, axis=1), table)
     x = net.layer_norm(net.flat(x, width), f"{name}.pre_layrnorm", width, config.layer_norm_eps)
     pooled = _encoder(net, x, name, config, _PooledToken(None, None, "none"))
     pooled = net.layer_norm(pooled, f"{name}.post_layernorm", width, config.layer_norm_eps)
-    features = net.linear(pooled, "visual_projection", width, dimension, has_bias=False)
-    sizes = BodySizes(dimension, usable_positions=positions, image_size=size)
-    return Body([(NATIVE, new_model(graph, features, dimension, pooled=True))], sizes)
+    return net.linear(pooled, "visual_projection", width, dimension, has_bias=False)
 
 
 def _image_positions(config: Any) -> int:
@@ -190,14 +206,14 @@ def _encoder(net: Network, x: ir.Value, name: str, config: ClipTowerSettings, po
         )
         y = net.layer_norm(x, f"{layer}.layer_norm1", width, config.layer_norm_eps)
         if index < config.num_hidden_layers - 1:
-            x = net.op.Add(net.attention(y, attention), x)
+            x = net.add(net.attention(y, attention), x)
         else:
             token, x = (_take(net, vectors, width, pooled.position) for vectors in (y, x))
-            x = net.op.Add(net.pooled_attention(y, token, attention, pooled.visible), x)
+            x = net.add(net.pooled_attention(y, token, attention, pooled.visible), x)
         y = net.layer_norm(x, f"{layer}.layer_norm2", width, config.layer_norm_eps)
         y = net.linear(y, f"{layer}.mlp.fc1", width, config.intermediate_size)
         y = net.linear(net.activation(y, config.hidden_act), f"{layer}.mlp.fc2", config.intermediate_size, width)
-        x = net.op.Add(y, x)
+        x = net.add(y, x)
     return x
 
 

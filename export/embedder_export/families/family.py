@@ -8,6 +8,7 @@ import onnx_ir as ir
 from embedder.artifact.manifest import TEXT
 
 from embedder_export.body.contract import NATIVE, Body, BodyRequest, BodySizes
+from embedder_export.body.gpu_network import GpuNetwork
 from embedder_export.body.network import Network
 from embedder_export.checkpoint.weights import Weights
 from embedder_export.families.settings import read_settings
@@ -100,6 +101,20 @@ class Family(Generic[SettingsT]):
     rank_head: RankHead | None = None
 
 
+def native_body(write: Callable[[type[Network]], ir.Model], sizes: BodySizes) -> Body:
+    """Return the result of a native builder.
+
+    Args:
+        write: writes the graph with networks of this class.
+        sizes: the transformer's sizes.
+
+    Example:
+        >>> native_body(write, bert.body_sizes(settings)).forms[0][0]  # doctest: +SKIP
+        'native'
+    """
+    return Body([(NATIVE, write(Network))], sizes, lambda: write(GpuNetwork))
+
+
 def text_builder(
     equations: Callable[[Network, SettingsT], ir.Value], sizes: Callable[[SettingsT], BodySizes]
 ) -> Mapping[str, Builder[SettingsT]]:
@@ -116,10 +131,13 @@ def text_builder(
     """
 
     def build(weights: Weights, settings: SettingsT, request: BodyRequest) -> Body:
-        graph = new_graph(token_types=request.token_types)
-        pooled = request.first_token_only
-        vectors = equations(Network(graph, weights, first_token_only=pooled), settings)
-        body_sizes = sizes(settings)
-        return Body([(NATIVE, new_model(graph, vectors, body_sizes.width, pooled=pooled))], body_sizes)
+        body_sizes, pooled = sizes(settings), request.first_token_only
+
+        def write(network: type[Network]) -> ir.Model:
+            graph = new_graph(token_types=request.token_types)
+            vectors = equations(network(graph, weights, first_token_only=pooled), settings)
+            return new_model(graph, vectors, body_sizes.width, pooled=pooled)
+
+        return native_body(write, body_sizes)
 
     return {TEXT: build}

@@ -57,14 +57,14 @@ def token_vectors(net: Network, config: T5Settings) -> ir.Value:
     width = config.d_model
     # The word embeddings have two names. Some checkpoints have them only under the encoder's name.
     words = "shared.weight" if net.has("shared.weight") else "encoder.embed_tokens.weight"
-    x = net.flat(net.embedding(words, config.vocab_size, width), width)
+    x = net.pack(net.embedding(words, config.vocab_size, width), width)
     bias = _relative_bias(net, config)
     for index in range(config.num_layers):
         name = f"encoder.block.{index}"
         y = net.rms_norm(x, f"{name}.layer.0.layer_norm", width, config.layer_norm_epsilon)
-        x = net.op.Add(net.attention(y, _attention(f"{name}.layer.0.SelfAttention", config), bias), x)
+        x = net.add(net.attention(y, _attention(f"{name}.layer.0.SelfAttention", config), bias), x)
         y = net.rms_norm(x, f"{name}.layer.1.layer_norm", width, config.layer_norm_epsilon)
-        x = net.op.Add(_feed_forward(net, y, f"{name}.layer.1.DenseReluDense", config), x)
+        x = net.add(_feed_forward(net, y, f"{name}.layer.1.DenseReluDense", config), x)
     return net.unflat(net.rms_norm(x, "encoder.final_layer_norm", width, config.layer_norm_epsilon), width)
 
 

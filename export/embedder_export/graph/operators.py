@@ -100,6 +100,13 @@ class Operators:
         self._domains.setdefault(MICROSOFT, 1)
         return self._tape.op(operator, inputs, attributes, domain=MICROSOFT)
 
+    def microsoft_outputs(
+        self, operator: str, inputs: list[ir.Value | None], count: int, **attributes: Any
+    ) -> list[ir.Value]:
+        """Add one of onnxruntime's own operators, and return its first `count` outputs."""
+        self._domains.setdefault(MICROSOFT, 1)
+        return list(self._tape.op_multi_out(operator, inputs, attributes, num_outputs=count, domain=MICROSOFT))
+
     def branch(self, name: str, write: Callable[["Operators"], ir.Value]) -> ir.Graph:
         """Return a branch of an If.
 
