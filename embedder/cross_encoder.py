@@ -70,6 +70,7 @@ class CrossEncoder(LoadedModel):
         max_seq_length: int | None = None,
         activation_fn: str | None = None,
         verify: bool = True,
+        provider_options: Mapping[str, str | int] | None = None,
         backend: Backend | None = None,
         revision: str | None = None,
         token: str | None = None,
@@ -88,6 +89,7 @@ class CrossEncoder(LoadedModel):
             activation_fn: the function that scores go through: "identity", "sigmoid" or "softmax". None takes the
                 model's own.
             verify: as in `Embedder`.
+            provider_options: as in `Embedder`.
             backend: as in `Embedder`.
             revision: as in `Embedder`.
             token: as in `Embedder`.
@@ -98,7 +100,7 @@ class CrossEncoder(LoadedModel):
             ModelNotFoundError, ArtifactError, ProviderError, DependencyError: as in `Embedder`.
         """
         PredictSettings(activation_fn=activation_fn)  # checks the name
-        settings = LoadSettings(provider, dtype, threads, None, verify, max_seq_length)
+        settings = LoadSettings(provider, dtype, threads, None, verify, max_seq_length, provider_options)
         self._activation_fn = activation_fn
         self._load(model, HubAccess(revision, token, local_files_only), settings, backend)
         self._check_softmax(activation_fn)

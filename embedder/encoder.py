@@ -56,6 +56,7 @@ class Embedder(Tokenizing):
         truncate_dim: int | None = None,
         max_seq_length: int | None = None,
         verify: bool = True,
+        provider_options: Mapping[str, str | int] | None = None,
         backend: Backend | None = None,
         revision: str | None = None,
         token: str | None = None,
@@ -68,7 +69,7 @@ class Embedder(Tokenizing):
                 the model directory, which `$EMBEDDER_HOME` names; in `artifacts/`; and among the artifacts on the Hub.
                 If it is in none of them, the exporter makes an artifact of the Hub's checkpoint, once. This needs
                 `embedder-export`.
-            provider: "cpu" or "cuda". None takes a GPU if one works, otherwise the CPU.
+            provider: "cpu" or "cuda"; "cuda:1" is the second GPU. None takes a GPU if one works, otherwise the CPU.
             dtype: which graph runs: "fp32", "fp16" or "int8", if the artifact has it. "auto" takes the fastest one for
                 the device. None takes the first graph of the manifest, which is fp32 if there is an fp32 graph.
             threads: most threads that compute on a CPU, whatever the number of callers. None takes one for each core
@@ -78,6 +79,8 @@ class Embedder(Tokenizing):
                 own limit. A greater one is possible where the manifest says that the graph can read more.
             verify: check the SHA-256 of the files that are loaded, and the content of the tokenizer. False checks the
                 sizes alone, which is faster. Use it for files that another program has checked.
+            provider_options: options of onnxruntime's provider for the GPU, such as `{"gpu_mem_limit": 4_000_000_000}`,
+                in bytes. The CPU takes none.
             backend: an object that runs the graph of the texts instead of onnxruntime; see `embedder.backends.Backend`.
             revision: a branch, tag or commit of the model on the Hub. None takes its main branch. An artifact here
                 counts only if it was made from that revision.
@@ -93,7 +96,7 @@ class Embedder(Tokenizing):
             ProviderError: the provider is unknown or does not work here.
             DependencyError: onnxruntime is not installed.
         """
-        settings = LoadSettings(provider, dtype, threads, truncate_dim, verify, max_seq_length)
+        settings = LoadSettings(provider, dtype, threads, truncate_dim, verify, max_seq_length, provider_options)
         self._load(model, HubAccess(revision, token, local_files_only), settings, backend)
         manifest = self.manifest
         self._dimension = truncate_dim or manifest.dimension

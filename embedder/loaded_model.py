@@ -51,7 +51,7 @@ class LoadedModel(ReadOnly):
         self, model: str | os.PathLike[str], access: HubAccess, settings: LoadSettings, backend: Backend | None
     ) -> None:
         """Find the artifact, check the options against it, and load it. `Embedder` describes the arguments."""
-        check_backend(backend, settings.provider, settings.threads)
+        check_backend(backend, settings.provider, settings.threads, settings.provider_options)
         self._settings = settings
         self._has_own_backend = backend is not None
         self._artifact = open_artifact(model, access)

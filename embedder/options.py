@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from typing import Any, TypedDict
 
 from embedder.common.checks import check_choice, check_count, check_flag, find_surrogate, shown
+from embedder.common.read_only import ReadOnlyDict
 from embedder.common.records import frozen
 from embedder.errors import InputError
 from embedder.hints import ENCODE_HINTS, PREDICT_HINTS
@@ -230,8 +231,8 @@ class LoadSettings:
     """How to load a model. `Embedder` describes the options.
 
     Raises:
-        InputError: `threads`, `truncate_dim` or `max_seq_length` is not a whole number of at least 1, or `verify` is
-            not a bool.
+        InputError: `threads`, `truncate_dim` or `max_seq_length` is not a whole number of at least 1, `verify` is not a
+            bool, or `provider_options` is not a mapping from names to strings or whole numbers.
 
     Example:
         >>> LoadSettings(dtype="int8").options()["dtype"]
@@ -244,8 +245,11 @@ class LoadSettings:
     truncate_dim: int | None = None
     verify: bool = True
     max_seq_length: int | None = None
+    provider_options: Mapping[str, str | int] | None = None
 
     def __post_init__(self) -> None:
+        if self.provider_options is not None:
+            object.__setattr__(self, "provider_options", _checked_provider_options(self.provider_options))
         check_count("threads", self.threads)
         check_count("truncate_dim", self.truncate_dim)
         check_count("max_seq_length", self.max_seq_length)
@@ -259,3 +263,17 @@ class LoadSettings:
             2
         """
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _checked_provider_options(options: object) -> Mapping[str, str | int]:
+    """Return a copy that nobody can change."""
+    if not isinstance(options, Mapping):
+        raise InputError(
+            f"provider_options should be a dict such as {{'gpu_mem_limit': 4000000000}}, not {shown(options)}"
+        )
+    for name, value in options.items():
+        if not isinstance(name, str) or not isinstance(value, str | int):
+            raise InputError(
+                f"provider_options[{shown(name)}] should be a string or a whole number, not {shown(value)}"
+            )
+    return ReadOnlyDict(options)

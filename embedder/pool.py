@@ -1,6 +1,6 @@
-"""`EncoderPool`: encode in many processes, on a machine with very many cores.
+"""`EncoderPool`: encode in many processes, on a machine with several GPUs or very many cores.
 
-One `Embedder` uses all cores already, so on an ordinary machine a pool is not faster. Each worker process loads the
+One `Embedder` uses one GPU, or all cores, so on an ordinary machine a pool is not faster. Each worker process loads the
 model, and receives one chunk of inputs at a time over its own pipe. If a worker dies, the other workers do not wait for
 it, and the error says which inputs it had.
 """
@@ -11,7 +11,7 @@ import os
 import pickle
 import signal
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, ClassVar, Unpack
@@ -20,6 +20,7 @@ import numpy as np
 
 from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.manifest import IMAGE
+from embedder.backends import worker_providers
 from embedder.common.checks import check_count, shown
 from embedder.common.cores import usable_cores
 from embedder.common.keywords import refuse_keywords
@@ -74,7 +75,7 @@ class EncoderPool(ReadOnly):
         model: str | os.PathLike[str] = DEFAULT_MODEL,
         workers: int | None = None,
         *,
-        providers: list[str | None] | None = None,
+        providers: str | Sequence[str | None] | None = None,
         dtype: str | None = None,
         threads: int | None = None,
         max_seq_length: int | None = None,
@@ -90,7 +91,8 @@ class EncoderPool(ReadOnly):
         Args:
             model: as in `Embedder`.
             workers: number of processes. None takes one for each provider, or one for each usable core.
-            providers: the provider of each worker, as in `Embedder`. None takes the default for all.
+            providers: the provider of each worker, as in `Embedder`. "cuda" takes all GPUs, one for each worker. None
+                takes all GPUs if there are any, otherwise the CPU.
             dtype: as in `Embedder`.
             threads: threads of each worker. None divides the cores among the workers.
             max_seq_length: as in `Embedder`.
@@ -108,8 +110,9 @@ class EncoderPool(ReadOnly):
         check_count("threads", threads)
         if not isinstance(model, str | os.PathLike):
             raise InputError(f"model should be the name or the path of an exported model, not {shown(model)}")
-        count = _worker_count(workers, providers)
         _check_can_start_processes()
+        chosen = _providers(workers, providers)
+        count = len(chosen)
         threads = threads or max(1, usable_cores() // count)
         settings = LoadSettings(None, dtype, threads, max_seq_length=max_seq_length)
         hub_options = HubAccess(revision, token, local_files_only).options()
@@ -120,7 +123,7 @@ class EncoderPool(ReadOnly):
         self._processes: list[Any] = []
         self._pipes: list[Any] = []
         try:
-            for provider in providers or [None] * count:
+            for provider in chosen:
                 options = replace(settings, provider=provider).options() | hub_options
                 self._start_worker(os.fspath(model), options)
             loaded = [self._receive(worker, "loading the model") for worker in range(count)]
@@ -319,13 +322,16 @@ class EncoderPool(ReadOnly):
         )
 
 
-def _worker_count(workers: int | None, providers: list[str | None] | None) -> int:
-    if isinstance(providers, str):
-        raise InputError(f"providers should be a list of names, one for each worker, not {providers!r}")
-    count = workers or (len(providers) if providers else usable_cores())
-    if providers is not None and len(providers) != count:
-        raise InputError(f"there are {len(providers)} providers for {count} workers")
-    return count
+def _providers(workers: int | None, providers: str | Sequence[str | None] | None) -> list[str | None]:
+    """Return the provider of each worker."""
+    if providers is None or isinstance(providers, str):
+        names = worker_providers(providers)
+        return [names[worker % len(names)] for worker in range(workers or len(names))]
+    if not providers:
+        raise InputError(f"providers should name the provider of each worker, not {shown(providers)}")
+    if len(providers) != (workers or len(providers)):
+        raise InputError(f"there are {len(providers)} providers for {workers} workers")
+    return list(providers)
 
 
 def _cause_of_death(code: int | None, *, loading: bool) -> tuple[str, str]:

@@ -163,20 +163,41 @@ class DeviceKind(Protocol):
     def name(self) -> str:
         """The name for `provider=`."""
 
-    def start(self, threads: int | None) -> Device:
+    @property
+    def has_numbers(self) -> bool:
+        """Whether a machine may have several, so that `provider=` may have a number after a colon."""
+
+    @property
+    def option_names(self) -> tuple[str, ...]:
+        """The names that `provider_options=` may have. Empty if the device takes none."""
+
+    def is_installed(self) -> bool:
+        """Return whether the onnxruntime installed here was built for this kind. The machine may have none of it."""
+
+    def workers(self) -> tuple[str, ...]:
+        """Return the provider of each process of a pool that uses all devices of this kind.
+
+        Raises:
+            ProviderError: no device of this kind is here. The message says what is missing.
+            DependencyError: onnxruntime is not installed.
+        """
+
+    def start(self, threads: int | None, index: int, options: Mapping[str, str]) -> Device:
         """Return a working device of this kind.
 
         Args:
             threads: most threads that compute. None takes one for each usable core.
+            index: number of the device among those of its kind, from 0 on.
+            options: the options of onnxruntime's provider. Their names are among `option_names`.
 
         Raises:
-            ProviderError: no device of this kind works here. The message says what is missing.
+            ProviderError: the device does not work here. The message says what is missing.
             DependencyError: onnxruntime is not installed.
         """
 
 
-def check_backend(backend: object, provider: str | None, threads: int | None) -> None:
-    """Raise InputError if a caller's own `backend` cannot run a graph, or was given together with other options.
+def check_backend(backend: object, *options: object) -> None:
+    """Raise InputError if a caller's own `backend` cannot run a graph, or was given together with other `options`.
 
     Example:
         >>> check_backend(None, "cpu", 2)
@@ -188,5 +209,7 @@ def check_backend(backend: object, provider: str | None, threads: int | None) ->
             f"backend should be an object that runs the graph of texts, not {shown(backend)}. Leave it out: embedder "
             "always uses onnxruntime"
         )
-    if (provider, threads) != (None, None):
-        raise InputError("a backend has its own provider and threads. Give backend=, or provider= and threads=")
+    if any(option is not None for option in options):
+        raise InputError(
+            "a backend has its own provider and threads. Give backend=, or provider=, provider_options= and threads="
+        )

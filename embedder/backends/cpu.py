@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Any
@@ -144,8 +145,18 @@ def _needs_gpu(files: GraphFiles) -> str:
 
 class _CpuKind:
     name = "cpu"
+    has_numbers = False
+    option_names = ()
 
-    def start(self, threads: int | None) -> Device:
+    def is_installed(self) -> bool:
+        import_onnxruntime()
+        return True
+
+    def workers(self) -> tuple[str, ...]:
+        import_onnxruntime()
+        return (self.name,) * usable_cores()
+
+    def start(self, threads: int | None, index: int, options: Mapping[str, str]) -> Device:
         import_onnxruntime()
         return CpuDevice(threads or usable_cores())
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -112,6 +113,21 @@ def installed_distributions() -> tuple[str, ...]:
         return ()
     folders = list(spec.submodule_search_locations or ()) if spec else []
     return _distributions_in(os.path.dirname(folders[0])) if folders else ()
+
+
+def shadowed_place(distribution: str) -> str | None:
+    """Return the directory with another onnxruntime that Python does not import, because it finds one before it.
+
+    Args:
+        distribution: the name of the other one, such as "onnxruntime-gpu".
+
+    Example:
+        >>> shadowed_place("onnxruntime-gpu") is None
+        True
+    """
+    if distribution in installed_distributions():
+        return None
+    return next((place for place in sys.path if distribution in _distributions_in(place or os.curdir)), None)
 
 
 @cache

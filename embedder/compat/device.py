@@ -36,7 +36,7 @@ def provider_of(device: object) -> str | None:
     """Return the provider of `Embedder` for a device of torch: a string, a `torch.device`, or None.
 
     Raises:
-        InputError: it is not a device, or not the first one of its kind.
+        InputError: it is not a device.
 
     Example:
         >>> provider_of("cpu:0")
@@ -47,9 +47,5 @@ def provider_of(device: object) -> str | None:
     found = re.fullmatch(r"([a-z]+)(?::(\d+))?", str(device))
     if found is None:
         raise InputError(f'device should be a name such as "cpu", not {shown(device)}')
-    if int(found[2] or 0):
-        raise InputError(
-            f"device {str(device)!r} cannot be chosen by its number. Set the environment variable "
-            f"CUDA_VISIBLE_DEVICES={found[2]} before the program starts, and pass device={found[1]!r}"
-        )
-    return found[1]
+    number = int(found[2] or 0)
+    return f"{found[1]}:{number}" if number else found[1]

@@ -109,9 +109,10 @@ class Members(ModelMembers[Embedder]):
         """Start a process for each device. Each loads the model. See `EncoderPool`.
 
         Args:
-            target_devices: a list such as ["cpu", "cpu"]. None takes four processes.
+            target_devices: a list such as ["cpu", "cpu"]. None takes all GPUs if the model is on one, otherwise four
+                processes on the CPU.
         """
-        return start_pool(self._loading, target_devices)
+        return start_pool(self._loading, target_devices, self._model.device)
 
     @staticmethod
     def stop_multi_process_pool(pool: ProcessPool) -> None:

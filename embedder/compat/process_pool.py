@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from embedder.common.checks import shown
-from embedder.compat.device import provider_of
+from embedder.compat.device import CPU, Device, provider_of
 from embedder.compat.loading import Loading
 from embedder.errors import InputError
 from embedder.pool import EncoderPool
@@ -45,12 +45,13 @@ class ProcessPool(dict[str, Any]):
         raise InputError(f"the pool has no {name!r}: call model.encode(inputs, pool=pool)")
 
 
-def start_pool(loading: Loading, target_devices: Sequence[Any] | None) -> ProcessPool:
+def start_pool(loading: Loading, target_devices: Sequence[Any] | None, model_device: str) -> ProcessPool:
     """Start a process for each device, each with the model loaded.
 
     Args:
         loading: the model.
-        target_devices: a device for each process. None takes four processes.
+        target_devices: a device for each process. None takes all GPUs if the model is on one, otherwise four processes.
+        model_device: the device of the model.
 
     Raises:
         InputError: `target_devices` is not a list of devices.
@@ -59,10 +60,14 @@ def start_pool(loading: Loading, target_devices: Sequence[Any] | None) -> Proces
     if isinstance(target_devices, str) or (target_devices is not None and not target_devices):
         raise InputError(f'target_devices should be a list such as ["cpu", "cpu"], not {shown(target_devices)}')
     options = dict(loading.options)
-    provider = options.pop("provider")
-    devices = [provider] * _DEFAULT_WORKERS if target_devices is None else target_devices
-    providers = [provider_of(device) for device in devices]
-    return ProcessPool(EncoderPool(loading.model, providers=providers, **options), loading)
+    options["providers"] = options.pop("provider")
+    if target_devices is not None:
+        options["providers"] = [provider_of(device) for device in target_devices]
+    elif model_device == CPU:
+        options["workers"] = _DEFAULT_WORKERS
+    else:
+        options["providers"] = Device(model_device).type
+    return ProcessPool(EncoderPool(loading.model, **options), loading)
 
 
 def _without_device(loading: Loading) -> Loading:

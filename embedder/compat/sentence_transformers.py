@@ -254,7 +254,7 @@ class SentenceTransformer(Members):
             encoder_pool = checked_pool(pool).check_model(self._loading)
             vectors = encoder_pool.encode(inputs, chunk_size=chunk_size, settings=settings)
         elif isinstance(device, list | tuple) and device:
-            with start_pool(self._loading, device).encoder_pool as encoder_pool:
+            with start_pool(self._loading, device, self._model.device).encoder_pool as encoder_pool:
                 vectors = encoder_pool.encode(inputs, chunk_size=chunk_size, settings=settings)
         else:
             check_count("chunk_size", chunk_size)

@@ -103,7 +103,9 @@ class Engine:
             DependencyError: onnxruntime is not installed.
         """
         self.manifest = artifact.manifest
-        self.device: Device = backend.device if backend else select_device(settings.provider, settings.threads)
+        self.device: Device = (
+            backend.device if backend else select_device(settings.provider, settings.threads, settings.provider_options)
+        )
         self._graphs = {
             modality: choose_graph(self.manifest.graphs_of(modality), settings.dtype, self.device)
             for modality in self.manifest.modalities

@@ -137,7 +137,6 @@ def test_precision(model):
         ({"batch_size": 0}, "batch_size should be a whole number, at least 1, not 0"),
         ({"chunk_size": 0}, "chunk_size should be a whole number, at least 1, not 0"),
         ({"precision": "int4"}, "precision should be one of"),
-        ({"device": ["tpu:0", "tpu:1"]}, "cannot be chosen by its number. Set the environment variable CUDA_VISIBLE_"),
         ({"device": 0}, 'device should be a name such as "cpu", not 0'),
     ],
 )
@@ -185,7 +184,6 @@ def test_progress_is_shown_as_the_level_of_the_logger_says(model, capsys, level,
         ({"model_kwargs": {"torch_dtype": "float16"}}, "fp16"),
         ({"model_kwargs": {"file_name": "model_O4.onnx"}}, "fp16"),
         ({"similarity_fn_name": "maxsim"}, "similarity_fn_name should be one of cosine, dot, euclidean, manhattan, no"),
-        ({"device": "cpu:1"}, "device 'cpu:1' cannot be chosen by its number"),
     ],
 )
 def test_refused_arguments_of_the_constructor(tiny, arguments, message):
@@ -246,8 +244,8 @@ def test_device(model):
     assert model.to("cpu").cpu().to(device="cpu", non_blocking=True).embedder is before
     with pytest.raises(ProviderError, match="unknown provider 'tpu'"):
         model.to("tpu")
-    with pytest.raises(ProviderError):
-        model.encode("a", device="tpu")
+    with pytest.raises(ProviderError, match="unknown provider 'cpu:1'"):
+        model.encode("a", device="cpu:1")
     assert model.embedder is before
 
 

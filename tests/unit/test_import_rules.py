@@ -78,7 +78,7 @@ RUNTIME = (
     Rule("embedder.compat.model_members", own=f"{PUBLIC} artifact.hub_access artifact.locate compat"),
     Rule("embedder.functions", own=f"{PUBLIC} functions"),
     Rule("embedder.kept_models", own=f"{PUBLIC} artifact.hub_access"),
-    Rule("embedder.pool", own=f"{PUBLIC} artifact.hub_access artifact.manifest", packages="numpy"),
+    Rule("embedder.pool", own=f"{PUBLIC} artifact.hub_access artifact.manifest backends", packages="numpy"),
     # Each module of an integration is imported by the framework's users alone, so it imports the framework.
     Rule("embedder.integrations", own=f"{PUBLIC} artifact.hub_access integrations kept_models", packages="numpy"),
     Rule("embedder.integrations.bertopic", own=INTEGRATION, packages="bertopic"),

@@ -15,7 +15,15 @@ from PIL import Image
 
 import embedder
 from embedder import EncoderPool, EncodeSettings
-from embedder.errors import ArtifactError, EmbedderError, ImageError, InputError, ModelNotFoundError, WorkerError
+from embedder.errors import (
+    ArtifactError,
+    EmbedderError,
+    ImageError,
+    InputError,
+    ModelNotFoundError,
+    ProviderError,
+    WorkerError,
+)
 from tests.processes import call_in_fork, run_python
 from tests.tiny import IMAGE_SIZE, add_image_graph, write_tiny_artifact
 
@@ -121,8 +129,10 @@ def test_wrong_options(model_path):
         EncoderPool(model_path, 3, providers=["cpu", "cpu"])
     with pytest.raises(InputError, match="threads should be a whole number, at least 1, not 0"):
         EncoderPool(model_path, 1, threads=0)
-    with pytest.raises(InputError, match="providers should be a list of names, one for each worker, not 'cpu'"):
-        EncoderPool(model_path, providers="cpu")
+    with pytest.raises(InputError, match="providers should name the provider of each worker, not \\[\\]"):
+        EncoderPool(model_path, providers=[])
+    with pytest.raises(ProviderError, match="unknown provider 'tpu': choose from 'cpu', 'cuda'"):
+        EncoderPool(model_path, providers="tpu")
     with pytest.raises(InputError, match="model should be the name or the path of an exported model, not 3"):
         EncoderPool(3)
 
