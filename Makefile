@@ -46,6 +46,8 @@ WITH_TORCH := .venv/torch
 REFERENCE := .venv/reference
 # The runtime with what reads images.
 IMAGES := .venv/images
+# The runtime with onnxruntime-gpu, but without the libraries of NVIDIA, which are gigabytes. Tests of its errors need it.
+GPU := .venv/gpu
 # What builds the distributions.
 BUILD := .venv/build
 # What builds the site of the documentation.
@@ -108,7 +110,7 @@ test-fast: $(EXPORT)/.tools
 	$(EXPORT)/$(PYTEST) -m "not slow" tests/unit
 
 # The exporter by way of torch and the reference need different versions of transformers.
-test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools $(BUILD)/.ready $(DOCS)/.ready artifacts/$(MINILM)/embedder.json
+test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools $(GPU)/.ready $(BUILD)/.ready $(DOCS)/.ready artifacts/$(MINILM)/embedder.json
 	$(REFERENCE)/$(PYTEST) tests/parity tests/frameworks
 	$(WITH_TORCH)/$(PYTEST) --ignore tests/parity --ignore tests/frameworks
 
@@ -204,6 +206,12 @@ $(LEAN)/.ready: $(RUNTIME_SOURCES) | $(LEAN)/bin/python
 $(IMAGES)/.ready: $(RUNTIME_SOURCES) | $(IMAGES)/bin/python
 	@echo "==> installing the runtime in $(IMAGES), with what reads images"
 	$(IMAGES)/bin/python -m pip install ".[cpu,image]"
+	@touch $@
+
+# Tests run the runtime of this checkout there, so it asks for the packages that the runtime needs, and for those alone.
+$(GPU)/.ready: pyproject.toml | $(GPU)/bin/python
+	@echo "==> installing onnxruntime-gpu in $(GPU)"
+	$(GPU)/bin/python -m pip install . onnxruntime-gpu==1.31.1 --no-compile
 	@touch $@
 
 $(EXPORT)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES) | $(EXPORT)/bin/python

@@ -79,6 +79,7 @@ class EncoderPool(ReadOnly):
         dtype: str | None = None,
         threads: int | None = None,
         max_seq_length: int | None = None,
+        provider_options: Mapping[str, str | int] | None = None,
         revision: str | None = None,
         token: str | None = None,
         local_files_only: bool = False,
@@ -96,6 +97,7 @@ class EncoderPool(ReadOnly):
             dtype: as in `Embedder`.
             threads: threads of each worker. None divides the cores among the workers.
             max_seq_length: as in `Embedder`.
+            provider_options: as in `Embedder`, for all workers.
             revision: as in `Embedder`.
             token: as in `Embedder`.
             local_files_only: as in `Embedder`.
@@ -114,7 +116,7 @@ class EncoderPool(ReadOnly):
         chosen = _providers(workers, providers)
         count = len(chosen)
         threads = threads or max(1, usable_cores() // count)
-        settings = LoadSettings(None, dtype, threads, max_seq_length=max_seq_length)
+        settings = LoadSettings(None, dtype, threads, max_seq_length=max_seq_length, provider_options=provider_options)
         hub_options = HubAccess(revision, token, local_files_only).options()
         self._owner = os.getpid()
         # A call that fails stops the pool while it holds the lock, so the lock must be reentrant.

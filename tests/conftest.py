@@ -68,6 +68,12 @@ def lean_bin() -> Path:
 
 
 @pytest.fixture(scope="session")
+def gpu_bin() -> Path:
+    """The directory of the commands of the environment with onnxruntime-gpu, but without the libraries of NVIDIA."""
+    return _needed(ROOT / ".venv/gpu/bin", "make test")
+
+
+@pytest.fixture(scope="session")
 def export_bin() -> Path:
     """The directory of the commands of the export's environment without torch."""
     return _needed(ROOT / ".venv/export/bin", "make demo")

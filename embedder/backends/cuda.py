@@ -22,7 +22,7 @@ from embedder.backends.onnxruntime_package import (
     installed_distributions,
     shadowed_place,
 )
-from embedder.backends.sessions import open_session, session_options
+from embedder.backends.sessions import LOG_ERRORS_ONLY, open_session, session_options
 from embedder.common.records import frozen
 from embedder.errors import InputError, ProviderError
 
@@ -76,7 +76,7 @@ class CudaDevice:
     @property
     def provider_options(self) -> dict[str, str]:
         """The options of onnxruntime's provider."""
-        # With the number of the first GPU, which is the default, onnxruntime warns in its log.
+        # The first GPU is the default. Of a session that names one, onnxruntime warns in its log.
         return {**self.options, "device_id": str(self.index)} if self.index else dict(self.options)
 
 
@@ -114,6 +114,9 @@ class _CudaKind:
         if not self.is_installed():
             raise ProviderError(self._not_installed())
         self._check(index)
+        if index:
+            # onnxruntime warns in its log of each session that names a GPU, although nothing is wrong.
+            import_onnxruntime().set_default_logger_severity(LOG_ERRORS_ONLY)
         device = CudaDevice(index, options)
         problem = _probe(device)
         if problem is not None:

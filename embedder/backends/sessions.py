@@ -14,7 +14,7 @@ from embedder.errors import ArtifactError
 
 # The provider that every onnxruntime has.
 CPU_EXECUTION_PROVIDER = "CPUExecutionProvider"
-_LOG_ERRORS_ONLY = 3
+LOG_ERRORS_ONLY = 3
 
 
 def runtime_version() -> str:
@@ -36,7 +36,7 @@ def session_options(threads: int, *, optimize: bool = True) -> Any:
     """
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = _LOG_ERRORS_ONLY
+    options.log_severity_level = LOG_ERRORS_ONLY
     options.intra_op_num_threads = threads
     # Threads spin between the steps of a call, which saves a third of its time. Between calls they sleep.
     options.add_session_config_entry("session.force_spinning_stop", "1")

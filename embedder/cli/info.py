@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """Print the model, the settings and the graphs of an artifact, and how close its
 vectors are to those of the reference. The last lines say which dtypes and
-prepacked weights are on this machine, in which directory, and where the model
-was found.
+prepacked weights are on this machine, which device runs a model if no provider
+is named, in which directory the model lies, and where it was found.
 `embedder verify` checks its files."""
 _EXAMPLE = "  embedder info all-MiniLM-L6-v2"
 _SAMPLES = {"text": "sentences", "image": "images"}
@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> None:
     _print_line(("dtypes here", ", ".join(here) or "none"))
     for text in describe_prepacked(artifact):
         _print_line(("prepacked", text))
+    _print_line(("device", _device_text()))
     _print_line(("directory", str(artifact.directory)))
     _print_line(("found in", str(artifact.origin)))
 
@@ -137,6 +138,17 @@ def _graph_lines(manifest: Manifest) -> Iterator[Line]:
             yield label, _graph_text(graph) + _products_text(int8_products(manifest, graph))
         dtype = choose_graph(graphs, "auto", select_device("cpu")).dtype
         yield "auto", f"{dtype} on this CPU"
+
+
+def _device_text() -> str:
+    """Return the device that runs a model if no provider is named, and why no other one does."""
+    from embedder.backends import default_device
+
+    device, problems = default_device()
+    failed = [problem for kind, problem in problems if kind.is_installed()]
+    if problems and not failed:
+        return f"{device.name}; the onnxruntime installed here has no other"
+    return "; ".join([device.name, *failed])
 
 
 def _graph_text(graph: Graph) -> str:

@@ -73,10 +73,9 @@ def read_arguments(
             "config.json of the checkpoint, and export it again"
         )
     _check_processor(processor_kwargs or {})
-    provider, dtype = _read_model_kwargs(model_kwargs or {})
-    options = {
-        "provider": provider_of(device) or provider,
-        "dtype": dtype,
+    graph = _read_model_kwargs(model_kwargs or {})
+    options = graph | {
+        "provider": provider_of(device) or graph["provider"],
         "revision": revision,
         "token": _token(use_auth_token if token is None else token),
         "local_files_only": local_files_only,
@@ -110,9 +109,9 @@ def _check_processor(processor_kwargs: Mapping[str, Any]) -> None:
             )
 
 
-def _read_model_kwargs(model_kwargs: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """Return the provider and the dtype that `model_kwargs` ask for."""
-    provider = dtype = None
+def _read_model_kwargs(model_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the provider, its options and the dtype that `model_kwargs` ask for."""
+    provider = provider_options = dtype = None
     for name, value in model_kwargs.items():
         if name in ("torch_dtype", "dtype"):
             dtype = dtype_of(value)
@@ -120,14 +119,16 @@ def _read_model_kwargs(model_kwargs: Mapping[str, Any]) -> tuple[str | None, str
             dtype = _dtype_of_file(str(value)) or dtype
         elif name == "provider":
             provider = str(value).removesuffix("ExecutionProvider").lower()
+        elif name == "provider_options":
+            provider_options = value
         elif name == "device_map":
             provider = None if value == "auto" else provider_of(value)
         elif name not in _HARMLESS_MODEL:
             raise InputError(
                 f"model_kwargs[{name!r}] cannot be honoured. Known are dtype, torch_dtype, file_name, provider, "
-                f"device_map, and these, which change no vector: {', '.join(sorted(_HARMLESS_MODEL))}"
+                f"provider_options, device_map, and these, which change no vector: {', '.join(sorted(_HARMLESS_MODEL))}"
             )
-    return provider, dtype
+    return {"provider": provider, "provider_options": provider_options, "dtype": dtype}
 
 
 def is_dtype(value: object) -> bool:

@@ -5,8 +5,14 @@ import zipfile
 
 import pytest
 
-from embedder.backends.onnxruntime_package import import_onnxruntime, install_command, installed_distributions
-from embedder.errors import DependencyError
+from embedder.backends import select_device
+from embedder.backends.onnxruntime_package import (
+    import_onnxruntime,
+    install_command,
+    installed_distributions,
+    shadowed_place,
+)
+from embedder.errors import DependencyError, ProviderError
 
 NOT_INSTALLED = (
     'onnxruntime is not installed. Run: pip install "embedder-onnx[cpu]" '
@@ -146,6 +152,25 @@ def test_import_fails(ask, tmp_path, name):
 def test_import_fails_without_metadata(ask, tmp_path):
     site = write_site(tmp_path / "site", module="import no_such_module")
     assert "onnxruntime is damaged: its import failed (No module named 'no_such_module')" in ask(site)
+
+
+def test_another_onnxruntime_is_found_before_that_of_a_gpu(ask, tmp_path, monkeypatch):
+    """Each is alone in its directory, so nothing is overwritten, but the one for GPUs is never imported."""
+    module = f"{WORKING}def get_available_providers(): return ['CPUExecutionProvider']\n"
+    first, second = (
+        write_site(tmp_path / "user", "onnxruntime", module=module),
+        write_site(tmp_path / "venv", "onnxruntime-gpu"),
+    )
+    assert ask(first) == "imported onnxruntime"
+    monkeypatch.setattr(sys, "path", [str(first), str(second)])
+    assert shadowed_place("onnxruntime-gpu") == str(second)
+    assert shadowed_place("onnxruntime") is None
+    with pytest.raises(ProviderError) as raised:
+        select_device("cuda")
+    assert str(raised.value) == (
+        f"onnxruntime-gpu is installed in {second}, but Python finds another onnxruntime first, in {first}. Uninstall "
+        "that one, or make an environment with onnxruntime-gpu alone"
+    )
 
 
 def test_zip_file(ask, tmp_path):
