@@ -42,8 +42,8 @@ SERVER_PAGES = {
     "service.md": "tests/end_to_end/test_service.py",
     "serve.md": "tests/end_to_end/test_serve_page.py",
 }
-# Its blocks of Python need the clients of other projects. The test that is named here runs them.
-CLIENT_PAGES = {"serve.md": "tests/frameworks/test_serve_page.py"}
+# Their blocks of Python need the clients of other projects, or a GPU. The tests that are named here run them.
+CLIENT_PAGES = {"serve.md": "tests/frameworks/test_serve_page.py", "gpu.md": "tests/unit/test_cuda.py"}
 LAMBDA = re.compile(r"make lambda MODEL=(all-MiniLM-L6-v2)")
 EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 

@@ -7,12 +7,17 @@ import onnxruntime
 import pytest
 
 import embedder.backends
-from embedder import Embedder
+from embedder import Embedder, pool
 from embedder.backends import cuda, cuda_libraries, select_device, worker_providers
 from embedder.backends.cuda import CudaDevice
 from embedder.backends.cuda_libraries import driver_problem, free_memory_bytes, load_libraries
+from embedder.cli import main as cli
+from embedder.compat import SentenceTransformer, process_pool
+from embedder.compat.loading import Loading
 from embedder.errors import ArtifactError, InputError, ProviderError
 from embedder.options import LoadSettings
+from tests.pages import code_blocks
+from tests.processes import ROOT
 
 GPU = 'pip install "embedder-onnx[gpu]"'
 MISSING = "{}: cannot open shared object file: No such file or directory"
@@ -393,9 +398,87 @@ def test_a_pool_takes_all_gpus(link, monkeypatch):
         worker_providers("cuda")
 
 
+@pytest.mark.parametrize(
+    ("workers", "providers", "chosen"),
+    [
+        (None, None, ["cuda", "cuda:1"]),
+        (None, "cuda", ["cuda", "cuda:1"]),
+        (3, None, ["cuda", "cuda:1", "cuda"]),
+        (1, "cuda", ["cuda"]),
+        (2, "cuda:1", ["cuda:1", "cuda:1"]),
+        (None, ("cuda:1", None, "cpu"), ["cuda:1", None, "cpu"]),
+        (3, "cpu", ["cpu"] * 3),
+    ],
+)
+def test_providers_of_the_workers_of_a_pool(link, workers, providers, chosen):
+    link(FakeDriver(count=2))
+    assert pool._providers(workers, providers) == chosen
+
+
+@pytest.mark.parametrize(
+    ("devices", "on", "options"),
+    [
+        (None, "cpu", {"providers": None, "workers": 4}),
+        (None, "cuda:1", {"providers": "cuda"}),
+        (["cuda:0", "cuda:1"], "cpu", {"providers": ["cuda", "cuda:1"]}),
+    ],
+)
+def test_pools_of_sentence_transformers(monkeypatch, devices, on, options):
+    class Pool:
+        processes = ()
+
+        def __init__(self, model, **given):
+            assert given == options
+
+    monkeypatch.setattr(process_pool, "EncoderPool", Pool)
+    process_pool.start_pool(Loading("tiny", {"provider": None}), devices, on)
+
+
+def test_devices_of_sentence_transformers(tiny, link):
+    link(FakeDriver(count=2))
+    model = SentenceTransformer(str(tiny), device="cuda:1", model_kwargs={"provider_options": {"use_tf32": "0"}})
+    assert (model.device, model.device.type, model.device.index) == ("cuda:1", "cuda", 1)
+    assert model.embedder._load_options()["provider_options"] == {"use_tf32": "0"}
+    assert model.to("cuda:0").device == "cuda"
+    with pytest.raises(ProviderError, match="there are 2 GPUs"):
+        model.to("cuda:2")
+    assert model.cuda().device == "cuda"
+
+
+def test_info_says_which_device_runs_a_model_and_why(tiny, link, capsys):
+    def shown():
+        assert cli.main(["info", str(tiny)]) == 0
+        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("device "))
+
+    link(FakeDriver())
+    assert shown() == "device          cuda"
+    link(FakeDriver(count=0))
+    assert shown() == (
+        "device          cpu; provider 'cuda' does not work here: the NVIDIA driver finds no GPU. The command "
+        "`nvidia-smi` should list it"
+    )
+
+
+def test_info_of_the_package_for_cpus(tiny, capsys, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    assert cli.main(["info", str(tiny)]) == 0
+    assert "\ndevice          cpu; the onnxruntime installed here has no other\n" in capsys.readouterr().out
+
+
 def test_a_gpu_is_probed_once(link, monkeypatch):
     link(FakeDriver())
     opened, start = [], cuda.open_session
     monkeypatch.setattr(cuda, "open_session", lambda *rest, **options: opened.append(1) or start(*rest, **options))
     assert select_device("cuda") == select_device() == CudaDevice()
     assert len(opened) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "block", [block for block in code_blocks(ROOT / "docs/gpu.md") if block.language == "python"], ids=str
+)
+def test_examples_on_the_page(minilm, link, monkeypatch, capsys, block):
+    link(FakeDriver())
+    monkeypatch.chdir(minilm.parents[1])
+    exec(block.code, {})
+    assert capsys.readouterr().out == block.output
