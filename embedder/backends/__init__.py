@@ -63,16 +63,18 @@ def select_device(
         return kind.start(threads, 0, _check_options(kind, options))
     device, problems = default_device(threads)
     for kind, problem in problems:
-        if kind.is_installed() and kind.name not in _told:
-            _told.add(kind.name)
-            warn_caller(
-                f"{device.name!r} is used (with provider={device.name!r} this warning does not come): {problem}",
-                RuntimeWarning,
-            )
-        # To import it takes milliseconds of each start. A program that listens to it has imported it.
-        elif "logging" in sys.modules:
-            sys.modules["logging"].getLogger("embedder").info("%s is not used: %s", kind.name, problem)
+        _tell(kind, problem, device.name)
     return device
+
+
+def _tell(kind: DeviceKind, problem: str, used: str) -> None:
+    """Warn once of a kind that is installed and does not work. Log the problem of any other. `used` is used instead."""
+    if kind.is_installed() and kind.name not in _told:
+        _told.add(kind.name)
+        warn_caller(f"{used!r} is used (with provider={used!r} this warning does not come): {problem}", RuntimeWarning)
+    # To import it takes milliseconds of each start. A program that listens to it has imported it.
+    elif "logging" in sys.modules:
+        sys.modules["logging"].getLogger("embedder").info("%s is not used: %s", kind.name, problem)
 
 
 def default_device(threads: int | None = None) -> tuple[Device, list[tuple[DeviceKind, str]]]:
@@ -97,7 +99,8 @@ def worker_providers(provider: str | None) -> tuple[str, ...]:
     """Return the provider of each process of a pool: one for each device of a kind, or one for each core of the CPU.
 
     Args:
-        provider: the name of a kind, or of one device. None takes the first kind that works here.
+        provider: the name of a kind, or of one device. None takes the first kind that works here. It warns as
+            `select_device` does.
 
     Raises:
         ProviderError: the name is unknown, or no device of the kind works here.
@@ -113,8 +116,8 @@ def worker_providers(provider: str | None) -> tuple[str, ...]:
     for kind in DEVICE_KINDS[:-1]:
         try:
             return kind.workers()
-        except ProviderError:
-            pass  # `Embedder` in the worker says why
+        except ProviderError as error:
+            _tell(kind, str(error), DEVICE_KINDS[-1].name)
     return DEVICE_KINDS[-1].workers()
 
 

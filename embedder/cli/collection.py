@@ -29,7 +29,7 @@ COLLECTION_HELP = """COLLECTION is one of these:
                 They are cut into pieces that the model can read.
 Empty texts are left out."""
 _FORMAT_OPTIONS = ("input_format", "column", "delimiter")
-_MODEL_OPTIONS = ("model", "revision", "provider", "dtype", "threads")
+_MODEL_OPTIONS = ("model", "revision", "provider", "provider_options", "dtype", "threads")
 
 
 @frozen

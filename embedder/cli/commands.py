@@ -105,6 +105,11 @@ def add_model_options(parser: argparse.ArgumentParser, default: str | None, desc
     add_revision_option(group)
     group.add_argument("--provider", metavar="NAME", help="the device, such as cpu; default: a GPU if one works")
     group.add_argument(
+        "--provider-options",
+        metavar="NAME=VALUE,...",
+        help="options of onnxruntime for a GPU, such as gpu_mem_limit=4000000000",
+    )
+    group.add_argument(
         "--dtype", metavar="NAME", help="fp32, fp16, int8, or auto for the fastest; default: fp32 if the model has it"
     )
     group.add_argument(
@@ -135,7 +140,12 @@ def load_cross_encoder(options: argparse.Namespace, model: str) -> CrossEncoder:
 
 
 def _load_options(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("provider", "dtype", "threads", "revision")}
+    chosen = {name: getattr(options, name) for name in ("provider", "dtype", "threads", "revision")}
+    if options.provider_options is not None:
+        from embedder.common.checks import read_assignments
+
+        chosen["provider_options"] = read_assignments("--provider-options", options.provider_options)
+    return chosen
 
 
 def check_takes_images(model: Embedder) -> None:

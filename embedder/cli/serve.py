@@ -79,6 +79,12 @@ _GROUPS = {
         _Option("threads", int, "N", "threads of a model in each process; default: cores / workers"),
         _Option("dtype", str, "NAME", "fp32, fp16, int8, or auto for the fastest; default: auto"),
         _Option("provider", str, "NAME", "the device, such as cpu; default: a GPU if one works"),
+        _Option(
+            "provider-options",
+            str,
+            "NAME=VALUE,...",
+            "options of onnxruntime for a GPU, such as gpu_mem_limit=4000000000",
+        ),
         _Option("max-batch-tokens", int, "N", "most tokens of a batch; default: best for the device"),
         _Option(
             "queue-size", int, "N", "most texts of a model that wait or are computed; more get 429; default: 16384"

@@ -111,3 +111,22 @@ def check_function(name: str, value: object) -> None:
     """
     if not callable(value):
         raise InputError(f"{name} should be a function, such as embedder.cos_sim, not {shown(value)}")
+
+
+def read_assignments(name: str, text: str) -> dict[str, str]:
+    """Return the values of a text such as "a=1,b=2" by their names.
+
+    Raises:
+        InputError: a part has no "=". The message calls the text `name`.
+
+    Example:
+        >>> read_assignments("provider_options", "gpu_mem_limit=4000000000,use_tf32=0")
+        {'gpu_mem_limit': '4000000000', 'use_tf32': '0'}
+    """
+    values = {}
+    for part in text.split(","):
+        key, separator, value = part.partition("=")
+        if not separator:
+            raise InputError(f"{name} should be NAME=VALUE, or several of them with commas between, not {shown(text)}")
+        values[key.strip()] = value.strip()
+    return values

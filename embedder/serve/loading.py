@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import RANK
+from embedder.common.checks import read_assignments
 from embedder.common.cores import usable_cores
 from embedder.cross_encoder import CrossEncoder
 from embedder.encoder import Embedder
@@ -59,12 +60,15 @@ def serve_model(
 
 def _load(place: str, settings: ServerSettings, metrics: Metrics) -> ServedModel:
     threads = settings.threads or max(1, usable_cores() // settings.workers)  # a GPU does not use it
+    options: dict[str, Any] = {"provider": settings.provider, "dtype": settings.dtype, "threads": threads}
+    if settings.provider_options is not None:
+        options["provider_options"] = read_assignments("provider_options", settings.provider_options)
     model: Embedder | CrossEncoder
     if open_artifact(place).manifest.task == RANK:
-        model = CrossEncoder(place, provider=settings.provider, dtype=settings.dtype, threads=threads)
+        model = CrossEncoder(place, **options)
         model.predict((_FIRST_TEXT, _FIRST_TEXT))
     else:
-        model = Embedder(place, provider=settings.provider, dtype=settings.dtype, threads=threads)
+        model = Embedder(place, **options)
         model.encode(_FIRST_TEXT)
     name = Path(place).resolve().name if Path(place).is_dir() else place
     limits = BatcherSettings(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from embedder.common.checks import check_choice, check_count, check_counts, check_number, shown
+from embedder.common.checks import check_choice, check_count, check_counts, check_number, read_assignments, shown
 from embedder.common.records import frozen
 from embedder.errors import InputError
 
@@ -32,6 +32,7 @@ class ServerSettings:
         threads: most threads that compute for a model in each process. None shares the cores among the processes.
         dtype: which graph runs; see `Embedder`.
         provider: the device; see `Embedder`.
+        provider_options: options of onnxruntime's provider, such as "gpu_mem_limit=4000000000,use_tf32=0".
         max_batch_tokens: most padded tokens of a batch. None takes the token budget of the device.
         queue_size: most texts that wait or are computed, of all requests of a model. More get the status 429.
         cache_size: number of vectors that a model keeps for texts that come again. 0 keeps none.
@@ -63,6 +64,7 @@ class ServerSettings:
     threads: int | None = None
     dtype: str | None = "auto"
     provider: str | None = None
+    provider_options: str | None = None
     max_batch_tokens: int | None = None
     queue_size: int = 16_384
     cache_size: int = 0
@@ -90,6 +92,8 @@ class ServerSettings:
         check_count("cache_size", self.cache_size, smallest=0)
         check_count("threads", self.threads)
         check_count("max_batch_tokens", self.max_batch_tokens)
+        if self.provider_options is not None:
+            read_assignments("provider_options", self.provider_options)
         check_choice("log_format", self.log_format, LOG_FORMATS)
         _check_seconds("read_timeout_s", self.read_timeout_s)
         _check_seconds("request_timeout_s", self.request_timeout_s)

@@ -128,6 +128,11 @@ def test_options_are_passed_to_the_model(encode, tiny):
         (["--batch-size", "0"], "batch_size should be a whole number, at least 1, not 0"),
         (["--prompt-name", "x"], "unknown prompt_name 'x'"),
         (["--provider", "tpu"], "unknown provider 'tpu'"),
+        (["--provider-options", "use_tf32"], "--provider-options should be NAME=VALUE, or several of them with commas"),
+        (
+            ["--provider", "cpu", "--provider-options", "use_tf32=0"],
+            "'cpu' takes no provider_options (here 'use_tf32')",
+        ),
         (
             ["--output", "vectors"],
             "the name 'vectors' does not show the output format. Let it end in .npy or .jsonl, or add",

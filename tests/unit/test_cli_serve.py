@@ -79,6 +79,11 @@ def test_variables_that_do_nothing_are_named(monkeypatch, capsys):
             '--cors-origin: an origin is such as "https://example.org", without a path, or "*", not ',
         ),
         ([], {"EMBEDDER_CORS_ORIGIN": "*, example.org"}, "EMBEDDER_CORS_ORIGIN: an origin is such as"),
+        (
+            [],
+            {"EMBEDDER_PROVIDER_OPTIONS": "x"},
+            "EMBEDDER_PROVIDER_OPTIONS: provider_options should be NAME=VALUE, or",
+        ),
         (["--log-format", "xml"], {}, "--log-format: log_format should be one of plain, json, not 'xml'"),
     ],
 )

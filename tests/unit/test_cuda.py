@@ -16,6 +16,9 @@ from embedder.compat import SentenceTransformer, process_pool
 from embedder.compat.loading import Loading
 from embedder.errors import ArtifactError, InputError, ProviderError
 from embedder.options import LoadSettings
+from embedder.serve.loading import load_models
+from embedder.serve.metrics import Metrics
+from embedder.serve.settings import ServerSettings
 from tests.pages import code_blocks
 from tests.processes import ROOT
 
@@ -339,6 +342,17 @@ def test_options_reach_onnxruntime(tiny, link, monkeypatch):
     assert asked[0] == [("CUDAExecutionProvider", {"use_tf32": "0"})]
 
 
+def test_options_of_the_command_line_and_of_the_server(tiny, link, capsys):
+    link(FakeDriver())
+    command = ["similarity", "cat", "dog", "-m", str(tiny), "--provider", "cuda", "--provider-options"]
+    assert cli.main([*command, "gpu_mem_limit=4000000000, use_tf32=0"]) == 0
+    assert cli.main([*command, "colour=1"]) == 1
+    assert "provider_options has no 'colour'" in capsys.readouterr().err
+    settings = ServerSettings(models=(str(tiny),), provider="cuda", provider_options="colour=1")
+    with pytest.raises(InputError, match="provider_options has no 'colour'"):
+        load_models(settings, Metrics())
+
+
 def test_wrong_options(tiny, link, monkeypatch):
     link(FakeDriver())
     for provider in ("cuda", None):
@@ -393,7 +407,9 @@ def test_a_pool_takes_all_gpus(link, monkeypatch):
     assert worker_providers(None) == worker_providers("cuda") == ("cuda", "cuda:1", "cuda:2")
     assert worker_providers("cuda:1") == ("cuda:1",)
     link(None)
-    assert set(worker_providers(None)) == set(worker_providers("cpu")) == {"cpu"}
+    with pytest.warns(RuntimeWarning, match="'cpu' is used .* the NVIDIA driver is not installed"):
+        assert set(worker_providers(None)) == {"cpu"}
+    assert worker_providers(None) == worker_providers("cpu")
     with pytest.raises(ProviderError, match="the NVIDIA driver is not installed"):
         worker_providers("cuda")
 
