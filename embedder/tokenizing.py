@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from embedder.common.checks import check_text
-from embedder.engine.batching import pad
 from embedder.errors import InputError
 from embedder.inputs import InputKinds, Token, TokenizedText, check_list, is_single, type_name
 from embedder.loaded_model import LoadedModel
@@ -41,11 +40,9 @@ class Tokenizing(LoadedModel):
             >>> model.tokenize("hello")["input_ids"]  # doctest: +SKIP
             array([[ 101, 7592,  102]])
         """
-        token_ids = self._engine.tokenize(check_list(texts, InputKinds()))
-        return {
-            "input_ids": pad(token_ids, self._engine.manifest.tokenizer.pad_id),
-            "attention_mask": pad([np.ones_like(ids) for ids in token_ids], 0),
-        }
+        table = self._engine.tokenize(check_list(texts, InputKinds()))
+        (token_ids,), attention_mask = table.pad(self._engine.manifest.tokenizer.pad_id)
+        return {"input_ids": token_ids, "attention_mask": attention_mask}
 
     def tokenize_texts(
         self, texts: str | Iterable[str], *, prompt_name: str | None = None, prompt: str | None = None

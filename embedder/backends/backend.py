@@ -120,6 +120,7 @@ class Backend(Protocol):
 
         Raises:
             ArtifactError: the graph fails on these inputs.
+            DeviceMemoryError: the device has too little memory for these inputs. The engine tries again with fewer.
 
         The engine checks the shape of the outputs, and that their numbers are finite.
         """
@@ -143,6 +144,13 @@ class Device(Protocol):
     @property
     def threads(self) -> int:
         """Number of batches that run at the same time."""
+
+    @property
+    def preparing_threads(self) -> int:
+        """Number of threads that tokenise or decode inputs while those of the batches wait for the device.
+
+        0 for a device whose batches occupy the threads. They prepare inputs too then.
+        """
 
     @property
     def preferred_dtypes(self) -> tuple[str, ...]:

@@ -61,7 +61,8 @@ class CudaDevice:
     options: Mapping[str, str] = field(default_factory=dict)
     token_budget: int = _TOKEN_BUDGET
     unpadded_from_tokens: int | None = None  # a batch of one length would be too small for a GPU
-    threads: int = 1
+    threads: int = 2  # one batch computes while the next one is copied
+    preparing_threads: int = 2
     preferred_dtypes: tuple[str, ...] = ("fp16", "fp32", "int8")
 
     @property

@@ -134,22 +134,28 @@ class Executor:
             >>> list(Executor(2).map(str, range(3), ahead=1))
             ['0', '1', '2']
         """
-        waiting: deque[Task[_R]] = deque()
+        tasks: TaskQueue[_R] = TaskQueue(self)
         try:
             for item in items:
-                waiting.append(self.submit(function, item))
-                if ahead is not None and len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+                tasks.submit(function, item)
+                if ahead is not None and len(tasks) > ahead:
+                    yield tasks.result()
+            while tasks:
+                yield tasks.result()
         finally:
-            # While the interpreter ends, a stopped thread may hold the lock of the queue, and no thread starts tasks.
-            if waiting and not sys.is_finalizing():
-                self._state.withdraw(waiting)
-            for task in waiting:
-                task.cancel()
-            for task in waiting:
-                task.wait()
+            tasks.close()
+
+    def withdraw(self, tasks: Collection[Task[Any]]) -> None:
+        """Cancel those of `tasks` that have not started.
+
+        Example:
+            >>> Executor(2).withdraw([])
+        """
+        # While the interpreter ends, a stopped thread may hold the lock of the queue, and no thread starts tasks.
+        if tasks and not sys.is_finalizing():
+            self._state.withdraw(tasks)
+        for task in tasks:
+            task.cancel()
 
     def close(self) -> None:
         """End the threads after the submitted tasks are done. Later tasks run in the thread that submits them.
@@ -171,6 +177,43 @@ class Executor:
         self._state = _State()
         self._finalizer = weakref.finalize(self, self._state.stop)
         self._finalizer.atexit = False  # functions that run at exit may still submit tasks
+
+
+class TaskQueue(Generic[_R]):
+    """Tasks of an executor whose results are taken in order. For one thread.
+
+    Example:
+        >>> tasks = TaskQueue(Executor(2))
+        >>> tasks.submit(abs, -3)
+        >>> tasks.result()
+        3
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        self._waiting: deque[Task[_R]] = deque()
+
+    def __len__(self) -> int:
+        """Return the number of tasks whose results have not been taken."""
+        return len(self._waiting)
+
+    def submit(self, function: Callable[[_T], _R], item: _T) -> None:
+        """Start `function(item)`."""
+        self._waiting.append(self._executor.submit(function, item))
+
+    def result(self) -> _R:
+        """Take the result of the first task. Raises the error that its function raised."""
+        return self._waiting.popleft().result()
+
+    def cancel(self) -> None:
+        """Cancel the tasks that have not started. Others run on, and nobody waits for them."""
+        self._executor.withdraw(self._waiting)
+
+    def close(self) -> None:
+        """Cancel the tasks that have not started, and wait for the others."""
+        self.cancel()
+        for task in self._waiting:
+            task.wait()
 
 
 class _State:

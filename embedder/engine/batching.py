@@ -9,20 +9,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
 from embedder.common.records import frozen
 from embedder.inputs import ImageItem, Item, Pair
 
 # A window is held in memory, tokenised and sorted by length. It is large enough to find texts of similar length, and
 # small enough to bound memory: `tokenizers` needs about 100 bytes for each token.
 _WINDOW_ITEMS = 1024
+# A device with a large token budget gets windows of many batches: an item for each of so many tokens of the budget.
+_BUDGET_TOKENS_PER_ITEM = 2
 _WINDOW_CHARACTERS = 1_000_000
 # An image in memory counts as this many characters. An image that is a path counts as none: it is not read yet.
 _IMAGE_CHARACTERS = _WINDOW_CHARACTERS // 64
 # A batch of fewer tokens runs faster than it can be handed to another thread.
 _MIN_BATCH_TOKENS = 64
+# A device with a large token budget takes hardly less time for this share of it.
+_MIN_BATCH_SHARE = 1 / 8
 
 
 @frozen
@@ -47,25 +48,31 @@ class BatchLimits:
     tokens_per_image: int | None
 
 
-def windows(items: Iterable[Item]) -> Iterator[list[Item]]:
+def windows(items: Iterable[Item], token_budget: int = 0) -> Iterator[list[Item]]:
     """Cut a stream of items into lists, in order. Each list is bounded in items and in memory.
 
     If the stream raises an error, the items before it come first.
+
+    Args:
+        items: the stream.
+        token_budget: the token budget of the device. If it is large, the first list is as short as on other devices, so
+            that the device gets work soon, and each next one has twice as many items, up to a bound.
 
     Example:
         >>> [len(window) for window in windows(["a text"] * 2000)]
         [1024, 976]
     """
     window: list[Item] = []
-    characters = 0
+    characters, size = 0, _WINDOW_ITEMS
+    largest = max(size, token_budget // _BUDGET_TOKENS_PER_ITEM)
     failure: Exception | None = None
     try:
         for item in items:
             window.append(item)
-            characters += _characters(item)
-            if len(window) == _WINDOW_ITEMS or characters >= _WINDOW_CHARACTERS:
+            characters += len(item) if isinstance(item, str) else _characters(item)
+            if len(window) == size or characters >= _WINDOW_CHARACTERS:
                 yield window
-                window, characters = [], 0
+                window, characters, size = [], 0, min(2 * size, largest)
     except Exception as error:
         failure = error
     if window:
@@ -74,12 +81,10 @@ def windows(items: Iterable[Item]) -> Iterator[list[Item]]:
         raise failure
 
 
-def _characters(item: Item) -> int:
-    if isinstance(item, str):
-        return len(item)
+def _characters(item: Pair | ImageItem) -> int:
     if isinstance(item, Pair):
         return len(item.first) + len(item.second)
-    source = item.source if isinstance(item, ImageItem) else item
+    source = item.source
     if isinstance(source, str):  # a path or a data URI
         return len(source)
     return 0 if isinstance(source, os.PathLike) else _IMAGE_CHARACTERS
@@ -111,7 +116,7 @@ def plan_batches(
         [[1, 3], [2, 0]]
     """
     share = -(-sum(lengths) // threads)
-    token_budget = min(token_budget, max(share, _MIN_BATCH_TOKENS))
+    token_budget = min(token_budget, max(share, _MIN_BATCH_TOKENS, int(_MIN_BATCH_SHARE * token_budget)))
     batches = []
     order = sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True)  # equal lengths keep their order
     start = 0
@@ -126,25 +131,3 @@ def plan_batches(
         batches.append(batch)
         start += len(batch)
     return batches
-
-
-def pad(sequences: Sequence[NDArray[np.int64]], padding: int) -> NDArray[np.int64]:
-    """Return one array of all sequences, int64 (sequences, length of the longest), padded on the right.
-
-    An empty sequence becomes padding alone. It has at least one number, because a graph needs one.
-
-    Args:
-        sequences: numbers of each text, such as its token ids, int64 (tokens,).
-        padding: the number after the end of a sequence.
-
-    Example:
-        >>> pad([np.int64([5, 6]), np.int64([7])], padding=0).tolist()
-        [[5, 6], [7, 0]]
-    """
-    if len(sequences) == 1 and len(sequences[0]):
-        return sequences[0][np.newaxis].copy()  # a caller's own backend may write into it
-    longest = max((max(1, len(sequence)) for sequence in sequences), default=0)
-    padded = np.full((len(sequences), longest), padding, np.int64)
-    for row, sequence in zip(padded, sequences, strict=True):
-        row[: len(sequence)] = sequence
-    return padded

@@ -9,7 +9,7 @@ output takes the same paths: `Embedder` and other classes of models are thin lay
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -20,18 +20,22 @@ from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import DEFAULT_PROMPTS, IMAGE, RANK, TEXT, File
 from embedder.backends import Backend, Device, select_device
 from embedder.common.cores import usable_cores
-from embedder.common.executor import Executor, Task
+from embedder.common.executor import Executor
 from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
 from embedder.common.records import frozen
+from embedder.engine.ahead import prepare_ahead, start_ahead
 from embedder.engine.batching import BatchLimits, windows
-from embedder.engine.distinct import Places, find_distinct
+from embedder.engine.distinct import Places
 from embedder.engine.job import Job
 from embedder.engine.loading import Loader, choose_graph, output_of
+from embedder.engine.memory import InputMemoryError
 from embedder.engine.outputs import check_finite
-from embedder.engine.tokenizer import TextTokenizer, Tokens
+from embedder.engine.token_table import TokenTable
+from embedder.engine.tokenizer import TextTokenizer
+from embedder.engine.window import WindowSides
 from embedder.errors import EmbedderError, InputError
-from embedder.inputs import ImageItem, Item, Pair, TokenizedText
+from embedder.inputs import Item, Pair, TokenizedText
 from embedder.options import EncodeSettings, LoadSettings
 
 _I = TypeVar("_I")
@@ -55,25 +59,6 @@ class Block:
     values: NDArray[np.float32]
     reasons: dict[int, str]
     cut: NDArray[np.bool_] | None
-
-
-@frozen
-class _Window:
-    """Inputs that are in memory together, without copies. The image side empties `images` as it goes, to free memory.
-
-    Attributes:
-        places: where these inputs are in the window with copies.
-        tokens: the tokens of the texts.
-        cut: whether each input is a text that was cut, bool (inputs,). None if the request does not ask.
-        images: the sources of the images.
-        image_rows: the rows of the images among these inputs.
-    """
-
-    places: Places
-    tokens: list[Tokens]
-    cut: NDArray[np.bool_] | None
-    images: list[Any]
-    image_rows: list[int]
 
 
 class Engine:
@@ -116,8 +101,9 @@ class Engine:
         self._text = LoadOnce(loader.load_text)
         self._image = LoadOnce(loader.load_image)
         images = IMAGE in self._graphs
-        # On a GPU, many threads decode images, and one thread tokenises texts ahead.
-        self._executor = Executor(settings.threads or usable_cores() if images else self.device.threads)
+        # On a GPU, many threads decode images.
+        threads = self.device.threads + self.device.preparing_threads
+        self._executor = Executor(max(threads, settings.threads or usable_cores()) if images else threads)
         self._closed = False
         if not images:
             self._text.get()
@@ -149,14 +135,14 @@ class Engine:
         self.check_open()
         return self._text.get().tokenizer
 
-    def tokenize(self, texts: list[Item]) -> list[NDArray[np.int64]]:
-        """Return the token ids of each text, int64 (tokens,), without padding.
+    def tokenize(self, texts: list[Item]) -> TokenTable:
+        """Return the token ids of texts.
 
         Example:
-            >>> engine.tokenize(["hello"])  # doctest: +SKIP
-            [array([ 101, 7592,  102])]
+            >>> engine.tokenize(["hello"]).arrays  # doctest: +SKIP
+            (array([ 101, 7592,  102]),)
         """
-        return [token_ids for (token_ids,) in self.tokenizer([text for text in texts if isinstance(text, str)])]
+        return self.tokenizer.table([text for text in texts if isinstance(text, str)])
 
     def run(
         self,
@@ -168,7 +154,7 @@ class Engine:
         """Yield the outputs of `items`, a block for each window. In a window, copies of a text are computed once.
 
         Args:
-            items: checked inputs. At most one window is read ahead.
+            items: checked inputs. One window is read ahead, on a GPU a few.
             settings: the options of the request. The engine uses the prompt, the batch size and the progress bar; the
                 caller truncates, normalises and quantises.
             total: number of inputs, for the progress bar; None if it is not known.
@@ -187,7 +173,8 @@ class Engine:
         """
         self.check_open()
         prompt = self.resolve_prompt(settings)
-        stream = windows(_prompted(item, prompt) for item in items)
+        prompted = (_prompted(item, prompt) for item in items) if prompt else items
+        stream = windows(prompted, self.device.token_budget)
         return self._run(stream, settings, self._prompt_token_count(prompt), total, places or _ALL)
 
     def run_text(self, text: str | Pair, settings: EncodeSettings) -> NDArray[np.float32]:
@@ -211,7 +198,11 @@ class Engine:
         prompt = self.resolve_prompt(settings)
         side, prompt_token_count = self._text.get(), self._prompt_token_count(prompt)
         tokens = side.tokenize([_prompted(text, prompt)])
-        values = np.array(side.run_batch(tokens, self._outputs[TEXT], (prompt_token_count,), single_batch=True))
+        counts = np.array([prompt_token_count], np.int64)
+        try:
+            values = np.array(side.run_batch(tokens, self._outputs[TEXT], counts, single_batch=True))
+        except InputMemoryError as error:
+            raise error.named(0, self.device.name) from error.__cause__
         check_finite(values, (0,))
         return values
 
@@ -219,9 +210,9 @@ class Engine:
     def batch_limits(self) -> BatchLimits:
         """What makes a good batch on the device."""
         images = self.manifest.images
-        device = self.device
+        device, budget = self.device, self._text.get().token_budget
         return BatchLimits(
-            device.token_budget, device.threads, device.unpadded_from_tokens, None if images is None else images.tokens
+            budget, device.threads, device.unpadded_from_tokens, None if images is None else images.tokens
         )
 
     def read_texts(self, texts: Sequence[str | Pair], settings: EncodeSettings) -> list[TokenizedText]:
@@ -279,7 +270,10 @@ class Engine:
         """
         self.check_open()
         side, output = self._text.get(), self._outputs[TEXT]
-        values = side.run_tokenized(texts, output, settings.batch_size, single_thread=single_thread)
+        try:
+            values = side.run_tokenized(texts, output, settings.batch_size, single_thread=single_thread)
+        except InputMemoryError as error:
+            raise error.named(error.row, self.device.name) from error.__cause__
         if len(values):
             check_finite(values, range(len(values)))
         return values
@@ -293,16 +287,30 @@ class Engine:
         places: Places,
     ) -> Iterator[Block]:
         start = 0
+        preparing = self.device.preparing_threads
         with progress_bar(total, *self._words_of_progress(), shown=settings.show_progress_bar) as bar:
             bar.update(places.copies)
             job = Job(settings.batch_size, prompt_token_count, self._executor, bar.update)
-            for window in self._prepare_ahead(stream, partial(self._prepare, find_cut=settings.warn_if_cut)):
-                values, reasons = self._run_window(window, job)
-                indices = places.rows[start : start + len(values)]
-                check_finite(values, indices)
-                cut = None if window.cut is None else window.places.spread(window.cut)
-                yield Block(start, values, {indices[row]: reason for row, reason in reasons.items()}, cut)
-                start += len(values)
+            # A closed engine has other sides, which refuse.
+            sides = WindowSides(lambda: self._text.get(), lambda: self._image.get(), self._outputs)
+            prepare = partial(sides.prepare, find_cut=settings.warn_if_cut)
+            prepared = prepare_ahead(stream, prepare, self._executor, max(1, preparing))
+            # A GPU has work for the next window when it has done the last batch of one.
+            results = start_ahead(prepared, partial(sides.start, job=job), min(1, preparing))
+            while True:
+                try:
+                    result = next(results, None)
+                except InputMemoryError as error:
+                    index = places.rows[start + error.row]
+                    raise error.named(index, self.device.name) from error.__cause__
+                if result is None:
+                    return
+                indices = places.rows[start : start + len(result.values)]
+                check_finite(result.values, indices)
+                reasons = {indices[row]: reason for row, reason in result.reasons.items()}
+                yield Block(start, result.values, reasons, result.cut)
+                start += len(result.values)
+                del result
 
     def _words_of_progress(self) -> tuple[str, str]:
         """Return the word for one input, and what is done with the inputs."""
@@ -332,70 +340,12 @@ class Engine:
             return 0
         return self._text.get().tokenizer.prompt_token_count(prompt, self.manifest.tokenizer.special_ids)
 
-    def _prepare_ahead(
-        self, stream: Iterator[list[Item]], prepare: Callable[[list[Item]], _Window]
-    ) -> Iterator[_Window]:
-        """Yield windows. The next one is prepared in another thread while the caller works on this one."""
-        items = next(stream, None)
-        window = prepare(items) if items else None
-        while window is not None:
-            error, items = None, None
-            try:
-                items = next(stream, None)
-            except Exception as raised:  # the caller's iterator failed: yield its earlier inputs before the error
-                error = raised
-            prepared: Task[_Window] | None = self._executor.submit(prepare, items) if items else None
-            try:
-                yield window
-            except GeneratorExit:
-                if prepared is not None:
-                    prepared.cancel()
-                raise
-            if error is not None:
-                raise error
-            window = prepared.result() if prepared else None
-
-    def _prepare(self, items: list[Item], find_cut: bool) -> _Window:
-        """Tokenise the texts of a window. `find_cut` says whether to find those that are cut."""
-        distinct, places = find_distinct(items)
-        texts = [item for item in distinct if not isinstance(item, ImageItem)]
-        images = [item.source for item in distinct if isinstance(item, ImageItem)]
-        image_rows = [row for row, item in enumerate(distinct) if isinstance(item, ImageItem)]
-        tokens = self._text.get().tokenize(texts) if texts else []
-        cut = np.zeros(len(distinct), bool) if find_cut else None
-        if cut is not None and texts:
-            is_text = np.ones(len(distinct), bool)
-            is_text[image_rows] = False
-            cut[np.flatnonzero(is_text)[self._text.get().cut_rows(texts, tokens)]] = True
-        return _Window(places, tokens, cut, images, image_rows)
-
-    def _run_window(self, window: _Window, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Return the outputs of a window, and the reasons why images could not be read, by row."""
-        values, reasons = self._run_distinct(window, job)
-        job.advance(window.places.copies)
-        rows = window.places.rows
-        return window.places.spread(values), {rows[row]: reason for row, reason in reasons.items()}
-
-    def _run_distinct(self, window: _Window, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Return what `_run_window` returns, for the inputs without copies."""
-        if not window.images:
-            return self._text.get().run(window.tokens, self._outputs[TEXT], job), {}
-        vectors, reasons = self._image.get().run(window.images, self._outputs[IMAGE], job)
-        if not window.tokens:
-            return vectors, reasons
-        is_image = np.zeros(len(window.places.rows), bool)
-        is_image[window.image_rows] = True
-        values = np.empty((len(is_image), *vectors.shape[1:]), np.float32)
-        values[is_image] = vectors
-        values[~is_image] = self._text.get().run(window.tokens, self._outputs[TEXT], job)
-        return values, {window.image_rows[row]: reason for row, reason in reasons.items()}
-
 
 def _prompted(item: _I, prompt: str) -> _I | str | Pair:
     """Return `item` with the prompt before it, or before its first text if it is a pair. Images take no prompt."""
     if isinstance(item, str):
-        return prompt + item if prompt else item
-    return Pair(prompt + item.first, item.second) if prompt and isinstance(item, Pair) else item
+        return prompt + item
+    return Pair(prompt + item.first, item.second) if isinstance(item, Pair) else item
 
 
 def _refuse_closed() -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import accumulate, chain, pairwise
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,10 +12,14 @@ from numpy.typing import NDArray
 
 from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK, TOKEN_TYPE_IDS, Graph, Output, TokenizerSettings
 from embedder.backends import Backend
-from embedder.engine.batching import pad, plan_batches
+from embedder.common.executor import TaskQueue
+from embedder.engine.batching import plan_batches
 from embedder.engine.job import Job
+from embedder.engine.memory import InputMemoryError, MemoryLimit, errors_at
 from embedder.engine.outputs import fixed_shape, values_of
-from embedder.engine.tokenizer import TextTokenizer, Tokens
+from embedder.engine.token_table import TokenTable
+from embedder.engine.tokenizer import TextTokenizer
+from embedder.errors import DeviceMemoryError
 from embedder.inputs import Pair, TokenizedText
 
 if TYPE_CHECKING:
@@ -26,7 +31,7 @@ class TextSide:
 
     Example:
         >>> side = TextSide(backend, graph, tokenizer, settings)  # doctest: +SKIP
-        >>> side.run(side.tokenize(["a text"]), output, job).shape  # doctest: +SKIP
+        >>> side.start(side.tokenize(["a text"]), output, job).finish().shape  # doctest: +SKIP
         (1, 384)
     """
 
@@ -41,13 +46,18 @@ class TextSide:
         self._graph = graph
         self._settings = settings
         self._typed = TOKEN_TYPE_IDS in graph.inputs
-        self._ones = np.ones(tokenizer.max_seq_length, np.int64)
+        self._limit = MemoryLimit()
 
-    def tokenize(self, texts: Sequence[str | Pair]) -> list[Tokens]:
-        """Return the token ids of each text or pair, and its token type ids if the graph takes them.
+    @property
+    def token_budget(self) -> int:
+        """Most tokens of a batch: the budget of the device, or less if so many did not fit into its memory."""
+        return min(self._backend.device.token_budget, self._limit.tokens)
+
+    def tokenize(self, texts: Sequence[str | Pair]) -> TokenTable:
+        """Return the token ids of texts or pairs, and their token type ids if the graph takes them.
 
         Args:
-            texts: texts, or pairs for a model of pairs.
+            texts: texts, or pairs for a model of pairs. At least one.
 
         Raises:
             InputError: a pair has no tokens.
@@ -55,9 +65,8 @@ class TextSide:
         """
         if self._pairs is not None:
             found = self._pairs.tokenize(cast("Sequence[Pair]", texts))
-            return [tokens if self._typed else tokens[:1] for tokens, _ in found]
-        tokenize = self.tokenizer.with_type_ids if self._typed else self.tokenizer
-        return tokenize(cast("Sequence[str]", texts))
+            return TokenTable.of([tokens if self._typed else tokens[:1] for tokens, _ in found])
+        return self.tokenizer.table(cast("Sequence[str]", texts), typed=self._typed)
 
     def read_texts(self, texts: Sequence[str | Pair], prompt_token_count: int) -> list[TokenizedText]:
         """Return texts or pairs as `run_tokenized` takes them.
@@ -88,7 +97,7 @@ class TextSide:
 
         return read_token_ids(self.tokenizer, token_ids, typed=self._typed)
 
-    def cut_rows(self, texts: Sequence[str | Pair], tokens: Sequence[Tokens]) -> list[int]:
+    def cut_rows(self, texts: Sequence[str | Pair], tokens: TokenTable) -> list[int]:
         """Return the indices of the texts that `tokenize` has cut.
 
         Args:
@@ -98,8 +107,7 @@ class TextSide:
         Raises:
             ArtifactError: the tokenizer is damaged.
         """
-        limit = self.tokenizer.max_seq_length
-        full = (row for row, arrays in enumerate(tokens) if len(arrays[0]) == limit)
+        full = np.flatnonzero(tokens.lengths == self.tokenizer.max_seq_length).tolist()
         return [row for row in full if self._is_cut(texts[row])]
 
     def _is_cut(self, text: str | Pair) -> bool:
@@ -107,38 +115,20 @@ class TextSide:
             return any(cut for _, cut in self._pairs.tokenize([cast(Pair, text)]))
         return self.tokenizer.is_cut(cast(str, text))
 
-    def run(self, tokens: Sequence[Tokens], output: Output, job: Job) -> NDArray[np.float32]:
-        """Return the values of `output`, float32 (texts, *output.shape), for the result of `tokenize`.
+    def start(self, tokens: TokenTable, output: Output, job: Job) -> TextRun:
+        """Start to compute the values of `output` for the result of `tokenize`. Many batches run side by side."""
+        return TextRun(self, tokens, output, job)
 
-        Many batches run side by side. A single batch uses all threads.
-
-        Raises:
-            ArtifactError: the graph fails, the shape of `output` depends on the input, or the result has another shape.
-        """
-        values = np.empty((len(tokens), *fixed_shape(output)), np.float32)
+    def plan(self, tokens: TokenTable, batch_size: int | None) -> list[list[int]]:
+        """Return the rows of each batch."""
         device = self._backend.device
-        lengths = [len(arrays[0]) for arrays in tokens]
-        batches = plan_batches(
-            lengths, device.token_budget, device.threads, job.batch_size, device.unpadded_from_tokens
-        )
-        single = len(batches) == 1
-
-        def run(rows: list[int]) -> int:
-            batch = [tokens[row] for row in rows]
-            counts = [job.prompt_token_count] * len(batch)
-            results = self.run_batch(batch, output, counts, single_batch=single)
-            for row, value in zip(rows, results, strict=True):
-                values[row] = value
-            return len(rows)
-
-        for count in map(run, batches) if single else job.executor.map(run, batches):
-            job.advance(count)
-        return values
+        lengths: list[int] = tokens.lengths.tolist()
+        return plan_batches(lengths, self.token_budget, device.threads, batch_size, device.unpadded_from_tokens)
 
     def run_tokenized(
         self, texts: Sequence[TokenizedText], output: Output, batch_size: int | None, *, single_thread: bool
     ) -> NDArray[np.float32]:
-        """Return what `run` returns, computed in the calling thread, in as few calls of the graph as its rules allow.
+        """Return the values of `output`, computed in the calling thread, in as few calls of the graph as it can.
 
         Args:
             texts: what `read_texts` or `read_token_ids` returned.
@@ -146,9 +136,12 @@ class TextSide:
             batch_size: most texts in one call. None sets no such limit.
             single_thread: whether each call uses one thread, also if no other call is running.
 
+        Returns:
+            float32 (texts, *output.shape).
+
         Raises:
             InputError: a text is none that this model could have made.
-            ArtifactError: as in `run`.
+            ArtifactError, InputMemoryError: as in `run_batch`.
         """
         from embedder.engine.token_ids import check_texts  # here, as few programs need it
 
@@ -158,38 +151,108 @@ class TextSide:
         batches = plan_batches([len(text) for text in texts], sys.maxsize, 1, batch_size, unpadded_from)
         for rows in batches:
             batch = [texts[row] for row in rows]
-            tokens = [(text.ids,) if text.type_ids is None else (text.ids, text.type_ids) for text in batch]
-            counts = [text.prompt_token_count for text in batch]
+            tokens = TokenTable.of(
+                [(text.ids,) if text.type_ids is None else (text.ids, text.type_ids) for text in batch]
+            )
+            counts = np.array([text.prompt_token_count for text in batch], np.int64)
             single = len(batches) == 1 and not single_thread
-            values[rows] = self.run_batch(tokens, output, counts, single_batch=single)
+            with errors_at(rows):
+                values[rows] = self.run_batch(tokens, output, counts, single_batch=single)
         return values
 
     def run_batch(
-        self, tokens: Sequence[Tokens], output: Output, prompt_token_counts: Sequence[int], *, single_batch: bool
+        self, tokens: TokenTable, output: Output, prompt_token_counts: NDArray[np.int64], *, single_batch: bool
     ) -> NDArray[np.float32]:
-        """Return what `run` returns, for texts that fit into one call of the graph. The backend may own the array.
+        """Return the values of `output`, computed in the calling thread. The backend may own the array.
+
+        All texts run in one call of the graph if they fit into the memory of the device, else in several.
 
         Args:
             tokens: the token ids of the texts.
             output: the output to return.
-            prompt_token_counts: for each text, number of tokens at its start that the pooling leaves out.
+            prompt_token_counts: for each text, number of tokens at its start that the pooling leaves out, int64
+                (texts,).
             single_batch: whether the request has only this batch, which may then use all threads.
 
+        Returns:
+            float32 (texts, *output.shape).
+
         Raises:
-            ArtifactError: as in `run`.
+            ArtifactError: the graph fails, the shape of `output` depends on the input, or the result has another shape.
+            InputMemoryError: the device has too little memory for one of the texts alone.
         """
+        if len(tokens) == 1:  # the shortest way, because a single text is often all that a caller has
+            try:
+                return self._run(tokens, output, prompt_token_counts, single_batch)
+            except DeviceMemoryError as error:
+                raise InputMemoryError(0, tokens.padded_size) from error
+        found: list[NDArray[np.float32]] = []
+
+        def run(start: int, stop: int) -> None:
+            found.append(self._run(tokens.part(start, stop), output, prompt_token_counts[start:stop], single_batch))
+
+        self._limit.run(0, len(tokens), lambda start, stop: tokens.part(start, stop).padded_size, run)
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _run(
+        self, tokens: TokenTable, output: Output, prompt_token_counts: NDArray[np.int64], single_batch: bool
+    ) -> NDArray[np.float32]:
+        """Run one call of the graph."""
         outputs = self._backend.run(self._feeds(tokens, prompt_token_counts), single_batch=single_batch)
         return values_of(outputs, output.name, (len(tokens), *fixed_shape(output)))
 
-    def _feeds(self, tokens: Sequence[Tokens], prompt_token_counts: Sequence[int]) -> dict[str, NDArray[Any]]:
+    def _feeds(self, tokens: TokenTable, prompt_token_counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the graph's inputs for one batch."""
-        token_ids = [arrays[0] for arrays in tokens]
-        attention_mask = pad([self._ones[: len(ids)] for ids in token_ids], 0)
-        feeds = dict(zip(GRAPH_INPUTS, (pad(token_ids, self._settings.pad_id), attention_mask), strict=True))
+        arrays, attention_mask = tokens.pad(self._settings.pad_id)
+        feeds = dict(zip(GRAPH_INPUTS, (arrays[0], attention_mask), strict=True))
         if self._typed:
-            feeds[TOKEN_TYPE_IDS] = pad([arrays[1] for arrays in tokens], 0)
+            feeds[TOKEN_TYPE_IDS] = arrays[1]
         if POOLING_MASK in self._graph.inputs:
-            feeds[POOLING_MASK] = attention_mask.copy()
-            for row, count in zip(feeds[POOLING_MASK], prompt_token_counts, strict=True):
-                row[:count] = 0
+            after_prompt = np.arange(attention_mask.shape[1]) >= prompt_token_counts[:, np.newaxis]
+            feeds[POOLING_MASK] = attention_mask * after_prompt
         return feeds
+
+
+class TextRun:
+    """The batches of a window of texts. Many batches run side by side. A single batch uses all threads."""
+
+    def __init__(self, side: TextSide, tokens: TokenTable, output: Output, job: Job) -> None:
+        """Start the batches. A single batch starts only when the result is wanted."""
+        self._side, self._output, self._job = side, output, job
+        batches = side.plan(tokens, job.batch_size)
+        self._rows = np.fromiter(chain.from_iterable(batches), np.intp, len(tokens))
+        self._tokens = tokens.take(self._rows)  # so that the texts of a batch follow one another
+        self._counts = np.full(len(tokens), job.prompt_token_count, np.int64)
+        self._values = np.empty((len(tokens), *fixed_shape(output)), np.float32)
+        self._tasks: TaskQueue[int] = TaskQueue(job.executor)
+        ends = list(accumulate(map(len, batches)))
+        if len(ends) > 1:
+            for part in pairwise([0, *ends]):
+                self._tasks.submit(self._run, part)
+
+    def finish(self) -> NDArray[np.float32]:
+        """Wait for all batches and return the values, float32 (texts, *output.shape).
+
+        Raises:
+            ArtifactError, InputMemoryError: as in `TextSide.run_batch`.
+        """
+        if not self._tasks:
+            self._job.advance(self._run((0, len(self._rows)), single_batch=True))
+        try:
+            while self._tasks:
+                self._job.advance(self._tasks.result())
+        finally:
+            self._tasks.close()
+        return self._values
+
+    def cancel(self) -> None:
+        """Cancel the batches that have not started."""
+        self._tasks.cancel()
+
+    def _run(self, part: tuple[int, int], *, single_batch: bool = False) -> int:
+        start, stop = part
+        rows = self._rows[start:stop]
+        tokens, counts = self._tokens.part(start, stop), self._counts[start:stop]
+        with errors_at(rows.tolist()):
+            self._values[rows] = self._side.run_batch(tokens, self._output, counts, single_batch=single_batch)
+        return len(rows)

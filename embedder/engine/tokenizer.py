@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Collection, Iterator, Sequence
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from embedder.common.cores import usable_cores
 from embedder.common.panics import PanicError, panics_as_exceptions
 from embedder.common.records import frozen
 from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS, load_tokenizer
+from embedder.engine.token_table import Tokens, TokenTable
 from embedder.errors import ArtifactError, InputError
 from embedder.inputs import Token
 
-# The token ids of a text, int64 (tokens,). For a graph that takes token type ids, these are the second array.
-Tokens: TypeAlias = tuple[NDArray[np.int64], ...]
-
 # A first guess at the number of characters of a token. `_clip` checks the guess.
 _CHARACTERS_PER_TOKEN = 16
-# Most texts in one call of the library, which needs about 100 bytes for each token.
-_MAX_TEXTS_PER_CALL = 64
+# Most texts in one call of the library for each core, and at most. The library needs about 100 bytes for each token. It
+# tokenises the texts of a call side by side. Between calls, other threads get to run Python.
+_MAX_TEXTS_PER_CORE = 32
+_MAX_TEXTS_PER_CALL = 512
 
 
 @frozen
@@ -151,26 +155,29 @@ class TextTokenizer:
         self._tokenizer.enable_truncation(max_seq_length)
         self._max_seq_length = max_seq_length
 
-    def __call__(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return the token ids of each text.
+    def table(self, texts: Sequence[str], *, typed: bool = False) -> TokenTable:
+        """Return the token ids of texts, and their token type ids if the graph is `typed`.
 
         They include special tokens, are cut at the limit, and are not padded.
 
         Raises:
             ArtifactError: the tokenizer has a fault that shows only in use, such as a missing [UNK] token.
-        """
-        return [(np.array(encoding.ids, np.int64),) for encoding in self._encode(texts)]
 
-    def with_type_ids(self, texts: Sequence[str]) -> list[Tokens]:
-        """Return the token ids and the token type ids of each text.
-
-        Raises:
-            ArtifactError: as in a call.
+        Example:
+            >>> tokenizer.table(["hello"]).arrays  # doctest: +SKIP
+            (array([ 101, 7592,  102]),)
         """
-        return [
-            (np.array(encoding.ids, np.int64), np.array(encoding.type_ids, np.int64))
-            for encoding in self._encode(texts)
-        ]
+        ids, types = array("q"), array("q")
+        lengths: list[int] = []
+        # This is done for each text while other threads wait for Python. `fromlist` is the fastest way to read a list.
+        for encodings in self._encode_parts(texts):
+            lengths += map(len, encodings)
+            for encoding in encodings:
+                ids.fromlist(encoding.ids)
+                if typed:
+                    types.fromlist(encoding.type_ids)
+        arrays = [np.array(numbers, np.int64) for numbers in ((ids, types) if typed else (ids,))]
+        return TokenTable(tuple(arrays), np.array(lengths, np.int64))
 
     def tokenize_and_find_cut(self, texts: Sequence[str]) -> Iterator[tuple[Tokens, bool]]:
         """Yield the token ids and the token type ids of each text, and whether the text has more tokens than the limit.
@@ -238,10 +245,16 @@ class TextTokenizer:
 
     def _encode(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> Iterator[Any]:
         """Yield the library's encoding of each text."""
+        return chain.from_iterable(self._encode_parts(texts, add_special_tokens=add_special_tokens))
+
+    def _encode_parts(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> Iterator[list[Any]]:
+        """Yield the library's encodings of the texts, some texts at a time."""
+        size = self._texts_per_call if len(texts) > _MAX_TEXTS_PER_CORE else _MAX_TEXTS_PER_CORE
+        longest = self._max_unclipped
         with _failures_as_artifact_errors():
-            for start in range(0, len(texts), _MAX_TEXTS_PER_CALL):
-                part = [self._clip(text) for text in texts[start : start + _MAX_TEXTS_PER_CALL]]
-                yield from self._tokenizer.encode_batch_fast(part, add_special_tokens=add_special_tokens)
+            for start in range(0, len(texts), size):
+                part = [text if len(text) <= longest else self._clip(text) for text in texts[start : start + size]]
+                yield self._tokenizer.encode_batch_fast(part, add_special_tokens=add_special_tokens)
 
     def is_cut(self, text: str) -> bool:
         """Return whether the text has more tokens than the limit.
@@ -327,17 +340,24 @@ class TextTokenizer:
         """
         if not prompt:
             return 0
-        ((token_ids,),) = self([prompt])
+        token_ids = self.table([prompt]).arrays[0]
         return len(token_ids) - (len(token_ids) > 0 and int(token_ids[-1]) in special_ids)
 
+    @cached_property
+    def _texts_per_call(self) -> int:
+        return min(_MAX_TEXTS_PER_CORE * usable_cores(), _MAX_TEXTS_PER_CALL)
+
+    @property
+    def _max_unclipped(self) -> int:
+        """Number of characters up to which a text is not clipped: to find a part takes as long as to tokenise it."""
+        return 2 * self._max_seq_length * _CHARACTERS_PER_TOKEN
+
     def _clip(self, text: str) -> str:
-        """Return a part of `text` that has the same first tokens, up to the limit.
+        """Return a part of a long `text` that has the same first tokens, up to the limit.
 
         Without this, the library would need gigabytes to tokenise a text of 10 MB.
         """
         length = self._max_seq_length * _CHARACTERS_PER_TOKEN
-        if len(text) <= 2 * length:  # to tokenise the text takes no longer than to find the part, and tokenise that
-            return text
         start, ids = 0, None
         while start + length < len(text):
             # Without special tokens, the part has the first tokens of all that `first_tokens` returns.

@@ -11,7 +11,7 @@ from embedder.artifact.manifest import UNPADDED_FROM_TOKENS
 from embedder.backends.cpu import CpuDevice
 from embedder.backends.cuda import CudaDevice
 from embedder.engine import batching
-from embedder.engine.batching import pad, plan_batches, windows
+from embedder.engine.batching import plan_batches, windows
 from embedder.inputs import ImageItem, Pair
 
 LENGTHS = st.lists(st.integers(0, 600), max_size=80)
@@ -62,7 +62,7 @@ def test_a_gpu_pads_long_texts_to_fill_its_batches():
     device = CudaDevice()
     lengths = list(range(129, 257))
     plan = plan_batches(lengths, device.token_budget, device.threads, None, device.unpadded_from_tokens)
-    assert len(plan) == 2
+    assert len(plan) == 3
 
 
 def test_little_work_is_shared_among_threads_and_very_little_is_not():
@@ -120,22 +120,3 @@ def test_batches_are_those_of_the_picture_on_the_page():
     batches = plan_batches(lengths, CpuDevice(threads=1).token_budget, 1)
     assert batches == [[3, 6], [1, 8, 4, 9, 0, 5, 2, 7]]
     assert [len(batch) * lengths[batch[0]] for batch in batches] == [240, 248]
-
-
-def test_padding_is_on_the_right():
-    padded = pad([np.array([5, 6, 7]), np.array([8])], 1)
-    assert padded.tolist() == [[5, 6, 7], [8, 1, 1]]
-    assert padded.dtype == np.int64
-    assert pad([np.array([5, 6])], 1).tolist() == [[5, 6]]
-
-
-@pytest.mark.parametrize("sequences", [[np.array([5, 6])], [np.array([5, 6]), np.array([7])]])
-def test_padded_array_has_its_own_memory(sequences):
-    assert not any(np.shares_memory(pad(sequences, 1), sequence) for sequence in sequences)
-
-
-def test_text_without_tokens_becomes_padding():
-    nothing = np.array([], np.int64)
-    assert pad([nothing], 1).tolist() == [[1]]
-    assert pad([nothing, np.array([5])], 1).tolist() == [[1], [5]]
-    assert pad([], 1).shape == (0, 0)

@@ -57,7 +57,9 @@ RUNTIME = (
     Rule("embedder.artifact.first_use", own="artifact common.progress errors", lazy="filelock"),
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
-    Rule("embedder.engine.tokenizer", own="common errors inputs", packages="numpy", lazy="tokenizers"),
+    Rule(
+        "embedder.engine.tokenizer", own="common engine.token_table errors inputs", packages="numpy", lazy="tokenizers"
+    ),
     Rule("embedder.results", own="common errors options vectors", packages="numpy"),
     Rule("embedder.encoding", own="engine errors inputs options results", packages="numpy"),
     Rule("embedder.activations", own="common options", packages="numpy"),

@@ -23,10 +23,11 @@ def tokenizer(tmp_path_factory):
 
 
 def test_limit_and_padding_in_the_file_are_replaced(tokenizer):
-    (long,), (short,) = tokenizer(["a " * 100, "a"])
-    assert len(long) == 16
-    assert short.tolist() == ids_of("a") == [2, 4, 3]
-    assert long.dtype == np.int64
+    table = tokenizer.table(["a " * 100, "a"])
+    assert table.lengths.tolist() == [16, 3]
+    (ids,) = table.arrays
+    assert ids[16:].tolist() == ids_of("a") == [2, 4, 3]
+    assert ids.dtype == np.int64
 
 
 def test_prompt_token_count(tokenizer):
@@ -40,7 +41,7 @@ def test_tokenizer_that_fails_in_use(tmp_path):
     broken = Tokenizer(models.WordPiece({"a": 0}, unk_token="[UNK]"))
     broken.save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(ArtifactError, match=r"tokenizer failed: .*UNK"):
-        TextTokenizer(tmp_path / "tokenizer.json", 16)(["b"])
+        TextTokenizer(tmp_path / "tokenizer.json", 16).table(["b"])
 
 
 def test_an_error_without_a_message_is_named(tokenizer, monkeypatch):
@@ -50,7 +51,7 @@ def test_an_error_without_a_message_is_named(tokenizer, monkeypatch):
 
     monkeypatch.setattr(tokenizer, "_tokenizer", Exhausted())
     with pytest.raises(ArtifactError, match=r"the model's tokenizer failed: MemoryError$"):
-        tokenizer(["b"])
+        tokenizer.table(["b"])
 
 
 WORDS = st.sampled_from(["cat", "dogs", "a", "!", "字", "é", "e\u0301", "x" * 300, "\u200b", "\t", "\n", "[SEP]", "\0"])
@@ -60,20 +61,20 @@ SPACES = st.sampled_from([" ", "  ", "\n", " " * 300, "\u00a0", ""])
 @given(st.lists(st.tuples(WORDS, SPACES), max_size=400))
 def test_long_texts_are_clipped_without_changing_their_tokens(tokenizer, pieces):
     text = "".join(word + space for word, space in pieces)
-    assert tokenizer([text])[0][0].tolist() == ids_of(text)
+    assert tokenizer.table([text]).arrays[0].tolist() == ids_of(text)
 
 
 @pytest.mark.parametrize(
     "text", [" " * 10_000 + "cat", "x" * 100_000, "字" * 50_000, "cat" + "\u00a0dog" * 9999, "\n" * 9999]
 )
 def test_long_texts_without_a_place_to_clip(tokenizer, text):
-    assert tokenizer([text])[0][0].tolist() == ids_of(text)
+    assert tokenizer.table([text]).arrays[0].tolist() == ids_of(text)
 
 
 @pytest.mark.parametrize("start", ["", " " * 100_000, "\0" * 100_000])
 @pytest.mark.parametrize("unit", ["the cat sat on the mat ", "字", "cat\n", "/a1", "cat\u00a0"])
 def test_only_the_start_of_a_huge_text_is_tokenised_at_a_time(tokenizer, start, unit):
-    assert most_read(tokenizer, lambda: tokenizer([start + unit * 300_000])) < 5000
+    assert most_read(tokenizer, lambda: tokenizer.table([start + unit * 300_000])) < 5000
 
 
 @pytest.mark.parametrize("unit", ["x", "字", " ", "\0"])
@@ -81,8 +82,8 @@ def test_only_the_start_of_a_huge_word_is_tokenised(tmp_path, unit):
     tokenizer = save(byte_level(), tmp_path)
     text = unit * 100_000
     expected = tokenizer._tokenizer.encode(text[:20_000]).ids
-    assert tokenizer([text])[0][0].tolist() == expected
-    assert most_read(tokenizer, lambda: tokenizer([text])) <= 1024
+    assert tokenizer.table([text]).arrays[0].tolist() == expected
+    assert most_read(tokenizer, lambda: tokenizer.table([text])) <= 1024
 
 
 def save(library_tokenizer, directory):

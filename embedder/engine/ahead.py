@@ -1,0 +1,106 @@
+"""Prepare windows ahead of those that run, and start windows ahead of those whose results are due."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Generic, TypeVar
+
+from embedder.common.executor import Executor, TaskQueue
+from embedder.common.records import frozen
+from embedder.inputs import Item
+
+_W = TypeVar("_W")
+_R = TypeVar("_R")
+
+
+@frozen
+class Started(Generic[_R]):
+    """Work that has been started.
+
+    Attributes:
+        finish: waits for the work and returns its result.
+        cancel: cancels what has not begun.
+
+    Example:
+        >>> Started(lambda: 3, lambda: None).finish()
+        3
+    """
+
+    finish: Callable[[], _R]
+    cancel: Callable[[], None]
+
+
+def prepare_ahead(
+    stream: Iterator[list[Item]], prepare: Callable[[list[Item]], _W], executor: Executor, count: int
+) -> Iterator[_W]:
+    """Yield `prepare(items)` for each list of a stream. The next ones are prepared in threads of the executor.
+
+    If the stream raises an error, the lists before it come first.
+
+    Args:
+        stream: lists of items.
+        prepare: called for each list.
+        executor: has the threads.
+        count: number of lists to prepare while the caller works on one.
+
+    Example:
+        >>> list(prepare_ahead(iter([["a"], ["b", "c"]]), len, Executor(2), 1))
+        [1, 2]
+    """
+    items = next(stream, None)
+    if items is None:
+        return
+    prepared = prepare(items)  # in this thread, so that a single list needs no other one
+    tasks: TaskQueue[_W] = TaskQueue(executor)
+    failure: Exception | None = None
+    try:
+        while True:
+            while items is not None and len(tasks) < count:
+                try:
+                    items = next(stream, None)
+                except Exception as error:
+                    failure, items = error, None
+                if items is not None:
+                    tasks.submit(prepare, items)
+            yield prepared
+            if not tasks:
+                break
+            prepared = tasks.result()
+    finally:
+        tasks.cancel()
+    if failure is not None:
+        raise failure
+
+
+def start_ahead(windows: Iterable[_W], start: Callable[[_W], Started[_R]], count: int) -> Iterator[_R]:
+    """Yield the result of each window, in order. The next `count` windows have been started by then.
+
+    If `windows` raises an error, the results of the windows before it come first.
+
+    Example:
+        >>> list(start_ahead([1, 2], lambda number: Started(lambda: -number, lambda: None), 1))
+        [-1, -2]
+    """
+    iterator = iter(windows)
+    started: deque[Started[_R]] = deque()
+    failure: Exception | None = None
+    try:
+        while True:
+            try:
+                window = next(iterator, None)
+            except Exception as error:
+                failure, window = error, None
+            if window is None:
+                break
+            started.append(start(window))
+            del window  # it may hold images
+            if len(started) > count:
+                yield started.popleft().finish()
+        while started:
+            yield started.popleft().finish()
+    finally:
+        for work in started:
+            work.cancel()
+    if failure is not None:
+        raise failure
