@@ -61,7 +61,7 @@ class CudaDevice:
     options: Mapping[str, str] = field(default_factory=dict)
     token_budget: int = _TOKEN_BUDGET
     unpadded_from_tokens: int | None = None  # a batch of one length would be too small for a GPU
-    threads: int = 2  # one batch computes while the next one is copied
+    threads: int = 3  # one batch computes while another one is copied and a third one is made
     preparing_threads: int = 2
     preferred_dtypes: tuple[str, ...] = ("fp16", "fp32", "int8")
 
