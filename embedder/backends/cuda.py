@@ -40,6 +40,7 @@ _PROBE = bytes.fromhex(
 _FAILURE = re.compile(r"CUDA failure \d+: [^;]*[^; ]")
 _BAD_OPTION = re.compile(r'(?:Failed to parse|Unknown) provider option:? "(\w+)"')
 _OUT_OF_MEMORY = re.compile("out of memory|failed to allocate memory|alloc_failed", re.IGNORECASE)
+_OVER_LIMIT = "is smaller than requested bytes"
 # The process, the GPU and the options of each probe that succeeded.
 _probed: set[tuple[int, int, tuple[tuple[str, str], ...]]] = set()
 
@@ -189,6 +190,8 @@ def _advice(message: str, device: CudaDevice) -> str:
     if option is not None and option[1] in device.options:
         value = device.options[option[1]]
         raise InputError(f"provider_options[{option[1]!r}] is {value!r}, which this version of onnxruntime refuses")
+    if _OVER_LIMIT in message:
+        return f"provider_options limits its memory too far: {dict(device.options)}"
     if _OUT_OF_MEMORY.search(message):
         return "the GPU has no free memory. The command `nvidia-smi` lists the processes that use it; end one of them"
     if "no kernel image" in message:

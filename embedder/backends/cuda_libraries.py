@@ -26,6 +26,8 @@ _DRIVERS = {12: "525", 13: "580"}
 # The last versions of onnxruntime-gpu that were built with CUDA 12.
 _WITH_CUDA_12 = 'pip install "onnxruntime-gpu[cuda,cudnn]<1.27"'
 _CUDNN = "libcudnn.so.9"
+# The processes, this one or those it was forked from, in which the driver was started.
+_started: set[int] = set()
 _MISSING = re.compile(r"(lib[^\s/]+\.so[.\d]*): cannot open shared object file")
 
 
@@ -98,7 +100,8 @@ def driver_problem(cuda_major: int) -> str | None:
     version = ctypes.c_int()
     if not driver.cuDriverGetVersion(ctypes.byref(version)) and version.value < cuda_major * 1000:
         return _old_driver(version.value, cuda_major)
-    failure = driver.cuInit(0)
+    forked = _started and os.getpid() not in _started
+    failure = _NOT_INITIALIZED if forked else driver.cuInit(0)
     if failure == _NO_DEVICE or (failure == 0 and gpu_count() == 0):
         return _no_gpu()
     if failure == _NOT_INITIALIZED:
@@ -108,6 +111,7 @@ def driver_problem(cuda_major: int) -> str | None:
         )
     if failure:
         return f"the NVIDIA driver does not start: {_describe(driver, failure)}. Check it with the command `nvidia-smi`"
+    _started.add(os.getpid())
     return None
 
 

@@ -113,6 +113,7 @@ def link(monkeypatch, tmp_path):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
     monkeypatch.setattr(onnxruntime, "cuda_version", "13.0", raising=False)
     monkeypatch.setattr(cuda, "_probed", set())
+    monkeypatch.setattr(cuda_libraries, "_started", set())
     monkeypatch.setattr(embedder.backends, "_told", set())
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     return replace
@@ -166,6 +167,14 @@ def test_a_driver_that_does_not_work(tiny, link, driver, message):
     )
     assert warned[0].filename == __file__
     assert Embedder(tiny).device == "cpu"  # without a second warning
+
+
+def test_after_a_fork(tiny, link, monkeypatch):
+    link(FakeDriver())
+    assert Embedder(tiny).device == "cuda"
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(ProviderError, match="this process was forked from one that uses the GPU"):
+        Embedder(tiny, provider="cuda")
 
 
 def test_hidden_gpus(tiny, link, monkeypatch):
@@ -295,6 +304,10 @@ FAILURES = [
     (
         "bfc_arena.cc:402 Failed to allocate memory for requested buffer of size 4",
         "the GPU has no free memory. The command `nvidia-smi` lists the processes that use it; end one of them",
+    ),
+    (
+        "bfc_arena.cc:360 AllocateRawInternal Available memory of 0 is smaller than requested bytes of 256",
+        "provider_options limits its memory too far: {}",
     ),
     (
         "CUDA failure 209: no kernel image is available for execution on the device ; GPU=0",
