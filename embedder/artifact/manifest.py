@@ -33,8 +33,6 @@ _MAX_MANIFEST_BYTES = 16_000_000
 OUTPUT_OF_TASK = {"embed": "dense", "rank": "score", "sparse": "sparse", "multi_vector": "token"}
 EMBED, RANK = "embed", "rank"
 DTYPES = ("fp32", "fp16", "int8")
-# The form of a graph that has operators for GPUs, which a CPU cannot run.
-GPU_FORM = "gpu"
 # Modalities: what a graph takes. An artifact has at most one graph for each pair of modality and dtype.
 TEXT, IMAGE = "text", "image"
 SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")

@@ -10,7 +10,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from embedder.artifact.manifest import GPU_FORM, UNPADDED_FROM_TOKENS
+from embedder.artifact.manifest import UNPADDED_FROM_TOKENS
 from embedder.backends.backend import Backend, CheckedGraph, Device, Feeds, GraphFiles, Outputs
 from embedder.backends.onnxruntime_package import import_onnxruntime
 from embedder.backends.prepacked import find_prepacked
@@ -25,7 +25,7 @@ from embedder.backends.word_table import WordTable, map_word_table
 from embedder.common.cores import has_fast_integers, usable_cores
 from embedder.common.forks import renew_after_fork
 from embedder.common.records import frozen
-from embedder.errors import ArtifactError, ProviderError
+from embedder.errors import ArtifactError
 
 # Measured: the activations of this many tokens fit into the caches of a core.
 _TOKEN_BUDGET = 256
@@ -129,19 +129,8 @@ class CpuDevice:
         object.__setattr__(self, "slots", ThreadSlots(self.threads))
 
     def open(self, files: GraphFiles) -> Backend:
-        """Load a graph; see `Device.open`. Raises ProviderError if the graph needs a GPU."""
-        if files.graph.form == GPU_FORM:
-            raise ProviderError(_needs_gpu(files))
+        """Load a graph; see `Device.open`."""
         return CpuBackend(files, self)
-
-
-def _needs_gpu(files: GraphFiles) -> str:
-    others = dict.fromkeys(graph.dtype for graph in files.artifact.manifest.graphs if graph.form != GPU_FORM)
-    if others:
-        hint = f"choose another dtype: {', '.join(map(repr, others))}"
-    else:
-        hint = "export the model again with embedder-export --dtypes fp32"
-    return f"{files.path} of dtype {files.graph.dtype!r} is made for GPUs, and a CPU cannot run it: {hint}"
 
 
 class _CpuKind:

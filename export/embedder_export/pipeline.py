@@ -26,13 +26,7 @@ from embedder_export.samples.texts import text_samples
 from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer, gives_token_types
 from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.verify.parity import verify
-from embedder_export.verify.quality import (
-    artifact_for_cpu,
-    describe_limits,
-    describe_quality,
-    is_good_enough,
-    with_quality,
-)
+from embedder_export.verify.quality import describe_limits, describe_quality, is_good_enough, with_quality
 from embedder_export.write.artifact import FinishedGraph, Parts, keep_graphs, write_files
 from embedder_export.write.output import staged
 
@@ -207,10 +201,9 @@ def _gpu_writer(checkpoint: Checkpoint, body: Body) -> Callable[[], ir.Model] | 
 def _with_quality(work: _Export, stage: Path, manifest: Manifest) -> Manifest:
     """Measure each graph that is not fp32. Return the manifest with the results."""
     graphs = []
-    measured = artifact_for_cpu(stage, manifest, work.scratch / "cpu")
     for graph in manifest.graphs:
         if graph.dtype != "fp32":
-            graph = with_quality(measured, graph, manifest.task)
+            graph = with_quality(stage, graph, manifest.task)
             work.report(_describe_quality(graph, asked_for=work.dtypes is not None))
         graphs.append(graph)
     return replace(manifest, graphs=tuple(graphs))

@@ -13,6 +13,8 @@ POOLED = "features"
 ONE_ROW = "one_row/"
 # The form of a graph that a native builder wrote.
 NATIVE = "native"
+# The form of a graph that a native builder wrote for GPUs.
+FOR_GPUS = "gpu"
 
 
 @dataclass(frozen=True)

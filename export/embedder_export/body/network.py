@@ -141,15 +141,8 @@ class Network:
     def positions_after(self, padding_id: int) -> ir.Value:
         """Write RoBERTa's positions, int64 (batch, sequence). Tokens count from `padding_id` + 1."""
         op = self.op
-        tokens = op.Cast(op.Not(op.Equal(self.input_ids, op.constant(padding_id))), to=ir.DataType.INT64)
+        tokens = op.Cast(op.differ(self.input_ids, op.constant(padding_id)), to=ir.DataType.INT64)
         return op.Add(op.Mul(op.CumSum(tokens, op.constant(1)), tokens), op.constant(padding_id))
-
-    def pack(self, x: ir.Value, width: int) -> ir.Value:
-        """Reshape the embeddings of a batch of texts from (batch, sequence, width) to (tokens, width).
-
-        A network for a GPU removes the padding here.
-        """
-        return self.flat(x, width)
 
     def flat(self, x: ir.Value, width: int) -> ir.Value:
         """Reshape (batch, sequence, width) to (tokens, width)."""
@@ -221,11 +214,14 @@ class Network:
             (tokens, width).
         """
         queries, keys, values = (self._project(x, name, spec) for name in (spec.query, spec.key, spec.value))
-        padded = spec.mask == "padding"
-        given = Projections(queries, keys, values, bias, self._token_counts if padded else None)
-        if padded and bias is None:
-            return self._output(attention_by_length(self.op, given, spec, self._are_long), spec)
-        return self._output(scored_attention(self.op, given, spec), spec)
+        given = Projections(queries, keys, values, bias, self._token_counts if spec.mask == "padding" else None)
+        return self._output(self.flat(self._mix(given, spec), spec.inner), spec)
+
+    def _mix(self, given: Projections, spec: Attention) -> ir.Value:
+        """Write the mean of the values for each query: (batch, sequence, inner)."""
+        if spec.mask == "padding" and given.bias is None:
+            return attention_by_length(self.op, given, spec, self._are_long)
+        return scored_attention(self.op, given, spec)
 
     def pooled_attention(
         self,
@@ -247,7 +243,7 @@ class Network:
             bias: added to the scores, (1, heads, 1, sequence).
             one_row: as in `linear`.
         """
-        query = self.linear(token, spec.query, spec.width, spec.inner, one_row=one_row)
+        query = self._projection(token, spec.query, spec, one_row=one_row)
         # The query is there twice. For one row onnxruntime has another product, whose rounding depends on the padding.
         query = self._twice(self.op.Unsqueeze(query, self.op.constant([1])), axis=1)
         keys, values = (self._project(x, name, spec) for name in (spec.key, spec.value))
@@ -255,7 +251,7 @@ class Network:
         given = Projections(query, keys, values, bias, token_counts)
         mixed = scored_attention(self.op, given, replace(spec, mask="none"))
         mixed = self.op.Gather(mixed, self.op.constant(0), axis=1)
-        return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_bias, one_row=one_row)
+        return self._output(mixed, spec, one_row=one_row)
 
     def _twice(self, x: ir.Value, axis: int) -> ir.Value:
         return self.op.Concat(x, x, axis=axis)
@@ -277,17 +273,20 @@ class Network:
         """Write the choice of the first token of each text, from (tokens, width) to (batch, width)."""
         return self.op.Gather(self.unflat(x, width), self.op.constant(0), axis=1)
 
+    def _projection(self, x: ir.Value, name: str, spec: Attention, *, one_row: bool = False) -> ir.Value:
+        """Write the linear layer of the queries, keys or values: (tokens, inner)."""
+        return self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias, one_row=one_row)
+
     def _project(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
-        projected = self.unflat(self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias), spec.inner)
+        projected = self.unflat(self._projection(x, name, spec), spec.inner)
         # onnxruntime does not find out this width. It would take the width of Attention's output for 0, and warn at
         # each call.
         projected.dtype, projected.shape = ir.DataType.FLOAT, ir.Shape([None, self._positions, spec.inner])
         return projected
 
-    def _output(self, mixed: ir.Value, spec: Attention) -> ir.Value:
-        """Write the linear layer after the heads."""
-        mixed = self.flat(mixed, spec.inner)
-        return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_bias)
+    def _output(self, mixed: ir.Value, spec: Attention, *, one_row: bool = False) -> ir.Value:
+        """Write the linear layer after the heads, from (tokens, inner) to (tokens, width)."""
+        return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_bias, one_row=one_row)
 
     def relative_bias(self, spec: RelativeBias) -> ir.Value:
         """Write the bias of each pair of tokens, (1, heads, sequence, sequence).
@@ -295,27 +294,16 @@ class Network:
         A table of the distances up to `max_distance` serves texts of any length, because larger distances share a
         bucket.
         """
-        op, furthest = self.op, spec.max_distance
-        biases = op.initializer(self.distance_biases(spec))
+        table, op, furthest = self.tensor(spec.name, spec.rows, spec.heads), self.op, spec.max_distance
+        distances = np.arange(-furthest, furthest + 1)
+        numbers = bucket(distances, spec.buckets, furthest)
+        biases = op.initializer(lazy(lambda: table.numpy()[numbers], (len(distances), spec.heads)))
         zero, one = (op.constant(value) for value in (0, 1))
         positions = op.Range(zero, op.Squeeze(self._length), one)
         distance = op.Sub(op.Unsqueeze(positions, op.constant([0])), op.Unsqueeze(positions, op.constant([1])))
         distance = op.Clip(distance, op.constant(-furthest), op.constant(furthest))
         by_pair = op.Gather(biases, op.Add(distance, op.constant(furthest)))
         return op.Unsqueeze(op.Transpose(by_pair, perm=[2, 0, 1]), op.constant([0]))
-
-    def distance_biases(self, spec: RelativeBias, *, by_head: bool = False) -> ir.TensorProtocol:
-        """Return the biases of the distances from -`max_distance` to `max_distance`: (distances, heads).
-
-        Args:
-            spec: the names and sizes.
-            by_head: whether the shape is (heads, distances).
-        """
-        table = self.tensor(spec.name, spec.rows, spec.heads)
-        numbers = bucket(np.arange(-spec.max_distance, spec.max_distance + 1), spec.buckets, spec.max_distance)
-        if by_head:
-            return lazy(lambda: np.ascontiguousarray(table.numpy()[numbers].T), (spec.heads, len(numbers)))
-        return lazy(lambda: table.numpy()[numbers], (len(numbers), spec.heads))
 
 
 def bucket(distances: NDArray[np.int64], buckets: int, max_distance: int) -> NDArray[np.int64]:

@@ -12,7 +12,7 @@ from embedder_export.body.network import Network
 def embed(net: Network, positions: ir.Value, vocab_size: int, width: int, epsilon: float) -> ir.Value:
     """Write layer_norm(word embeddings + positions), the first step of BERT and its relatives: (tokens, width)."""
     words = net.embedding("embeddings.word_embeddings.weight", vocab_size, width)
-    return net.pack(net.layer_norm(net.op.Add(words, positions), "embeddings.LayerNorm", width, epsilon), width)
+    return net.flat(net.layer_norm(net.op.Add(words, positions), "embeddings.LayerNorm", width, epsilon), width)
 
 
 @dataclass(frozen=True)

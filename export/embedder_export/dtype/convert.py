@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from embedder.artifact.int8_products import Int8Products
-from embedder.artifact.manifest import GPU_FORM
 from numpy.typing import NDArray
 
+from embedder_export.body.contract import FOR_GPUS
 from embedder_export.dtype.fp16 import convert_model, convert_to_fp16
 from embedder_export.dtype.fp32 import ChosenGraph, choose_form
 from embedder_export.dtype.search import search_int8
 from embedder_export.dtype.timing import check_agreement, reference_vectors, time_graphs
 from embedder_export.errors import CheckpointError, GraphError
-from embedder_export.graph.cpu_equivalent import write_cpu_equivalent
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.run import Feed, Session
 from embedder_export.samples.feeds import Samples
@@ -103,11 +102,10 @@ def _write_for_gpu(conversion: Conversion, write: Callable[[], ir.Model], fp32: 
     model = write()
     convert_model(model)
     path = save_graph(model, conversion.directory / "fp16", f"{conversion.name}.fp16.onnx")
-    on_cpu = write_cpu_equivalent(path, path.with_name("on_cpu.onnx"))
     batches = conversion.samples.batches
     expected = _fp32_vectors(Session(fp32.path, threads=1), batches)
-    check_agreement(Session(on_cpu, threads=1), batches, expected, math.inf)  # as in `_convert`
-    return ChosenGraph(path, GPU_FORM, ())
+    check_agreement(Session(path, threads=1), batches, expected, math.inf)  # as in `_convert`
+    return ChosenGraph(path, FOR_GPUS, ())
 
 
 def _fp32_vectors(fp32: Session, batches: Sequence[Feed]) -> list[NDArray[np.float32]]:

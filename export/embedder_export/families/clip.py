@@ -147,7 +147,8 @@ def _text_end(net: Network, config: ClipTextSettings) -> _PooledToken:
     if config.eos_token_id == _WRONG_END_ID:
         ids = op.Cast(op.Mul(net.input_ids, net.attention_mask), to=ir.DataType.DOUBLE)
     else:
-        ids = op.Cast(op.Equal(net.input_ids, op.constant(config.eos_token_id)), to=ir.DataType.DOUBLE)
+        is_end = op.Not(op.differ(net.input_ids, op.constant(config.eos_token_id)))
+        ids = op.Cast(is_end, to=ir.DataType.DOUBLE)
     end = op.ArgMax(ids, axis=1, keepdims=0)
     return _PooledToken(end, op.Add(end, op.constant(1)), "causal")
 

@@ -57,7 +57,7 @@ def token_vectors(net: Network, config: T5Settings) -> ir.Value:
     width = config.d_model
     # The word embeddings have two names. Some checkpoints have them only under the encoder's name.
     words = "shared.weight" if net.has("shared.weight") else "encoder.embed_tokens.weight"
-    x = net.pack(net.embedding(words, config.vocab_size, width), width)
+    x = net.flat(net.embedding(words, config.vocab_size, width), width)
     bias = _relative_bias(net, config)
     for index in range(config.num_layers):
         name = f"encoder.block.{index}"

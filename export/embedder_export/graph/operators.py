@@ -100,12 +100,9 @@ class Operators:
         self._domains.setdefault(MICROSOFT, 1)
         return self._tape.op(operator, inputs, attributes, domain=MICROSOFT)
 
-    def microsoft_outputs(
-        self, operator: str, inputs: list[ir.Value | None], count: int, **attributes: Any
-    ) -> list[ir.Value]:
-        """Add one of onnxruntime's own operators, and return its first `count` outputs."""
-        self._domains.setdefault(MICROSOFT, 1)
-        return list(self._tape.op_multi_out(operator, inputs, attributes, num_outputs=count, domain=MICROSOFT))
+    def differ(self, x: ir.Value, y: ir.Value) -> ir.Value:
+        """Write x != y, bool. On a GPU, onnxruntime has no Equal of the graphs' version of ONNX."""
+        return self.Cast(self.Sub(x, y), to=ir.DataType.BOOL)
 
     def branch(self, name: str, write: Callable[["Operators"], ir.Value]) -> ir.Graph:
         """Return a branch of an If.

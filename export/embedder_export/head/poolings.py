@@ -46,8 +46,8 @@ def _write_cls(op: Operators, given: PoolingInputs) -> ir.Value:
 
 def _write_max(op: Operators, given: PoolingInputs) -> ir.Value:
     """Write the maximum of each component over the tokens in the mask."""
-    outside = op.Equal(_column(op, given.mask), op.constant(0.0))
-    masked = op.Where(outside, op.constant(float("-inf")), given.tokens)
+    inside = op.Cast(_column(op, given.mask), to=ir.DataType.BOOL)
+    masked = op.Where(inside, given.tokens, op.constant(float("-inf")))
     return op.ReduceMax(masked, op.constant([1]), keepdims=0)
 
 

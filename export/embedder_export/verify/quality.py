@@ -1,26 +1,18 @@
-"""Measure how close the vectors or scores of an int8 or fp16 graph are to fp32.
+"""Measure how close the vectors or scores of an int8 or fp16 graph are to fp32."""
 
-There may be no GPU here. So a graph for GPUs is measured on the CPU: by other operators, which round their results to
-fp16 in the same places.
-"""
-
-import os
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from embedder import Embedder
-from embedder.artifact.manifest import GPU_FORM, IMAGE, RANK, File, Graph, Manifest, write_manifest
+from embedder.artifact.manifest import IMAGE, RANK, Graph
 from embedder.artifact.measurements import Quality
 
-from embedder_export.body.contract import NATIVE
-from embedder_export.graph.cpu_equivalent import write_cpu_equivalent
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import real_sentences
 from embedder_export.verify.closeness import MIN_COSINE, MIN_MEAN_COSINE, MIN_SPEARMAN
 from embedder_export.verify.compare import measure
 from embedder_export.verify.scores import measure_score_quality
-from embedder_export.write.artifact import describe_file
 
 
 def with_quality(artifact: Path, graph: Graph, task: str) -> Graph:
@@ -38,39 +30,6 @@ def with_quality(artifact: Path, graph: Graph, task: str) -> Graph:
     if task == RANK:
         return replace(graph, score_quality=measure_score_quality(artifact, graph.dtype))
     return replace(graph, quality=measure_quality(artifact, graph.modality, graph.dtype))
-
-
-def artifact_for_cpu(artifact: Path, manifest: Manifest, directory: Path) -> Path:
-    """Return an artifact with the same graphs, which a CPU can run all.
-
-    Args:
-        artifact: the artifact's directory.
-        manifest: its manifest.
-        directory: a new directory on the same file system. It is used if `artifact` has graphs for GPUs.
-
-    Example:
-        >>> artifact_for_cpu(artifact, manifest, scratch / "cpu") == artifact  # doctest: +SKIP
-        True
-    """
-    for_gpus = [graph for graph in manifest.graphs if graph.form == GPU_FORM]
-    if not for_gpus:
-        return artifact
-    directory.mkdir()
-    replaced = {graph.file for graph in for_gpus}
-    for file in manifest.files:
-        if file not in replaced:
-            os.link(artifact / file.name, directory / file.name)
-    graphs = [
-        replace(graph, form=NATIVE, file=_write_for_cpu(artifact, graph, directory)) if graph in for_gpus else graph
-        for graph in manifest.graphs
-    ]
-    write_manifest(replace(manifest, graphs=tuple(graphs)), directory)
-    return directory
-
-
-def _write_for_cpu(artifact: Path, graph: Graph, directory: Path) -> File:
-    name = graph.file.name
-    return describe_file(write_cpu_equivalent(artifact / name, directory / name))
 
 
 def measure_quality(artifact: Path, modality: str, dtype: str) -> Quality:
