@@ -17,6 +17,8 @@
 # make bench-servers  `embedder serve` beside infinity, under load: 10 minutes
 # make bench-rerankers  cross-encoders beside sentence-transformers, fastembed and FlashRank: half an hour, after `make bench`
 # make bench-images   the same for images and captions, with a CLIP of true size and random weights: minutes
+# make bench-gpu      texts and images beside sentence-transformers, in fp16 on the NVIDIA GPU of this machine: 10 minutes
+# make pack-gpu       pack the same benchmark in dist/gpu, for a GPU machine without network; WHEELS names wheels to carry
 # make bench-functions  start, calls and memory of the AWS Lambda function within the limits of Lambda, as root: 10 minutes
 # make parity         the vectors of every family of models beside sentence-transformers, small models
 # make parity-full    the same with models of true size: gigabytes, and almost an hour
@@ -48,6 +50,8 @@ REFERENCE := .venv/reference
 IMAGES := .venv/images
 # The runtime with onnxruntime-gpu, but without the libraries of NVIDIA, which are gigabytes. Tests of its errors need it.
 GPU := .venv/gpu
+# The runtime for NVIDIA GPUs, the exporter and sentence-transformers.
+BENCH_GPU := .venv/bench-gpu
 # What builds the distributions.
 BUILD := .venv/build
 # What builds the site of the documentation.
@@ -71,7 +75,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-rerankers bench-images bench-functions parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-rerankers bench-images bench-gpu pack-gpu bench-functions parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -142,6 +146,15 @@ bench-rerankers: $(LEAN)/.ready $(REFERENCE)/.ready $(PEERS:%=.venv/%/.ready) .v
 # It runs in the exporter's environment, which can draw images where there are no photographs.
 bench-images: $(IMAGES)/.ready $(EXPORT)/.ready $(REFERENCE)/.ready .venv/fastembed/.ready artifacts/$(RANDOM_CLIP)/embedder.json
 	$(EXPORT)/bin/python benchmarks/images.py $(BENCH_OPTIONS)
+
+# It runs from its pieces, as on a machine without network.
+bench-gpu: $(BENCH_GPU)/.ready pack-gpu
+	rm -rf $(DIST)/gpu-run $(DIST)/gpu-results
+	PYTHON=$(abspath $(BENCH_GPU))/bin/python sh $(DIST)/gpu/start.sh $(DIST)/gpu-run $(DIST)/gpu-results $(BENCH_OPTIONS)
+	PYTHONPATH=.:export $(BENCH_GPU)/bin/python -m benchmarks.gpu.report $(DIST)/gpu-results/gpu.jsonl
+
+pack-gpu: $(EXPORT)/.ready checkpoints/$(MINILM)/model.safetensors
+	PYTHONPATH=.:export $(EXPORT)/bin/python -m benchmarks.gpu.pack $(DIST)/gpu $(WHEELS:%=--wheel %)
 
 # The sandbox of the tests needs root.
 bench-functions: $(EXPORT)/.tools artifacts/$(MINILM)/embedder.json
@@ -226,6 +239,8 @@ $(WITH_TORCH)/.ready: $(RUNTIME_SOURCES) $(EXPORT_SOURCES) | $(WITH_TORCH)/bin/p
 
 $(REFERENCE)/.ready: pyproject.toml export/pyproject.toml | $(REFERENCE)/bin/python
 $(REFERENCE)/.ready: PACKAGES := ".[cpu,image]" "./export[reference]"
+$(BENCH_GPU)/.ready: | $(BENCH_GPU)/bin/python
+$(BENCH_GPU)/.ready: PACKAGES := ".[gpu,image]" "./export[reference]" nvidia-ml-py
 .venv/sentence-transformers-onnx/.ready: | .venv/sentence-transformers-onnx/bin/python
 .venv/sentence-transformers-onnx/.ready: PACKAGES := "sentence-transformers[onnx]==5.7.0" "transformers>=4.57,<4.58" optimum-onnx==0.1.0
 .venv/sentence-transformers-openvino/.ready: | .venv/sentence-transformers-openvino/bin/python
@@ -235,7 +250,7 @@ $(REFERENCE)/.ready: PACKAGES := ".[cpu,image]" "./export[reference]"
 .venv/infinity/.ready: PACKAGES := "infinity-emb[server,torch,optimum,logging,einops]==0.0.77" sentence-transformers==3.4.1 transformers==4.48.3 optimum==1.24.0 onnxruntime==1.32.0 "numpy<2" pyarrow==19.0.1 datasets==3.6.0 click==8.1.8
 
 # torch comes first and alone. The packages that need it then keep the version that is there.
-$(REFERENCE)/.ready .venv/sentence-transformers-onnx/.ready .venv/sentence-transformers-openvino/.ready .venv/infinity/.ready:
+$(REFERENCE)/.ready $(BENCH_GPU)/.ready .venv/sentence-transformers-onnx/.ready .venv/sentence-transformers-openvino/.ready .venv/infinity/.ready:
 	@echo "==> installing sentence-transformers in $(@D): one to several gigabytes"
 	$(@D)/bin/python -m pip install torch==2.13.0 --no-compile
 	$(@D)/bin/python -m pip install $(PACKAGES) --no-compile

@@ -101,31 +101,31 @@ class Layout:
 def bert(directory: Path, full: bool) -> Path:
     tokenizer = _uncased(BertTokenizerFast)
     config = BertConfig(vocab_size=len(tokenizer), **(MINILM if full else SMALL))
-    return _write(directory, BertModel(config), tokenizer, Layout(128, normalize=True))
+    return write_family(directory, BertModel(config), tokenizer, Layout(128, normalize=True))
 
 
 def mpnet(directory: Path, full: bool) -> Path:
-    return _write(directory, *_mpnet(full), Layout(384, normalize=True))
+    return write_family(directory, *_mpnet(full), Layout(384, normalize=True))
 
 
 def mpnet_unnormalised(directory: Path, full: bool) -> Path:
-    return _write(directory, *_mpnet(full), Layout(512))
+    return write_family(directory, *_mpnet(full), Layout(512))
 
 
 def mpnet_cls_dot(directory: Path, full: bool) -> Path:
-    return _write(directory, *_mpnet(full), Layout(512, "cls", similarity="dot"))
+    return write_family(directory, *_mpnet(full), Layout(512, "cls", similarity="dot"))
 
 
 def bert_dot(directory: Path, full: bool) -> Path:
     tokenizer = _uncased(BertTokenizerFast)
     config = BertConfig(vocab_size=len(tokenizer), **({} if full else SMALL))
-    return _write(directory, BertModel(config), tokenizer, Layout(512, similarity="dot"))
+    return write_family(directory, BertModel(config), tokenizer, Layout(512, similarity="dot"))
 
 
 def distilbert_cls_dot(directory: Path, full: bool) -> Path:
     tokenizer = _uncased(DistilBertTokenizerFast)
     body = _distilbert(tokenizer, full)
-    return _write(directory, body, tokenizer, Layout(512, "cls", similarity="dot"))
+    return write_family(directory, body, tokenizer, Layout(512, "cls", similarity="dot"))
 
 
 def roberta(directory: Path, full: bool) -> Path:
@@ -136,33 +136,33 @@ def roberta(directory: Path, full: bool) -> Path:
         tokenizer = RobertaTokenizerFast(tokenizer_object=vocabularies.byte_level_bpe())
     shape = {"num_hidden_layers": 6, "type_vocab_size": 1, "layer_norm_eps": 1e-5} if full else SMALL
     config = RobertaConfig(vocab_size=len(tokenizer), max_position_embeddings=514, **shape)
-    return _write(directory, RobertaModel(config), tokenizer, Layout(512, normalize=True))
+    return write_family(directory, RobertaModel(config), tokenizer, Layout(512, normalize=True))
 
 
 def multilingual_minilm(directory: Path, full: bool) -> Path:
     """Write a BERT with XLM-RoBERTa's tokenizer. The two have different padding ids, as in the published model."""
-    tokenizer = _unigram()
+    tokenizer = unigram()
     rows = MULTILINGUAL_MINILM_ROWS if full else len(tokenizer)
     config = BertConfig(vocab_size=rows, pad_token_id=0, **(MINILM if full else SMALL))
-    return _write(directory, BertModel(config), tokenizer, Layout(128))
+    return write_family(directory, BertModel(config), tokenizer, Layout(128))
 
 
 def multilingual_mpnet(directory: Path, full: bool) -> Path:
-    tokenizer = _unigram()
+    tokenizer = unigram()
     config = XLMRobertaConfig(
         vocab_size=XLM_ROBERTA_ROWS if full else len(tokenizer),
         max_position_embeddings=514,
         type_vocab_size=1,
         **({"layer_norm_eps": 1e-5} if full else SMALL),
     )
-    return _write(directory, XLMRobertaModel(config), tokenizer, Layout(128))
+    return write_family(directory, XLMRobertaModel(config), tokenizer, Layout(128))
 
 
 def distiluse(directory: Path, full: bool) -> Path:
     tokenizer = _multilingual_cased(DistilBertTokenizerFast)
     body = _distilbert(tokenizer, full)
     dense = _dense(body, 512 if full else 24, True, TANH)
-    return _write(directory, body, tokenizer, Layout(128, dense=dense))
+    return write_family(directory, body, tokenizer, Layout(128, dense=dense))
 
 
 def albert(directory: Path, full: bool) -> Path:
@@ -172,7 +172,7 @@ def albert(directory: Path, full: bool) -> Path:
         tokenizer = AlbertTokenizerFast(tokenizer_object=vocabularies.unigram(["<pad>", "<unk>", "[CLS]", "[SEP]"]))
     shape = {"hidden_size": 768, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 3072}
     config = AlbertConfig(vocab_size=len(tokenizer), embedding_size=128 if full else 16, **(shape if full else SMALL))
-    return _write(directory, AlbertModel(config), tokenizer, Layout(100))
+    return write_family(directory, AlbertModel(config), tokenizer, Layout(100))
 
 
 def labse(directory: Path, full: bool) -> Path:
@@ -184,14 +184,14 @@ def labse(directory: Path, full: bool) -> Path:
         tokenizer = _multilingual_cased(BertTokenizerFast)
     config = BertConfig(vocab_size=LABSE_ROWS if full else len(tokenizer), **({} if full else SMALL))
     dense = _dense(config, config.hidden_size, True, TANH)
-    return _write(directory, BertModel(config), tokenizer, Layout(256, "cls", dense, normalize=True))
+    return write_family(directory, BertModel(config), tokenizer, Layout(256, "cls", dense, normalize=True))
 
 
 def clip_multilingual(directory: Path, full: bool) -> Path:
     tokenizer = _multilingual_cased(DistilBertTokenizerFast)
     body = _distilbert(tokenizer, full)
     dense = _dense(body, 512 if full else 24, False, IDENTITY)
-    return _write(directory, body, tokenizer, Layout(128, dense=dense))
+    return write_family(directory, body, tokenizer, Layout(128, dense=dense))
 
 
 def instructor(directory: Path, full: bool) -> Path:
@@ -206,13 +206,13 @@ def instructor(directory: Path, full: bool) -> Path:
     body = T5EncoderModel(config)
     dense = _dense(body, 768 if full else 24, False, IDENTITY)
     layout = Layout(512, dense=dense, normalize=True, include_prompt=False, pickled=True)
-    return _write(directory, body, tokenizer, layout)
+    return write_family(directory, body, tokenizer, layout)
 
 
 def specter(directory: Path, full: bool) -> Path:
     tokenizer = _uncased(BertTokenizerFast)
     config = BertConfig(vocab_size=SPECTER_ROWS if full else len(tokenizer), **({} if full else SMALL))
-    return _write(directory, BertModel(config), tokenizer, Layout(512, "cls", pickled=True))
+    return write_family(directory, BertModel(config), tokenizer, Layout(512, "cls", pickled=True))
 
 
 FAMILIES = [
@@ -262,7 +262,7 @@ def _multilingual_cased(kind: type) -> PreTrainedTokenizerFast:
     return kind(tokenizer_object=vocabularies.wordpiece(), do_lower_case=False, model_max_length=512)
 
 
-def _unigram() -> PreTrainedTokenizerFast:
+def unigram() -> PreTrainedTokenizerFast:
     if TOKENIZERS.is_dir():
         file = TOKENIZERS / "xlmr-like-128k-derived/tokenizer.json"
         return XLMRobertaTokenizerFast(tokenizer_file=str(file), model_max_length=512)
@@ -275,7 +275,7 @@ def _dense(body: Any, outputs: int, bias: bool, activation: str) -> dict[str, An
     return {"in_features": inputs, "out_features": outputs, "bias": bias, "activation_function": activation}
 
 
-def _write(directory: Path, body: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, layout: Layout) -> Path:
+def write_family(directory: Path, body: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, layout: Layout) -> Path:
     """Write a checkpoint with the old names of module classes, as the published repositories have them."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():

@@ -1,0 +1,57 @@
+"""The models of the GPU benchmark: their sizes, their workloads, and the work that an input costs.
+
+all-MiniLM-L6-v2 has its real weights. The others have the sizes of published models, and random weights from a fixed
+seed. Speed does not depend on the weights.
+"""
+
+from dataclasses import dataclass
+
+MINILM = "all-MiniLM-L6-v2"
+# The edges of CLIP's images and of their patches, in pixels.
+CLIP_SIDE, CLIP_PATCH = 224, 32
+# The tokens of an image: its patches and the class token.
+IMAGE_TOKENS = (CLIP_SIDE // CLIP_PATCH) ** 2 + 1
+# The workloads with images: from files, and decoded and in the model's size.
+IMAGE_WORKLOADS = ("images", "arrays")
+
+
+@dataclass(frozen=True)
+class Tower:
+    """The sizes of a transformer."""
+
+    layers: int
+    width: int
+    inner: int
+
+    def operations(self, tokens):
+        """Return the floating-point operations of an input of `tokens` tokens.
+
+        The products with the weights and those of attention count. A multiplication and an addition are two.
+        """
+        weights = 4 * self.width**2 + 2 * self.width * self.inner
+        return self.layers * (2 * weights * tokens + 4 * self.width * tokens**2)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model that is measured.
+
+    Attributes:
+        text: the sizes of the transformer of texts.
+        counts: the number of inputs of each workload.
+        image: the sizes of the transformer of images, if there is one.
+    """
+
+    text: Tower
+    counts: dict[str, int]
+    image: Tower | None = None
+
+
+BASE = Tower(12, 768, 3072)
+MODELS = {
+    MINILM: Model(Tower(6, 384, 1536), {"short": 20_000, "long": 3000, "mixed": 6740}),
+    "MPNet-base": Model(BASE, {"short": 12_000, "long": 2000, "mixed": 5000}),
+    "XLM-R-base": Model(BASE, {"short": 12_000, "long": 2000, "mixed": 5000}),
+    "bge-m3": Model(Tower(24, 1024, 4096), {"short": 6000, "very long": 240, "mixed": 2000}),
+    "CLIP-B-32": Model(Tower(12, 512, 2048), {"short": 12_000, "images": 400, "arrays": 1000}, BASE),
+}

@@ -1,0 +1,47 @@
+"""The benchmark on a GPU is packed, unpacked and run, with small models on the CPU."""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.pages import output_of
+
+ROOT = Path(__file__).parents[2]
+PIECE_BYTES = 1_000_000
+
+
+@pytest.mark.slow
+def test_benchmark_runs_from_its_pieces(tmp_path):
+    environment = os.environ | {
+        "PYTHON": sys.executable,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "export")]),
+    }
+    pieces = tmp_path / "pieces"
+    pack = [sys.executable, "-m", "benchmarks.gpu.pack", pieces, "--piece-mb", PIECE_BYTES / 1e6]
+    output_of(map(str, [*pack, "--checkpoint", tmp_path / "none"]), cwd=ROOT, env=environment)
+    assert len(list(pieces.glob("piece-*"))) > 1
+    assert all(path.stat().st_size <= PIECE_BYTES for path in pieces.glob("piece-*"))
+
+    # In the pieces is all that the benchmark needs: it does not run in this checkout.
+    environment["PYTHONPATH"] = ""
+    start = ["sh", pieces / "start.sh", tmp_path / "unpacked", tmp_path / "results"]
+    options = ["--provider", "cpu", "--small", "--rounds", "1", "--models", "CLIP-B-32"]
+    output_of(map(str, [*start, *options]), cwd=tmp_path, env=environment)
+    lines = [json.loads(line) for line in (tmp_path / "results/gpu.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert not [line for line in lines if line["kind"] == "failure"]
+    assert {line["program"] for line in lines if line["kind"] == "done"} == {"embedder", "sdpa"}
+    measured = {(line["program"], line["workload"]) for line in lines if line["kind"] == "speed"}
+    assert measured == {(name, kind) for name in ("embedder", "sdpa") for kind in ("short", "images", "arrays")}
+    (ours,) = [line for line in lines if line["kind"] == "agreement" and line["program"] == "embedder"]
+    assert min(ours[kind]["reference"]["min_cosine"] for kind in ("agreement", "arrays")) > 0.999
+    table = (tmp_path / "results/gpu.md").read_text(encoding="utf-8")
+    assert "| CLIP-B-32 | short | " in table
+    assert ">CLIP-B-32<" in (tmp_path / "results/gpu.svg").read_text(encoding="utf-8")
+
+    # A second run measures nothing again.
+    output_of(map(str, [*start, *options]), cwd=tmp_path, env=environment)
+    again = (tmp_path / "results/gpu.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(again) == len(lines)
