@@ -38,13 +38,8 @@ def gpu_count() -> int:
         >>> gpu_count()  # doctest: +SKIP
         2
     """
-    try:
-        driver = _open_library(_DRIVER)
-    except OSError:
-        return 0
-    count = ctypes.c_int()
-    failed = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    return 0 if failed else count.value
+    driver, count = _started_driver(), ctypes.c_int()
+    return 0 if driver is None or driver.cuDeviceGetCount(ctypes.byref(count)) else count.value
 
 
 def free_memory_bytes(index: int) -> int | None:
@@ -59,15 +54,12 @@ def free_memory_bytes(index: int) -> int | None:
         >>> free_memory_bytes(0)  # doctest: +SKIP
         84340047872
     """
-    try:
-        driver = _open_library(_DRIVER)
-    except OSError:
-        return None
+    driver = _started_driver()
     device, context = ctypes.c_int(), ctypes.c_void_p()
     free, total = ctypes.c_size_t(), ctypes.c_size_t()
     # The context is the one that all libraries of CUDA share. It is kept: onnxruntime opens it in any case.
     if (
-        driver.cuInit(0)
+        driver is None
         or driver.cuDeviceGet(ctypes.byref(device), index)
         or driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), device)
         or driver.cuCtxPushCurrent_v2(context)
@@ -78,6 +70,15 @@ def free_memory_bytes(index: int) -> int | None:
     finally:
         driver.cuCtxPopCurrent_v2(ctypes.byref(context))
     return None if failed else free.value
+
+
+def _started_driver() -> Any:
+    """Return the driver's library, or None if the driver does not start."""
+    try:
+        driver = _open_library(_DRIVER)
+    except OSError:
+        return None
+    return None if driver.cuInit(0) else driver
 
 
 def driver_problem(cuda_major: int) -> str | None:
@@ -125,10 +126,10 @@ def index_problem(index: int, kind: str) -> str | None:
     count = gpu_count()
     if index < count:
         return None
-    names = " or ".join(f"'{kind}:{number}'" for number in ((0, 1) if count == 2 else (0,)))
-    known = f"there is 1 GPU. Choose {names}" if count == 1 else f"there are {count} GPUs. Choose {names}"
-    if count > 2:
-        known = f"there are {count} GPUs. Choose one of '{kind}:0' to '{kind}:{count - 1}'"
+    known = {
+        1: f"there is 1 GPU. Choose '{kind}:0'",
+        2: f"there are 2 GPUs. Choose '{kind}:0' or '{kind}:1'",
+    }.get(count, f"there are {count} GPUs. Choose one of '{kind}:0' to '{kind}:{count - 1}'")
     visible = os.environ.get(_VISIBLE)
     return known if visible is None else f"{known} ({_VISIBLE} is {visible!r}, which hides others)"
 
