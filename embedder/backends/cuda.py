@@ -15,7 +15,7 @@ import numpy as np
 
 from embedder.backends.backend import Backend, Device, GraphFiles
 from embedder.backends.cuda_libraries import driver_problem, gpu_count, index_problem, load_libraries
-from embedder.backends.cuda_session import CudaBackend
+from embedder.backends.cuda_session import OUT_OF_MEMORY, CudaBackend
 from embedder.backends.onnxruntime_package import (
     import_onnxruntime,
     install_command,
@@ -39,7 +39,6 @@ _PROBE = bytes.fromhex(
 # What onnxruntime says of a failure. The rest of its message names its own files.
 _FAILURE = re.compile(r"CUDA failure \d+: [^;]*[^; ]")
 _BAD_OPTION = re.compile(r'(?:Failed to parse|Unknown) provider option:? "(\w+)"')
-_OUT_OF_MEMORY = re.compile("out of memory|failed to allocate memory|alloc_failed", re.IGNORECASE)
 _OVER_LIMIT = "is smaller than requested bytes"
 # The process, the GPU and the options of each probe that succeeded.
 _probed: set[tuple[int, int, tuple[tuple[str, str], ...]]] = set()
@@ -192,7 +191,7 @@ def _advice(message: str, device: CudaDevice) -> str:
         raise InputError(f"provider_options[{option[1]!r}] is {value!r}, which this version of onnxruntime refuses")
     if _OVER_LIMIT in message:
         return f"provider_options limits its memory too far: {dict(device.options)}"
-    if _OUT_OF_MEMORY.search(message):
+    if OUT_OF_MEMORY.search(message):
         return "the GPU has no free memory. The command `nvidia-smi` lists the processes that use it; end one of them"
     if "no kernel image" in message:
         return "this onnxruntime has no kernels for this GPU, which is too old or too new for it"

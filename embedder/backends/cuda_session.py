@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import os
+import re
+import threading
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from embedder.artifact.manifest import GRAPH_INPUTS
 from embedder.backends.backend import Device, Feeds, GraphFiles, Outputs
+from embedder.backends.cuda_libraries import free_memory_bytes
+from embedder.backends.cuda_queries import RECORDING, QueryGraphs
 from embedder.backends.sessions import check_outputs, open_session, run_session, session_options
+from embedder.errors import ArtifactError, DeviceMemoryError, ProviderError
+
+if TYPE_CHECKING:
+    from embedder.backends.cuda import CudaDevice
+
+# What onnxruntime says when the GPU has too little memory, or when a tensor has more numbers than its kernels count.
+OUT_OF_MEMORY = re.compile(
+    "out of memory|failed to allocate memory|available memory of [0-9]+ is smaller|alloc_failed|fast_divmod",
+    re.IGNORECASE,
+)
+# What it says when the GPU itself has failed. The rest of its message names its own files.
+_FAILURE = re.compile(r"(?:CUDA|CUBLAS|CUDNN) failure \d+: [^;]*[^; ]", re.IGNORECASE)
+
+# A token takes at most about this many bytes of the GPU's memory in a call of a model with vectors of 1,024 numbers.
+_BYTES_PER_TOKEN = 64 * 1024
+# The share of the free memory that all calls together may take. Other models and programs need some too.
+_MEMORY_SHARE = 0.5
+# A GPU that has hardly any memory left runs batches of this many tokens, or halves them.
+_MIN_TOKEN_BUDGET = 512
+# Recorded calls need the weights once more. They are made if that is at most a quarter of the free memory.
+_MIN_FREE_PER_WEIGHTS = 4
+
+# The defaults of embedder. Options that the user gives come first.
+_DEFAULT_OPTIONS = {
+    # onnxruntime rounds the numbers of fp32 graphs to 10 bits by default. Whoever wants speed takes fp16.
+    "use_tf32": "0",
+    # By default cuDNN tries all its kernels for each new number of images. Images have one convolution.
+    "cudnn_conv_algo_search": "HEURISTIC",
+}
+_MEMORY_LIMIT = "gpu_mem_limit"
 
 
 class CudaBackend:
-    """A graph on a GPU. Safe to call from many threads."""
+    """A graph on a GPU. Safe to call from many threads.
+
+    At most `device.threads` calls run at a time. onnxruntime gives each of them a stream of its own, so that one call
+    computes while another one copies. It takes memory from an arena, which keeps what a call has used for the next one.
+    """
 
     def __init__(
-        self, files: GraphFiles, device: Device, execution_provider: str, provider_options: Mapping[str, str]
+        self, files: GraphFiles, device: CudaDevice, execution_provider: str, provider_options: Mapping[str, str]
     ) -> None:
         """Load the graph of `files`.
 
@@ -24,15 +66,113 @@ class CudaBackend:
 
         Raises:
             ArtifactError: onnxruntime cannot load the graph, or its outputs are not those of the manifest.
+            DeviceMemoryError: the GPU has too little memory for the weights.
         """
-        self.device = device
+        self._files = files
+        self._provider = execution_provider
+        self._options = {**_DEFAULT_OPTIONS, **provider_options}
         self._output_names = [output.name for output in files.graph.outputs]
+        self._process = os.getpid()
         files.opening()
-        self._session = open_session(
-            files.path, execution_provider, session_options(1), provider_options=provider_options
-        )
+        try:
+            self._session = self._open()
+        except ArtifactError as error:
+            if not OUT_OF_MEMORY.search(str(error)):
+                raise
+            raise DeviceMemoryError(
+                f"the device {device.name!r} has too little free memory to load {files.path}, whose weights have "
+                f"{files.graph.weights.size / 1e6:,.0f} MB. Release other models, or end other programs that use the "
+                "device"
+            ) from error
         check_outputs(self._session, files.path, files.graph)
+        free = free_memory_bytes(device.index)
+        self.device: Device = replace(device, token_budget=_token_budget(device, free, provider_options))
+        self._slots = threading.Semaphore(device.threads)
+        self._takes_all_slots = threading.Lock()
+        self._queries = self._make_queries(device, free)
 
     def run(self, feeds: Feeds, *, single_batch: bool = False) -> Outputs:
-        """Run the graph; see `Backend.run`."""
-        return run_session(self._session, feeds, self._output_names)
+        """Run the graph; see `Backend.run`.
+
+        Raises:
+            ArtifactError, DeviceMemoryError: as in `Backend.run`.
+            ProviderError: the GPU has failed, or this process was forked from the one that loaded the graph.
+        """
+        if os.getpid() != self._process:
+            raise ProviderError(
+                "a forked process cannot use the GPU of its parent. Load the model in the process that uses it, or "
+                'start processes by multiprocessing.get_context("spawn")'
+            )
+        if single_batch and self._queries is not None:
+            found = self._queries.run(feeds)
+            if found is not None:
+                return found
+        try:
+            with self._slots:
+                return self._run(feeds)
+        except DeviceMemoryError:
+            if len(next(iter(feeds.values()))) > 1:
+                raise
+        return self._run_alone(feeds)  # perhaps the other calls had taken the memory
+
+    def _run_alone(self, feeds: Feeds) -> Outputs:
+        """Run the graph while no other call runs."""
+        with self._takes_all_slots:
+            for _ in range(self.device.threads):
+                self._slots.acquire()
+            try:
+                return self._run(feeds)
+            finally:
+                self._slots.release(self.device.threads)
+
+    def _run(self, feeds: Feeds) -> Outputs:
+        try:
+            with RECORDING.read():
+                return run_session(self._session, feeds, self._output_names)
+        except ArtifactError as error:
+            self._raise(error)
+
+    def _raise(self, error: ArtifactError) -> NoReturn:
+        """Raise what onnxruntime's message means."""
+        message = str(error)
+        if OUT_OF_MEMORY.search(message):
+            raise DeviceMemoryError(f"the device {self.device.name!r} has too little free memory") from error
+        failure = _FAILURE.search(message)
+        if failure is not None:
+            raise ProviderError(
+                f"the device {self.device.name!r} has failed ({failure[0]}). This process cannot use it any more: "
+                "start the program again. If it fails again, `nvidia-smi -q` and the log of the system say more"
+            ) from error
+        raise error
+
+    def _open(self, **more: str) -> Any:
+        options = session_options(1)
+        if _MEMORY_LIMIT not in self._options:
+            # The arena would double its size until the weights fit. A limit of the user includes the weights.
+            options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        provider_options = {**self._options, **more}
+        return open_session(self._files.path, self._provider, options, provider_options=provider_options)
+
+    def _make_queries(self, device: CudaDevice, free: int | None) -> QueryGraphs | None:
+        """Return recorded calls for single short texts, if this is a graph of texts and the GPU has enough memory."""
+        shapes = {output.name: output.shape for output in self._files.graph.outputs}
+        fixed = {name: tuple(size for size in shape if size is not None) for name, shape in shapes.items()}
+        too_little = free is None or free < _MIN_FREE_PER_WEIGHTS * self._files.graph.weights.size
+        if too_little or fixed != shapes or GRAPH_INPUTS[0] not in self._files.graph.inputs:
+            return None
+        return QueryGraphs(
+            lambda: self._open(enable_cuda_graph="1"),
+            fixed,
+            device=("cuda", device.index),
+            max_tokens=self._files.artifact.manifest.tokenizer.max_seq_length,
+        )
+
+
+def _token_budget(device: CudaDevice, free: int | None, provider_options: Mapping[str, str]) -> int:
+    """Return how many tokens a call may have, so that all calls fit into the memory that is free after loading."""
+    limit = provider_options.get(_MEMORY_LIMIT)
+    known = [number for number in (free, None if limit is None else int(limit)) if number is not None]
+    if not known:
+        return device.token_budget
+    tokens = int(_MEMORY_SHARE * min(known)) // (_BYTES_PER_TOKEN * device.threads)
+    return min(device.token_budget, max(tokens, _MIN_TOKEN_BUDGET))
