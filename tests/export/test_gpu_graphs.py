@@ -11,19 +11,16 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
-from embedder_export.body.contract import ALL_TOKENS, BodyRequest
 from embedder_export.body.native import build_bodies
-from embedder_export.checkpoint.layers import SENTENCE, TOKENS, Dense, LayerNorm, Normalize, Pooling, Truncate
+from embedder_export.checkpoint.layers import TOKENS, Dense, LayerNorm, Normalize, Pooling, Truncate
 from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.dtype.fp16 import convert_model
 from embedder_export.families.settings import ACTIVATION_NAMES
-from embedder_export.graph.files import save_graph
 from embedder_export.graph.operators import ACTIVATIONS, Operators, new_graph, new_model
-from embedder_export.head.heads import add_head
 from embedder_export.head.poolings import POOLINGS
 
 from tests.clips import write_clip
-from tests.native_models import FAMILIES, batches, write_model
+from tests.gpu_graphs import CASES, MEAN, WIDTH, Case, single_feeds, smallest_cosine, text_body
+from tests.native_models import batches
 
 KERNELS = Path(__file__).with_name("cuda_kernels.txt")
 TYPES = {"FLOAT16": "float16", "FLOAT": "float", "DOUBLE": "double", "INT32": "int32", "INT64": "int64", "BOOL": "bool"}
@@ -39,8 +36,6 @@ PARAMETERS = {
 }
 # Activations of a Dense that onnxruntime computes on the CPU. Few models have them.
 HOST_ACTIVATIONS = ("ELU", "SELU", "Softplus", "Softsign")
-MEAN = (Pooling(("mean",), True), Normalize())
-WIDTH = 32
 
 
 @dataclass(frozen=True)
@@ -115,54 +110,20 @@ def nodes_without_kernel(model: ir.Model) -> list[str]:
     return found
 
 
-def fp16_graph(body, layers) -> ir.Model:
-    """Return the fp16 graph for GPUs with a head."""
-    model = body.write_for_gpu()
-    add_head(model.graph, layers, body.sizes.width)
-    convert_model(model)
-    return model
-
-
-def session_of(model: ir.Model, directory: Path) -> onnxruntime.InferenceSession:
-    """Return a session of the graph on the CPU."""
-    return onnxruntime.InferenceSession(save_graph(model, directory))
-
-
-def fp32_session(body, layers, directory: Path) -> onnxruntime.InferenceSession:
-    ((_, model),) = body.forms
-    add_head(model.graph, layers, body.sizes.width)
-    return onnxruntime.InferenceSession(save_graph(model, directory))
-
-
-def text_body(directory: Path, family: str, request: BodyRequest = ALL_TOKENS, **changes):
-    write_model(family, directory / "checkpoint", **changes)
-    return build_bodies(read_checkpoint(str(directory / "checkpoint")), request)["text"]
-
-
-def smallest_cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
-    cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
-    return float(cosine.min())
-
-
 class TestKernels:
-    @pytest.mark.parametrize("family", FAMILIES)
-    def test_of_texts(self, tmp_path, family):
-        assert nodes_without_kernel(fp16_graph(text_body(tmp_path, family), MEAN)) == []
-
-    @pytest.mark.parametrize("family", ["bert", "roberta", "mpnet", "albert"])
-    def test_of_pairs(self, tmp_path, family):
-        types = family != "mpnet"
-        body = text_body(tmp_path, family, BodyRequest(token_types=types, first_token_only=True))
-        dense = Dense(np.zeros((1, WIDTH), np.float32), np.zeros(1, np.float32), "Tanh", SENTENCE)
-        assert nodes_without_kernel(fp16_graph(body, (dense,))) == []
+    @pytest.mark.parametrize("case", CASES)
+    def test_of_every_family(self, tmp_path, case):
+        assert nodes_without_kernel(CASES[case](tmp_path).fp16_model()) == []
 
     @pytest.mark.parametrize("activation", ["quick_gelu", "relu", "silu", "tanh", "sigmoid", "linear", "leaky_relu"])
     def test_of_other_activations(self, tmp_path, activation):
-        assert nodes_without_kernel(fp16_graph(text_body(tmp_path, "bert", hidden_act=activation), MEAN)) == []
+        assert (
+            nodes_without_kernel(Case(text_body(tmp_path, "bert", hidden_act=activation), MEAN, []).fp16_model()) == []
+        )
 
     def test_of_gated_activations(self, tmp_path):
         body = text_body(tmp_path, "t5", feed_forward_proj="gated-gelu")
-        assert nodes_without_kernel(fp16_graph(body, MEAN)) == []
+        assert nodes_without_kernel(Case(body, MEAN, []).fp16_model()) == []
 
     def test_of_every_layer_of_a_head(self, tmp_path):
         square = np.zeros((WIDTH, WIDTH), np.float32)
@@ -174,13 +135,13 @@ class TestKernels:
             Normalize(),
         )
         # The pooling "max" is slow on a GPU. Few models have it.
-        assert nodes_without_kernel(fp16_graph(text_body(tmp_path, "bert"), layers)) == ["ReduceMax of version 20"]
+        assert nodes_without_kernel(Case(text_body(tmp_path, "bert"), layers, []).fp16_model()) == [
+            "ReduceMax of version 20"
+        ]
 
-    @pytest.mark.parametrize("text", [{}, {"eos_token_id": 2}], ids=["end", "wrong end"])
-    def test_of_clip(self, tmp_path, text):
-        bodies = build_bodies(read_checkpoint(str(write_clip(tmp_path / "clip", text=text))))
-        for body in bodies.values():
-            assert nodes_without_kernel(fp16_graph(body, (Normalize(),))) == []
+    def test_of_clips_with_a_wrong_end(self, tmp_path):
+        body = build_bodies(read_checkpoint(str(write_clip(tmp_path / "clip", text={"eos_token_id": 2}))))["text"]
+        assert nodes_without_kernel(Case(body, (Normalize(),), []).fp16_model()) == []
 
     def test_an_operator_of_a_newer_opset_is_found(self):
         graph = new_graph()
@@ -189,40 +150,25 @@ class TestKernels:
         assert nodes_without_kernel(model) == ["ArgMax of T=int64", "Equal of version 19"]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_vectors_are_those_of_fp32_in_any_batch(tmp_path, family):
-    body = text_body(tmp_path, family)
-    ours = session_of(fp16_graph(body, MEAN), tmp_path / "fp16")
-    theirs = fp32_session(body, MEAN, tmp_path / "fp32")
-    for ids, mask in batches(1):
-        vectors, exact = (
-            session.run(None, {"input_ids": ids, "attention_mask": mask})[0] for session in (ours, theirs)
-        )
+@pytest.mark.parametrize("case", CASES)
+def test_vectors_are_those_of_fp32_in_any_batch(tmp_path, case):
+    small = CASES[case](tmp_path)
+    paths = small.save_fp16(tmp_path / "fp16"), small.save_fp32(tmp_path / "fp32")
+    ours, theirs = map(onnxruntime.InferenceSession, paths)
+    for feed in small.feeds:
+        vectors, exact = (session.run(None, feed)[0] for session in (ours, theirs))
         assert smallest_cosine(vectors, exact) >= 0.9999
-        for row, length in enumerate(mask.sum(axis=1)):
-            feed = {"input_ids": ids[row : row + 1, :length], "attention_mask": mask[row : row + 1, :length]}
-            (alone,) = ours.run(None, feed)
-            np.testing.assert_allclose(vectors[row], alone[0], rtol=0, atol=1e-3)
+        alone = [ours.run(None, single)[0] for single in single_feeds(feed)]
+        np.testing.assert_allclose(vectors, np.concatenate(alone), rtol=0, atol=1e-3 * np.abs(exact).max())
 
 
 @pytest.mark.parametrize("activation", sorted(set(ACTIVATION_NAMES.values())))
 def test_activations_are_those_of_fp32(tmp_path, activation):
     name = next(name for name, formula in ACTIVATION_NAMES.items() if formula == activation)
     body = text_body(tmp_path, "bert", hidden_act=name, num_hidden_layers=1)
+    small = Case(body, MEAN, [])
+    paths = small.save_fp16(tmp_path / "fp16"), small.save_fp32(tmp_path / "fp32")
     ids, mask = next(batches(0))
     feed = {"input_ids": ids, "attention_mask": mask}
-    (vectors,) = session_of(fp16_graph(body, MEAN), tmp_path / "fp16").run(None, feed)
-    (exact,) = fp32_session(body, MEAN, tmp_path / "fp32").run(None, feed)
+    vectors, exact = (onnxruntime.InferenceSession(path).run(None, feed)[0] for path in paths)
     assert smallest_cosine(vectors, exact) >= 0.9999
-
-
-@pytest.mark.parametrize("family", ["bert", "mpnet"])
-def test_scores_of_the_first_token_are_those_of_fp32(tmp_path, family):
-    body = text_body(tmp_path, family, BodyRequest(first_token_only=True))
-    weight = np.random.default_rng(0).normal(size=(3, WIDTH)).astype(np.float32)
-    layers = (Dense(weight, None, "Identity", SENTENCE),)
-    ours = session_of(fp16_graph(body, layers), tmp_path / "fp16")
-    theirs = fp32_session(body, layers, tmp_path / "fp32")
-    for ids, mask in batches(1):
-        scores, exact = (session.run(None, {"input_ids": ids, "attention_mask": mask})[0] for session in (ours, theirs))
-        np.testing.assert_allclose(scores, exact, rtol=0, atol=1e-2 * np.abs(exact).max())

@@ -1,0 +1,103 @@
+"""Write the graphs for GPUs of small random checkpoints, and the fp32 graphs beside them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
+from embedder_export.body.native import build_bodies
+from embedder_export.checkpoint.layers import SENTENCE, Dense, Layer, Normalize, Pooling
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.dtype.fp16 import convert_model
+from embedder_export.graph.files import save_graph
+from embedder_export.head.heads import add_head
+
+from tests.clips import IMAGE_SIZE, write_clip
+from tests.native_models import FAMILIES, batches, write_model
+
+MEAN = (Pooling(("mean",), True), Normalize())
+WIDTH = 32
+
+
+@dataclass(frozen=True)
+class Case:
+    """A body, its head, and inputs for it."""
+
+    body: Body
+    layers: tuple[Layer, ...]
+    feeds: list[dict[str, np.ndarray]]
+
+    def fp16_model(self) -> ir.Model:
+        """Return the fp16 graph for GPUs."""
+        model = self.body.write_for_gpu()
+        add_head(model.graph, self.layers, self.body.sizes.width)
+        convert_model(model)
+        return model
+
+    def save_fp16(self, directory: Path) -> Path:
+        """Save the fp16 graph for GPUs to a new directory."""
+        return save_graph(self.fp16_model(), directory)
+
+    def save_fp32(self, directory: Path) -> Path:
+        """Save the fp32 graph to a new directory."""
+        ((_, model),) = self.body.forms
+        add_head(model.graph, self.layers, self.body.sizes.width)
+        return save_graph(model, directory)
+
+
+def text_body(directory: Path, family: str, request: BodyRequest = ALL_TOKENS, **changes: object) -> Body:
+    """Build the body of a small random checkpoint of `family`."""
+    write_model(family, directory / "checkpoint", **changes)
+    return build_bodies(read_checkpoint(str(directory / "checkpoint")), request)["text"]
+
+
+def text_case(directory: Path, family: str) -> Case:
+    """Return an embedder."""
+    feeds = [{"input_ids": ids, "attention_mask": mask} for ids, mask in batches(1)]
+    return Case(text_body(directory, family), MEAN, feeds)
+
+
+def pair_case(directory: Path, family: str) -> Case:
+    """Return a cross-encoder, which computes only the first token in its last layer."""
+    has_types = family != "mpnet"
+    body = text_body(directory, family, BodyRequest(token_types=has_types, first_token_only=True))
+    weight = np.random.default_rng(0).normal(size=(3, WIDTH)).astype(np.float32)
+    feeds = [{"input_ids": ids, "attention_mask": mask} for ids, mask in batches(1)]
+    for feed in feeds if has_types else ():
+        feed["token_type_ids"] = (np.arange(feed["input_ids"].shape[1]) > 3) * feed["attention_mask"]
+    return Case(body, (Dense(weight, weight[:, 0], "Tanh", SENTENCE),), feeds)
+
+
+def clip_cases(directory: Path) -> dict[str, Case]:
+    """Return both towers of a CLIP, by modality."""
+    bodies = build_bodies(read_checkpoint(str(write_clip(directory / "clip"))))
+    draw = np.random.default_rng(0)
+    texts = [{"input_ids": np.where(mask, ids, 1), "attention_mask": mask} for ids, mask in batches(1)]
+    pixels = [
+        {"pixel_values": draw.normal(size=(rows, 3, IMAGE_SIZE, IMAGE_SIZE)).astype(np.float32)} for rows in (1, 5)
+    ]
+    return {kind: Case(body, (Normalize(),), texts if kind == "text" else pixels) for kind, body in bodies.items()}
+
+
+# Every small checkpoint, by a name for it. Each function takes a new directory.
+CASES = {
+    **{family: lambda directory, family=family: text_case(directory, family) for family in FAMILIES},
+    **{
+        f"{family} pairs": lambda directory, family=family: pair_case(directory, family) for family in ("bert", "mpnet")
+    },
+    **{f"clip {kind}": lambda directory, kind=kind: clip_cases(directory)[kind] for kind in ("text", "image")},
+}
+
+
+def smallest_cosine(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the smallest cosine of two vectors of the same row."""
+    cosine = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    return float(cosine.min())
+
+
+def single_feeds(feed: dict[str, np.ndarray]) -> list[dict[str, np.ndarray]]:
+    """Return the inputs of each row alone, without padding."""
+    rows = len(next(iter(feed.values())))
+    lengths = feed["attention_mask"].sum(axis=1) if "attention_mask" in feed else [None] * rows
+    return [{name: value[row : row + 1, :length] for name, value in feed.items()} for row, length in enumerate(lengths)]
