@@ -60,7 +60,9 @@ def main():
     clock = Clock(options.limit_s)
     install_wheels(options.prepared)
     if not results.find(kind="machine"):
-        run_step(["benchmarks.gpu.machine", options.provider], options, results, clock, {})
+        run_step(["benchmarks.gpu.machine", options.provider], options, results, clock, {"step": "machine"})
+    if not results.find(kind="machine"):
+        raise SystemExit(results.lines[-1]["text"])
     prepare(options, results, clock)
     for number in range(options.rounds):
         for name in options.models:
@@ -193,7 +195,7 @@ def run_step(words, options, results, clock, labels):
     if clock.left_s() <= 0:
         return False
     command = [sys.executable, "-m", *map(str, words)]
-    memory = GpuMemory() if options.provider == "cuda" else None
+    memory = GpuMemory.start() if options.provider == "cuda" else None
     with TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command, env=environment(options.prepared), stdout=subprocess.PIPE, stderr=errors, text=True, cwd=ROOT
@@ -219,23 +221,32 @@ def run_step(words, options, results, clock, labels):
 class GpuMemory:
     """The memory of the first GPU that is in use, beyond what was in use at first. A thread samples it."""
 
-    def __init__(self):
-        import pynvml
-
-        pynvml.nvmlInit()
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        self._used = lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used / 1e6
-        self._first = self._peak = self._used()
+    def __init__(self, used_bytes):
+        self._used_bytes = used_bytes
+        self._first = self._peak = used_bytes()
         self._stopped = threading.Event()
         threading.Thread(target=self._sample, daemon=True).start()
 
+    @classmethod
+    def start(cls):
+        """Return a sampler, or None where NVIDIA's library does not tell."""
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+            handle = pynvml.nvmlDeviceGetHandleByIndex(0)
+            return cls(lambda: pynvml.nvmlDeviceGetMemoryInfo(handle).used)
+        except Exception as error:  # a missing figure is no reason to end the benchmark
+            print(f"the GPU's memory is not measured: {error!r}", flush=True)
+            return None
+
     def _sample(self):
         while not self._stopped.wait(SAMPLE_EVERY_S):
-            self._peak = max(self._peak, self._used())
+            self._peak = max(self._peak, self._used_bytes())
 
     def peak_mb(self):
         """Return the peak since the last call, in MB."""
-        peak, self._peak = max(self._peak, self._used()), 0.0
+        peak, self._peak = max(self._peak, self._used_bytes()), 0.0
         return peak - self._first
 
     def stop(self):
