@@ -66,6 +66,10 @@ class Task(Generic[_R]):
         """Return whether the task was cancelled. It has no result then."""
         return self._done.is_set() and not self._results and self._error is None
 
+    def has_ended(self) -> bool:
+        """Return whether the task has ended or was cancelled."""
+        return self._done.is_set()
+
     def wait(self) -> None:
         """Wait until the task has ended or was cancelled."""
         self._done.wait()
@@ -200,6 +204,10 @@ class TaskQueue(Generic[_R]):
     def submit(self, function: Callable[[_T], _R], item: _T) -> None:
         """Start `function(item)`."""
         self._waiting.append(self._executor.submit(function, item))
+
+    def has_result(self) -> bool:
+        """Return whether there is a first task, and it has ended."""
+        return bool(self._waiting) and self._waiting[0].has_ended()
 
     def result(self) -> _R:
         """Take the result of the first task. Raises the error that its function raised."""

@@ -32,41 +32,49 @@ class Started(Generic[_R]):
 
 
 def prepare_ahead(
-    stream: Iterator[list[Item]], prepare: Callable[[list[Item]], _W], executor: Executor, count: int
-) -> Iterator[_W]:
-    """Yield `prepare(items)` for each list of a stream. The next ones are prepared in threads of the executor.
+    stream: Iterator[list[Item]],
+    prepare: Callable[[list[Item]], _W],
+    executor: Executor,
+    ahead: Callable[[list[Item]], int],
+) -> Iterator[list[_W]]:
+    """Yield `prepare(items)` for each list of a stream, in order: all that are ready, at least one at a time.
 
+    The next ones are prepared in threads of the executor. The more the caller waits for other work, the more are ready.
     If the stream raises an error, the lists before it come first.
 
     Args:
         stream: lists of items.
         prepare: called for each list.
         executor: has the threads.
-        count: number of lists to prepare while the caller works on one.
+        ahead: returns how many lists to prepare ahead when this list is the last one that was read.
 
     Example:
-        >>> list(prepare_ahead(iter([["a"], ["b", "c"]]), len, Executor(2), 1))
-        [1, 2]
+        >>> list(prepare_ahead(iter([["a"], ["b", "c"]]), len, Executor(2), lambda items: 1))
+        [[1], [2]]
     """
     items = next(stream, None)
     if items is None:
         return
-    prepared = prepare(items)  # in this thread, so that a single list needs no other one
+    ready = [prepare(items)]  # in this thread, so that a single list needs no other one
     tasks: TaskQueue[_W] = TaskQueue(executor)
     failure: Exception | None = None
+    limit = 1
     try:
         while True:
-            while items is not None and len(tasks) < count:
+            while items is not None and len(tasks) < min(limit, ahead(items)):
                 try:
                     items = next(stream, None)
                 except Exception as error:
                     failure, items = error, None
                 if items is not None:
                     tasks.submit(prepare, items)
-            yield prepared
+            yield ready
             if not tasks:
                 break
-            prepared = tasks.result()
+            ready = [tasks.result()]
+            while tasks.has_result():
+                ready.append(tasks.result())
+            limit *= 2  # a slow stream gives its first results soon
     finally:
         tasks.cancel()
     if failure is not None:

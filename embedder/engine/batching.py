@@ -15,7 +15,7 @@ from embedder.inputs import ImageItem, Item, Pair
 # A window is held in memory, tokenised and sorted by length. It is large enough to find texts of similar length, and
 # small enough to bound memory: `tokenizers` needs about 100 bytes for each token.
 _WINDOW_ITEMS = 1024
-# A device with a large token budget gets windows of many batches: an item for each of so many tokens of the budget.
+# A device gets windows with an item for each of so many tokens of its budget, if that is more than one window.
 _BUDGET_TOKENS_PER_ITEM = 2
 _WINDOW_CHARACTERS = 1_000_000
 # An image in memory counts as this many characters. An image that is a path counts as none: it is not read yet.
@@ -48,37 +48,46 @@ class BatchLimits:
     tokens_per_image: int | None
 
 
-def windows(items: Iterable[Item], token_budget: int = 0) -> Iterator[list[Item]]:
+def windows(items: Iterable[Item]) -> Iterator[list[Item]]:
     """Cut a stream of items into lists, in order. Each list is bounded in items and in memory.
 
     If the stream raises an error, the items before it come first.
-
-    Args:
-        items: the stream.
-        token_budget: the token budget of the device. If it is large, the first list is as short as on other devices, so
-            that the device gets work soon, and each next one has twice as many items, up to a bound.
 
     Example:
         >>> [len(window) for window in windows(["a text"] * 2000)]
         [1024, 976]
     """
     window: list[Item] = []
-    characters, size = 0, _WINDOW_ITEMS
-    largest = max(size, token_budget // _BUDGET_TOKENS_PER_ITEM)
+    characters = 0
     failure: Exception | None = None
     try:
         for item in items:
             window.append(item)
             characters += len(item) if isinstance(item, str) else _characters(item)
-            if len(window) == size or characters >= _WINDOW_CHARACTERS:
+            if len(window) == _WINDOW_ITEMS or characters >= _WINDOW_CHARACTERS:
                 yield window
-                window, characters, size = [], 0, min(2 * size, largest)
+                window, characters = [], 0
     except Exception as error:
         failure = error
     if window:
         yield window
     if failure is not None:
         raise failure
+
+
+def windows_ahead(window: list[Item], token_budget: int) -> int:
+    """Return how many windows to read and prepare ahead, when `window` is the last one that was read.
+
+    A device with a large token budget sorts the texts of several windows together, so that its batches have little
+    padding. Images are large, so only one window of them is read ahead.
+
+    Example:
+        >>> windows_ahead(["a text"], 256), windows_ahead(["a text"], 16384)
+        (1, 8)
+    """
+    if any(isinstance(item, ImageItem) for item in window):
+        return 1
+    return max(1, token_budget // _BUDGET_TOKENS_PER_ITEM // _WINDOW_ITEMS)
 
 
 def _characters(item: Pair | ImageItem) -> int:

@@ -31,9 +31,14 @@ class Places:
     sources: NDArray[np.intp] | None
 
     @property
+    def size(self) -> int:
+        """Number of items with the copies."""
+        return len(self.rows if self.sources is None else self.sources)
+
+    @property
     def copies(self) -> int:
         """Number of copies that were left out."""
-        return 0 if self.sources is None else len(self.sources) - len(self.rows)
+        return self.size - len(self.rows)
 
     def spread(self, values: NDArray[_Scalar]) -> NDArray[_Scalar]:
         """Copy the value of each item to all its places in the list with copies: (inputs, *shape).

@@ -25,7 +25,7 @@ from embedder.common.load_once import LoadOnce
 from embedder.common.progress import progress_bar
 from embedder.common.records import frozen
 from embedder.engine.ahead import prepare_ahead, start_ahead
-from embedder.engine.batching import BatchLimits, windows
+from embedder.engine.batching import BatchLimits, windows, windows_ahead
 from embedder.engine.distinct import Places
 from embedder.engine.job import Job
 from embedder.engine.loading import Loader, choose_graph, output_of
@@ -101,9 +101,10 @@ class Engine:
         self._text = LoadOnce(loader.load_text)
         self._image = LoadOnce(loader.load_image)
         images = IMAGE in self._graphs
+        threads, preparing = self.device.threads, self.device.preparing_threads
         # On a GPU, many threads decode images.
-        threads = self.device.threads + self.device.preparing_threads
         self._executor = Executor(max(threads, settings.threads or usable_cores()) if images else threads)
+        self._preparing = Executor(preparing) if preparing else self._executor
         self._closed = False
         if not images:
             self._text.get()
@@ -122,6 +123,7 @@ class Engine:
         """End the threads and release the graphs. Later calls raise EmbedderError. Closing twice does nothing."""
         self._closed = True
         self._executor.close()
+        self._preparing.close()
         self._text, self._image = LoadOnce(_refuse_closed), LoadOnce(_refuse_closed)
 
     def check_open(self) -> None:
@@ -174,8 +176,7 @@ class Engine:
         self.check_open()
         prompt = self.resolve_prompt(settings)
         prompted = (_prompted(item, prompt) for item in items) if prompt else items
-        stream = windows(prompted, self.device.token_budget)
-        return self._run(stream, settings, self._prompt_token_count(prompt), total, places or _ALL)
+        return self._run(windows(prompted), settings, self._prompt_token_count(prompt), total, places or _ALL)
 
     def run_text(self, text: str | Pair, settings: EncodeSettings) -> NDArray[np.float32]:
         """Return the output of one text, float32 (1, *shape of the output), without a window, a plan or another thread.
@@ -287,30 +288,29 @@ class Engine:
         places: Places,
     ) -> Iterator[Block]:
         start = 0
-        preparing = self.device.preparing_threads
         with progress_bar(total, *self._words_of_progress(), shown=settings.show_progress_bar) as bar:
             bar.update(places.copies)
             job = Job(settings.batch_size, prompt_token_count, self._executor, bar.update)
             # A closed engine has other sides, which refuse.
             sides = WindowSides(lambda: self._text.get(), lambda: self._image.get(), self._outputs)
             prepare = partial(sides.prepare, find_cut=settings.warn_if_cut)
-            prepared = prepare_ahead(stream, prepare, self._executor, max(1, preparing))
-            # A GPU has work for the next window when it has done the last batch of one.
-            results = start_ahead(prepared, partial(sides.start, job=job), min(1, preparing))
+            ahead = partial(windows_ahead, token_budget=self.device.token_budget)
+            prepared = prepare_ahead(stream, prepare, self._preparing, ahead)
+            # A GPU has work for the next windows when it has done the last batch.
+            results = start_ahead(prepared, partial(sides.start, job=job), min(1, self.device.preparing_threads))
             while True:
                 try:
-                    result = next(results, None)
+                    found = next(results, None)
                 except InputMemoryError as error:
-                    index = places.rows[start + error.row]
-                    raise error.named(index, self.device.name) from error.__cause__
-                if result is None:
+                    raise error.named(places.rows[start + error.row], self.device.name) from error.__cause__
+                if found is None:
                     return
-                indices = places.rows[start : start + len(result.values)]
-                check_finite(result.values, indices)
-                reasons = {indices[row]: reason for row, reason in result.reasons.items()}
-                yield Block(start, result.values, reasons, result.cut)
-                start += len(result.values)
-                del result
+                for result in found:
+                    indices = places.rows[start : start + len(result.values)]
+                    check_finite(result.values, indices)
+                    reasons = {indices[row]: reason for row, reason in result.reasons.items()}
+                    yield Block(start, result.values, reasons, result.cut)
+                    start += len(result.values)
 
     def _words_of_progress(self) -> tuple[str, str]:
         """Return the word for one input, and what is done with the inputs."""

@@ -163,5 +163,5 @@ class _ImageRun:
     def _run(self, decoded: list[_Decoded], *, single: bool = False) -> None:
         if decoded:
             rows, pixels = zip(*decoded, strict=True)
-            with errors_at(rows):
+            with errors_at(rows.__getitem__):
                 self.vectors[list(rows)] = self._side.run_batch(pixels, self._output, single=single)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from embedder.errors import DeviceMemoryError
@@ -44,20 +44,20 @@ class InputMemoryError(DeviceMemoryError):
 
 
 @contextmanager
-def errors_at(rows: Sequence[int]) -> Iterator[None]:
-    """Raise an InputMemoryError of the body for row i with `rows[i]` instead.
+def errors_at(row_of: Callable[[int], int]) -> Iterator[None]:
+    """Raise an InputMemoryError of the body for a row with `row_of(row)` instead.
 
     Example:
-        >>> with errors_at([7, 8, 9]):
+        >>> with errors_at(lambda row: row + 5):
         ...     raise InputMemoryError(2, 512)
         Traceback (most recent call last):
         ...
-        embedder.engine.memory.InputMemoryError: (9, 512)
+        embedder.engine.memory.InputMemoryError: (7, 512)
     """
     try:
         yield
     except InputMemoryError as error:
-        raise InputMemoryError(int(rows[error.row]), error.tokens) from error.__cause__
+        raise InputMemoryError(int(row_of(error.row)), error.tokens) from error.__cause__
 
 
 class MemoryLimit:

@@ -156,7 +156,7 @@ class TextSide:
             )
             counts = np.array([text.prompt_token_count for text in batch], np.int64)
             single = len(batches) == 1 and not single_thread
-            with errors_at(rows):
+            with errors_at(rows.__getitem__):
                 values[rows] = self.run_batch(tokens, output, counts, single_batch=single)
         return values
 
@@ -253,6 +253,6 @@ class TextRun:
         start, stop = part
         rows = self._rows[start:stop]
         tokens, counts = self._tokens.part(start, stop), self._counts[start:stop]
-        with errors_at(rows.tolist()):
+        with errors_at(rows.__getitem__):
             self._values[rows] = self._side.run_batch(tokens, self._output, counts, single_batch=single_batch)
         return len(rows)

@@ -42,6 +42,19 @@ class TokenTable:
         lengths = np.array([len(row[0]) for row in rows], np.int64)
         return cls(tuple(np.concatenate(arrays) for arrays in zip(*rows, strict=True)), lengths)
 
+    @classmethod
+    def join(cls, tables: Sequence[TokenTable]) -> TokenTable:
+        """Make a table of the texts of tables, at least one.
+
+        Example:
+            >>> len(TokenTable.join([table, table]))
+            4
+        """
+        if len(tables) == 1:
+            return tables[0]
+        arrays = zip(*(table.arrays for table in tables), strict=True)
+        return cls(tuple(map(np.concatenate, arrays)), np.concatenate([table.lengths for table in tables]))
+
     def __len__(self) -> int:
         return len(self.lengths)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from embedder.engine.ahead import Started
 from embedder.engine.distinct import Places, find_distinct
 from embedder.engine.job import Job
 from embedder.engine.memory import errors_at
-from embedder.engine.text_side import TextRun, TextSide
+from embedder.engine.text_side import TextSide
 from embedder.engine.token_table import TokenTable
 from embedder.inputs import ImageItem, Item
 
@@ -39,6 +40,27 @@ class Window:
     cut: NDArray[np.bool_] | None
     images: list[Any]
     is_image: NDArray[np.bool_]
+
+    def result(
+        self, texts: NDArray[np.float32] | None, images: NDArray[np.float32] | None, reasons: dict[int, str]
+    ) -> WindowResult:
+        """Put the results of both sides into the order of the window, with its copies.
+
+        Args:
+            texts: the values of the texts. None if there are no texts.
+            images: the vectors of the images. None if there are no images.
+            reasons: why images could not be read, by their row among the images.
+        """
+        if images is None or texts is None:
+            values = images if texts is None else texts
+            assert values is not None  # a window has inputs
+        else:
+            values = np.empty((len(self.is_image), *images.shape[1:]), np.float32)
+            values[self.is_image], values[~self.is_image] = images, texts
+        places = self.places
+        image_rows = np.flatnonzero(self.is_image).tolist() if reasons else []
+        found = {places.rows[image_rows[row]]: reason for row, reason in reasons.items()}
+        return WindowResult(places.spread(values), found, None if self.cut is None else places.spread(self.cut))
 
 
 @frozen
@@ -88,38 +110,55 @@ class WindowSides:
             cut[np.flatnonzero(~is_image)[self.text().cut_rows(texts, tokens)]] = True
         return Window(places, tokens, cut, images, is_image)
 
-    def start(self, window: Window, job: Job) -> Started[WindowResult]:
-        """Start to run a window. Its images run only when its result is wanted."""
-        texts = None if window.tokens is None else self.text().start(window.tokens, self.outputs[TEXT], job)
+    def start(self, windows: list[Window], job: Job) -> Started[list[WindowResult]]:
+        """Start to run windows together. Their images run only when the results are wanted.
 
-        def finish() -> WindowResult:
-            values, reasons = self._finish(window, texts, job)
-            job.advance(window.places.copies)
-            rows, spread = window.places.rows, window.places.spread
-            cut = None if window.cut is None else spread(window.cut)
-            return WindowResult(spread(values), {rows[row]: reason for row, reason in reasons.items()}, cut)
+        The row of an InputMemoryError counts from the first input of the first window.
+        """
+        tables = [window.tokens for window in windows if window.tokens is not None]
+        texts = self.text().start(TokenTable.join(tables), self.outputs[TEXT], job) if tables else None
+
+        def finish() -> list[WindowResult]:
+            try:
+                images = self._run_images(windows, job)
+            except BaseException:
+                if texts is not None:
+                    texts.cancel()
+                raise
+            with errors_at(lambda row: _rows(windows, images=False)[row]):
+                rest = None if texts is None else texts.finish()
+            results = []
+            for window, of_images in zip(windows, images, strict=True):
+                count = 0 if window.tokens is None else len(window.tokens)
+                results.append(window.result(None if rest is None else rest[:count], *of_images))
+                rest = None if rest is None else rest[count:]
+                job.advance(window.places.copies)
+            return results
 
         return Started(finish, (lambda: None) if texts is None else texts.cancel)
 
-    def _finish(self, window: Window, texts: TextRun | None, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Return the outputs of the inputs without copies, and the reasons why images could not be read, by row."""
-        rows = window.places.rows
-        if not window.images:
-            assert texts is not None  # a window has inputs
-            with errors_at(rows):
-                return texts.finish(), {}
-        text_rows, image_rows = (np.flatnonzero(kind).tolist() for kind in (~window.is_image, window.is_image))
-        try:
-            with errors_at([rows[row] for row in image_rows]):
-                vectors, reasons = self.image().run(window.images, self.outputs[IMAGE], job)
-        except BaseException:
-            if texts is not None:
-                texts.cancel()
-            raise
-        if texts is None:
-            return vectors, reasons
-        values = np.empty((len(rows), *vectors.shape[1:]), np.float32)
-        values[image_rows] = vectors
-        with errors_at([rows[row] for row in text_rows]):
-            values[text_rows] = texts.finish()
-        return values, {image_rows[row]: reason for row, reason in reasons.items()}
+    def _run_images(self, windows: list[Window], job: Job) -> list[tuple[NDArray[np.float32] | None, dict[int, str]]]:
+        """Return the vectors of the images of each window, and why images could not be read."""
+        found: list[tuple[NDArray[np.float32] | None, dict[int, str]]] = []
+        done = 0
+        for window in windows:
+            count = len(window.images)
+            with errors_at(partial(_row_of_image, windows, done)):
+                found.append(self.image().run(window.images, self.outputs[IMAGE], job) if count else (None, {}))
+            done += count
+        return found
+
+
+def _row_of_image(windows: list[Window], done: int, row: int) -> int:
+    """Return the row of an image, which is at `row` among those after the first `done` images."""
+    return _rows(windows, images=True)[done + row]
+
+
+def _rows(windows: list[Window], *, images: bool) -> list[int]:
+    """Return the rows of all images or all texts, from the first input of the first window on."""
+    rows, start = [], 0
+    for window in windows:
+        places = np.array(window.places.rows, np.intp)[window.is_image == images]
+        rows += (start + places).tolist()
+        start += window.places.size
+    return rows

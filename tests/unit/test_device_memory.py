@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedder import CrossEncoder, DeviceMemoryError, Embedder
-from embedder.engine.batching import windows
 from embedder.errors import ArtifactError
 from tests.tiny import DIMENSION, add_image_graph, expected_of_image, ids_of, write_tiny_artifact, write_tiny_ranker
 
@@ -239,9 +238,3 @@ def test_many_threads_of_a_program_share_a_device(path):
     for thread in threads:
         thread.join()
     assert found == {start: expected(texts[start:]) for start in range(8)}
-
-
-def test_windows_grow_with_the_token_budget():
-    sizes = [len(window) for window in windows(["a"] * 30_000, token_budget=16384)]
-    assert sizes == [1024, 2048, 4096, 8192, 8192, 6448]
-    assert {len(window) for window in windows(["a"] * 4096, token_budget=256)} == {1024}
