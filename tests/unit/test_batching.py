@@ -11,7 +11,7 @@ from embedder.artifact.manifest import UNPADDED_FROM_TOKENS
 from embedder.backends.cpu import CpuDevice
 from embedder.backends.cuda import CudaDevice
 from embedder.engine import batching
-from embedder.engine.batching import plan_batches, windows
+from embedder.engine.batching import plan_batches, windows, windows_ahead
 from embedder.inputs import ImageItem, Pair
 
 LENGTHS = st.lists(st.integers(0, 600), max_size=80)
@@ -112,6 +112,11 @@ def test_a_window_reads_only_its_own_items_from_a_stream():
     stream = windows(read.append(number) or "text" for number in range(5000))
     next(stream)
     assert len(read) == 1024
+
+
+def test_a_large_token_budget_reads_more_windows_ahead_but_not_of_images():
+    assert [windows_ahead(["a"], budget) for budget in (5, 256, 2048, 16384, 32768)] == [1, 1, 1, 8, 16]
+    assert windows_ahead(["a", ImageItem(b"")], 32768) == 1
 
 
 def test_batches_are_those_of_the_picture_on_the_page():
