@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias
 
@@ -31,7 +32,7 @@ class ImageSide:
     """A loaded graph of images and its preprocessor. Safe to call from many threads.
 
     Example:
-        >>> ImageSide(backend, settings).run([Path("cat.png")], output, job)[0].shape  # doctest: +SKIP
+        >>> ImageSide(backend, settings).start([Path("cat.png")], output, job).finish()[0].shape  # doctest: +SKIP
         (1, 512)
     """
 
@@ -41,32 +42,14 @@ class ImageSide:
         self._tokens_per_image = settings.tokens
         self._limit = MemoryLimit()
 
-    def run(self, images: list[Any], output: Output, job: Job) -> tuple[NDArray[np.float32], dict[int, str]]:
-        """Return the vectors of `images`, and the reasons why images could not be read.
+    @property
+    def decodes_ahead(self) -> bool:
+        """Whether all threads decode images of one batch, because the device runs it faster than one thread decodes."""
+        return self._backend.device.preparing_threads > 0
 
-        On a CPU, each thread decodes its batch and then runs it, so some threads decode while others run the graph. On
-        a GPU, which runs a batch in less time than a thread decodes an image, all threads decode images of one batch.
-        Each image is removed from `images` when it is used. So only a few batches are in memory.
-
-        Args:
-            images: sources of images. The list is emptied.
-            output: the output of the graph to return.
-            job: the request.
-
-        Returns:
-            float32 (images, dimension), with rows of zeros for images that could not be read; and the reasons by row.
-
-        Raises:
-            ArtifactError: the graph fails, or its result has another shape.
-            InputMemoryError: the device has too little memory for one of the images alone.
-            DependencyError: Pillow is not installed.
-        """
-        run = _ImageRun(self, images, output, job)
-        if self._backend.device.preparing_threads:
-            run.decode_ahead()
-        else:
-            run.decode_and_run()
-        return run.vectors, {row: run.reasons[row] for row in sorted(run.reasons)}
+    def start(self, images: list[Any], output: Output, job: Job) -> ImageRun:
+        """Start to compute the vectors of `images`, sources of images. The list is emptied."""
+        return ImageRun(self, images, output, job)
 
     def decode(self, image: Any) -> NDArray[np.float32]:
         """Return the pixels of an image as the graph takes them. Raises InputError if it cannot be read."""
@@ -76,7 +59,8 @@ class ImageSide:
         """Return the vectors of decoded images, float32 (images, dimension).
 
         Raises:
-            ArtifactError, InputMemoryError: as in `run`.
+            ArtifactError: the graph fails, or its result has another shape.
+            InputMemoryError: the device has too little memory for one of the images alone.
         """
         found = []
 
@@ -93,26 +77,54 @@ class ImageSide:
         device = self._backend.device
         budget = min(device.token_budget, self._limit.tokens)
         size = min(largest or _MAX_BATCH_IMAGES, max(1, budget // self._tokens_per_image))
-        if device.preparing_threads:  # to decode them takes so long that small batches would not help
+        if self.decodes_ahead:  # to decode them takes so long that small batches would not help
             return size
         return max(1, min(size, -(-images // device.threads)))  # few images are divided among the threads
 
 
-class _ImageRun:
-    """The images of a window.
+class ImageRun:
+    """The images of some windows.
 
-    Attributes:
-        vectors: float32 (images, dimension), zeros until they are there.
-        reasons: why an image could not be read, by row.
+    On a CPU, each thread decodes its batch and then runs it, so some threads decode while others run the graph. On a
+    GPU, all threads decode images, and a batch runs as soon as it is full. Each image is removed from the list when it
+    is used. So only a few batches are in memory.
     """
 
     def __init__(self, side: ImageSide, images: list[Any], output: Output, job: Job) -> None:
+        """Start to decode, on a GPU. On a CPU the work starts when the result is wanted."""
         self._side, self._images, self._output, self._job = side, images, output, job
-        self.vectors = np.zeros((len(images), *fixed_shape(output)), np.float32)
-        self.reasons: dict[int, str] = {}
+        self._vectors = np.zeros((len(images), *fixed_shape(output)), np.float32)
+        self._reasons: dict[int, str] = {}
         self._size = side.batch_size(len(images), job.batch_size)
+        self._decoding: TaskQueue[list[_Decoded]] = TaskQueue(job.executor)
+        self._groups: deque[range] = deque()
+        if side.decodes_ahead:
+            size = max(1, min(_DECODED_TOGETHER, -(-len(images) // job.executor.threads)))
+            self._groups.extend(range(start, min(start + size, len(images))) for start in range(0, len(images), size))
+            self._decode_ahead()
 
-    def decode_and_run(self) -> None:
+    def finish(self) -> tuple[NDArray[np.float32], dict[int, str]]:
+        """Wait for all images.
+
+        Returns:
+            float32 (images, dimension), with rows of zeros for images that could not be read; and the reasons by row.
+
+        Raises:
+            ArtifactError, InputMemoryError: as in `ImageSide.run_batch`.
+            DependencyError: Pillow is not installed.
+        """
+        if self._side.decodes_ahead:
+            self._run_full_batches()
+        else:
+            self._decode_and_run()
+        return self._vectors, {row: self._reasons[row] for row in sorted(self._reasons)}
+
+    def cancel(self) -> None:
+        """Cancel what has not started."""
+        self._groups.clear()
+        self._decoding.cancel()
+
+    def _decode_and_run(self) -> None:
         """Decode and run each batch in one thread."""
         starts = range(0, len(self._images), self._size)
         single = len(starts) == 1
@@ -125,29 +137,31 @@ class _ImageRun:
         for count in map(run, starts) if single else self._job.executor.map(run, starts):
             self._job.advance(count)
 
-    def decode_ahead(self) -> None:
-        """Decode images in all threads, and run batches as soon as they are full."""
-        executor, count = self._job.executor, len(self._images)
-        size = max(1, min(_DECODED_TOGETHER, -(-count // executor.threads)))
-        groups = [range(start, min(start + size, count)) for start in range(0, count, size)]
-        runs: TaskQueue[None] = TaskQueue(executor)
+    def _decode_ahead(self) -> None:
+        """Keep all threads busy with decoding. Decoded images are large, so only a few wait to be run."""
+        while self._groups and len(self._decoding) < 2 * self._job.executor.threads:
+            self._decoding.submit(self._decode, self._groups.popleft())
+
+    def _run_full_batches(self) -> None:
+        """Run batches as soon as they are full."""
+        runs: TaskQueue[int] = TaskQueue(self._job.executor)
         batch: list[_Decoded] = []
         try:
-            decoded = executor.map(self._decode, groups, ahead=2 * executor.threads)
-            for rows, images in zip(groups, decoded, strict=True):
-                batch += images
-                self._job.advance(len(rows))
+            while self._decoding:
+                batch += self._decoding.result()
+                self._decode_ahead()
                 while len(batch) >= self._size:
                     runs.submit(self._run, batch[: self._size])
                     del batch[: self._size]
-                    if len(runs) > executor.threads:
-                        runs.result()
-            if batch:
-                runs.submit(self._run, batch)
+                    if len(runs) > self._job.executor.threads:
+                        self._job.advance(runs.result())
+            runs.submit(self._run, batch)
             while runs:
-                runs.result()
+                self._job.advance(runs.result())
         finally:
+            self._decoding.close()
             runs.close()
+        self._job.advance(len(self._reasons))
 
     def _decode(self, rows: Iterable[int]) -> list[_Decoded]:
         """Return the pixels of images with their rows, without the images that cannot be read."""
@@ -157,11 +171,13 @@ class _ImageRun:
             try:
                 decoded.append((row, self._side.decode(image)))
             except InputError as error:
-                self.reasons[row] = str(error)
+                self._reasons[row] = str(error)
         return decoded
 
-    def _run(self, decoded: list[_Decoded], *, single: bool = False) -> None:
+    def _run(self, decoded: list[_Decoded], *, single: bool = False) -> int:
+        """Run decoded images as one batch. Return their number."""
         if decoded:
             rows, pixels = zip(*decoded, strict=True)
             with errors_at(rows.__getitem__):
-                self.vectors[list(rows)] = self._side.run_batch(pixels, self._output, single=single)
+                self._vectors[list(rows)] = self._side.run_batch(pixels, self._output, single=single)
+        return len(decoded)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,17 +14,17 @@ from embedder.engine.ahead import Started
 from embedder.engine.distinct import Places, find_distinct
 from embedder.engine.job import Job
 from embedder.engine.memory import errors_at
-from embedder.engine.text_side import TextSide
+from embedder.engine.text_side import TextRun, TextSide
 from embedder.engine.token_table import TokenTable
 from embedder.inputs import ImageItem, Item
 
 if TYPE_CHECKING:
-    from embedder.engine.image_side import ImageSide
+    from embedder.engine.image_side import ImageRun, ImageSide
 
 
 @frozen
 class Window:
-    """Inputs that are in memory together, without copies. The image side empties `images` as it goes, to free memory.
+    """Inputs that are in memory together, without copies.
 
     Attributes:
         places: where these inputs are in the window with copies.
@@ -47,8 +46,8 @@ class Window:
         """Put the results of both sides into the order of the window, with its copies.
 
         Args:
-            texts: the values of the texts. None if there are no texts.
-            images: the vectors of the images. None if there are no images.
+            texts: the values of the texts. May be None if there are no texts.
+            images: the vectors of the images. May be None if there are no images.
             reasons: why images could not be read, by their row among the images.
         """
         if images is None or texts is None:
@@ -111,47 +110,57 @@ class WindowSides:
         return Window(places, tokens, cut, images, is_image)
 
     def start(self, windows: list[Window], job: Job) -> Started[list[WindowResult]]:
-        """Start to run windows together. Their images run only when the results are wanted.
+        """Start to run windows together.
 
         The row of an InputMemoryError counts from the first input of the first window.
         """
         tables = [window.tokens for window in windows if window.tokens is not None]
         texts = self.text().start(TokenTable.join(tables), self.outputs[TEXT], job) if tables else None
+        sources = [source for window in windows for source in window.images]
+        for window in windows:
+            window.images.clear()  # the image side frees each source when it is used
+        images = self.image().start(sources, self.outputs[IMAGE], job) if sources else None
+
+        def cancel() -> None:
+            for run in (texts, images):
+                if run is not None:
+                    run.cancel()
 
         def finish() -> list[WindowResult]:
             try:
-                images = self._run_images(windows, job)
+                return _finish(windows, texts, images, job)
             except BaseException:
-                if texts is not None:
-                    texts.cancel()
+                cancel()
                 raise
-            with errors_at(lambda row: _rows(windows, images=False)[row]):
-                rest = None if texts is None else texts.finish()
-            results = []
-            for window, of_images in zip(windows, images, strict=True):
-                count = 0 if window.tokens is None else len(window.tokens)
-                results.append(window.result(None if rest is None else rest[:count], *of_images))
-                rest = None if rest is None else rest[count:]
-                job.advance(window.places.copies)
-            return results
 
-        return Started(finish, (lambda: None) if texts is None else texts.cancel)
-
-    def _run_images(self, windows: list[Window], job: Job) -> list[tuple[NDArray[np.float32] | None, dict[int, str]]]:
-        """Return the vectors of the images of each window, and why images could not be read."""
-        found: list[tuple[NDArray[np.float32] | None, dict[int, str]]] = []
-        done = 0
-        for window in windows:
-            count = len(window.images)
-            with errors_at(partial(_row_of_image, windows, done)):
-                found.append(self.image().run(window.images, self.outputs[IMAGE], job) if count else (None, {}))
-            done += count
-        return found
+        return Started(finish, cancel)
 
 
-def _row_of_image(windows: list[Window], done: int, row: int) -> int:
-    """Return the row of an image, which is at `row` among those after the first `done` images."""
-    return _rows(windows, images=True)[done + row]
+def _finish(windows: list[Window], texts: TextRun | None, images: ImageRun | None, job: Job) -> list[WindowResult]:
+    """Wait for both sides, and divide their results among the windows."""
+    vectors, values = None, None
+    reasons: dict[int, str] = {}
+    if images is not None:
+        with errors_at(lambda row: _rows(windows, images=True)[row]):
+            vectors, reasons = images.finish()
+    if texts is not None:
+        with errors_at(lambda row: _rows(windows, images=False)[row]):
+            values = texts.finish()
+    results = []
+    text, image = 0, 0
+    for window in windows:
+        image_count = int(window.is_image.sum())
+        text_count = len(window.is_image) - image_count
+        results.append(
+            window.result(
+                None if values is None else values[text : text + text_count],
+                None if vectors is None else vectors[image : image + image_count],
+                {row - image: reason for row, reason in reasons.items() if image <= row < image + image_count},
+            )
+        )
+        text, image = text + text_count, image + image_count
+        job.advance(window.places.copies)
+    return results
 
 
 def _rows(windows: list[Window], *, images: bool) -> list[int]:
