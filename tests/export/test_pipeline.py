@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from embedder_export import pipeline
@@ -103,6 +104,7 @@ def test_settings_of_the_checkpoint_are_in_the_manifest(checkpoint, artifact):
     assert manifest.head == Head(("mean",), True, ("normalize",))
     assert (manifest.graphs[0].form, manifest.graphs[0].candidates) == ("native", ())
     assert "torch" not in manifest.tools
+    assert manifest.tools["onnxruntime"] == onnxruntime.__version__  # also where onnxruntime-gpu is installed
     for options in (
         {},
         {"prompt": "x "},

@@ -22,6 +22,7 @@ from embedder.artifact.manifest import (
 )
 from embedder.artifact.positions import NO_LIMIT, with_positions
 from embedder.artifact.upgrades import FORMAT_VERSION
+from embedder.backends.sessions import runtime_version
 from embedder.common.digests import sha256_of
 
 from embedder_export import __version__
@@ -35,7 +36,8 @@ from embedder_export.tokenizer.limits import ModelLimits
 
 # The inputs of a graph, in the manifest's order.
 _INPUTS = (*GRAPH_INPUTS, TOKEN_TYPE_IDS, POOLING_MASK, *IMAGE_INPUTS)
-_TOOLS = ("onnx", "onnx_ir", "onnxruntime", "tokenizers", "safetensors")
+_RUNTIME = "onnxruntime"
+_TOOLS = ("onnx", "onnx_ir", _RUNTIME, "tokenizers", "safetensors")
 _TRACING_TOOLS = ("optimum-onnx", "transformers", "torch")
 
 
@@ -107,10 +109,15 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         default_prompt_name=checkpoint.default_prompt_name,
         graphs=tuple(_move_graph(directory, graph) for graph in parts.graphs),
         parity=None,
-        tools={"embedder-export": __version__} | {name: version(name) for name in tools},
+        tools={"embedder-export": __version__} | {name: _version_of(name) for name in tools},
     )
     manifest = with_int8_products(manifest, {name: found for name, found in products.items() if found is not None})
     return _with_positions(manifest, parts)
+
+
+def _version_of(tool: str) -> str:
+    # Several distributions have the module onnxruntime. On a machine with a GPU it is onnxruntime-gpu.
+    return runtime_version() if tool == _RUNTIME else version(tool)
 
 
 def _with_positions(manifest: Manifest, parts: Parts) -> Manifest:
