@@ -58,15 +58,15 @@ def read(path):
 def agreement(vectors, reference):
     """Return the cosines of a program's vectors with the reference's, and the effect of a batch.
 
-    Both are .npz files. The vectors of "agreement-alone" are some of those of "agreement", encoded one at a time.
+    Both are .npz files. The inputs of "agreement-alone" are those of "agreement" in "agreement-rows", encoded one at a
+    time.
     """
     found = {}
     with np.load(vectors) as ours:
         for name in ("agreement", "arrays"):
             if name in ours:
                 together, alone = unit(ours[name]), unit(ours[f"{name}-alone"])
-                step = len(together) // len(alone) or 1
-                found[name] = {"batch": differences(together[::step][: len(alone)], alone)}
+                found[name] = {"batch": differences(together[ours[f"{name}-rows"]], alone)}
                 if reference.exists():
                     with np.load(reference) as theirs:
                         expected = unit(theirs[name])
@@ -207,8 +207,8 @@ def notes(lines, machine):
     )
     yield (
         f"- Figures: medians of up to {rounds} rounds. Each program runs a model in its own process, and the programs "
-        "take turns. The batch size of sentence-transformers is the fastest for the workload: 128, then 512 and 2048 "
-        "as long as they are faster, and 32 if 512 is not. Both programs sort texts by length. The attention of "
+        "take turns. The batch size of sentence-transformers is the fastest for the workload, out of 128, 512 and "
+        "2048, and 32 if 128 is the fastest. Both programs sort texts by length. The attention of "
         f"sentence-transformers: {', '.join(sorted(attention)) or '-'}."
     )
     yield "- Models: all-MiniLM-L6-v2 has its real weights. The others have true sizes and random weights."

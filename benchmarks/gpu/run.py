@@ -25,10 +25,12 @@ from benchmarks.gpu.worker import PROGRAMS
 # The batch sizes of sentence-transformers. worker.py says which are tried.
 BATCH_SIZES = (32, 128, 512, 2048)
 SAMPLE_EVERY_S = 0.02
+# How often to look whether a checkpoint is there.
+POLL_S = 0.1
 # After the limit, a running process has this many seconds to end.
 GRACE_S = 60
 # Inputs of each kind that are compared with the reference, and those that are also encoded alone.
-COMPARED, ALONE = 400, 24
+COMPARED, ALONE = 200, 24
 ROOT = Path(__file__).parents[2]
 
 
@@ -100,11 +102,10 @@ class Clock:
 
 def install_wheels(prepared):
     """Install the packed wheels beside this interpreter's packages. They come first on the path."""
-    site = prepared / "site"
     wheels = sorted(map(str, prepared.glob("wheels/*.whl")))
-    if wheels and not site.exists():
+    if wheels:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-compile"]
-        subprocess.run([*pip, "--target", str(site), *wheels], check=True)
+        subprocess.run([*pip, "--upgrade", "--target", str(prepared / "site"), *wheels], check=True)
 
 
 def environment(prepared):
@@ -130,21 +131,25 @@ def prepare(options, results, clock):
 
 
 def prepare_model(name, options, results, clock):
-    """Make what a model needs, if it is not there."""
+    """Make what a model needs, if it is not there. The export begins as soon as the checkpoint is there."""
+    inputs = options.work / "inputs" / f"{name}.json"
 
     def step(word):
-        if results.find(kind="prepared", step=word, model=name) and (options.work / "inputs" / f"{name}.json").exists():
+        if results.find(kind="prepared", step=word, model=name) and inputs.exists():
             return
         start = time.monotonic()
         words = ["benchmarks.gpu.prepare", word, name, options.prepared, options.work, options.provider]
-        if run_step(
-            [*words, *(["--small"] if options.small else [])], options, results, clock, {"model": name, "step": word}
-        ):
+        words += ["--small"] if options.small else []
+        if run_step(words, options, results, clock, {"model": name, "step": word}):
             results.add(kind="prepared", step=word, model=name, seconds=time.monotonic() - start)
 
-    step("checkpoint")
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(step, ("export", "reference")))
+    with ThreadPoolExecutor(1) as pool:
+        reference = pool.submit(step, "reference")
+        while not (inputs.exists() or reference.done()):
+            time.sleep(POLL_S)
+        if inputs.exists():
+            step("export")
+        reference.result()
 
 
 def measure(number, name, program, options, results, clock):
@@ -205,7 +210,7 @@ def run_step(words, options, results, clock, labels):
         for line in process.stdout:
             if line.startswith("{"):
                 peak = {} if memory is None else {"gpu_mb": memory.peak_mb()}
-                results.add(**labels, **json.loads(line), **peak)
+                results.add(**labels | json.loads(line) | peak)
             else:
                 print(*labels.values(), line, end="", flush=True)
         status = process.wait()

@@ -21,7 +21,7 @@ FIRST_TEXT = "What is the capital of France?"
 # Part of the inputs that is encoded before the clock starts, so that memory is taken and kernels are chosen.
 WARM_UP = 6
 # A measurement has so many calls, or fewer if they take this many seconds together.
-MAX_CALLS, ENOUGH_S = 3, 1.5
+MAX_CALLS, ENOUGH_S = 3, 1.0
 WARM_UP_QUERIES = 20
 
 
@@ -96,25 +96,23 @@ def prepared(program, workload, inputs):
 
 
 def measure(program, encode, workload, inputs, batch_sizes):
-    """Print the speed of the fastest batch sizes.
-
-    The second batch size comes first. Larger ones follow while they are faster. If none is, the first one is tried too.
-    """
+    """Print the speed for each batch size. The first one is left out if the second one is not the fastest."""
     start = min(1, len(batch_sizes) - 1)
-    speeds = {}
-    for batch_size in batch_sizes[start:]:
-        speeds[batch_size] = speed(program, encode, workload, inputs, batch_size)
-        if speeds[batch_size] < max(speeds.values()):
-            break
-    if start and speeds[batch_sizes[start]] == max(speeds.values()):
+    speeds = [speed(program, encode, workload, inputs, batch_size) for batch_size in batch_sizes[start:]]
+    if start and speeds[0] == max(speeds):
         speed(program, encode, workload, inputs, batch_sizes[0])
 
 
 def speed(program, encode, workload, inputs, batch_size):
-    """Print the inputs per second, and return them. 0 if they do not fit into the memory."""
+    """Print the inputs per second, and return them. 0 if they do not fit into the memory.
+
+    A slow program encodes fewer of the inputs, evenly spread, so that a measurement takes a second or two.
+    """
     try:
-        encode(inputs[::WARM_UP], batch_size)
-        seconds = median(seconds_of(encode, inputs, batch_size))
+        warm = inputs[::WARM_UP]
+        count = max(1, int(len(warm) / seconds_of(encode, warm, batch_size) * ENOUGH_S))
+        measured = inputs[:: max(1, len(inputs) // count)]
+        seconds = median(repeated(encode, measured, batch_size))
     except Exception as error:
         # torch's error is no class of its own on every version. Others are errors of the benchmark.
         if "out of memory" not in str(error):
@@ -123,22 +121,26 @@ def speed(program, encode, workload, inputs, batch_size):
         return 0.0
     finally:
         release_memory(program)
-    per_second = len(inputs) / seconds
-    report("speed", workload=workload, batch_size=batch_size, seconds=seconds, per_second=per_second)
-    return per_second
+    found = {"inputs": len(measured), "seconds": seconds, "per_second": len(measured) / seconds}
+    report("speed", workload=workload, batch_size=batch_size, **found)
+    return found["per_second"]
 
 
-def seconds_of(encode, inputs, batch_size):
-    """Yield the seconds of a call. Short calls are repeated."""
+def repeated(encode, inputs, batch_size):
+    """Yield the seconds of a few calls, or of one if it is long."""
     spent = 0.0
     for _ in range(MAX_CALLS):
-        start = time.perf_counter()
-        encode(inputs, batch_size)
-        seconds = time.perf_counter() - start
+        seconds = seconds_of(encode, inputs, batch_size)
         yield seconds
         spent += seconds
         if spent > ENOUGH_S:
             return
+
+
+def seconds_of(encode, inputs, batch_size):
+    start = time.perf_counter()
+    encode(inputs, batch_size)
+    return time.perf_counter() - start
 
 
 def release_memory(program):
@@ -173,8 +175,9 @@ def save_vectors(program, encode, inputs, specification):
     for workload in ("agreement", "arrays"):
         if workload in inputs:
             chosen = prepared(program, workload, inputs[workload][: specification["compared"]])
-            alone = [encode([item], None)[0] for item in chosen[:: len(chosen) // specification["alone"] or 1]]
-            arrays |= {workload: encode(chosen, None), f"{workload}-alone": np.array(alone)}
+            rows = np.arange(0, len(chosen), len(chosen) // specification["alone"] or 1)
+            alone = np.array([encode([chosen[row]], None)[0] for row in rows])
+            arrays |= {workload: encode(chosen, None), f"{workload}-alone": alone, f"{workload}-rows": rows}
     np.savez(specification["vectors"], **arrays)
 
 

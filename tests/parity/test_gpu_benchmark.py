@@ -5,8 +5,11 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks.gpu.report import agreement
+from benchmarks.gpu.worker import save_vectors
 from tests.pages import output_of
 
 ROOT = Path(__file__).parents[2]
@@ -45,3 +48,17 @@ def test_benchmark_runs_from_its_pieces(tmp_path):
     output_of(map(str, [*start, *options]), cwd=tmp_path, env=environment)
     again = (tmp_path / "results/gpu.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(again) == len(lines)
+
+
+@pytest.mark.parametrize("count", [5, 24, 47, 143, 200])
+def test_a_vector_is_compared_with_that_of_the_same_text(tmp_path, count):
+    def encode(texts, batch_size):
+        return np.array([np.random.default_rng(int(text)).normal(size=8) for text in texts])
+
+    inputs = {"agreement": [str(number) for number in range(count)]}
+    path = tmp_path / "vectors.npz"
+    save_vectors("embedder", encode, inputs, {"vectors": str(path), "compared": 200, "alone": 24})
+    np.savez(tmp_path / "reference.npz", agreement=encode(inputs["agreement"], None))
+    found = agreement(path, tmp_path / "reference.npz")["agreement"]
+    assert found["reference"]["count"] == count
+    assert min(found[kind]["min_cosine"] for kind in ("batch", "reference")) == pytest.approx(1)
