@@ -277,11 +277,10 @@ def _dense(body: Any, outputs: int, bias: bool, activation: str) -> dict[str, An
 
 def write_family(directory: Path, body: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, layout: Layout) -> Path:
     """Write a checkpoint with the old names of module classes, as the published repositories have them."""
-    generator = torch.Generator(body.device).manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in body.parameters():  # training leaves biases and scales that are not 0 and 1
-            noise = torch.randn(parameter.shape, generator=generator, device=body.device)
-            parameter.add_(noise, alpha=0.05)
+            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.05)
     body.save_pretrained(directory, safe_serialization=not layout.pickled)
     tokenizer.save_pretrained(directory)
     write_modules(directory, layout.modules)

@@ -56,8 +56,6 @@ def inputs_path(options):
 
 
 def write_checkpoint(options):
-    import torch
-
     from benchmarks.gpu.checkpoints import write_model
 
     checkpoint = options.work / "checkpoints" / options.model
@@ -67,8 +65,7 @@ def write_checkpoint(options):
         checkpoint.unlink(missing_ok=True)
         checkpoint.symlink_to((options.prepared / "checkpoints" / MINILM).resolve())
     else:
-        with torch.device(options.provider):  # a GPU is faster at drawing random weights
-            write_model(options.model, checkpoint, full=not options.small)
+        write_model(options.model, checkpoint, full=not options.small)
     inputs = inputs_of(options)
     print(json.dumps({"kind": "sizes", "sizes": sizes_of(options.model, checkpoint, inputs)}), flush=True)
     path = inputs_path(options)
