@@ -214,7 +214,8 @@ def notes(lines, machine):
     yield "- Models: all-MiniLM-L6-v2 has its real weights. The others have true sizes and random weights."
     yield (
         "- Workloads: images are JPEG files of 640 x 480 pixels; arrays are decoded images in the model's size. All "
-        "inputs of a workload are different."
+        "inputs of a workload are different. A program that needs more than about a second encodes only as many of "
+        "them, evenly spread."
     )
     yield from workload_notes(lines)
     yield (
