@@ -166,6 +166,7 @@ class Engine:
         Raises:
             InputError: the model has no such prompt. The call itself raises this.
             ArtifactError: the graph fails on the inputs, or gives NaN, infinity or another shape than the manifest's.
+            DeviceMemoryError: the device has too little memory for one of the inputs alone.
             EmbedderError: the engine has been closed.
 
         Example:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from embedder.common.checks import shown
 from embedder.common.records import frozen
+from embedder.engine.frame import find_special
 from embedder.engine.token_table import Tokens
-from embedder.engine.tokenizer import TextTokenizer, find_special
+from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import ArtifactError, InputError
 from embedder.inputs import Pair
 

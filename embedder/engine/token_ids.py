@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from embedder.common.checks import shown
 from embedder.common.containers import is_mapping
-from embedder.engine.tokenizer import Frame, TextTokenizer
+from embedder.engine.frame import Frame
+from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import InputError
 from embedder.inputs import TokenizedText, type_name
 

@@ -58,7 +58,10 @@ RUNTIME = (
     Rule("embedder.backends", own="artifact backends common errors", packages="numpy", lazy="onnxruntime"),
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
     Rule(
-        "embedder.engine.tokenizer", own="common engine.token_table errors inputs", packages="numpy", lazy="tokenizers"
+        "embedder.engine.tokenizer",
+        own="common engine.frame engine.token_table errors inputs",
+        packages="numpy",
+        lazy="tokenizers",
     ),
     Rule("embedder.results", own="common errors options vectors", packages="numpy"),
     Rule("embedder.encoding", own="engine errors inputs options results", packages="numpy"),
