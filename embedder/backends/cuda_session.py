@@ -9,10 +9,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from embedder.artifact.manifest import GRAPH_INPUTS
 from embedder.backends.backend import Device, Feeds, GraphFiles, Outputs
 from embedder.backends.cuda_libraries import free_memory_bytes
-from embedder.backends.cuda_queries import RECORDING, QueryGraphs
 from embedder.backends.sessions import check_outputs, open_session, run_session, session_options
 from embedder.errors import ArtifactError, DeviceMemoryError, ProviderError
 
@@ -33,8 +31,6 @@ _BYTES_PER_TOKEN = 64 * 1024
 _MEMORY_SHARE = 0.5
 # A GPU that has hardly any memory left runs batches of this many tokens, or halves them.
 _MIN_TOKEN_BUDGET = 512
-# Recorded calls need the weights once more. They are made if that is at most a quarter of the free memory.
-_MIN_FREE_PER_WEIGHTS = 4
 
 # The defaults of embedder. Options that the user gives come first.
 _DEFAULT_OPTIONS = {
@@ -89,7 +85,6 @@ class CudaBackend:
         self.device: Device = replace(device, token_budget=_token_budget(device, free, provider_options))
         self._slots = threading.Semaphore(device.threads)
         self._takes_all_slots = threading.Lock()
-        self._queries = self._make_queries(device, free)
 
     def run(self, feeds: Feeds, *, single_batch: bool = False) -> Outputs:
         """Run the graph; see `Backend.run`.
@@ -103,10 +98,6 @@ class CudaBackend:
                 "a forked process cannot use the GPU of its parent. Load the model in the process that uses it, or "
                 'start processes by multiprocessing.get_context("spawn")'
             )
-        if single_batch and self._queries is not None:
-            found = self._queries.run(feeds)
-            if found is not None:
-                return found
         try:
             with self._slots:
                 return self._run(feeds)
@@ -127,8 +118,7 @@ class CudaBackend:
 
     def _run(self, feeds: Feeds) -> Outputs:
         try:
-            with RECORDING.read():
-                return run_session(self._session, feeds, self._output_names)
+            return run_session(self._session, feeds, self._output_names)
         except ArtifactError as error:
             self._raise(error)
 
@@ -145,27 +135,12 @@ class CudaBackend:
             ) from error
         raise error
 
-    def _open(self, **more: str) -> Any:
+    def _open(self) -> Any:
         options = session_options(1)
         if _MEMORY_LIMIT not in self._options:
             # The arena would double its size until the weights fit. A limit of the user includes the weights.
             options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-        provider_options = {**self._options, **more}
-        return open_session(self._files.path, self._provider, options, provider_options=provider_options)
-
-    def _make_queries(self, device: CudaDevice, free: int | None) -> QueryGraphs | None:
-        """Return recorded calls for single short texts, if this is a graph of texts and the GPU has enough memory."""
-        shapes = {output.name: output.shape for output in self._files.graph.outputs}
-        fixed = {name: tuple(size for size in shape if size is not None) for name, shape in shapes.items()}
-        too_little = free is None or free < _MIN_FREE_PER_WEIGHTS * self._files.graph.weights.size
-        if too_little or fixed != shapes or GRAPH_INPUTS[0] not in self._files.graph.inputs:
-            return None
-        return QueryGraphs(
-            lambda: self._open(enable_cuda_graph="1"),
-            fixed,
-            device=("cuda", device.index),
-            max_tokens=self._files.artifact.manifest.tokenizer.max_seq_length,
-        )
+        return open_session(self._files.path, self._provider, options, provider_options=self._options)
 
 
 def _token_budget(device: CudaDevice, free: int | None, provider_options: Mapping[str, str]) -> int:

@@ -1,8 +1,7 @@
-"""A graph on a GPU: memory, failures, recorded calls, and how many calls run at a time. Here a CPU runs the graph."""
+"""A graph on a GPU: memory, failures, and how many calls run at a time. Here a CPU runs the graph."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime
@@ -189,38 +188,3 @@ def test_options_of_the_user_come_before_the_defaults(path, free, opened):
     defaults, given = (options for options, _ in opened)
     assert defaults == {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
     assert given == {"use_tf32": "1", "cudnn_conv_algo_search": "HEURISTIC", "device_id": "1"}
-
-
-@dataclass
-class Recorded:
-    """Stands for the recorded calls. It answers single texts of up to three tokens."""
-
-    open_session: object
-    outputs: dict
-    device: tuple
-    max_tokens: int
-
-    def run(self, feeds):
-        return {"embedding": np.full((1, 8), 7, np.float32)} if feeds["input_ids"].size <= 3 else None
-
-
-def test_recorded_calls_answer_single_short_texts(path, free, opened, monkeypatch):
-    monkeypatch.setattr(cuda_session, "QueryGraphs", Recorded)
-    free(GIGABYTE)
-    backend = open_backend(path, device=CudaDevice(1))
-    queries = backend._queries
-    assert (queries.outputs, queries.device, queries.max_tokens) == ({"embedding": (8,)}, ("cuda", 1), 16)
-    queries.open_session()
-    assert [options.get("enable_cuda_graph") for options, _ in opened] == [None, "1"]
-    short = {name: values[:, :3] for name, values in ONE.items()}
-    assert backend.run(short, single_batch=True)["embedding"].tolist() == [[7] * 8]
-    assert backend.run(short)["embedding"].tolist() != [[7] * 8]
-    np.testing.assert_allclose(backend.run(ONE, single_batch=True)["embedding"], VECTORS[:1], atol=1e-6)
-
-
-def test_no_calls_are_recorded_for_images_or_with_little_memory(path, free, monkeypatch):
-    monkeypatch.setattr(cuda_session, "QueryGraphs", Recorded)
-    free(1000)
-    assert open_backend(path)._queries is None
-    free(GIGABYTE)
-    assert open_backend(path, "image")._queries is None
