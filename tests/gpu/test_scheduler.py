@@ -1,4 +1,4 @@
-"""Batches, memory, threads and recorded calls on a real GPU. `conftest.py` skips it elsewhere."""
+"""Batches, memory and threads on a real GPU. `conftest.py` skips it elsewhere."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -37,7 +37,6 @@ def test_a_batch_that_does_not_fit_is_halved(tiny, on_cpu, monkeypatch, limit):
 
 
 def test_many_threads_with_single_texts_and_lists(tiny, on_cpu):
-    """Single texts are recorded meanwhile, and then replayed."""
     model = Embedder(tiny, provider="cuda")
 
     def encode(start):
