@@ -203,7 +203,8 @@ class TextSide:
 
     def _feeds(self, tokens: TokenTable, prompt_token_counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the graph's inputs for one batch."""
-        arrays, attention_mask = tokens.pad(self._settings.pad_id)
+        multiple = self._backend.device.pad_to_multiple
+        arrays, attention_mask = tokens.pad(self._settings.pad_id, multiple, self.tokenizer.max_seq_length)
         feeds = dict(zip(GRAPH_INPUTS, (arrays[0], attention_mask), strict=True))
         if self._typed:
             feeds[TOKEN_TYPE_IDS] = arrays[1]
