@@ -200,22 +200,23 @@ def notes(lines, machine):
     rate = machine.get("operations_per_second", 0) / 1e12
     attention = {line["attention"] for line in find(lines, kind="start") if line.get("attention")}
     rounds = 1 + max((line["round"] for line in lines if line["kind"] == "done"), default=0)
+    turns = "one round" if rounds == 1 else f"medians of up to {rounds} rounds"
     dtype = machine.get("dtype")
     yield (
         f"- Card: {machine.get('card')}. Both programs run in {dtype}. The matrix rate is that of large {dtype} "
         f"matrices in torch: {rate:,.1f} TFLOP/s."
     )
     yield (
-        f"- Figures: medians of up to {rounds} rounds. Each program runs a model in its own process, and the programs "
-        "take turns. The batch size of sentence-transformers is the fastest for the workload, out of 128, 512 and "
-        "2048, and 32 if 128 is the fastest. Both programs sort texts by length. The attention of "
-        f"sentence-transformers: {', '.join(sorted(attention)) or '-'}."
+        f"- Figures: {turns}. Each program runs a model in its own process, and the programs take turns. The batch "
+        "size of sentence-transformers is the fastest for the workload, out of 128, 512 and 2048, and 32 if 128 is the "
+        "fastest. Both programs sort texts by length. The attention of sentence-transformers: "
+        f"{', '.join(sorted(attention)) or '-'}."
     )
     yield "- Models: all-MiniLM-L6-v2 has its real weights. The others have true sizes and random weights."
     yield (
         "- Workloads: images are JPEG files of 640 x 480 pixels; arrays are decoded images in the model's size. All "
         "inputs of a workload are different. A program that needs more than about a second encodes only as many of "
-        "them, evenly spread."
+        "them, evenly spread. With fewer texts, the lengths in a batch differ more, which costs it some speed."
     )
     yield from workload_notes(lines)
     yield (
@@ -231,6 +232,11 @@ def notes(lines, machine):
     yield f"- Versions: {machine.get('versions')}; CUDA {machine.get('cuda')}."
     if not machine.get("flash"):
         yield "- Flash attention with unpadded texts is not measured: the package flash_attn is not installed there."
+    missing = [
+        line["model"] for line in find(lines, kind="sizes") if not find(lines, kind="speed", model=line["model"])
+    ]
+    if missing:
+        yield f"- Not measured: {', '.join(missing)}. The time limit came first."
     for line in find(lines, kind="failure"):
         labels = {name: line[name] for name in ("model", "program", "step", "round") if name in line}
         if not find(lines, kind="prepared" if "step" in line else "done", **labels):  # else it succeeded later
@@ -239,11 +245,17 @@ def notes(lines, machine):
 
 
 def workload_notes(lines):
+    """Yield the inputs of each model that was measured, and how many of them sentence-transformers encoded."""
     for line in find(lines, kind="sizes"):
+        if not find(lines, kind="speed", model=line["model"]):
+            continue
         described = []
         for name, size in line["sizes"].items():
             tokens = "" if name in IMAGE_WORKLOADS else f", {size['tokens'] / size['inputs']:,.0f} tokens each"
-            described.append(f"{name}: {size['inputs']:,}{tokens}")
+            peer = best_peer(lines, line["model"], [program for program in LABELS if program != OURS], name)
+            encoded = min((each.get("inputs", size["inputs"]) for each in peer[1]), default=0) if peer else 0
+            few = f" ({PEER}: {encoded:,} of them)" if 0 < encoded < size["inputs"] else ""
+            described.append(f"{name}: {size['inputs']:,}{tokens}{few}")
         yield f"- Inputs of {line['model']}: {'; '.join(described)}."
 
 

@@ -252,7 +252,7 @@ class GpuMemory:
     def peak_mb(self):
         """Return the peak since the last call, in MB."""
         peak, self._peak = max(self._peak, self._used_bytes()), 0.0
-        return peak - self._first
+        return (peak - self._first) / 1e6
 
     def stop(self):
         self._stopped.set()

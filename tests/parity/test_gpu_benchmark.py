@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from benchmarks.gpu.report import agreement
+from benchmarks.gpu.run import GpuMemory
 from benchmarks.gpu.worker import save_vectors
 from tests.pages import output_of
 
@@ -62,3 +63,13 @@ def test_a_vector_is_compared_with_that_of_the_same_text(tmp_path, count):
     found = agreement(path, tmp_path / "reference.npz")["agreement"]
     assert found["reference"]["count"] == count
     assert min(found[kind]["min_cosine"] for kind in ("batch", "reference")) == pytest.approx(1)
+
+
+def test_the_peak_of_the_memory_is_in_mb_and_begins_anew_for_each_figure():
+    used_bytes = [1_000_000]
+    memory = GpuMemory(lambda: used_bytes[0])
+    memory.stop()
+    used_bytes[0] = 5_000_000
+    assert memory.peak_mb() == 4
+    used_bytes[0] = 2_000_000
+    assert memory.peak_mb() == 1
