@@ -217,7 +217,7 @@ class CrossEncoder(LoadedModel):
             >>> model.rank("Where is the cat?", ["It rains.", "The cat is outside."])[0]["corpus_id"]  # doctest: +SKIP
             1
         """
-        settings = self._settings_of(options)
+        settings = self._settings_of(options, "rank", ("top_k", "return_documents"))
         check_count("top_k", top_k)
         check_flag("return_documents", return_documents)
         if self.label_count != 1:
@@ -280,8 +280,10 @@ class CrossEncoder(LoadedModel):
         check_flag("single_thread", single_thread)
         return encode_batch(self._engine, pairs, EncodeSettings(), self.label_count, single_thread=single_thread)
 
-    def _settings_of(self, options: PredictOptions) -> PredictSettings:
-        settings = PredictSettings.of(options)
+    def _settings_of(
+        self, options: PredictOptions, call: str = "predict", keywords: Iterable[str] = ()
+    ) -> PredictSettings:
+        settings = PredictSettings.of(options, call, keywords)
         self._check_softmax(settings.activation_fn)
         return settings
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypedDict
 
@@ -203,8 +203,13 @@ class PredictSettings:
         check_flag("apply_softmax", self.apply_softmax)
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> PredictSettings:
+    def of(cls, options: Mapping[str, Any], call: str = "predict", keywords: Iterable[str] = ()) -> PredictSettings:
         """Return settings with the keyword `options`.
+
+        Args:
+            options: the options.
+            call: the method that got them, for errors.
+            keywords: other keywords of this method, for errors.
 
         Raises:
             InputError: an option is unknown, has a wrong type or is out of range.
@@ -213,13 +218,13 @@ class PredictSettings:
             >>> PredictSettings.of({"activation_fn": "identity"}).activation_fn
             'identity'
         """
-        _refuse_unknown("predict", options, PredictOptions.__annotations__, PREDICT_HINTS)
+        _refuse_unknown(call, options, [*keywords, *PredictOptions.__annotations__], PREDICT_HINTS)
         own = {name: options[name] for name in ("activation_fn", "apply_softmax") if name in options}
         rest = {name: value for name, value in options.items() if name not in own}
         return cls(**own, encode_settings=EncodeSettings(**rest) if rest else _DEFAULTS)
 
 
-def _refuse_unknown(call: str, options: Mapping[str, Any], known: Mapping[str, Any], hints: Mapping[str, str]) -> None:
+def _refuse_unknown(call: str, options: Mapping[str, Any], known: Collection[str], hints: Mapping[str, str]) -> None:
     for name in options:
         if name not in known:
             hint = hints.get(name, f"known are {', '.join(known)}")

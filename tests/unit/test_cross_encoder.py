@@ -227,9 +227,8 @@ def test_what_is_no_pair_is_refused(model, pairs, message):
         ({"activation_fn": "softmax"}, 'activation_fn "softmax" needs several labels: of one score, it is always 1'),
         ({"apply_softmax": 1}, "apply_softmax should be True or False, not 1"),
         ({"batch_size": 0}, "batch_size should be a whole number, at least 1, not 0"),
-        ({"convert_to_tensor": True}, "predict has no option 'convert_to_tensor': predict returns a NumPy array"),
-        ({"num_workers": 0}, "predict has no option 'num_workers': pass threads="),
-        ({"foo": 0}, "predict has no option 'foo': known are prompt_name, prompt, batch_size, activation_fn"),
+        ({"convert_to_tensor": True}, "has no option 'convert_to_tensor': predict returns a NumPy array"),
+        ({"num_workers": 0}, "has no option 'num_workers': pass threads="),
     ],
 )
 def test_wrong_options_are_refused(model, options, message):
@@ -243,6 +242,11 @@ def test_wrong_options_are_refused(model, options, message):
     [
         (lambda m: m.predict_iter(("a", "b")), "predict_iter takes many pairs. For one pair, call predict"),
         (lambda m: m.predict_iter(np.array("a")), "or a list of pairs, not numpy.ndarray"),
+        (lambda m: m.predict(PAIRS, foo=0), "predict has no option 'foo': known are prompt_name, prompt, batch_size"),
+        (
+            lambda m: m.rank("a", ["b"], foo=0),
+            "rank has no option 'foo': known are top_k, return_documents, prompt_name",
+        ),
         (lambda m: m.rank(3, ["a"]), "query should be a string, not int: 3"),
         (lambda m: m.rank("a", "b"), "documents should be a list of strings, not str"),
         (lambda m: m.rank("a", ["b", 3]), r"documents\[1\] should be a string, not int: 3"),
