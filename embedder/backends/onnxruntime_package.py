@@ -68,9 +68,19 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def _check_version(name: str, version: str) -> None:
+def is_before(version: str, other: tuple[int, int]) -> bool:
+    """Return whether a version of onnxruntime is older than another one. False if it has no numbers.
+
+    Example:
+        >>> is_before("1.9.1", (1, 32))
+        True
+    """
     parts = re.match(r"(\d+)\.(\d+)", version)
-    if parts and (int(parts[1]), int(parts[2])) < _OLDEST_VERSION:
+    return parts is not None and (int(parts[1]), int(parts[2])) < other
+
+
+def _check_version(name: str, version: str) -> None:
+    if is_before(version, _OLDEST_VERSION):
         oldest = ".".join(map(str, _OLDEST_VERSION))
         raise DependencyError(
             f"{name} {version} is too old: embedder needs {oldest} or later. Run: pip install --upgrade {name}"

@@ -33,6 +33,7 @@ from embedder.backends.prepacked_form import (
     form_in,
     form_name,
     forms_in,
+    known_name,
     shared_entry,
     shared_graphs,
     vouched_form,
@@ -53,10 +54,10 @@ _NOTE_INTERVAL_S = 24 * 60 * 60
 def find_prepacked(files: GraphFiles) -> CheckedGraph | None:
     """Return the prepacked form of a graph. If there is none, make it in the user's cache.
 
-    Returns None if the kind of CPU is unknown, or the variable EMBEDDER_PREPACK is 0. Returns None too if there is no
-    form that can be trusted, and none can be made: the disk is read-only or full, the cache is not private, a damaged
-    form cannot be removed, the weights exceed a gigabyte, or the artifact's files are not verified. If one of them is
-    replaced meanwhile, the opening of the graph will notice.
+    Returns None if onnxruntime is too old, the kind of CPU is unknown, or the variable EMBEDDER_PREPACK is 0. Returns
+    None too if there is no form that can be trusted, and none can be made: the disk is read-only or full, the cache is
+    not private, a damaged form cannot be removed, the weights exceed a gigabyte, or the artifact's files are not
+    verified. If one of them is replaced meanwhile, the opening of the graph will notice.
     """
     if os.environ.get("EMBEDDER_PREPACK") == "0":
         return None
@@ -88,7 +89,8 @@ def prepack(artifact: Artifact) -> list[Path]:
     The manifest then vouches for these forms. Forms that are right already are kept. All others are removed.
 
     Raises:
-        ArtifactError: a file is damaged, or was replaced meanwhile; or the folder of the forms is a link.
+        ArtifactError: weights cannot be prepacked here; a file is damaged, or was replaced meanwhile; or the folder
+            of the forms is a link.
         OSError: the directory cannot be written.
 
     Example:
@@ -104,7 +106,7 @@ def prepack(artifact: Artifact) -> list[Path]:
     after = {name: before[name] for name in shared_graphs(artifact) if name.startswith(contents)}
     made = []
     for graph in graphs:
-        files, name = GraphFiles(artifact, graph), _known_name(graph)
+        files, name = GraphFiles(artifact, graph), known_name(graph)
         for file in (graph.file, graph.weights):
             check_digest(artifact.path(file), file.sha256)
         try:
@@ -132,13 +134,13 @@ def with_shared_form(manifest: Manifest, graph: Graph, packed: File) -> Manifest
         packed: the graph that takes the packed weights from that file.
 
     Raises:
-        ArtifactError: the kind of CPU is unknown.
+        ArtifactError: weights cannot be prepacked here.
 
     Example:
         >>> with_shared_form(manifest, manifest.graphs[0], packed).extra  # doctest: +SKIP
         {'prepacked': {'1f3a...9c07-1.32.0-x86_64-avx2-fma': {'name': 'model.prepacked.onnx', ...}}}
     """
-    forms = manifest.extra.get(FOLDER, {}) | {_known_name(graph): shared_entry(packed)}
+    forms = manifest.extra.get(FOLDER, {}) | {known_name(graph): shared_entry(packed)}
     return replace(manifest, extra={**manifest.extra, FOLDER: forms})
 
 
@@ -219,16 +221,6 @@ def remove_cached(graphs: Iterable[Graph]) -> list[Path]:
     for directory in found:
         discard(directory)
     return found
-
-
-def _known_name(graph: Graph) -> str:
-    name = form_name(graph)
-    if name is None:
-        raise ArtifactError(
-            "weights cannot be prepacked here: /proc/cpuinfo does not show the features of the CPU, so nothing would "
-            "say where they are right"
-        )
-    return name
 
 
 def _intact(form: CheckedGraph) -> CheckedGraph:

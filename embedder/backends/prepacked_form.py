@@ -29,6 +29,7 @@ from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import IMAGE, File, Graph
 from embedder.backends.backend import CheckedGraph, GraphFiles
 from embedder.backends.cpu_kind import cpu_kind
+from embedder.backends.onnxruntime_package import is_before
 from embedder.backends.sessions import runtime_version
 from embedder.common.decode import decode
 from embedder.common.digests import CheckedFile, check_digest
@@ -42,10 +43,12 @@ GRAPH_NAME, WEIGHTS_NAME, RECORD_NAME = "model.onnx", "model.onnx.data", "prepac
 # These errors mean that there is no prepacked form in a place, or that it is damaged.
 UNUSABLE = (OSError, ValueError, KeyError, TypeError, EmbedderError)
 _MAX_RECORD_BYTES = 1000
+# Older versions crash when they load the prepacked weights of some models, such as MPNet and T5.
+_OLDEST_VERSION = (1, 32)
 
 
 def form_name(graph: Graph) -> str | None:
-    """Return the name of the form of `graph` on this machine, or None if the kind of CPU is unknown.
+    """Return the name of the form of `graph` on this machine, or None if weights cannot be prepacked here.
 
     The name is `<digest of the graph>-<onnxruntime's version>-<kind of CPU>`.
 
@@ -53,10 +56,35 @@ def form_name(graph: Graph) -> str | None:
         >>> form_name(artifact.manifest.graphs[0])  # doctest: +SKIP
         '1f3a...9c07-1.32.0-x86_64-avx2-fma'
     """
-    kind = cpu_kind(convolutions=graph.modality == IMAGE)
+    kind = None if _is_old() else cpu_kind(convolutions=graph.modality == IMAGE)
     if kind is None:
         return None
     return f"{content_of(graph)}-{runtime_version()}-{kind.replace(' ', '-')}"
+
+
+def known_name(graph: Graph) -> str:
+    """Return the name of the form of `graph` on this machine.
+
+    Raises:
+        ArtifactError: weights cannot be prepacked here. The message says why.
+    """
+    name = form_name(graph)
+    if name is not None:
+        return name
+    if _is_old():
+        oldest = ".".join(map(str, _OLDEST_VERSION))
+        raise ArtifactError(
+            f"weights cannot be prepacked here: onnxruntime {runtime_version()} is too old for it, and {oldest} or "
+            "later is needed. Without prepacked weights a model has the same vectors, and loads more slowly"
+        )
+    raise ArtifactError(
+        "weights cannot be prepacked here: /proc/cpuinfo does not show the features of the CPU, so nothing would "
+        "say where they are right"
+    )
+
+
+def _is_old() -> bool:
+    return is_before(runtime_version(), _OLDEST_VERSION)
 
 
 def content_of(graph: Graph) -> str:

@@ -115,11 +115,21 @@ def test_prepacked_weights_with_a_damaged_record_are_made_again(tiny, cache, pla
 
 def test_another_cpu_or_onnxruntime_prepacks_again(tiny, cache, monkeypatch):
     embedder.Embedder(tiny)
-    monkeypatch.setattr(prepacked_form, "runtime_version", lambda: "0.0")
+    monkeypatch.setattr(prepacked_form, "runtime_version", lambda: "9.0")
     embedder.Embedder(tiny)
     monkeypatch.setattr(prepacked_form, "cpu_kind", lambda **options: "another")
     embedder.Embedder(tiny)
     assert len(list(cache.iterdir())) == 3
+
+
+@pytest.mark.parametrize("version", ["1.25.0", "1.31.1"])
+def test_an_old_onnxruntime_does_not_prepack(tiny, cache, monkeypatch, plain, version):
+    """It would crash on some models."""
+    monkeypatch.setattr(prepacked_form, "runtime_version", lambda: version)
+    np.testing.assert_array_equal(embedder.Embedder(tiny).encode(TEXTS), plain)
+    assert not cache.exists()
+    with pytest.raises(ArtifactError, match=rf"onnxruntime {version} is too old for it, and 1\.32 or later is needed"):
+        prepacked.prepack(open_artifact(tiny))
 
 
 def test_an_unknown_kind_of_cpu_has_no_forms(tiny, cache, monkeypatch, plain, loaded):
