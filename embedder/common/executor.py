@@ -66,9 +66,9 @@ class Task(Generic[_R]):
         """Return whether the task was cancelled. It has no result then."""
         return self._done.is_set() and not self._results and self._error is None
 
-    def has_ended(self) -> bool:
-        """Return whether the task has ended or was cancelled."""
-        return self._done.is_set()
+    def has_result(self) -> bool:
+        """Return whether the function has returned. It has not if it raised an error."""
+        return bool(self._results)
 
     def wait(self) -> None:
         """Wait until the task has ended or was cancelled."""
@@ -206,8 +206,8 @@ class TaskQueue(Generic[_R]):
         self._waiting.append(self._executor.submit(function, item))
 
     def has_result(self) -> bool:
-        """Return whether there is a first task, and it has ended."""
-        return bool(self._waiting) and self._waiting[0].has_ended()
+        """Return whether there is a first task, and its function has returned."""
+        return bool(self._waiting) and self._waiting[0].has_result()
 
     def result(self) -> _R:
         """Take the result of the first task. Raises the error that its function raised."""

@@ -40,7 +40,7 @@ def prepare_ahead(
     """Yield `prepare(items)` for each list of a stream, in order: all that are ready, at least one at a time.
 
     The next ones are prepared in threads of the executor. The more the caller waits for other work, the more are ready.
-    If the stream raises an error, the lists before it come first.
+    If the stream or `prepare` raises an error, the lists before it come first.
 
     Args:
         stream: lists of items.
@@ -84,7 +84,7 @@ def prepare_ahead(
 def start_ahead(windows: Iterable[_W], start: Callable[[_W], Started[_R]], count: int) -> Iterator[_R]:
     """Yield the result of each window, in order. The next `count` windows have been started by then.
 
-    If `windows` raises an error, the results of the windows before it come first.
+    If `windows` or `start` raises an error, the results of the windows before it come first.
 
     Example:
         >>> list(start_ahead([1, 2], lambda number: Started(lambda: -number, lambda: None), 1))
@@ -97,11 +97,12 @@ def start_ahead(windows: Iterable[_W], start: Callable[[_W], Started[_R]], count
         while True:
             try:
                 window = next(iterator, None)
+                if window is None:
+                    break
+                started.append(start(window))
             except Exception as error:
-                failure, window = error, None
-            if window is None:
+                failure = error
                 break
-            started.append(start(window))
             del window  # it may hold images
             if len(started) > count:
                 yield started.popleft().finish()

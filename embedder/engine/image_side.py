@@ -67,7 +67,9 @@ class ImageSide:
         def run(start: int, stop: int) -> None:
             feeds = {IMAGE_INPUTS[0]: np.stack(pixels[start:stop])}
             outputs = self._backend.run(feeds, single_batch=single)
-            found.append(values_of(outputs, output.name, (stop - start, *fixed_shape(output))))
+            part = values_of(outputs, output.name, (stop - start, *fixed_shape(output)))
+            # The next call may overwrite an array of the backend's own.
+            found.append(part if len(part) == len(pixels) else np.array(part))
 
         self._limit.run(0, len(pixels), lambda start, stop: (stop - start) * self._tokens_per_image, run)
         return found[0] if len(found) == 1 else np.concatenate(found)

@@ -189,7 +189,9 @@ class TextSide:
         found: list[NDArray[np.float32]] = []
 
         def run(start: int, stop: int) -> None:
-            found.append(self._run(tokens.part(start, stop), output, prompt_token_counts[start:stop], single_batch))
+            part = self._run(tokens.part(start, stop), output, prompt_token_counts[start:stop], single_batch)
+            # The next call may overwrite an array of the backend's own.
+            found.append(part if len(part) == len(tokens) else np.array(part))
 
         self._limit.run(0, len(tokens), lambda start, stop: tokens.part(start, stop).padded_size, run)
         return found[0] if len(found) == 1 else np.concatenate(found)

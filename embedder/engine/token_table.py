@@ -108,8 +108,10 @@ class TokenTable:
             ([[101, 102, 0], [101, 7592, 102]], [[1, 1, 0], [1, 1, 1]])
         """
         if len(self.lengths) == 1 and len(self.arrays[0]) and multiple == 1:  # a single text needs few steps
-            arrays = tuple(array[np.newaxis].copy() for array in self.arrays)  # a backend may write into them
-            return arrays, np.ones((1, len(self.arrays[0])), np.int64)
+            arrays = tuple([array[np.newaxis].copy() for array in self.arrays])  # a backend may write into them
+            ones = np.empty((1, len(self.arrays[0])), np.int64)
+            ones.fill(1)
+            return arrays, ones
         columns = max(1, int(self.lengths.max())) if len(self.lengths) else 0
         columns = max(columns, min(-(-columns // multiple) * multiple, most))
         mask: NDArray[np.bool_] = np.arange(columns) < self.lengths[:, np.newaxis]

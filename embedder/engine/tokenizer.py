@@ -122,6 +122,10 @@ class TextTokenizer:
             >>> tokenizer.table(["hello"]).arrays  # doctest: +SKIP
             (array([ 101, 7592,  102]),)
         """
+        if len(texts) == 1:  # a single text is often all that a caller has, and needs few steps
+            ((encoding,),) = self._encode_parts(texts)
+            rows = (encoding.ids, encoding.type_ids) if typed else (encoding.ids,)
+            return TokenTable(tuple([np.array(row, np.int64) for row in rows]), np.array([len(rows[0])], np.int64))
         ids, types = array("q"), array("q")
         lengths: list[int] = []
         # This is done for each text while other threads wait for Python. `fromlist` is the fastest way to read a list.
@@ -131,6 +135,7 @@ class TextTokenizer:
                 ids.fromlist(encoding.ids)
                 if typed:
                     types.fromlist(encoding.type_ids)
+            del encodings, encoding  # before the next ones are made, so that two parts are never in memory together
         arrays = [np.array(numbers, np.int64) for numbers in ((ids, types) if typed else (ids,))]
         return TokenTable(tuple(arrays), np.array(lengths, np.int64))
 

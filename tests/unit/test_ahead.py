@@ -1,5 +1,7 @@
 """Windows are prepared ahead, and those that are ready come together."""
 
+import pytest
+
 from embedder.common.executor import Executor
 from embedder.engine.ahead import Started, prepare_ahead, start_ahead
 
@@ -49,3 +51,27 @@ def test_the_next_window_has_been_started_when_a_result_is_due():
     next(results)
     results.close()
     assert steps == ["start 1", "start 2", "finish 1", "cancel 2"]
+
+
+def test_an_error_comes_after_the_windows_before_it():
+    def fail_at_5(items):
+        if items == [5]:
+            raise OSError("window 5")
+        return items[0]
+
+    found = []
+    with pytest.raises(OSError, match="window 5"):
+        found.extend(prepare_ahead(lists(20, []), fail_at_5, Patient(2), lambda items: 8))
+    assert found == [[0], [1], [2, 3], [4]]
+
+    def start(window):
+        return Started(lambda: fail_at_5([window]), lambda: None)
+
+    found.clear()
+    with pytest.raises(OSError, match="window 5"):
+        found.extend(start_ahead(range(1, 9), start, 2))
+    assert found == [1, 2, 3, 4]
+    found.clear()
+    with pytest.raises(OSError, match="window 5"):
+        found.extend(start_ahead(range(1, 9), lambda window: fail_at_5([window]) and start(window), 2))
+    assert found == [1, 2, 3, 4]

@@ -129,6 +129,25 @@ def test_batches_stay_small_after_memory_has_run_out(path):
     assert model.batch_limits.token_budget <= 32
 
 
+class OneArray(Gpu):
+    """A device that returns its own array each time."""
+
+    def run(self, feeds, *, single_batch=False):
+        outputs = super().run(feeds)
+        if not hasattr(self, "array"):
+            self.array = np.empty((99, DIMENSION), np.float32)
+        self.array[: len(outputs["embedding"])] = outputs["embedding"]
+        return {"embedding": self.array[: len(outputs["embedding"])]}
+
+
+def test_the_parts_of_a_batch_may_share_an_array_of_the_backend(with_images):
+    model = Embedder(with_images, backend=OneArray(capacity=repeat(20), threads=1, preparing_threads=0))
+    texts = ["a cat", "a dog", "the mat", "cat sat", "dog sat", "mat", "a"]
+    assert model.encode(texts).tolist() == expected(texts)
+    images = model.encode(list(PIXELS[:9]))
+    np.testing.assert_allclose(images, [expected_of_image(pixels) for pixels in PIXELS[:9]], atol=1e-5)
+
+
 LONG_TEXT = "cat " * 30
 LONG = "the cat sat on a mat"
 TOO_LONG = (
