@@ -144,7 +144,8 @@ def _parser() -> argparse.ArgumentParser:
         "--dtypes",
         type=_parse_dtypes,
         metavar="NAME,...",
-        help=f"the dtypes to write, out of {','.join(DTYPES)}; default: fp32, and int8 if it is close enough to fp32",
+        help=f"the dtypes to write, out of {','.join(DTYPES)}; default: fp32, int8 if it is close enough to fp32, and "
+        "fp16 if a GPU works here",
     )
     return parser
 

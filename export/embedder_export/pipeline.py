@@ -39,7 +39,8 @@ class ExportSettings:
 
     Attributes:
         converter: one of `body.convert.CONVERTERS`.
-        dtypes: which of `DTYPES` to write. None writes fp32, and int8 if it is close enough to fp32.
+        dtypes: which of `DTYPES` to write. None writes fp32, and the others if they are close enough to it: int8, and
+            fp16 on a machine with a GPU that works.
         verification: one of `verify.parity.VERIFICATIONS`.
     """
 

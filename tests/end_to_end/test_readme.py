@@ -207,6 +207,15 @@ def test_numbers_in_the_readme_are_those_of_the_benchmarks():
         assert cells == [short, long, query, cold, peak, installed]
 
 
+@pytest.mark.parametrize("page", [README, ROOT / "docs/gpu.md"], ids=lambda page: page.name)
+def test_figures_of_a_gpu_are_those_of_the_benchmark(page):
+    lines = (ROOT / "benchmarks/results/gpu.md").read_text(encoding="utf-8").splitlines()
+    row = next(line for line in lines if line.startswith("| all-MiniLM-L6-v2 | short | "))
+    own, other = row.split(" | ")[2:4]
+    text = page.read_text(encoding="utf-8").replace("\n", " ")
+    assert re.search(rf"embedder encodes {own} short texts\S* .*and sentence-transformers {other}\b", text)
+
+
 def test_tables_on_the_benchmarks_page_are_the_results(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from compare import with_tables

@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 import embedder
 from benchmarks.quality import lines, spearman
 from embedder.artifact.manifest import GRAPH_INPUTS, read_manifest
+from embedder.backends.cuda import CudaDevice
 from tests import families
 from tests.checkpoints import write_checkpoint
 from tests.exports import export_quietly
@@ -195,6 +196,12 @@ def test_dtype_that_cannot_be_made_fails_only_on_request(checkpoint, tmp_path, m
     assert cli.main([str(checkpoint), "--output", str(tmp_path / "asked"), "--dtypes", "int8"]) == 1
     assert "small: int8 cannot be made: it has no products" in capsys.readouterr().err
     assert not (tmp_path / "asked").exists()
+
+
+def test_a_machine_with_a_gpu_gets_fp16_too(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "default_device", lambda: (CudaDevice(), []))
+    export_quietly(checkpoint, tmp_path / "artifact")
+    assert written_dtypes(tmp_path / "artifact") == ["fp32", "int8", "fp16"]
 
 
 def test_bugs_in_a_converter_are_not_hidden(checkpoint, tmp_path, monkeypatch):

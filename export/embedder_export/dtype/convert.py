@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 from embedder.artifact.int8_products import Int8Products
+from embedder.backends import default_device
 from numpy.typing import NDArray
 
 from embedder_export.body.contract import FOR_GPUS
@@ -22,8 +23,6 @@ from embedder_export.samples.feeds import Samples
 
 # The dtypes that an export can write.
 DTYPES = ("fp32", "int8", "fp16")
-# fp16 is for GPUs, so it is written only on request.
-_DEFAULT_DTYPES = ("fp32", "int8")
 # Called with a float32 graph, single inputs to calibrate on, the path of the new graph, and `report`. Returns
 # which products of an int8 graph are computed in fp32.
 _Converter = Callable[[Path, Sequence[Feed], Path, Callable[[str], None]], Int8Products | None]
@@ -56,7 +55,8 @@ def convert_dtypes(
 
     Args:
         conversion: what to make them from.
-        dtypes: which of `DTYPES` to make. None makes fp32 and int8, and leaves out int8 if it cannot be made.
+        dtypes: which of `DTYPES` to make. None makes fp32 and int8, on a machine with a GPU also fp16, and leaves out
+            what cannot be made.
         report: called with a line for each graph.
 
     Raises:
@@ -69,8 +69,9 @@ def convert_dtypes(
     """
     fp32 = choose_form(conversion.forms, conversion.samples.batches, report)
     graphs = {"fp32": fp32}
+    chosen = _default_dtypes() if dtypes is None else dtypes
     for dtype in _CONVERTERS:
-        if dtype not in (_DEFAULT_DTYPES if dtypes is None else dtypes):
+        if dtype not in chosen:
             continue
         report(f"making {conversion.name}.{dtype}.onnx")
         try:
@@ -83,6 +84,12 @@ def convert_dtypes(
                 raise CheckpointError(f"{dtype} cannot be made: {error}") from error
             report(f"{dtype} is not written, as it cannot be made: {error}")
     return graphs
+
+
+def _default_dtypes() -> tuple[str, ...]:
+    """Return the dtypes of an export that is asked for none. A GPU prefers fp16, so a machine with one gets it too."""
+    device, _ = default_device()
+    return "fp32", "int8", device.preferred_dtypes[0]
 
 
 def _convert(conversion: Conversion, dtype: str, fp32: ChosenGraph, report: Callable[[str], None]) -> ChosenGraph:
