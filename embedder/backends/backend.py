@@ -142,10 +142,6 @@ class Device(Protocol):
         """Texts of at least this many tokens share a batch only with texts of the same length. None: with any texts."""
 
     @property
-    def pad_to_multiple(self) -> int:
-        """Texts are padded to a length that is a multiple of this, if the model can read so many tokens."""
-
-    @property
     def threads(self) -> int:
         """Number of batches that run at the same time."""
 

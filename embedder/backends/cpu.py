@@ -119,7 +119,6 @@ class CpuDevice:
     name: str = "cpu"
     token_budget: int = _TOKEN_BUDGET
     unpadded_from_tokens: int | None = UNPADDED_FROM_TOKENS
-    pad_to_multiple: int = 1
     preparing_threads: int = 0
     preferred_dtypes: tuple[str, ...] = field(
         default_factory=lambda: ("int8", "fp32", "fp16") if has_fast_integers() else ("fp32", "int8", "fp16")

@@ -62,7 +62,6 @@ class CudaDevice:
     token_budget: int = _TOKEN_BUDGET
     unpadded_from_tokens: int | None = None  # a batch of one length would be too small for a GPU
     threads: int = 3  # one batch computes while another one is copied and a third one is made
-    pad_to_multiple: int = 1
     preparing_threads: int = 2
     preferred_dtypes: tuple[str, ...] = ("fp16", "fp32", "int8")
 

@@ -205,8 +205,7 @@ class TextSide:
 
     def _feeds(self, tokens: TokenTable, prompt_token_counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the graph's inputs for one batch."""
-        multiple = self._backend.device.pad_to_multiple
-        arrays, attention_mask = tokens.pad(self._settings.pad_id, multiple, self.tokenizer.max_seq_length)
+        arrays, attention_mask = tokens.pad(self._settings.pad_id)
         feeds = dict(zip(GRAPH_INPUTS, (arrays[0], attention_mask), strict=True))
         if self._typed:
             feeds[TOKEN_TYPE_IDS] = arrays[1]

@@ -89,15 +89,13 @@ class TokenTable:
         """Number of tokens of all texts after padding."""
         return len(self.lengths) * max(1, int(self.lengths.max(initial=0)))
 
-    def pad(self, pad_id: int, multiple: int = 1, most: int = 0) -> tuple[Tokens, NDArray[np.int64]]:
+    def pad(self, pad_id: int) -> tuple[Tokens, NDArray[np.int64]]:
         """Return the arrays padded on the right, and the attention mask. All are the caller's own.
 
         A text without tokens becomes padding alone. There is at least one column, because a graph needs one.
 
         Args:
             pad_id: the token id after the end of a text. The token type id there is 0.
-            multiple: the number of columns is a multiple of this, if it is at most `most` then.
-            most: the largest number of columns that are only there to make a multiple.
 
         Returns:
             The arrays, int64 (texts, length of the longest); and 1 where they have a token, 0 elsewhere, of that shape.
@@ -107,13 +105,12 @@ class TokenTable:
             >>> ids.tolist(), attention_mask.tolist()
             ([[101, 102, 0], [101, 7592, 102]], [[1, 1, 0], [1, 1, 1]])
         """
-        if len(self.lengths) == 1 and len(self.arrays[0]) and multiple == 1:  # a single text needs few steps
+        if len(self.lengths) == 1 and len(self.arrays[0]):  # a single text needs few steps
             arrays = tuple([array[np.newaxis].copy() for array in self.arrays])  # a backend may write into them
             ones = np.empty((1, len(self.arrays[0])), np.int64)
             ones.fill(1)
             return arrays, ones
         columns = max(1, int(self.lengths.max())) if len(self.lengths) else 0
-        columns = max(columns, min(-(-columns // multiple) * multiple, most))
         mask: NDArray[np.bool_] = np.arange(columns) < self.lengths[:, np.newaxis]
         ids, *types = self.arrays
         return (_pad(ids, mask, pad_id), *(_pad(array, mask, 0) for array in types)), mask.astype(np.int64)

@@ -160,7 +160,6 @@ class AbacusDevice:
     token_budget: int = 5
     unpadded_from_tokens: int | None = None
     threads: int = 2
-    pad_to_multiple: int = 1
     preparing_threads: int = 0
     preferred_dtypes: tuple[str, ...] = ("int8", "fp32")
 

@@ -32,7 +32,6 @@ class Gpu:
     token_budget: int = 64
     name: str = "abacus"
     threads: int = 3
-    pad_to_multiple: int = 1
     preparing_threads: int = 2
     unpadded_from_tokens: int | None = None
     preferred_dtypes: tuple[str, ...] = ("fp32",)
@@ -106,17 +105,6 @@ def test_each_text_has_its_own_vector_however_often_memory_runs_out(path, texts,
     model.close()
 
 
-def test_texts_are_padded_to_a_multiple_where_the_device_wants_it(path):
-    gpu = Gpu(pad_to_multiple=8)
-    texts = ["a", "the cat sat on a mat", " ".join(WORDS), LONG_TEXT]
-    for text in texts:
-        assert Embedder(path, backend=gpu).encode([text]).tolist() == expected([text])
-    assert gpu.calls == [(1, 8), (1, 8), (1, 16), (1, LONGEST)]
-    gpu = Gpu(pad_to_multiple=12)  # 24 tokens are more than the model reads
-    Embedder(path, backend=gpu).encode(["a", LONG_TEXT], batch_size=1)
-    assert sorted(gpu.calls) == [(1, 12), (1, LONGEST)]
-
-
 def test_batches_stay_small_after_memory_has_run_out(path):
     gpu = Gpu(capacity=repeat(40))
     model = Embedder(path, backend=gpu)
@@ -148,7 +136,6 @@ def test_the_parts_of_a_batch_may_share_an_array_of_the_backend(with_images):
     np.testing.assert_allclose(images, [expected_of_image(pixels) for pixels in PIXELS[:9]], atol=1e-5)
 
 
-LONG_TEXT = "cat " * 30
 LONG = "the cat sat on a mat"
 TOO_LONG = (
     r"'abacus' has too little free memory for input {} \(counted from 0\), which has 8 tokens\. Release other models"
