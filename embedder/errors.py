@@ -9,7 +9,7 @@ EmbedderError
 ├── ConflictError         another process has changed the file that would be overwritten
 ├── SettingError          an attribute cannot be set (also an AttributeError and a TypeError)
 ├── ProviderError         an execution provider is unknown or not available here
-├── DeviceMemoryError     a device has not enough memory for an input or for the model
+├── DeviceMemoryError     a device has too little memory for an input or for the model
 ├── WorkerError           a worker process of a pool died or failed
 └── DependencyError       a package is not installed (also an ImportError)
 
@@ -162,15 +162,16 @@ class ProviderError(EmbedderError):
 
 
 class DeviceMemoryError(EmbedderError):
-    """The device has not enough memory for the model, or for a single input.
+    """The device has too little memory for the model, or for a single input.
 
-    A batch that does not fit is halved and run again, so that this error means that one input alone does not fit.
+    A batch that does not fit is halved and run again. So during a call, this error means that one input alone is too
+    large.
 
     Example:
         >>> model.encode(long_text)  # doctest: +SKIP
         Traceback (most recent call last):
         ...
-        embedder.errors.DeviceMemoryError: the device 'cuda' has not enough free memory for inputs[0], which has ...
+        embedder.errors.DeviceMemoryError: the device 'cuda' has too little free memory for input 0 ...
     """
 
 

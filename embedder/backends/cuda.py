@@ -8,14 +8,13 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import field
 from pathlib import Path
 
 import numpy as np
 
-from embedder.backends.backend import Backend, Device, GraphFiles
+from embedder.backends.backend import Device
 from embedder.backends.cuda_libraries import driver_problem, gpu_count, index_problem, load_libraries
-from embedder.backends.cuda_session import OUT_OF_MEMORY, CudaBackend
+from embedder.backends.cuda_session import EXECUTION_PROVIDER, KIND, OUT_OF_MEMORY, CudaDevice
 from embedder.backends.onnxruntime_package import (
     import_onnxruntime,
     install_command,
@@ -23,13 +22,9 @@ from embedder.backends.onnxruntime_package import (
     shadowed_place,
 )
 from embedder.backends.sessions import LOG_ERRORS_ONLY, open_session, session_options
-from embedder.common.records import frozen
 from embedder.errors import InputError, ProviderError
 
-EXECUTION_PROVIDER = "CUDAExecutionProvider"
 _PACKAGE = "onnxruntime-gpu"
-# A GPU needs far more work in a call than a CPU.
-_TOKEN_BUDGET = 16384
 
 # A serialised ONNX graph that adds its input, one float, to itself. A call of it shows whether the GPU computes.
 _PROBE = bytes.fromhex(
@@ -44,45 +39,8 @@ _OVER_LIMIT = "is smaller than requested bytes"
 _probed: set[tuple[int, int, tuple[tuple[str, str], ...]]] = set()
 
 
-@frozen
-class CudaDevice:
-    """An NVIDIA GPU. `Device` describes the attributes.
-
-    Attributes:
-        index: the number of the GPU, from 0 on, as CUDA counts them.
-        options: the options of onnxruntime's provider that the user gave.
-
-    Example:
-        >>> CudaDevice(1).name
-        'cuda:1'
-    """
-
-    index: int = 0
-    options: Mapping[str, str] = field(default_factory=dict)
-    token_budget: int = _TOKEN_BUDGET
-    unpadded_from_tokens: int | None = None  # a batch of one length would be too small for a GPU
-    threads: int = 3  # one batch computes while another one is copied and a third one is made
-    preparing_threads: int = 2
-    preferred_dtypes: tuple[str, ...] = ("fp16", "fp32", "int8")
-
-    @property
-    def name(self) -> str:
-        """The name for `provider=`."""
-        return f"{CUDA.name}:{self.index}" if self.index else CUDA.name
-
-    def open(self, files: GraphFiles) -> Backend:
-        """Load a graph; see `Device.open`."""
-        return CudaBackend(files, self, EXECUTION_PROVIDER, self.provider_options)
-
-    @property
-    def provider_options(self) -> dict[str, str]:
-        """The options of onnxruntime's provider."""
-        # The first GPU is the default. Of a session that names one, onnxruntime warns in its log.
-        return {**self.options, "device_id": str(self.index)} if self.index else dict(self.options)
-
-
 class _CudaKind:
-    name = "cuda"
+    name = KIND
     has_numbers = True
     option_names = (
         "arena_extend_strategy",

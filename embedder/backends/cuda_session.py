@@ -1,4 +1,4 @@
-"""A graph on a GPU: one session of onnxruntime. `cuda.py` starts the device."""
+"""A GPU, and a graph on it: one session of onnxruntime. `cuda.py` finds out whether the GPU works."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import re
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from dataclasses import field, replace
+from typing import Any, NoReturn
 
-from embedder.backends.backend import Device, Feeds, GraphFiles, Outputs
+from embedder.backends.backend import Backend, Device, Feeds, GraphFiles, Outputs
 from embedder.backends.cuda_libraries import free_memory_bytes
 from embedder.backends.sessions import check_outputs, open_session, run_session, session_options
+from embedder.common.records import frozen
 from embedder.errors import ArtifactError, DeviceMemoryError, ProviderError
 
-if TYPE_CHECKING:
-    from embedder.backends.cuda import CudaDevice
-
+KIND = "cuda"
+EXECUTION_PROVIDER = "CUDAExecutionProvider"
+# A GPU needs far more work in a call than a CPU.
+_TOKEN_BUDGET = 16384
 # What onnxruntime says when the GPU has too little memory, or when a tensor has more numbers than its kernels count.
 OUT_OF_MEMORY = re.compile(
     "out of memory|failed to allocate memory|available memory of [0-9]+ is smaller|alloc_failed|fast_divmod",
@@ -40,6 +42,43 @@ _DEFAULT_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",
 }
 _MEMORY_LIMIT = "gpu_mem_limit"
+
+
+@frozen
+class CudaDevice:
+    """An NVIDIA GPU. `Device` describes the attributes.
+
+    Attributes:
+        index: the number of the GPU, from 0 on, as CUDA counts them.
+        options: the options of onnxruntime's provider that the user gave.
+
+    Example:
+        >>> CudaDevice(1).name
+        'cuda:1'
+    """
+
+    index: int = 0
+    options: Mapping[str, str] = field(default_factory=dict)
+    token_budget: int = _TOKEN_BUDGET
+    unpadded_from_tokens: int | None = None  # a batch of one length would be too small for a GPU
+    threads: int = 3  # one batch computes while another one is copied and a third one is made
+    preparing_threads: int = 2
+    preferred_dtypes: tuple[str, ...] = ("fp16", "fp32", "int8")
+
+    @property
+    def name(self) -> str:
+        """The name for `provider=`."""
+        return f"{KIND}:{self.index}" if self.index else KIND
+
+    def open(self, files: GraphFiles) -> Backend:
+        """Load a graph; see `Device.open`."""
+        return CudaBackend(files, self, EXECUTION_PROVIDER, self.provider_options)
+
+    @property
+    def provider_options(self) -> dict[str, str]:
+        """The options of onnxruntime's provider."""
+        # The first GPU is the default. Of a session that names one, onnxruntime warns in its log.
+        return {**self.options, "device_id": str(self.index)} if self.index else dict(self.options)
 
 
 class CudaBackend:

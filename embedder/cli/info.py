@@ -128,16 +128,17 @@ def _images_text(images: ImageSettings) -> str:
 
 def _graph_lines(manifest: Manifest) -> Iterator[Line]:
     from embedder.artifact.int8_products import int8_products
-    from embedder.backends import select_device
+    from embedder.backends import default_device
     from embedder.engine.loading import choose_graph
 
+    device, _ = default_device()
     for modality in manifest.modalities:
         graphs = manifest.graphs_of(modality)
         for graph in graphs:
             label = f"{modality} graph" if manifest.images else "graph"
             yield label, _graph_text(graph) + _products_text(int8_products(manifest, graph))
-        dtype = choose_graph(graphs, "auto", select_device("cpu")).dtype
-        yield "auto", f"{dtype} on this CPU"
+        dtype = choose_graph(graphs, "auto", device).dtype
+        yield "auto", f"{dtype} on {device.name}"
 
 
 def _device_text() -> str:

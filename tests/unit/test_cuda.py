@@ -477,12 +477,12 @@ def test_devices_of_sentence_transformers(tiny, link):
 def test_info_says_which_device_runs_a_model_and_why(tiny, link, capsys):
     def shown():
         assert cli.main(["info", str(tiny)]) == 0
-        return next(line for line in capsys.readouterr().out.splitlines() if line.startswith("device "))
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith(("auto ", "device "))]
 
     link(FakeDriver())
-    assert shown() == "device          cuda"
+    assert shown() == ["auto            fp32 on cuda", "device          cuda"]
     link(FakeDriver(count=0))
-    assert shown() == (
+    assert shown()[1] == (
         "device          cpu; provider 'cuda' does not work here: the NVIDIA driver finds no GPU. The command "
         "`nvidia-smi` should list it"
     )
