@@ -176,10 +176,13 @@ def test_the_token_budget_depends_on_the_free_memory(path, free, opened, free_by
     device = CudaDevice(options=options, token_budget=16384, threads=3)
     assert open_backend(path, device=device, **options).device.token_budget == budget
     # A limit includes the weights.
-    direct = (
-        opened[0][1].get_session_config_entry("session.use_device_allocator_for_initializers") if not options else ""
-    )
-    assert direct == ("" if options else "1")
+    _, session_options = opened[0]
+    entry = "session.use_device_allocator_for_initializers"
+    if options:
+        with pytest.raises(RuntimeError, match=entry):  # it is not set
+            session_options.get_session_config_entry(entry)
+    else:
+        assert session_options.get_session_config_entry(entry) == "1"
 
 
 def test_options_of_the_user_come_before_the_defaults(path, free, opened):
