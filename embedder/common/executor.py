@@ -1,16 +1,18 @@
 """Run tasks in a bounded number of threads, also while the interpreter shuts down and after a fork.
 
 `concurrent.futures.ThreadPoolExecutor` refuses new tasks after the main thread has ended. So it fails in `atexit`, and
-in threads that run longer than the main thread. This executor works there, because its threads are
-daemons. If the interpreter starts no more threads, the caller's thread runs the tasks.
+in threads that run longer than the main thread. This executor works there, because its threads are daemons, which end
+as the last thing at exit. If the interpreter starts no more threads, the caller's thread runs the tasks.
 
 `concurrent.futures` also imports `logging`, which takes 3 ms of each start. `Task` stands in the place of its `Future`.
 """
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -22,6 +24,9 @@ from embedder.common.load_once import LoadOnce
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
+
+# At exit, the interpreter waits at most this long for the tasks that have been submitted.
+_LAST_TASKS_S = 10
 
 
 class Task(Generic[_R]):
@@ -256,7 +261,7 @@ class _State:
         """Start a thread if there are fewer than `limit`. Return whether there is any thread."""
         if self._threads < limit:
             try:
-                threading.Thread(target=_work, args=(self,), name="embedder", daemon=True).start()
+                _Worker(self).start()
                 self._threads += 1
             except RuntimeError:  # the interpreter is shutting down, or the system has no more threads
                 pass
@@ -279,10 +284,28 @@ class _State:
             self._changed.notify_all()
 
 
-def _work(state: _State) -> None:
-    while (task := state.take()) is not None:
-        task.run()
-        del task  # it may hold a result
+class _Worker(threading.Thread):
+    """A thread of an executor."""
+
+    def __init__(self, state: _State) -> None:
+        super().__init__(name="embedder", daemon=True)
+        self.state = state
+
+    def run(self) -> None:
+        while (task := self.state.take()) is not None:
+            task.run()
+            del task  # it may hold a result
+
+
+@atexit.register
+def _end_threads() -> None:
+    """End the threads at exit. A stream that nobody closed has tasks, and libraries that they use are torn down."""
+    workers = [thread for thread in threading.enumerate() if isinstance(thread, _Worker)]
+    for worker in workers:
+        worker.state.stop()
+    end_s = time.monotonic() + _LAST_TASKS_S
+    for worker in workers:
+        worker.join(max(0.0, end_s - time.monotonic()))
 
 
 _shared = LoadOnce(lambda: Executor(usable_cores()))

@@ -324,3 +324,22 @@ def test_works_after_the_main_thread_has_ended_and_at_exit(mode):
     process = run_python("-W", "error", "-c", LATE, mode)
     assert (process.returncode, process.stderr) == (0, "")
     assert process.stdout.split() == expected
+
+
+ABANDONED = """
+import os
+import threading
+from embedder.common.executor import Executor, TaskQueue
+
+may_end = threading.Event()
+tasks = TaskQueue(Executor(2))
+for number in range(3):
+    tasks.submit(lambda number: may_end.wait() and sum(range(10**6)) and os.write(1, b"task %d\\n" % number), number)
+threading._register_atexit(may_end.set)  # when Python has begun to end
+"""
+
+
+def test_the_interpreter_ends_after_the_tasks_that_nobody_waits_for():
+    process = run_python("-W", "error", "-c", ABANDONED)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert sorted(process.stdout.splitlines()) == ["task 0", "task 1", "task 2"]
