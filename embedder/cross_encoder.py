@@ -167,7 +167,7 @@ class CrossEncoder(LoadedModel):
     ) -> Iterator[NDArray[np.float32]]:
         """Yield the scores of a stream of pairs, in bounded memory.
 
-        Each array has the scores of at most 1,024 pairs. The next 1,024 pairs are read ahead, on a GPU some 10,000.
+        Each array has the scores of at most 1,024 pairs. The next 1,024 pairs are read ahead, on a GPU some 8,000.
 
         Args:
             pairs: many pairs.

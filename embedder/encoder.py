@@ -232,7 +232,7 @@ class Embedder(Tokenizing):
     ) -> Iterator[Embeddings]:
         """Yield the vectors of a stream of inputs, in bounded memory.
 
-        Each array has the vectors of at most 1,024 inputs. The next 1,024 inputs are read ahead, on a GPU some 10,000.
+        Each array has the vectors of at most 1,024 inputs. The next 1,024 inputs are read ahead, on a GPU some 8,000.
 
         Yields:
             float32 (k, dimension), in the order of `inputs`. k may differ between arrays.
