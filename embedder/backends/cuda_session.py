@@ -6,6 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import field, replace
 from typing import Any, NoReturn
 
@@ -147,13 +148,10 @@ class CudaBackend:
 
     def _run_alone(self, feeds: Feeds) -> Outputs:
         """Run the graph while no other call runs."""
-        with self._takes_all_slots:
+        with self._takes_all_slots, ExitStack() as taken:  # which gives them back even if the wait is interrupted
             for _ in range(self.device.threads):
-                self._slots.acquire()
-            try:
-                return self._run(feeds)
-            finally:
-                self._slots.release(self.device.threads)
+                taken.enter_context(self._slots)
+            return self._run(feeds)
 
     def _run(self, feeds: Feeds) -> Outputs:
         try:

@@ -27,6 +27,8 @@ _CHARACTERS_PER_TOKEN = 16
 # tokenises the texts of a call side by side. Between calls, other threads get to run Python.
 _MAX_TEXTS_PER_CORE = 32
 _MAX_TEXTS_PER_CALL = 512
+# Of long texts, a call gets fewer, with at most about this many characters.
+_MAX_CHARACTERS_PER_CALL = 1_000_000
 
 
 class TextTokenizer:
@@ -209,8 +211,10 @@ class TextTokenizer:
 
     def _encode_parts(self, texts: Sequence[str], *, add_special_tokens: bool = True) -> Iterator[list[Any]]:
         """Yield the library's encodings of the texts, some texts at a time."""
-        size = self._texts_per_call if len(texts) > _MAX_TEXTS_PER_CORE else _MAX_TEXTS_PER_CORE
-        longest = self._max_unclipped
+        size, longest = _MAX_TEXTS_PER_CORE, self._max_unclipped
+        if len(texts) > size:
+            characters = max(1, min(longest, max(map(len, texts))))
+            size = max(size, min(self._texts_per_call, _MAX_CHARACTERS_PER_CALL // characters))
         with _failures_as_artifact_errors():
             for start in range(0, len(texts), size):
                 part = [text if len(text) <= longest else self._clip(text) for text in texts[start : start + size]]

@@ -107,6 +107,26 @@ def test_one_text_is_tried_again_when_no_other_call_runs(path, free, monkeypatch
         backend.run(ONE)
 
 
+def test_a_wait_that_is_interrupted_gives_all_places_back(path, free, monkeypatch):
+    class Interrupted(threading.Semaphore):
+        def __enter__(self):
+            if len(calls) == 1:
+                calls.append("interrupt")
+            elif "interrupt" in calls:
+                raise KeyboardInterrupt
+            return super().__enter__()
+
+        def __exit__(self, *error):
+            self.release()
+
+    backend = open_backend(path)
+    calls = fail(monkeypatch, TOO_LITTLE[0])
+    backend._slots = slots = Interrupted(3)
+    with pytest.raises(KeyboardInterrupt):
+        backend.run(ONE)
+    assert slots._value == 3
+
+
 def test_failure_of_the_gpu_says_what_to_do_and_not_the_name_of_the_machine(path, free, monkeypatch):
     backend = open_backend(path)
     fail(monkeypatch, "CUDA failure 700: an illegal memory access was encountered ; GPU=0 ; hostname=vm ; file=x.cc")

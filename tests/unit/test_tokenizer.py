@@ -54,6 +54,28 @@ def test_an_error_without_a_message_is_named(tokenizer, monkeypatch):
         tokenizer.table(["b"])
 
 
+def test_many_cores_get_more_texts_at_a_time_but_not_more_long_ones(tiny, monkeypatch):
+    class Counting:
+        def encode_batch_fast(self, texts, **options):
+            sizes.append(len(texts))
+            return library.encode_batch_fast(texts, **options)
+
+    monkeypatch.setattr("embedder.engine.tokenizer.usable_cores", lambda: 8)
+    sizes = []
+    for texts, expected in (
+        (["a cat"] * 20, [20]),
+        (["a cat"] * 300, [256, 44]),
+        (["", ""] * 20, [40]),
+        (["a cat " * 1000] * 300, [166, 134]),
+    ):
+        tokenizer = TextTokenizer(tiny / "tokenizer.json", 4000)
+        library = tokenizer._tokenizer
+        monkeypatch.setattr(tokenizer, "_tokenizer", Counting())
+        assert len(tokenizer.table(texts)) == len(texts)
+        assert sizes == expected
+        sizes.clear()
+
+
 WORDS = st.sampled_from(["cat", "dogs", "a", "!", "字", "é", "e\u0301", "x" * 300, "\u200b", "\t", "\n", "[SEP]", "\0"])
 SPACES = st.sampled_from([" ", "  ", "\n", " " * 300, "\u00a0", ""])
 
