@@ -267,6 +267,8 @@ def _folders() -> Iterator[Path]:
 
 
 def _missing(file: str, library: _Library | None, failure: str | None) -> str:
+    if library is None and file.startswith("libonnxruntime"):
+        return f"{file} is missing. Run: pip install --force-reinstall --no-deps onnxruntime-gpu"
     if library is None:
         return f"{file} is missing. Install it with the system's package manager"
     if failure and file in failure and not _MISSING.search(failure):

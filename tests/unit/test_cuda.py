@@ -255,6 +255,14 @@ def test_a_damaged_library(tiny, link):
         Embedder(tiny, provider="cuda")
 
 
+def test_a_missing_library_of_onnxruntime_itself(tiny, link):
+    file = "libonnxruntime_providers_shared.so"
+    link(FakeDriver(), damaged={file: MISSING.format(f"/env/{file}")})
+    message = rf"{file} is missing\. Run: pip install --force-reinstall --no-deps onnxruntime-gpu$"
+    with pytest.raises(ProviderError, match=message):
+        Embedder(tiny, provider="cuda")
+
+
 def test_libraries_that_do_not_fit_onnxruntime(tiny, link):
     link(FakeDriver(), provider="/env/libonnxruntime_providers_cuda.so: undefined symbol: cublasLtMatmul")
     message = (
