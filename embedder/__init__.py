@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from embedder.encoder import Embedder
     from embedder.engine.batching import BatchLimits
     from embedder.engine.chunks import Chunk
+    from embedder.files.encode_to_file import encode_to_file
     from embedder.inputs import Token, TokenizedText
     from embedder.kept_models import encode, release_models
     from embedder.options import EncodeOptions, EncodeSettings, PredictOptions
@@ -97,6 +98,7 @@ __all__ = [
     "cos_sim",
     "dot_score",
     "encode",
+    "encode_to_file",
     "euclidean_sim",
     "manhattan_sim",
     "mine_hard_negatives",
@@ -128,6 +130,7 @@ _LAZY = {
     "engine.batching": ("BatchLimits",),
     "engine.chunks": ("Chunk",),
     "inputs": ("Token", "TokenizedText"),
+    "files.encode_to_file": ("encode_to_file",),
     "kept_models": ("encode", "release_models"),
     "options": ("EncodeOptions", "EncodeSettings", "PredictOptions"),
     "pool": ("EncoderPool",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -103,6 +104,20 @@ class LoadedModel(ReadOnly):
     def max_seq_length(self) -> int:
         """Most tokens of a text, or of a pair of texts, special tokens included. The model does not read the rest."""
         return self._settings.max_seq_length or self.manifest.tokenizer.max_seq_length
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides the outputs: the tokenizer, the graphs that run, and how inputs are prepared.
+
+        Models with the same digest give the same outputs, up to their last bits. It is in lower-case hexadecimal.
+        """
+        import hashlib  # here, as these take milliseconds of the start of every process
+        import json
+
+        images = self.manifest.images
+        prepared = None if images is None else asdict(replace(images, parity=None))
+        content = json.dumps([*self._engine.digests, self.max_seq_length, prepared])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     @property
     def dtype(self) -> str:

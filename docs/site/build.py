@@ -30,7 +30,7 @@ LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 
 # The API reference: the title of each page, and the public names on it.
 API = {
-    "Models": "Embedder CrossEncoder encode release_models",
+    "Models": "Embedder CrossEncoder encode encode_to_file release_models",
     "Options and results": "EncodeOptions EncodeSettings EncodeResult PredictOptions RankedDocument Chunk Token "
     "TokenizedText BatchLimits",
     "Similarity": "cos_sim dot_score euclidean_sim manhattan_sim pairwise_cos_sim pairwise_dot_score "

@@ -6,10 +6,11 @@ import argparse
 from typing import TYPE_CHECKING
 
 from embedder.cli.commands import Commands, add_command
-from embedder.cli.console import counted, print_json, print_text, say
-from embedder.cli.inputs import open_records
+from embedder.cli.console import print_json, print_text, say
 from embedder.cli.texts import add_format_options, text_source
+from embedder.common.counted import counted
 from embedder.errors import EmbedderError, InputError
+from embedder.files.inputs import open_records
 
 if TYPE_CHECKING:
     from embedder.serve.load_test import LoadResult, LoadSettings

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from embedder.cli.commands import DEFAULT_MODEL, add_model_options, load_model
-from embedder.cli.console import counted, say
+from embedder.cli.console import say
 from embedder.cli.texts import Entries, Entry, add_format_options, read_collection, refuse_options
+from embedder.common.counted import counted
 from embedder.common.progress import is_watched
 from embedder.common.records import frozen
 from embedder.errors import InputError, ModelNotFoundError

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import math
 import os
 import shutil
 import sys
@@ -12,7 +10,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from embedder.common.escapes import escape_json, escape_line, escape_message
+from embedder.common.escapes import escape_line, escape_message
+from embedder.common.json_lines import json_line
 
 # The width of a line of output that goes to a pipe or a file, in columns.
 _PIPE_COLUMNS = 100
@@ -26,16 +25,6 @@ def say(message: str) -> None:
     """Print a message on standard error. It is dropped if standard error is closed."""
     if sys.stderr is not None:
         print(f"embedder: {escape_message(message)}", file=sys.stderr)
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a count with its noun, in the plural if it needs one.
-
-    Example:
-        >>> counted(1, "text"), counted(2000, "text")
-        ('1 text', '2,000 texts')
-    """
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def print_text(text: str) -> None:
@@ -58,24 +47,6 @@ def print_json(fields: Mapping[str, Any]) -> None:
     """Print a line of JSON. Control characters are escapes in it, also in a pipe: the value stays the same."""
     _escape_what_cannot_be_encoded()
     print(json_line(fields))
-
-
-def json_line(fields: Mapping[str, Any]) -> str:
-    r"""Return `fields` as one line of JSON. Control characters are escapes such as \u009b, which drive no terminal."""
-    try:
-        line = json.dumps(fields, ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        line = json.dumps(_without_nan(fields), ensure_ascii=False, allow_nan=False)
-    return escape_json(line)
-
-
-def _without_nan(value: Any) -> Any:
-    """Return a value with null for NaN and infinities: Python reads them in a record, but JSON does not have them."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {name: _without_nan(member) for name, member in value.items()}
-    return [_without_nan(member) for member in value] if isinstance(value, list) else value
 
 
 def print_table(rows: Sequence[tuple[str, object, str]]) -> None:

@@ -14,8 +14,9 @@ from embedder.cli.collection import (
     open_collection,
 )
 from embedder.cli.commands import Commands, add_command
-from embedder.cli.console import counted, print_json, print_table, print_text, say
+from embedder.cli.console import print_json, print_table, print_text, say
 from embedder.cli.texts import Entry
+from embedder.common.counted import counted
 from embedder.common.progress import is_watched
 from embedder.common.records import frozen
 

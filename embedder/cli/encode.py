@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from embedder.cli.commands import (
@@ -15,16 +15,24 @@ from embedder.cli.commands import (
     check_takes_images,
     load_model,
 )
-from embedder.cli.console import counted, say, warn_of_image
-from embedder.cli.inputs import DEFAULT_COLUMN, STDIO, Fields, image_files, open_records
-from embedder.cli.outputs import OUTPUT_FORMATS, PRECISIONS, Layout, Writer, open_output, output_format
+from embedder.cli.console import say, warn_of_image
+from embedder.cli.outputs import is_stream, open_stream
 from embedder.cli.stopping import stopped_by_signals
 from embedder.cli.texts import add_format_options, text_source
+from embedder.common.counted import counted
 from embedder.common.progress import is_watched
 from embedder.errors import InputError
+from embedder.files.encoding import encode_rows, job_of
+from embedder.files.formats import EMBEDDING, PRECISIONS, Layout, RowFields
+from embedder.files.inputs import DEFAULT_COLUMN, STDIO, image_files
+from embedder.files.journal import Tally
+from embedder.files.outputs import OUTPUT_FORMATS, open_files, output_format
+from embedder.files.partial_file import Output
+from embedder.files.row_stream import CountedRows, RowStream
+from embedder.files.sources import Texts, find_files, image_pairs, open_sources
 
 if TYPE_CHECKING:
-    from embedder import EncodeOptions, EncodeResult
+    from embedder import Embedder, EncodeSettings
 
 _DESCRIPTION = """Turn texts or images into vectors, in the order of the input.
 
@@ -40,24 +48,34 @@ input formats (by the ending of the file name, or by --input-format):
                          several columns, blank lines are allowed only at the
                          end.
   tsv    .tsv .tab       Like csv, but the first delimiter to try is a tab.
-All inputs are UTF-8. A CSV field in double quotes may contain line breaks and
-delimiters.
+  parquet  .parquet .pq  A column of strings. The other columns are kept.
+All texts are UTF-8. A CSV field in double quotes may contain line breaks and
+delimiters. INPUT may also be a directory, or a pattern such as "data/*.csv":
+the records of its files follow each other.
 
 output formats (by the ending of the file name, or by --output-format):
   jsonl  .jsonl          Each line is a record of the input. The field
                          "embedding" has its vector, and replaces a field of
                          this name. Standard output has this format.
   npy    .npy            One NumPy array with a row for each vector.
+  parquet  .parquet .pq  The columns of the input, and the column "embedding",
+                         a list of a fixed size. A directory (its name ends in
+                         "/") gets many such files, of some 100,000 rows each.
 
 An input file is checked to its end before the model is loaded. A pipe cannot
 be checked first. If it has a bad record, all records before it are encoded
-and written. After an error or Ctrl-C, the finished vectors are kept in
-FILE.partial, and FILE does not change.
+and written.
+
+The finished vectors wait in FILE.partial, and FILE.journal says which they
+are. FILE changes only when all is done. After an error, Ctrl-C or a kill, the
+same command with --resume goes on from there. It refuses to go on with another
+model, other options or another input. If nothing waits, --resume begins anew.
 
 With --images, the images are sorted by their paths. In jsonl, the field
 "image" has the path. Images that cannot be read are reported and left out,
 and the exit status is 1. A text is never read as a file name."""
 _EXAMPLE = """  embedder encode reviews.csv --column review --output reviews.npy
+  embedder encode in.parquet --output out.parquet --resume
   embedder encode --model clip-ViT-B-32 --images photos --output photos.jsonl"""
 
 
@@ -72,11 +90,14 @@ def add_parser(commands: Commands) -> None:
         example=_EXAMPLE,
     )
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("input", nargs="?", default=STDIO, metavar="INPUT", help="a file of texts; default: stdin")
+    source.add_argument("input", nargs="?", default=STDIO, metavar="INPUT", help="files of texts; default: stdin")
     source.add_argument("--images", metavar="DIR", help="encode the images in this directory and its subdirectories")
     add_format_options(parser, column="text")
-    parser.add_argument("-o", "--output", default=STDIO, metavar="FILE", help="the file to write; default: stdout")
+    parser.add_argument(
+        "-o", "--output", default=STDIO, metavar="FILE", help="the file or DIR/ to write; default: stdout"
+    )
     parser.add_argument("--output-format", choices=OUTPUT_FORMATS, help="default: by the file name")
+    parser.add_argument("--resume", action="store_true", help="go on with what a run has left that was stopped")
     group = parser.add_argument_group("vectors")
     group.add_argument("--prompt", metavar="TEXT", help="put TEXT before each text")
     group.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt NAME before each text")
@@ -88,7 +109,7 @@ def add_parser(commands: Commands) -> None:
         "--precision",
         default="float32",
         metavar="NAME",
-        help="float32, or one bit for each dimension: binary (int8) or ubinary (uint8)",
+        help="float32, float16, or one bit for each dimension: binary (int8) or ubinary (uint8)",
     )
     add_model_options(parser, DEFAULT_MODEL)
     parser.set_defaults(run=run)
@@ -96,96 +117,66 @@ def add_parser(commands: Commands) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Encode the inputs and write their vectors."""
-    format = options.output_format or output_format(options.output)
+    format = options.output_format or _output_format(options.output)
     _check_precision(options.precision)
+    if options.resume and is_stream(options.output):
+        raise InputError("--resume goes on with a file. Name it with --output")
     with stopped_by_signals(), _open_inputs(options, format) as inputs:
         model = load_model(options, options.model)
         if options.images is not None:
             check_takes_images(model)
-        layout = Layout.of(format, options.truncate_dim or model.dimension, options.precision)
-        results = model.iter_results(inputs, **_encode_options(options))
-        with open_output(options.output, layout) as writer:
-            unreadable, cut = _write(results, inputs, writer)
-    if cut:
+        from embedder import EncodeSettings  # here, as it imports NumPy
+
+        settings = EncodeSettings(**_encode_options(options))
+        with _open_output(
+            options,
+            model,
+            settings,
+            Layout.of(format, options.truncate_dim or model.dimension, options.precision),
+            inputs.schema,
+        ) as output:
+            if output.start.inputs:
+                say(f"note: {counted(output.start.inputs, 'input')} done by an earlier run")
+            rows = RowStream(inputs.pairs) if inputs.count is None else CountedRows(inputs.pairs, inputs.count)
+            tally = encode_rows(model, rows, output, settings, _warn_of_image)
+    _report(tally, model)
+
+
+def _report(tally: Tally, model: Embedder) -> None:
+    """Say which inputs have no vector, or one of a part alone."""
+    if tally.first_cut is not None:
         say(
-            f"warning: {counted(len(cut), 'text')} cut after {model.max_seq_length:,} tokens. The first is text "
-            f"{cut[0] + 1:,} of the input"
+            f"warning: {counted(tally.cut, 'text')} cut after {model.max_seq_length:,} tokens. The first is text "
+            f"{tally.first_cut + 1:,} of the input"
         )
-    if unreadable:
+    if tally.unreadable:
         raise InputError(
-            f"{counted(unreadable, 'image')} cannot be read, see the warnings. The vectors of the others are written"
+            f"{counted(tally.unreadable, 'image')} cannot be read, see the warnings. The vectors of the others are "
+            "written"
         )
 
 
-def _write(results: Iterator[EncodeResult], inputs: Inputs, writer: Writer) -> tuple[int, list[int]]:
-    """Write all results with their records.
-
-    Returns:
-        The number of inputs that cannot be read, and the indices of the texts that the model did not read to their end.
-
-    Raises:
-        InputError, OSError: a record cannot be read. The results before it are written.
-    """
-    unreadable, cut = 0, list[int]()
-    for result in results:
-        for index, reason in result.reasons.items():
-            warn_of_image(inputs.take(index)["image"], reason)
-        unreadable += len(result.reasons)
-        cut += result.cut.tolist()
-        writer.add([inputs.take(index) for index in result.indices.tolist()], result.embeddings)
-    if inputs.error is not None:
-        raise inputs.error
-    return unreadable, cut
+def _warn_of_image(fields: RowFields, reason: str) -> None:
+    warn_of_image(fields.values()["image"], reason)
 
 
-class Inputs:
-    """An iterator over the inputs of a model. It keeps the fields of each input until they are taken.
-
-    It is made of pairs: an input, and its fields.
-
-    A record that cannot be read ends the iteration, so that the model still encodes all inputs before it.
-
-    Attributes:
-        error: the error that ended the iteration early, or None.
-    """
-
-    def __init__(self, pairs: Iterable[tuple[Any, Fields]]) -> None:
-        self._pairs = iter(pairs)
-        self._waiting: dict[int, Fields] = {}
-        self._index = 0
-        self.error: Exception | None = None
-
-    def __iter__(self) -> Inputs:
-        return self
-
-    def __next__(self) -> Any:
-        try:
-            item, fields = next(self._pairs)
-        except (InputError, OSError) as error:
-            self.error = error
-            raise StopIteration from error
-        self._waiting[self._index] = fields
-        self._index += 1
-        return item
-
-    def take(self, index: int) -> Fields:
-        """Return the fields of an input, and drop them from memory."""
-        return self._waiting.pop(index)
+def _output_format(path: str) -> str:
+    return "jsonl" if path == STDIO else output_format(path)
 
 
-class CountedInputs(Inputs):
-    """Inputs with a known count, so that the progress bar can show the remaining time."""
-
-    def __init__(self, pairs: Iterable[tuple[Any, Fields]], count: int) -> None:
-        super().__init__(pairs)
-        self._count = count
-
-    def __len__(self) -> int:
-        return self._count
+def _open_output(
+    options: argparse.Namespace, model: Embedder, settings: EncodeSettings, layout: Layout, schema: Any
+) -> AbstractContextManager[Output]:
+    """Open the output: a stream, a file or a directory."""
+    if is_stream(options.output):
+        return open_stream(options.output, layout)
+    column = "" if options.images is not None else options.column or DEFAULT_COLUMN
+    job = job_of(model, settings, layout, column, options.precision)
+    return open_files(options.output, job, layout, schema, resume=options.resume)
 
 
 @contextmanager
-def _open_inputs(options: argparse.Namespace, format: str) -> Iterator[Inputs]:
+def _open_inputs(options: argparse.Namespace, format: str) -> Iterator[Texts]:
     """Open the inputs to encode.
 
     Raises:
@@ -197,14 +188,14 @@ def _open_inputs(options: argparse.Namespace, format: str) -> Iterator[Inputs]:
             if getattr(options, name) is not None:
                 raise InputError(f"--{name.replace('_', '-')} is for texts. It cannot be used with --images")
         paths = image_files(options.images)
-        yield CountedInputs(((path, {"image": str(path)}) for path in paths), len(paths))
+        yield Texts(image_pairs(paths), len(paths))
         return
-    source = text_source(options, options.input, options.column or DEFAULT_COLUMN)
-    if format == "jsonl" and source.column == "embedding":
-        raise InputError("--column embedding: JSONL output writes the vectors to this column. Rename the column")
-    with open_records(source) as records:
-        pairs = ((record.text, record.fields) for record in records.stream)
-        yield Inputs(pairs) if records.count is None else CountedInputs(pairs, records.count)
+    column = options.column or DEFAULT_COLUMN
+    if format != "npy" and column == EMBEDDING:
+        raise InputError(f"--column {EMBEDDING}: the vectors are written to this column. Rename the column")
+    sources = [text_source(options, path, column) for path in find_files(options.input)]
+    with open_sources(sources, format) as texts:
+        yield texts
 
 
 def _check_precision(precision: str) -> None:
@@ -218,17 +209,16 @@ def _check_precision(precision: str) -> None:
         raise InputError(f"--precision should be one of {', '.join(PRECISIONS)}, not {precision!r:.60}")
 
 
-def _encode_options(options: argparse.Namespace) -> EncodeOptions:
-    """Return the options of `Embedder.iter_results`."""
-    chosen: dict[str, Any] = {
+def _encode_options(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of the request."""
+    return {
         "prompt": options.prompt,
         "prompt_name": options.prompt_name,
         "batch_size": options.batch_size,
         "truncate_dim": options.truncate_dim,
         "normalize_embeddings": options.normalize,
-        "precision": options.precision,
+        "precision": "float32" if options.precision == "float16" else options.precision,
         "show_progress_bar": is_watched(),
         "read_paths": False,
         "warn_if_cut": options.warn_if_cut,
     }
-    return chosen  # type: ignore[return-value]

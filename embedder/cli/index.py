@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from embedder.cli.collection import encode_texts, entries_of, is_index, open_index
 from embedder.cli.commands import DEFAULT_MODEL, Commands, add_command, add_model_options, load_model
-from embedder.cli.console import counted, print_json, print_path
-from embedder.cli.outputs import file_to_write
+from embedder.cli.console import print_json, print_path
 from embedder.cli.texts import Entry, add_format_options, read_collection
+from embedder.common.counted import counted
 from embedder.common.records import frozen
 from embedder.errors import InputError
+from embedder.files.partial_file import file_to_write
 
 if TYPE_CHECKING:
     from embedder import Embedder, VectorIndex

@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 from embedder.cli.clusters import Clusters, add_cluster_options, check_cluster_options, find_clusters, summary
 from embedder.cli.collection import COLLECTION_HELP, Collection, add_collection_arguments, open_collection
 from embedder.cli.commands import Commands, add_command
-from embedder.cli.console import counted, print_json, print_path, say
-from embedder.cli.inputs import STDIO
+from embedder.cli.console import print_json, print_path, say
 from embedder.cli.map_page import MAX_TEXT_CHARACTERS, MapPoints, make_page
-from embedder.cli.outputs import file_to_write
+from embedder.common.counted import counted
 from embedder.common.files import replacing
 from embedder.common.imports import import_optional
 from embedder.common.progress import is_watched
 from embedder.errors import InputError
+from embedder.files.inputs import STDIO
+from embedder.files.partial_file import file_to_write
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,10 @@ import re
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from embedder.cli.console import counted, json_line, shorten
+from embedder.cli.console import shorten
 from embedder.cli.keywords import keywords
+from embedder.common.counted import counted
+from embedder.common.json_lines import json_line
 from embedder.common.records import frozen
 
 if TYPE_CHECKING:

@@ -19,13 +19,14 @@ from embedder.cli.commands import (
     check_result_options,
     load_cross_encoder,
 )
-from embedder.cli.console import counted, flush_output, print_json, print_table, print_text, say, shorten
-from embedder.cli.inputs import STDIO, Fields, NotJsonError, Record, TextSource, check_unicode, open_records, text_of
+from embedder.cli.console import flush_output, print_json, print_table, print_text, say, shorten
 from embedder.cli.stopping import stopped_by_signals
 from embedder.cli.texts import add_format_options, place_of, text_source
+from embedder.common.counted import counted
 from embedder.common.progress import is_watched
 from embedder.common.records import frozen
 from embedder.errors import InputError
+from embedder.files.inputs import STDIO, Fields, NotJsonError, Record, TextSource, check_unicode, open_records, text_of
 
 _USAGE = """INPUT QUERY
        embedder rerank [options] [INPUT]"""

@@ -10,8 +10,13 @@ import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from embedder.cli.console import counted, say
-from embedder.cli.inputs import (
+from embedder.cli.console import say
+from embedder.common.counted import counted
+from embedder.common.files import open_regular
+from embedder.common.progress import is_watched, progress_bar
+from embedder.common.records import frozen
+from embedder.errors import InputError
+from embedder.files.inputs import (
     INPUT_FORMATS,
     STDIO,
     TextSource,
@@ -20,10 +25,6 @@ from embedder.cli.inputs import (
     open_records,
     parse_delimiter,
 )
-from embedder.common.files import open_regular
-from embedder.common.progress import is_watched, progress_bar
-from embedder.common.records import frozen
-from embedder.errors import InputError
 
 if TYPE_CHECKING:
     from embedder import Embedder

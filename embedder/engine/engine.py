@@ -119,6 +119,15 @@ class Engine:
         """The different dtypes of the graphs that run."""
         return tuple(dict.fromkeys(graph.dtype for graph in self._graphs.values()))
 
+    @property
+    def digests(self) -> list[str]:
+        """The SHA-256 of the files that run: the tokenizer, the graphs and their weights."""
+        files = [
+            self.manifest.tokenizer.file,
+            *(each for graph in self._graphs.values() for each in (graph.file, graph.weights)),
+        ]
+        return [file.sha256 for file in files]
+
     def close(self) -> None:
         """End the threads and release the graphs. Later calls raise EmbedderError. Closing twice does nothing."""
         self._closed = True

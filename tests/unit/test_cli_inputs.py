@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedder.cli.inputs import TextSource, image_files, input_format, open_records, parse_delimiter
 from embedder.errors import InputError
+from embedder.files.inputs import TextSource, image_files, input_format, open_records, parse_delimiter
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -208,7 +208,7 @@ def test_format_follows_from_the_file_name(name, format):
 
 def test_unknown_format():
     with pytest.raises(
-        InputError, match=r"'a\.gz' does not show the input .* Add --input-format lines, jsonl, csv or tsv"
+        InputError, match=r"'a\.gz' does not show the input .* Add --input-format lines, jsonl, csv, tsv or parquet"
     ):
         input_format("a.gz")
 

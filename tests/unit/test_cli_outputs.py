@@ -15,12 +15,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from embedder.cli import encode, outputs
+from embedder.cli import encode
 from embedder.cli.main import main
-from embedder.cli.outputs import Layout, open_output
 from embedder.errors import ArtifactError
+from embedder.files.formats import JsonFields, JsonlFormat, Layout, NpyFormat
+from embedder.files.partial_file import journal_of
 from embedder.results import EncodeResult as Result
 
+MANIFEST = type("Manifest", (), {"default_prompt_name": None, "source": SimpleNamespace(model="fake")})
 ROWS_PER_BLOCK = 2
 NPY = Layout.of("npy", 2, "float32")
 
@@ -32,16 +34,21 @@ class FakeModel:
     fail: object = None
     dimension: int = 2
     modalities: tuple = ("text",)
-    manifest: object = None
+    max_seq_length: int = 16
+    digest: str = "0" * 64
+    dtype: str = "fp32"
+    prompts: dict = field(default_factory=dict)
+    manifest: object = MANIFEST
     calls: list = field(default_factory=list)
 
-    def iter_results(self, inputs, **options):
+    def iter_results(self, inputs, *, settings):
         texts = list(inputs)
         for start in range(0, len(texts), ROWS_PER_BLOCK):
             if start == 2 * ROWS_PER_BLOCK and self.fail:
                 self.fail()
             block = texts[start : start + ROWS_PER_BLOCK]
-            vectors = np.float32([[len(text), start + row] for row, text in enumerate(block)])
+            vectors = np.zeros((len(block), self.dimension), np.float32)
+            vectors[:, :2] = [[len(text), start + row] for row, text in enumerate(block)]
             yield Result(vectors, np.arange(start, start + len(block)), {})
 
 
@@ -49,8 +56,8 @@ class FakeModel:
 def run(monkeypatch, capsysbinary):
     """A function that runs `embedder encode` with a fake model and returns its status and both outputs."""
 
-    def run(*arguments, stdin=b"a\nbb\nccc\n" * 3, fail=None):
-        monkeypatch.setattr(encode, "load_model", lambda options, model: FakeModel(fail))
+    def run(*arguments, stdin=b"a\nbb\nccc\n" * 3, fail=None, dimension=2):
+        monkeypatch.setattr(encode, "load_model", lambda options, model: FakeModel(fail, dimension))
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         status = main(["encode", *map(str, arguments)])
         captured = capsysbinary.readouterr()
@@ -73,6 +80,12 @@ def rows_of(path):
     if "npy" in path.name:
         return np.load(path).tolist()
     return [json.loads(line)["embedding"] for line in path.read_text().splitlines()]
+
+
+def kept(rows, partial):
+    """Return the note about vectors that are kept."""
+    records = "record" if rows == 1 else "records"
+    return f"the finished vectors are kept: {rows} {records} in {partial}. Go on by --resume (in Python resume=True)\n"
 
 
 WANTED = [[1, 0], [2, 1], [3, 2], [1, 3], [2, 4], [3, 5], [1, 6], [2, 7], [3, 8]]
@@ -103,11 +116,11 @@ def test_finished_vectors_are_kept_after_an_error_or_a_signal(run, tmp_path, kin
     path.write_text("of an earlier run")
     path.chmod(0o600)
     found = run("--output", path, fail=fail)
-    assert found == (status, b"", f"{message}embedder: the finished vectors are kept: 4 records in {partial}\n")
+    assert found == (status, b"", f"{message}embedder: {kept(4, partial)}")
     assert rows_of(partial) == WANTED[:4]
     assert path.read_text() == "of an earlier run"
     assert partial.stat().st_mode & 0o777 == 0o600
-    assert sorted(tmp_path.iterdir()) == [path, partial]
+    assert sorted(tmp_path.iterdir()) == sorted([path, partial, journal_of(path)])
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -118,10 +131,10 @@ def test_all_records_before_a_bad_one_are_kept(run, tmp_path, kind):
     assert (status, out) == (1, b"")
     assert err == (
         "embedder: error: stdin, line 4 is not UTF-8: invalid start byte at byte 0. Save the file as UTF-8\n"
-        f"embedder: the finished vectors are kept: 3 records in {partial}\n"
+        f"embedder: {kept(3, partial)}"
     )
     assert rows_of(partial) == WANTED[:3]
-    assert list(tmp_path.iterdir()) == [partial]
+    assert sorted(tmp_path.iterdir()) == sorted([partial, journal_of(path)])
 
 
 def test_all_records_before_a_bad_one_reach_standard_output(run):
@@ -159,48 +172,41 @@ def test_file_that_cannot_be_created(run):
     )
 
 
-def test_partial_output_of_an_earlier_run_is_not_replaced(run, tmp_path):
-    path = tmp_path / "out.npy"
-    for name in ("out.npy.partial", "out.npy.partial2", "out.npy.partial3"):
-        err = run("--output", path, stdin=b"a\n\xff")[2]
-        assert err.endswith(f"embedder: the finished vectors are kept: 1 record in {tmp_path / name}\n")
-    assert len(list(tmp_path.iterdir())) == 3
-
-
 def test_output_through_a_link(run, tmp_path):
     (tmp_path / "real").mkdir()
     link, real = tmp_path / "out.npy", tmp_path / "real" / "vectors.npy"
     link.symlink_to(real)
     assert run("--output", link)[0] == 0
     assert rows_of(real) == WANTED
-    assert f"in {real}.partial\n" in run("--output", link, stdin=b"a\n\xff")[2]
+    assert f"in {real}.partial. Go on" in run("--output", link, stdin=b"a\n\xff")[2]
     assert link.is_symlink()
 
 
 def test_unexpected_error_has_a_note_about_the_kept_vectors(run, tmp_path):
     with pytest.raises(ZeroDivisionError) as error:
         run("--output", tmp_path / "out.npy", fail=raising(ZeroDivisionError))
-    assert error.value.__notes__ == [f"the finished vectors are kept: 4 records in {tmp_path / 'out.npy.partial'}"]
+    assert error.value.__notes__ == [kept(4, tmp_path / "out.npy.partial").strip()]
 
 
 @pytest.mark.parametrize("kind", ["npy", "jsonl"])
 def test_full_disk(run, tmp_path, kind):
     """A limit on the size of files simulates a full disk. The third block reaches the limit."""
     path, partial = tmp_path / f"out.{kind}", tmp_path / f"out.{kind}.partial"
-    assert run("--output", path, stdin=b"a\nbb\nccc\n" * 2)[0] == 0
+    assert run("--output", path, stdin=b"a\nbb\nccc\n" * 2, dimension=1000)[0] == 0
     size, limits = path.stat().st_size, resource.getrlimit(resource.RLIMIT_FSIZE)
     path.unlink()
     resource.setrlimit(resource.RLIMIT_FSIZE, (size - 3, limits[1]))
     try:
-        status, _, err = run("--output", path)
+        status, _, err = run("--output", path, dimension=1000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (status, err) == (
         1,
-        f"embedder: error: File too large\nembedder: the finished vectors are kept: 4 records in {partial}\n",
+        f"embedder: error: File too large\nembedder: {kept(4, partial)}",
     )
-    assert rows_of(partial) == WANTED[:4]
-    assert list(tmp_path.iterdir()) == [partial]
+    assert [row[:2] for row in rows_of(partial)] == WANTED[:4]
+    assert run("--output", path, "--resume", dimension=1000)[0] == 0
+    assert [row[0] for row in rows_of(path)] == [row[0] for row in WANTED]
 
 
 def test_array_is_kept_if_standard_output_cannot_be_written(run, tmp_path, monkeypatch):
@@ -229,13 +235,15 @@ def test_reader_that_closes_the_pipe(run, tmp_path, monkeypatch):
 
 
 def test_message_if_the_finished_vectors_cannot_be_kept(run, tmp_path, monkeypatch):
-    def refuse(target):
+    def refuse(*arguments):
         raise PermissionError(1, "Operation not permitted")
 
-    monkeypatch.setattr(outputs, "_unused_name", refuse)
+    monkeypatch.setattr(NpyFormat, "close", refuse)
     status, _, err = run("--output", tmp_path / "out.npy", stdin=b"a\n\xff")
     assert status == 1
-    assert err.endswith("embedder: the finished vectors cannot be kept: [Errno 1] Operation not permitted\n")
+    assert err.endswith(
+        f"embedder: 1 record in {tmp_path / 'out.npy.partial'} cannot be completed: [Errno 1] Operation not permitted\n"
+    )
 
 
 def test_signals_that_are_ignored_stay_ignored(run):
@@ -248,36 +256,37 @@ def test_signals_that_are_ignored_stay_ignored(run):
             signal.signal(number, before)
 
 
-def test_output_keeps_its_mode_and_two_writers_do_not_collide(tmp_path):
+def test_output_keeps_its_mode(run, tmp_path):
     path = tmp_path / "out.npy"
     path.write_bytes(b"old")
     path.chmod(0o600)
-    with open_output(str(path), NPY) as one, open_output(str(path), NPY) as two:
-        one.add([{}] * 999, np.zeros((999, 2), np.float32))
-        two.add([{}] * 999, np.ones((999, 2), np.float32))
-    assert np.load(path).tolist() == [[0, 0]] * 999
+    assert run("--output", path)[0] == 0
+    assert rows_of(path) == WANTED
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(("precision", "columns"), [("float32", 9), ("binary", 2), ("ubinary", 2)])
+@pytest.mark.parametrize(("precision", "columns"), [("float32", 9), ("float16", 9), ("binary", 2), ("ubinary", 2)])
 def test_layout(precision, columns):
     layout = Layout.of("npy", 9, precision)
     assert layout.columns == columns
-    assert np.dtype(layout.dtype) == {"float32": np.float32, "binary": np.int8, "ubinary": np.uint8}[precision]
+    assert (
+        np.dtype(layout.dtype)
+        == {"float32": np.float32, "float16": np.float16, "binary": np.int8, "ubinary": np.uint8}[precision]
+    )
 
 
 def test_nan_and_infinities_can_be_read_again_from_jsonl():
     vectors = np.float32([[np.nan, -np.inf], [np.inf, 1e-45]])
-    stream = io.BytesIO()
-    outputs.JsonlWriter(stream, Layout.of("jsonl", 2, "float32")).add([{"text": "nan"}, {"text": "inf"}], vectors)
-    records = [json.loads(line) for line in stream.getvalue().splitlines()]
+    rows = [JsonFields({"text": "nan"}), JsonFields({"text": "inf"})]
+    content = JsonlFormat(Layout.of("jsonl", 2, "float32")).block(rows, vectors)
+    records = [json.loads(line) for line in content.splitlines()]
     np.testing.assert_array_equal(np.float32([record["embedding"] for record in records]), vectors)
     assert [record["text"] for record in records] == ["nan", "inf"]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 10**9])
 def test_header_has_the_same_length_for_any_number_of_rows(rows):
-    writer = outputs.NpyWriter(io.BytesIO(), NPY)
-    assert len(writer.head(rows)) == len(writer.head(0))
-    assert re.search(rb"'shape': \(%d, 2\)" % rows, writer.head(rows))
+    format = NpyFormat(NPY)
+    assert len(format.head(rows)) == len(format.head(0))
+    assert re.search(rb"'shape': \(%d, 2\)" % rows, format.head(rows))

@@ -1,4 +1,4 @@
-"""Read the inputs of a command: texts as lines, JSONL, CSV or TSV, and the images of a directory.
+"""Read inputs: texts as lines, JSONL, CSV, TSV or Parquet, and the images of a directory.
 
 Texts are read as a stream. A regular file is read twice. The first pass checks every record, so that a bad one is found
 before hours of work. The second pass gives the records to encode.
@@ -16,16 +16,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from embedder.common.records import frozen
 from embedder.errors import InputError
+
+if TYPE_CHECKING:
+    from embedder.files.parquet import ParquetSource
 
 Fields = dict[str, Any]
 
 STDIO = "-"
 DEFAULT_COLUMN = "text"
-INPUT_FORMATS = ("lines", "jsonl", "csv", "tsv")
+INPUT_FORMATS = ("lines", "jsonl", "csv", "tsv", "parquet")
 _FORMATS_BY_ENDING = {
     "": "lines",
     ".txt": "lines",
@@ -34,6 +37,8 @@ _FORMATS_BY_ENDING = {
     ".csv": "csv",
     ".tsv": "tsv",
     ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
 }
 _DELIMITERS = (",", ";", "\t", "|")
 _DELIMITERS_BY_WORD = {"tab": "\t", "\\t": "\t"}
@@ -114,6 +119,14 @@ def open_records(source: TextSource) -> Iterator[Records]:
         InputError: a line is not UTF-8, does not have the format, or has no text. The message names the line.
         OSError: the file cannot be read.
     """
+    if source.format == "parquet":
+        opened = open_parquet(source)
+        opened.check_json()
+        rows = ((text, dict(fields.values())) for text, fields in opened.rows())
+        yield Records(
+            (Record(number, text, fields, opened.column) for number, (text, fields) in enumerate(rows, 1)), opened.count
+        )
+        return
     with _open_input(source.path) as stream:
         count = None
         if _is_regular(stream):
@@ -121,6 +134,19 @@ def open_records(source: TextSource) -> Iterator[Records]:
             count = sum(1 for _ in _records(stream, source))
             stream.seek(start)
         yield Records(_records(stream, source), count)
+
+
+def open_parquet(source: TextSource) -> ParquetSource:
+    """Open a Parquet file, and check its texts to its end.
+
+    Raises:
+        InputError, OSError, DependencyError: as in `ParquetSource`; or the source is standard input.
+    """
+    from embedder.files.parquet import ParquetSource
+
+    if source.path == STDIO:
+        raise InputError("Parquet cannot be read from stdin, because its end is read first. Name the file")
+    return ParquetSource(source.path, source.column)
 
 
 def input_format(path: str) -> str:

@@ -1,0 +1,368 @@
+"""Read texts from Parquet, and write vectors to it. The only module that knows pyarrow.
+
+The blocks of a partial file are streams of Arrow, one after the other: a Parquet file cannot be read before its end is
+written. They become the row groups of the Parquet file when all are there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from embedder.common.files import replacing
+from embedder.common.imports import import_optional
+from embedder.errors import InputError
+from embedder.files.formats import EMBEDDING, Format, Layout, RowFields
+from embedder.files.journal import Job, Journal, Tally
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+ENDINGS = (".parquet", ".pq")
+# The key of the file's metadata that says how its vectors were made.
+METADATA_KEY = b"embedder"
+_BATCH_ROWS = 1024
+# About the size of a row group that is written. Several copies of it are in memory at once.
+_ROW_GROUP_BYTES = 32 << 20
+# A file ends with the size of its footer, in four bytes, and "PAR1".
+_TAIL_BYTES = 8
+_TEXT = "text"
+_MAX_NAMES_SHOWN = 20
+_NAME = "Parquet"
+_REQUIREMENT = "embedder-onnx[parquet]"
+
+
+class ArrowFields(RowFields):
+    """A row of a table of Arrow.
+
+    Example:
+        >>> ArrowFields(batch, 0, "a text", b"a.parquet").values()  # doctest: +SKIP
+        {'id': 7, 'text': 'a text'}
+    """
+
+    __slots__ = ("_origin", "_text", "batch", "index")
+
+    def __init__(self, batch: Any, index: int, text: str, origin: bytes) -> None:
+        """Keep a row.
+
+        Args:
+            batch: the pyarrow.RecordBatch that has it.
+            index: its place there.
+            text: its text.
+            origin: what identifies the file. It stands for the other columns.
+        """
+        self.batch, self.index, self._text, self._origin = batch, index, text, origin
+
+    def values(self) -> Mapping[str, Any]:
+        """Return the fields as Python's values."""
+        return {name: column[self.index].as_py() for name, column in zip(self._names, self.batch.columns, strict=True)}
+
+    @property
+    def _names(self) -> list[str]:
+        names: list[str] = self.batch.schema.names
+        return names
+
+    def identity(self) -> bytes:
+        """Return the text, with what identifies the file."""
+        return self._origin + self._text.encode()
+
+
+class ParquetSource:
+    """The rows of a Parquet file.
+
+    Attributes:
+        path: the file.
+        count: the number of its rows.
+        schema: the pyarrow.Schema of its columns.
+        column: the name of the column with the texts.
+    """
+
+    def __init__(self, path: str, column: str | None) -> None:
+        """Open a file, and check its column of texts to its end.
+
+        Args:
+            path: the file.
+            column: the name of the column with the texts. None is "text", or the only column of strings.
+
+        Raises:
+            InputError: the file is no Parquet file, or has no such column, or a text is missing.
+            OSError: the file cannot be read.
+            DependencyError: pyarrow is not installed.
+        """
+        self.path = path
+        with self._opened() as file:
+            self.count: int = file.metadata.num_rows
+            self.schema = file.schema_arrow
+            self._origin = _digest_of_footer(path)
+            self.column = _text_column(self.schema, column, path)
+            for _ in self._texts(file):
+                pass
+
+    def check_json(self) -> None:
+        """Raise InputError if a column has values that JSON does not have."""
+        for field in self.schema:
+            if field.name != EMBEDDING and not _fits_json(field.type):
+                raise InputError(
+                    f"{self.path}: the column {field.name!r:.60} is of type {field.type}, which JSON does not have. "
+                    "Write .parquet or .npy"
+                )
+
+    def rows(self) -> Iterator[tuple[str, RowFields]]:
+        """Yield the text and the fields of each row."""
+        with self._opened() as file:
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+                texts = _as_strings(batch.column(self.column), self.path)
+                for index, text in enumerate(texts):
+                    yield text, ArrowFields(batch, index, text, self._origin)
+
+    def _opened(self) -> Any:
+        parquet = _parquet()
+        arrow = _arrow()
+        try:
+            return parquet.ParquetFile(self.path)
+        except arrow.ArrowInvalid as error:
+            raise InputError(f"{self.path} is not a Parquet file: {error}") from error
+
+    def _texts(self, file: Any) -> Iterator[list[str]]:
+        row = 0
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[self.column]):
+            column = batch.column(0)
+            if column.null_count:
+                place = row + column.is_null().to_pylist().index(True)
+                raise InputError(f"{self.path}, row {place + 1}: the column {self.column!r:.60} is null")
+            yield _as_strings(column, self.path)
+            row += len(column)
+
+
+class ParquetFormat(Format):
+    """A Parquet file: the columns of the input, and the vectors in the column "embedding", a list of a fixed size."""
+
+    def __init__(self, layout: Layout, schema: Any = None) -> None:
+        """Describe a file.
+
+        Args:
+            layout: the size of the vectors.
+            schema: the pyarrow.Schema of the input. None if its columns are known only from its records.
+
+        Raises:
+            DependencyError: pyarrow is not installed.
+        """
+        super().__init__(layout)
+        self._arrow = _arrow()
+        self._schema = None if schema is None else self._with_vectors(schema)
+
+    def block(self, records: Sequence[RowFields], vectors: NDArray[np.generic]) -> bytes:
+        """Return a stream of Arrow with the records and their vectors.
+
+        Raises:
+            InputError: a column has values of another type than before.
+        """
+        table = self._table(records)
+        if EMBEDDING in table.schema.names:
+            table = table.drop_columns([EMBEDDING])
+        table = table.append_column(self._vector_field(), self._vector_array(vectors))
+        self._unify(table.schema)
+        stream = io.BytesIO()
+        with self._arrow.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table)
+        return stream.getvalue()
+
+    def reopen(self, stream: IO[bytes], journal: Journal) -> None:
+        """Take the types of the columns from the blocks."""
+        for _, schema in self._blocks(stream, journal, read=False):
+            self._unify(schema)
+
+    def close(self, partial: Path, journal: Journal) -> None:
+        """Cut the partial file after its last block. It is no Parquet file yet."""
+        with partial.open("r+b") as stream:
+            stream.truncate(journal.end.size_bytes)
+
+    def finish(self, partial: Path, journal: Journal, target: Path, job: Job) -> None:
+        """Write the blocks as row groups of a Parquet file, and put it in the place of `target`."""
+        schema = self._schema or self._with_vectors(self._arrow.schema([("text", self._arrow.string())]))
+        schema = schema.with_metadata({**(schema.metadata or {}), METADATA_KEY: _metadata(job, journal.end.tally)})
+        dictionary = [name for name in schema.names if name != EMBEDDING]
+        with (
+            replacing(target) as new,
+            partial.open("rb") as stream,
+            _parquet().ParquetWriter(new, schema, use_dictionary=dictionary) as writer,
+        ):
+            for table in self._row_groups(stream, journal, schema):
+                writer.write_table(table, row_group_size=max(1, len(table)))
+
+    def _row_groups(self, stream: IO[bytes], journal: Journal, schema: Any) -> Iterator[Any]:
+        waiting: list[Any] = []
+        for table, _ in self._blocks(stream, journal, read=True):
+            waiting.append(_fitted(table, schema, self._arrow))
+            if sum(each.nbytes for each in waiting) >= _ROW_GROUP_BYTES:
+                yield self._arrow.concat_tables(waiting)
+                waiting = []
+        if waiting:
+            yield self._arrow.concat_tables(waiting)
+
+    def _blocks(self, stream: IO[bytes], journal: Journal, *, read: bool) -> Iterator[tuple[Any, Any]]:
+        end = journal.start.size_bytes
+        for block in journal.blocks:
+            if block.size_bytes > end:  # all inputs of an empty block were unreadable
+                stream.seek(end)
+                with self._arrow.ipc.open_stream(stream.read(block.size_bytes - end)) as reader:
+                    yield reader.read_all() if read else None, reader.schema
+            end = block.size_bytes
+
+    def _table(self, records: Sequence[RowFields]) -> Any:
+        """Return the records as a table, without the vectors."""
+        if not isinstance(records[0], ArrowFields):
+            values = [record.values() for record in records]
+            try:
+                names = list(dict.fromkeys(name for fields in values for name in fields))
+                columns = [[fields.get(name) for fields in values] for name in names]
+                return self._arrow.table(dict(zip(names, columns, strict=True)))
+            except (self._arrow.ArrowInvalid, self._arrow.ArrowTypeError, OverflowError) as error:
+                raise InputError(f"Parquet cannot hold the records: {error}. Write .jsonl") from error
+        slices: list[Any] = []
+        start = 0
+        for row in range(1, len(records) + 1):
+            first, last = records[start], records[row - 1]
+            assert isinstance(first, ArrowFields)
+            assert isinstance(last, ArrowFields)
+            following = records[row] if row < len(records) else None
+            if not isinstance(following, ArrowFields) or following.batch is not last.batch:
+                slices.append(first.batch.slice(first.index, row - start))
+                start = row
+        return self._arrow.concat_tables(
+            [self._arrow.Table.from_batches([each]) for each in slices], promote_options="permissive"
+        )
+
+    def _vector_field(self) -> Any:
+        arrow = self._arrow
+        kinds = {"<f4": arrow.float32(), "<f2": arrow.float16(), "|i1": arrow.int8(), "|u1": arrow.uint8()}
+        return arrow.field(EMBEDDING, arrow.list_(kinds[self.layout.dtype], self.layout.columns))
+
+    def _vector_array(self, vectors: NDArray[np.generic]) -> Any:
+        numbers = self._arrow.array(vectors.astype(self.layout.dtype, copy=False).reshape(-1))
+        return self._arrow.FixedSizeListArray.from_arrays(numbers, type=self._vector_field().type)
+
+    def _with_vectors(self, schema: Any) -> Any:
+        if EMBEDDING in schema.names:
+            schema = schema.remove(schema.get_field_index(EMBEDDING))
+        return schema.append(self._vector_field())
+
+    def _unify(self, schema: Any) -> None:
+        if self._schema is None:
+            self._schema = schema
+        elif not self._schema.equals(schema):
+            try:
+                self._schema = self._arrow.unify_schemas([self._schema, schema], promote_options="permissive")
+            except (self._arrow.ArrowInvalid, self._arrow.ArrowTypeError) as error:
+                raise InputError(
+                    f"a column of Parquet has values of one type, and the records differ: {error}. Write .jsonl"
+                ) from error
+
+
+def read_tally(path: Path) -> tuple[Job, Tally]:
+    """Return how the vectors of a Parquet file were made, and the inputs up to its end.
+
+    Raises:
+        InputError: it is no Parquet file that embedder wrote to its end.
+        OSError: the file cannot be read.
+
+    Example:
+        >>> read_tally(Path("vectors/part-00000.parquet"))[1].inputs  # doctest: +SKIP
+        100352
+    """
+    try:
+        metadata = _parquet().read_schema(path).metadata or {}
+        fields = json.loads(metadata[METADATA_KEY])
+        return fields["job"], Tally(**fields["tally"])
+    except (_arrow().ArrowInvalid, KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} was not written by embedder. Choose another directory") from error
+
+
+def _metadata(job: Job, tally: Tally) -> bytes:
+    return json.dumps({"job": job, "tally": asdict(tally)}).encode()
+
+
+def _arrow() -> Any:
+    return import_optional("pyarrow", needed_for=_NAME, requirement=_REQUIREMENT)
+
+
+def _parquet() -> Any:
+    return import_optional("pyarrow.parquet", needed_for=_NAME, requirement=_REQUIREMENT)
+
+
+def _digest_of_footer(path: str) -> bytes:
+    """Return a digest of the end of a file, which has the types, sizes, places and statistics of its columns."""
+    with open(path, "rb") as stream:
+        stream.seek(-_TAIL_BYTES, os.SEEK_END)
+        size_bytes = int.from_bytes(stream.read(4), "little")
+        stream.seek(-_TAIL_BYTES - size_bytes, os.SEEK_END)
+        return hashlib.blake2b(stream.read(size_bytes), digest_size=16).digest()
+
+
+def _text_column(schema: Any, wanted: str | None, path: str) -> str:
+    """Return the name of the column with the texts.
+
+    Raises:
+        InputError: there is no such column, or two columns have the same name.
+    """
+    names: list[str] = schema.names
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise InputError(f"{path} has the column {repeated[0]!r:.60} twice. Rename one")
+    strings = [field.name for field in schema if _is_string(field.type)]
+    column = wanted or (strings[0] if len(strings) == 1 and _TEXT not in names else _TEXT)
+    if column not in names:
+        shown = ", ".join(f"{name!r:.60}" for name in names[:_MAX_NAMES_SHOWN]) or "none"
+        raise InputError(
+            f"{path}: the column {column!r:.60} is missing. Its columns are {shown}. Choose one with --column"
+        )
+    if column not in strings:
+        raise InputError(
+            f"{path}: the column {column!r:.60} should have strings, but its type is {schema.field(column).type}"
+        )
+    return column
+
+
+def _is_string(kind: Any) -> bool:
+    types = _arrow().types
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view))
+
+
+def _as_strings(column: Any, path: str) -> list[str]:
+    try:
+        texts: list[str] = column.to_pylist()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} has a text that is not UTF-8: {error.reason}") from error
+    return texts
+
+
+def _fits_json(kind: Any) -> bool:
+    types = _arrow().types
+    if types.is_dictionary(kind):
+        return _fits_json(kind.value_type)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        return _fits_json(kind.value_type)
+    if types.is_struct(kind):
+        return all(_fits_json(field.type) for field in kind)
+    plain = (types.is_boolean, types.is_integer, types.is_floating, types.is_null)
+    return _is_string(kind) or any(check(kind) for check in plain)
+
+
+def _fitted(table: Any, schema: Any, arrow: Any) -> Any:
+    """Return a table with the columns of `schema`, in their order and of their types."""
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.schema.names
+        else arrow.nulls(len(table), field.type)
+        for field in schema
+    ]
+    return arrow.table(columns, schema=schema)

@@ -1,0 +1,275 @@
+"""Write a file of vectors so that a run that is stopped or killed can go on: `FILE.partial`, and its journal."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Protocol
+
+from embedder.common.counted import counted
+from embedder.common.file_locks import try_lock
+from embedder.common.files import file_to_replace
+from embedder.errors import InputError
+from embedder.files.formats import Format, RowFields
+from embedder.files.journal import Job, Journal, Progress, Tally, differences, read_journal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# A link in the place of a partial file may lead to any file.
+_OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+_MAX_TRIES = 100
+
+
+class Output(Protocol):
+    """Where vectors are written.
+
+    Attributes:
+        start: the inputs that are done.
+    """
+
+    start: Tally
+
+    def add(self, records: Sequence[RowFields], vectors: NDArray[np.generic], tally: Tally) -> None:
+        """Write a block of vectors (k, columns), each with its record. `tally` is of all inputs up to there."""
+
+
+def file_to_write(path: str | os.PathLike[str]) -> Path:
+    """Return the file that `path` names or links to. Call it before long work: it finds what would stop its end.
+
+    Raises:
+        InputError: the file cannot be created or replaced.
+
+    Example:
+        >>> file_to_write("vectors.npy").name
+        'vectors.npy'
+    """
+    try:
+        return file_to_replace(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def partial_of(target: Path) -> Path:
+    """Return the path of the partial file of `target`.
+
+    Example:
+        >>> partial_of(Path("vectors.npy")).name
+        'vectors.npy.partial'
+    """
+    return target.with_name(f"{target.name}.partial")
+
+
+def journal_of(target: Path) -> Path:
+    """Return the path of the journal of `target`.
+
+    Example:
+        >>> journal_of(Path("vectors.npy")).name
+        'vectors.npy.journal'
+    """
+    return target.with_name(f"{target.name}.journal")
+
+
+class PartialFile:
+    """A file that is being written. Make it by `open_partial`.
+
+    Attributes:
+        start: the inputs that an earlier run has done.
+    """
+
+    def __init__(self, stream: IO[bytes], log: IO[bytes], format: Format, journal: Journal) -> None:
+        self._stream, self._log, self._format, self._left = stream, log, format, journal
+        self._blocks = list(journal.blocks)
+        self.start = journal.end.tally
+
+    @property
+    def end(self) -> Progress:
+        """What the file holds at the end of its last block."""
+        return self._blocks[-1] if self._blocks else self._left.start
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of all blocks."""
+        return Journal(self._left.job, self._left.start, tuple(self._blocks))
+
+    def add(self, records: Sequence[RowFields], vectors: NDArray[np.generic], tally: Tally) -> None:
+        """Write a block of vectors (k, columns), each with its record, then its line in the journal."""
+        content = self._format.block(records, vectors) if records else b""
+        self._stream.write(content)
+        self._stream.flush()
+        end = self.end
+        block = Progress(tally, end.rows + len(records), end.size_bytes + len(content), zlib.crc32(content))
+        self._log.write(block.line())
+        self._log.flush()
+        self._blocks.append(block)
+
+
+@contextmanager
+def open_partial(
+    target: Path, job: Job, format: Format, *, resume: bool, before: Tally | None = None
+) -> Iterator[PartialFile]:
+    """Open the partial file of `target`. At the end of the `with` statement it replaces `target`.
+
+    If the body raises an error, the written vectors are kept. A note on the error says where.
+
+    Args:
+        target: the file to write; see `file_to_write`.
+        job: what decides the vectors. A run goes on only with the same job.
+        format: the format of the file.
+        resume: go on with what a run has left that was stopped.
+        before: the inputs that are in other files. None if there are none.
+
+    Raises:
+        InputError: another process writes the file; a stopped run has left vectors, and `resume` is False, or the job
+            is another one; or the file cannot be created.
+        OSError: a write fails.
+    """
+    with _locked_journal(target) as log:
+        start = Progress(before or Tally(), 0, len(format.head(0)))
+        journal = _left(target, log, job, format, resume=resume) or Journal(job, start)
+        partial = partial_of(target)
+        file: PartialFile | None = None
+        try:
+            with _opened(target, log, format, journal) as stream:
+                file = PartialFile(stream, log, format, journal)
+                yield file
+            format.finish(partial, file.journal, target, job)
+        except BaseException as error:
+            if not (file.end if file else journal.end).rows:
+                remove_partial(target)
+            elif file and partial.exists():
+                _keep(file, format, partial, error)
+            raise
+        remove_partial(target)
+
+
+@contextmanager
+def _locked_journal(target: Path) -> Iterator[IO[bytes]]:
+    """Open the journal of `target`, and lock it. Make it if it is not there."""
+    path = journal_of(target)
+    try:
+        log = _open_locked(path)
+    except BlockingIOError as error:
+        raise InputError(f"another process is writing {target}") from error
+    except OSError as error:
+        raise InputError(f"{target} cannot be written: {error.strerror}") from error
+    with log:
+        yield log
+
+
+def _open_locked(path: Path) -> IO[bytes]:
+    for _ in range(_MAX_TRIES):
+        log = os.fdopen(os.open(path, _OPEN | os.O_CREAT, 0o666), "r+b")
+        try:
+            _check_regular(log, path)
+            try_lock(log.fileno())
+            # Another process may have removed the journal before it was locked. Then this one makes another.
+            if os.path.samestat(os.fstat(log.fileno()), path.stat()):
+                return log
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            log.close()
+            raise
+        log.close()
+    raise BlockingIOError
+
+
+def _check_regular(stream: IO[bytes], path: Path) -> None:
+    if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        raise InputError(f"{path} is not a regular file. Delete it")
+
+
+def _left(target: Path, log: IO[bytes], job: Job, format: Format, *, resume: bool) -> Journal | None:
+    """Return the journal of what a stopped run has left, or None if there is nothing to keep.
+
+    Raises:
+        InputError: something is left, and this run cannot go on with it.
+    """
+    partial = partial_of(target)
+    if not os.path.lexists(partial):
+        return None
+    content = log.read()
+    old = read_journal(content)
+    if old is None:
+        if not content:
+            journal_of(target).unlink()
+        raise InputError(
+            f"{partial} is there, and no journal of this version says what is in it. Rename it, or delete it"
+        )
+    with os.fdopen(os.open(partial, _OPEN), "r+b") as stream:
+        _check_regular(stream, partial)
+        whole = old.whole(stream)
+        if not whole.blocks or not (whole.end.rows or resume):
+            return None
+        found = f"{partial} has {counted(whole.end.rows, 'record')} of a run that was stopped"
+        if not resume:
+            raise InputError(f"{found}. Go on by --resume (in Python resume=True), or delete it to start again")
+        if changes := differences(whole.job, job):
+            raise InputError(
+                f"{found}, and that run was another one: {'; '.join(changes)}. Give the same options, or delete the "
+                "file to start again"
+            )
+        format.reopen(stream, whole)
+    return whole
+
+
+@contextmanager
+def _opened(target: Path, log: IO[bytes], format: Format, journal: Journal) -> Iterator[IO[bytes]]:
+    """Open the partial file to write its next block. What does not belong to the journal is cut off."""
+    partial = partial_of(target)
+    content = journal.content()
+    if journal.blocks:
+        log.truncate(len(content))  # a journal begins with what was read of it
+        log.seek(len(content))
+    else:
+        log.seek(0)
+        log.truncate()
+        log.write(content)
+        log.flush()
+        os.fsync(log.fileno())  # no partial file without a journal, also after a loss of power
+        partial.unlink(missing_ok=True)
+        with partial.open("xb") as new:
+            new.write(format.head(0))
+    with os.fdopen(os.open(partial, _OPEN), "r+b") as stream:
+        if target.is_file():
+            shutil.copymode(target, partial)
+        stream.truncate(journal.end.size_bytes)
+        stream.seek(journal.end.size_bytes)
+        try:
+            yield stream
+        except BaseException:
+            with suppress(OSError):  # closing may fail again on a full disk
+                stream.close()
+            raise
+
+
+def _keep(file: PartialFile, format: Format, partial: Path, error: BaseException) -> None:
+    """Cut the partial file after its last block. Add a note to `error` that says where the vectors are."""
+    rows = file.end.rows
+    try:
+        format.close(partial, file.journal)
+    except OSError as reason:
+        error.add_note(f"{counted(rows, 'record')} in {partial} cannot be completed: {reason}")
+    else:
+        error.add_note(
+            f"the finished vectors are kept: {counted(rows, 'record')} in {partial}. Go on by --resume (in Python "
+            "resume=True)"
+        )
+
+
+def remove_partial(target: Path) -> None:
+    """Remove the partial file of `target` and its journal, as far as they are there.
+
+    Example:
+        >>> remove_partial(Path("vectors.npy"))
+    """
+    for path in (partial_of(target), journal_of(target)):
+        with suppress(OSError):
+            path.unlink()

@@ -1,0 +1,138 @@
+"""Write vectors to the Parquet files of a directory, one after the other, so that a run that is killed can go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from embedder.common.file_locks import has_locks, try_lock
+from embedder.errors import InputError
+from embedder.files.formats import Format, RowFields
+from embedder.files.journal import Job, Tally, differences
+from embedder.files.parquet import read_tally
+from embedder.files.partial_file import PartialFile, open_partial, partial_of, remove_partial
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+# A shard ends with the block in which it has so many rows.
+SHARD_ROWS = 100_000
+
+
+class Shards:
+    """The files `part-00000.parquet`, `part-00001.parquet` ... of a directory. Make them by `open_shards`.
+
+    Attributes:
+        start: the inputs that earlier runs have done.
+    """
+
+    def __init__(
+        self, directory: Path, job: Job, make_format: Callable[[], Format], stack: ExitStack, *, resume: bool
+    ) -> None:
+        self._directory, self._job, self._make_format, self._stack = directory, job, make_format, stack
+        self._resume = resume
+        self._file: PartialFile | None = None
+        self._number = 0
+        self.start = self._tally = Tally()
+        for self._number in count():
+            path = self._path()
+            if not path.exists():
+                break
+            self.start = self._tally = self._tally_of(path)
+            remove_partial(path)  # it was killed when the shard was complete
+        if partial_of(self._path()).exists():
+            self.start = self._tally = self._open().start
+
+    def add(self, records: Sequence[RowFields], vectors: NDArray[np.generic], tally: Tally) -> None:
+        """Write a block of vectors (k, columns), each with its record. It may be the last one of a shard."""
+        if self._file is None:
+            remove_partial(self._path())  # of a run whose shard before it was deleted
+        file = self._file or self._open()
+        file.add(records, vectors, tally)
+        self._tally = tally
+        if file.end.rows >= SHARD_ROWS:
+            self._finish()
+
+    def finish(self) -> None:
+        """Complete the last shard. If there are no rows at all, it is empty."""
+        if self._file is None and self._number == 0:
+            self._open()
+        if self._file is not None:
+            self._finish()
+
+    def _path(self) -> Path:
+        return self._directory / f"part-{self._number:05}.parquet"
+
+    def _open(self) -> PartialFile:
+        shard = open_partial(self._path(), self._job, self._make_format(), resume=self._resume, before=self._tally)
+        self._file = self._stack.enter_context(shard)
+        return self._file
+
+    def _finish(self) -> None:
+        self._file = None
+        self._stack.close()
+        self._number += 1
+
+    def _tally_of(self, path: Path) -> Tally:
+        if not self._resume:
+            raise InputError(
+                f"{self._directory} has files of an earlier run. Go on by --resume (in Python resume=True), or "
+                "choose an empty directory"
+            )
+        job, tally = read_tally(path)
+        if changes := differences(job, self._job):
+            raise InputError(
+                f"{path} is of another run: {'; '.join(changes)}. Give the same options, or choose an empty directory"
+            )
+        if tally.inputs < self._tally.inputs:
+            raise InputError(f"{path} does not follow the file before it. Choose an empty directory")
+        return tally
+
+
+@contextmanager
+def open_shards(directory: Path, job: Job, make_format: Callable[[], Format], *, resume: bool) -> Iterator[Shards]:
+    """Open the shards of a directory. Make the directory if it is not there.
+
+    Args:
+        directory: where the shards are written.
+        job: what decides the vectors. A run goes on only with the same job.
+        make_format: returns the format of a new shard.
+        resume: go on with what an earlier run has left.
+
+    Raises:
+        InputError: the directory cannot be made; or has shards, and `resume` is False, or the job is another one.
+        OSError: a write fails.
+
+    Example:
+        >>> with open_shards(Path("vectors"), job, make_format, resume=True) as shards:  # doctest: +SKIP
+        ...     shards.add(records, vectors, tally)
+    """
+    try:
+        directory.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory} cannot be written: {error.strerror}") from error
+    with ExitStack() as stack, _locked(directory):
+        shards = Shards(directory, job, make_format, stack, resume=resume)
+        yield shards
+        shards.finish()
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep other processes away from a directory, where the system has locks."""
+    if not has_locks():
+        yield
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try_lock(descriptor)
+        yield
+    except BlockingIOError as error:
+        raise InputError(f"another process is writing {directory}") from error
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,145 @@
+"""The texts of a job: of one file, of many, or of a program."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from embedder.common.records import frozen
+from embedder.errors import InputError
+from embedder.files.formats import JsonFields, RowFields
+from embedder.files.inputs import STDIO, TextSource, files_below, input_format, open_parquet, open_records, text_of
+
+_GLOB_CHARACTERS = frozenset("*?[")
+# The files of a directory. Names without an ending are left out.
+_ENDINGS = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".parquet", ".pq")
+
+
+@frozen
+class Texts:
+    """The texts, or the images, of a job.
+
+    Attributes:
+        pairs: each text, with the fields of its record.
+        count: the number of texts. None if it is unknown before they are read.
+        schema: the pyarrow.Schema of the records, if they are of Parquet files.
+    """
+
+    pairs: Iterable[tuple[str | Path, RowFields]]
+    count: int | None
+    schema: Any = None
+
+
+def find_files(path: str) -> list[str]:
+    """Return the files that a path names: itself; the files of a directory; or what a pattern such as *.csv finds.
+
+    Raises:
+        InputError: the directory or the pattern has no files, or files of several formats.
+        OSError: a directory cannot be read.
+
+    Example:
+        >>> find_files("-")
+        ['-']
+    """
+    if os.path.isdir(path):
+        found = [str(file) for file in files_below(path, _ENDINGS, "files of texts")]
+    elif path != STDIO and _GLOB_CHARACTERS & set(path) and not os.path.lexists(path):
+        found = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
+        if not found:
+            raise InputError(f"no file has a name such as {path}")
+    else:
+        return [path]
+    formats = sorted({input_format(file) for file in found})
+    if len(formats) > 1:
+        raise InputError(
+            f"{path} has files of several formats ({', '.join(formats)}). Choose by a pattern such as *.csv"
+        )
+    return found
+
+
+@contextmanager
+def open_sources(sources: list[TextSource], output_format: str) -> Iterator[Texts]:
+    """Open files of texts, of one format, for one pass.
+
+    Each regular file is checked first; see `open_records`.
+
+    Args:
+        sources: the files. Their texts follow each other.
+        output_format: the format of the output. JSONL cannot hold all that Parquet can.
+
+    Raises:
+        InputError, OSError, DependencyError: as in `open_records`; or a column of Parquet does not fit the output.
+
+    Example:
+        >>> with open_sources([TextSource("notes.txt", "lines")], "npy") as texts:  # doctest: +SKIP
+        ...     texts.count
+        3
+    """
+    if sources[0].format == "parquet":
+        yield _of_parquet(sources, output_format)
+        return
+    with ExitStack() as stack:
+        opened = [stack.enter_context(open_records(source)) for source in sources]
+        streams = chain.from_iterable(records.stream for records in opened)
+        counts = [records.count for records in opened]
+        total = None if None in counts else sum(count or 0 for count in counts)
+        yield Texts(((record.text, JsonFields(record.fields)) for record in streams), total)
+
+
+def _of_parquet(sources: list[TextSource], output_format: str) -> Texts:
+    opened = [open_parquet(source) for source in sources]
+    for each in opened:
+        if output_format == "jsonl":
+            each.check_json()
+    pairs = chain.from_iterable(each.rows() for each in opened)
+    return Texts(pairs, sum(each.count for each in opened), opened[0].schema)
+
+
+def texts_of(items: Iterable[str | Mapping[str, Any]], column: str) -> Iterator[tuple[str, RowFields]]:
+    """Yield the texts of a program. An item is a text, or a record with the text in the field `column`.
+
+    Raises:
+        InputError: a text is missing, is no string, or is not valid Unicode. The message says which one.
+
+    Example:
+        >>> [text for text, _ in texts_of(["a", {"text": "b", "id": 7}], "text")]
+        ['a', 'b']
+    """
+    for index, item in enumerate(items):
+        fields = dict(item) if isinstance(item, Mapping) else {column: item}
+        yield text_of(fields, column, f"inputs[{index}]", "column="), JsonFields(fields)
+
+
+def image_pairs(paths: Iterable[Path]) -> Iterator[tuple[str | Path, RowFields]]:
+    """Yield images with the fields of their records.
+
+    Example:
+        >>> [fields.values() for _, fields in image_pairs([Path("cat.png")])]
+        [{'image': 'cat.png'}]
+    """
+    for path in paths:
+        yield path, ImageFields({"image": str(path)})
+
+
+class ImageFields(JsonFields):
+    """The path of an image. An image that has changed is another one.
+
+    Example:
+        >>> ImageFields({"image": "cat.png"}).values()
+        {'image': 'cat.png'}
+    """
+
+    __slots__ = ()
+
+    def identity(self) -> bytes:
+        """Return the path, and the size and the time of the file."""
+        try:
+            state = os.stat(self.values()["image"])
+        except OSError:
+            return super().identity()
+        return super().identity() + f"{state.st_size} {state.st_mtime_ns}".encode()
