@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import IO, Any
 
@@ -61,7 +61,7 @@ class Progress:
 
     def line(self) -> bytes:
         """Return the line of the journal for this block."""
-        return json.dumps(asdict(self)).encode() + b"\n"
+        return _line(asdict(self))
 
 
 @frozen
@@ -80,7 +80,7 @@ class Journal:
 
     def content(self) -> bytes:
         """Return the journal as `read_journal` reads it."""
-        first = json.dumps({_VERSION_KEY: VERSION, "job": self.job, "start": asdict(self.start)}).encode() + b"\n"
+        first = _line({_VERSION_KEY: VERSION, "job": self.job, "start": asdict(self.start)})
         return b"".join([first, *(block.line() for block in self.blocks)])
 
     def whole(self, stream: IO[bytes]) -> Journal:
@@ -111,14 +111,14 @@ def read_journal(content: bytes) -> Journal | None:
     """
     lines = content.split(b"\n")[:-1]  # what follows the last line feed is no whole line
     try:
-        first = json.loads(lines[0])
+        first = _value(lines[0])
         if first[_VERSION_KEY] != VERSION:
             return None
         start = _progress(first["start"])
         job = dict(first["job"])
     except (ValueError, TypeError, KeyError, IndexError):
         return None
-    return Journal(job, start, tuple(_blocks(lines[1:], start)))
+    return Journal(job, start, tuple(_blocks(lines[1:])))
 
 
 def differences(old: Job, new: Job) -> list[str]:
@@ -136,17 +136,26 @@ def differences(old: Job, new: Job) -> list[str]:
     ]
 
 
-def _blocks(lines: Iterable[bytes], start: Progress) -> Iterable[Progress]:
-    last = start
+def _blocks(lines: Iterable[bytes]) -> Iterator[Progress]:
     for line in lines:
         try:
-            block = _progress(json.loads(line))
+            yield _progress(_value(line))
         except (ValueError, TypeError, KeyError):
             return
-        if block.size_bytes < last.size_bytes or block.rows < last.rows or block.tally.inputs < last.tally.inputs:
-            return
-        last = block
-        yield block
+
+
+def _line(value: Mapping[str, Any]) -> bytes:
+    """Return a line of the journal. It begins with its own CRC-32, so that a damaged line is found."""
+    content = json.dumps(value).encode()
+    return b"%08x %s\n" % (zlib.crc32(content), content)
+
+
+def _value(line: bytes) -> Any:
+    """Return the value of a line. Raise ValueError if the line is damaged."""
+    checksum, _, content = line.partition(b" ")
+    if int(checksum, 16) != zlib.crc32(content):
+        raise ValueError("the line is damaged")
+    return json.loads(content)
 
 
 def _progress(fields: Mapping[str, Any]) -> Progress:

@@ -15,7 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from embedder.common.files import replacing
+from embedder.common.files import check_regular, replacing
 from embedder.common.imports import import_optional
 from embedder.errors import InputError
 from embedder.files.formats import EMBEDDING, Format, Layout, RowFields
@@ -123,11 +123,11 @@ class ParquetSource:
                     yield text, ArrowFields(batch, index, text, self._origin)
 
     def _opened(self) -> Any:
-        parquet = _parquet()
-        arrow = _arrow()
+        parquet, invalid = _parquet(), _arrow().ArrowInvalid
+        check_regular(self.path)  # its error names the file
         try:
             return parquet.ParquetFile(self.path)
-        except arrow.ArrowInvalid as error:
+        except invalid as error:
             raise InputError(f"{self.path} is not a Parquet file: {error}") from error
 
     def _texts(self, file: Any) -> Iterator[list[str]]:
