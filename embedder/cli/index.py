@@ -14,7 +14,7 @@ from embedder.cli.texts import Entry, add_format_options, read_collection
 from embedder.common.counted import counted
 from embedder.common.records import frozen
 from embedder.errors import InputError
-from embedder.files.partial_file import file_to_write
+from embedder.files.targets import file_to_write
 
 if TYPE_CHECKING:
     from embedder import Embedder, VectorIndex

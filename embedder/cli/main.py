@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         discard_output()
-        return _failed(error, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror))
+        return _failed(error, f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error))
     except MemoryError as error:
         return _failed(error, "out of memory")
     except KeyboardInterrupt as error:

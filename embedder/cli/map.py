@@ -19,7 +19,7 @@ from embedder.common.imports import import_optional
 from embedder.common.progress import is_watched
 from embedder.errors import InputError
 from embedder.files.inputs import STDIO
-from embedder.files.partial_file import file_to_write
+from embedder.files.targets import file_to_write
 
 if TYPE_CHECKING:
     import numpy as np

@@ -14,11 +14,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 from embedder.common.json_lines import json_line
 from embedder.common.records import frozen
-from embedder.files.journal import Job, Journal
+from embedder.files.journal import Journal
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from embedder.files.targets import Target
 
 # "float16" is no precision of `encode`: the vectors are computed as float32, and rounded when they are written.
 PRECISIONS = ("float32", "float16", "binary", "ubinary")
@@ -117,10 +119,10 @@ class Format(ABC):
             stream.truncate(journal.end.size_bytes)
             stream.write(self.head(journal.end.rows))
 
-    def finish(self, partial: Path, journal: Journal, target: Path, job: Job) -> None:
-        """Replace the file `target` by one with all blocks of the partial file. The partial file may be moved."""
-        self.close(partial, journal)
-        partial.replace(target)
+    def complete(self, target: Target, journal: Journal) -> Path:
+        """Make a complete file of all blocks, and return its path."""
+        self.close(target.partial, journal)
+        return target.partial
 
 
 class JsonlFormat(Format):

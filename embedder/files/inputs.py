@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from embedder.common.records import frozen
 from embedder.errors import InputError
+from embedder.files.object_store import is_remote, open_remote
 
 if TYPE_CHECKING:
     from embedder.files.parquet import ParquetSource
@@ -129,7 +130,7 @@ def open_records(source: TextSource) -> Iterator[Records]:
         return
     with _open_input(source.path) as stream:
         count = None
-        if _is_regular(stream):
+        if is_remote(source.path) or _is_regular(stream):
             start = stream.tell()
             count = sum(1 for _ in _records(stream, source))
             stream.seek(start)
@@ -214,7 +215,10 @@ def _raise(error: OSError) -> None:
 
 @contextmanager
 def _open_input(path: str) -> Iterator[IO[bytes]]:
-    if path != STDIO:
+    if is_remote(path):
+        with open_remote(path) as stream:
+            yield stream
+    elif path != STDIO:
         with open(path, "rb") as stream:
             yield stream
     elif sys.stdin is None:  # the caller has closed it

@@ -11,7 +11,8 @@ from typing import Any
 from embedder.errors import InputError
 from embedder.files.formats import Format, JsonlFormat, Layout, NpyFormat
 from embedder.files.journal import Job
-from embedder.files.partial_file import Output, file_to_write, open_partial
+from embedder.files.partial_file import Output, open_partial
+from embedder.files.targets import target_of
 
 PARQUET = "parquet"
 OUTPUT_FORMATS = ("jsonl", "npy", PARQUET)
@@ -93,7 +94,7 @@ def open_files(path: str, job: Job, layout: Layout, schema: Any = None, *, resum
         ...     output.add(records, vectors, tally)
     """
     if not is_directory(path):
-        with open_partial(file_to_write(path), job, make_format(layout, schema), resume=resume) as file:
+        with open_partial(target_of(path), job, make_format(layout, schema), resume=resume) as file:
             yield file
         return
     if layout.format != PARQUET:
@@ -101,5 +102,5 @@ def open_files(path: str, job: Job, layout: Layout, schema: Any = None, *, resum
     from embedder.files.shards import open_shards
 
     make_format(layout, schema)  # pyarrow is there, or nothing is made
-    with open_shards(Path(path), job, lambda: make_format(layout, schema), resume=resume) as shards:
+    with open_shards(path, job, lambda: make_format(layout, schema), resume=resume) as shards:
         yield shards

@@ -11,19 +11,23 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-from embedder.common.files import check_regular, replacing
+from embedder.common.files import open_regular
 from embedder.common.imports import import_optional
 from embedder.errors import InputError
 from embedder.files.formats import EMBEDDING, Format, Layout, RowFields
 from embedder.files.journal import Job, Journal, Tally
+from embedder.files.object_store import is_remote, open_remote
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from embedder.files.targets import Target
 
 ENDINGS = (".parquet", ".pq")
 # The key of the file's metadata that says how its vectors were made.
@@ -122,13 +126,16 @@ class ParquetSource:
                 for index, text in enumerate(texts):
                     yield text, ArrowFields(batch, index, text, self._origin)
 
-    def _opened(self) -> Any:
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
         parquet, invalid = _parquet(), _arrow().ArrowInvalid
-        check_regular(self.path)  # its error names the file
+        stream = _open_file(self.path)
         try:
-            return parquet.ParquetFile(self.path)
+            yield parquet.ParquetFile(stream)
         except invalid as error:
             raise InputError(f"{self.path} is not a Parquet file: {error}") from error
+        finally:
+            stream.close()
 
     def _texts(self, file: Any) -> Iterator[list[str]]:
         row = 0
@@ -184,18 +191,19 @@ class ParquetFormat(Format):
         with partial.open("r+b") as stream:
             stream.truncate(journal.end.size_bytes)
 
-    def finish(self, partial: Path, journal: Journal, target: Path, job: Job) -> None:
-        """Write the blocks as row groups of a Parquet file, and put it in the place of `target`."""
-        schema = self._schema or self._with_vectors(self._arrow.schema([("text", self._arrow.string())]))
-        schema = schema.with_metadata({**(schema.metadata or {}), METADATA_KEY: _metadata(job, journal.end.tally)})
+    def complete(self, target: Target, journal: Journal) -> Path:
+        """Write the blocks as row groups of a Parquet file."""
+        schema = self._schema or self._with_vectors(self._arrow.schema([(_TEXT, self._arrow.string())]))
+        metadata = {**(schema.metadata or {}), METADATA_KEY: _metadata(journal)}
+        schema = schema.with_metadata(metadata)
         dictionary = [name for name in schema.names if name != EMBEDDING]
         with (
-            replacing(target) as new,
-            partial.open("rb") as stream,
-            _parquet().ParquetWriter(new, schema, use_dictionary=dictionary) as writer,
+            target.partial.open("rb") as stream,
+            _parquet().ParquetWriter(target.complete, schema, use_dictionary=dictionary) as writer,
         ):
             for table in self._row_groups(stream, journal, schema):
                 writer.write_table(table, row_group_size=max(1, len(table)))
+        return target.complete
 
     def _row_groups(self, stream: IO[bytes], journal: Journal, schema: Any) -> Iterator[Any]:
         waiting: list[Any] = []
@@ -266,7 +274,7 @@ class ParquetFormat(Format):
                 ) from error
 
 
-def read_tally(path: Path) -> tuple[Job, Tally]:
+def read_tally(path: str) -> tuple[Job, Tally]:
     """Return how the vectors of a Parquet file were made, and the inputs up to its end.
 
     Raises:
@@ -274,19 +282,20 @@ def read_tally(path: Path) -> tuple[Job, Tally]:
         OSError: the file cannot be read.
 
     Example:
-        >>> read_tally(Path("vectors/part-00000.parquet"))[1].inputs  # doctest: +SKIP
+        >>> read_tally("vectors/part-00000.parquet")[1].inputs  # doctest: +SKIP
         100352
     """
     try:
-        metadata = _parquet().read_schema(path).metadata or {}
+        with _open_file(path) as stream:
+            metadata = _parquet().read_schema(stream).metadata or {}
         fields = json.loads(metadata[METADATA_KEY])
         return fields["job"], Tally(**fields["tally"])
     except (_arrow().ArrowInvalid, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} was not written by embedder. Choose another directory") from error
 
 
-def _metadata(job: Job, tally: Tally) -> bytes:
-    return json.dumps({"job": job, "tally": asdict(tally)}).encode()
+def _metadata(journal: Journal) -> bytes:
+    return json.dumps({"job": journal.job, "tally": asdict(journal.end.tally)}).encode()
 
 
 def _arrow() -> Any:
@@ -297,9 +306,13 @@ def _parquet() -> Any:
     return import_optional("pyarrow.parquet", needed_for=_NAME, requirement=_REQUIREMENT)
 
 
+def _open_file(path: str) -> BinaryIO:
+    return open_remote(path) if is_remote(path) else open_regular(path)
+
+
 def _digest_of_footer(path: str) -> bytes:
     """Return a digest of the end of a file, which has the types, sizes, places and statistics of its columns."""
-    with open(path, "rb") as stream:
+    with _open_file(path) as stream:
         stream.seek(-_TAIL_BYTES, os.SEEK_END)
         size_bytes = int.from_bytes(stream.read(4), "little")
         stream.seek(-_TAIL_BYTES - size_bytes, os.SEEK_END)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 import zlib
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,10 @@ from typing import IO, TYPE_CHECKING, Protocol
 
 from embedder.common.counted import counted
 from embedder.common.file_locks import try_lock
-from embedder.common.files import file_to_replace
 from embedder.errors import InputError
 from embedder.files.formats import Format, RowFields
 from embedder.files.journal import Job, Journal, Progress, Tally, differences, read_journal
+from embedder.files.targets import Target
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,42 +37,6 @@ class Output(Protocol):
 
     def add(self, records: Sequence[RowFields], vectors: NDArray[np.generic], tally: Tally) -> None:
         """Write a block of vectors (k, columns), each with its record. `tally` is of all inputs up to there."""
-
-
-def file_to_write(path: str | os.PathLike[str]) -> Path:
-    """Return the file that `path` names or links to. Call it before long work: it finds what would stop its end.
-
-    Raises:
-        InputError: the file cannot be created or replaced.
-
-    Example:
-        >>> file_to_write("vectors.npy").name
-        'vectors.npy'
-    """
-    try:
-        return file_to_replace(path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def partial_of(target: Path) -> Path:
-    """Return the path of the partial file of `target`.
-
-    Example:
-        >>> partial_of(Path("vectors.npy")).name
-        'vectors.npy.partial'
-    """
-    return target.with_name(f"{target.name}.partial")
-
-
-def journal_of(target: Path) -> Path:
-    """Return the path of the journal of `target`.
-
-    Example:
-        >>> journal_of(Path("vectors.npy")).name
-        'vectors.npy.journal'
-    """
-    return target.with_name(f"{target.name}.journal")
 
 
 class PartialFile:
@@ -112,14 +75,14 @@ class PartialFile:
 
 @contextmanager
 def open_partial(
-    target: Path, job: Job, format: Format, *, resume: bool, before: Tally | None = None
+    target: Target, job: Job, format: Format, *, resume: bool, before: Tally | None = None
 ) -> Iterator[PartialFile]:
     """Open the partial file of `target`. At the end of the `with` statement it replaces `target`.
 
     If the body raises an error, the written vectors are kept. A note on the error says where.
 
     Args:
-        target: the file to write; see `file_to_write`.
+        target: the file to write; see `open_files`.
         job: what decides the vectors. A run goes on only with the same job.
         format: the format of the file.
         resume: go on with what a run has left that was stopped.
@@ -133,32 +96,33 @@ def open_partial(
     with _locked_journal(target) as log:
         start = Progress(before or Tally(), 0, len(format.head(0)))
         journal = _left(target, log, job, format, resume=resume) or Journal(job, start)
-        partial = partial_of(target)
+        partial = target.partial
         file: PartialFile | None = None
         try:
             with _opened(target, log, format, journal) as stream:
                 file = PartialFile(stream, log, format, journal)
                 yield file
-            format.finish(partial, file.journal, target, job)
+            target.put(format.complete(target, file.journal))
         except BaseException as error:
             if not (file.end if file else journal.end).rows:
-                remove_partial(target)
+                target.remove_parts()
             elif file and partial.exists():
+                target.complete.unlink(missing_ok=True)
                 _keep(file, format, partial, error)
             raise
-        remove_partial(target)
+        target.remove_parts()
 
 
 @contextmanager
-def _locked_journal(target: Path) -> Iterator[IO[bytes]]:
+def _locked_journal(target: Target) -> Iterator[IO[bytes]]:
     """Open the journal of `target`, and lock it. Make it if it is not there."""
-    path = journal_of(target)
+    path = target.journal
     try:
         log = _open_locked(path)
     except BlockingIOError as error:
-        raise InputError(f"another process is writing {target}") from error
+        raise InputError(f"another process is writing {target.name}") from error
     except OSError as error:
-        raise InputError(f"{target} cannot be written: {error.strerror}") from error
+        raise InputError(f"{target.name} cannot be written: {error.strerror}") from error
     with log:
         yield log
 
@@ -186,20 +150,20 @@ def _check_regular(stream: IO[bytes], path: Path) -> None:
         raise InputError(f"{path} is not a regular file. Delete it")
 
 
-def _left(target: Path, log: IO[bytes], job: Job, format: Format, *, resume: bool) -> Journal | None:
+def _left(target: Target, log: IO[bytes], job: Job, format: Format, *, resume: bool) -> Journal | None:
     """Return the journal of what a stopped run has left, or None if there is nothing to keep.
 
     Raises:
         InputError: something is left, and this run cannot go on with it.
     """
-    partial = partial_of(target)
+    partial = target.partial
     if not os.path.lexists(partial):
         return None
     content = log.read()
     old = read_journal(content)
     if old is None:
         if not content:
-            journal_of(target).unlink()
+            target.journal.unlink()
         raise InputError(
             f"{partial} is there, and no journal of this version says what is in it. Rename it, or delete it"
         )
@@ -221,9 +185,9 @@ def _left(target: Path, log: IO[bytes], job: Job, format: Format, *, resume: boo
 
 
 @contextmanager
-def _opened(target: Path, log: IO[bytes], format: Format, journal: Journal) -> Iterator[IO[bytes]]:
+def _opened(target: Target, log: IO[bytes], format: Format, journal: Journal) -> Iterator[IO[bytes]]:
     """Open the partial file to write its next block. What does not belong to the journal is cut off."""
-    partial = partial_of(target)
+    partial = target.partial
     content = journal.content()
     if journal.blocks:
         log.truncate(len(content))  # a journal begins with what was read of it
@@ -238,8 +202,9 @@ def _opened(target: Path, log: IO[bytes], format: Format, journal: Journal) -> I
         with partial.open("xb") as new:
             new.write(format.head(0))
     with os.fdopen(os.open(partial, _OPEN), "r+b") as stream:
-        if target.is_file():
-            shutil.copymode(target, partial)
+        mode = target.mode()
+        if mode is not None:
+            partial.chmod(stat.S_IMODE(mode) | stat.S_IRUSR | stat.S_IWUSR)
         stream.truncate(journal.end.size_bytes)
         stream.seek(journal.end.size_bytes)
         try:
@@ -262,14 +227,3 @@ def _keep(file: PartialFile, format: Format, partial: Path, error: BaseException
             f"the finished vectors are kept: {counted(rows, 'record')} in {partial}. Go on by --resume (in Python "
             "resume=True)"
         )
-
-
-def remove_partial(target: Path) -> None:
-    """Remove the partial file of `target` and its journal, as far as they are there.
-
-    Example:
-        >>> remove_partial(Path("vectors.npy"))
-    """
-    for path in (partial_of(target), journal_of(target)):
-        with suppress(OSError):
-            path.unlink()

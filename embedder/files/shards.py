@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,8 +12,10 @@ from embedder.common.file_locks import has_locks, try_lock
 from embedder.errors import InputError
 from embedder.files.formats import Format, RowFields
 from embedder.files.journal import Job, Tally, differences
+from embedder.files.object_store import is_remote, is_remote_file
 from embedder.files.parquet import read_tally
-from embedder.files.partial_file import PartialFile, open_partial, partial_of, remove_partial
+from embedder.files.partial_file import PartialFile, open_partial
+from embedder.files.targets import RemoteTarget, target_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,26 +33,24 @@ class Shards:
     """
 
     def __init__(
-        self, directory: Path, job: Job, make_format: Callable[[], Format], stack: ExitStack, *, resume: bool
+        self, directory: str, job: Job, make_format: Callable[[], Format], stack: ExitStack, *, resume: bool
     ) -> None:
         self._directory, self._job, self._make_format, self._stack = directory, job, make_format, stack
         self._resume = resume
         self._file: PartialFile | None = None
         self._number = 0
         self.start = self._tally = Tally()
-        for self._number in count():
-            path = self._path()
-            if not path.exists():
-                break
-            self.start = self._tally = self._tally_of(path)
-            remove_partial(path)  # it was killed when the shard was complete
-        if partial_of(self._path()).exists():
+        while _exists(self._path()):
+            self.start = self._tally = self._tally_of(self._path())
+            target_of(self._path()).remove_parts()  # of a run that was killed when the shard was complete
+            self._number += 1
+        if target_of(self._path()).partial.exists():
             self.start = self._tally = self._open().start
 
     def add(self, records: Sequence[RowFields], vectors: NDArray[np.generic], tally: Tally) -> None:
         """Write a block of vectors (k, columns), each with its record. It may be the last one of a shard."""
         if self._file is None:
-            remove_partial(self._path())  # of a run whose shard before it was deleted
+            target_of(self._path()).remove_parts()  # of a run whose shard before it was deleted
         file = self._file or self._open()
         file.add(records, vectors, tally)
         self._tally = tally
@@ -65,11 +64,13 @@ class Shards:
         if self._file is not None:
             self._finish()
 
-    def _path(self) -> Path:
-        return self._directory / f"part-{self._number:05}.parquet"
+    def _path(self) -> str:
+        return f"{self._directory}/part-{self._number:05}.parquet"
 
     def _open(self) -> PartialFile:
-        shard = open_partial(self._path(), self._job, self._make_format(), resume=self._resume, before=self._tally)
+        shard = open_partial(
+            target_of(self._path()), self._job, self._make_format(), resume=self._resume, before=self._tally
+        )
         self._file = self._stack.enter_context(shard)
         return self._file
 
@@ -78,7 +79,7 @@ class Shards:
         self._stack.close()
         self._number += 1
 
-    def _tally_of(self, path: Path) -> Tally:
+    def _tally_of(self, path: str) -> Tally:
         if not self._resume:
             raise InputError(
                 f"{self._directory} has files of an earlier run. Go on by --resume (in Python resume=True), or "
@@ -95,11 +96,11 @@ class Shards:
 
 
 @contextmanager
-def open_shards(directory: Path, job: Job, make_format: Callable[[], Format], *, resume: bool) -> Iterator[Shards]:
+def open_shards(directory: str, job: Job, make_format: Callable[[], Format], *, resume: bool) -> Iterator[Shards]:
     """Open the shards of a directory. Make the directory if it is not there.
 
     Args:
-        directory: where the shards are written.
+        directory: where the shards are written; it may be in an object store.
         job: what decides the vectors. A run goes on only with the same job.
         make_format: returns the format of a new shard.
         resume: go on with what an earlier run has left.
@@ -109,26 +110,32 @@ def open_shards(directory: Path, job: Job, make_format: Callable[[], Format], *,
         OSError: a write fails.
 
     Example:
-        >>> with open_shards(Path("vectors"), job, make_format, resume=True) as shards:  # doctest: +SKIP
+        >>> with open_shards("vectors", job, make_format, resume=True) as shards:  # doctest: +SKIP
         ...     shards.add(records, vectors, tally)
     """
-    try:
-        directory.mkdir(exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{directory} cannot be written: {error.strerror}") from error
+    directory = directory.rstrip("/")
     with ExitStack() as stack, _locked(directory):
         shards = Shards(directory, job, make_format, stack, resume=resume)
         yield shards
         shards.finish()
 
 
+def _exists(path: str) -> bool:
+    return is_remote_file(path) if is_remote(path) else Path(path).exists()
+
+
 @contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Keep other processes away from a directory, where the system has locks."""
+def _locked(directory: str) -> Iterator[None]:
+    """Keep the other processes of this machine away from a directory, where the system has locks. Make it."""
+    place = RemoteTarget(f"{directory}/part").partial.parent if is_remote(directory) else Path(directory)
+    try:
+        place.mkdir(exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{directory} cannot be written: {error.strerror}") from error
     if not has_locks():
         yield
         return
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = os.open(place, os.O_RDONLY)
     try:
         try_lock(descriptor)
         yield

@@ -14,6 +14,7 @@ from embedder.common.records import frozen
 from embedder.errors import InputError
 from embedder.files.formats import JsonFields, RowFields
 from embedder.files.inputs import STDIO, TextSource, files_below, input_format, open_parquet, open_records, text_of
+from embedder.files.object_store import is_remote, list_remote
 
 _GLOB_CHARACTERS = frozenset("*?[")
 # The files of a directory. Names without an ending are left out.
@@ -46,7 +47,13 @@ def find_files(path: str) -> list[str]:
         >>> find_files("-")
         ['-']
     """
-    if os.path.isdir(path):
+    if is_remote(path):
+        if not (path.endswith("/") or _GLOB_CHARACTERS & set(path)):
+            return [path]
+        found = list_remote(path, _ENDINGS)
+        if not found:
+            raise InputError(f"no file of texts has a name such as {path}")
+    elif os.path.isdir(path):
         found = [str(file) for file in files_below(path, _ENDINGS, "files of texts")]
     elif path != STDIO and _GLOB_CHARACTERS & set(path) and not os.path.lexists(path):
         found = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))

@@ -19,7 +19,6 @@ from embedder.cli import encode
 from embedder.cli.main import main
 from embedder.errors import ArtifactError
 from embedder.files.formats import JsonFields, JsonlFormat, Layout, NpyFormat
-from embedder.files.partial_file import journal_of
 from embedder.results import EncodeResult as Result
 
 MANIFEST = type("Manifest", (), {"default_prompt_name": None, "source": SimpleNamespace(model="fake")})
@@ -120,7 +119,7 @@ def test_finished_vectors_are_kept_after_an_error_or_a_signal(run, tmp_path, kin
     assert rows_of(partial) == WANTED[:4]
     assert path.read_text() == "of an earlier run"
     assert partial.stat().st_mode & 0o777 == 0o600
-    assert sorted(tmp_path.iterdir()) == sorted([path, partial, journal_of(path)])
+    assert sorted(tmp_path.iterdir()) == sorted([path, partial, tmp_path / f"{path.name}.journal"])
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -134,7 +133,7 @@ def test_all_records_before_a_bad_one_are_kept(run, tmp_path, kind):
         f"embedder: {kept(3, partial)}"
     )
     assert rows_of(partial) == WANTED[:3]
-    assert sorted(tmp_path.iterdir()) == sorted([partial, journal_of(path)])
+    assert sorted(tmp_path.iterdir()) == sorted([partial, tmp_path / f"{path.name}.journal"])
 
 
 def test_all_records_before_a_bad_one_reach_standard_output(run):
