@@ -22,9 +22,10 @@ from embedder.cli.texts import add_format_options, text_source
 from embedder.common.counted import counted
 from embedder.common.progress import is_watched
 from embedder.errors import InputError
+from embedder.files.directories import image_files
 from embedder.files.encoding import encode_rows, job_of
 from embedder.files.formats import EMBEDDING, PRECISIONS, Layout, RowFields
-from embedder.files.inputs import DEFAULT_COLUMN, STDIO, image_files
+from embedder.files.inputs import DEFAULT_COLUMN, STDIO
 from embedder.files.journal import Tally
 from embedder.files.outputs import OUTPUT_FORMATS, open_files, output_format
 from embedder.files.partial_file import Output

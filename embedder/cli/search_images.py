@@ -11,7 +11,7 @@ from embedder.cli.commands import DEFAULT_IMAGE_MODEL, check_takes_images, load_
 from embedder.cli.console import print_json, print_path, say, warn_of_image
 from embedder.common.progress import is_watched
 from embedder.errors import InputError
-from embedder.files.inputs import image_files
+from embedder.files.directories import image_files
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,11 +16,11 @@ from embedder.common.files import open_regular
 from embedder.common.progress import is_watched, progress_bar
 from embedder.common.records import frozen
 from embedder.errors import InputError
+from embedder.files.directories import files_below
 from embedder.files.inputs import (
     INPUT_FORMATS,
     STDIO,
     TextSource,
-    files_below,
     input_format,
     open_records,
     parse_delimiter,

@@ -1,4 +1,4 @@
-"""Read inputs: texts as lines, JSONL, CSV, TSV or Parquet, and the images of a directory.
+"""Read texts as lines, JSONL, CSV, TSV or Parquet.
 
 Texts are read as a stream. A regular file is read twice. The first pass checks every record, so that a bad one is found
 before hours of work. The second pass gives the records to encode.
@@ -137,6 +137,25 @@ def open_records(source: TextSource) -> Iterator[Records]:
         yield Records(_records(stream, source), count)
 
 
+def read_files(sources: list[TextSource]) -> Records:
+    """Return the records of regular files, one file after the other. All are checked first, and one is open at a time.
+
+    Raises:
+        InputError, OSError: as in `open_records`.
+    """
+    count = 0
+    for source in sources:
+        with _open_input(source.path) as stream:
+            count += sum(1 for _ in _records(stream, source))
+    return Records(_records_of_files(sources), count)
+
+
+def _records_of_files(sources: list[TextSource]) -> Iterator[Record]:
+    for source in sources:
+        with _open_input(source.path) as stream:
+            yield from _records(stream, source)
+
+
 def open_parquet(source: TextSource) -> ParquetSource:
     """Open a Parquet file, and check its texts to its end.
 
@@ -173,44 +192,6 @@ def parse_delimiter(text: str) -> str:
     if len(delimiter) != 1 or delimiter in '"\r\n \ufeff':
         raise InputError(f"--delimiter should be one character such as ; or the word tab, not {text!r:.60}")
     return delimiter
-
-
-def image_files(directory: str) -> list[Path]:
-    """Return the image files in `directory` and its subdirectories; see `files_below`."""
-    from embedder.images.sources import IMAGE_ENDINGS
-
-    return files_below(directory, IMAGE_ENDINGS, "images")
-
-
-def files_below(directory: str, endings: tuple[str, ...], kind: str) -> list[Path]:
-    """Return the files in `directory` and its subdirectories whose names have one of `endings`, sorted by path.
-
-    Links to directories are not followed, and hidden directories such as .git are left out. A broken link to a file is
-    returned too, so that it is reported later.
-
-    Raises:
-        InputError: `directory` is not a directory, or has no such files. The message calls the files `kind`.
-        OSError: a subdirectory cannot be read.
-    """
-    if not os.path.isdir(directory):
-        raise InputError(f"{directory} is not a directory")
-    found = (Path(folder, name) for folder, names in _walk(directory) for name in names)
-    named = (path for path in found if path.suffix.lower() in endings)
-    files = sorted(path for path in named if path.is_file() or not path.exists())
-    if not files:
-        raise InputError(f"there are no {kind} in {directory}. Names of {kind} end in {', '.join(endings)}")
-    return files
-
-
-def _walk(directory: str) -> Iterator[tuple[str, list[str]]]:
-    """Yield each directory from `directory` on that is not hidden, with the names of its files."""
-    for folder, below, names in os.walk(directory, onerror=_raise):
-        below[:] = [name for name in below if not name.startswith(".")]  # os.walk goes into what is left
-        yield folder, names
-
-
-def _raise(error: OSError) -> None:
-    raise error
 
 
 @contextmanager

@@ -233,7 +233,7 @@ class ParquetFormat(Format):
                 columns = [[fields.get(name) for fields in values] for name in names]
                 return self._arrow.table(dict(zip(names, columns, strict=True)))
             except (self._arrow.ArrowInvalid, self._arrow.ArrowTypeError, OverflowError) as error:
-                raise InputError(f"Parquet cannot hold the records: {error}. Write .jsonl") from error
+                raise InputError(f"Parquet cannot hold the records: {error}. Write .jsonl or .npy") from error
         slices: list[Any] = []
         start = 0
         for row in range(1, len(records) + 1):
@@ -244,9 +244,9 @@ class ParquetFormat(Format):
             if not isinstance(following, ArrowFields) or following.batch is not last.batch:
                 slices.append(first.batch.slice(first.index, row - start))
                 start = row
-        return self._arrow.concat_tables(
-            [self._arrow.Table.from_batches([each]) for each in slices], promote_options="permissive"
-        )
+        tables = [self._arrow.Table.from_batches([each]) for each in slices]
+        with self._agreeing():
+            return self._arrow.concat_tables(tables, promote_options="permissive")
 
     def _vector_field(self) -> Any:
         arrow = self._arrow
@@ -266,12 +266,17 @@ class ParquetFormat(Format):
         if self._schema is None:
             self._schema = schema
         elif not self._schema.equals(schema):
-            try:
+            with self._agreeing():
                 self._schema = self._arrow.unify_schemas([self._schema, schema], promote_options="permissive")
-            except (self._arrow.ArrowInvalid, self._arrow.ArrowTypeError) as error:
-                raise InputError(
-                    f"a column of Parquet has values of one type, and the records differ: {error}. Write .jsonl"
-                ) from error
+
+    @contextmanager
+    def _agreeing(self) -> Iterator[None]:
+        try:
+            yield
+        except (self._arrow.ArrowInvalid, self._arrow.ArrowTypeError) as error:
+            raise InputError(
+                f"a column of Parquet has values of one type, and the records differ: {error}. Write .npy"
+            ) from error
 
 
 def read_tally(path: str) -> tuple[Job, Tally]:
@@ -373,9 +378,13 @@ def _fits_json(kind: Any) -> bool:
 def _fitted(table: Any, schema: Any, arrow: Any) -> Any:
     """Return a table with the columns of `schema`, in their order and of their types."""
     columns = [
-        table.column(field.name).cast(field.type)
+        _cast(table.column(field.name), field.type)
         if field.name in table.schema.names
         else arrow.nulls(len(table), field.type)
         for field in schema
     ]
     return arrow.table(columns, schema=schema)
+
+
+def _cast(column: Any, kind: Any) -> Any:
+    return column if column.type == kind else column.cast(kind)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
 
 from embedder.common.counted import counted
-from embedder.common.file_locks import try_lock
+from embedder.common.file_locks import has_locks, try_lock
 from embedder.errors import InputError
 from embedder.files.formats import Format, RowFields
 from embedder.files.journal import Job, Journal, Progress, Tally, differences, read_journal
@@ -123,8 +123,12 @@ def _locked_journal(target: Target) -> Iterator[IO[bytes]]:
         raise InputError(f"another process is writing {target.name}") from error
     except OSError as error:
         raise InputError(f"{target.name} cannot be written: {error.strerror}") from error
-    with log:
-        yield log
+    try:
+        with log:
+            yield log
+    finally:
+        if not has_locks() and not target.partial.exists():
+            target.remove_parts()  # Windows removes the journal only when it is closed
 
 
 def _open_locked(path: Path) -> IO[bytes]:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from embedder.common.records import frozen
 from embedder.errors import InputError
+from embedder.files.directories import files_below
 from embedder.files.formats import JsonFields, RowFields
-from embedder.files.inputs import STDIO, TextSource, files_below, input_format, open_parquet, open_records, text_of
+from embedder.files.inputs import (
+    STDIO,
+    Records,
+    TextSource,
+    input_format,
+    open_parquet,
+    open_records,
+    read_files,
+    text_of,
+)
 from embedder.files.object_store import is_remote, list_remote
 
 _GLOB_CHARACTERS = frozenset("*?[")
@@ -90,12 +100,15 @@ def open_sources(sources: list[TextSource], output_format: str) -> Iterator[Text
     if sources[0].format == "parquet":
         yield _of_parquet(sources, output_format)
         return
-    with ExitStack() as stack:
-        opened = [stack.enter_context(open_records(source)) for source in sources]
-        streams = chain.from_iterable(records.stream for records in opened)
-        counts = [records.count for records in opened]
-        total = None if None in counts else sum(count or 0 for count in counts)
-        yield Texts(((record.text, JsonFields(record.fields)) for record in streams), total)
+    if len(sources) > 1:
+        yield _of_records(read_files(sources))
+        return
+    with open_records(sources[0]) as records:
+        yield _of_records(records)
+
+
+def _of_records(records: Records) -> Texts:
+    return Texts(((record.text, JsonFields(record.fields)) for record in records.stream), records.count)
 
 
 def _of_parquet(sources: list[TextSource], output_format: str) -> Texts:

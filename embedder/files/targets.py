@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from pathlib import Path
 
 from embedder.common.cache import make_trusted_cache
@@ -43,7 +44,8 @@ class Target(ABC):
     def remove_parts(self) -> None:
         """Remove the partial file and its journal, as far as they are there."""
         for path in (self.complete, self.partial, self.journal):
-            path.unlink(missing_ok=True)
+            with suppress(PermissionError):  # Windows removes no open file
+                path.unlink(missing_ok=True)
 
 
 class LocalTarget(Target):

@@ -104,7 +104,8 @@ def run(checkout, hub, lean_bin, export_bin, tmp_path):
     home = {"EMBEDDER_HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.endpoint}
 
     def run(command, text):
-        place = export_bin if any(word in text for word in ("photos", "embedder-export", "fastapi")) else lean_bin
+        needs_more = any(word in text for word in ("photos", "embedder-export", "fastapi", "parquet"))
+        place = export_bin if needs_more else lean_bin
         path = os.pathsep.join([str(place), os.environ["PATH"]])
         return output_of(command, cwd=checkout, env={**os.environ, **home, "NO_PROXY": "127.0.0.1", "PATH": path})
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedder.errors import InputError
-from embedder.files.inputs import TextSource, image_files, input_format, open_records, parse_delimiter
+from embedder.files.directories import image_files
+from embedder.files.inputs import TextSource, input_format, open_records, parse_delimiter
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 

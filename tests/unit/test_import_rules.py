@@ -97,7 +97,8 @@ RUNTIME = (
     # Vectors in files.
     Rule("embedder.files", own="common errors files"),
     Rule("embedder.files.formats", own="common errors files", packages="numpy"),
-    Rule("embedder.files.inputs", own="common errors files.object_store files.parquet images.sources"),
+    Rule("embedder.files.inputs", own="common errors files.object_store files.parquet"),
+    Rule("embedder.files.directories", own="errors images.sources"),
     Rule("embedder.files.object_store", own="common errors", lazy="pyarrow"),
     Rule("embedder.files.parquet", own="common errors files", lazy="pyarrow"),
     Rule("embedder.files.encode_to_file", own=f"{PUBLIC} files kept_models"),

@@ -10,11 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import embedder
 from embedder.cli.main import main
 from embedder.errors import DependencyError, InputError
 from embedder.files import parquet
+from tests.tiny import add_image_graph, write_tiny_artifact
 
 TEXTS = ["the cat", "", "dog sat on mat", "字 é"]
 TABLE = pa.table(
@@ -133,8 +135,42 @@ def test_types_of_json_are_widened(model, tmp_path, monkeypatch):
 def test_types_that_do_not_go_together(model, tmp_path, monkeypatch, items):
     monkeypatch.setattr("embedder.engine.batching._WINDOW_ITEMS", items)
     records = [{"text": "a", "n": 1}, {"text": "b", "n": "one"}]
-    with pytest.raises(InputError, match=r"(the records differ|Parquet cannot hold the records): .*Write \.jsonl"):
+    with pytest.raises(InputError, match=r"(the records differ|Parquet cannot hold the records): .*Write \.(jsonl or \.)?npy"):
         embedder.encode_to_file(records, tmp_path / "out.parquet", model=model)
+
+
+def test_files_whose_columns_do_not_go_together(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table({"text": ["a"], "n": [1]}), tmp_path / "in/1.parquet")
+    pq.write_table(pa.table({"text": ["b"], "n": ["x"]}), tmp_path / "in/2.parquet")
+    with pytest.raises(InputError, match=r"a column of Parquet has values of one type, and the records differ: "):
+        embedder.encode_to_file(tmp_path / "in", tmp_path / "out.parquet", model=model)
+    assert embedder.encode_to_file(tmp_path / "in", tmp_path / "out.npy", model=model) == 2
+
+
+def test_damaged_file_is_found_before_the_model_is_loaded(encode, tmp_path):
+    pq.write_table(pa.table({"text": ["a text"] * 5000 + [str(n) for n in range(5000)]}), tmp_path / "in.parquet")
+    content = bytearray((tmp_path / "in.parquet").read_bytes())
+    content[len(content) // 3 : len(content) // 3 + 2000] = b"\xff" * 2000
+    (tmp_path / "in.parquet").write_bytes(content)
+    status, out, err = encode("in.parquet", "-o", "out.npy", "--model", "this model is not loaded")
+    assert (status, out) == (1, b"")
+    assert err.startswith("embedder: error: ")
+    assert "this model" not in err
+    assert "None" not in err
+
+
+def test_images_with_their_paths(tmp_path, capsys):
+    model = write_tiny_artifact(tmp_path / "clip")
+    add_image_graph(model)
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        Image.new("RGB", (2, 2), (number, 0, 0)).save(tmp_path / f"photos/{number}.png")
+    (tmp_path / "photos/3.png").write_bytes(b"damaged")
+    output = tmp_path / "out.parquet"
+    assert main(["encode", "--model", str(model), "--images", str(tmp_path / "photos"), "-o", str(output)]) == 1
+    assert "1 image cannot be read, see the warnings" in capsys.readouterr().err
+    assert [Path(path).name for path in pq.read_table(output)["image"].to_pylist()] == ["0.png", "1.png", "2.png"]
 
 
 def test_files_with_different_columns(model, tmp_path):
