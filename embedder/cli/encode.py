@@ -29,7 +29,6 @@ from embedder.files.inputs import DEFAULT_COLUMN, STDIO
 from embedder.files.journal import Tally
 from embedder.files.outputs import OUTPUT_FORMATS, open_files, output_format
 from embedder.files.partial_file import Output
-from embedder.files.row_stream import CountedRows, RowStream
 from embedder.files.sources import Texts, find_files, image_pairs, open_sources
 
 if TYPE_CHECKING:
@@ -129,17 +128,11 @@ def run(options: argparse.Namespace) -> None:
         from embedder import EncodeSettings  # here, as it imports NumPy
 
         settings = EncodeSettings(**_encode_options(options))
-        with _open_output(
-            options,
-            model,
-            settings,
-            Layout.of(format, options.truncate_dim or model.dimension, options.precision),
-            inputs.schema,
-        ) as output:
+        layout = Layout.of(format, options.truncate_dim or model.dimension, options.precision)
+        with _open_output(options, model, settings, layout, inputs.schema) as output:
             if output.start.inputs:
                 say(f"note: {counted(output.start.inputs, 'input')} done by an earlier run")
-            rows = RowStream(inputs.pairs) if inputs.count is None else CountedRows(inputs.pairs, inputs.count)
-            tally = encode_rows(model, rows, output, settings, _warn_of_image)
+            tally = encode_rows(model, inputs.rows(), output, settings, _warn_of_image)
     _report(tally, model)
 
 

@@ -14,7 +14,6 @@ from embedder.files.encoding import encode_rows, job_of
 from embedder.files.formats import EMBEDDING, Layout
 from embedder.files.inputs import DEFAULT_COLUMN, TextSource, input_format
 from embedder.files.outputs import open_files, output_format
-from embedder.files.row_stream import CountedRows, RowStream
 from embedder.files.sources import Texts, find_files, open_sources, texts_of
 from embedder.kept_models import get_model
 from embedder.options import RANGED_PRECISIONS, EncodeOptions, EncodeSettings
@@ -77,9 +76,8 @@ def encode_to_file(
         loaded = model if isinstance(model, Embedder) else get_model(model)
         layout = Layout.of(format, settings.truncate_dim or loaded.dimension, settings.precision)
         job = job_of(loaded, settings, layout, column, settings.precision)
-        rows = RowStream(texts.pairs) if texts.count is None else CountedRows(texts.pairs, texts.count)
         with open_files(path, job, layout, texts.schema, resume=bool(resume)) as file:
-            tally = encode_rows(loaded, rows, file, settings, lambda fields, reason: None)
+            tally = encode_rows(loaded, texts.rows(), file, settings, lambda fields, reason: None)
     CutTexts(tally.cut, tally.first_cut, tally.inputs).warn(loaded.max_seq_length, "inputs")
     return tally.inputs
 

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from embedder.common.json_lines import json_line
 from embedder.common.records import frozen
+from embedder.errors import InputError
 from embedder.files.journal import Journal
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class JsonFields(RowFields):
 
     def identity(self) -> bytes:
         """Return the fields as JSON."""
-        return json.dumps(self._values).encode()
+        return json.dumps(self._values, default=repr).encode()  # a program's records may have dates
 
 
 @frozen
@@ -137,13 +138,20 @@ class JsonlFormat(Format):
         lines = []
         for record, vector in zip(records, vectors.tolist(), strict=True):
             fields = {name: value for name, value in record.values().items() if name != EMBEDDING}
-            start = json_line(fields)[:-1] + (", " if fields else "")
+            start = _json_of(fields)[:-1] + (", " if fields else "")
             numbers = ", ".join([digits % number for number in vector])
             # Python's json module writes these names.
             numbers = numbers.replace("nan", "NaN").replace("inf", "Infinity")
             lines.append(f'{start}"{EMBEDDING}": [{numbers}]}}\n')
         # A lone surrogate cannot be written in UTF-8. It becomes an escape again, as in the input.
         return "".join(lines).encode("utf-8", "backslashreplace")
+
+
+def _json_of(fields: Mapping[str, Any]) -> str:
+    try:
+        return json_line(fields)
+    except TypeError as error:
+        raise InputError(f"JSON cannot hold the records: {error}. Write .parquet or .npy") from error
 
 
 class NpyFormat(Format):

@@ -25,6 +25,7 @@ from embedder.files.inputs import (
     text_of,
 )
 from embedder.files.object_store import is_remote, list_remote
+from embedder.files.row_stream import CountedRows, RowStream
 
 _GLOB_CHARACTERS = frozenset("*?[")
 # The files of a directory. Names without an ending are left out.
@@ -44,6 +45,10 @@ class Texts:
     pairs: Iterable[tuple[str | Path, RowFields]]
     count: int | None
     schema: Any = None
+
+    def rows(self) -> RowStream:
+        """Return the inputs as a stream for the model."""
+        return RowStream(self.pairs) if self.count is None else CountedRows(self.pairs, self.count)
 
 
 def find_files(path: str) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -393,3 +394,14 @@ def test_model_by_its_path_and_vectors_in_bits(model, model_path, tmp_path):
 def test_digest_is_of_what_decides_the_vectors(model, model_path):
     with embedder.Embedder(model_path, threads=2) as same, embedder.Embedder(model_path, max_seq_length=8) as shorter:
         assert same.digest == model.digest != shorter.digest
+
+
+def test_many_files_are_open_one_at_a_time(model, tmp_path):
+    for number in range(300):
+        (tmp_path / f"{number:03}.txt").write_text(f"a {number}\n")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        assert embedder.encode_to_file(tmp_path / "*.txt", tmp_path / "out.npy", model=model) == 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

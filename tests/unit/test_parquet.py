@@ -173,6 +173,14 @@ def test_images_with_their_paths(tmp_path, capsys):
     assert [Path(path).name for path in pq.read_table(output)["image"].to_pylist()] == ["0.png", "1.png", "2.png"]
 
 
+def test_records_of_a_program_may_have_dates(model, tmp_path):
+    records = [{"text": "a", "when": datetime.date(2024, 1, 2)}]
+    assert embedder.encode_to_file(records, tmp_path / "out.parquet", model=model) == 1
+    assert pq.read_table(tmp_path / "out.parquet")["when"].to_pylist() == [datetime.date(2024, 1, 2)]
+    with pytest.raises(InputError, match=r"JSON cannot hold the records: .*date.*Write \.parquet or \.npy"):
+        embedder.encode_to_file(records, tmp_path / "out.jsonl", model=model)
+
+
 def test_files_with_different_columns(model, tmp_path):
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"text": ["a"], "n": [1]}), tmp_path / "in/1.parquet")
