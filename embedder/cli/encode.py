@@ -29,7 +29,7 @@ from embedder.files.inputs import DEFAULT_COLUMN, STDIO
 from embedder.files.journal import Tally
 from embedder.files.outputs import OUTPUT_FORMATS, open_files, output_format
 from embedder.files.partial_file import Output
-from embedder.files.sources import Texts, find_files, image_pairs, open_sources
+from embedder.files.sources import Texts, check_apart, find_files, image_pairs, open_sources
 
 if TYPE_CHECKING:
     from embedder import Embedder, EncodeSettings
@@ -187,7 +187,10 @@ def _open_inputs(options: argparse.Namespace, format: str) -> Iterator[Texts]:
     column = options.column or DEFAULT_COLUMN
     if format != "npy" and column == EMBEDDING:
         raise InputError(f"--column {EMBEDDING}: the vectors are written to this column. Rename the column")
-    sources = [text_source(options, path, column) for path in find_files(options.input)]
+    found = find_files(options.input)
+    if not is_stream(options.output):
+        check_apart(options.input, found, options.output)
+    sources = [text_source(options, path, column) for path in found]
     with open_sources(sources, format) as texts:
         yield texts
 

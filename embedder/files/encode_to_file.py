@@ -14,7 +14,7 @@ from embedder.files.encoding import encode_rows, job_of
 from embedder.files.formats import EMBEDDING, Layout
 from embedder.files.inputs import DEFAULT_COLUMN, TextSource, input_format
 from embedder.files.outputs import open_files, output_format
-from embedder.files.sources import Texts, find_files, open_sources, texts_of
+from embedder.files.sources import Texts, check_apart, find_files, open_sources, texts_of
 from embedder.kept_models import get_model
 from embedder.options import RANGED_PRECISIONS, EncodeOptions, EncodeSettings
 from embedder.results import CutTexts
@@ -72,7 +72,7 @@ def encode_to_file(
     format = output_format(path)
     if format != "npy" and column == EMBEDDING:
         raise InputError(f"column {EMBEDDING!r}: the vectors are written to this column. Rename the column")
-    with _opened(inputs, column, format) as texts:
+    with _opened(inputs, column, format, path) as texts:
         loaded = model if isinstance(model, Embedder) else get_model(model)
         layout = Layout.of(format, settings.truncate_dim or loaded.dimension, settings.precision)
         job = job_of(loaded, settings, layout, column, settings.precision)
@@ -83,15 +83,17 @@ def encode_to_file(
 
 
 @contextmanager
-def _opened(inputs: Any, column: str, format: str) -> Iterator[Texts]:
+def _opened(inputs: Any, column: str, format: str, output: str) -> Iterator[Texts]:
     """Open the inputs.
 
     Raises:
-        InputError: they are neither a path nor many texts; or as in `open_sources`.
+        InputError: they are neither a path nor many texts; or as in `check_apart` and `open_sources`.
         OSError: a file cannot be read.
     """
     if isinstance(inputs, str | os.PathLike):
-        sources = [TextSource(path, input_format(path), column) for path in find_files(os.fspath(inputs))]
+        found = find_files(os.fspath(inputs))
+        check_apart(os.fspath(inputs), found, output)
+        sources = [TextSource(path, input_format(path), column) for path in found]
         with open_sources(sources, format) as texts:
             yield texts
     elif isinstance(inputs, Iterable) and not isinstance(inputs, bytes | Mapping):

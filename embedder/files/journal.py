@@ -20,6 +20,7 @@ from embedder.common.records import frozen
 VERSION = 1
 _VERSION_KEY = "embedder_journal"
 _CHUNK_BYTES = 1 << 20
+_CHECKSUM_DIGITS = 8
 
 Job = dict[str, Any]
 
@@ -119,6 +120,18 @@ def read_journal(content: bytes) -> Journal | None:
     except (ValueError, TypeError, KeyError, IndexError):
         return None
     return Journal(job, start, tuple(_blocks(lines[1:])))
+
+
+def is_start_of_journal(content: bytes) -> bool:
+    """Return whether content is a journal, or the start of one whose first line was not written to its end.
+
+    Example:
+        >>> is_start_of_journal(b""), is_start_of_journal(b"a diary")
+        (True, False)
+    """
+    mark = b' {"%s": ' % _VERSION_KEY.encode()
+    checksum, rest = content[:_CHECKSUM_DIGITS], content[_CHECKSUM_DIGITS:]
+    return set(checksum) <= set(b"0123456789abcdef") and rest[: len(mark)] == mark[: len(rest)]
 
 
 def differences(old: Job, new: Job) -> list[str]:

@@ -16,6 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
+from embedder.common.digests import sha256_of
 from embedder.common.files import open_regular
 from embedder.common.imports import import_optional
 from embedder.errors import InputError
@@ -104,7 +105,7 @@ class ParquetSource:
         with self._opened() as file:
             self.count: int = file.metadata.num_rows
             self.schema = file.schema_arrow
-            self._origin = _digest_of_footer(path)
+            self._origin = _digest_of_file(path)
             self.column = _text_column(self.schema, column, path)
             for _ in self._texts(file):
                 pass
@@ -134,6 +135,10 @@ class ParquetSource:
             yield parquet.ParquetFile(stream)
         except invalid as error:
             raise InputError(f"{self.path} is not a Parquet file: {error}") from error
+        except (OSError, NotImplementedError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise InputError(f"{self.path} cannot be read: {error}") from error  # pyarrow does not name the file
         finally:
             stream.close()
 
@@ -164,6 +169,8 @@ class ParquetFormat(Format):
         super().__init__(layout)
         self._arrow = _arrow()
         self._schema = None if schema is None else self._with_vectors(schema)
+        if schema is not None:
+            self._check_writable()
 
     def block(self, records: Sequence[RowFields], vectors: NDArray[np.generic]) -> bytes:
         """Return a stream of Arrow with the records and their vectors.
@@ -268,6 +275,16 @@ class ParquetFormat(Format):
         elif not self._schema.equals(schema):
             with self._agreeing():
                 self._schema = self._arrow.unify_schemas([self._schema, schema], promote_options="permissive")
+        else:
+            return
+        self._check_writable()
+
+    def _check_writable(self) -> None:
+        """Raise InputError if Parquet does not have the types of the columns: before the end of a long run."""
+        try:
+            _parquet().ParquetWriter(io.BytesIO(), self._schema).close()
+        except (self._arrow.ArrowInvalid, self._arrow.ArrowNotImplementedError) as error:
+            raise InputError(f"Parquet cannot hold the records: {error}. Write .jsonl or .npy") from error
 
     @contextmanager
     def _agreeing(self) -> Iterator[None]:
@@ -279,28 +296,29 @@ class ParquetFormat(Format):
             ) from error
 
 
-def read_tally(path: str) -> tuple[Job, Tally]:
-    """Return how the vectors of a Parquet file were made, and the inputs up to its end.
+def read_tallies(path: str) -> tuple[Job, Tally, Tally]:
+    """Return how the vectors of a Parquet file were made, the inputs before it, and the inputs up to its end.
 
     Raises:
         InputError: it is no Parquet file that embedder wrote to its end.
         OSError: the file cannot be read.
 
     Example:
-        >>> read_tally("vectors/part-00000.parquet")[1].inputs  # doctest: +SKIP
+        >>> read_tallies("vectors/part-00000.parquet")[2].inputs  # doctest: +SKIP
         100352
     """
     try:
         with _open_file(path) as stream:
             metadata = _parquet().read_schema(stream).metadata or {}
         fields = json.loads(metadata[METADATA_KEY])
-        return fields["job"], Tally(**fields["tally"])
+        return fields["job"], Tally(**fields["start"]), Tally(**fields["tally"])
     except (_arrow().ArrowInvalid, KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} was not written by embedder. Choose another directory") from error
 
 
 def _metadata(journal: Journal) -> bytes:
-    return json.dumps({"job": journal.job, "tally": asdict(journal.end.tally)}).encode()
+    start, end = asdict(journal.start.tally), asdict(journal.end.tally)
+    return json.dumps({"job": journal.job, "start": start, "tally": end}).encode()
 
 
 def _arrow() -> Any:
@@ -315,8 +333,13 @@ def _open_file(path: str) -> BinaryIO:
     return open_remote(path) if is_remote(path) else open_regular(path)
 
 
-def _digest_of_footer(path: str) -> bytes:
-    """Return a digest of the end of a file, which has the types, sizes, places and statistics of its columns."""
+def _digest_of_file(path: str) -> bytes:
+    """Return a digest of a file. Of one in an object store, only its end is read.
+
+    The end has the types, sizes, places and statistics of the columns. They may be the same though values differ.
+    """
+    if not is_remote(path):
+        return bytes.fromhex(sha256_of(Path(path)))
     with _open_file(path) as stream:
         stream.seek(-_TAIL_BYTES, os.SEEK_END)
         size_bytes = int.from_bytes(stream.read(4), "little")

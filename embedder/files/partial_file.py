@@ -14,7 +14,7 @@ from embedder.common.counted import counted
 from embedder.common.file_locks import has_locks, try_lock
 from embedder.errors import InputError
 from embedder.files.formats import Format, RowFields
-from embedder.files.journal import Job, Journal, Progress, Tally, differences, read_journal
+from embedder.files.journal import Job, Journal, Progress, Tally, differences, is_start_of_journal, read_journal
 from embedder.files.targets import Target
 
 if TYPE_CHECKING:
@@ -161,9 +161,11 @@ def _left(target: Target, log: IO[bytes], job: Job, format: Format, *, resume: b
         InputError: something is left, and this run cannot go on with it.
     """
     partial = target.partial
-    if not os.path.lexists(partial):
-        return None
     content = log.read()
+    if not os.path.lexists(partial):
+        if not is_start_of_journal(content):
+            raise InputError(f"{target.journal} is there, and is no journal of embedder. Rename it, or delete it")
+        return None
     old = read_journal(content)
     if old is None:
         if not content:

@@ -12,8 +12,8 @@ from embedder.common.file_locks import has_locks, try_lock
 from embedder.errors import InputError
 from embedder.files.formats import Format, RowFields
 from embedder.files.journal import Job, Tally, differences
-from embedder.files.object_store import is_remote, is_remote_file
-from embedder.files.parquet import read_tally
+from embedder.files.object_store import is_remote, is_remote_file, list_remote
+from embedder.files.parquet import read_tallies
 from embedder.files.partial_file import PartialFile, open_partial
 from embedder.files.targets import RemoteTarget, target_of
 
@@ -44,6 +44,7 @@ class Shards:
             self.start = self._tally = self._tally_of(self._path())
             target_of(self._path()).remove_parts()  # of a run that was killed when the shard was complete
             self._number += 1
+        self._check_no_gap()
         if target_of(self._path()).partial.exists():
             self.start = self._tally = self._open().start
 
@@ -79,18 +80,24 @@ class Shards:
         self._stack.close()
         self._number += 1
 
+    def _check_no_gap(self) -> None:
+        """Raise InputError if a shard follows one that is missing: its rows would be written again."""
+        later = [path for path in _shards_of(self._directory) if path > self._path()]
+        if later:
+            raise InputError(f"{later[0]} is there, but {self._path()} is missing. Choose an empty directory")
+
     def _tally_of(self, path: str) -> Tally:
         if not self._resume:
             raise InputError(
                 f"{self._directory} has files of an earlier run. Go on by --resume (in Python resume=True), or "
                 "choose an empty directory"
             )
-        job, tally = read_tally(path)
+        job, start, tally = read_tallies(path)
         if changes := differences(job, self._job):
             raise InputError(
                 f"{path} is of another run: {'; '.join(changes)}. Give the same options, or choose an empty directory"
             )
-        if tally.inputs < self._tally.inputs:
+        if start != self._tally or (self._number and tally.inputs <= start.inputs):
             raise InputError(f"{path} does not follow the file before it. Choose an empty directory")
         return tally
 
@@ -118,6 +125,13 @@ def open_shards(directory: str, job: Job, make_format: Callable[[], Format], *, 
         shards = Shards(directory, job, make_format, stack, resume=resume)
         yield shards
         shards.finish()
+
+
+def _shards_of(directory: str) -> list[str]:
+    pattern = "part-[0-9][0-9][0-9][0-9][0-9].parquet"
+    if is_remote(directory):
+        return list_remote(f"{directory}/{pattern}", ())
+    return sorted(f"{directory}/{path.name}" for path in Path(directory).glob(pattern))
 
 
 def _exists(path: str) -> bool:

@@ -84,6 +84,35 @@ def find_files(path: str) -> list[str]:
     return found
 
 
+def check_apart(path: str, found: list[str], output: str) -> None:
+    """Raise InputError if an output would be read as an input, when the same command runs again.
+
+    Args:
+        path: what names the inputs.
+        found: the files that it names.
+        output: the file or the directory to write.
+
+    Example:
+        >>> check_apart("data", ["data/a.csv"], "vectors.npy")
+    """
+    place = _real(output)
+    is_inside = output.endswith("/") or os.path.isdir(output)
+    if is_inside and (path.endswith("/") or os.path.isdir(path)) and _is_below(place, _real(path)):
+        raise InputError(f"{output} lies in the directory of the inputs. Choose another directory")
+    if is_inside and any(_is_below(_real(file), place) for file in found):
+        raise InputError(f"{output} has inputs of this run. Choose another directory")
+    if len(found) > 1 and place in map(_real, found):
+        raise InputError(f"{output} is also an input. Choose another name, or a pattern that leaves it out")
+
+
+def _real(path: str) -> str:
+    return path.rstrip("/") if is_remote(path) else os.path.realpath(path)
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip(os.sep) + os.sep)
+
+
 @contextmanager
 def open_sources(sources: list[TextSource], output_format: str) -> Iterator[Texts]:
     """Open files of texts, of one format, for one pass.

@@ -65,7 +65,9 @@ class LocalTarget(Target):
         return self._path.stat().st_mode if self._path.is_file() else None
 
     def put(self, complete: Path) -> None:
-        """Rename the complete file."""
+        """Rename the complete file. It is on the disk before: its parts are removed next, and power may be lost."""
+        with complete.open("r+b") as stream:
+            os.fsync(stream.fileno())
         if self._path.is_file():
             shutil.copymode(self._path, complete)
         complete.replace(self._path)

@@ -1,9 +1,11 @@
 """`embedder.encode_to_file`: runs that are killed at any moment, and what a run refuses to go on with."""
 
+import itertools
 import json
 import os
 import random
 import resource
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +19,8 @@ import embedder
 from embedder.engine import batching
 from embedder.errors import InputError
 from embedder.files import shards
+from embedder.files.journal import Journal, Progress, Tally
+from embedder.files.parquet import ParquetSource
 from tests.tiny import WORDS, write_tiny_artifact
 
 KILLS = 13  # of each of the four kinds of output: fifty-two in all
@@ -261,10 +265,19 @@ def test_partial_file_without_a_journal_is_left_alone(model, tmp_path):
     assert list(tmp_path.iterdir()) == [partial]
 
 
-def test_journal_without_a_partial_file_is_of_a_run_that_had_finished(model, tmp_path):
-    (tmp_path / "out.npy.journal").write_bytes(b"anything")
+@pytest.mark.parametrize("size_bytes", [1, 20, None])
+def test_journal_without_a_partial_file_is_of_a_run_that_had_finished(model, tmp_path, size_bytes):
+    content = Journal({"format": "npy"}, Progress(Tally(), 0, 128)).content()
+    (tmp_path / "out.npy.journal").write_bytes(content[:size_bytes])
     assert embedder.encode_to_file(TEXTS, tmp_path / "out.npy", model=model) == 32
     assert [path.name for path in tmp_path.iterdir()] == ["out.npy"]
+
+
+def test_journal_of_somebody_else_is_left_alone(model, tmp_path):
+    (tmp_path / "out.npy.journal").write_bytes(b"dear diary")
+    with pytest.raises(InputError, match=r"out.npy.journal is there, and is no journal of embedder. Rename it, or"):
+        embedder.encode_to_file(TEXTS, tmp_path / "out.npy", model=model, resume=True)
+    assert (tmp_path / "out.npy.journal").read_bytes() == b"dear diary"
 
 
 @pytest.mark.parametrize("ending", ["partial", "journal"])
@@ -326,8 +339,63 @@ def test_shard_that_does_not_follow_the_one_before_it(model, tmp_path):
     (tmp_path / "out/part-00002.parquet").rename(tmp_path / "first")
     (tmp_path / "out/part-00000.parquet").rename(tmp_path / "out/part-00002.parquet")
     (tmp_path / "first").rename(tmp_path / "out/part-00000.parquet")
-    with pytest.raises(InputError, match=r"part-00001.parquet does not follow the file before it"):
+    with pytest.raises(InputError, match=r"part-00000.parquet does not follow the file before it"):
         embedder.encode_to_file(random_texts(1, 100), tmp_path / "out", model=model, resume=True)
+
+
+def test_copy_of_the_last_shard(model, tmp_path):
+    embedder.encode_to_file(random_texts(1, 100), f"{tmp_path / 'out'}/", model=model)
+    shutil.copy(tmp_path / "out/part-00002.parquet", tmp_path / "out/part-00003.parquet")
+    with pytest.raises(InputError, match=r"part-00003.parquet does not follow the file before it"):
+        embedder.encode_to_file(random_texts(1, 100), tmp_path / "out", model=model, resume=True)
+
+
+@pytest.mark.parametrize(("number", "resume"), [(1, True), (0, True), (0, False)])
+def test_shard_that_is_missing_among_others(model, tmp_path, number, resume):
+    embedder.encode_to_file(random_texts(1, 100), f"{tmp_path / 'out'}/", model=model)
+    (tmp_path / f"out/part-0000{number}.parquet").unlink()
+    with pytest.raises(InputError, match=rf"out/part-0000{number + 1}.parquet is there, but .*0000{number}.parquet is"):
+        embedder.encode_to_file(random_texts(1, 100), tmp_path / "out", model=model, resume=resume)
+
+
+def test_outputs_that_would_be_inputs_of_the_next_run(model, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    for name in ("a", "b"):
+        pq.write_table(pa.table({"text": [name]}), data / f"{name}.parquet")
+    (tmp_path / "link").symlink_to(data)
+    for output in (f"{data}/", data, f"{data}/out/", tmp_path / "link"):
+        with pytest.raises(InputError, match=r"lies in the directory of the inputs. Choose another directory"):
+            embedder.encode_to_file(data, output, model=model)
+    with pytest.raises(InputError, match=r"has inputs of this run. Choose another directory"):
+        embedder.encode_to_file(f"{data}/*", data, model=model)
+    with pytest.raises(InputError, match=r"is also an input. Choose another name, or a pattern that leaves it out"):
+        embedder.encode_to_file(f"{data}/*", data / "b.parquet", model=model)
+    assert sorted(path.name for path in data.iterdir()) == ["a.parquet", "b.parquet"]
+    assert embedder.encode_to_file(data / "a.parquet", data / "a.parquet", model=model) == 1  # one file, in its place
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_parquet_with_other_values_and_the_same_footer_is_another_input(model, tmp_path, name):
+    def write(ids):
+        table = pa.table({"id": ids, "text": ["the cat"] * 32})
+        pq.write_table(table, tmp_path / "in.parquet", compression="none", use_dictionary=False)
+        content = (tmp_path / "in.parquet").read_bytes()
+        return content[-8 - int.from_bytes(content[-8:-4], "little") :]
+
+    def stopping(self):
+        yield from itertools.islice(rows(self), 24)
+        raise InputError("stopped")
+
+    output = f"{tmp_path / name}/" if name.endswith("/") else tmp_path / name
+    rows, footer = ParquetSource.rows, write(range(32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ParquetSource, "rows", stopping)
+        with pytest.raises(InputError, match="stopped"):
+            embedder.encode_to_file(tmp_path / "in.parquet", output, model=model)
+    assert write([0, 2, 1, *range(3, 32)]) == footer
+    with pytest.raises(InputError, match="the input is not that of the stopped run: its first 24 records differ"):
+        embedder.encode_to_file(tmp_path / "in.parquet", output, model=model, resume=True)
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,32 @@ def test_types_that_do_not_go_together(model, tmp_path, monkeypatch, items):
         embedder.encode_to_file(records, tmp_path / "out.parquet", model=model)
 
 
+def test_type_that_parquet_does_not_have_is_found_before_the_first_block_is_kept(model, tmp_path):
+    with pytest.raises(
+        InputError, match=r"Parquet cannot hold the records: Cannot write struct type 'x' with no child"
+    ):
+        embedder.encode_to_file([{"text": "a", "x": {}}], tmp_path / "out.parquet", model=model)
+    assert list(tmp_path.glob("out.parquet*")) == []
+
+
+def test_damaged_pages_have_the_name_of_their_file(encode, tmp_path):
+    pq.write_table(pa.table({"text": [str(number) for number in range(5000)]}), tmp_path / "in.parquet")
+    content = bytearray((tmp_path / "in.parquet").read_bytes())
+    content[500:900] = bytes(400)
+    (tmp_path / "in.parquet").write_bytes(content)
+    status, _, err = encode("in.parquet", "-o", "out.npy")
+    assert status == 1
+    assert err.startswith("embedder: error: in.parquet cannot be read: ")
+
+
+def test_lists_of_dictionaries_that_pyarrow_cannot_read(encode, tmp_path):
+    kind = pa.list_(pa.dictionary(pa.int32(), pa.string()))
+    table = pa.table({"text": ["a"] * 3000, "x": pa.array([["b"]] * 3000, kind)})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=700)
+    status, _, err = encode("in.parquet", "--column", "text", "-o", "out.npy")
+    assert (status, err.startswith("embedder: error: in.parquet cannot be read: ")) in [(1, True), (0, False)]
+
+
 def test_files_whose_columns_do_not_go_together(model, tmp_path):
     (tmp_path / "in").mkdir()
     pq.write_table(pa.table({"text": ["a"], "n": [1]}), tmp_path / "in/1.parquet")
