@@ -1,6 +1,8 @@
 """Fixtures for several test files: a tiny artifact, the real model if it has been exported, and real data."""
 
+import io
 import os
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +49,22 @@ def make_artifact(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def tiny(make_artifact: Callable[..., Path]) -> Path:
     return make_artifact()
+
+
+@pytest.fixture
+def run_command(
+    monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> Callable[..., tuple[int, bytes, str]]:
+    """A function that runs `embedder` in this process, and returns its status, standard output and standard error."""
+    from embedder.cli.main import main
+
+    def run(*arguments: object, stdin: bytes = b"") -> tuple[int, bytes, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
+        status = main([*map(str, arguments)])
+        captured = capsysbinary.readouterr()
+        return status, captured.out, captured.err.decode()
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +29,9 @@ TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
 
 
 @pytest.fixture
-def encode(tiny, capsysbinary, monkeypatch):
+def encode(tiny, run_command):
     """A function that runs `embedder encode` and returns its status, standard output and standard error."""
-
-    def run(*arguments, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        status = main(["encode", "--model", str(tiny), *map(str, arguments)])
-        captured = capsysbinary.readouterr()
-        return status, captured.out, captured.err.decode()
-
-    return run
+    return partial(run_command, "encode", "--model", tiny)
 
 
 def vectors_of(jsonl):

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 
 from embedder.cli import encode
-from embedder.cli.main import main
 from embedder.errors import ArtifactError
 from embedder.files.formats import JsonFields, JsonlFormat, Layout, NpyFormat
 from embedder.results import EncodeResult as Result
@@ -52,15 +51,12 @@ class FakeModel:
 
 
 @pytest.fixture
-def run(monkeypatch, capsysbinary):
+def run(monkeypatch, run_command):
     """A function that runs `embedder encode` with a fake model and returns its status and both outputs."""
 
     def run(*arguments, stdin=b"a\nbb\nccc\n" * 3, fail=None, dimension=2):
         monkeypatch.setattr(encode, "load_model", lambda options, model: FakeModel(fail, dimension))
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        status = main(["encode", *map(str, arguments)])
-        captured = capsysbinary.readouterr()
-        return status, captured.out, captured.err.decode()
+        return run_command("encode", *arguments, stdin=stdin)
 
     return run
 

@@ -1,9 +1,9 @@
 """Parquet in and out: the types of its columns, its metadata, and what does not fit."""
 
 import datetime
-import io
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +33,10 @@ TABLE = pa.table(
 
 
 @pytest.fixture
-def encode(tiny, tmp_path, monkeypatch, capsysbinary):
+def encode(tiny, tmp_path, monkeypatch, run_command):
     """A function that runs `embedder encode` in a directory of its own, and returns its status and both outputs."""
     monkeypatch.chdir(tmp_path)
-
-    def run(*arguments, stdin=b""):
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        status = main(["encode", "--model", str(tiny), *map(str, arguments)])
-        captured = capsysbinary.readouterr()
-        return status, captured.out, captured.err.decode()
-
-    return run
+    return partial(run_command, "encode", "--model", tiny)
 
 
 @pytest.fixture
