@@ -66,7 +66,7 @@ def flashrank(path):
     from flashrank.Config import model_file_map
 
     name = Path(path).name
-    # FlashRank has a list of its own models and their graphs. Ours is added.
+    # FlashRank loads only models of its own list. Add ours to the list.
     model_file_map[name] = "model.onnx"
     model = Ranker(model_name=name, cache_dir=Path(path).parent, log_level="ERROR")
 

@@ -58,7 +58,7 @@ def operations_per_second(provider):
 def versions():
     """Return the versions of the packages that matter, as text."""
     found = {package.metadata["Name"].lower().replace("_", "-"): package.version for package in distributions()}
-    # The packages onnxruntime and onnxruntime-gpu have one module. This is the version of the one that runs.
+    # onnxruntime and onnxruntime-gpu install the same module. This is the version of the installed one.
     found["onnxruntime"] = onnxruntime.__version__
     return ", ".join(f"{name} {found[name]}" for name in PACKAGES if name in found)
 

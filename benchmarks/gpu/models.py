@@ -26,7 +26,7 @@ class Tower:
     def operations(self, tokens):
         """Return the floating-point operations of an input of `tokens` tokens.
 
-        The products with the weights and those of attention count. A multiplication and an addition are two.
+        Counts the matrix products of the linear layers and of attention. A multiplication and an addition count as two.
         """
         weights = 4 * self.width**2 + 2 * self.width * self.inner
         return self.layers * (2 * weights * tokens + 4 * self.width * tokens**2)

@@ -2,8 +2,9 @@
 
 Usage: PYTHONPATH=.:export python -m benchmarks.gpu.pack OUTPUT [--wheel FILE ...] [--piece-mb 58]
 
-OUTPUT gets the pieces, their digests, and start.sh, which unpacks them and runs the benchmark. The wheels are those of
-packages that the machine lacks, such as onnxruntime-gpu. EMBEDDER_TEST_DATA is the directory with texts and tokenizers.
+OUTPUT gets the pieces, their digests, and start.sh, which unpacks them and runs the benchmark. Give --wheel
+for each package that the machine lacks, such as onnxruntime-gpu. EMBEDDER_TEST_DATA is the directory with texts and
+tokenizers.
 """
 
 import argparse

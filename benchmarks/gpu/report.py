@@ -58,8 +58,8 @@ def read(path):
 def agreement(vectors, reference):
     """Return the cosines of a program's vectors with the reference's, and the effect of a batch.
 
-    Both are .npz files. The inputs of "agreement-alone" are those of "agreement" in "agreement-rows", encoded one at a
-    time.
+    Both are .npz files. "agreement-rows" lists some rows of "agreement". "agreement-alone" has the vectors of the same
+    inputs, encoded one at a time.
     """
     found = {}
     with np.load(vectors) as ours:
@@ -203,8 +203,8 @@ def notes(lines, machine):
     turns = "one round" if rounds == 1 else f"medians of up to {rounds} rounds"
     dtype = machine.get("dtype")
     yield (
-        f"- Card: {machine.get('card')}. Both programs run in {dtype}. The matrix rate is that of large {dtype} "
-        f"matrices in torch: {rate:,.1f} TFLOP/s."
+        f"- Card: {machine.get('card')}. Both programs run in {dtype}. The matrix rate was measured with "
+        f"large {dtype} matrices in torch: {rate:,.1f} TFLOP/s."
     )
     yield (
         f"- Figures: {turns}. Each program runs a model in its own process, and the programs take turns. The batch "

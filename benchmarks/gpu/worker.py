@@ -1,4 +1,4 @@
-"""Do the measurements of one program with one model, in a process of its own. run.py starts it.
+"""Measure one program with one model, in a process of its own. run.py starts it.
 
 Usage: python -m benchmarks.gpu.worker SPECIFICATION.json
 
@@ -114,7 +114,7 @@ def speed(program, encode, workload, inputs, batch_size):
         measured = inputs[:: max(1, len(inputs) // count)]
         seconds = median(repeated(encode, measured, batch_size))
     except Exception as error:
-        # torch's error is no class of its own on every version. Others are errors of the benchmark.
+        # Some versions of torch have no class for this error. Any other error is a fault of the benchmark.
         if "out of memory" not in str(error):
             raise
         report("memory", workload=workload, batch_size=batch_size, text=str(error)[:200])

@@ -20,7 +20,7 @@ _ENDINGS = {".jsonl": "jsonl", ".npy": "npy", ".parquet": PARQUET, ".pq": PARQUE
 
 
 def is_directory(path: str) -> bool:
-    """Return whether an output is a directory of shards.
+    """Return whether a path names a directory: it ends in a separator, or the directory is there.
 
     Example:
         >>> is_directory("vectors/"), is_directory("vectors.npy")

@@ -25,6 +25,7 @@ from embedder.files.inputs import (
     text_of,
 )
 from embedder.files.object_store import is_remote, list_remote
+from embedder.files.outputs import is_directory
 from embedder.files.row_stream import CountedRows, RowStream
 
 _GLOB_CHARACTERS = frozenset("*?[")
@@ -96,8 +97,8 @@ def check_apart(path: str, found: list[str], output: str) -> None:
         >>> check_apart("data", ["data/a.csv"], "vectors.npy")
     """
     place = _real(output)
-    is_inside = output.endswith("/") or os.path.isdir(output)
-    if is_inside and (path.endswith("/") or os.path.isdir(path)) and _is_below(place, _real(path)):
+    is_inside = is_directory(output)
+    if is_inside and is_directory(path) and _is_below(place, _real(path)):
         raise InputError(f"{output} lies in the directory of the inputs. Choose another directory")
     if is_inside and any(_is_below(_real(file), place) for file in found):
         raise InputError(f"{output} has inputs of this run. Choose another directory")
