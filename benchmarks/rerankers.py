@@ -65,8 +65,8 @@ REFERENCE = "torch"
 # optimisations O3 of the ONNX graph approximate GELU.
 MAX_DIFFERENCE = 0.01
 TASKS = ("cold", "short", "long", "mixed", "rank")
-# Queries, and the passages of each. With these, a run of all programs takes about 20 minutes on two cores.
-SIZES = {"short": (40, 10), "long": (8, 5), "mixed": (20, 10), "rank": (1, 100)}
+# Queries, and the passages of each. With these, a run of all programs in one round takes about 25 minutes on two cores.
+SIZES = {"short": (100, 10), "long": (8, 5), "mixed": (100, 10), "rank": (1, 100)}
 COMPARED_QUERIES = 24
 CALIBRATION_PAIRS = 200
 

@@ -23,9 +23,9 @@ from embedder_export.samples.feeds import Samples
 
 # The dtypes that an export can write.
 DTYPES = ("fp32", "int8", "fp16")
-# Called with a float32 graph, single inputs to calibrate on, the path of the new graph, and `report`. Returns
-# which products of an int8 graph are computed in fp32.
-_Converter = Callable[[Path, Sequence[Feed], Path, Callable[[str], None]], Int8Products | None]
+# Called with a float32 graph, samples, the path of the new graph, and `report`. Returns which products of an int8 graph
+# are computed in fp32.
+_Converter = Callable[[Path, Samples, Path, Callable[[str], None]], Int8Products | None]
 _CONVERTERS: dict[str, _Converter] = {"int8": search_int8, "fp16": convert_to_fp16}
 
 
@@ -96,10 +96,10 @@ def _convert(conversion: Conversion, dtype: str, fp32: ChosenGraph, report: Call
     # The first form has a node for every product. Fused attention hides its products and weights.
     form = next(iter(conversion.forms))
     target = conversion.directory / dtype / f"{conversion.name}.{dtype}.onnx"
-    products = _CONVERTERS[dtype](conversion.forms[form], conversion.samples.singles, target, report)
+    products = _CONVERTERS[dtype](conversion.forms[form], conversion.samples, target, report)
     sessions = {"fp32": Session(fp32.path, threads=1), dtype: Session(target, threads=1)}
     batches = conversion.samples.batches
-    # Here the vectors need only be finite. `verify.quality` measures the difference later, on other samples.
+    # Here the vectors need only be finite. `verify.quality` measures the difference later, in the runtime.
     check_agreement(sessions[dtype], batches, _fp32_vectors(sessions["fp32"], batches), math.inf)
     return ChosenGraph(target, form, time_graphs(sessions, batches), products)
 

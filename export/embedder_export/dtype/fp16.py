@@ -3,7 +3,7 @@
 The head stays in float32. In float16, sums over many tokens and lengths of vectors would be inexact.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,24 @@ from embedder_export.body.contract import POOLED, TOKEN_VECTORS
 from embedder_export.checkpoint.weights import lazy
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.operators import Operators
-from embedder_export.graph.run import Feed
+from embedder_export.samples.feeds import Samples
 
 _FLOAT32, _FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
 _GRAPH = ir.AttributeType.GRAPH
 _MAX_FLOAT16 = float(np.finfo(np.float16).max)
 
 
-def convert_to_fp16(path: Path, singles: Sequence[Feed], target: Path, report: Callable[[str], None]) -> None:
+def convert_to_fp16(path: Path, samples: Samples, target: Path, report: Callable[[str], None]) -> None:
     """Convert the float32 graph at `path` to float16.
 
     Args:
         path: the graph's file.
-        singles: not used. Other dtypes are calibrated on it.
+        samples: not used. Other dtypes are calibrated on them.
         target: the new file, in a new directory.
         report: not used. Other dtypes report the steps of their search.
 
     Example:
-        >>> convert_to_fp16(Path("model.onnx"), [], Path("fp16/model.fp16.onnx"), print)  # doctest: +SKIP
+        >>> convert_to_fp16(Path("model.onnx"), samples, Path("fp16/model.fp16.onnx"), print)  # doctest: +SKIP
     """
     model = ir.load(path)
     convert_model(model)

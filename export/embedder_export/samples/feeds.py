@@ -12,7 +12,9 @@ class Samples:
     Attributes:
         batches: batches of texts or images. The graph is timed on them.
         singles: single texts or images. The graph is calibrated on them.
+        unseen: other single texts or images, which do not calibrate the graph. The quality of int8 is measured on them.
     """
 
     batches: list[Feed]
     singles: list[Feed]
+    unseen: list[Feed]

@@ -22,15 +22,16 @@ _Pixels: TypeAlias = NDArray[np.float64]
 
 
 def image_samples(images: ImageSettings) -> Samples:
-    """Return the samples to time and calibrate on: every other image, prepared as `images` says.
+    """Return the samples, prepared as `images` says: every other image to time and calibrate on, and the rest.
 
     Example:
         >>> image_samples(images).batches[1]["pixel_values"].shape  # doctest: +SKIP
         (4, 3, 224, 224)
     """
-    pixels = [Preprocessor(images)(image) for image in sample_images()[::2]]
-    singles = [{IMAGE_INPUTS[0]: image[None]} for image in pixels]
-    return Samples([{IMAGE_INPUTS[0]: np.stack(pixels[:count])} for count in _BATCH_SIZES], [*singles])
+    pixels = [Preprocessor(images)(image) for image in sample_images()]
+    feeds = [{IMAGE_INPUTS[0]: image[None]} for image in pixels]
+    batches = [{IMAGE_INPUTS[0]: np.stack(pixels[: 2 * count : 2])} for count in _BATCH_SIZES]
+    return Samples([*batches], [*feeds[::2]], [*feeds[1::2]])
 
 
 @cache

@@ -3,6 +3,7 @@
 The export times and calibrates graphs on the pairs of every other query, and measures their quality on the rest.
 """
 
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -19,15 +20,18 @@ from embedder_export.samples.feeds import Samples
 from embedder_export.tokenizer.convert import ConvertedTokenizer
 
 _SPECIAL = "<s> of </s> [CLS] special [SEP] [MASK] tokens <mask> <unk> [UNK]"
-# Number of passages about other things for each query.
-_OTHER_PASSAGES = 4
+# Number of passages about other things for each query. With more, most scores would lie close together at the bottom of
+# the range, and their rank correlation would measure noise. A third of the passages that a search finds score as low.
+_OTHER_PASSAGES = 2
+_SENTENCE_END = re.compile(r"(?<=[.?!]) ")
 # The shapes of the timed batches, (pairs, tokens): a short pair, and batches of about the runtime's sizes.
 _BATCH_SHAPES = ((1, 48), (6, 80), (2, 256))
 _MAX_SINGLE_TOKENS = 192
 
 
 def calibration_pairs() -> list[Pair]:
-    """Return the pairs to time and calibrate on: each query with two passages on its topic, and some on others.
+    """Return the pairs to time and calibrate on: each query with two passages on its topic, with each
+    sentence of these, and with passages on other topics.
 
     Example:
         >>> calibration_pairs()[0].first
@@ -76,12 +80,13 @@ def _pairs_of(topics: list[list[str]]) -> list[Pair]:
     pairs = []
     for index, (query, *passages) in enumerate(topics):
         others = [topics[(index + step) % len(topics)][1 + step % 2] for step in range(1, _OTHER_PASSAGES + 1)]
-        pairs += [Pair(query, passage) for passage in (*passages, *others)]
+        sentences = [sentence for passage in passages for sentence in _SENTENCE_END.split(passage)]
+        pairs += [Pair(query, passage) for passage in (*passages, *sentences, *others)]
     return pairs
 
 
 def pair_samples(tokenizer: ConvertedTokenizer) -> Samples:
-    """Return the samples to time and calibrate on.
+    """Return the samples: pairs to time and calibrate on, and pairs to measure quality on.
 
     Raises:
         CheckpointError: the tokenizer fails on a pair.
@@ -100,8 +105,7 @@ def pair_samples(tokenizer: ConvertedTokenizer) -> Samples:
         lengths = generator.integers((tokens + 1) // 2, tokens, (rows, 1), endpoint=True)
         filled = np.resize(np.array(running), (rows, tokens, 2))
         batches.append(_pair_feed(filled[..., 0], filled[..., 1], np.arange(tokens) < lengths))
-    singles = [_pair_feed(np.array([ids]), np.array([kinds]), np.ones((1, len(ids)))) for ids, kinds in encodings]
-    return Samples(batches, singles)
+    return Samples(batches, _single_feeds(encodings), _single_feeds(_tokenize(tokenizer, quality_pairs())))
 
 
 def _tokenize(tokenizer: ConvertedTokenizer, pairs: list[Pair]) -> list[tuple[list[int], list[int]]]:
@@ -114,6 +118,10 @@ def _tokenize(tokenizer: ConvertedTokenizer, pairs: list[Pair]) -> list[tuple[li
     except Exception as error:  # the library raises no narrower class; this block holds only its calls
         raise CheckpointError(f"the checkpoint's tokenizer fails: {error}") from error
     return [(encoding.ids, encoding.type_ids) for encoding in encodings]
+
+
+def _single_feeds(encodings: list[tuple[list[int], list[int]]]) -> list[Feed]:
+    return [_pair_feed(np.array([ids]), np.array([kinds]), np.ones((1, len(ids)))) for ids, kinds in encodings]
 
 
 def _pair_feed(ids: NDArray[Any], types: NDArray[Any], mask: NDArray[Any]) -> Feed:

@@ -48,7 +48,7 @@ def real_sentences() -> list[str]:
 
 
 def text_samples(tokenizer: ConvertedTokenizer) -> Samples:
-    """Return the samples to time and calibrate on, from every other sentence.
+    """Return the samples: every other sentence to time and calibrate on, and the rest to measure quality on.
 
     Raises:
         CheckpointError: the tokenizer fails on a sentence.
@@ -58,6 +58,7 @@ def text_samples(tokenizer: ConvertedTokenizer) -> Samples:
         [(1, 16), (16, 32), (2, 256)]
     """
     running, singles = _tokenize(tokenizer, real_sentences()[::2])
+    _, unseen = _tokenize(tokenizer, real_sentences()[1::2])
     generator = np.random.default_rng(0)
     batches = []
     for rows, tokens in _BATCH_SHAPES:
@@ -65,7 +66,9 @@ def text_samples(tokenizer: ConvertedTokenizer) -> Samples:
         # Some rows are padded, as in real batches.
         lengths = generator.integers((tokens + 1) // 2, tokens, (rows, 1), endpoint=True)
         batches.append(_text_feed(np.resize(running, (rows, tokens)), np.arange(tokens) < lengths))
-    return Samples(batches, [_text_feed(np.array([ids]), np.ones((1, len(ids)))) for ids in singles])
+    return Samples(
+        batches, *([_text_feed(np.array([ids]), np.ones((1, len(ids)))) for ids in part] for part in (singles, unseen))
+    )
 
 
 def _tokenize(tokenizer: ConvertedTokenizer, sentences: list[str]) -> tuple[list[int], list[list[int]]]:
