@@ -15,16 +15,20 @@ from embedder.artifact.scores import ScoreSettings
 from embedder.common.checks import check_count, check_flag
 from embedder.common.keywords import refuse_keywords
 from embedder.encoding import encode_batch, encode_items
+from embedder.engine.engine import Block
 from embedder.errors import InputError
 from embedder.hints import CROSS_ENCODER_ATTRIBUTE_HINTS, CROSS_ENCODER_HINTS
 from embedder.inputs import Pair, TokenizedText, check_documents, check_pairs, each_pair, is_pair
 from embedder.loaded_model import LoadedModel
 from embedder.options import OPTIONS_OF_PREDICT, EncodeSettings, LoadSettings, PredictOptions, PredictSettings
+from embedder.results import CutTexts
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from embedder.backends import Backend
+
+_CUT_HINT = "Cut long texts into chunks first, by the chunks method of an Embedder"
 
 # A query and a passage: two texts.
 TextPair = Sequence[str]
@@ -158,7 +162,7 @@ class CrossEncoder(LoadedModel):
             >>> model.predict([("Where is the cat?", "The cat is outside.")]).shape  # doctest: +SKIP
             (1,)
         """
-        scores = self._predict(check_pairs(pairs), self._settings_of(options))
+        scores = self._predict(check_pairs(pairs), self._settings_of(options), "pairs")
         result: NDArray[np.float32] = scores[0] if is_pair(pairs) else scores
         return result
 
@@ -189,7 +193,7 @@ class CrossEncoder(LoadedModel):
             raise InputError("predict_iter takes many pairs. For one pair, call predict")
         items = each_pair(pairs)
         blocks = self._engine.run(items, settings.encode_settings, len(pairs) if isinstance(pairs, Sized) else None)
-        return (self._finish(block.values, settings) for block in blocks)
+        return self._scores_of(blocks, settings)
 
     def rank(
         self,
@@ -226,7 +230,7 @@ class CrossEncoder(LoadedModel):
                 "the scores of the label that counts"
             )
         pairs = check_documents(query, documents)
-        scores = self._predict(pairs, settings)
+        scores = self._predict(pairs, settings, "documents")
         ranked: list[RankedDocument] = []
         for row in np.argsort(-scores, kind="stable")[:top_k].tolist():
             found: RankedDocument = {"corpus_id": row, "score": float(scores[row])}
@@ -291,9 +295,24 @@ class CrossEncoder(LoadedModel):
         if activation_fn == "softmax" and self.label_count == 1:
             raise InputError('activation_fn "softmax" needs several labels: of one score, it is always 1')
 
-    def _predict(self, pairs: Sequence[Pair], settings: PredictSettings) -> NDArray[np.float32]:
-        values, _, _ = encode_items(self._engine, list(pairs), settings.encode_settings, self.label_count)
+    def _predict(self, pairs: Sequence[Pair], settings: PredictSettings, name: str) -> NDArray[np.float32]:
+        """Return the scores of a list. `name` is the word for its items in a CutTextWarning."""
+        values, _, cut = encode_items(self._engine, list(pairs), settings.encode_settings, self.label_count)
+        if cut is not None:
+            self._warn(CutTexts().add(np.flatnonzero(cut), len(cut)), name)
         return self._finish(values, settings)
+
+    def _scores_of(self, blocks: Iterator[Block], settings: PredictSettings) -> Iterator[NDArray[np.float32]]:
+        """Yield the scores of a stream. After the last ones, warn of the pairs that were cut."""
+        cut = CutTexts()
+        for block in blocks:
+            if block.cut is not None:
+                cut = cut.add(block.start + np.flatnonzero(block.cut), len(block.cut))
+            yield self._finish(block.values, settings)
+        self._warn(cut, "pairs")
+
+    def _warn(self, cut: CutTexts, name: str) -> None:
+        cut.warn(self.max_seq_length, name, _CUT_HINT)
 
     def _finish(self, values: NDArray[np.float32], settings: PredictSettings) -> NDArray[np.float32]:
         """Return the scores after the activation. With one label, they have no axis for it."""

@@ -159,6 +159,7 @@ class PredictOptions(TypedDict, total=False):
             `CrossEncoder.activation_fn`.
         apply_softmax: apply a softmax over the labels after the activation. It has no effect if there is one label.
         show_progress_bar: show progress on stderr.
+        warn_if_cut: give one CutTextWarning if the model does not read all of a pair.
 
     Example:
         >>> options: PredictOptions = {"batch_size": 32, "activation_fn": "identity"}
@@ -172,6 +173,7 @@ class PredictOptions(TypedDict, total=False):
     activation_fn: str | None
     apply_softmax: bool
     show_progress_bar: bool | None
+    warn_if_cut: bool
 
 
 # What to do instead of options of `predict` that are given to a constructor.

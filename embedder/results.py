@@ -17,6 +17,8 @@ from embedder.vectors.similarity import normalize
 # float32 (n, dimension). With another `precision`: the int8 or uint8 array that `quantize_embeddings` returns.
 Embeddings: TypeAlias = "NDArray[Any]"
 
+_CHUNKS_HINT = "model.chunks(text) cuts a text into chunks that the model reads whole"
+
 
 @frozen
 class EncodeResult:
@@ -111,17 +113,18 @@ class CutTexts:
         first = int(cut[0]) if self.first is None and len(cut) else self.first
         return CutTexts(self.count + len(cut), first, self.total + inputs)
 
-    def warn(self, max_seq_length: int, name: str) -> None:
+    def warn(self, max_seq_length: int, name: str, hint: str = _CHUNKS_HINT) -> None:
         """Give a CutTextWarning if texts were cut.
 
         Args:
             max_seq_length: the limit of the model.
-            name: the word for the inputs, "texts" or "inputs".
+            name: the word for the inputs, such as "texts" or "pairs".
+            hint: what to do about it.
         """
         if self.count:
             warn_caller(
                 f"cut after {max_seq_length:,} tokens: {self.count:,} of {self.total:,} {name}, the first is "
-                f"{name}[{self.first}]. model.chunks(text) cuts a text into chunks that the model reads whole",
+                f"{name}[{self.first}]. {hint}",
                 CutTextWarning,
             )
 

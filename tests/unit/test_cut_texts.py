@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 import embedder
-from embedder import CutTextWarning, Embedder, EncoderPool
-from tests.tiny import IMAGE_SIZE, add_image_graph
+from embedder import CrossEncoder, CutTextWarning, Embedder, EncoderPool
+from tests.tiny import IMAGE_SIZE, add_image_graph, write_tiny_ranker
 
 LONG, LONGER = "the cat sat on mat " * 3, "dogs ! " * 500
 FULL = "a b c d e f the cat dog sat on mat long short"  # with the special tokens, exactly the limit
@@ -113,3 +113,37 @@ def test_a_pool_gives_one_warning(model):
     assert messages == [MESSAGE.replace("3 of 6", "4 of 6").replace("[2]", "[1]").replace("16 t", "5 t")]
     short = Embedder(model._artifact.directory, max_seq_length=5)
     np.testing.assert_allclose(vectors, short.encode(TEXTS), atol=1e-6)
+
+
+PAIRS = [("cat", "dog"), ("cat", LONG * 2), (LONGER, "dog"), ("the cat sat", "the cat sat on mat a b c d e")]
+CUT_PAIRS = (
+    "cut after 16 tokens: 2 of 4 pairs, the first is pairs[1]. Cut long texts into chunks first, by the chunks method "
+    "of an Embedder"
+)
+
+
+@pytest.fixture
+def ranker(tmp_path):
+    return CrossEncoder(write_tiny_ranker(tmp_path / "ranker"))
+
+
+def test_pairs_that_are_cut(ranker):
+    for call in (ranker.predict, ranker.predict_iter):
+        scores, messages = cut_texts(call, PAIRS)
+        assert messages == [CUT_PAIRS]
+        np.testing.assert_allclose(np.concatenate([scores]).ravel(), ranker.predict(PAIRS), rtol=1e-6)
+    assert cut_texts(ranker.predict, PAIRS[1])[1] == [CUT_PAIRS.replace("2 of 4", "1 of 1").replace("[1]", "[0]")]
+    for pairs in (PAIRS[0], [PAIRS[0], PAIRS[3]], []):
+        assert cut_texts(ranker.predict, pairs)[1] == []
+    ranker.predict(PAIRS)
+
+
+def test_documents_that_are_cut(ranker):
+    ranked, messages = cut_texts(ranker.rank, "cat", ["dog", LONG * 2, "mat", LONGER])
+    assert len(ranked) == 4
+    assert messages == [CUT_PAIRS.replace("pairs", "documents")]
+
+
+def test_a_stream_of_pairs_counts_from_its_beginning(ranker):
+    _, messages = cut_texts(ranker.predict_iter, iter([("cat", "dog")] * 2000 + PAIRS))
+    assert messages == [CUT_PAIRS.replace("2 of 4", "2 of 2,004").replace("[1]", "[2001]")]
