@@ -16,7 +16,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from embedder import __version__
-from embedder.compat.refusals import PACKAGE, RefusedModules, refuse_import
+from embedder.compat.module_finder import ModuleFinder
+from embedder.compat.refusals import PACKAGE, refuse_import
 
 if TYPE_CHECKING:
     from embedder.compat import cross_encoder, quantization, util
@@ -63,4 +64,4 @@ if not TYPE_CHECKING:
         return sorted({*globals(), *__all__})
 
 
-sys.meta_path.append(RefusedModules)
+sys.meta_path.append(ModuleFinder)

@@ -20,6 +20,9 @@ from embedder.errors import InputError
 from embedder.inputs import check_documents, is_pair
 from embedder.options import ACTIVATIONS
 
+# A module with a path is a package for Python: it asks `ModuleFinder` for modules such as cross_encoder.model.
+__path__: list[str] = []
+
 # Older names of the constructor's arguments, and of those of `predict` and `rank`.
 _OLD_ARGUMENTS = {
     "model_name": "model_name_or_path",

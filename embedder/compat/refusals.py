@@ -18,6 +18,7 @@ _MULTI_VECTOR = "embedder has no models with a vector for each token. Use senten
 _FILES = "use huggingface_hub, which fetches and finds files of the Hub"
 _TORCH_TOOL = "it is a tool for torch. Import it from sentence_transformers"
 _LOGGING = "use Python's logging. The logger is called embedder"
+_BACKEND = "export with embedder-export; --dtypes fp32,int8 adds an int8 graph"
 _FAISS = "use embedder.semantic_search_quantized, embedder.FaissIndex or embedder.UsearchIndex"
 
 
@@ -116,14 +117,20 @@ PACKAGE = _table(
         _TRAIN,
     ),
     ("evaluation", _EVALUATE),
-    ("models", _MODULES),
+    ("base models", _MODULES),
+    ("backend", _BACKEND),
     (
         "export_optimized_onnx_model export_dynamic_quantized_onnx_model export_static_quantized_openvino_model",
-        "export with embedder-export; --dtypes fp32,int8 adds an int8 graph",
+        _BACKEND,
     ),
     ("mine_hard_negatives", "embedder.mine_hard_negatives works on embeddings"),
     ("resolve_ids", _TRAIN),
-    ("similarity_functions", "import SimilarityFunction from embedder.compat"),
+)
+
+# Modules of sentence-transformers, in the package itself and in its folders `sentence_transformer` and `cross_encoder`.
+MODULES = PACKAGE | _table(
+    ("fit_mixin peft_mixin", _TRAIN),
+    ("modules", _MODULES),
 )
 
 # Names of sentence_transformers.util and sentence_transformers.quantization.
@@ -157,21 +164,3 @@ def refuse_import(module: str, name: str, table: dict[str, str]) -> AttributeErr
     if name in table:
         raise DependencyError(f"{module} has no {name}: {table[name]}")
     return AttributeError(f"module {module!r} has no attribute {name!r}")
-
-
-class RefusedModules:
-    """A finder of modules that finds none. The import of a module that is refused raises an error with its hint.
-
-    `import embedder.compat` puts it last into `sys.meta_path`, so that it is asked for missing modules alone.
-    """
-
-    @staticmethod
-    def find_spec(fullname: str, path: object = None, target: object = None) -> None:
-        """Return None.
-
-        Raises:
-            DependencyError: the module is one of sentence-transformers, such as `embedder.compat.losses`.
-        """
-        package, _, name = fullname.rpartition(".")
-        if package == __package__ and name in PACKAGE:
-            raise refuse_import(package, name, PACKAGE)

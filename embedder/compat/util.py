@@ -5,7 +5,7 @@ They take arrays, lists and tensors of torch. The other names raise an ImportErr
 
 from __future__ import annotations
 
-import logging
+import logging as python_logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,8 @@ from embedder.compat.similarity import (
     pytorch_cos_sim,
 )
 from embedder.compat.tensors import as_array, as_tensor, is_tensor
-from embedder.vectors import mining, search, similarity
+from embedder.vectors import mining, search
+from embedder.vectors import similarity as arrays
 
 __all__ = [
     "LoggingHandler",
@@ -52,18 +53,21 @@ __all__ = [
     "truncate_embeddings",
 ]
 
+# A module with a path is a package for Python: it asks `ModuleFinder` for modules such as util.similarity.
+__path__: list[str] = []
+
 Pairs = list[list[float | int]]
 
 
-class LoggingHandler(logging.StreamHandler[Any]):
+class LoggingHandler(python_logging.StreamHandler[Any]):
     """Writes records to standard output. Programs of sentence-transformers pass it to `logging.basicConfig`.
 
     Example:
-        >>> LoggingHandler(logging.INFO).level == logging.INFO
-        True
+        >>> LoggingHandler(20).level
+        20
     """
 
-    def __init__(self, level: int = logging.NOTSET) -> None:
+    def __init__(self, level: int = python_logging.NOTSET) -> None:
         super().__init__(sys.stdout)
         self.setLevel(level)
 
@@ -75,7 +79,7 @@ def normalize_embeddings(embeddings: Any) -> Any:
         >>> normalize_embeddings([0.0, 2.0]).tolist()
         [0.0, 1.0]
     """
-    vectors = similarity.normalize_embeddings(as_array(embeddings))
+    vectors = arrays.normalize_embeddings(as_array(embeddings))
     return as_tensor(vectors).to(embeddings.device) if is_tensor(embeddings) else vectors
 
 
@@ -87,9 +91,9 @@ def truncate_embeddings(embeddings: Any, truncate_dim: int | None) -> Any:
         [[1.0, 2.0]]
     """
     if is_tensor(embeddings):
-        similarity.truncate_embeddings([[0.0]], truncate_dim)  # checks the number
+        arrays.truncate_embeddings([[0.0]], truncate_dim)  # checks the number
         return embeddings[..., :truncate_dim]
-    return similarity.truncate_embeddings(as_array(embeddings), truncate_dim)
+    return arrays.truncate_embeddings(as_array(embeddings), truncate_dim)
 
 
 def semantic_search(

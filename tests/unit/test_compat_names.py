@@ -50,14 +50,59 @@ def test_names_that_are_refused(module, table):
         module.nothing  # noqa: B018
 
 
-def test_modules_that_are_refused():
-    for name, hint in refusals.PACKAGE.items():
-        for statement in (f"import embedder.compat.{name}", f"from embedder.compat.{name} import anything"):
+@pytest.mark.parametrize(
+    "folder", ["embedder.compat", "embedder.compat.sentence_transformer", "embedder.compat.cross_encoder"]
+)
+def test_modules_that_are_refused(folder):
+    for name, hint in refusals.MODULES.items():
+        for statement in (f"import {folder}.{name}", f"from {folder}.{name} import x", f"from {folder} import {name}"):
             with pytest.raises(ImportError) as caught:
                 exec(statement)
-            assert str(caught.value) == f"embedder.compat has no {name}: {hint}"
-    with pytest.raises(ModuleNotFoundError, match=r"No module named 'embedder.compat.nothing'"):
-        import embedder.compat.nothing  # noqa: F401
+            assert str(caught.value) == f"{folder} has no {name}: {hint}"
+    with pytest.raises(ModuleNotFoundError, match=f"No module named '{folder}.nothing'"):
+        exec(f"import {folder}.nothing")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("embedder.compat.SentenceTransformer", "SentenceTransformer"),
+        ("embedder.compat.LoggingHandler", "LoggingHandler"),
+        ("embedder.compat.cross_encoder.CrossEncoder", "CrossEncoder"),
+    ],
+)
+def test_old_modules_with_the_name_of_a_class_are_refused(old, new):
+    with pytest.raises(ImportError) as caught:
+        exec(f"from {old} import {new}")
+    assert str(caught.value) == f"{old} is a class here. Write: from embedder.compat import {new}"
+    assert isinstance(getattr(compat, new), type)
+
+
+def test_modules_of_other_versions_have_the_same_names():
+    from embedder.compat.cross_encoder.model import CrossEncoder
+    from embedder.compat.sentence_transformer.model import SentenceTransformer as Moved
+    from embedder.compat.similarity_functions import SimilarityFunction as Functions
+    from embedder.compat.util.quantization import quantize_embeddings
+    from embedder.compat.util.similarity import cos_sim, pairwise_cos_sim
+
+    assert (CrossEncoder, Moved, Functions) == (compat.CrossEncoder, SentenceTransformer, SimilarityFunction)
+    assert quantize_embeddings is compat.quantize_embeddings
+    assert (cos_sim, pairwise_cos_sim) == (util.cos_sim, util.pairwise_cos_sim)
+    names = {}
+    exec("from embedder.compat.util.retrieval import *", names)
+    assert names["semantic_search"] is util.semantic_search
+    with pytest.raises(ImportError, match=r"embedder.compat.util has no http_get: use urllib"):
+        from embedder.compat.util.file_io import http_get  # noqa: F401
+    with pytest.raises(ImportError, match=r"cannot import name 'nothing'"):
+        from embedder.compat.util.tensor import nothing  # noqa: F401
+
+
+def test_functions_of_util_work_after_the_import_of_modules_in_it():
+    import embedder.compat.util.logging
+    import embedder.compat.util.similarity  # noqa: F401
+
+    assert util.normalize_embeddings([[0.0, 2.0]]).tolist() == [[0, 1]]
+    assert util.LoggingHandler().level == logging.NOTSET
 
 
 def test_version_is_that_of_embedder():
