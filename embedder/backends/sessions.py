@@ -10,6 +10,7 @@ from embedder.artifact.manifest import Graph
 from embedder.backends.backend import Feeds, Outputs
 from embedder.backends.external_data import check_external_data
 from embedder.backends.onnxruntime_package import import_onnxruntime
+from embedder.common.native_calls import native_calls
 from embedder.errors import ArtifactError
 
 # The provider that every onnxruntime has.
@@ -73,7 +74,8 @@ def open_session(
     provider = (execution_provider, dict(provider_options)) if provider_options else execution_provider
     try:
         # By default onnxruntime prints a failure on standard output, and tries again on the CPU.
-        return onnxruntime.InferenceSession(source, options, providers=[provider], enable_fallback=0)
+        with native_calls:
+            return onnxruntime.InferenceSession(source, options, providers=[provider], enable_fallback=0)
     except Exception as error:  # onnxruntime's errors share no base but Exception
         name = graph if isinstance(graph, Path) else "a graph"
         raise ArtifactError(f"onnxruntime {onnxruntime.__version__} cannot load {name}: {error}") from error
@@ -110,7 +112,8 @@ def run_session(session: Any, feeds: Feeds, names: list[str], options: Any = Non
         ArtifactError: onnxruntime fails on these inputs, for example on a token id that the model does not have.
     """
     try:
-        values = session.run(names, dict(feeds), options)
+        with native_calls:
+            values = session.run(names, dict(feeds), options)
     except Exception as error:  # as in `open_session`
         shapes = ", ".join(f"{name} {value.shape}" for name, value in feeds.items())
         raise ArtifactError(f"onnxruntime failed on {shapes}: {error}") from error

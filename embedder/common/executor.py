@@ -21,11 +21,12 @@ from typing import Any, Generic, TypeVar
 from embedder.common.cores import usable_cores
 from embedder.common.forks import renew_after_fork
 from embedder.common.load_once import LoadOnce
+from embedder.common.native_calls import native_calls
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-# At exit, the interpreter waits at most this long for the tasks that have been submitted.
+# At exit, the interpreter waits at most this long for the tasks that have been submitted, and for calls of native code.
 _LAST_TASKS_S = 10
 
 
@@ -306,6 +307,7 @@ def _end_threads() -> None:
     end_s = time.monotonic() + _LAST_TASKS_S
     for worker in workers:
         worker.join(max(0.0, end_s - time.monotonic()))
+    native_calls.end(_LAST_TASKS_S)
 
 
 _shared = LoadOnce(lambda: Executor(usable_cores()))
