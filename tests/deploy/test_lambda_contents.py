@@ -88,6 +88,9 @@ class TestNeedless:
     FILES = (
         "onnxruntime/capi/libonnxruntime.so.1.32.0",
         "onnxruntime/tools/x/y.py",
+        "embedder/serve/app.py",
+        "embedder/cli/main.py",
+        "embedder/__main__.py",
         "numpy/random/a.so",
         "numpy/linalg/tests/b.py",
         "numpy/_core/_simd.cpython-311.so",
@@ -106,6 +109,7 @@ class TestNeedless:
         "numpy/matrixlib/b.py",
         "numpy/_typing/c.py",
         "embedder/images/d.py",
+        "embedder/functions/serve.py",
         "tokenizers/tools/e.py",
         "numpy-2.dist-info/licenses/numpy/random/LICENSE.md",
         "numpy-2.dist-info/licenses/LICENSE.txt",

@@ -33,6 +33,11 @@ class Needless:
 
 TABLE = (
     Needless(
+        "embedder's server and command line",
+        "a function has neither, and no other part of embedder imports them",
+        ("embedder/serve/*", "embedder/cli/*", "embedder/__main__.py"),
+    ),
+    Needless(
         "libonnxruntime.so",
         "for programs in C; Python's module contains the same code",
         ("onnxruntime/capi/libonnxruntime.so*",),
