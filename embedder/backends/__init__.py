@@ -127,7 +127,10 @@ def _parse(provider: object) -> tuple[DeviceKind, int]:
     found = re.fullmatch(r"(\w+)(?::(\d{1,4}))?", provider) if isinstance(provider, str) else None
     kind = kinds.get(found[1]) if found else None
     if found is None or kind is None or (found[2] and not kind.has_numbers):
-        raise ProviderError(f"unknown provider {shown(provider)}: choose from {', '.join(map(repr, sorted(kinds)))}")
+        names = ", ".join(map(repr, sorted(kinds)))
+        numbered = [each.name for each in DEVICE_KINDS if each.has_numbers]
+        hint = f". A number chooses one of several, such as '{numbered[0]}:1'" if numbered else ""
+        raise ProviderError(f"unknown provider {shown(provider)}: choose from {names}{hint}")
     return kind, int(found[2] or 0)
 
 
