@@ -5,6 +5,7 @@ from pathlib import Path
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.native import build_bodies
+from embedder_export.checkpoint.own_code import note_on_own_code
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.packages import is_installed
@@ -57,7 +58,7 @@ def convert_bodies(
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint.name}: {error}") from error
         except NotNativeError as error:
-            reason = f"no native builder for {checkpoint.name}: {error}"
+            reason = f"no native builder for {checkpoint.name}: {error}{note_on_own_code(checkpoint.transformer)}"
             if converter == "native":
                 raise NotNativeError(f"{reason}; --converter auto would use optimum") from error
             _check_optimum(reason)
