@@ -91,7 +91,7 @@ class CrossEncoder(ModelMembers[cross_encoder.CrossEncoder]):
             prompts: prompts by name. They replace those of the model that have the same name.
             default_prompt_name: name of the prompt that is taken if none is given.
             cache_folder: a directory that holds the exported model, as EMBEDDER_HOME names one.
-            trust_remote_code: has no effect. Code of a repository is never run.
+            trust_remote_code: has no effect. Code of a repository is never run, neither here nor by the export.
             revision: as in `Embedder`.
             local_files_only: as in `Embedder`.
             token: as in `Embedder`. True takes the token of `hf auth login`, as None does.
