@@ -1,21 +1,31 @@
 """Write the graphs for GPUs of small random checkpoints, and the fp32 graphs beside them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.native import build_bodies
+from embedder_export.body.rope import Rope
 from embedder_export.checkpoint.layers import SENTENCE, Dense, Layer, Normalize, Pooling
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.dtype.fp16 import convert_model
+from embedder_export.families.gte import GTE, GteSettings
 from embedder_export.graph.files import save_graph
 from embedder_export.head.heads import add_head
 
 from tests.clips import IMAGE_SIZE, write_clip
-from tests.native_models import FAMILIES, batches, write_model
+from tests.native_models import FAMILIES, LENGTH, ROWS, batches, write_model
 
+GTE_SIZES = {
+    "vocab_size": ROWS,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "max_position_embeddings": LENGTH,
+}
 MEAN = (Pooling(("mean",), True), Normalize())
 WIDTH = 32
 
@@ -80,12 +90,35 @@ def clip_cases(directory: Path) -> dict[str, Case]:
     return {kind: Case(body, (Normalize(),), texts if kind == "text" else pixels) for kind, body in bodies.items()}
 
 
+def gte_case(rope: Rope) -> Case:
+    """Return a GTE with random weights. transformers 4 has no class for it."""
+    config = replace(GteSettings(), **GTE_SIZES, rope=rope)
+    draw, inner = np.random.default_rng(0), config.intermediate_size
+    shapes = {"embeddings.word_embeddings.weight": (ROWS, WIDTH), "embeddings.token_type_embeddings.weight": (1, WIDTH)}
+    shapes |= _linear("embeddings.LayerNorm", WIDTH)
+    for name in (f"layers.{index}" for index in range(config.num_hidden_layers)):
+        shapes |= {f"{name}.mlp.{part}_proj.weight": (inner, WIDTH) for part in ("up", "gate")}
+        shapes |= _linear(f"{name}.mlp.down_proj", WIDTH, inner)
+        for part in "qkvo":
+            shapes |= _linear(f"{name}.self_attn.{part}_proj", WIDTH, WIDTH)
+        for part in ("attention", "mlp"):
+            shapes |= _linear(f"{name}.post_{part}_layernorm", WIDTH)
+    weights = {name: ir.tensor(draw.normal(size=shape).astype(np.float32) / 4) for name, shape in shapes.items()}
+    feeds = [{"input_ids": ids, "attention_mask": mask} for ids, mask in batches(1)]
+    return Case(GTE.builders["text"](weights, config, ALL_TOKENS), MEAN, feeds)
+
+
+def _linear(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
 # Every small checkpoint, by a name for it. Each function takes a new directory.
 CASES = {
     **{family: lambda directory, family=family: text_case(directory, family) for family in FAMILIES},
     **{
         f"{family} pairs": lambda directory, family=family: pair_case(directory, family) for family in ("bert", "mpnet")
     },
+    "gte": lambda directory: gte_case(Rope(10000.0, 8, scaling="ntk", factor=2.0)),
     **{f"clip {kind}": lambda directory, kind=kind: clip_cases(directory)[kind] for kind in ("text", "image")},
 }
 

@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "--converter",
         choices=CONVERTERS,
         default="auto",
-        help="native: write the graph directly, for BERT and its kin, MPNet, ALBERT, ELECTRA, T5 and CLIP; optimum: "
+        help="native: write the graph directly, for the families on the page of models; optimum: "
         "trace the model, which needs the extra [torch]; auto (default): native if it knows the model, else optimum",
     )
     parser.add_argument(

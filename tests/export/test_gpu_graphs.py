@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from embedder_export.body.native import build_bodies
+from embedder_export.body.rope import Rope
 from embedder_export.checkpoint.layers import TOKENS, Dense, LayerNorm, Normalize, Pooling, Truncate
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.families.settings import ACTIVATION_NAMES
@@ -19,7 +20,7 @@ from embedder_export.graph.operators import ACTIVATIONS, Operators, new_graph, n
 from embedder_export.head.poolings import POOLINGS
 
 from tests.clips import write_clip
-from tests.gpu_graphs import CASES, MEAN, WIDTH, Case, single_feeds, smallest_cosine, text_body
+from tests.gpu_graphs import CASES, MEAN, WIDTH, Case, gte_case, single_feeds, smallest_cosine, text_body
 from tests.native_models import batches
 
 KERNELS = Path(__file__).with_name("cuda_kernels.txt")
@@ -30,6 +31,7 @@ PARAMETERS = {
     "FastGelu": ("T T", "T"),
     "Gelu": ("T", "T"),
     "QuickGelu": ("T", "T"),
+    "RotaryEmbedding": ("T M T T", "T"),
     "SimplifiedLayerNormalization": ("T V", "V"),
     "SkipLayerNormalization": ("T T T T T", "T float float T"),
     "SkipSimplifiedLayerNormalization": ("T T T T", "T float float T"),
@@ -138,6 +140,11 @@ class TestKernels:
         assert nodes_without_kernel(Case(text_body(tmp_path, "bert"), layers, []).fp16_model()) == [
             "ReduceMax of version 20"
         ]
+
+    def test_of_rotations_that_depend_on_the_length(self):
+        # The CPU computes their cosines and sines, once in a call. Few models have them.
+        rope = Rope(10000.0, 8, scaling="dynamic", factor=2.0, trained_positions=9)
+        assert nodes_without_kernel(gte_case(rope).fp16_model()) == ["Cos of version 22", "Sin of version 22"]
 
     def test_of_clips_with_a_wrong_end(self, tmp_path):
         body = build_bodies(read_checkpoint(str(write_clip(tmp_path / "clip", text={"eos_token_id": 2}))))["text"]

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 from embedder.artifact.manifest import UNPADDED_FROM_TOKENS
 
+from embedder_export.body.rope import Rope
 from embedder_export.errors import NotNativeError
 from embedder_export.graph.operators import Operators
 
@@ -42,6 +43,7 @@ class Attention:
         scale: factor of the scores. None is 1 / sqrt(inner / heads).
         mask: which tokens a token attends to. "padding": all tokens except padding. "causal": itself and the tokens
             before it. "none": all tokens, padding included.
+        rope: the rotation of queries and keys. None does not rotate.
     """
 
     query: str
@@ -54,6 +56,7 @@ class Attention:
     has_bias: bool = True
     scale: float | None = None
     mask: str = "padding"
+    rope: Rope | None = None
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,12 @@ class BodyRequest:
         token_types: whether the graph takes token type ids.
         first_token_only: whether the graph gives only the first token's vector of each text. Its last layer is then
             much cheaper. Only for families with a `rank_head`.
+        max_seq_length: most tokens of a text, as sentence-transformers' settings say. None if they do not say it.
     """
 
     token_types: bool = False
     first_token_only: bool = False
+    max_seq_length: int | None = None
 
 
 # What embedders need.

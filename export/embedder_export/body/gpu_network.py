@@ -4,7 +4,8 @@ On a GPU, products of fp16 take little time, and every other operator waits for 
 
 - The bias of a layer, the addition of the layer's input, and the normalisation after it are one operator. So are a bias
   and the activation after it.
-- Keys have no bias. It adds the same number to all scores of a query, and softmax removes it.
+- Keys have no bias. It adds the same number to all scores of a query, and softmax removes it. Keys that are rotated
+  keep their bias: rotated, it adds other numbers at other distances.
 - Values have no bias. The shares of the values sum to 1, so the bias goes through to the output layer: its bias becomes
   output.bias + output.weight @ value.bias.
 - There is no `If`, because onnxruntime would wait for its condition.
@@ -41,9 +42,15 @@ class GpuNetwork(Network):
     """
 
     def __init__(
-        self, graph: ir.Graph, weights: Weights, positions: int | None = None, *, first_token_only: bool = False
+        self,
+        graph: ir.Graph,
+        weights: Weights,
+        positions: int | None = None,
+        *,
+        first_token_only: bool = False,
+        longest_text: int = 0,
     ) -> None:
-        super().__init__(graph, weights, positions, first_token_only=first_token_only)
+        super().__init__(graph, weights, positions, first_token_only=first_token_only, longest_text=longest_text)
         # Values that an operator after them can compute by itself: sums of a product and a bias, and sums of two
         # values. By the sum.
         self._biased: dict[ir.Value, tuple[ir.Value, ir.Value]] = {}
@@ -117,7 +124,7 @@ class GpuNetwork(Network):
 
     def _projection(self, x: ir.Value, name: str, spec: Attention, *, one_row: bool = False) -> ir.Value:
         """Write the linear layer of the queries, or that of the keys or the values without their bias."""
-        has_bias = spec.has_bias and name == spec.query
+        has_bias = spec.has_bias and (name == spec.query or (name == spec.key and spec.rope is not None))
         return super().linear(x, name, spec.width, spec.inner, has_bias=has_bias, one_row=one_row)
 
     def _mix(self, given: Projections, spec: Attention) -> ir.Value:

@@ -1,5 +1,7 @@
 """Convert natively: write graphs from config.json and the weights. This needs no tracing and no torch."""
 
+from dataclasses import replace
+
 from embedder.artifact.manifest import RANK
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
@@ -34,7 +36,8 @@ def build_bodies(checkpoint: Checkpoint, request: BodyRequest = ALL_TOKENS) -> d
         raise NotNativeError(f"config.json has {config.get('model_type')!r:.80} as model_type")
     settings = family.read_settings(config, family.settings)
     check_aliases(config, family.aliases, settings)
-    weights = _rename(read_weights(checkpoint.transformer), family.prefix)
+    weights = _rename(family.rename(read_weights(checkpoint.transformer)), family.prefix)
+    request = replace(request, max_seq_length=checkpoint.max_seq_length)
     return {modality: build(weights, settings, request) for modality, build in family.builders.items()}
 
 

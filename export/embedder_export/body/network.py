@@ -27,6 +27,7 @@ from embedder_export.body.attention import (
     scored_attention,
 )
 from embedder_export.body.contract import ONE_ROW
+from embedder_export.body.rope import Rope, Rotation, write_rotation
 from embedder_export.checkpoint.weights import Weights, is_finite, lazy
 from embedder_export.errors import CheckpointError
 from embedder_export.families.settings import ACTIVATION_NAMES
@@ -60,6 +61,7 @@ class Network:
         weights: the checkpoint's weights by name.
         positions: number of positions of an image, for a graph that takes images. None for texts.
         first_token_only: whether the last layer computes only the first token of each text.
+        longest_text: most tokens of a text that rotations serve. 0 for models without rotations.
 
     Example:
         >>> from embedder_export.graph.operators import new_graph
@@ -69,7 +71,13 @@ class Network:
     """
 
     def __init__(
-        self, graph: ir.Graph, weights: Weights, positions: int | None = None, *, first_token_only: bool = False
+        self,
+        graph: ir.Graph,
+        weights: Weights,
+        positions: int | None = None,
+        *,
+        first_token_only: bool = False,
+        longest_text: int = 0,
     ) -> None:
         self.op = Operators(graph, "body")
         self.token_type_ids: ir.Value | None = None
@@ -78,6 +86,8 @@ class Network:
             self.token_type_ids = types[0] if types else None
         self.first_token_only = first_token_only
         self._positions = positions
+        self._longest_text = longest_text
+        self._rotations: dict[Rope, Rotation] = {}
         self._weights = weights
         self._values: dict[str, ir.Value] = {}
         self._shapes: dict[int, ir.Value] = {}
@@ -214,6 +224,7 @@ class Network:
             (tokens, width).
         """
         queries, keys, values = (self._project(x, name, spec) for name in (spec.query, spec.key, spec.value))
+        queries, keys = self._rotate(queries, spec), self._rotate(keys, spec)
         given = Projections(queries, keys, values, bias, self._token_counts if spec.mask == "padding" else None)
         return self._output(self.flat(self._mix(given, spec), spec.inner), spec)
 
@@ -237,7 +248,8 @@ class Network:
 
         Args:
             x: the vectors of all tokens, (tokens, width).
-            token: the vectors of the tokens that attend, (batch, width).
+            token: the vectors of the tokens that attend, (batch, width). If the attention rotates, they are the first
+                tokens: a rotation leaves position 0 as it is.
             spec: the names and sizes.
             token_counts: the first so many tokens of each text are attended to, int64 (batch,). None stands for all.
             bias: added to the scores, (1, heads, 1, sequence).
@@ -247,6 +259,7 @@ class Network:
         # The query is there twice. For one row onnxruntime has another product, whose rounding depends on the padding.
         query = self._twice(self.op.Unsqueeze(query, self.op.constant([1])), axis=1)
         keys, values = (self._project(x, name, spec) for name in (spec.key, spec.value))
+        keys = self._rotate(keys, spec)
         bias = None if bias is None else self._twice(bias, axis=2)
         given = Projections(query, keys, values, bias, token_counts)
         mixed = scored_attention(self.op, given, replace(spec, mask="none"))
@@ -283,6 +296,25 @@ class Network:
         # each call.
         projected.dtype, projected.shape = ir.DataType.FLOAT, ir.Shape([None, self._positions, spec.inner])
         return projected
+
+    def _rotate(self, x: ir.Value, spec: Attention) -> ir.Value:
+        """Write the rotation of queries or keys, (batch, sequence, inner). Without one in `spec`, return `x`."""
+        rope = spec.rope
+        if rope is None:
+            return x
+        if rope not in self._rotations:
+            self._rotations[rope] = write_rotation(self.op, rope, self._longest_text, self._length)
+        rotation = self._rotations[rope]
+        is_partial = rope.width < spec.inner // spec.heads
+        return self.op.microsoft(
+            "RotaryEmbedding",
+            x,
+            self.op.constant([0]),  # the position of the first token
+            rotation.cosines,
+            rotation.sines,
+            interleaved=int(rope.interleaved),
+            **({"num_heads": spec.heads, "rotary_embedding_dim": rope.width} if is_partial else {}),
+        )
 
     def _output(self, mixed: ir.Value, spec: Attention, *, one_row: bool = False) -> ir.Value:
         """Write the linear layer after the heads, from (tokens, inner) to (tokens, width)."""

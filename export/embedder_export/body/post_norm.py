@@ -7,17 +7,27 @@ import onnx_ir as ir
 
 from embedder_export.body.attention import Attention, check_heads
 from embedder_export.body.network import Network
+from embedder_export.body.rope import Rope
 
 
-def embed(net: Network, positions: ir.Value, vocab_size: int, width: int, epsilon: float) -> ir.Value:
-    """Write layer_norm(word embeddings + positions), the first step of BERT and its relatives: (tokens, width)."""
+def embed(net: Network, added: ir.Value | None, vocab_size: int, width: int, epsilon: float) -> ir.Value:
+    """Write layer_norm(word embeddings + added), the first step of BERT and its relatives: (tokens, width).
+
+    Args:
+        net: the network to write into.
+        added: the embeddings of positions and token types. None adds nothing.
+        vocab_size: rows of the table of word embeddings.
+        width: its width.
+        epsilon: added to the variance in layer normalisation.
+    """
     words = net.embedding("embeddings.word_embeddings.weight", vocab_size, width)
-    return net.flat(net.layer_norm(net.op.Add(words, positions), "embeddings.LayerNorm", width, epsilon), width)
+    words = words if added is None else net.op.Add(words, added)
+    return net.flat(net.layer_norm(words, "embeddings.LayerNorm", width, epsilon), width)
 
 
 @dataclass(frozen=True)
 class LayerNames:
-    """Names of a layer's parts, without the layer's own name before them."""
+    """Names of a layer's parts, without the layer's own name before them. `gate` is None if there is no gate."""
 
     query: str
     key: str
@@ -27,6 +37,18 @@ class LayerNames:
     up: str
     down: str
     output_norm: str
+    gate: str | None = None
+
+
+# The names of transformers' newer classes, without those of the feed-forward part.
+SELF_ATTENTION_NAMES = {
+    "query": "self_attn.q_proj",
+    "key": "self_attn.k_proj",
+    "value": "self_attn.v_proj",
+    "output": "self_attn.o_proj",
+    "attention_norm": "post_attention_layernorm",
+    "output_norm": "post_mlp_layernorm",
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +61,10 @@ class LayerSizes:
         intermediate: width of the feed-forward part.
         activation: transformers' name of the activation.
         epsilon: added to the variance in layer normalisation.
+        head_width: width of a head. None is width / heads.
+        attention_bias: whether the linear layers of the attention have a bias.
+        up_bias: whether `up` and `gate` have a bias.
+        down_bias: whether `down` has a bias.
     """
 
     width: int
@@ -46,21 +72,29 @@ class LayerSizes:
     intermediate: int
     activation: str
     epsilon: float
+    head_width: int | None = None
+    attention_bias: bool = True
+    up_bias: bool = True
+    down_bias: bool = True
 
 
 @dataclass(frozen=True)
 class PostNormLayers:
     """Layers that compute x = norm(x + attention(x)); x = norm(x + down(activation(up(x)))).
 
+    With a gate, the second step is x = norm(x + down(activation(gate(x)) * up(x))).
+
     Attributes:
         names: the layers' names, in order.
         parts: the names of their parts.
         sizes: their sizes.
+        rope: the rotation of queries and keys. None does not rotate.
     """
 
     names: Sequence[str]
     parts: LayerNames
     sizes: LayerSizes
+    rope: Rope | None = None
 
 
 def post_norm_layers(net: Network, x: ir.Value, layers: PostNormLayers, bias: ir.Value | None = None) -> ir.Value:
@@ -79,7 +113,8 @@ def post_norm_layers(net: Network, x: ir.Value, layers: PostNormLayers, bias: ir
         NotNativeError: the number of heads does not divide the width.
     """
     width = layers.sizes.width
-    check_heads(layers.sizes.heads, width)
+    if layers.sizes.head_width is None:
+        check_heads(layers.sizes.heads, width)
     for name in layers.names[:-1]:
         x = _full_layer(net, x, name, layers, bias)
     if net.first_token_only:
@@ -101,15 +136,17 @@ def _first_token_layer(net: Network, x: ir.Value, name: str, layers: PostNormLay
 
 
 def _attention(name: str, layers: PostNormLayers) -> Attention:
-    parts, width = layers.parts, layers.sizes.width
+    parts, sizes = layers.parts, layers.sizes
     return Attention(
         query=f"{name}.{parts.query}",
         key=f"{name}.{parts.key}",
         value=f"{name}.{parts.value}",
         output=f"{name}.{parts.output}",
-        heads=layers.sizes.heads,
-        width=width,
-        inner=width,
+        heads=sizes.heads,
+        width=sizes.width,
+        inner=sizes.width if sizes.head_width is None else sizes.heads * sizes.head_width,
+        has_bias=sizes.attention_bias,
+        rope=layers.rope,
     )
 
 
@@ -117,7 +154,19 @@ def _after_attention(net: Network, x: ir.Value, name: str, layers: PostNormLayer
     """Write the rest of a layer. `one_row` is as in `Network.linear`."""
     parts, sizes = layers.parts, layers.sizes
     x = net.layer_norm(x, f"{name}.{parts.attention_norm}", sizes.width, sizes.epsilon)
-    y = net.linear(x, f"{name}.{parts.up}", sizes.width, sizes.intermediate, one_row=one_row)
-    y = net.activation(y, sizes.activation)
-    y = net.linear(y, f"{name}.{parts.down}", sizes.intermediate, sizes.width, one_row=one_row)
+    y = _raise(net, x, name, layers, one_row=one_row)
+    down = f"{name}.{parts.down}"
+    y = net.linear(y, down, sizes.intermediate, sizes.width, has_bias=sizes.down_bias, one_row=one_row)
     return net.layer_norm(net.add(y, x), f"{name}.{parts.output_norm}", sizes.width, sizes.epsilon)
+
+
+def _raise(net: Network, x: ir.Value, name: str, layers: PostNormLayers, *, one_row: bool) -> ir.Value:
+    """Write activation(up(x)), or activation(gate(x)) * up(x): (tokens, intermediate)."""
+    parts, sizes = layers.parts, layers.sizes
+
+    def linear(part: str) -> ir.Value:
+        return net.linear(x, f"{name}.{part}", sizes.width, sizes.intermediate, has_bias=sizes.up_bias, one_row=one_row)
+
+    if parts.gate is None:
+        return net.activation(linear(parts.up), sizes.activation)
+    return net.op.Mul(net.activation(linear(parts.gate), sizes.activation), linear(parts.up))

@@ -11,7 +11,7 @@ from embedder_export.checkpoint.layers import SENTENCE, TORCH_ACTIVATION, Dense,
 from embedder_export.checkpoint.modules import Module
 from embedder_export.checkpoint.weights import Floats, Weights, read_weights
 from embedder_export.errors import CheckpointError, NotNativeError
-from embedder_export.families.family import RankHead
+from embedder_export.families.family import Family
 
 CROSS_ENCODER = "CrossEncoder"
 # The ending of the names of transformers' classes for sequence classification.
@@ -126,23 +126,26 @@ def _default_names(count: int) -> tuple[str, ...]:
     return tuple(f"LABEL_{index}" for index in range(count))
 
 
-def read_head(transformer: Path, head: RankHead, label_count: int) -> tuple[Layer, ...]:
-    """Return the head of a sequence classifier as layers.
+def read_head(transformer: Path, family: Family[Any], label_count: int) -> tuple[Layer, ...]:
+    """Return the head of a sequence classifier as layers. They are empty if the head of its family is not known.
 
     Args:
         transformer: the transformer's directory.
-        head: the names of the head's parts.
+        family: its family.
         label_count: number of labels.
 
     Raises:
         CheckpointError: a weight is missing, damaged, not finite, or has another size.
 
     Example:
-        >>> read_head(Path("checkpoint"), BERT.rank_head, 1)[0]  # doctest: +SKIP
+        >>> read_head(Path("checkpoint"), BERT, 1)[0]  # doctest: +SKIP
         Pooling(modes=('cls',), include_prompt=True)
     """
+    head = family.rank_head
+    if head is None:
+        return ()
     try:
-        weights = read_weights(transformer)
+        weights = family.rename(read_weights(transformer))
     except NotNativeError as error:
         raise CheckpointError(str(error)) from error
     width = len(_array(weights, f"{head.dense}.bias", None))

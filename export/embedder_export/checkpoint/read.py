@@ -28,12 +28,13 @@ from embedder_export.checkpoint.modules import Module, read_modules
 from embedder_export.checkpoint.transformer import (
     CLASSIFICATION,
     EXTRACTION,
+    check_adapters,
     read_config,
     read_transformer_settings,
 )
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import Family
-from embedder_export.families.table import OTHER, family_of
+from embedder_export.families.table import OTHER, family_of_config
 
 _CONFIG = "config_sentence_transformers.json"
 
@@ -113,6 +114,8 @@ def read_located(location: Location) -> Checkpoint:
         check_pointers(location.directory)
         config = read_json(location.directory / _CONFIG, dict, default={})
         check_declared_kind(config)
+        # Its modules.json names a module of its own code. The adapters are the better reason.
+        check_adapters(read_json(location.directory / "config.json", dict, default={}))
         modules = read_modules(location.directory)
         for module in modules or ():
             check_pointers(module.directory)
@@ -158,9 +161,9 @@ def _family_of_first(first: Module, config: Mapping[str, Any]) -> Family[Any]:
     """Return the family of the transformer that is the first module.
 
     Raises:
-        CheckpointError: the module's class belongs to another family.
+        CheckpointError: the module's class belongs to another family, or the family is not known.
     """
-    family = family_of(config.get("model_type"))
+    family = family_of_config(config)
     if first.kind not in family.module_classes:
         raise CheckpointError(f"the first module is a {first.kind}, but config.json belongs to another kind of model")
     return family
@@ -188,8 +191,7 @@ def _read_cross_encoder(location: Location, modules: list[Module] | None, declar
         if others:
             raise CheckpointError(f"the module {others[0].kind!r} after a sequence classifier is not supported")
         names = read_label_names(config, architectures_of(config))
-        head = family.rank_head
-        layers = () if head is None else read_head(first.directory, head, len(names))
+        layers = read_head(first.directory, family, len(names))
     kept = {} if modules is None else declared  # without modules.json, sentence-transformers does not read it
     return Checkpoint(
         directory=directory,
@@ -240,7 +242,7 @@ def _read_bare(location: Location) -> Checkpoint:
     directory = location.directory
     config = read_config(directory, directory)
     check_bare_kind(directory, config)
-    family = family_of(config.get("model_type"))
+    family = family_of_config(config)
     if family.own_pooling is None:
         _check_no_chat_template(directory)
     layers = (_bare_pooling(config),) if family.own_pooling is None else ()

@@ -51,6 +51,24 @@ _SETTINGS: dict[str, _Check] = {
 _ATTENTION = ("eager", "sdpa")
 
 
+def check_adapters(config: Mapping[str, Any]) -> None:
+    """Check that config.json names no adapters of tasks, as that of Jina Embeddings v3 on the Hub does.
+
+    Raises:
+        CheckpointError: it names some.
+
+    Example:
+        >>> check_adapters({"model_type": "jina_embeddings_v3"})
+    """
+    names = config.get("lora_adaptations")
+    if names:
+        listed = ", ".join(map(str, names)) if isinstance(names, list) else str(names)
+        raise CheckpointError(
+            f"the checkpoint has adapters ({listed:.120}), which are not supported. Export a checkpoint of its base "
+            "model, or one into which an adapter has been merged"
+        )
+
+
 def read_config(directory: Path, transformer: Path) -> dict[str, Any]:
     """Return the content of config.json. Settings that lead transformers to other files are refused.
 
@@ -70,6 +88,7 @@ def read_config(directory: Path, transformer: Path) -> dict[str, Any]:
         if (place / "adapter_config.json").exists():
             raise CheckpointError(f"{place} holds an adapter (adapter_config.json), which is not supported")
     config = cast(dict[str, Any], read_json(transformer / "config.json", dict))
+    check_adapters(config)
     for key, value in config.items():
         if "attn_implementation" in key and isinstance(value, str) and value not in _ATTENTION:
             raise CheckpointError(f"{transformer / 'config.json'} has {value!r:.80} as {key}")

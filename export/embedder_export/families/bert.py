@@ -72,11 +72,38 @@ def with_types(net: Network, positions: ir.Value, config: BertSettings, width: i
     """
     if net.token_type_ids is None:
         return positions
-    if config.type_vocab_size < 2:
+    return net.op.Add(_types(net, net.token_type_ids, config.type_vocab_size, width), positions)
+
+
+def type_embeddings(net: Network, rows: int, width: int) -> ir.Value | None:
+    """Write the embeddings of the token types, for models without a table of positions.
+
+    Args:
+        net: the network to write into.
+        rows: number of token types.
+        width: width of the embeddings.
+
+    Returns:
+        (batch, sequence, width). If the graph takes no token type ids, the embedding of token type 0: (width,). None
+        if the model has no token types.
+
+    Raises:
+        CheckpointError: the graph takes token type ids, and the model has only one token type.
+    """
+    if rows == 0:
+        return None
+    if net.token_type_ids is not None:
+        return _types(net, net.token_type_ids, rows, width)
+    table = net.tensor(_TYPES, rows, width)
+    return net.op.initializer(lazy(lambda: table.numpy()[0], (width,)))
+
+
+def _types(net: Network, token_type_ids: ir.Value, rows: int, width: int) -> ir.Value:
+    if rows < 2:
         raise CheckpointError(
             "the tokenizer gives the second text of a pair token type 1, and the model has only type 0"
         )
-    return net.op.Add(net.op.Gather(net.weight(_TYPES, config.type_vocab_size, width), net.token_type_ids), positions)
+    return net.op.Gather(net.weight(_TYPES, rows, width), token_type_ids)
 
 
 def layer_sizes(config: BertSettings) -> LayerSizes:

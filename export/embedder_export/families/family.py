@@ -1,7 +1,7 @@
 """Describe a family of models: its settings, its graph builders, its tokenizer and its modalities."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import onnx_ir as ir
@@ -66,6 +66,10 @@ class RankHead:
     out: str
 
 
+def _keep_names(weights: Weights) -> Weights:
+    return weights
+
+
 @dataclass(frozen=True)
 class Family(Generic[SettingsT]):
     """A family of models. `families.table.FAMILIES` lists the families by config.json's model_type.
@@ -84,6 +88,11 @@ class Family(Generic[SettingsT]):
         towers: the tower of each modality. Empty if it has only one transformer.
         has_token_types: whether it has embeddings of token types.
         rank_head: its head for sequence classification. None if it is not known; then the head is traced.
+        rename: returns a checkpoint's weights under the names of transformers' newest class.
+        remote_classes: the classes of this family in the code of repositories on the Hub, by their names in auto_map of
+            config.json. That code is never run.
+        is_remote: returns whether only such code reads the content of a config.json. Then sentence-transformers cannot
+            load the checkpoint, so it is no reference.
     """
 
     prefix: str
@@ -99,6 +108,9 @@ class Family(Generic[SettingsT]):
     towers: Mapping[str, TracedTower] = field(default_factory=dict)
     has_token_types: bool = False
     rank_head: RankHead | None = None
+    rename: Callable[[Weights], Weights] = _keep_names
+    remote_classes: tuple[str, ...] = ()
+    is_remote: Callable[[Mapping[str, Any]], bool] = lambda config: False
 
 
 def native_body(write: Callable[[type[Network]], ir.Model], sizes: BodySizes) -> Body:
@@ -116,7 +128,10 @@ def native_body(write: Callable[[type[Network]], ir.Model], sizes: BodySizes) ->
 
 
 def text_builder(
-    equations: Callable[[Network, SettingsT], ir.Value], sizes: Callable[[SettingsT], BodySizes]
+    equations: Callable[[Network, SettingsT], ir.Value],
+    sizes: Callable[[SettingsT], BodySizes],
+    *,
+    is_rotary: bool = False,
 ) -> Mapping[str, Builder[SettingsT]]:
     """Return the builders of a family that takes only texts and gives token vectors.
 
@@ -124,6 +139,8 @@ def text_builder(
         equations: writes the equations into a network, and returns the token vectors, (batch, sequence, width). If
             the network gives only the first tokens, they have the shape (batch, width).
         sizes: returns the transformer's sizes from the settings.
+        is_rotary: whether the equations rotate queries and keys. The checkpoint then has no table of positions, and
+            the graph serves texts of `max_position_embeddings` or `max_seq_length` tokens, whichever is more.
 
     Example:
         >>> list(text_builder(bert.token_vectors, bert.body_sizes))  # doctest: +SKIP
@@ -132,10 +149,14 @@ def text_builder(
 
     def build(weights: Weights, settings: SettingsT, request: BodyRequest) -> Body:
         body_sizes, pooled = sizes(settings), request.first_token_only
+        longest = max(body_sizes.max_position_embeddings or 0, request.max_seq_length or 0) if is_rotary else 0
+        if is_rotary:
+            body_sizes = replace(body_sizes, usable_positions=longest)
 
         def write(network: type[Network]) -> ir.Model:
             graph = new_graph(token_types=request.token_types)
-            vectors = equations(network(graph, weights, first_token_only=pooled), settings)
+            net = network(graph, weights, first_token_only=pooled, longest_text=longest)
+            vectors = equations(net, settings)
             return new_model(graph, vectors, body_sizes.width, pooled=pooled)
 
         return native_body(write, body_sizes)

@@ -3,13 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from embedder_export.errors import CheckpointError
 from embedder_export.families.albert import ALBERT
 from embedder_export.families.bert import BERT, BertSettings
 from embedder_export.families.clip import CLIP
 from embedder_export.families.distilbert import DISTILBERT
 from embedder_export.families.electra import ELECTRA
 from embedder_export.families.family import Family
+from embedder_export.families.gte import GTE
+from embedder_export.families.jina_v3 import JINA_V3
 from embedder_export.families.mpnet import MPNET
+from embedder_export.families.nomic_bert import NOMIC_BERT
 from embedder_export.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from embedder_export.families.t5 import T5
 
@@ -21,11 +25,19 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "clip": CLIP,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
+    "gte": GTE,
+    "jina_embeddings_v3": JINA_V3,
     "mpnet": MPNET,
+    "new": GTE,
+    "nomic_bert": NOMIC_BERT,
     "roberta": ROBERTA,
     "t5": T5,
     "xlm-roberta": XLM_ROBERTA,
 }
+# By the name of a class in the code of a repository on the Hub.
+_REMOTE = {name: family for family in FAMILIES.values() for name in family.remote_classes}
+# Entries of auto_map that name no model.
+_NO_MODELS = ("AutoTokenizer", "AutoProcessor", "AutoImageProcessor", "AutoFeatureExtractor")
 # The family of every other model type. It is traced, takes texts, and must name its tokenizer class.
 OTHER: Family[Any] = Family("", "", BertSettings, builders={})
 
@@ -38,3 +50,36 @@ def family_of(model_type: object) -> Family[Any]:
         'MPNetTokenizer'
     """
     return FAMILIES.get(model_type, OTHER) if isinstance(model_type, str) else OTHER
+
+
+def family_of_config(config: Mapping[str, Any]) -> Family[Any]:
+    """Return the family of a checkpoint from the content of its config.json.
+
+    A checkpoint with auto_map is a model of the code in its repository. Its model_type may be that of another
+    architecture. So the names of the classes decide, and the code is never run.
+
+    Raises:
+        CheckpointError: auto_map names a class that is not known.
+
+    Example:
+        >>> auto_map = {"AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel"}
+        >>> family_of_config({"model_type": "nomic_bert", "auto_map": auto_map}).prefix
+        'nomic_bert'
+    """
+    auto_map = config.get("auto_map") or {}
+    if not isinstance(auto_map, Mapping):
+        raise CheckpointError(f"config.json has {auto_map!r:.80} as auto_map")
+    found = {}
+    for key, reference in auto_map.items():
+        if key in _NO_MODELS:
+            continue
+        family = _REMOTE.get(str(reference).rpartition(".")[2])
+        if family is None:
+            raise CheckpointError(
+                f"config.json names {reference!r:.120}, a class of the repository's own code (auto_map). That code is "
+                "never run, and the export does not know this class"
+            )
+        found[id(family)] = family
+    if len(found) > 1:
+        raise CheckpointError(f"config.json names classes of different models (auto_map): {dict(auto_map)!r:.200}")
+    return next(iter(found.values()), None) or family_of(config.get("model_type"))

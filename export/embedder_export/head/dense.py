@@ -71,7 +71,7 @@ def add_score_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
         CheckpointError: a layer is made for vectors of another length.
 
     Example:
-        >>> add_score_head(graph, read_head(directory, BERT.rank_head, 1), 384)  # doctest: +SKIP
+        >>> add_score_head(graph, read_head(directory, BERT, 1), 384)  # doctest: +SKIP
         (Output(name='scores', kind='score', shape=(1,)),)
     """
     return (Output(SCORES, "score", (_write_layers(graph, layers, width, SCORES),)),)

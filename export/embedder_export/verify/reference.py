@@ -68,7 +68,8 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
         sentence-transformers fails on an input.
 
     Raises:
-        NoReferenceError: a newer library saved the checkpoint, and the installed version cannot load it.
+        NoReferenceError: a newer library saved the checkpoint, and the installed version cannot load it; or it is a
+            model of the code in its repository.
         CheckpointError: sentence-transformers cannot load the checkpoint for another reason.
 
     Example:
@@ -123,7 +124,8 @@ def cross_encoder_reference(checkpoint: Checkpoint, max_seq_length: int, *, toke
         The reference, or None if sentence-transformers is not installed.
 
     Raises:
-        NoReferenceError: a newer library saved the checkpoint, and the installed version cannot load it.
+        NoReferenceError: a newer library saved the checkpoint, and the installed version cannot load it; or it is a
+            model of the code in its repository.
         CheckpointError: sentence-transformers cannot load the checkpoint for another reason.
 
     Example:
@@ -172,6 +174,11 @@ def _follow_version_5(tokenizer: Any, *, token_types: bool) -> None:
 
 def _load(checkpoint: Checkpoint, kind: str) -> Any:
     """Load the checkpoint as sentence-transformers' class `kind`."""
+    config = read_json(checkpoint.transformer / "config.json", dict, default={})
+    if checkpoint.family.is_remote(config):
+        raise NoReferenceError(
+            f"sentence-transformers would need the code in the repository of {checkpoint.name}, which is never run"
+        )
     name, revision = checkpoint.repository or (str(checkpoint.directory), None)
     try:
         import sentence_transformers

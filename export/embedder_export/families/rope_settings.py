@@ -1,0 +1,83 @@
+"""Read the settings of RoPE from config.json, as transformers 5 reads them."""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeAlias
+
+from embedder_export.body.rope import Rope
+from embedder_export.errors import NotNativeError
+from embedder_export.families.settings import Rule
+
+# A setting that follows from others. `read_rope` or `rope_of` makes its value.
+RopeSetting: TypeAlias = Annotated[Rope, Rule(lambda value: isinstance(value, Rope))]
+
+# Settings that may stand beside those of the rotation. They have no effect on the types that are known here.
+_IGNORED = ("original_max_position_embeddings",)
+_SETTINGS = ("rope_type", "type", "rope_theta", "factor", "partial_rotary_factor", *_IGNORED)
+# The names of frequencies that change, besides "default". `body.rope` describes them.
+_SCALINGS = ("linear", "ntk", "dynamic")
+
+
+def read_rope(config: Mapping[str, Any], head_width: int, default_theta: float, positions: int) -> Rope:
+    """Return the rotation that config.json describes.
+
+    The settings lie in rope_parameters (transformers 5), or in rope_scaling and rope_theta (older versions).
+
+    Args:
+        config: the content of config.json.
+        head_width: width of a head.
+        default_theta: theta of configurations that have none.
+        positions: the setting max_position_embeddings.
+
+    Raises:
+        NotNativeError: the equations do not honour a value.
+
+    Example:
+        >>> read_rope({"rope_theta": 160000.0}, 64, 10000.0, 8192).theta
+        160000.0
+    """
+    given = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    if not isinstance(given, Mapping):
+        raise NotNativeError(f"config.json has {given!r:.80} as rope_parameters")
+    own = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if config.get(key) is not None}
+    return rope_of({**own, **given}, head_width, default_theta, positions)
+
+
+def rope_of(settings: Mapping[str, Any], head_width: int, default_theta: float, positions: int) -> Rope:
+    """Return the rotation of `settings`. `read_rope` describes the other arguments.
+
+    Raises:
+        NotNativeError: the equations do not honour a value.
+
+    Example:
+        >>> rope_of({"rope_type": "linear", "factor": 4.0}, 64, 10000.0, 8192).factor
+        4.0
+    """
+    for key, value in settings.items():
+        if key not in _SETTINGS and value is not None:
+            raise NotNativeError(f"config.json has {value!r:.80} as {key} of its rotary positions")
+    kind = settings.get("rope_type", settings.get("type")) or "default"
+    if kind not in ("default", *_SCALINGS):
+        raise NotNativeError(f"config.json has {kind!r:.80} as the type of its rotary positions")
+    if settings.get("partial_rotary_factor") not in (None, 1, 1.0):
+        raise NotNativeError(f"config.json has {settings['partial_rotary_factor']!r:.80} as partial_rotary_factor")
+    if head_width < 2 or head_width % 2 or (kind == "dynamic" and head_width < 4):
+        raise NotNativeError(f"config.json has heads of width {head_width}, which cannot be rotated in pairs")
+    theta = number(settings.get("rope_theta", default_theta), "rope_theta")
+    factor = number(settings.get("factor"), "factor") if kind in _SCALINGS else 1.0
+    return Rope(theta, head_width, scaling=kind, factor=factor, trained_positions=positions if kind == "dynamic" else 0)
+
+
+def number(value: object, name: str) -> float:
+    """Return `value` as a float of 1 or more.
+
+    Raises:
+        NotNativeError: it is no such number.
+
+    Example:
+        >>> number(10000, "rope_theta")
+        10000.0
+    """
+    if type(value) not in (int, float) or not 1 <= value < math.inf:  # type: ignore[operator]
+        raise NotNativeError(f"config.json has {value!r:.80} as {name}")
+    return float(value)  # type: ignore[arg-type]

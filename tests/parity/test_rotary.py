@@ -1,0 +1,166 @@
+"""Models with rotary positions give the vectors of sentence-transformers, from both layouts, short and long."""
+
+import shutil
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from embedder_export.body.native import build_bodies
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.graph.files import save_graph
+from safetensors.numpy import load_file
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+import embedder
+from tests import encoder_formulas
+from tests.checkpoints import edit_json
+from tests.exports import export_quietly
+from tests.rotary_models import LIMIT, LONGEST, MODELS, convert_to_hub, read_config, write_rotary
+
+TEXTS = ["", "The cat sits outside.", "a", "日本語 " * 20, "word " * 45, "the dog " * 250]
+# Rows of the smallest vocabulary of the models.
+FEWEST_ROWS = 80
+PAIRS = [(a, b) for a in TEXTS[:5] for b in TEXTS[:5]]
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def exported(request, tmp_path_factory):
+    """The name of a model, and the folder with its checkpoint and its artifact."""
+    folder = tmp_path_factory.mktemp("rotary")
+    write_rotary(folder / "checkpoint", request.param)
+    manifest = export_quietly(folder / "checkpoint", folder / "artifact", dtypes=("fp32", "int8", "fp16"))
+    assert "sentence-transformers 6" in str(manifest.parity)
+    return request.param, folder
+
+
+def assert_same(ours, theirs, tolerance=1e-5):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=tolerance)
+
+
+def test_vectors_are_those_of_sentence_transformers(exported):
+    _, folder = exported
+    reference = SentenceTransformer(str(folder / "checkpoint"), device="cpu", local_files_only=True)
+    with embedder.Embedder(folder / "artifact", provider="cpu") as model:
+        assert model.max_seq_length == reference.max_seq_length == LIMIT
+        assert_same(model.encode(TEXTS), reference.encode(TEXTS))
+        assert_same(model.encode(TEXTS, prompt="query: "), reference.encode(TEXTS, prompt="query: "))
+
+
+@pytest.mark.slow
+def test_longest_text(exported, tmp_path):
+    name, folder = exported
+    shutil.copytree(folder / "checkpoint", tmp_path / "checkpoint")
+    edit_json(tmp_path / "checkpoint/sentence_bert_config.json", max_seq_length=LONGEST)
+    ids = np.random.default_rng(0).integers(5, FEWEST_ROWS, LONGEST)
+    reference = MODELS[name].model_class.from_pretrained(tmp_path / "checkpoint", attn_implementation="sdpa").eval()
+    with torch.no_grad():
+        theirs = reference(torch.from_numpy(ids[None])).last_hidden_state.numpy()[0]
+    assert_same(token_vectors(tmp_path / "checkpoint", ids), theirs, 3e-5)
+
+
+@pytest.mark.parametrize(("dtype", "distance"), [("fp32", 0), ("int8", 0.05), ("fp16", 2e-3)])
+def test_vectors_do_not_depend_on_their_batch(exported, dtype, distance):
+    _, folder = exported
+    exact = embedder.Embedder(folder / "artifact", provider="cpu").encode(TEXTS)
+    with embedder.Embedder(folder / "artifact", provider="cpu", dtype=dtype) as model:
+        together = model.encode(TEXTS)
+        alone = np.stack([model.encode(text) for text in TEXTS])
+    assert_same(together, exact, distance or 1e-6)
+    assert_same(together, alone, 1e-3 if dtype == "fp16" else 1e-6)
+
+
+def test_layout_of_the_hub_gives_the_same_vectors(exported, tmp_path):
+    name, folder = exported
+    shutil.copytree(folder / "checkpoint", tmp_path / "hub")
+    export_quietly(convert_to_hub(tmp_path / "hub", name), tmp_path / "artifact", dtypes=("fp32",))
+    ours, theirs = (embedder.Embedder(path / "artifact", provider="cpu") for path in (tmp_path, folder))
+    assert_same(ours.encode(TEXTS), theirs.encode(TEXTS), 1e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_scores_are_those_of_sentence_transformers(tmp_path, name):
+    write_rotary(tmp_path / "checkpoint", name, labels=1)
+    export_quietly(tmp_path / "checkpoint", tmp_path / "artifact", dtypes=("fp32",))
+    reference = CrossEncoder(str(tmp_path / "checkpoint"), device="cpu")
+    with embedder.CrossEncoder(tmp_path / "artifact", provider="cpu") as model:
+        ours = model.predict(PAIRS, activation_fn="identity")
+    theirs = reference.predict(PAIRS, activation_fn=torch.nn.Identity())
+    assert np.ptp(theirs) > 0.05
+    assert_same(ours, theirs, 1e-5 * np.ptp(theirs))
+
+
+def token_vectors(directory, ids):
+    """Return the token vectors that the graph of a checkpoint gives for one text, float32 (tokens, width)."""
+    body = build_bodies(read_checkpoint(str(directory)))["text"]
+    ((_, model),) = body.forms
+    with TemporaryDirectory() as scratch:
+        session = onnxruntime.InferenceSession(save_graph(model, Path(scratch) / "graph"))
+        (vectors,) = session.run(None, {"input_ids": ids[None], "attention_mask": np.ones_like(ids[None])})
+    return vectors[0]
+
+
+def assert_is_formula(directory, formula, lengths):
+    """Compare the token vectors of a checkpoint in the Hub's layout with a function of `encoder_formulas`."""
+    draw = np.random.default_rng(0)
+    weights, config = load_file(directory / "model.safetensors"), read_config(directory)
+    for length in lengths:
+        ids = draw.integers(5, FEWEST_ROWS, length)
+        assert_same(token_vectors(directory, ids), formula(weights, config, ids), 3e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"rotary_emb_fraction": 0.5, "rotary_emb_interleaved": True},
+        {"rotary_emb_fraction": 0.5},
+        {"activation_function": "geglu", "rotary_emb_interleaved": True, "rotary_emb_base": 10000.0},
+        {"activation_function": "glu", "layer_norm_epsilon": 1e-5},
+        {"rotary_scaling_factor": 2, "max_trained_positions": 64},
+    ],
+)
+def test_nomic_bert_is_its_formula(tmp_path, settings):
+    name = "nomic-embed-text-v1.5"
+    directory = convert_to_hub(write_rotary(tmp_path / "checkpoint", name), name, **settings)
+    assert_is_formula(directory, encoder_formulas.nomic_bert, (1, 40, 64, 65, 400))
+
+
+@pytest.mark.parametrize("scaling", [None, {"type": "ntk", "factor": 2.0}])
+@pytest.mark.parametrize("name", ["gte-base-en-v1.5", "gte-multilingual-base"])
+def test_gte_is_its_formula(tmp_path, name, scaling):
+    directory = convert_to_hub(write_rotary(tmp_path / "checkpoint", name), name, rope_scaling=scaling)
+    assert_is_formula(directory, encoder_formulas.gte, (1, 40, 300))
+
+
+def test_jina_v3_is_its_formula(tmp_path):
+    name = "jina-embeddings-v3"
+    directory = convert_to_hub(write_rotary(tmp_path / "checkpoint", name), name)
+    assert_is_formula(directory, encoder_formulas.jina_v3, (1, 40, 300))
+
+
+def test_linear_scaling_of_transformers(tmp_path):
+    scaling = {"rope_type": "linear", "factor": 8.0, "rope_theta": 20000.0}
+    write_rotary(tmp_path / "checkpoint", "gte-multilingual-base", rope_parameters=scaling)
+    ids = np.random.default_rng(0).integers(5, FEWEST_ROWS, 300)
+    reference = MODELS["gte-multilingual-base"].model_class.from_pretrained(tmp_path / "checkpoint").eval()
+    with torch.no_grad():
+        theirs = reference(torch.from_numpy(ids[None])).last_hidden_state.numpy()[0]
+    assert_same(token_vectors(tmp_path / "checkpoint", ids), theirs)
+
+
+def test_dynamic_scaling_of_transformers(tmp_path, monkeypatch):
+    scaling = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1000.0}
+    write_rotary(tmp_path / "checkpoint", "nomic-embed-text-v1.5", rope_parameters=scaling, max_position_embeddings=200)
+    with monkeypatch.context() as without:
+        # In a batch with a long text, and after it, transformers has other frequencies for shorter texts too.
+        without.setitem(sys.modules, "sentence_transformers", None)
+        export_quietly(tmp_path / "checkpoint", tmp_path / "artifact", dtypes=("fp32", "fp16"))
+    texts = ["a b c", "word " * 45, "word " * 60, "the dog " * 250]
+    theirs = [SentenceTransformer(str(tmp_path / "checkpoint"), device="cpu").encode(text) for text in texts]
+    for dtype, tolerance in (("fp32", 1e-5), ("fp16", 2e-3)):
+        with embedder.Embedder(tmp_path / "artifact", provider="cpu", dtype=dtype) as model:
+            assert_same(model.encode(texts), theirs, tolerance)
