@@ -113,6 +113,38 @@ def gte(given: Mapping[str, Array], config: Mapping[str, object], ids: Array) ->
     return x
 
 
+def jina_v2(given: Mapping[str, Array], config: Mapping[str, object], ids: Array, types: Array | int = 0) -> Array:
+    """Compute Jina Embeddings v2 by the names of jinaai/jina-bert-implementation: gated_layers and so on."""
+    weights, heads, epsilon = Weights(given), config["num_attention_heads"], config["layer_norm_eps"]
+    positions = np.arange(len(ids))
+    bias = -slopes(heads)[:, None, None] * np.abs(positions - positions[:, None])
+    x = weights["embeddings.word_embeddings.weight"][ids] + weights["embeddings.token_type_embeddings.weight"][types]
+    x = weights.norm(x, "embeddings.LayerNorm", epsilon)
+    for index in range(config["num_hidden_layers"]):
+        name = f"encoder.layer.{index}"
+        parts = (weights.linear(x, f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
+        mixed = attend(*(split_heads(part, heads) for part in parts), bias)
+        mixed = weights.linear(mixed, f"{name}.attention.output.dense")
+        x = weights.norm(x + mixed, f"{name}.attention.output.LayerNorm", epsilon)
+        if config["feed_forward_type"] == "original":
+            y = ACTIVATIONS[config["hidden_act"]](weights.linear(x, f"{name}.intermediate.dense"))
+            x = weights.norm(x + weights.linear(y, f"{name}.output.dense"), f"{name}.output.LayerNorm", epsilon)
+            continue
+        gate, up = np.split(weights.linear(x, f"{name}.mlp.gated_layers"), 2, axis=1)
+        function = ACTIVATIONS[{"geglu": "gelu", "reglu": "relu"}[config["feed_forward_type"]]]
+        y = weights.linear(function(gate) * up, f"{name}.mlp.wo")
+        x = weights.norm(x + y, f"{name}.mlp.layernorm", epsilon)
+    return x
+
+
+def slopes(heads: int) -> Array:
+    """Return the slopes of ALiBi: 2 ** (-8 / n), its square and so on. n is a power of two up to `heads`."""
+    if math.log2(heads).is_integer():
+        return (2.0 ** (-8 / heads)) ** np.arange(1, heads + 1)
+    power = 2 ** math.floor(math.log2(heads))
+    return np.concatenate([slopes(power), slopes(2 * power)[::2][: heads - power]])
+
+
 def jina_v3(given: Mapping[str, Array], config: Mapping[str, object], ids: Array) -> Array:
     """Compute the base of Jina Embeddings v3 by the names of jinaai/xlm-roberta-flash-implementation."""
     weights, heads, epsilon = Weights(given), config["num_attention_heads"], config["layer_norm_eps"]

@@ -222,6 +222,49 @@ def write_rotary(directory: Path, name: str, *, labels: int = 0, **settings: obj
     return directory
 
 
+def write_jina_v2(directory: Path, *, labels: int = 0, **settings: object) -> Path:
+    """Write a checkpoint in the layout of jinaai/jina-embeddings-v2-small-en. `labels` is as in `write_rotary`."""
+    repository, tokenizer = "jinaai/jina-bert-implementation--", wordpiece()
+    kind = t.BertForSequenceClassification if labels else t.BertModel
+    sizes = SIZES | {"vocab_size": len(tokenizer), "type_vocab_size": 2, "layer_norm_eps": 1e-12, "num_labels": labels}
+    config = {
+        "architectures": [f"JinaBertFor{'SequenceClassification' if labels else 'MaskedLM'}"],
+        "attention_probs_dropout_prob": 0.0, "attn_implementation": "torch",
+        "auto_map": {
+            "AutoConfig": f"{repository}configuration_bert.JinaBertConfig",
+            "AutoModel": f"{repository}modeling_bert.JinaBertModel",
+            "AutoModelForMaskedLM": f"{repository}modeling_bert.JinaBertForMaskedLM",
+            "AutoModelForSequenceClassification": f"{repository}modeling_bert.JinaBertForSequenceClassification",
+        },
+        "emb_pooler": "mean", "feed_forward_type": "geglu", "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "initializer_range": 0.02, "max_position_embeddings": LONGEST, "model_max_length": LONGEST,
+        "model_type": "bert", "pad_token_id": 0, "position_embedding_type": "alibi", "torch_dtype": "float32",
+        "transformers_version": "4.26.0", "use_cache": True, **(sizes | settings),
+    }  # fmt: skip
+    if labels:
+        config |= {"id2label": {str(label): f"LABEL_{label}" for label in range(labels)}}
+    torch.manual_seed(0)
+    body = kind(t.BertConfig(**{key: config.get(key, value) for key, value in sizes.items()}))
+    weights = {name: tensor + 0.15 * torch.randn(tensor.shape) for name, tensor in body.state_dict().items()}
+    width, inner = config["hidden_size"], config["intermediate_size"]
+    if config["feed_forward_type"] != "original":
+        weights = renamed(weights, [(r"(layer\.\d+)\.output\.LayerNorm", r"\1.mlp.layernorm")])
+        weights = renamed(weights, [(r"(layer\.\d+)\.output\.dense", r"\1.mlp.wo")])
+        for name in [name for name in weights if "intermediate" in name]:
+            del weights[name]
+        for index in range(config["num_hidden_layers"]):
+            name = f"{'bert.' if labels else ''}encoder.layer.{index}.mlp.gated_layers.weight"
+            weights[name] = 0.2 * torch.randn(2 * inner, width)
+    tokenizer.save_pretrained(directory)
+    write_json(directory / "config.json", config)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, directory / "model.safetensors")
+    if not labels:
+        write_json(directory / "sentence_bert_config.json", {"max_seq_length": LIMIT, "do_lower_case": False})
+        write_modules(directory, ["Transformer", "Pooling"])
+        write_json(directory / "1_Pooling/config.json", {"word_embedding_dimension": width, "pooling_mode": "mean"})
+    return directory
+
+
 def convert_to_hub(directory: Path, name: str, **settings: object) -> Path:
     """Give a checkpoint the Hub's layout, with further `settings` of its config.json."""
     path = directory / "config.json"

@@ -7,6 +7,8 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 from embedder_export.body.attention import MAX_SCORED_TOKENS, Attention, Projections, scored_attention
+from embedder_export.body.distance_bias import alibi_slopes
+from embedder_export.body.gpu_network import GpuNetwork
 from embedder_export.body.network import Network
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.operators import Operators, new_graph, new_model
@@ -30,18 +32,24 @@ def random_weights():
     return weights
 
 
-def attention_session(directory: Path, mask: str, scale: float | None) -> onnxruntime.InferenceSession:
-    """Return a session of a graph that looks up words and attends once."""
+def attention_session(
+    directory: Path, mask: str, scale: float | None, network: type[Network] = Network, **settings: object
+) -> onnxruntime.InferenceSession:
+    """Return a session of a graph that looks up words and attends once. `settings` are those of `Attention`."""
     graph = new_graph()
-    net = Network(graph, random_weights())
+    net = network(graph, random_weights(), longest_text=2 * LONG)
     x = net.flat(net.embedding("words", VOCABULARY, WIDTH), WIDTH)
-    spec = Attention(*NAMES, heads=HEADS, width=WIDTH, inner=WIDTH, scale=scale, mask=mask)
+    spec = Attention(*NAMES, heads=HEADS, width=WIDTH, inner=WIDTH, scale=scale, mask=mask, **settings)
     path = save_graph(new_model(graph, net.unflat(net.attention(x, spec), WIDTH), WIDTH), directory)
     return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
-def expected(ids: np.ndarray, visible: np.ndarray, scale: float | None) -> np.ndarray:
+def expected(
+    ids: np.ndarray, visible: np.ndarray, scale: float | None, slopes: tuple[float, ...] = (0.0, 0.0)
+) -> np.ndarray:
     """Compute the same with NumPy in float64. `visible` (batch, tokens, tokens) says which tokens attend to which."""
+    positions = np.arange(ids.shape[1])
+    distance = np.abs(positions - positions[:, None])
     weights = {name: tensor.numpy().astype(np.float64) for name, tensor in random_weights().items()}
 
     def linear(x, name):
@@ -51,7 +59,7 @@ def expected(ids: np.ndarray, visible: np.ndarray, scale: float | None) -> np.nd
     heads = (*ids.shape, HEADS, WIDTH // HEADS)
     query, key, value = (linear(x, name).reshape(heads).swapaxes(1, 2) for name in NAMES[:3])
     scores = query @ key.swapaxes(2, 3) * (scale or (WIDTH // HEADS) ** -0.5)
-    scores = np.where(visible[:, None], scores, -np.inf)
+    scores = np.where(visible[:, None], scores - np.array(slopes).reshape(-1, 1, 1) * distance, -np.inf)
     shares = np.exp(scores - scores.max(axis=3, keepdims=True))
     shares /= shares.sum(axis=3, keepdims=True)
     return linear((shares @ value).swapaxes(1, 2).reshape(*ids.shape, WIDTH), "output")
@@ -75,6 +83,33 @@ def test_attention_is_its_formula(tmp_path, mask, scale, lengths):
     exact = expected(ids, visible, scale)
     for row, length in enumerate(lengths):
         np.testing.assert_allclose(found[row, :length], exact[row, :length], rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("network", [Network, GpuNetwork])
+@pytest.mark.parametrize("settings", [{"window": 1}, {"window": 8}, {"window": 64}, {"slopes": alibi_slopes(HEADS)}])
+@pytest.mark.parametrize("lengths", [[1], [5, 9, 2], [100, 70], [LONG], [LONG, LONG], [LONG, 7], [2 * LONG + 1]])
+def test_attention_by_distance_is_its_formula(tmp_path, capfd, network, settings, lengths):
+    longest, window = max(lengths), settings.get("window")
+    ids = np.random.default_rng(1).integers(0, VOCABULARY, (len(lengths), longest))
+    positions = np.arange(longest)
+    attention_mask = (positions < np.array(lengths)[:, None]).astype(np.int64)
+    visible = np.repeat(attention_mask.astype(bool)[:, None], longest, axis=1)
+    if window is not None:
+        visible &= np.abs(positions - positions[:, None]) <= window
+        visible |= np.eye(longest, dtype=bool)
+    session = attention_session(tmp_path / "graph", "padding", None, network, **settings)
+    (found,) = session.run(None, {"input_ids": ids, "attention_mask": attention_mask})
+    exact = expected(ids, visible, None, settings.get("slopes", (0.0, 0.0)))
+    for row, length in enumerate(lengths):
+        np.testing.assert_allclose(found[row, :length], exact[row, :length], rtol=0, atol=2e-6)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("heads", [1, 2, 8, 12, 16])
+def test_slopes_of_alibi(heads):
+    assert len(alibi_slopes(heads)) == heads
+    if heads == 12:  # 8 slopes of 8 heads, and every other slope of 16
+        assert alibi_slopes(12) == (*alibi_slopes(8), *alibi_slopes(16)[0:8:2])
 
 
 def run_all_branches(session):

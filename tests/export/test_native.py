@@ -9,8 +9,8 @@ import onnx_ir as ir
 import pytest
 import torch
 from embedder_export.body.convert import check_converter, convert_bodies
+from embedder_export.body.distance_bias import bucket
 from embedder_export.body.native import build_bodies
-from embedder_export.body.network import bucket
 from embedder_export.body.traced import trace_text_encoder
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import NeedsTorchError, NotNativeError

@@ -11,15 +11,18 @@ import pytest
 import torch
 from embedder_export.body.native import build_bodies
 from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.errors import NotNativeError
 from embedder_export.graph.files import save_graph
-from safetensors.numpy import load_file
+from embedder_export.pipeline import ExportSettings, export
+from safetensors.numpy import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from tokenizers import Tokenizer
 
 import embedder
 from tests import encoder_formulas
 from tests.checkpoints import edit_json
 from tests.exports import export_quietly
-from tests.rotary_models import LIMIT, LONGEST, MODELS, convert_to_hub, read_config, write_rotary
+from tests.rotary_models import LIMIT, LONGEST, MODELS, convert_to_hub, read_config, write_jina_v2, write_rotary
 
 TEXTS = ["", "The cat sits outside.", "a", "日本語 " * 20, "word " * 45, "the dog " * 250]
 # Rows of the smallest vocabulary of the models.
@@ -140,6 +143,66 @@ def test_jina_v3_is_its_formula(tmp_path):
     name = "jina-embeddings-v3"
     directory = convert_to_hub(write_rotary(tmp_path / "checkpoint", name), name)
     assert_is_formula(directory, encoder_formulas.jina_v3, (1, 40, 300))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"num_attention_heads": 8},
+        {"hidden_size": 48, "num_attention_heads": 12, "feed_forward_type": "reglu"},
+        {"feed_forward_type": "original"},
+    ],
+)
+def test_jina_v2_is_its_formula(tmp_path, settings):
+    directory = write_jina_v2(tmp_path / "checkpoint", **settings)
+    assert_is_formula(directory, encoder_formulas.jina_v2, (1, 40, 300, 700))
+
+
+def test_jina_v2_with_other_code_is_refused(tmp_path):
+    directory = write_jina_v2(tmp_path / "checkpoint")
+    weights = load_file(directory / "model.safetensors")
+    foreign = {"encoder.layer.0.attention.self.layer_norm_q.weight": np.ones(32, np.float32)}
+    save_file(weights | foreign, directory / "model.safetensors")
+    with pytest.raises(NotNativeError, match="layer_norm_q.weight, a part of a model that is not known"):
+        build_bodies(read_checkpoint(str(directory)))
+
+
+@pytest.fixture(scope="module")
+def jina_v2(tmp_path_factory):
+    """The artifact of a Jina Embeddings v2. sentence-transformers would need the code in its repository."""
+    folder, lines = tmp_path_factory.mktemp("jina-v2"), []
+    checkpoint = read_checkpoint(str(write_jina_v2(folder / "checkpoint")))
+    export(checkpoint, folder / "artifact", lines.append, ExportSettings(dtypes=("fp32", "int8", "fp16")))
+    assert "sentence-transformers would need the code in the repository of checkpoint, which is never run" in lines
+    return folder / "artifact"
+
+
+@pytest.mark.parametrize(("dtype", "distance"), [("fp32", 0), ("int8", 0.05), ("fp16", 2e-3)])
+def test_jina_v2_in_any_batch(jina_v2, dtype, distance):
+    exact = embedder.Embedder(jina_v2, provider="cpu").encode(TEXTS, normalize_embeddings=True)
+    with embedder.Embedder(jina_v2, provider="cpu", dtype=dtype) as model:
+        together = model.encode(TEXTS, normalize_embeddings=True)
+        alone = np.stack([model.encode(text, normalize_embeddings=True) for text in TEXTS])
+    assert_same(together, exact, distance or 1e-6)
+    assert_same(together, alone, 1e-3 if dtype == "fp16" else 1e-6)
+
+
+def test_scores_of_jina_v2_are_those_of_its_first_token(tmp_path):
+    write_jina_v2(tmp_path / "checkpoint", labels=1)
+    export_quietly(tmp_path / "checkpoint", tmp_path / "artifact", dtypes=("fp32",))
+    stored = load_file(tmp_path / "checkpoint/model.safetensors")
+    weights = {name.removeprefix("bert."): array for name, array in stored.items()}
+    given = encoder_formulas.Weights(weights)
+    pairs = [("the cat", "a dog " * 30), ("a", "b")]
+    with embedder.CrossEncoder(tmp_path / "artifact", provider="cpu") as model:
+        ours = model.predict(pairs, activation_fn="identity")
+    tokenizer = Tokenizer.from_file(str(tmp_path / "checkpoint/tokenizer.json"))
+    tokens = [tokenizer.encode(*pair) for pair in pairs]
+    config = read_config(tmp_path / "checkpoint")
+    first = np.stack([encoder_formulas.jina_v2(weights, config, one.ids, one.type_ids)[0] for one in tokens])
+    theirs = given.linear(np.tanh(given.linear(first, "pooler.dense")), "classifier")
+    assert_same(ours, theirs[:, 0], 3e-5)
 
 
 def test_linear_scaling_of_transformers(tmp_path):

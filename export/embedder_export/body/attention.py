@@ -44,6 +44,8 @@ class Attention:
         mask: which tokens a token attends to. "padding": all tokens except padding. "causal": itself and the tokens
             before it. "none": all tokens, padding included.
         rope: the rotation of queries and keys. None does not rotate.
+        window: a token attends only to tokens that are at most so many tokens away. None sets no limit.
+        slopes: the slope of each head in ALiBi. Empty without ALiBi.
     """
 
     query: str
@@ -57,6 +59,8 @@ class Attention:
     scale: float | None = None
     mask: str = "padding"
     rope: Rope | None = None
+    window: int | None = None
+    slopes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,14 @@ GELU take 2.87, a product with the bias and then GELU 3.62. Attention without pa
 batch have like lengths.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
 from embedder_export.body.attention import Attention, Projections, scored_attention
+from embedder_export.body.distance_bias import by_distance, positions, window_table, write_alibi_bias
 from embedder_export.body.network import Network
 from embedder_export.checkpoint.weights import Weights, lazy
 from embedder_export.families.settings import ACTIVATION_NAMES
@@ -129,7 +132,16 @@ class GpuNetwork(Network):
 
     def _mix(self, given: Projections, spec: Attention) -> ir.Value:
         """Write the mean of the values for each query: (batch, sequence, inner)."""
+        if spec.window is not None or spec.slopes:
+            given = replace(given, bias=self._distance_bias(spec))
         return scored_attention(self.op, given, spec)
+
+    def _write_distance_bias(self, spec: Attention) -> ir.Value:
+        """Write the bias of a window or of ALiBi, also for long texts."""
+        if spec.window is not None:
+            return by_distance(self.op, self.op.constant(window_table(spec.window)), self._length)
+        rows = positions(self.op, self._length)
+        return write_alibi_bias(self.op, spec.slopes, rows, rows)
 
     def _output(self, mixed: ir.Value, spec: Attention, *, one_row: bool = False) -> ir.Value:
         """Write the linear layer after the heads, with the bias of the values in its own bias."""

@@ -11,13 +11,10 @@ Three choices follow from measurements of a call's time (fp32, two AVX2 cores):
   a MatMul, but not after a Gemm.
 """
 
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 
-import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from embedder_export.body.attention import (
     MAX_SCORED_TOKENS,
@@ -27,30 +24,13 @@ from embedder_export.body.attention import (
     scored_attention,
 )
 from embedder_export.body.contract import ONE_ROW
+from embedder_export.body.distance_bias import RelativeBias, positions, write_alibi_bias, write_relative_bias
+from embedder_export.body.long_attention import attention_by_distance, write_alibi_biases, write_window_biases
 from embedder_export.body.rope import Rope, Rotation, write_rotation
-from embedder_export.checkpoint.weights import Weights, is_finite, lazy
+from embedder_export.checkpoint.weights import Weights, is_finite
 from embedder_export.errors import CheckpointError
 from embedder_export.families.settings import ACTIVATION_NAMES
 from embedder_export.graph.operators import ACTIVATIONS, Operators
-
-
-@dataclass(frozen=True)
-class RelativeBias:
-    """A learnt bias of the attention scores. It has a value for each head and each bucket of distances.
-
-    Attributes:
-        name: the name of its table, float32 (rows, heads).
-        rows: number of rows of the table.
-        heads: number of heads.
-        buckets: number of rows that are used.
-        max_distance: distances from here on share a bucket, in tokens.
-    """
-
-    name: str
-    rows: int
-    heads: int
-    buckets: int
-    max_distance: int
 
 
 class Network:
@@ -64,6 +44,7 @@ class Network:
         longest_text: most tokens of a text that rotations serve. 0 for models without rotations.
 
     Example:
+        >>> import numpy as np
         >>> from embedder_export.graph.operators import new_graph
         >>> weights = {"words": ir.tensor(np.zeros((9, 4), np.float32))}
         >>> Network(new_graph(), weights).embedding("words", 9, 4).producer().op_type
@@ -88,6 +69,7 @@ class Network:
         self._positions = positions
         self._longest_text = longest_text
         self._rotations: dict[Rope, Rotation] = {}
+        self._biases: dict[tuple[int | None, tuple[float, ...]], ir.Value] = {}
         self._weights = weights
         self._values: dict[str, ir.Value] = {}
         self._shapes: dict[int, ir.Value] = {}
@@ -230,9 +212,24 @@ class Network:
 
     def _mix(self, given: Projections, spec: Attention) -> ir.Value:
         """Write the mean of the values for each query: (batch, sequence, inner)."""
+        if spec.window is not None or spec.slopes:
+            given = replace(given, bias=self._distance_bias(spec))
+            return attention_by_distance(self.op, given, spec, self._length, self._are_long)
         if spec.mask == "padding" and given.bias is None:
             return attention_by_length(self.op, given, spec, self._are_long)
         return scored_attention(self.op, given, spec)
+
+    def _distance_bias(self, spec: Attention) -> ir.Value:
+        """Return the bias of a window or of ALiBi. It is written once for all layers with the same."""
+        key = spec.window, spec.slopes
+        if key not in self._biases:
+            self._biases[key] = self._write_distance_bias(spec)
+        return self._biases[key]
+
+    def _write_distance_bias(self, spec: Attention) -> ir.Value:
+        if spec.window is None:
+            return write_alibi_biases(self.op, spec.slopes, self._length, self._are_long)
+        return write_window_biases(self.op, spec.window, self._length, self._are_long)
 
     def pooled_attention(
         self,
@@ -280,6 +277,9 @@ class Network:
         """
         if bias is not None:
             bias = self.op.Slice(bias, *(self.op.constant([value]) for value in (0, 1, 2)))
+        if spec.slopes:
+            keys = positions(self.op, self._length)
+            bias = write_alibi_bias(self.op, spec.slopes, self.op.constant([0]), keys)
         return self.pooled_attention(x, token, spec, self._token_counts, bias, one_row=True)
 
     def first_tokens(self, x: ir.Value, width: int) -> ir.Value:
@@ -326,42 +326,4 @@ class Network:
         A table of the distances up to `max_distance` serves texts of any length, because larger distances share a
         bucket.
         """
-        table, op, furthest = self.tensor(spec.name, spec.rows, spec.heads), self.op, spec.max_distance
-        distances = np.arange(-furthest, furthest + 1)
-        numbers = bucket(distances, spec.buckets, furthest)
-        biases = op.initializer(lazy(lambda: table.numpy()[numbers], (len(distances), spec.heads)))
-        zero, one = (op.constant(value) for value in (0, 1))
-        positions = op.Range(zero, op.Squeeze(self._length), one)
-        distance = op.Sub(op.Unsqueeze(positions, op.constant([0])), op.Unsqueeze(positions, op.constant([1])))
-        distance = op.Clip(distance, op.constant(-furthest), op.constant(furthest))
-        by_pair = op.Gather(biases, op.Add(distance, op.constant(furthest)))
-        return op.Unsqueeze(op.Transpose(by_pair, perm=[2, 0, 1]), op.constant([0]))
-
-
-def bucket(distances: NDArray[np.int64], buckets: int, max_distance: int) -> NDArray[np.int64]:
-    """Return T5's bucket of each distance, from 0 to `buckets` - 1.
-
-    The source is section 2.1 of Raffel et al., 2020: https://arxiv.org/abs/1910.10683.
-
-    A distance is the position of the key minus the position of the query. The lower half of the buckets is for keys up
-    to the query, the upper half for keys after it. In each half, the first buckets hold one distance each. The other
-    buckets hold ranges that grow logarithmically up to `max_distance`.
-
-    The function computes in float32, as transformers does: near a bucket's limit float64 would give another bucket.
-
-    Args:
-        distances: int64 of any shape, in tokens.
-        buckets: number of buckets, 4 or more.
-        max_distance: distances from here on share a bucket. It is larger than `buckets` // 4.
-
-    Example:
-        >>> bucket(np.array([-200, -9, -1, 0, 1]), 32, 128)
-        array([15,  8,  1,  0, 17])
-    """
-    half = buckets // 2
-    exact = half // 2
-    far = np.maximum(np.abs(distances), exact).astype(np.float32) / np.float32(exact)
-    steps = np.log(far) / np.float32(math.log(max_distance / exact)) * np.float32(half - exact)
-    logarithmic = np.minimum(exact + steps.astype(np.int64), half - 1)
-    within = np.where(np.abs(distances) < exact, np.abs(distances), logarithmic)
-    return np.where(distances > 0, half, 0) + within
+        return write_relative_bias(self.op, self.tensor(spec.name, spec.rows, spec.heads), spec, self._length)

@@ -89,12 +89,14 @@ class PostNormLayers:
         parts: the names of their parts.
         sizes: their sizes.
         rope: the rotation of queries and keys. None does not rotate.
+        slopes: the slope of each head in ALiBi. Empty without ALiBi.
     """
 
     names: Sequence[str]
     parts: LayerNames
     sizes: LayerSizes
     rope: Rope | None = None
+    slopes: tuple[float, ...] = ()
 
 
 def post_norm_layers(net: Network, x: ir.Value, layers: PostNormLayers, bias: ir.Value | None = None) -> ir.Value:
@@ -147,6 +149,7 @@ def _attention(name: str, layers: PostNormLayers) -> Attention:
         inner=sizes.width if sizes.head_width is None else sizes.heads * sizes.head_width,
         has_bias=sizes.attention_bias,
         rope=layers.rope,
+        slopes=layers.slopes,
     )
 
 

@@ -47,8 +47,9 @@ _SETTINGS: dict[str, _Check] = {
     ),
     lambda value: not value,
 )
-# transformers' own implementations of attention. For any other name transformers would fetch code.
-_ATTENTION = ("eager", "sdpa")
+# transformers' own implementations of attention, and that of Jina v2's code. For other names transformers would fetch
+# code.
+_ATTENTION = ("eager", "sdpa", "torch")
 
 
 def check_adapters(config: Mapping[str, Any]) -> None:

@@ -31,16 +31,31 @@ class BertSettings:
 
 
 _TYPES = "embeddings.token_type_embeddings.weight"
-_NAMES = LayerNames(
-    query="attention.self.query",
-    key="attention.self.key",
-    value="attention.self.value",
-    output="attention.output.dense",
-    attention_norm="attention.output.LayerNorm",
-    up="intermediate.dense",
-    down="output.dense",
-    output_norm="output.LayerNorm",
-)
+
+
+def layer_names(
+    up: str = "intermediate.dense",
+    down: str = "output.dense",
+    output_norm: str = "output.LayerNorm",
+    gate: str | None = None,
+) -> LayerNames:
+    """Return the names of a layer's parts. Models that differ in the feed-forward part give its names.
+
+    Example:
+        >>> layer_names().query
+        'attention.self.query'
+    """
+    return LayerNames(
+        query="attention.self.query",
+        key="attention.self.key",
+        value="attention.self.value",
+        output="attention.output.dense",
+        attention_norm="attention.output.LayerNorm",
+        up=up,
+        down=down,
+        output_norm=output_norm,
+        gate=gate,
+    )
 
 
 def token_vectors(net: Network, config: BertSettings) -> ir.Value:
@@ -120,7 +135,7 @@ def layer_sizes(config: BertSettings) -> LayerSizes:
 def encoder(net: Network, x: ir.Value, config: BertSettings) -> ir.Value:
     """Write all layers, from (tokens, hidden_size). The result is that of `post_norm_layers`."""
     names = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
-    return post_norm_layers(net, x, PostNormLayers(names, _NAMES, layer_sizes(config)))
+    return post_norm_layers(net, x, PostNormLayers(names, layer_names(), layer_sizes(config)))
 
 
 def body_sizes(config: BertSettings) -> BodySizes:

@@ -6,7 +6,8 @@ from typing import Annotated
 import onnx_ir as ir
 
 from embedder_export.body.contract import BodySizes
-from embedder_export.body.network import Network, RelativeBias
+from embedder_export.body.distance_bias import RelativeBias
+from embedder_export.body.network import Network
 from embedder_export.body.post_norm import LayerNames, LayerSizes, PostNormLayers, embed, post_norm_layers
 from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.settings import Activation, Count, Epsilon, at_least

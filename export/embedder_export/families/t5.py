@@ -7,7 +7,8 @@ import onnx_ir as ir
 
 from embedder_export.body.attention import Attention
 from embedder_export.body.contract import BodySizes
-from embedder_export.body.network import Network, RelativeBias
+from embedder_export.body.distance_bias import RelativeBias
+from embedder_export.body.network import Network
 from embedder_export.errors import NotNativeError
 from embedder_export.families.family import Family, text_builder
 from embedder_export.families.settings import (

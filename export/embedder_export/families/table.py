@@ -11,6 +11,7 @@ from embedder_export.families.distilbert import DISTILBERT
 from embedder_export.families.electra import ELECTRA
 from embedder_export.families.family import Family
 from embedder_export.families.gte import GTE
+from embedder_export.families.jina_bert import JINA_BERT
 from embedder_export.families.jina_v3 import JINA_V3
 from embedder_export.families.mpnet import MPNET
 from embedder_export.families.nomic_bert import NOMIC_BERT
@@ -35,7 +36,8 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "xlm-roberta": XLM_ROBERTA,
 }
 # By the name of a class in the code of a repository on the Hub.
-_REMOTE = {name: family for family in FAMILIES.values() for name in family.remote_classes}
+# Jina v2 has no model type of its own.
+_REMOTE = {name: family for family in (*FAMILIES.values(), JINA_BERT) for name in family.remote_classes}
 # Entries of auto_map that name no model.
 _NO_MODELS = ("AutoTokenizer", "AutoProcessor", "AutoImageProcessor", "AutoFeatureExtractor")
 # The family of every other model type. It is traced, takes texts, and must name its tokenizer class.

@@ -109,13 +109,29 @@ class Operators:
 
         Args:
             name: the name of the branch. It is unique in the graph.
-            write: writes one node and returns its output. The node may use values of this graph.
+            write: writes the nodes and returns their output. The nodes may use values of this graph.
         """
         graph = ir.Graph([], [], nodes=[], name=name)
-        output = write(Operators(graph, name, self._domains))
-        output.name = name
-        graph.outputs.append(output)
+        graph.outputs.append(write(Operators(graph, name, self._domains)))
+        _name_values(graph, name)
         return graph
+
+    def loop(self, name: str, count: ir.Value, write: Callable[["Operators", ir.Value], ir.Value]) -> ir.Value:
+        """Write nodes that run `count` times, and return their outputs, one after another along a new first axis.
+
+        Args:
+            name: the name of the loop. It is unique in the graph.
+            count: how often they run, an int64 without axes.
+            write: writes the nodes and returns their output. It is given the number of the step, an int64 without axes.
+                All outputs have one shape. The nodes may use values of this graph.
+        """
+        step, goes_on = ir.val(f"{name}/step", ir.DataType.INT64, ()), ir.val(f"{name}/on", ir.DataType.BOOL, ())
+        graph = ir.Graph([step, goes_on], [], nodes=[], name=name)
+        op = Operators(graph, name, self._domains)
+        output = write(op, step)
+        graph.outputs.extend([op.Identity(goes_on), output])
+        _name_values(graph, name)
+        return self.Loop(count, self.constant(np.array(True)), body=graph)
 
     def constant(self, value: NDArray[Any] | float | list[int]) -> ir.Value:
         """Return `value` as a constant. A float becomes float32, integers become int64, an array keeps its format.
@@ -134,6 +150,12 @@ class Operators:
         """Return `tensor` as a constant. A lazy tensor is in memory only while it is written to a file."""
         name = f"{self._prefix}/{len(self._graph.initializers)}"
         return self._tape.initializer(tensor, name)
+
+
+def _name_values(graph: ir.Graph, name: str) -> None:
+    """Give the values in the graph of a branch or loop names that no other graph has. ONNX demands that."""
+    for index, value in enumerate(value for node in graph for value in node.outputs):
+        value.name = f"{name}:{index}"
 
 
 def _gelu(op: Operators, x: ir.Value) -> ir.Value:
