@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -12,13 +13,15 @@ from embedder_export.checkpoint.layers import SENTENCE, Dense, Layer, Normalize,
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.dtype.fp16 import convert_model
 from embedder_export.families.gte import GTE, GteSettings
+from embedder_export.families.jina_bert import JINA_BERT, JinaBertSettings
+from embedder_export.families.table import FAMILIES as FAMILIES_OF_EXPORT
 from embedder_export.graph.files import save_graph
 from embedder_export.head.heads import add_head
 
 from tests.clips import IMAGE_SIZE, write_clip
 from tests.native_models import FAMILIES, LENGTH, ROWS, batches, write_model
 
-GTE_SIZES = {
+ROTARY_SIZES = {
     "vocab_size": ROWS,
     "hidden_size": 32,
     "num_hidden_layers": 2,
@@ -91,9 +94,8 @@ def clip_cases(directory: Path) -> dict[str, Case]:
 
 
 def gte_case(rope: Rope) -> Case:
-    """Return a GTE with random weights. transformers 4 has no class for it."""
-    config = replace(GteSettings(), **GTE_SIZES, rope=rope)
-    draw, inner = np.random.default_rng(0), config.intermediate_size
+    """Return a GTE. transformers 4 has no class for it."""
+    config, inner = replace(GteSettings(), **ROTARY_SIZES, rope=rope), ROTARY_SIZES["intermediate_size"]
     shapes = {"embeddings.word_embeddings.weight": (ROWS, WIDTH), "embeddings.token_type_embeddings.weight": (1, WIDTH)}
     shapes |= _linear("embeddings.LayerNorm", WIDTH)
     for name in (f"layers.{index}" for index in range(config.num_hidden_layers)):
@@ -103,9 +105,42 @@ def gte_case(rope: Rope) -> Case:
             shapes |= _linear(f"{name}.self_attn.{part}_proj", WIDTH, WIDTH)
         for part in ("attention", "mlp"):
             shapes |= _linear(f"{name}.post_{part}_layernorm", WIDTH)
+    return _rotary_case(GTE, config, shapes)
+
+
+def modernbert_case() -> Case:
+    """Return a ModernBERT. Its class in transformers takes seconds to import."""
+    family, inner = FAMILIES_OF_EXPORT["modernbert"], ROTARY_SIZES["intermediate_size"]
+    config = family.read_settings(ROTARY_SIZES | {"local_attention": 16, "num_hidden_layers": 4}, family.settings)
+    shapes = {"embeddings.tok_embeddings.weight": (ROWS, WIDTH)}
+    shapes |= {f"{name}.weight": (WIDTH,) for name in ("embeddings.norm", "final_norm")}
+    for name in (f"layers.{index}" for index in range(config.num_hidden_layers)):
+        shapes |= {f"{name}.{part}_norm.weight": (WIDTH,) for part in ("attn", "mlp")}
+        shapes |= {f"{name}.attn.{part}.weight": (WIDTH, WIDTH) for part in ("q", "k", "v", "Wo")}
+        shapes |= {f"{name}.mlp.{part}.weight": (inner, WIDTH) for part in ("gate", "up")}
+        shapes |= {f"{name}.mlp.Wo.weight": (WIDTH, inner)}
+    return _rotary_case(family, config, shapes)
+
+
+def jina_v2_case() -> Case:
+    """Return a Jina Embeddings v2. transformers has no class for it."""
+    config, inner = replace(JinaBertSettings(), **ROTARY_SIZES, type_vocab_size=1), ROTARY_SIZES["intermediate_size"]
+    shapes = {"embeddings.word_embeddings.weight": (ROWS, WIDTH), "embeddings.token_type_embeddings.weight": (1, WIDTH)}
+    shapes |= _linear("embeddings.LayerNorm", WIDTH)
+    for name in (f"encoder.layer.{index}" for index in range(config.num_hidden_layers)):
+        for part in ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"):
+            shapes |= _linear(f"{name}.{part}", WIDTH, WIDTH)
+        shapes |= _linear(f"{name}.intermediate.dense", inner, WIDTH) | _linear(f"{name}.output.dense", WIDTH, inner)
+        shapes |= _linear(f"{name}.attention.output.LayerNorm", WIDTH) | _linear(f"{name}.output.LayerNorm", WIDTH)
+    return _rotary_case(JINA_BERT, config, shapes)
+
+
+def _rotary_case(family: Any, config: Any, shapes: dict[str, tuple[int, ...]]) -> Case:
+    """Return a model with random weights of these shapes."""
+    draw = np.random.default_rng(0)
     weights = {name: ir.tensor(draw.normal(size=shape).astype(np.float32) / 4) for name, shape in shapes.items()}
     feeds = [{"input_ids": ids, "attention_mask": mask} for ids, mask in batches(1)]
-    return Case(GTE.builders["text"](weights, config, ALL_TOKENS), MEAN, feeds)
+    return Case(family.builders["text"](weights, config, ALL_TOKENS), MEAN, feeds)
 
 
 def _linear(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
@@ -119,6 +154,8 @@ CASES = {
         f"{family} pairs": lambda directory, family=family: pair_case(directory, family) for family in ("bert", "mpnet")
     },
     "gte": lambda directory: gte_case(Rope(10000.0, 8, scaling="ntk", factor=2.0)),
+    "modernbert": lambda directory: modernbert_case(),
+    "jina v2": lambda directory: jina_v2_case(),
     **{f"clip {kind}": lambda directory, kind=kind: clip_cases(directory)[kind] for kind in ("text", "image")},
 }
 

@@ -49,6 +49,26 @@ def wordpiece() -> t.PreTrainedTokenizerBase:
     return t.BertTokenizer(vocab=vocabularies.wordpiece().get_vocab(), model_max_length=LIMIT)
 
 
+def general() -> t.PreTrainedTokenizerBase:
+    """Make a tokenizer without a class of its own, as ModernBERT has it."""
+    special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    return t.PreTrainedTokenizerFast(
+        tokenizer_object=vocabularies.wordpiece(), model_max_length=LIMIT, mask_token="[MASK]", **special
+    )
+
+
+def modernbert_to_hub(config: dict[str, Any], weights: Weights) -> tuple[dict[str, Any], Weights]:
+    """Return the layout of nomic-ai/modernbert-embed-base, as transformers 4 saved it."""
+    ropes = config.pop("rope_parameters")
+    del config["layer_types"]
+    older = {
+        "global_attn_every_n_layers": 3, "global_rope_theta": ropes["full_attention"]["rope_theta"],
+        "layer_norm_eps": 1e-5, "local_rope_theta": ropes["sliding_attention"]["rope_theta"],
+        "position_embedding_type": "absolute", "torch_dtype": "float32", "transformers_version": "4.48.0",
+    }  # fmt: skip
+    return config | older, weights
+
+
 def nomic_to_hub(config: dict[str, Any], weights: Weights) -> tuple[dict[str, Any], Weights]:
     """Return the layout of nomic-ai/nomic-embed-text-v1.5."""
     repository = "nomic-ai/nomic-bert-2048--"
@@ -188,6 +208,28 @@ MODELS = {
         gte_to_hub,
     ),
     "jina-embeddings-v3": RotaryModel(t.JinaEmbeddingsV3Model, {"type_vocab_size": 1}, unigram, "mean", jina_v3_to_hub),
+    "modernbert-embed-base": RotaryModel(
+        t.ModernBertModel,
+        {"num_hidden_layers": 5, "local_attention": 128, "pad_token_id": 0},
+        general,
+        "mean",
+        modernbert_to_hub,
+    ),
+    "mmBERT-small": RotaryModel(
+        t.ModernBertModel,
+        {
+            "num_hidden_layers": 4,
+            "pad_token_id": 0,
+            "local_attention": 128,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "default", "rope_theta": 160000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 160000.0},
+            },
+        },
+        general,
+        "mean",
+        modernbert_to_hub,
+    ),
 }
 
 

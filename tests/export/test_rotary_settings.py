@@ -19,7 +19,12 @@ NOMIC = {
 }  # fmt: skip
 GTE = {"model_type": "new", "rope_theta": 160000, "num_attention_heads": 4, "hidden_size": 64}
 JINA_V3 = {"model_type": "xlm-roberta", "position_embedding_type": "rotary", "rotary_emb_base": 20000.0}
-FAMILY_OF = {"nomic": FAMILIES["nomic_bert"], "gte": FAMILIES["gte"], "jina": FAMILIES["jina_embeddings_v3"]}
+FAMILY_OF = {
+    "nomic": FAMILIES["nomic_bert"],
+    "gte": FAMILIES["gte"],
+    "jina": FAMILIES["jina_embeddings_v3"],
+    "modernbert": FAMILIES["modernbert"],
+}
 
 
 def settings_of(name, config):
@@ -44,6 +49,21 @@ def test_settings_of_the_hubs_gte_and_jina_v3():
     ntk = {"rope_scaling": {"type": "ntk", "factor": 8.0}, "unpad_inputs": True, "use_memory_efficient_attention": True}
     assert settings_of("gte", GTE | ntk).rope == Rope(160000.0, 16, scaling="ntk", factor=8.0)
     assert settings_of("jina", JINA_V3).rope == Rope(20000.0, 64)
+
+
+def test_settings_of_modernbert():
+    older = {"num_hidden_layers": 4, "global_rope_theta": 80000.0, "local_rope_theta": None}
+    settings = settings_of("modernbert", older)
+    kinds = ("full_attention", "sliding_attention", "sliding_attention", "full_attention")
+    assert settings.layer_types == kinds
+    assert settings.ropes == dict.fromkeys(kinds, Rope(80000.0, 64))
+    newer = {
+        "num_hidden_layers": 4,
+        "layer_types": list(kinds),
+        "rope_parameters": {kind: {"rope_type": "default", "rope_theta": 80000.0} for kind in kinds},
+    }
+    both = settings_of("modernbert", newer)
+    assert (both.layer_types, both.ropes) == (settings.layer_types, settings.ropes)
 
 
 @pytest.mark.parametrize(
@@ -72,6 +92,13 @@ def test_settings_of_the_hubs_gte_and_jina_v3():
         ("gte", GTE | {"position_embedding_type": "absolute"}, "'absolute' as position_embedding_type"),
         ("gte", GTE | {"layer_norm_type": "rms_norm"}, "'rms_norm' as layer_norm_type"),
         ("gte", GTE | {"logn_attention_scale": True}, "True as logn_attention_scale"),
+        ("modernbert", {"num_attention_heads": 5}, "5 attention heads for a width of 768"),
+        ("modernbert", {"local_attention": 1}, "1 as local_attention"),
+        ("modernbert", {"norm_bias": None}, "None as norm_bias"),
+        ("modernbert", {"layer_types": ["full_attention"]}, r"\['full_attention'\] as layer_types of 22 layers"),
+        ("modernbert", {"rope_parameters": {"rope_theta": 1.0}}, "as rope_parameters"),
+        ("modernbert", {"global_rope_theta": "high"}, "'high' as rope_theta"),
+        ("modernbert", {"classifier_pooling": "max"}, "'max' as classifier_pooling"),
         ("jina", JINA_V3 | {"position_embedding_type": "absolute"}, "'absolute' as position_embedding_type"),
     ],
 )

@@ -15,6 +15,7 @@ from embedder_export.pipeline import ExportSettings, export
 from sentence_transformers import CrossEncoder
 from sentence_transformers.base.modules import Dense, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from tokenizers.processors import TemplateProcessing
 
 import embedder
 from embedder import compat
@@ -47,6 +48,15 @@ def unigram(kind: type, special: list[str]) -> t.PreTrainedTokenizerBase:
     return kind(vocab=[tuple(piece) for piece in model["vocab"]], model_max_length=LIMIT)
 
 
+def modernbert_tokenizer() -> t.PreTrainedTokenizerBase:
+    special = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    tokenizer = vocabularies.wordpiece()
+    pair = "[CLS]:0 $A:0 [SEP]:0 $B:0 [SEP]:0"
+    ids = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", pair=pair, special_tokens=ids)
+    return t.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=LIMIT, **special)
+
+
 ROBERTA_SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 DISTILBERT_SIZES = {"dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}
 # The class, the class of its settings, the settings, and the tokenizer of each family.
@@ -76,6 +86,18 @@ FAMILIES: dict[str, tuple[type, type, dict[str, object], Callable[[], t.PreTrain
         t.XLMRobertaConfig,
         SIZES | {"type_vocab_size": 1},
         lambda: unigram(t.XLMRobertaTokenizer, ROBERTA_SPECIAL),
+    ),
+    "modernbert": (
+        t.ModernBertForSequenceClassification,
+        t.ModernBertConfig,
+        SIZES | {"local_attention": 8, "num_hidden_layers": 3, "pad_token_id": 0},
+        modernbert_tokenizer,
+    ),
+    "modernbert-mean": (
+        t.ModernBertForSequenceClassification,
+        t.ModernBertConfig,
+        SIZES | {"classifier_pooling": "mean", "classifier_bias": True, "norm_bias": True, "pad_token_id": 0},
+        modernbert_tokenizer,
     ),
     "albert": (
         t.AlbertForSequenceClassification,

@@ -2,6 +2,7 @@
 
 import shutil
 import sys
+from dataclasses import fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,6 +13,7 @@ import torch
 from embedder_export.body.native import build_bodies
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import NotNativeError
+from embedder_export.families.table import FAMILIES
 from embedder_export.graph.files import save_graph
 from embedder_export.pipeline import ExportSettings, export
 from safetensors.numpy import load_file, save_file
@@ -84,7 +86,7 @@ def test_layout_of_the_hub_gives_the_same_vectors(exported, tmp_path):
     assert_same(ours.encode(TEXTS), theirs.encode(TEXTS), 1e-6)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["nomic-embed-text-v1.5", "gte-multilingual-base", "jina-embeddings-v3"])
 def test_scores_are_those_of_sentence_transformers(tmp_path, name):
     write_rotary(tmp_path / "checkpoint", name, labels=1)
     export_quietly(tmp_path / "checkpoint", tmp_path / "artifact", dtypes=("fp32",))
@@ -164,7 +166,7 @@ def test_jina_v2_with_other_code_is_refused(tmp_path):
     weights = load_file(directory / "model.safetensors")
     foreign = {"encoder.layer.0.attention.self.layer_norm_q.weight": np.ones(32, np.float32)}
     save_file(weights | foreign, directory / "model.safetensors")
-    with pytest.raises(NotNativeError, match="layer_norm_q.weight, a part of a model that is not known"):
+    with pytest.raises(NotNativeError, match=r"layer_norm_q\.weight, a part of a model that is not known"):
         build_bodies(read_checkpoint(str(directory)))
 
 
@@ -203,6 +205,41 @@ def test_scores_of_jina_v2_are_those_of_its_first_token(tmp_path):
     first = np.stack([encoder_formulas.jina_v2(weights, config, one.ids, one.type_ids)[0] for one in tokens])
     theirs = given.linear(np.tanh(given.linear(first, "pooler.dense")), "classifier")
     assert_same(ours, theirs[:, 0], 3e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"norm_bias": True, "attention_bias": True, "mlp_bias": True},
+        {"layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"], "local_attention": 8},
+        {"hidden_activation": "silu", "local_attention": 20, "norm_eps": 1e-4},
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 80000.0, "factor": 2.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            }
+        },
+    ],
+)
+def test_settings_of_modernbert(tmp_path, settings):
+    write_rotary(tmp_path / "checkpoint", "modernbert-embed-base", **settings)
+    reference = MODELS["modernbert-embed-base"].model_class.from_pretrained(tmp_path / "checkpoint").eval()
+    for length in (1, 40, 300):
+        ids = np.random.default_rng(0).integers(5, FEWEST_ROWS, length)
+        with torch.no_grad():
+            theirs = reference(torch.from_numpy(ids[None])).last_hidden_state.numpy()[0]
+        assert_same(token_vectors(tmp_path / "checkpoint", ids), theirs, 3e-5)
+
+
+@pytest.mark.parametrize("name", ["nomic-embed-text-v1.5", "gte-base-en-v1.5", "jina-embeddings-v3", "mmBERT-small"])
+def test_defaults_are_those_of_transformers(name):
+    config = MODELS[name].model_class.config_class()
+    family = FAMILIES[config.model_type]
+    settings = family.read_settings({"model_type": config.model_type}, family.settings)
+    for field in fields(settings):
+        if hasattr(config, field.name) and field.name != "head_dim":  # transformers derives it
+            value = getattr(settings, field.name)
+            assert (list(value) if isinstance(value, tuple) else value) == getattr(config, field.name), field.name
 
 
 def test_linear_scaling_of_transformers(tmp_path):

@@ -91,11 +91,12 @@ class GpuNetwork(Network):
         self._sums[total] = y, x
         return total
 
-    def layer_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
+    def layer_norm(self, x: ir.Value, name: str, width: int, epsilon: float, *, has_bias: bool = True) -> ir.Value:
         """Write layer normalisation, together with the additions before it."""
         if x not in self._sums:
-            return super().layer_norm(x, name, width, epsilon)
-        weights = [self.weight(f"{name}.{part}", width) for part in ("weight", "bias")]
+            return super().layer_norm(x, name, width, epsilon, has_bias=has_bias)
+        shift = self.weight(f"{name}.bias", width) if has_bias else None
+        weights = [self.weight(f"{name}.weight", width), shift]
         return self._normalize_sum("SkipLayerNormalization", x, weights, epsilon)
 
     def rms_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
@@ -105,7 +106,7 @@ class GpuNetwork(Network):
             return self.op.SimplifiedLayerNormalization(x, scale, axis=-1, epsilon=epsilon)
         return self._normalize_sum("SkipSimplifiedLayerNormalization", x, [scale], epsilon)
 
-    def _normalize_sum(self, operator: str, x: ir.Value, weights: list[ir.Value], epsilon: float) -> ir.Value:
+    def _normalize_sum(self, operator: str, x: ir.Value, weights: list[ir.Value | None], epsilon: float) -> ir.Value:
         y, skip = self._sums[x]
         product, *bias = self._biased.get(y, (y,))
         normed = self.op.microsoft(operator, product, skip, *weights, *bias, epsilon=epsilon)

@@ -177,10 +177,10 @@ class Network:
         """Write the activation that transformers calls `name`."""
         return ACTIVATIONS[ACTIVATION_NAMES[name]](self.op, x)
 
-    def layer_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
+    def layer_norm(self, x: ir.Value, name: str, width: int, epsilon: float, *, has_bias: bool = True) -> ir.Value:
         """Write (x - mean) / sqrt(variance + epsilon) * weight + bias (Ba et al., 2016: https://arxiv.org/abs/1607.06450)."""
-        scale, shift = self.weight(f"{name}.weight", width), self.weight(f"{name}.bias", width)
-        return self.op.LayerNormalization(x, scale, shift, epsilon=epsilon)
+        weights = [self.weight(f"{name}.{part}", width) for part in ("weight", "bias")[: 1 + has_bias]]
+        return self.op.LayerNormalization(x, *weights, epsilon=epsilon)
 
     def rms_norm(self, x: ir.Value, name: str, width: int, epsilon: float) -> ir.Value:
         """Write x / sqrt(mean(x**2) + epsilon) * weight (Zhang and Sennrich, 2019: https://arxiv.org/abs/1910.07467).
@@ -277,10 +277,13 @@ class Network:
         """
         if bias is not None:
             bias = self.op.Slice(bias, *(self.op.constant([value]) for value in (0, 1, 2)))
+        counts = self._token_counts
+        if spec.window is not None:
+            counts = self.op.Min(counts, self.op.constant([spec.window + 1]))
         if spec.slopes:
             keys = positions(self.op, self._length)
             bias = write_alibi_bias(self.op, spec.slopes, self.op.constant([0]), keys)
-        return self.pooled_attention(x, token, spec, self._token_counts, bias, one_row=True)
+        return self.pooled_attention(x, token, spec, counts, bias, one_row=True)
 
     def first_tokens(self, x: ir.Value, width: int) -> ir.Value:
         """Write the choice of the first token of each text, from (tokens, width) to (batch, width)."""

@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 from embedder.artifact.scores import ScoreSettings, default_activation
 
-from embedder_export.checkpoint.layers import SENTENCE, TORCH_ACTIVATION, Dense, Layer, Pooling
+from embedder_export.checkpoint.files import read_json
+from embedder_export.checkpoint.layers import SENTENCE, TORCH_ACTIVATION, Dense, Layer, LayerNorm, Pooling
 from embedder_export.checkpoint.modules import Module
 from embedder_export.checkpoint.weights import Floats, Weights, read_weights
 from embedder_export.errors import CheckpointError, NotNativeError
-from embedder_export.families.family import Family
+from embedder_export.families.family import Family, RankHead
 
 CROSS_ENCODER = "CrossEncoder"
 # The ending of the names of transformers' classes for sequence classification.
@@ -145,20 +146,39 @@ def read_head(transformer: Path, family: Family[Any], label_count: int) -> tuple
     if head is None:
         return ()
     try:
+        if not isinstance(head, RankHead):
+            head = head(read_json(transformer / "config.json", dict))
         weights = family.rename(read_weights(transformer))
     except NotNativeError as error:
         raise CheckpointError(str(error)) from error
-    width = len(_array(weights, f"{head.dense}.bias", None))
-    dense = _dense(weights, head.dense, (width, width), head.activation)
+    width = len(_array(weights, f"{head.dense}.weight", None))
+    dense = _dense(weights, head.dense, (width, width), head.activation, has_bias=head.has_bias)
     out = _dense(weights, head.out, (label_count, width), "Identity", gives_scores=True)
-    return Pooling(("cls",), include_prompt=True), dense, out
+    return Pooling((head.pooling,), include_prompt=True), dense, *_norms(weights, head, width), out
+
+
+def _norms(weights: Weights, head: RankHead, width: int) -> tuple[LayerNorm, ...]:
+    """Return the normalisation of a head, if it has one."""
+    if head.norm is None:
+        return ()
+    weight = _array(weights, f"{head.norm}.weight", (width,))
+    has_bias = head.norm_has_bias
+    bias = _array(weights, f"{head.norm}.bias", (width,)) if has_bias else np.zeros(width, np.float32)
+    return (LayerNorm(weight, bias, head.norm_epsilon),)
 
 
 def _dense(
-    weights: Weights, name: str, shape: tuple[int, int], activation: str, *, gives_scores: bool = False
+    weights: Weights,
+    name: str,
+    shape: tuple[int, int],
+    activation: str,
+    *,
+    has_bias: bool = True,
+    gives_scores: bool = False,
 ) -> Dense:
     weight = _array(weights, f"{name}.weight", shape)
-    return Dense(weight, _array(weights, f"{name}.bias", shape[:1]), activation, SENTENCE, gives_scores)
+    bias = _array(weights, f"{name}.bias", shape[:1]) if has_bias else None
+    return Dense(weight, bias, activation, SENTENCE, gives_scores)
 
 
 def _array(weights: Weights, name: str, shape: tuple[int, ...] | None) -> Floats:

@@ -57,15 +57,17 @@ class Dense:
 
 @dataclass(frozen=True)
 class LayerNorm:
-    """Layer normalisation of the pooled vector, with torch's epsilon.
+    """Layer normalisation of the pooled vector.
 
     Attributes:
         weight: float32 (dimension,).
         bias: float32 (dimension,).
+        epsilon: added to the variance. The default is torch's.
     """
 
     weight: Floats
     bias: Floats
+    epsilon: float = 1e-5
 
 
 @dataclass(frozen=True)

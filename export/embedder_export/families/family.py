@@ -53,17 +53,27 @@ class TracedTower:
 
 @dataclass(frozen=True)
 class RankHead:
-    """A family's head for sequence classification: out(activation(dense(first token))).
+    """A family's head for sequence classification: out(norm(activation(dense(pooled)))).
 
     Attributes:
         dense: the name of its first linear layer, as a checkpoint has it.
         activation: one of `graph.operators.ACTIVATIONS`.
         out: the name of the linear layer that gives the logits.
+        pooling: the name of the pooling before it. "cls" is the first token.
+        has_bias: whether its first linear layer has a bias.
+        norm: the name of its layer normalisation. None if it has none.
+        norm_has_bias: whether the normalisation has a bias.
+        norm_epsilon: added to the variance in the normalisation.
     """
 
     dense: str
     activation: str
     out: str
+    pooling: str = "cls"
+    has_bias: bool = True
+    norm: str | None = None
+    norm_has_bias: bool = True
+    norm_epsilon: float = 1e-5
 
 
 def _keep_names(weights: Weights) -> Weights:
@@ -87,7 +97,8 @@ class Family(Generic[SettingsT]):
         image_processor: its image processor. None if it takes no images.
         towers: the tower of each modality. Empty if it has only one transformer.
         has_token_types: whether it has embeddings of token types.
-        rank_head: its head for sequence classification. None if it is not known; then the head is traced.
+        rank_head: its head for sequence classification, or a function that returns it from config.json's content. None
+            if it is not known; then the head is traced.
         rename: returns a checkpoint's weights under the names of transformers' newest class.
         remote_classes: the classes of this family in the code of repositories on the Hub, by their names in auto_map of
             config.json. That code is never run.
@@ -107,7 +118,7 @@ class Family(Generic[SettingsT]):
     image_processor: ImageProcessor | None = None
     towers: Mapping[str, TracedTower] = field(default_factory=dict)
     has_token_types: bool = False
-    rank_head: RankHead | None = None
+    rank_head: RankHead | Callable[[Mapping[str, Any]], RankHead] | None = None
     rename: Callable[[Weights], Weights] = _keep_names
     remote_classes: tuple[str, ...] = ()
     is_remote: Callable[[Mapping[str, Any]], bool] = lambda config: False

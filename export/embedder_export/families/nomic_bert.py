@@ -30,6 +30,7 @@ from embedder_export.families.settings import (
     Activation,
     Count,
     Epsilon,
+    Flag,
     OptionalCount,
     at_least,
     one_of,
@@ -60,9 +61,9 @@ class NomicBertSettings:
     max_position_embeddings: Count = 2048
     type_vocab_size: Annotated[int, at_least(0)] = 2
     layer_norm_eps: Epsilon = 1e-12
-    qkv_proj_bias: Annotated[bool, one_of(False, True)] = False
-    mlp_fc1_bias: Annotated[bool, one_of(False, True)] = False
-    mlp_fc2_bias: Annotated[bool, one_of(False, True)] = False
+    qkv_proj_bias: Flag = False
+    mlp_fc1_bias: Flag = False
+    mlp_fc2_bias: Flag = False
     rope: RopeSetting = _DEFAULT_ROPE
 
 

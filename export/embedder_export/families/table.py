@@ -13,6 +13,7 @@ from embedder_export.families.family import Family
 from embedder_export.families.gte import GTE
 from embedder_export.families.jina_bert import JINA_BERT
 from embedder_export.families.jina_v3 import JINA_V3
+from embedder_export.families.modernbert import MODERNBERT
 from embedder_export.families.mpnet import MPNET
 from embedder_export.families.nomic_bert import NOMIC_BERT
 from embedder_export.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
@@ -28,6 +29,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "electra": ELECTRA,
     "gte": GTE,
     "jina_embeddings_v3": JINA_V3,
+    "modernbert": MODERNBERT,
     "mpnet": MPNET,
     "new": GTE,
     "nomic_bert": NOMIC_BERT,

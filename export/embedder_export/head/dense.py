@@ -17,7 +17,6 @@ from embedder_export.head.poolings import POOLINGS, PoolingInputs
 OUTPUT, SCORES = "embedding", "scores"
 # The names of the head's constants begin with this prefix.
 PREFIX = "head"
-_TORCH_LAYER_NORM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def _write_layer(op: Operators, graph: ir.Graph, vectors: _Vectors, layer: Layer
         return _Vectors(tokens, _write_dense(op, pooled, layer), len(layer.weight))
     if isinstance(layer, LayerNorm):
         scale, shift = op.constant(layer.weight), op.constant(layer.bias)
-        normed = op.LayerNormalization(pooled, scale, shift, epsilon=_TORCH_LAYER_NORM_EPSILON)
+        normed = op.LayerNormalization(pooled, scale, shift, epsilon=layer.epsilon)
         return _Vectors(tokens, normed, dimension)
     if isinstance(layer, Normalize):
         return _Vectors(tokens, _write_normalize(op, pooled), dimension)
