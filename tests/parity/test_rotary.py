@@ -10,9 +10,10 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from embedder_export.body.convert import convert_bodies
 from embedder_export.body.native import build_bodies
 from embedder_export.checkpoint.read import read_checkpoint
-from embedder_export.errors import NotNativeError
+from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.families.table import FAMILIES
 from embedder_export.graph.files import save_graph
 from embedder_export.pipeline import ExportSettings, export
@@ -96,6 +97,38 @@ def test_scores_are_those_of_sentence_transformers(tmp_path, name):
     theirs = reference.predict(PAIRS, activation_fn=torch.nn.Identity())
     assert np.ptp(theirs) > 0.05
     assert_same(ours, theirs, 1e-5 * np.ptp(theirs))
+
+
+def test_scores_of_the_hubs_gte_are_the_same(tmp_path):
+    write_rotary(tmp_path / "checkpoint", "gte-multilingual-base", labels=1)
+    shutil.copytree(tmp_path / "checkpoint", tmp_path / "hub")
+    auto_map = {"AutoModelForSequenceClassification": "Alibaba-NLP/new-impl--modeling.NewForSequenceClassification"}
+    edit_json(
+        tmp_path / "hub/config.json",
+        model_type="new",
+        architectures=["NewForSequenceClassification"],
+        auto_map=auto_map,
+        rope_theta=20000.0,
+    )
+    weights = load_file(tmp_path / "hub/model.safetensors")
+    renamed = {name.replace("gte.layers.", "gte.encoder.layer."): array for name, array in weights.items()}
+    renamed = {name.replace("gte.", "new.", 1): array for name, array in renamed.items()}
+    save_file(renamed, tmp_path / "hub/model.safetensors")
+    scores = []
+    for name in ("checkpoint", "hub"):
+        export_quietly(tmp_path / name, tmp_path / f"{name}-artifact", dtypes=("fp32",))
+        scores.append(embedder.CrossEncoder(tmp_path / f"{name}-artifact", provider="cpu").predict(PAIRS))
+    assert_same(*scores, 1e-6)
+
+
+@pytest.mark.parametrize(("converter", "message"), [("auto", "no native builder"), ("optimum", "is a model of its")])
+def test_models_of_other_code_are_never_traced(tmp_path, converter, message):
+    name = "nomic-embed-text-v1.5"
+    write_rotary(tmp_path / "checkpoint", name)
+    convert_to_hub(tmp_path / "checkpoint", name, **({"prenorm": True} if converter == "auto" else {}))
+    checkpoint = read_checkpoint(str(tmp_path / "checkpoint"))
+    with pytest.raises(CheckpointError, match=f"{message}.*; tracing would need the code in the repository"):
+        convert_bodies(checkpoint, converter, tmp_path / "body", print)
 
 
 def token_vectors(directory, ids):

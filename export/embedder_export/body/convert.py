@@ -5,7 +5,7 @@ from pathlib import Path
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.native import build_bodies
-from embedder_export.checkpoint.own_code import note_on_own_code
+from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.packages import is_installed
@@ -45,7 +45,8 @@ def convert_bodies(
     Raises:
         NotNativeError: the converter is "native", and no builder honours the checkpoint.
         NeedsTorchError: optimum or torch is needed, and is not installed.
-        CheckpointError: the checkpoint is damaged, or neither converter can convert it.
+        CheckpointError: the checkpoint is damaged, or neither converter can convert it. optimum converts no model of
+            its repository's own code.
 
     Example:
         >>> checkpoint = read_checkpoint("checkpoints/all-MiniLM-L6-v2")  # doctest: +SKIP
@@ -58,14 +59,27 @@ def convert_bodies(
         except CheckpointError as error:
             raise CheckpointError(f"{checkpoint.name}: {error}") from error
         except NotNativeError as error:
-            reason = f"no native builder for {checkpoint.name}: {error}{note_on_own_code(checkpoint.transformer)}"
+            reason = f"no native builder for {checkpoint.name}: {error}"
             if converter == "native":
                 raise NotNativeError(f"{reason}; --converter auto would use optimum") from error
+            _check_no_own_code(checkpoint, reason)
             _check_optimum(reason)
             report(f"{reason}; converting it with optimum")
+    else:
+        _check_no_own_code(checkpoint, f"{checkpoint.name} is a model of its repository's own code")
     from embedder_export.body.traced import trace_bodies
 
     return trace_bodies(checkpoint, directory, request)
+
+
+def _check_no_own_code(checkpoint: Checkpoint, reason: str) -> None:
+    """Check that tracing would load the checkpoint's own model.
+
+    Raises:
+        CheckpointError: config.json names code in the repository. Without it, another model would be traced.
+    """
+    if read_json(checkpoint.transformer / "config.json", dict).get("auto_map"):
+        raise CheckpointError(f"{reason}; tracing would need the code in the repository, which is never run")
 
 
 def _check_optimum(reason: str) -> None:

@@ -31,7 +31,6 @@ from transformers.utils import logging as transformers_logging
 
 from embedder_export.body.contract import ALL_TOKENS, POOLED, TOKEN_VECTORS, Body, BodyRequest, BodySizes
 from embedder_export.body.fuse import AttentionSizes, fused_forms
-from embedder_export.checkpoint.own_code import note_on_own_code
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, library_failure
 from embedder_export.families.family import TracedTower
@@ -185,7 +184,7 @@ def _read_config(checkpoint: Checkpoint) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(checkpoint.transformer, trust_remote_code=False)
     except Exception as error:  # the libraries raise any class; this block holds only their call
-        raise _load_failure(checkpoint, error) from error
+        raise library_failure(f"transformers cannot load {checkpoint.name}", error) from error
 
 
 def _load(checkpoint: Checkpoint, tracing: _Tracing) -> PreTrainedModel:
@@ -203,17 +202,9 @@ def _load(checkpoint: Checkpoint, tracing: _Tracing) -> PreTrainedModel:
             output_loading_info=True,
         )
     except Exception as error:  # the libraries raise any class; this block holds only their call
-        raise _load_failure(checkpoint, error) from error
+        raise library_failure(f"transformers cannot load {checkpoint.name}", error) from error
     _check_weights(checkpoint, model, loading["missing_keys"], () if tracing.needs_pooler else ("pooler.",))
     return cast(PreTrainedModel, model.eval())
-
-
-def _load_failure(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
-    """Return the error for a checkpoint that transformers cannot load."""
-    problem = f"transformers cannot load {checkpoint.name}"
-    note = note_on_own_code(checkpoint.transformer)
-    # transformers would say to pass trust_remote_code=True, which the export does not have.
-    return CheckpointError(f"{problem}{note}") if note else library_failure(problem, error)
 
 
 def _check_weights(

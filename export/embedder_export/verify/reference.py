@@ -27,6 +27,9 @@ from embedder_export.verify.compare import Vectors
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, SentenceTransformer
 
+# transformers' plain attention holds the scores of all pairs of tokens. A batch of texts of 2,000 tokens would take
+# gigabytes, so models with a higher limit than this are given one text at a time.
+_MAX_BATCHED_TOKENS, _BATCH_SIZE = 512, 8
 # Called with inputs and a prompt. The inputs are texts, or images as uint8 (height, width, 3). Returns float32 (n,
 # dimension).
 Encode = Callable[[Sequence[Any], str | None], Vectors]
@@ -86,11 +89,13 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     # sentence-transformers fails on long texts if its limit exceeds the position table.
     model.max_seq_length = min(model.max_seq_length or max_seq_length, max_seq_length)
 
+    batch_size = _batch_size(max_seq_length)
+
     def encode(inputs: Sequence[Any], prompt: str | None) -> Vectors:
         given = [Image.fromarray(one) if isinstance(one, np.ndarray) else one for one in inputs]
         try:
             with panics_as_exceptions():
-                vectors: Vectors = model.encode(given, prompt=prompt, batch_size=8, show_progress_bar=False)
+                vectors: Vectors = model.encode(given, prompt=prompt, batch_size=batch_size, show_progress_bar=False)
         except Exception as error:  # the libraries raise any class; this block holds only their call
             raise library_failure(f"sentence-transformers fails on {checkpoint.name}", error) from error
         return vectors
@@ -148,6 +153,8 @@ def cross_encoder_reference(checkpoint: Checkpoint, max_seq_length: int, *, toke
     # A prompt is a part of the query, which the runtime puts there.
     prompt = {} if checkpoint.default_prompt_name is None else {"prompt": ""}
 
+    batch_size = _batch_size(max_seq_length)
+
     def predict(pairs: Sequence[Pair]) -> Vectors:
         from torch.nn import Identity
 
@@ -155,13 +162,17 @@ def cross_encoder_reference(checkpoint: Checkpoint, max_seq_length: int, *, toke
         try:
             with panics_as_exceptions():
                 scores: Vectors = model.predict(
-                    given, batch_size=8, show_progress_bar=False, activation_fn=Identity(), **prompt
+                    given, batch_size=batch_size, show_progress_bar=False, activation_fn=Identity(), **prompt
                 )
         except Exception as error:  # the libraries raise any class; this block holds only their call
             raise library_failure(f"sentence-transformers fails on {checkpoint.name}", error) from error
         return scores.reshape(len(given), -1)
 
     return ScoreReference(f"sentence-transformers {version('sentence-transformers')}", predict)
+
+
+def _batch_size(max_seq_length: int) -> int:
+    return 1 if max_seq_length > _MAX_BATCHED_TOKENS else _BATCH_SIZE
 
 
 def _follow_version_5(tokenizer: Any, *, token_types: bool) -> None:
