@@ -46,6 +46,10 @@ class Attention:
         rope: the rotation of queries and keys. None does not rotate.
         window: a token attends only to tokens that are at most so many tokens away. None sets no limit.
         slopes: the slope of each head in ALiBi. Empty without ALiBi.
+        kv_heads: number of heads of the keys and the values. Each serves heads / kv_heads heads of the queries (Ainslie
+            et al., 2023: https://arxiv.org/abs/2305.13245). None is `heads`.
+        head_norm: the normalisation of each head's query and key, before the rotation. None does not normalise.
+        output_has_bias: whether the layer after the heads has a bias. None is `has_bias`.
     """
 
     query: str
@@ -61,6 +65,38 @@ class Attention:
     rope: Rope | None = None
     window: int | None = None
     slopes: tuple[float, ...] = ()
+    kv_heads: int | None = None
+    head_norm: "HeadNorm | None" = None
+    output_has_bias: bool | None = None
+
+    @property
+    def key_heads(self) -> int:
+        """Number of heads of the keys and the values."""
+        return self.kv_heads or self.heads
+
+    @property
+    def has_output_bias(self) -> bool:
+        """Whether the layer after the heads has a bias."""
+        return self.has_bias if self.output_has_bias is None else self.output_has_bias
+
+    def projected_width(self, name: str) -> int:
+        """Return the width of all heads together, for the queries, the keys or the values by their layer's name."""
+        return self.inner if name == self.query else self.inner // self.heads * self.key_heads
+
+
+@dataclass(frozen=True)
+class HeadNorm:
+    """The RMS normalisation of each head's query and key.
+
+    Attributes:
+        query: the name of the scale for queries, float32 (inner / heads,).
+        key: the name of the scale for keys, of the same shape.
+        epsilon: added to the mean of the squares.
+    """
+
+    query: str
+    key: str
+    epsilon: float
 
 
 @dataclass(frozen=True)
@@ -69,9 +105,10 @@ class Projections:
 
     Attributes:
         query: (batch, queries, inner).
-        key: (batch, sequence, inner).
-        value: (batch, sequence, inner).
-        bias: added to the scores, (1, heads, queries, sequence). None adds nothing.
+        key: (batch, sequence, inner), or narrower with `Attention.kv_heads`.
+        value: the same.
+        bias: added to the scores, (1, heads, queries, sequence). Or which tokens are attended to, bool of a shape that
+            broadcasts to it. None adds nothing.
         token_counts: the first so many tokens of each text are attended to, int64 (batch,). None stands for all.
     """
 
@@ -94,7 +131,7 @@ def scored_attention(op: Operators, given: Projections, spec: Attention) -> ir.V
     return op.Attention(
         *inputs,
         q_num_heads=spec.heads,
-        kv_num_heads=spec.heads,
+        kv_num_heads=spec.key_heads,
         **({"is_causal": 1} if spec.mask == "causal" else {}),
         **({} if spec.scale is None else {"scale": spec.scale}),
     )

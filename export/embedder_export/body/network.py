@@ -23,6 +23,7 @@ from embedder_export.body.attention import (
     attention_by_length,
     scored_attention,
 )
+from embedder_export.body.blocks import attention_in_blocks_if_long
 from embedder_export.body.contract import ONE_ROW
 from embedder_export.body.distance_bias import RelativeBias, positions, write_alibi_bias, write_relative_bias
 from embedder_export.body.long_attention import attention_by_distance, write_alibi_biases, write_window_biases
@@ -67,7 +68,7 @@ class Network:
             self.token_type_ids = types[0] if types else None
         self.first_token_only = first_token_only
         self._positions = positions
-        self._longest_text = longest_text
+        self.longest_text = longest_text
         self._rotations: dict[Rope, Rotation] = {}
         self._biases: dict[tuple[int | None, tuple[float, ...]], ir.Value] = {}
         self._weights = weights
@@ -212,6 +213,8 @@ class Network:
 
     def _mix(self, given: Projections, spec: Attention) -> ir.Value:
         """Write the mean of the values for each query: (batch, sequence, inner)."""
+        if spec.key_heads != spec.heads or (spec.mask == "causal" and self.longest_text):
+            return attention_in_blocks_if_long(self.op, given, spec, self._length)
         if spec.window is not None or spec.slopes:
             given = replace(given, bias=self._distance_bias(spec))
             return attention_by_distance(self.op, given, spec, self._length, self._are_long)
@@ -291,14 +294,27 @@ class Network:
 
     def _projection(self, x: ir.Value, name: str, spec: Attention, *, one_row: bool = False) -> ir.Value:
         """Write the linear layer of the queries, keys or values: (tokens, inner)."""
-        return self.linear(x, name, spec.width, spec.inner, has_bias=spec.has_bias, one_row=one_row)
+        width = spec.projected_width(name)
+        return self.linear(x, name, spec.width, width, has_bias=spec.has_bias, one_row=one_row)
 
     def _project(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
-        projected = self.unflat(self._projection(x, name, spec), spec.inner)
+        width = spec.projected_width(name)
+        projected = self.unflat(self._normalize_heads(self._projection(x, name, spec), name, spec), width)
         # onnxruntime does not find out this width. It would take the width of Attention's output for 0, and warn at
         # each call.
-        projected.dtype, projected.shape = ir.DataType.FLOAT, ir.Shape([None, self._positions, spec.inner])
+        projected.dtype, projected.shape = ir.DataType.FLOAT, ir.Shape([None, self._positions, width])
         return projected
+
+    def _normalize_heads(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
+        """Write the normalisation of each head, of queries and keys, (heads of all tokens, width of a head).
+
+        Without one in `spec`, and for values, return `x`.
+        """
+        norm, width = spec.head_norm, spec.inner // spec.heads
+        if norm is None or name == spec.value:
+            return x
+        scale = norm.query if name == spec.query else norm.key
+        return self.rms_norm(self.flat(x, width), scale, width, norm.epsilon)
 
     def _rotate(self, x: ir.Value, spec: Attention) -> ir.Value:
         """Write the rotation of queries or keys, (batch, sequence, inner). Without one in `spec`, return `x`."""
@@ -306,7 +322,7 @@ class Network:
         if rope is None:
             return x
         if rope not in self._rotations:
-            self._rotations[rope] = write_rotation(self.op, rope, self._longest_text, self._length)
+            self._rotations[rope] = write_rotation(self.op, rope, self.longest_text, self._length)
         rotation = self._rotations[rope]
         is_partial = rope.width < spec.inner // spec.heads
         return self.op.microsoft(
@@ -321,7 +337,7 @@ class Network:
 
     def _output(self, mixed: ir.Value, spec: Attention, *, one_row: bool = False) -> ir.Value:
         """Write the linear layer after the heads, from (tokens, inner) to (tokens, width)."""
-        return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_bias, one_row=one_row)
+        return self.linear(mixed, spec.output, spec.inner, spec.width, has_bias=spec.has_output_bias, one_row=one_row)
 
     def relative_bias(self, spec: RelativeBias) -> ir.Value:
         """Write the bias of each pair of tokens, (1, heads, sequence, sequence).

@@ -10,6 +10,8 @@ Models that read longer texts than they were trained on change the frequencies:
 - "ntk": theta * factor in the place of theta, and then frequency / factor ** (2 / width), as Alibaba's GTE has it
   (https://kexue.fm/archives/9706).
 - "dynamic": theta grows with the length of the text, from `trained_positions` tokens on.
+- "llama3": frequency / factor for pairs that turn fewer than `low_turns` times in `trained_positions` tokens. Pairs
+  that turn more than `high_turns` times keep their frequency. Between the two, the change is gradual.
 """
 
 from dataclasses import dataclass, replace
@@ -32,9 +34,12 @@ class Rope:
         theta: base of the frequencies.
         width: how many numbers of a head are rotated, from the first on. It is even.
         interleaved: whether the numbers of a pair are neighbours. Otherwise they lie width / 2 apart.
-        scaling: "default", "linear", "ntk" or "dynamic", as in the module's description.
+        scaling: "default", "linear", "ntk", "dynamic" or "llama3", as in the module's description.
         factor: the factor of the scaling.
-        trained_positions: for "dynamic", the longest text in tokens that leaves theta as it is.
+        trained_positions: for "dynamic", the longest text in tokens that leaves theta as it is. For "llama3", the
+            longest text of the training.
+        low_turns: for "llama3", as in the module's description.
+        high_turns: for "llama3", more than `low_turns`.
     """
 
     theta: float
@@ -43,6 +48,8 @@ class Rope:
     scaling: str = "default"
     factor: float = 1.0
     trained_positions: int = 0
+    low_turns: float = 0.0
+    high_turns: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,14 @@ def frequencies(rope: Rope) -> Frequencies:
         found = found / np.float32(rope.factor)
     if rope.scaling == "ntk":
         found = found / np.float32(rope.factor ** (2 / rope.width))
-    return found
+    return _llama3(rope, found) if rope.scaling == "llama3" else found
+
+
+def _llama3(rope: Rope, found: Frequencies) -> Frequencies:
+    turns = rope.trained_positions * found / (2 * np.pi)
+    kept = np.clip((turns - rope.low_turns) / (rope.high_turns - rope.low_turns), 0, 1)
+    changed: Frequencies = (found * (kept + (1 - kept) / rope.factor)).astype(np.float32)
+    return changed
 
 
 def write_rotation(op: Operators, rope: Rope, positions: int, length: ir.Value) -> Rotation:

@@ -13,9 +13,10 @@ RopeSetting: TypeAlias = Annotated[Rope, Rule(lambda value: isinstance(value, Ro
 
 # Settings that may stand beside those of the rotation. They have no effect on the types that are known here.
 _IGNORED = ("original_max_position_embeddings",)
-_SETTINGS = ("rope_type", "type", "rope_theta", "factor", "partial_rotary_factor", *_IGNORED)
+_TURNS = ("low_freq_factor", "high_freq_factor")
+_SETTINGS = ("rope_type", "type", "rope_theta", "factor", "partial_rotary_factor", *_TURNS, *_IGNORED)
 # The names of frequencies that change, besides "default". `body.rope` describes them.
-_SCALINGS = ("linear", "ntk", "dynamic")
+_SCALINGS = ("linear", "ntk", "dynamic", "llama3")
 
 
 def read_rope(config: Mapping[str, Any], head_width: int, default_theta: float, positions: int) -> Rope:
@@ -65,6 +66,12 @@ def rope_of(settings: Mapping[str, Any], head_width: int, default_theta: float, 
         raise NotNativeError(f"config.json has heads of width {head_width}, which cannot be rotated in pairs")
     theta = number(settings.get("rope_theta", default_theta), "rope_theta")
     factor = number(settings.get("factor"), "factor") if kind in _SCALINGS else 1.0
+    if kind == "llama3":
+        low, high = (number(settings.get(name), name) for name in _TURNS)
+        trained = settings.get("original_max_position_embeddings") or positions
+        if type(trained) is not int or trained < 1 or low >= high:
+            raise NotNativeError(f"config.json has {dict(settings)!r:.120} as its rotary positions")
+        return Rope(theta, head_width, False, kind, factor, trained, low, high)
     return Rope(theta, head_width, scaling=kind, factor=factor, trained_positions=positions if kind == "dynamic" else 0)
 
 
