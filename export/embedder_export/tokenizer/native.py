@@ -14,7 +14,9 @@ from tokenizers import AddedToken, Tokenizer, pre_tokenizers
 
 from embedder_export.checkpoint.files import read_json
 from embedder_export.errors import CheckpointError, NotNativeError
-from embedder_export.tokenizer.classes import CLASSES, usual_class
+from embedder_export.tokenizer.classes import CLASSES, effective_class, usual_class
+from embedder_export.tokenizer.classes.decoders import LLAMA, has_byte_level
+from embedder_export.tokenizer.classes.general import GENERAL
 from embedder_export.tokenizer.classes.tokenizer_class import Settings, Token, TokenizerClass, flag
 from embedder_export.tokenizer.contract import EffectiveTokenizer
 from embedder_export.tokenizer.settings import (
@@ -65,6 +67,8 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     backend = _load(directory / TOKENIZER_FILE)
     if backend is None:
         _check_class_files(directory, kind.vocabulary_files)
+    elif kind is LLAMA and has_byte_level(backend):
+        kind = GENERAL  # as in transformers 5: a Llama 3 that names the class of older Llamas
     if is_from_version_5(name, config):
         config = as_version_4(directory, config, backend)
     settings, added = read_settings(directory, config, backend)
@@ -127,7 +131,7 @@ def _class_name(directory: Path, config: Settings) -> str:
         name = usual if model.get("tokenizer_class") is None else model["tokenizer_class"]
     if not isinstance(name, str):
         raise CheckpointError(f"it has {name!r:.80} as tokenizer_class")
-    return name
+    return effective_class(name, read_json(directory / "config.json", dict, default={}).get("model_type"))
 
 
 def _load(file: Path) -> Tokenizer | None:
