@@ -22,6 +22,8 @@ from transformers import (
     MPNetConfig,
     MPNetModel,
     PreTrainedModel,
+    Qwen3Config,
+    Qwen3Model,
     RobertaConfig,
     RobertaModel,
     T5Config,
@@ -37,6 +39,7 @@ ROWS, LENGTH = 90, 40
 SIZES = {"vocab_size": ROWS, "max_position_embeddings": LENGTH + 4, **SMALL}
 DISTILBERT = {"vocab_size": ROWS, "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4}
 T5 = {"vocab_size": ROWS, "d_model": 32, "d_ff": 48, "d_kv": 12, "num_layers": 2, "num_heads": 3}
+QWEN3 = SIZES | {"num_key_value_heads": 2, "head_dim": 16, "pad_token_id": 0}
 FAMILIES = {
     "bert": (BertModel, BertConfig, SIZES),
     "distilbert": (DistilBertModel, DistilBertConfig, DISTILBERT),
@@ -46,6 +49,7 @@ FAMILIES = {
     "mpnet": (MPNetModel, MPNetConfig, SIZES),
     "albert": (AlbertModel, AlbertConfig, SIZES | {"embedding_size": 16}),
     "electra": (ElectraModel, ElectraConfig, SIZES | {"embedding_size": 16}),
+    "qwen3": (Qwen3Model, Qwen3Config, QWEN3),
     "t5": (T5EncoderModel, T5Config, T5),
 }
 

@@ -74,7 +74,9 @@ def test_same_token_vectors_as_optimums_graph(tmp_path, family):
     model = write_model(family, tmp_path / "checkpoint")
     checkpoint = read_checkpoint(str(tmp_path / "checkpoint"))
     theirs, ours = trace_text_encoder(checkpoint, tmp_path / "traced"), build_bodies(checkpoint)["text"]
-    assert replace(ours, forms=()) == replace(theirs, forms=())
+    # A traced graph computes its rotations for any text, a native one for as many tokens as a text may have.
+    sizes = replace(theirs.sizes, usable_positions=LENGTH + 4) if family == "qwen3" else theirs.sizes
+    assert replace(ours, forms=()) == replace(theirs, forms=(), sizes=sizes)
     assert_same(session_of(ours, tmp_path / "ours"), session_of(theirs, tmp_path / "theirs"), pad_id(model))
 
 

@@ -9,13 +9,19 @@ from embedder_export.families.bert import BERT, BertSettings
 from embedder_export.families.clip import CLIP
 from embedder_export.families.distilbert import DISTILBERT
 from embedder_export.families.electra import ELECTRA
+from embedder_export.families.eurobert import EUROBERT
 from embedder_export.families.family import Family
+from embedder_export.families.gemma3 import GEMMA3
 from embedder_export.families.gte import GTE
 from embedder_export.families.jina_bert import JINA_BERT
 from embedder_export.families.jina_v3 import JINA_V3
+from embedder_export.families.llama import LLAMA
+from embedder_export.families.mistral import MISTRAL
 from embedder_export.families.modernbert import MODERNBERT
 from embedder_export.families.mpnet import MPNET
 from embedder_export.families.nomic_bert import NOMIC_BERT
+from embedder_export.families.qwen2 import QWEN2
+from embedder_export.families.qwen3 import QWEN3
 from embedder_export.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from embedder_export.families.t5 import T5
 
@@ -27,12 +33,18 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "clip": CLIP,
     "distilbert": DISTILBERT,
     "electra": ELECTRA,
+    "eurobert": EUROBERT,
+    "gemma3_text": GEMMA3,
     "gte": GTE,
     "jina_embeddings_v3": JINA_V3,
+    "llama": LLAMA,
+    "mistral": MISTRAL,
     "modernbert": MODERNBERT,
     "mpnet": MPNET,
     "new": GTE,
     "nomic_bert": NOMIC_BERT,
+    "qwen2": QWEN2,
+    "qwen3": QWEN3,
     "roberta": ROBERTA,
     "t5": T5,
     "xlm-roberta": XLM_ROBERTA,

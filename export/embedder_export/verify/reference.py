@@ -201,7 +201,8 @@ def _load(checkpoint: Checkpoint, kind: str) -> Any:
                 device="cpu",
                 local_files_only=True,
                 # The checkpoint may name another implementation of attention, and transformers would fetch its code.
-                model_kwargs={"attn_implementation": "eager"},
+                # transformers 5 computes in the number format of the weights. The artifact's reference is float32.
+                model_kwargs={"attn_implementation": "eager", "dtype": "float32"},
             )
     except Exception as error:  # the libraries raise any class; this block holds only their calls
         problem = f"sentence-transformers cannot load {checkpoint.name}"

@@ -1,0 +1,48 @@
+"""EuroBERT (Boizard et al., 2025: https://arxiv.org/abs/2503.05500): Llama whose tokens attend to all tokens."""
+
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from embedder_export.body.network import Network
+from embedder_export.body.pre_norm import LayerKind
+from embedder_export.families import llama
+from embedder_export.families.family import Family, text_builder
+from embedder_export.families.settings import Count, Epsilon
+
+
+@dataclass(frozen=True)
+class EuroBertSettings(llama.LlamaSettings):
+    """The settings of config.json that the equations below use."""
+
+    vocab_size: Count = 128256
+    hidden_size: Count = 768
+    intermediate_size: Count = 3072
+    num_hidden_layers: Count = 12
+    num_attention_heads: Count = 12
+    max_position_embeddings: Count = 8192
+    rms_norm_eps: Epsilon = 1e-5
+
+
+def token_vectors(net: Network, config: EuroBertSettings) -> ir.Value:
+    """Write the token vectors, (batch, sequence, hidden_size)."""
+    bias = config.attention_bias
+    sizes = llama.layer_sizes(config, config.hidden_act, qkv_bias=bias, output_bias=bias, mlp_bias=config.mlp_bias)
+    kinds = [LayerKind(llama.rope(config), "padding")] * config.num_hidden_layers
+    return llama.embed_and_transform(net, config, sizes, kinds)
+
+
+EUROBERT = Family(
+    "model",
+    "PreTrainedTokenizerFast",
+    EuroBertSettings,
+    text_builder(token_vectors, llama.body_sizes, is_rotary=True),
+    remote_classes=(
+        "EuroBertConfig",
+        "EuroBertModel",
+        "EuroBertForMaskedLM",
+        "EuroBertForSequenceClassification",
+        "EuroBertForTokenClassification",
+        "EuroBertPreTrainedModel",
+    ),
+)
