@@ -134,6 +134,23 @@ class EncodeSettings:
             raise InputError(f"errors={self.errors!r} has no effect here: {ENCODE_HINTS['errors']}")
         return self
 
+    def refuse_ranged(self) -> EncodeSettings:
+        """Return these settings. Calls that never have all vectors at once cannot find the ranges of the dimensions.
+
+        Raises:
+            InputError: the precision needs these ranges.
+
+        Example:
+            >>> EncodeSettings(precision="binary").refuse_ranged().precision
+            'binary'
+        """
+        if self.precision in RANGED_PRECISIONS:
+            raise InputError(
+                f"precision {self.precision!r} needs the ranges of all vectors. Write float32 vectors, and quantise "
+                "them with quantize_embeddings, or choose binary or ubinary"
+            )
+        return self
+
     def or_prompt(self, name: str) -> EncodeSettings:
         """Return these settings, with the model's prompt of this name if they have no prompt.
 

@@ -16,7 +16,7 @@ from embedder.files.inputs import DEFAULT_COLUMN, TextSource, input_format
 from embedder.files.outputs import open_files, output_format
 from embedder.files.sources import Texts, check_apart, find_files, open_sources, texts_of
 from embedder.kept_models import get_model
-from embedder.options import RANGED_PRECISIONS, EncodeOptions, EncodeSettings
+from embedder.options import EncodeOptions, EncodeSettings
 from embedder.results import CutTexts
 
 
@@ -61,13 +61,8 @@ def encode_to_file(
         >>> embedder.encode_to_file("reviews.csv", "reviews.npy", column="review", resume=True)  # doctest: +SKIP
         1000000
     """
-    settings = EncodeSettings.of(options, settings).refuse_skip()
+    settings = EncodeSettings.of(options, settings).refuse_skip().refuse_ranged()
     check_flag("resume", resume)
-    if settings.precision in RANGED_PRECISIONS:
-        raise InputError(
-            f"precision {settings.precision!r} needs the ranges of all vectors. Write float32 vectors, and quantise "
-            "them with quantize_embeddings, or choose binary or ubinary"
-        )
     path = os.fspath(output)
     format = output_format(path)
     if format != "npy" and column == EMBEDDING:

@@ -1,4 +1,4 @@
-"""Read texts from Parquet, and write vectors to it. The only module that knows pyarrow.
+"""Read texts from Parquet, and write vectors to it.
 
 The blocks of a partial file are streams of Arrow, one after the other: a Parquet file cannot be read before its end is
 written. They become the row groups of the Parquet file when all are there.
@@ -20,6 +20,17 @@ from embedder.common.digests import sha256_of
 from embedder.common.files import open_regular
 from embedder.common.imports import import_optional
 from embedder.errors import InputError
+from embedder.files.arrow import (
+    REQUIREMENT,
+    check_text_column,
+    first_null,
+    import_arrow,
+    is_string,
+    schema_with,
+    strings_of,
+    vector_array,
+    vector_field,
+)
 from embedder.files.formats import EMBEDDING, Format, Layout, RowFields
 from embedder.files.journal import Job, Journal, Tally
 from embedder.files.object_store import is_remote, open_remote
@@ -39,9 +50,7 @@ _ROW_GROUP_BYTES = 32 << 20
 # A file ends with the size of its footer, in four bytes, and "PAR1".
 _TAIL_BYTES = 8
 _TEXT = "text"
-_MAX_NAMES_SHOWN = 20
 _NAME = "Parquet"
-_REQUIREMENT = "embedder-onnx[parquet]"
 
 
 class ArrowFields(RowFields):
@@ -123,7 +132,7 @@ class ParquetSource:
         """Yield the text and the fields of each row."""
         with self._opened() as file:
             for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                texts = _as_strings(batch.column(self.column), self.path)
+                texts = strings_of(batch.column(self.column), self.path)
                 for index, text in enumerate(texts):
                     yield text, ArrowFields(batch, index, text, self._origin)
 
@@ -146,10 +155,9 @@ class ParquetSource:
         row = 0
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[self.column]):
             column = batch.column(0)
-            if column.null_count:
-                place = row + column.is_null().to_pylist().index(True)
-                raise InputError(f"{self.path}, row {place + 1}: the column {self.column!r:.60} is null")
-            yield _as_strings(column, self.path)
+            if (null := first_null(column)) is not None:
+                raise InputError(f"{self.path}, row {row + null + 1}: the column {self.column!r:.60} is null")
+            yield strings_of(column, self.path)
             row += len(column)
 
 
@@ -181,7 +189,8 @@ class ParquetFormat(Format):
         table = self._table(records)
         if EMBEDDING in table.schema.names:
             table = table.drop_columns([EMBEDDING])
-        table = table.append_column(self._vector_field(), self._vector_array(vectors))
+        field = self._vector_field()
+        table = table.append_column(field, vector_array(vectors, self.layout, field, self._arrow))
         self._unify(table.schema)
         stream = io.BytesIO()
         with self._arrow.ipc.new_stream(stream, table.schema) as writer:
@@ -256,18 +265,10 @@ class ParquetFormat(Format):
             return self._arrow.concat_tables(tables, promote_options="permissive")
 
     def _vector_field(self) -> Any:
-        arrow = self._arrow
-        kinds = {"<f4": arrow.float32(), "<f2": arrow.float16(), "|i1": arrow.int8(), "|u1": arrow.uint8()}
-        return arrow.field(EMBEDDING, arrow.list_(kinds[self.layout.dtype], self.layout.columns))
-
-    def _vector_array(self, vectors: NDArray[np.generic]) -> Any:
-        numbers = self._arrow.array(vectors.astype(self.layout.dtype, copy=False).reshape(-1))
-        return self._arrow.FixedSizeListArray.from_arrays(numbers, type=self._vector_field().type)
+        return vector_field(self.layout, EMBEDDING, self._arrow)
 
     def _with_vectors(self, schema: Any) -> Any:
-        if EMBEDDING in schema.names:
-            schema = schema.remove(schema.get_field_index(EMBEDDING))
-        return schema.append(self._vector_field())
+        return schema_with(schema, self._vector_field())
 
     def _unify(self, schema: Any) -> None:
         if self._schema is None:
@@ -322,11 +323,11 @@ def _metadata(journal: Journal) -> bytes:
 
 
 def _arrow() -> Any:
-    return import_optional("pyarrow", needed_for=_NAME, requirement=_REQUIREMENT)
+    return import_arrow(_NAME)
 
 
 def _parquet() -> Any:
-    return import_optional("pyarrow.parquet", needed_for=_NAME, requirement=_REQUIREMENT)
+    return import_optional("pyarrow.parquet", needed_for=_NAME, requirement=REQUIREMENT)
 
 
 def _open_file(path: str) -> BinaryIO:
@@ -353,37 +354,10 @@ def _text_column(schema: Any, wanted: str | None, path: str) -> str:
     Raises:
         InputError: there is no such column, or two columns have the same name.
     """
-    names: list[str] = schema.names
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise InputError(f"{path} has the column {repeated[0]!r:.60} twice. Rename one")
-    strings = [field.name for field in schema if _is_string(field.type)]
-    column = wanted or (strings[0] if len(strings) == 1 and _TEXT not in names else _TEXT)
-    if column not in names:
-        shown = ", ".join(f"{name!r:.60}" for name in names[:_MAX_NAMES_SHOWN]) or "none"
-        raise InputError(
-            f"{path}: the column {column!r:.60} is missing. Its columns are {shown}. Choose one with --column"
-        )
-    if column not in strings:
-        raise InputError(
-            f"{path}: the column {column!r:.60} should have strings, but its type is {schema.field(column).type}"
-        )
+    strings = [field.name for field in schema if is_string(field.type, _arrow())]
+    column = wanted or (strings[0] if len(strings) == 1 and _TEXT not in schema.names else _TEXT)
+    check_text_column(schema, column, path, "--column", _arrow())
     return column
-
-
-def _is_string(kind: Any) -> bool:
-    types = _arrow().types
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    return any(check(kind) for check in (types.is_string, types.is_large_string, types.is_string_view))
-
-
-def _as_strings(column: Any, path: str) -> list[str]:
-    try:
-        texts: list[str] = column.to_pylist()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} has a text that is not UTF-8: {error.reason}") from error
-    return texts
 
 
 def _fits_json(kind: Any) -> bool:
@@ -395,7 +369,7 @@ def _fits_json(kind: Any) -> bool:
     if types.is_struct(kind):
         return all(_fits_json(field.type) for field in kind)
     plain = (types.is_boolean, types.is_integer, types.is_floating, types.is_null)
-    return _is_string(kind) or any(check(kind) for check in plain)
+    return is_string(kind, _arrow()) or any(check(kind) for check in plain)
 
 
 def _fitted(table: Any, schema: Any, arrow: Any) -> Any:

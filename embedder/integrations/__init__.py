@@ -1,6 +1,8 @@
 """Models of embedder in other frameworks. Each module needs its framework, and nothing here imports one by itself.
 
-- `text_model`: what the modules share: a model with its options, as frameworks save and copy it.
+- `saved_model`: what the modules share: a model with its options, as frameworks save and copy it.
+- `text_model`: the same for queries and documents.
+- `table_encoder`: the same for tables of Arrow, as jobs on clusters have them.
 - `langchain`: `EmbedderEmbeddings`.
 - `llama_index`: `EmbedderEmbedding`.
 - `haystack`: `EmbedderTextEmbedder` and `EmbedderDocumentEmbedder`.

@@ -93,9 +93,11 @@ RUNTIME = (
     Rule("embedder.integrations.lancedb", own=INTEGRATION, packages="lancedb pydantic"),
     Rule("embedder.integrations.langchain", own=INTEGRATION, packages="langchain_core"),
     Rule("embedder.integrations.llama_index", own=INTEGRATION, packages="llama_index"),
+    Rule("embedder.integrations.table_encoder", own=f"{INTEGRATION} files"),
     Rule("embedder.integrations.mteb", own=f"{INTEGRATION} kept_models", packages="mteb torch"),
     # Vectors in files.
     Rule("embedder.files", own="common errors files"),
+    Rule("embedder.files.arrow", own="common errors files.formats", lazy="pyarrow"),
     Rule("embedder.files.formats", own="common errors files", packages="numpy"),
     Rule("embedder.files.inputs", own="common errors files.object_store files.parquet"),
     Rule("embedder.files.directories", own="errors images.sources"),
