@@ -52,6 +52,8 @@ IMAGES := .venv/images
 GPU := .venv/gpu
 # The runtime for NVIDIA GPUs, the exporter and sentence-transformers.
 BENCH_GPU := .venv/bench-gpu
+# The runtime with the frameworks of clusters.
+CLUSTERS := .venv/clusters
 # What builds the distributions.
 BUILD := .venv/build
 # What builds the site of the documentation.
@@ -113,10 +115,12 @@ format: $(EXPORT)/.tools
 test-fast: $(EXPORT)/.tools
 	$(EXPORT)/$(PYTEST) -m "not slow" tests/unit
 
-# The exporter by way of torch and the reference need different versions of transformers.
-test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools $(GPU)/.ready $(BUILD)/.ready $(DOCS)/.ready artifacts/$(MINILM)/embedder.json
+# The exporter by way of torch and the reference need different versions of transformers. A cluster has several processes
+# already, so its tests run one after the other.
+test: lint $(LEAN)/.ready $(EXPORT)/.ready $(WITH_TORCH)/.ready $(WITH_TORCH)/.tools $(REFERENCE)/.tools $(GPU)/.ready $(CLUSTERS)/.ready $(BUILD)/.ready $(DOCS)/.ready artifacts/$(MINILM)/embedder.json
 	$(REFERENCE)/$(PYTEST) tests/parity tests/frameworks
-	$(WITH_TORCH)/$(PYTEST) --ignore tests/parity --ignore tests/frameworks
+	$(WITH_TORCH)/$(PYTEST) --ignore tests/parity --ignore tests/frameworks --ignore tests/clusters
+	$(CLUSTERS)/bin/python -m pytest tests/clusters
 
 # Each wheel is built from its sdist, so the sdist holds all that is needed.
 dist: $(BUILD)/.ready
@@ -254,6 +258,12 @@ $(REFERENCE)/.ready $(BENCH_GPU)/.ready .venv/sentence-transformers-onnx/.ready 
 	@echo "==> installing sentence-transformers in $(@D): one to several gigabytes"
 	$(@D)/bin/python -m pip install torch==2.13.0 --no-compile
 	$(@D)/bin/python -m pip install $(PACKAGES) --no-compile
+	@touch $@
+
+# Tests run the runtime of this checkout there.
+$(CLUSTERS)/.ready: pyproject.toml | $(CLUSTERS)/bin/python
+	@echo "==> installing the frameworks of clusters in $(@D): a gigabyte"
+	$(CLUSTERS)/bin/python -m pip install ".[cpu,clusters]" --no-compile
 	@touch $@
 
 # `make dist` builds without isolation, so hatchling is here too.
