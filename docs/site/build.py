@@ -45,6 +45,9 @@ API = {
     "integrations.haystack.EmbedderTextEmbedder integrations.haystack.EmbedderDocumentEmbedder "
     "integrations.chroma.EmbedderEmbeddingFunction integrations.lancedb.EmbedderFunction "
     "integrations.bertopic.EmbedderBackend integrations.keybert.EmbedderBackend integrations.mteb.EmbedderEncoder",
+    "Jobs": "integrations.table_encoder.TableEncoder integrations.ray.EncodeBatches integrations.ray.EncodeFiles "
+    "integrations.ray.send_model integrations.ray.SentModel integrations.ray.unfinished_files "
+    "files.file_pairs.pair_files files.file_pairs.FilePair files.file_pairs.rows_done",
     "Compatibility": "compat.SentenceTransformer compat.CrossEncoder compat.util",
     "Errors": "EmbedderError ModelNotFoundError ArtifactError FormatError InputError ImageError SettingError "
     "ConflictError ProviderError DeviceMemoryError WorkerError DependencyError CutTextWarning",

@@ -28,7 +28,7 @@ from embedder.files.object_store import is_remote, list_remote
 from embedder.files.outputs import is_directory
 from embedder.files.row_stream import CountedRows, RowStream
 
-_GLOB_CHARACTERS = frozenset("*?[")
+GLOB_CHARACTERS = frozenset("*?[")
 # The files of a directory. Names without an ending are left out.
 _ENDINGS = (".txt", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".parquet", ".pq")
 
@@ -64,14 +64,14 @@ def find_files(path: str) -> list[str]:
         ['-']
     """
     if is_remote(path):
-        if not (path.endswith("/") or _GLOB_CHARACTERS & set(path)):
+        if not (path.endswith("/") or GLOB_CHARACTERS & set(path)):
             return [path]
         found = list_remote(path, _ENDINGS)
         if not found:
             raise InputError(f"no file of texts has a name such as {path}")
     elif os.path.isdir(path):
         found = [str(file) for file in files_below(path, _ENDINGS, "files of texts")]
-    elif path != STDIO and _GLOB_CHARACTERS & set(path) and not os.path.lexists(path):
+    elif path != STDIO and GLOB_CHARACTERS & set(path) and not os.path.lexists(path):
         found = sorted(file for file in glob.glob(path, recursive=True) if os.path.isfile(file))
         if not found:
             raise InputError(f"no file has a name such as {path}")

@@ -10,6 +10,7 @@
 - `lancedb`: `EmbedderFunction`, registered as "embedder".
 - `bertopic`, `keybert`: `EmbedderBackend`.
 - `mteb`: `EmbedderEncoder`.
+- `ray`: `EncodeBatches` and `EncodeFiles`; `sent_model` sends a model to the nodes of a cluster.
 
-Qdrant takes the vectors as they are. docs/frameworks/ has a page for each.
+Qdrant takes the vectors as they are. docs/frameworks/ has a page for each, and docs/jobs/ for those of clusters.
 """

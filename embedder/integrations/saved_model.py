@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Collection, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from embedder.artifact.hub_access import HubAccess
@@ -17,7 +18,7 @@ from embedder.kept_models import get_model
 from embedder.options import LoadSettings
 
 _LOAD_OPTIONS = tuple(field.name for field in fields(LoadSettings))
-_HUB_OPTIONS = ("revision", "local_files_only")
+HUB_OPTIONS = ("revision", "local_files_only")
 # What to do instead, for options of `Embedder` and `encode` that no framework can use.
 _HINTS = {
     "token": "the framework would save it with the other options. Set HF_TOKEN, or run `hf auth login`",
@@ -57,9 +58,9 @@ class SavedModel:
         if not isinstance(model, str | os.PathLike):
             raise InputError(f"model should be a name, a path or an Embedder, not {shown(model)}")
         self.name = os.fspath(model)
-        self.model_kwargs = checked_options("model_kwargs", model_kwargs, known=(*_LOAD_OPTIONS, *_HUB_OPTIONS))
+        self.model_kwargs = checked_options("model_kwargs", model_kwargs, known=(*_LOAD_OPTIONS, *HUB_OPTIONS))
         self._load = LoadSettings(**{k: v for k, v in self.model_kwargs.items() if k in _LOAD_OPTIONS})
-        self._hub = HubAccess(**{k: v for k, v in self.model_kwargs.items() if k in _HUB_OPTIONS})
+        self._hub = HubAccess(**{k: v for k, v in self.model_kwargs.items() if k in HUB_OPTIONS})
 
     @property
     def embedder(self) -> Embedder:
@@ -71,6 +72,15 @@ class SavedModel:
         if self._embedder is None:
             self._embedder = get_model(self.name, self._load, self._hub)
         return self._embedder
+
+    @property
+    def directory(self) -> Path:
+        """The directory of the model's artifact on this machine. The model is loaded.
+
+        Raises:
+            EmbedderError: as in `Embedder`.
+        """
+        return Path(_origin(self.embedder)[0])
 
 
 def checked_options(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from embedder.common.checks import shown
 from embedder.encoder import DEFAULT_MODEL, Embedder
-from embedder.errors import InputError
+from embedder.errors import ArtifactError, InputError
 from embedder.files.arrow import (
     check_text_column,
     first_null,
@@ -24,7 +24,7 @@ from embedder.files.formats import EMBEDDING, Layout
 from embedder.files.inputs import DEFAULT_COLUMN
 from embedder.files.journal import Job
 from embedder.files.outputs import PARQUET
-from embedder.integrations.saved_model import SavedModel, checked_options
+from embedder.integrations.saved_model import HUB_OPTIONS, SavedModel, checked_options
 from embedder.options import EncodeSettings
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ class TableEncoder(SavedModel):
         encode_kwargs: options of `encode`.
         column: the column with the texts.
         output_column: the column of the vectors.
+        digest: the digest that the model must have. None takes any.
 
     Example:
         >>> encoder = TableEncoder("all-MiniLM-L6-v2", encode_kwargs={"normalize_embeddings": True})
@@ -60,6 +61,7 @@ class TableEncoder(SavedModel):
         output_column: str = EMBEDDING,
         model_kwargs: Mapping[str, Any] | None = None,
         encode_kwargs: Mapping[str, Any] | None = None,
+        digest: str | None = None,
     ) -> None:
         """Check the options.
 
@@ -71,6 +73,8 @@ class TableEncoder(SavedModel):
             model_kwargs: options of `Embedder`, such as `{"dtype": "int8"}`.
             encode_kwargs: options of `encode`, such as `{"prompt": "passage: "}`. The precision is "float32", "binary"
                 or "ubinary".
+            digest: the `Embedder.digest` of the model. Processes that find another model raise an error. None takes any
+                model; see `pinned`.
 
         Raises:
             InputError: an option cannot be used, or both columns have the same name.
@@ -88,6 +92,7 @@ class TableEncoder(SavedModel):
             raise InputError(f"column {column!r:.60}: the vectors are written to this column. Choose another name")
         self.column = column
         self.output_column = output_column
+        self.digest = digest
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self.name, self.options())
@@ -104,7 +109,38 @@ class TableEncoder(SavedModel):
             "output_column": self.output_column,
             "model_kwargs": dict(self.model_kwargs),
             "encode_kwargs": dict(self.encode_kwargs),
+            "digest": self.digest,
         }
+
+    @property
+    def embedder(self) -> Embedder:
+        """The loaded model.
+
+        Raises:
+            ArtifactError: it is not the model with the digest of this encoder.
+            EmbedderError: as in `Embedder`.
+        """
+        found = super().embedder
+        if self.digest not in (None, found.digest):
+            raise ArtifactError(
+                f"{self.name} is another model here: its digest is {found.digest}, and the job has {self.digest}. Give "
+                "every machine the same model, and the same dtype"
+            )
+        return found
+
+    def pinned(self) -> TableEncoder:
+        """Return an encoder that raises an error in processes that find another model by this name, or choose a dtype.
+
+        Otherwise the vectors of two models could be mixed. The model is loaded here.
+
+        Raises:
+            EmbedderError: as in `Embedder`.
+
+        Example:
+            >>> len(TableEncoder("all-MiniLM-L6-v2").pinned().digest)  # doctest: +SKIP
+            64
+        """
+        return self._with(digest=self.embedder.digest)
 
     def with_threads(self, threads: int) -> TableEncoder:
         """Return an encoder whose model computes on `threads` cores, if the options do not say how many.
@@ -117,17 +153,17 @@ class TableEncoder(SavedModel):
         """
         if self.model_kwargs.get("threads") is not None:
             return self
-        return self.with_model(self.name, threads=threads)
+        return self._with(model_kwargs={**self.model_kwargs, "threads": threads})
 
-    def with_model(self, model: str | os.PathLike[str], **model_kwargs: Any) -> TableEncoder:
-        """Return an encoder with another name or path of the model, and with more options of `Embedder`.
+    def at(self, directory: str | os.PathLike[str]) -> TableEncoder:
+        """Return an encoder that loads the model from a directory.
 
         Example:
-            >>> TableEncoder("all-MiniLM-L6-v2").with_model("/models/all-MiniLM-L6-v2").name
-            '/models/all-MiniLM-L6-v2'
+            >>> TableEncoder("all-MiniLM-L6-v2", model_kwargs={"local_files_only": True}).at("/models/minilm").name
+            '/models/minilm'
         """
-        options = self.options()
-        return TableEncoder(model, **{**options, "model_kwargs": {**self.model_kwargs, **model_kwargs}})
+        own = {name: value for name, value in self.model_kwargs.items() if name not in HUB_OPTIONS}
+        return TableEncoder(directory, **{**self.options(), "model_kwargs": own})
 
     def job(self) -> Job:
         """Return what decides the vectors: the digest of the model and the options, as `embedder encode` keeps them.
@@ -196,6 +232,9 @@ class TableEncoder(SavedModel):
             table = table.drop_columns([self.output_column])
         field = schema.field(self.output_column)
         return table.append_column(field, vector_array(vectors, self._layout(), field, self._arrow))
+
+    def _with(self, **changes: Any) -> TableEncoder:
+        return TableEncoder(self.name, **{**self.options(), **changes})
 
     def _layout(self) -> Layout:
         dimension = self._settings.truncate_dim or self.embedder.dimension

@@ -29,6 +29,7 @@ FRAMEWORKS = {
     "langchain": ("langchain_core", "langchain-core"),
     "llama_index": ("llama_index", "llama-index-core"),
     "mteb": ("mteb", "mteb"),
+    "ray": ("ray", r"ray\[data\]"),
 }
 
 

@@ -19,7 +19,9 @@ from embedder.cli.main import main
 from embedder.engine import batching
 from embedder.errors import InputError
 from embedder.files import shards
+from embedder.files.file_pairs import FilePair, pair_files, rows_done
 from embedder.files.object_store import list_remote
+from embedder.integrations.table_encoder import TableEncoder
 from tests.tiny import WORDS, write_tiny_artifact
 
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
@@ -230,3 +232,18 @@ def test_patterns(store):
     assert found("*/*/[23].*") == ["a/b/2.csv", "a/b/3.txt"]
     assert found("a/") == ["a/1.csv", "a/b/2.csv"]
     assert found("") == ["4.CSV", "a/1.csv", "a/b/2.csv"]
+
+
+def test_files_of_a_job_are_paired_and_checked(store, model):
+    system, bucket = store
+    for name in ("a", "deeper/b"):
+        put(system, f"{bucket}/in/{name}.parquet", parquet_of(TEXTS[:4]))
+    base = f"s3://{bucket}"
+    pairs = pair_files(f"{base}/in/", f"{base}/out/")
+    assert pairs == [FilePair(f"{base}/in/{name}", f"{base}/out/{name}") for name in ("a.parquet", "deeper/b.parquet")]
+    embedder.encode_to_file(pairs[1].input, pairs[1].output, model=model, resume=True)
+    job = TableEncoder(model).job()
+    assert [rows_done(pair, job) for pair in pairs] == [None, 4]
+    system.delete_file(f"{bucket}/in/deeper/b.parquet")
+    with pytest.raises(InputError, match=r"out/deeper/b.parquet is there, and no input has this name"):
+        pair_files(f"{base}/in/*.parquet", f"{base}/out")

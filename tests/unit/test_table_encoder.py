@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 import embedder
-from embedder.errors import DependencyError, InputError
+from embedder.errors import ArtifactError, DependencyError, InputError
 from embedder.integrations.table_encoder import TableEncoder
 
 TEXTS = ["the cat", "", "dog sat on mat", "字 é", "the cat"]
@@ -101,6 +101,7 @@ def test_pickle_keeps_the_options_and_not_the_model(tiny, model):
         "output_column": "vector",
         "model_kwargs": {"truncate_dim": 4},
         "encode_kwargs": {"normalize_embeddings": True},
+        "digest": None,
     }
     encoder = TableEncoder(tiny, **options)
     before = pickle.dumps(encoder)
@@ -121,6 +122,22 @@ def test_threads_of_the_options_come_first(tiny):
         "model_kwargs": {"truncate_dim": 4, "threads": 2},
     }
     assert encoder.with_threads(2).with_threads(1).model_kwargs["threads"] == 2
+
+
+def test_model_in_a_directory_has_no_options_of_the_hub(tiny, model):
+    options = {"model_kwargs": {"truncate_dim": 4, "revision": "a", "local_files_only": True}, "column": "body"}
+    encoder = TableEncoder("of-the-hub", **options).at(tiny)
+    assert encoder.options() == {**encoder.options(), "model_kwargs": {"truncate_dim": 4}, "column": "body"}
+    assert encoder.directory == tiny
+
+
+def test_pinned_encoder_refuses_another_model(tiny, model, make_artifact):
+    encoder = TableEncoder(tiny).pinned()
+    assert encoder.digest == model.digest
+    assert pickle.loads(pickle.dumps(encoder)).encode(TABLE).num_rows == 5
+    other = encoder.at(make_artifact("other", max_seq_length=8))
+    with pytest.raises(ArtifactError, match=r"other is another model here: its digest is .*, and the job has"):
+        other.encode(TABLE)
 
 
 def test_job_is_that_of_a_file(tiny, model):
