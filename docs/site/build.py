@@ -47,6 +47,7 @@ API = {
     "integrations.bertopic.EmbedderBackend integrations.keybert.EmbedderBackend integrations.mteb.EmbedderEncoder",
     "Jobs": "integrations.table_encoder.TableEncoder integrations.ray.EncodeBatches integrations.ray.EncodeFiles "
     "integrations.ray.send_model integrations.ray.SentModel integrations.ray.unfinished_files "
+    "integrations.spark.SparkEncoder "
     "files.file_pairs.pair_files files.file_pairs.FilePair files.file_pairs.rows_done",
     "Compatibility": "compat.SentenceTransformer compat.CrossEncoder compat.util",
     "Errors": "EmbedderError ModelNotFoundError ArtifactError FormatError InputError ImageError SettingError "

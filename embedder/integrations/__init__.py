@@ -11,6 +11,7 @@
 - `bertopic`, `keybert`: `EmbedderBackend`.
 - `mteb`: `EmbedderEncoder`.
 - `ray`: `EncodeBatches` and `EncodeFiles`; `sent_model` sends a model to the nodes of a cluster.
+- `spark`: `SparkEncoder`.
 
 Qdrant takes the vectors as they are. docs/frameworks/ has a page for each, and docs/jobs/ for those of clusters.
 """

@@ -94,6 +94,7 @@ RUNTIME = (
     Rule("embedder.integrations.langchain", own=INTEGRATION, packages="langchain_core"),
     Rule("embedder.integrations.llama_index", own=INTEGRATION, packages="llama_index"),
     Rule("embedder.integrations.ray", own=f"{INTEGRATION} files", packages="pyarrow ray"),
+    Rule("embedder.integrations.spark", own=f"{INTEGRATION} files", packages="pandas pyarrow pyspark"),
     Rule("embedder.integrations.sent_model", own="artifact.manifest common errors", packages="numpy", lazy="filelock"),
     Rule("embedder.integrations.table_encoder", own=f"{INTEGRATION} files"),
     Rule("embedder.integrations.mteb", own=f"{INTEGRATION} kept_models", packages="mteb torch"),

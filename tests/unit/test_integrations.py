@@ -30,6 +30,7 @@ FRAMEWORKS = {
     "llama_index": ("llama_index", "llama-index-core"),
     "mteb": ("mteb", "mteb"),
     "ray": ("ray", r"ray\[data\]"),
+    "spark": ("pyspark", "pyspark"),
 }
 
 
