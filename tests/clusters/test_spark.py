@@ -17,9 +17,11 @@ from embedder.integrations.table_encoder import TableEncoder
 from tests.pages import assert_same, code_blocks, hard_link
 from tests.tiny import write_tiny_artifact
 
-pytest.importorskip("pyspark")
+pyspark = pytest.importorskip("pyspark")
 if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
     pytest.skip("Spark needs Java, which is not here: apt-get install openjdk-17-jre-headless", allow_module_level=True)
+if not Path(pyspark.__file__).with_name("bin").is_dir():
+    pytest.skip("this pyspark is a client without a cluster: pip install pyspark", allow_module_level=True)
 
 import pandas as pd
 import pyarrow as pa
