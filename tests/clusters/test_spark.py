@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +18,10 @@ from embedder.integrations.table_encoder import TableEncoder
 from tests.pages import assert_same, code_blocks, hard_link
 from tests.tiny import write_tiny_artifact
 
-pyspark = pytest.importorskip("pyspark")
+pytest.importorskip("pyspark")
 if not (shutil.which("java") or os.environ.get("JAVA_HOME")):
     pytest.skip("Spark needs Java, which is not here: apt-get install openjdk-17-jre-headless", allow_module_level=True)
-if not Path(pyspark.__file__).with_name("bin").is_dir():
+if not Path(find_spec("pyspark").origin).with_name("bin").is_dir():
     pytest.skip("this pyspark is a client without a cluster: pip install pyspark", allow_module_level=True)
 
 import pandas as pd
