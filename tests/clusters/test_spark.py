@@ -209,6 +209,11 @@ def test_model_that_spark_brings_to_the_executors(artifact, spark, texts, model,
     np.testing.assert_array_equal([row.embedding for row in rows], model.encode(TEXTS))
 
 
+def test_directory_needs_an_archive(artifact, spark):
+    with pytest.raises(Exception, match="does not support local directories"):
+        spark.sparkContext.addFile(str(artifact), recursive=True)
+
+
 def test_model_by_its_name_on_the_executors(spark, texts, model):
     rows = SparkEncoder(TableEncoder("tiny")).add_vectors(texts.where("id < 8")).collect()
     np.testing.assert_array_equal([row.embedding for row in rows], model.encode(TEXTS[:8]))

@@ -48,8 +48,8 @@ LAMBDA = re.compile(r"make lambda MODEL=(all-MiniLM-L6-v2)")
 EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 
 
-# The pages in docs/frameworks need other packages: tests/frameworks/test_pages.py runs what they show.
-BLOCKS = [block for page in PAGES if page.parent.name != "frameworks" for block in code_blocks(page)]
+# The pages in docs/frameworks and docs/jobs need other packages. tests/frameworks and tests/clusters run them.
+BLOCKS = [block for page in PAGES if page.parent.name not in ("frameworks", "jobs") for block in code_blocks(page)]
 # A command that is on several pages runs only once.
 COMMANDS = list({(block.code, block.output): block for block in BLOCKS if block.language == "console"}.values())
 SLOW = [pytest.param(block, marks=pytest.mark.slow) for block in COMMANDS if block.code in BENCHMARKS]
