@@ -123,7 +123,7 @@ class SparkEncoder:
     def map_pandas(self, frames: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Add the vectors to the frames of a partition: a function for `DataFrame.mapInPandas`.
 
-        `map_arrow` is faster, and keeps all types: pandas turns whole numbers with nulls into floats.
+        `map_arrow` keeps all types of the other columns. pandas turns whole numbers with nulls into floats.
 
         Raises:
             InputError: as in `map_arrow`.
