@@ -27,7 +27,7 @@ from embedder.files.encoding import encode_rows, job_of
 from embedder.files.formats import EMBEDDING, PRECISIONS, Layout, RowFields
 from embedder.files.inputs import DEFAULT_COLUMN, STDIO
 from embedder.files.journal import Tally
-from embedder.files.outputs import OUTPUT_FORMATS, open_files, output_format
+from embedder.files.outputs import OUTPUT_FORMATS, check_ranged, open_files, output_format
 from embedder.files.partial_file import Output
 from embedder.files.sources import Texts, check_apart, find_files, image_pairs, open_sources
 
@@ -69,7 +69,9 @@ and written.
 The finished vectors wait in FILE.partial, and FILE.journal says which they
 are. FILE changes only when all is done. After an error, Ctrl-C or a kill, the
 same command with --resume goes on from there. It refuses to go on with another
-model, other options or another input. If nothing waits, --resume begins anew.
+model, other options or another input. If nothing waits, --resume begins anew,
+but a complete FILE of the same model, options and input stays. For this,
+FILE.journal stays beside .npy and .jsonl.
 
 With --images, the images are sorted by their paths. In jsonl, the field
 "image" has the path. Images that cannot be read are reported and left out,
@@ -97,7 +99,7 @@ def add_parser(commands: Commands) -> None:
         "-o", "--output", default=STDIO, metavar="FILE", help="the file or DIR/ to write; default: stdout"
     )
     parser.add_argument("--output-format", choices=OUTPUT_FORMATS, help="default: by the file name")
-    parser.add_argument("--resume", action="store_true", help="go on with what a run has left that was stopped")
+    parser.add_argument("--resume", action="store_true", help="go on with what an earlier run has left or completed")
     group = parser.add_argument_group("vectors")
     group.add_argument("--prompt", metavar="TEXT", help="put TEXT before each text")
     group.add_argument("--prompt-name", metavar="NAME", help="put the model's prompt NAME before each text")
@@ -109,7 +111,8 @@ def add_parser(commands: Commands) -> None:
         "--precision",
         default="float32",
         metavar="NAME",
-        help="float32, float16, or one bit for each dimension: binary (int8) or ubinary (uint8)",
+        help="float32, float16, or one bit for each dimension: binary (int8) or ubinary (uint8); to .parquet also int8 "
+        "or uint8",
     )
     add_model_options(parser, DEFAULT_MODEL)
     parser.set_defaults(run=run)
@@ -118,7 +121,7 @@ def add_parser(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> None:
     """Encode the inputs and write their vectors."""
     format = options.output_format or _output_format(options.output)
-    _check_precision(options.precision)
+    _check_precision(options.precision, options.output, format)
     if options.resume and is_stream(options.output):
         raise InputError("--resume goes on with a file. Name it with --output")
     with stopped_by_signals(), _open_inputs(options, format) as inputs:
@@ -129,7 +132,7 @@ def run(options: argparse.Namespace) -> None:
 
         settings = EncodeSettings(**_encode_options(options))
         layout = Layout.of(format, options.truncate_dim or model.dimension, options.precision)
-        with _open_output(options, model, settings, layout, inputs.schema) as output:
+        with _open_output(options, model, settings, layout, inputs) as output:
             if output.start.inputs:
                 say(f"note: {counted(output.start.inputs, 'input')} done by an earlier run")
             tally = encode_rows(model, inputs.rows(), output, settings, _warn_of_image)
@@ -159,14 +162,14 @@ def _output_format(path: str) -> str:
 
 
 def _open_output(
-    options: argparse.Namespace, model: Embedder, settings: EncodeSettings, layout: Layout, schema: Any
+    options: argparse.Namespace, model: Embedder, settings: EncodeSettings, layout: Layout, inputs: Texts
 ) -> AbstractContextManager[Output]:
     """Open the output: a stream, a file or a directory."""
     if is_stream(options.output):
         return open_stream(options.output, layout)
     column = "" if options.images is not None else options.column or DEFAULT_COLUMN
     job = job_of(model, settings, layout, column, options.precision)
-    return open_files(options.output, job, layout, schema, resume=options.resume)
+    return open_files(options.output, job, layout, inputs, resume=options.resume)
 
 
 @contextmanager
@@ -195,15 +198,10 @@ def _open_inputs(options: argparse.Namespace, format: str) -> Iterator[Texts]:
         yield texts
 
 
-def _check_precision(precision: str) -> None:
-    if precision in ("int8", "uint8"):
-        raise InputError(
-            f"--precision {precision} needs the range of each dimension over all vectors, and search needs the ranges "
-            "too. Write float32 vectors, and quantise them with "
-            "embedder.quantize_embeddings(embeddings, precision, ranges)"
-        )
+def _check_precision(precision: str, output: str, format: str) -> None:
     if precision not in PRECISIONS:
         raise InputError(f"--precision should be one of {', '.join(PRECISIONS)}, not {precision!r:.60}")
+    check_ranged(precision, output, format, "--precision")
 
 
 def _encode_options(options: argparse.Namespace) -> dict[str, Any]:
@@ -214,7 +212,7 @@ def _encode_options(options: argparse.Namespace) -> dict[str, Any]:
         "batch_size": options.batch_size,
         "truncate_dim": options.truncate_dim,
         "normalize_embeddings": options.normalize,
-        "precision": "float32" if options.precision == "float16" else options.precision,
+        "precision": options.precision if options.precision in ("binary", "ubinary") else "float32",
         "show_progress_bar": is_watched(),
         "read_paths": False,
         "warn_if_cut": options.warn_if_cut,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Unpack
 
 from embedder.common.checks import check_flag, shown
@@ -13,10 +14,10 @@ from embedder.errors import InputError
 from embedder.files.encoding import encode_rows, job_of
 from embedder.files.formats import EMBEDDING, Layout
 from embedder.files.inputs import DEFAULT_COLUMN, TextSource, input_format
-from embedder.files.outputs import open_files, output_format
-from embedder.files.sources import Texts, check_apart, find_files, open_sources, texts_of
+from embedder.files.outputs import check_ranged, open_files, output_format
+from embedder.files.sources import Texts, check_apart, find_files, open_sources, texts_of_program
 from embedder.kept_models import get_model
-from embedder.options import EncodeOptions, EncodeSettings
+from embedder.options import RANGED_PRECISIONS, EncodeOptions, EncodeSettings
 from embedder.results import CutTexts
 
 
@@ -43,9 +44,11 @@ def encode_to_file(
             rows; its name ends in "/", or it is there.
         model: a model, or its name or path.
         column: the field of a record with its text.
-        resume: go on with what a run has left that was stopped. If nothing is left, begin.
+        resume: go on with what a run has left that was stopped. If nothing is left, begin. A complete output of the
+            same job and the same inputs stays as it is. For this, `OUTPUT.journal` stays beside .npy and .jsonl.
         settings: all options as one object, instead of `options`.
-        **options: see `EncodeOptions`.
+        **options: see `EncodeOptions`. The precisions "int8" and "uint8" are for a single file .parquet. Its metadata
+            have the ranges of the dimensions.
 
     Returns:
         The number of vectors in the output.
@@ -61,17 +64,20 @@ def encode_to_file(
         >>> embedder.encode_to_file("reviews.csv", "reviews.npy", column="review", resume=True)  # doctest: +SKIP
         1000000
     """
-    settings = EncodeSettings.of(options, settings).refuse_skip().refuse_ranged()
+    settings = EncodeSettings.of(options, settings).refuse_skip()
     check_flag("resume", resume)
     path = os.fspath(output)
-    format = output_format(path)
+    format, precision = output_format(path), settings.precision
+    check_ranged(precision, path, format, "precision")
+    if precision in RANGED_PRECISIONS:
+        settings = replace(settings, precision="float32")  # until all vectors are there
     if format != "npy" and column == EMBEDDING:
         raise InputError(f"column {EMBEDDING!r}: the vectors are written to this column. Rename the column")
     with _opened(inputs, column, format, path) as texts:
         loaded = model if isinstance(model, Embedder) else get_model(model)
-        layout = Layout.of(format, settings.truncate_dim or loaded.dimension, settings.precision)
-        job = job_of(loaded, settings, layout, column, settings.precision)
-        with open_files(path, job, layout, texts.schema, resume=bool(resume)) as file:
+        layout = Layout.of(format, settings.truncate_dim or loaded.dimension, precision)
+        job = job_of(loaded, settings, layout, column, precision)
+        with open_files(path, job, layout, texts, resume=bool(resume)) as file:
             tally = encode_rows(loaded, texts.rows(), file, settings, lambda fields, reason: None)
     CutTexts(tally.cut, tally.first_cut, tally.inputs).warn(loaded.max_seq_length, "inputs")
     return tally.inputs
@@ -92,6 +98,6 @@ def _opened(inputs: Any, column: str, format: str, output: str) -> Iterator[Text
         with open_sources(sources, format) as texts:
             yield texts
     elif isinstance(inputs, Iterable) and not isinstance(inputs, bytes | Mapping):
-        yield Texts(texts_of(inputs, column), len(inputs) if isinstance(inputs, Sized) else None)
+        yield texts_of_program(inputs, column, format)
     else:
         raise InputError(f"inputs should be a path, or many texts, not {shown(inputs)}")

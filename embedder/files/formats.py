@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from embedder.common.files import open_regular
 from embedder.common.json_lines import json_line
 from embedder.common.records import frozen
 from embedder.errors import InputError
-from embedder.files.journal import Journal
+from embedder.files.journal import Job, Journal, Tally
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     from embedder.files.targets import Target
 
 # "float16" is no precision of `encode`: the vectors are computed as float32, and rounded when they are written.
-PRECISIONS = ("float32", "float16", "binary", "ubinary")
+PRECISIONS = ("float32", "float16", "int8", "uint8", "binary", "ubinary")
 EMBEDDING = "embedding"
-_DTYPES = {"float32": "<f4", "float16": "<f2", "binary": "|i1", "ubinary": "|u1"}
+_DTYPES = {"float32": "<f4", "float16": "<f2", "int8": "|i1", "uint8": "|u1", "binary": "|i1", "ubinary": "|u1"}
 # So many digits are enough to read the same number again.
 _DIGITS = {"<f4": "%.9g", "<f2": "%.5g"}
 
@@ -75,11 +76,13 @@ class Layout:
         format: the name of the format, such as "npy".
         columns: the count of numbers in a row.
         dtype: the dtype of a number, as NumPy writes it in a file, such as "<f4".
+        is_ranged: whether the numbers are steps of ranges, which are known only when all vectors are there.
     """
 
     format: str
     columns: int
     dtype: str
+    is_ranged: bool = False
 
     @classmethod
     def of(cls, format: str, dimension: int, precision: str) -> Layout:
@@ -87,10 +90,17 @@ class Layout:
 
         Example:
             >>> Layout.of("npy", 384, "ubinary")
-            Layout(format='npy', columns=48, dtype='|u1')
+            Layout(format='npy', columns=48, dtype='|u1', is_ranged=False)
         """
+        from embedder.options import RANGED_PRECISIONS  # here, as it imports NumPy
+
         columns = -(-dimension // 8) if precision in ("binary", "ubinary") else dimension
-        return cls(format, columns, _DTYPES[precision])
+        return cls(format, columns, _DTYPES[precision], precision in RANGED_PRECISIONS)
+
+    @property
+    def of_blocks(self) -> Layout:
+        """The layout of the vectors in a partial file."""
+        return Layout(self.format, self.columns, _DTYPES["float32"]) if self.is_ranged else self
 
 
 class Format(ABC):
@@ -98,7 +108,10 @@ class Format(ABC):
 
     Attributes:
         layout: the size of the vectors.
+        has_metadata: whether a complete file says how it was made. Otherwise its journal stays, and says it.
     """
+
+    has_metadata = False
 
     def __init__(self, layout: Layout) -> None:
         self.layout = layout
@@ -124,6 +137,17 @@ class Format(ABC):
         """Make a complete file of all blocks, and return its path."""
         self.close(target.partial, journal)
         return target.partial
+
+    def completed(self, target: Target, journal: Journal | None) -> tuple[Job, Tally] | None:
+        """Return how the file in the place of `target` was made, and the inputs that are in it.
+
+        None if that is unknown. Here the journal says it, if the file has all of its blocks and nothing more.
+        """
+        if journal is None or target.path is None or target.partial.exists() or not target.path.is_file():
+            return None
+        with open_regular(target.path) as stream:
+            is_whole = journal.whole(stream) == journal and not stream.read(1)
+        return (journal.job, journal.end.tally) if is_whole else None
 
 
 class JsonlFormat(Format):

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 from embedder.common.records import frozen
+from embedder.common.repeatable import Repeatable
 from embedder.errors import InputError
 from embedder.files.object_store import is_remote, open_remote
 
@@ -101,11 +102,11 @@ class Records:
     """A stream of records.
 
     Attributes:
-        stream: the records.
+        stream: the records. Those of regular files and of Parquet are a `Repeatable`.
         count: the number of records. None if it is unknown before the stream is read.
     """
 
-    stream: Iterator[Record]
+    stream: Iterable[Record]
     count: int | None
 
 
@@ -123,18 +124,25 @@ def open_records(source: TextSource) -> Iterator[Records]:
     if source.format == "parquet":
         opened = open_parquet(source)
         opened.check_json()
-        rows = ((text, dict(fields.values())) for text, fields in opened.rows())
-        yield Records(
-            (Record(number, text, fields, opened.column) for number, (text, fields) in enumerate(rows, 1)), opened.count
-        )
+        yield Records(Repeatable(lambda: _records_of_parquet(opened)), opened.count)
         return
     with _open_input(source.path) as stream:
-        count = None
         if is_remote(source.path) or _is_regular(stream):
             start = stream.tell()
-            count = sum(1 for _ in _records(stream, source))
-            stream.seek(start)
-        yield Records(_records(stream, source), count)
+            again = Repeatable(lambda: _records_from(stream, start, source))
+            yield Records(again, sum(1 for _ in again))
+        else:
+            yield Records(_records(stream, source), None)
+
+
+def _records_of_parquet(opened: ParquetSource) -> Iterator[Record]:
+    for number, (text, fields) in enumerate(opened.rows(), 1):
+        yield Record(number, text, dict(fields.values()), opened.column)
+
+
+def _records_from(stream: IO[bytes], start: int, source: TextSource) -> Iterator[Record]:
+    stream.seek(start)
+    yield from _records(stream, source)
 
 
 def read_files(sources: list[TextSource]) -> Records:
@@ -143,11 +151,8 @@ def read_files(sources: list[TextSource]) -> Records:
     Raises:
         InputError, OSError: as in `open_records`.
     """
-    count = 0
-    for source in sources:
-        with _open_input(source.path) as stream:
-            count += sum(1 for _ in _records(stream, source))
-    return Records(_records_of_files(sources), count)
+    again = Repeatable(lambda: _records_of_files(sources))
+    return Records(again, sum(1 for _ in again))
 
 
 def _records_of_files(sources: list[TextSource]) -> Iterator[Record]:

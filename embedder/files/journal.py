@@ -13,6 +13,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from enum import Enum
 from typing import IO, Any
 
 from embedder.common.records import frozen
@@ -42,6 +43,22 @@ class Tally:
     unreadable: int = 0
     cut: int = 0
     first_cut: int | None = None
+
+
+class Coverage(Enum):
+    """Which inputs of a job a tally is of.
+
+    Attributes:
+        ALL: all of them.
+        FIRST: the first ones, and others follow.
+        OTHERS: other inputs.
+        UNKNOWN: nobody knows, because the inputs can be read only once.
+    """
+
+    ALL = "all"
+    FIRST = "first"
+    OTHERS = "others"
+    UNKNOWN = "unknown"
 
 
 @frozen

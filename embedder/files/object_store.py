@@ -105,6 +105,44 @@ def is_remote_file(uri: str) -> bool:
     return found
 
 
+def file_exists(path: str) -> bool:
+    """Return whether there is such a file, in an object store or on this machine.
+
+    Raises:
+        InputError, DependencyError: as in `is_remote_file`.
+
+    Example:
+        >>> file_exists("no such file")
+        False
+    """
+    return is_remote_file(path) if is_remote(path) else Path(path).exists()
+
+
+def check_bucket(uri: str) -> None:
+    """Raise InputError if a file of an object store cannot be written because its bucket is missing.
+
+    A store that cannot be asked now may be there later, and some credentials allow no such question. So only a clear
+    answer counts.
+
+    Raises:
+        InputError: there is no such bucket, or the URI names no file in it.
+        DependencyError: pyarrow is not installed.
+
+    Example:
+        >>> check_bucket("s3://bucket/vectors.npy")  # doctest: +SKIP
+    """
+    bucket, _, name = uri[uri.index("://") + 3 :].partition("/")
+    if not (bucket and name):
+        raise InputError(f"{uri} should be of the form s3://bucket/name")
+    system, _ = _system_of(uri, "written")
+    try:
+        is_missing = system.get_file_info(bucket).type == _arrow_fs().FileType.NotFound
+    except OSError:
+        return
+    if is_missing:
+        raise InputError(f"{uri} cannot be written: there is no bucket {bucket}")
+
+
 def upload(path: Path, uri: str) -> None:
     """Copy a file of this machine to an object store. It appears there when all of it is there.
 
@@ -115,16 +153,16 @@ def upload(path: Path, uri: str) -> None:
     Example:
         >>> upload(Path("vectors.npy"), "s3://bucket/vectors.npy")  # doctest: +SKIP
     """
-    system, name = _system_of(uri)
+    system, name = _system_of(uri, "written")
     files = _arrow_fs()
     with _named(uri, "written"):
         # A stream of Python that is interrupted would be closed, and so leave a part of the file.
         files.copy_files(str(path), name, files.LocalFileSystem(), system, chunk_size=_COPY_BYTES)
 
 
-def _system_of(uri: str) -> tuple[Any, str]:
+def _system_of(uri: str, verb: str = "read") -> tuple[Any, str]:
     """Return the file system of a URI, and the path there."""
-    with _named(uri, "read"):
+    with _named(uri, verb):
         # A pattern is no valid URI: its characters have other meanings there.
         system, _ = _arrow_fs().FileSystem.from_uri("/".join(uri.split("/")[:3]))
     return system, uri[uri.index("://") + 3 :]

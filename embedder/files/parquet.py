@@ -33,7 +33,9 @@ from embedder.files.arrow import (
 )
 from embedder.files.formats import EMBEDDING, Format, Layout, RowFields
 from embedder.files.journal import Job, Journal, Tally
-from embedder.files.object_store import is_remote, open_remote
+from embedder.files.object_store import file_exists, is_remote, open_remote
+from embedder.files.ranges import quantized, ranges_of
+from embedder.files.record_tables import agreeing, fitted, holding, table_of, unified
 
 if TYPE_CHECKING:
     import numpy as np
@@ -128,10 +130,10 @@ class ParquetSource:
                     "Write .parquet or .npy"
                 )
 
-    def rows(self) -> Iterator[tuple[str, RowFields]]:
-        """Yield the text and the fields of each row."""
+    def rows(self, *, text_only: bool = False) -> Iterator[tuple[str, RowFields]]:
+        """Yield the text and the fields of each row. With `text_only`, the other columns are not read."""
         with self._opened() as file:
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
+            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=[self.column] if text_only else None):
                 texts = strings_of(batch.column(self.column), self.path)
                 for index, text in enumerate(texts):
                     yield text, ArrowFields(batch, index, text, self._origin)
@@ -164,6 +166,8 @@ class ParquetSource:
 class ParquetFormat(Format):
     """A Parquet file: the columns of the input, and the vectors in the column "embedding", a list of a fixed size."""
 
+    has_metadata = True
+
     def __init__(self, layout: Layout, schema: Any = None) -> None:
         """Describe a file.
 
@@ -190,10 +194,10 @@ class ParquetFormat(Format):
         if EMBEDDING in table.schema.names:
             table = table.drop_columns([EMBEDDING])
         field = self._vector_field()
-        table = table.append_column(field, vector_array(vectors, self.layout, field, self._arrow))
+        table = table.append_column(field, vector_array(vectors, self.layout.of_blocks, field, self._arrow))
         self._unify(table.schema)
         stream = io.BytesIO()
-        with self._arrow.ipc.new_stream(stream, table.schema) as writer:
+        with holding(self._arrow), self._arrow.ipc.new_stream(stream, table.schema) as writer:
             writer.write_table(table)
         return stream.getvalue()
 
@@ -210,21 +214,41 @@ class ParquetFormat(Format):
     def complete(self, target: Target, journal: Journal) -> Path:
         """Write the blocks as row groups of a Parquet file."""
         schema = self._schema or self._with_vectors(self._arrow.schema([(_TEXT, self._arrow.string())]))
-        metadata = {**(schema.metadata or {}), METADATA_KEY: _metadata(journal)}
-        schema = schema.with_metadata(metadata)
-        dictionary = [name for name in schema.names if name != EMBEDDING]
-        with (
-            target.partial.open("rb") as stream,
-            _parquet().ParquetWriter(target.complete, schema, use_dictionary=dictionary) as writer,
-        ):
-            for table in self._row_groups(stream, journal, schema):
-                writer.write_table(table, row_group_size=max(1, len(table)))
+        if self.layout.is_ranged and journal.end.rows == 1:
+            raise InputError("int8 and uint8 need the ranges of several vectors, and there is one. Choose float32")
+        with target.partial.open("rb") as stream:
+            ranges = (
+                ranges_of(table for table, _ in self._blocks(stream, journal, read=True))
+                if self.layout.is_ranged
+                else None
+            )
+            final = schema_with(schema, vector_field(self.layout, EMBEDDING, self._arrow))
+            final = final.with_metadata({**(schema.metadata or {}), METADATA_KEY: _metadata(journal, ranges)})
+            dictionary = [name for name in final.names if name != EMBEDDING]
+            target.complete.unlink(missing_ok=True)  # a link in its place may lead to any file
+            with (
+                target.complete.open("xb") as whole,  # pyarrow takes no name that is not UTF-8
+                _parquet().ParquetWriter(whole, final, use_dictionary=dictionary) as writer,
+            ):
+                for table in self._row_groups(stream, journal, schema):
+                    group = quantized(table, self.layout, ranges, self._arrow) if self.layout.is_ranged else table
+                    writer.write_table(group, row_group_size=max(1, len(group)))
         return target.complete
+
+    def completed(self, target: Target, journal: Journal | None) -> tuple[Job, Tally] | None:
+        """Return what the metadata of the file say. None if embedder has not written it, or it is a later shard."""
+        if not file_exists(target.name):
+            return None
+        try:
+            job, start, tally = read_tallies(target.name)
+        except InputError:
+            return None
+        return (job, tally) if start == Tally() else None
 
     def _row_groups(self, stream: IO[bytes], journal: Journal, schema: Any) -> Iterator[Any]:
         waiting: list[Any] = []
         for table, _ in self._blocks(stream, journal, read=True):
-            waiting.append(_fitted(table, schema, self._arrow))
+            waiting.append(fitted(table, schema, self._arrow))
             if sum(each.nbytes for each in waiting) >= _ROW_GROUP_BYTES:
                 yield self._arrow.concat_tables(waiting)
                 waiting = []
@@ -243,13 +267,7 @@ class ParquetFormat(Format):
     def _table(self, records: Sequence[RowFields]) -> Any:
         """Return the records as a table, without the vectors."""
         if not isinstance(records[0], ArrowFields):
-            values = [record.values() for record in records]
-            try:
-                names = list(dict.fromkeys(name for fields in values for name in fields))
-                columns = [[fields.get(name) for fields in values] for name in names]
-                return self._arrow.table(dict(zip(names, columns, strict=True)))
-            except (self._arrow.ArrowInvalid, self._arrow.ArrowTypeError, OverflowError) as error:
-                raise InputError(f"Parquet cannot hold the records: {error}. Write .jsonl or .npy") from error
+            return table_of([record.values() for record in records], self._arrow)
         slices: list[Any] = []
         start = 0
         for row in range(1, len(records) + 1):
@@ -261,11 +279,11 @@ class ParquetFormat(Format):
                 slices.append(first.batch.slice(first.index, row - start))
                 start = row
         tables = [self._arrow.Table.from_batches([each]) for each in slices]
-        with self._agreeing():
+        with agreeing(self._arrow):
             return self._arrow.concat_tables(tables, promote_options="permissive")
 
     def _vector_field(self) -> Any:
-        return vector_field(self.layout, EMBEDDING, self._arrow)
+        return vector_field(self.layout.of_blocks, EMBEDDING, self._arrow)
 
     def _with_vectors(self, schema: Any) -> Any:
         return schema_with(schema, self._vector_field())
@@ -274,27 +292,15 @@ class ParquetFormat(Format):
         if self._schema is None:
             self._schema = schema
         elif not self._schema.equals(schema):
-            with self._agreeing():
-                self._schema = self._arrow.unify_schemas([self._schema, schema], promote_options="permissive")
+            self._schema = unified([self._schema, schema], self._arrow)
         else:
             return
         self._check_writable()
 
     def _check_writable(self) -> None:
         """Raise InputError if Parquet does not have the types of the columns: before the end of a long run."""
-        try:
+        with holding(self._arrow):
             _parquet().ParquetWriter(io.BytesIO(), self._schema).close()
-        except (self._arrow.ArrowInvalid, self._arrow.ArrowNotImplementedError) as error:
-            raise InputError(f"Parquet cannot hold the records: {error}. Write .jsonl or .npy") from error
-
-    @contextmanager
-    def _agreeing(self) -> Iterator[None]:
-        try:
-            yield
-        except (self._arrow.ArrowInvalid, self._arrow.ArrowTypeError) as error:
-            raise InputError(
-                f"a column of Parquet has values of one type, and the records differ: {error}. Write .npy"
-            ) from error
 
 
 def read_tallies(path: str) -> tuple[Job, Tally, Tally]:
@@ -317,9 +323,9 @@ def read_tallies(path: str) -> tuple[Job, Tally, Tally]:
         raise InputError(f"{path} was not written by embedder. Choose another directory") from error
 
 
-def _metadata(journal: Journal) -> bytes:
-    start, end = asdict(journal.start.tally), asdict(journal.end.tally)
-    return json.dumps({"job": journal.job, "start": start, "tally": end}).encode()
+def _metadata(journal: Journal, ranges: NDArray[np.float32] | None) -> bytes:
+    fields = {"job": journal.job, "start": asdict(journal.start.tally), "tally": asdict(journal.end.tally)}
+    return json.dumps(fields if ranges is None else {**fields, "ranges": ranges.tolist()}).encode()
 
 
 def _arrow() -> Any:
@@ -370,18 +376,3 @@ def _fits_json(kind: Any) -> bool:
         return all(_fits_json(field.type) for field in kind)
     plain = (types.is_boolean, types.is_integer, types.is_floating, types.is_null)
     return is_string(kind, _arrow()) or any(check(kind) for check in plain)
-
-
-def _fitted(table: Any, schema: Any, arrow: Any) -> Any:
-    """Return a table with the columns of `schema`, in their order and of their types."""
-    columns = [
-        _cast(table.column(field.name), field.type)
-        if field.name in table.schema.names
-        else arrow.nulls(len(table), field.type)
-        for field in schema
-    ]
-    return arrow.table(columns, schema=schema)
-
-
-def _cast(column: Any, kind: Any) -> Any:
-    return column if column.type == kind else column.cast(kind)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Protocol
@@ -14,7 +14,16 @@ from embedder.common.counted import counted
 from embedder.common.file_locks import has_locks, try_lock
 from embedder.errors import InputError
 from embedder.files.formats import Format, RowFields
-from embedder.files.journal import Job, Journal, Progress, Tally, differences, is_start_of_journal, read_journal
+from embedder.files.journal import (
+    Coverage,
+    Job,
+    Journal,
+    Progress,
+    Tally,
+    differences,
+    is_start_of_journal,
+    read_journal,
+)
 from embedder.files.targets import Target
 
 if TYPE_CHECKING:
@@ -73,9 +82,29 @@ class PartialFile:
         self._blocks.append(block)
 
 
+class CompleteFile:
+    """A file that an earlier run has completed. It stays as it is.
+
+    Attributes:
+        start: the inputs that are in it: all.
+    """
+
+    def __init__(self, name: str, start: Tally) -> None:
+        self._name, self.start = name, start
+
+    def add(self, records: Sequence[RowFields], vectors: NDArray[np.generic], tally: Tally) -> None:
+        """Raise InputError: there should be nothing to add."""
+        raise InputError(f"the inputs have changed while they were read, and {self._name} was complete. Run it again")
+
+
 @contextmanager
 def open_partial(
-    target: Target, job: Job, format: Format, *, resume: bool, before: Tally | None = None
+    target: Target,
+    job: Job,
+    format: Format,
+    *,
+    resume: bool,
+    before: Tally | None = None,
 ) -> Iterator[PartialFile]:
     """Open the partial file of `target`. At the end of the `with` statement it replaces `target`.
 
@@ -95,22 +124,77 @@ def open_partial(
     """
     with _locked_journal(target) as log:
         start = Progress(before or Tally(), 0, len(format.head(0)))
-        journal = _left(target, log, job, format, resume=resume) or Journal(job, start)
-        partial = target.partial
-        file: PartialFile | None = None
-        try:
-            with _opened(target, log, format, journal) as stream:
-                file = PartialFile(stream, log, format, journal)
-                yield file
-            target.put(format.complete(target, file.journal))
-        except BaseException as error:
-            if not (file.end if file else journal.end).rows:
-                target.remove_parts()
-            elif file and partial.exists():
+        with _written(target, log, job, format, start, resume=resume) as file:
+            yield file
+
+
+@contextmanager
+def open_single(
+    target: Target, job: Job, format: Format, *, resume: bool, coverage: Callable[[Tally], Coverage]
+) -> Iterator[PartialFile | CompleteFile]:
+    """Open the only file of a job as `open_partial` does. With `resume`, a complete file of the same job stays.
+
+    Args:
+        target: the file to write; see `open_files`.
+        job: what decides the vectors. A run goes on only with the same job.
+        format: the format of the file.
+        resume: go on with what a run has left that was stopped, or has completed.
+        coverage: returns which inputs of this job a tally is of.
+
+    Raises:
+        InputError, OSError: as in `open_partial`.
+    """
+    keep_journal = resume and not format.has_metadata and target.path is not None
+    with _locked_journal(target) as log:
+        done = _completed(target, log, job, format) if resume else None
+        covered = None if done is None else coverage(done)
+        if done and covered is Coverage.ALL:
+            target.remove_parts(keep_journal=keep_journal)  # of a run that was killed when the file was complete
+            yield CompleteFile(target.name, done)
+            return
+        # The file may have replaced its own input. Then nothing can go on with what is left of that run.
+        stale = done if covered is Coverage.OTHERS else None
+        start = Progress(Tally(), 0, len(format.head(0)))
+        with _written(target, log, job, format, start, resume=resume, stale=stale, keep_journal=keep_journal) as file:
+            yield file
+
+
+@contextmanager
+def _written(
+    target: Target,
+    log: IO[bytes],
+    job: Job,
+    format: Format,
+    start: Progress,
+    *,
+    resume: bool,
+    stale: Tally | None = None,
+    keep_journal: bool = False,
+) -> Iterator[PartialFile]:
+    journal = _left(target, log, job, format, start, resume=resume, stale=stale) or Journal(job, start)
+    partial = target.partial
+    file: PartialFile | None = None
+    try:
+        with _opened(target, log, format, journal) as stream:
+            file = PartialFile(stream, log, format, journal)
+            yield file
+        target.put(format.complete(target, file.journal))
+    except BaseException as error:
+        if not (file.end if file else journal.end).rows:
+            target.remove_parts()
+        elif file and partial.exists():
+            with suppress(OSError):
                 target.complete.unlink(missing_ok=True)
-                _keep(file, format, partial, error)
-            raise
-        target.remove_parts()
+            _keep(file, format, partial, error)
+        raise
+    target.remove_parts(keep_journal=keep_journal)
+
+
+def _completed(target: Target, log: IO[bytes], job: Job, format: Format) -> Tally | None:
+    """Return the inputs of a complete file of the same job. None if there is no such file, or images are left out."""
+    found = format.completed(target, read_journal(log.read()))
+    log.seek(0)
+    return found[1] if found and found[0] == job and not found[1].unreadable else None
 
 
 @contextmanager
@@ -124,8 +208,12 @@ def _locked_journal(target: Target) -> Iterator[IO[bytes]]:
     except OSError as error:
         raise InputError(f"{target.name} cannot be written: {error.strerror}") from error
     try:
-        with log:
-            yield log
+        yield log
+        log.close()
+    except BaseException:
+        with suppress(OSError):  # closing may fail again on a full disk
+            log.close()
+        raise
     finally:
         if not has_locks() and not target.partial.exists():
             target.remove_parts()  # Windows removes the journal only when it is closed
@@ -154,8 +242,17 @@ def _check_regular(stream: IO[bytes], path: Path) -> None:
         raise InputError(f"{path} is not a regular file. Delete it")
 
 
-def _left(target: Target, log: IO[bytes], job: Job, format: Format, *, resume: bool) -> Journal | None:
-    """Return the journal of what a stopped run has left, or None if there is nothing to keep.
+def _left(
+    target: Target,
+    log: IO[bytes],
+    job: Job,
+    format: Format,
+    start: Progress,
+    *,
+    resume: bool,
+    stale: Tally | None,
+) -> Journal | None:
+    """Return the journal of what a stopped run has left, or None if there is nothing to keep, or all of it is `stale`.
 
     Raises:
         InputError: something is left, and this run cannot go on with it.
@@ -176,7 +273,7 @@ def _left(target: Target, log: IO[bytes], job: Job, format: Format, *, resume: b
     with os.fdopen(os.open(partial, _OPEN), "r+b") as stream:
         _check_regular(stream, partial)
         whole = old.whole(stream)
-        if not whole.blocks or not (whole.end.rows or resume):
+        if not whole.blocks or not (whole.end.rows or resume) or whole.end.tally == stale:
             return None
         found = f"{partial} has {counted(whole.end.rows, 'record')} of a run that was stopped"
         if not resume:
@@ -186,6 +283,8 @@ def _left(target: Target, log: IO[bytes], job: Job, format: Format, *, resume: b
                 f"{found}, and that run was another one: {'; '.join(changes)}. Give the same options, or delete the "
                 "file to start again"
             )
+        if whole.start != start:
+            raise InputError(f"{partial} does not follow the file before it. Delete it, or choose an empty directory")
         format.reopen(stream, whole)
     return whole
 
@@ -199,12 +298,12 @@ def _opened(target: Target, log: IO[bytes], format: Format, journal: Journal) ->
         log.truncate(len(content))  # a journal begins with what was read of it
         log.seek(len(content))
     else:
+        partial.unlink(missing_ok=True)  # first, because no run goes on with a partial file without a journal
         log.seek(0)
         log.truncate()
         log.write(content)
         log.flush()
-        os.fsync(log.fileno())  # no partial file without a journal, also after a loss of power
-        partial.unlink(missing_ok=True)
+        os.fsync(log.fileno())  # also after a loss of power
         with partial.open("xb") as new:
             new.write(format.head(0))
     with os.fdopen(os.open(partial, _OPEN), "r+b") as stream:

@@ -12,7 +12,7 @@ from embedder.common.file_locks import has_locks, try_lock
 from embedder.errors import InputError
 from embedder.files.formats import Format, RowFields
 from embedder.files.journal import Job, Tally, differences
-from embedder.files.object_store import is_remote, is_remote_file, list_remote
+from embedder.files.object_store import file_exists, is_remote, list_remote
 from embedder.files.parquet import read_tallies
 from embedder.files.partial_file import PartialFile, open_partial
 from embedder.files.targets import RemoteTarget, target_of
@@ -40,7 +40,7 @@ class Shards:
         self._file: PartialFile | None = None
         self._number = 0
         self.start = self._tally = Tally()
-        while _exists(self._path()):
+        while file_exists(self._path()):
             self.start = self._tally = self._tally_of(self._path())
             target_of(self._path()).remove_parts()  # of a run that was killed when the shard was complete
             self._number += 1
@@ -132,10 +132,6 @@ def _shards_of(directory: str) -> list[str]:
     if is_remote(directory):
         return list_remote(f"{directory}/{pattern}", ())
     return sorted(f"{directory}/{path.name}" for path in Path(directory).glob(pattern))
-
-
-def _exists(path: str) -> bool:
-    return is_remote_file(path) if is_remote(path) else Path(path).exists()
 
 
 @contextmanager

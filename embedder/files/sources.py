@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from embedder.common.records import frozen
+from embedder.common.repeatable import Repeatable
 from embedder.errors import InputError
 from embedder.files.directories import files_below
 from embedder.files.formats import JsonFields, RowFields
@@ -24,8 +25,9 @@ from embedder.files.inputs import (
     read_files,
     text_of,
 )
+from embedder.files.journal import Coverage, Tally
 from embedder.files.object_store import is_remote, list_remote
-from embedder.files.outputs import is_directory
+from embedder.files.outputs import PARQUET, is_directory
 from embedder.files.row_stream import CountedRows, RowStream
 
 GLOB_CHARACTERS = frozenset("*?[")
@@ -38,9 +40,9 @@ class Texts:
     """The texts, or the images, of a job.
 
     Attributes:
-        pairs: each text, with the fields of its record.
+        pairs: each text, with the fields of its record. A `Repeatable` can be read more than once.
         count: the number of texts. None if it is unknown before they are read.
-        schema: the pyarrow.Schema of the records, if they are of Parquet files.
+        schema: the pyarrow.Schema of the records. None if it is unknown before they are read.
     """
 
     pairs: Iterable[tuple[str | Path, RowFields]]
@@ -50,6 +52,21 @@ class Texts:
     def rows(self) -> RowStream:
         """Return the inputs as a stream for the model."""
         return RowStream(self.pairs) if self.count is None else CountedRows(self.pairs, self.count)
+
+    def coverage(self, done: Tally) -> Coverage:
+        """Return which of these inputs a tally is of.
+
+        Raises:
+            OSError: an input cannot be read.
+        """
+        if not isinstance(self.pairs, Repeatable):
+            return Coverage.UNKNOWN
+        rows = RowStream(self.pairs)
+        try:
+            rows.skip(done)
+        except InputError:
+            return Coverage.OTHERS
+        return Coverage.ALL if next(rows, None) is None and rows.error is None else Coverage.FIRST
 
 
 def find_files(path: str) -> list[str]:
@@ -122,7 +139,8 @@ def open_sources(sources: list[TextSource], output_format: str) -> Iterator[Text
 
     Args:
         sources: the files. Their texts follow each other.
-        output_format: the format of the output. JSONL cannot hold all that Parquet can.
+        output_format: the format of the output. JSONL cannot hold all that Parquet can. The columns of Parquet have one
+            type each, which is found before any text is encoded.
 
     Raises:
         InputError, OSError, DependencyError: as in `open_records`; or a column of Parquet does not fit the output.
@@ -136,14 +154,29 @@ def open_sources(sources: list[TextSource], output_format: str) -> Iterator[Text
         yield _of_parquet(sources, output_format)
         return
     if len(sources) > 1:
-        yield _of_records(read_files(sources))
+        yield _of_records(read_files(sources), output_format)
         return
     with open_records(sources[0]) as records:
-        yield _of_records(records)
+        yield _of_records(records, output_format)
 
 
-def _of_records(records: Records) -> Texts:
-    return Texts(((record.text, JsonFields(record.fields)) for record in records.stream), records.count)
+def _of_records(records: Records, output_format: str) -> Texts:
+    def pairs() -> Iterator[tuple[str | Path, RowFields]]:
+        return ((record.text, JsonFields(record.fields)) for record in records.stream)
+
+    if not isinstance(records.stream, Repeatable):
+        return Texts(pairs(), records.count)
+    again = Repeatable(pairs)
+    return Texts(again, records.count, _schema_of(again, output_format))
+
+
+def _schema_of(pairs: Iterable[tuple[str | Path, RowFields]], output_format: str) -> Any:
+    """Return the types of all fields if the output is Parquet: all of its files should have the same."""
+    if output_format != PARQUET:
+        return None
+    from embedder.files.record_tables import schema_of
+
+    return schema_of(fields.values() for _, fields in pairs)
 
 
 def _of_parquet(sources: list[TextSource], output_format: str) -> Texts:
@@ -151,34 +184,52 @@ def _of_parquet(sources: list[TextSource], output_format: str) -> Texts:
     for each in opened:
         if output_format == "jsonl":
             each.check_json()
-    pairs = chain.from_iterable(each.rows() for each in opened)
-    return Texts(pairs, sum(each.count for each in opened), opened[0].schema)
+    schema = opened[0].schema
+    if output_format == PARQUET and len(opened) > 1:
+        from embedder.files.record_tables import unified_without_vectors
+
+        schema = unified_without_vectors([each.schema for each in opened])
+    text_only = output_format == "npy"
+    pairs = Repeatable(lambda: chain.from_iterable(each.rows(text_only=text_only) for each in opened))
+    return Texts(pairs, sum(each.count for each in opened), schema)
 
 
-def texts_of(items: Iterable[str | Mapping[str, Any]], column: str) -> Iterator[tuple[str, RowFields]]:
-    """Yield the texts of a program. An item is a text, or a record with the text in the field `column`.
+def texts_of_program(items: Iterable[str | Mapping[str, Any]], column: str, output_format: str) -> Texts:
+    """Return the texts of a program. An item is a text, or a record with the text in the field `column`.
+
+    Only a sequence is sure to give the same items again. What it has is checked for Parquet as a file is.
 
     Raises:
-        InputError: a text is missing, is no string, or is not valid Unicode. The message says which one.
+        InputError: a text is missing, is no string, or is not valid Unicode; or the name of a field is no string. The
+            message says which one. It may come when the texts are read.
 
     Example:
-        >>> [text for text, _ in texts_of(["a", {"text": "b", "id": 7}], "text")]
+        >>> [text for text, _ in texts_of_program(["a", {"text": "b", "id": 7}], "text", "npy").pairs]
         ['a', 'b']
     """
+    count = len(items) if isinstance(items, Sized) else None
+    if not isinstance(items, Sequence):
+        return Texts(_texts_of(items, column), count)
+    pairs = Repeatable(lambda: _texts_of(items, column))
+    return Texts(pairs, count, _schema_of(pairs, output_format))
+
+
+def _texts_of(items: Iterable[str | Mapping[str, Any]], column: str) -> Iterator[tuple[str, RowFields]]:
     for index, item in enumerate(items):
         fields = dict(item) if isinstance(item, Mapping) else {column: item}
+        if other := [name for name in fields if not isinstance(name, str)]:
+            raise InputError(f"inputs[{index}]: the name of a field should be a string, not {other[0]!r:.60}")
         yield text_of(fields, column, f"inputs[{index}]", "column="), JsonFields(fields)
 
 
-def image_pairs(paths: Iterable[Path]) -> Iterator[tuple[str | Path, RowFields]]:
-    """Yield images with the fields of their records.
+def image_pairs(paths: Sequence[Path]) -> Iterable[tuple[str | Path, RowFields]]:
+    """Return images with the fields of their records.
 
     Example:
         >>> [fields.values() for _, fields in image_pairs([Path("cat.png")])]
         [{'image': 'cat.png'}]
     """
-    for path in paths:
-        yield path, ImageFields({"image": str(path)})
+    return Repeatable(lambda: ((path, ImageFields({"image": str(path)})) for path in paths))
 
 
 class ImageFields(JsonFields):

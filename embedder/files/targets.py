@@ -11,7 +11,7 @@ from pathlib import Path
 from embedder.common.cache import make_trusted_cache
 from embedder.common.files import file_to_replace
 from embedder.errors import InputError
-from embedder.files.object_store import is_remote, upload
+from embedder.files.object_store import check_bucket, is_remote, upload
 
 # The folder in the user's cache with the parts of files in object stores.
 _UNFINISHED = "unfinished"
@@ -21,11 +21,14 @@ class Target(ABC):
     """A file to write.
 
     Attributes:
-        name: the name of the file in messages.
+        name: the name of the file.
+        path: the file, if it is on this machine.
         partial: the blocks that are written so far.
         journal: says what is in `partial`.
         complete: the complete file, if the format cannot make it of `partial` in place.
     """
+
+    path: Path | None = None
 
     def __init__(self, name: str, base: Path) -> None:
         self.name = name
@@ -41,9 +44,9 @@ class Target(ABC):
     def put(self, complete: Path) -> None:
         """Put a complete file in its place, in one step."""
 
-    def remove_parts(self) -> None:
+    def remove_parts(self, *, keep_journal: bool = False) -> None:
         """Remove the partial file and its journal, as far as they are there."""
-        for path in (self.complete, self.partial, self.journal):
+        for path in (self.complete, self.partial, *([] if keep_journal else [self.journal])):
             with suppress(PermissionError):  # Windows removes no open file
                 path.unlink(missing_ok=True)
 
@@ -58,19 +61,19 @@ class LocalTarget(Target):
 
     def __init__(self, path: Path) -> None:
         super().__init__(str(path), path)
-        self._path = path
+        self.path: Path = path
 
     def mode(self) -> int | None:
         """Return the permissions of the old file."""
-        return self._path.stat().st_mode if self._path.is_file() else None
+        return self.path.stat().st_mode if self.path.is_file() else None
 
     def put(self, complete: Path) -> None:
         """Rename the complete file. It is on the disk before: its parts are removed next, and power may be lost."""
         with complete.open("r+b") as stream:
             os.fsync(stream.fileno())
-        if self._path.is_file():
-            shutil.copymode(self._path, complete)
-        complete.replace(self._path)
+        if self.path.is_file():
+            shutil.copymode(self.path, complete)
+        complete.replace(self.path)
 
 
 class RemoteTarget(Target):
@@ -85,10 +88,11 @@ class RemoteTarget(Target):
         """Make the directory of the parts.
 
         Raises:
-            InputError: it cannot be made.
+            InputError: it cannot be made, or there is no such bucket.
         """
         import hashlib
 
+        check_bucket(uri)
         folder, _, name = uri.rpartition("/")
         key = hashlib.sha256(folder.encode()).hexdigest()[:16]
         try:

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -134,7 +135,10 @@ def test_options_are_passed_to_the_model(encode, tiny):
         (["--column", "embedding"], "--column embedding: the vectors are written to this column. Rename the column"),
         (["--precision", "int8"], "--precision int8 needs the range of each dimension over all vectors"),
         (["--precision", "uint8"], "--precision uint8 needs the range of each dimension over all vectors"),
-        (["--precision", "int4"], "--precision should be one of float32, float16, binary, ubinary, not 'int4'"),
+        (
+            ["--precision", "int4"],
+            "--precision should be one of float32, float16, int8, uint8, binary, ubinary, not 'int4'",
+        ),
         (["--delimiter", ";"], "--delimiter is for csv and tsv, but the input format is lines"),
         (["--input-format", "csv", "--delimiter", ", "], "should be one character such as ; or the word tab, not ', '"),
         (["table.xlsx"], "the name 'table.xlsx' does not show the input format. Add --input-format lines, jsonl"),
@@ -178,6 +182,21 @@ def test_precision(encode, tiny, tmp_path, precision):
     assert (found.dtype, found.shape) == (wanted.dtype, (2, 1))
     np.testing.assert_array_equal(found, wanted)
     assert vectors_of(encode(*options, stdin=b"the cat\na")[1]) == wanted.tolist()
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_precision_with_ranges(encode, tiny, tmp_path, precision):
+    words = [
+        ["--precision", precision, "--output", f"{tmp_path}/{name}"] for name in ("out.parquet", "out/", "out.npy")
+    ]
+    assert encode(*words[0], stdin=b"the cat\ndog\n") == (0, b"", "")
+    found = pq.read_table(tmp_path / "out.parquet")["embedding"].to_pylist()
+    wanted = embedder.Embedder(tiny).encode(["the cat", "dog"], precision=precision)
+    np.testing.assert_array_equal(found, wanted)
+    for refused in words[1:]:
+        status, _, err = encode(*refused, stdin=b"the cat\ndog\n")
+        assert status == 1
+        assert "search needs the ranges too. One file .parquet has room for them. Or write float32 vectors" in err
 
 
 def test_precision_without_rows(encode, tmp_path):

@@ -204,6 +204,19 @@ def test_full_disk(run, tmp_path, kind):
     assert [row[0] for row in rows_of(path)] == [row[0] for row in WANTED]
 
 
+def test_disk_that_is_full_for_the_journal(run, tmp_path):
+    """The vectors have room, and the line of the journal that says so has none."""
+    partial = tmp_path / "out.npy.partial"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (800, limits[1]))
+    try:
+        status, _, err = run("--output", tmp_path / "out.npy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (status, err) == (1, f"embedder: error: File too large\nembedder: {kept(4, partial)}")
+    assert run("--output", tmp_path / "out.npy", "--resume")[0] == 0
+
+
 def test_array_is_kept_if_standard_output_cannot_be_written(run, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     status, _, err = run("--output", "/dev/full", "--output-format", "npy")

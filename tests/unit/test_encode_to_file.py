@@ -1,13 +1,10 @@
 """`embedder.encode_to_file`: runs that are killed at any moment, and what a run refuses to go on with."""
 
 import itertools
-import json
 import os
 import random
 import resource
 import shutil
-import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +18,13 @@ from embedder.errors import InputError
 from embedder.files import shards
 from embedder.files.journal import Journal, Progress, Tally
 from embedder.files.parquet import ParquetSource
+from tests.killed_runs import KINDS, counting_embedder, kill_after, lines_of, random_texts, read_vectors
 from tests.tiny import WORDS, write_tiny_artifact
 
 KILLS = 13  # of each of the four kinds of output: fifty-two in all
 ROWS = 150
 ROWS_PER_BLOCK = 8
 TEXTS = [f"{word} {number}" for number in (1, 2) for word in WORDS.split()[4:20]]
-KINDS = ("out.npy", "out.jsonl", "out.parquet", "out/")
-TRACED = (str(Path(embedder.__file__).parent / "files"), str(Path(embedder.__file__).parent / "common/files.py"))
 
 
 @pytest.fixture(scope="module")
@@ -49,102 +45,39 @@ def _small_blocks(monkeypatch):
     monkeypatch.setattr(shards, "SHARD_ROWS", 5 * ROWS_PER_BLOCK)
 
 
-def random_texts(seed, count=ROWS):
-    draw = random.Random(seed)
-    return [" ".join(draw.choices(WORDS.split()[4:], k=draw.randint(0, 12))) for _ in range(count)]
-
-
 def write_table(path, texts):
     """Write texts and other columns, in two row groups."""
     table = pa.table({"id": range(len(texts)), "text": texts, "tags": [["a"], []] * (len(texts) // 2)})
     pq.write_table(table, path, row_group_size=len(texts) // 2)
 
 
-def read(path):
-    """Return all rows of an output: the vectors, and the other fields."""
-    if path.suffix == ".npy":
-        return np.load(path), None
-    if path.suffix == ".jsonl":
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-    else:
-        rows = pq.read_table(path).to_pylist()
-    return np.float32([row.pop("embedding") for row in rows]), rows
-
-
-def kill_after(lines, function):
-    """Call `function` in a fork of this process, and kill the fork when it has run so many lines of embedder.files.
-
-    Return whether it was killed.
-    """
-    child = os.fork()
-    if child == 0:
-        left = lines
-
-        def count(frame, event, argument):
-            nonlocal left
-            if not frame.f_code.co_filename.startswith(TRACED):
-                return None
-            if event == "line":
-                left -= 1
-                if left < 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return count
-
-        sys.settrace(count)
-        try:
-            function()
-        except BaseException as error:
-            os.write(2, repr(error).encode())
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    assert status in (0, signal.SIGKILL)
-    return status != 0
-
-
-def lines_of(function):
-    """Return how many lines of embedder.files a call runs."""
-    counted = 0
-
-    def count(frame, event, argument):
-        nonlocal counted
-        counted += event == "line"
-        return count if frame.f_code.co_filename.startswith(TRACED) else None
-
-    before = sys.gettrace()
-    sys.settrace(count)
-    try:
-        function()
-    finally:
-        sys.settrace(before)
-    return counted
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_lost_and_nothing_is_there_twice_after_kills_at_any_moment(model, tmp_path, kind):
     source = tmp_path / "in.parquet"
-    write_table(source, random_texts(kind))
-    wanted, output = tmp_path / "wanted" / kind, tmp_path / "killed" / kind
-    for path in (wanted, output):
-        path.parent.mkdir()
-    target = f"{output}/" if kind.endswith("/") else output
-    lines = lines_of(
-        lambda: embedder.encode_to_file(source, f"{wanted}/" if kind.endswith("/") else wanted, model=model)
-    )
-    draw, kills = random.Random(kind), 0
+    write_table(source, random_texts(kind, ROWS))
+    wanted = tmp_path / "wanted" / kind
+    wanted.parent.mkdir()
+
+    def run(output):
+        return embedder.encode_to_file(source, f"{output}/" if kind.endswith("/") else output, model=model, resume=True)
+
+    lines = lines_of(lambda: run(wanted))
+    draw, kills, number = random.Random(kind), 0, 0
     while kills < KILLS:
-        if kill_after(
-            draw.randint(0, lines), lambda: embedder.encode_to_file(source, target, model=model, resume=True)
-        ):
+        number += 1
+        output = tmp_path / f"killed-{number}" / kind
+        output.parent.mkdir()
+        while kills < KILLS and kill_after(draw.randint(0, lines), lambda output=output: run(output)):
             kills += 1
-    assert embedder.encode_to_file(source, target, model=model, resume=True) == ROWS
-    vectors, fields = read(output)
-    np.testing.assert_array_equal(vectors, read(wanted)[0])
-    assert fields == read(wanted)[1]
-    names = sorted(path.name for path in wanted.rglob("*")) if kind.endswith("/") else []
-    assert sorted(path.relative_to(output.parent).name for path in output.parent.rglob("*")) == sorted(
-        [*names, output.name]
-    )
+        assert run(output) == ROWS
+        vectors, fields = read_vectors(output)
+        np.testing.assert_array_equal(vectors, read_vectors(wanted)[0])
+        assert fields == read_vectors(wanted)[1]
+        assert names_below(output.parent) == names_below(wanted.parent)
+
+
+def names_below(directory):
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
 
 
 def stop_after(rows, texts):
@@ -170,16 +103,11 @@ def stopped(model, tmp_path):
 @pytest.mark.parametrize("name", KINDS)
 def test_run_that_was_stopped_goes_on_and_encodes_only_the_rest(model, model_path, stopped, name):
     output = stopped(name)
-    asked = []
-
-    class Counting(embedder.Embedder):
-        def iter_results(self, inputs, **options):
-            return super().iter_results((asked.append(text) or text for text in inputs), **options)
-
-    with Counting(model_path) as counting:
+    counting, asked = counting_embedder(model_path)
+    with counting:
         assert embedder.encode_to_file(TEXTS, output, model=counting, resume=True) == 32
     assert asked == TEXTS[24:]
-    np.testing.assert_allclose(read(Path(output))[0], model.encode(TEXTS), atol=1e-6)
+    np.testing.assert_allclose(read_vectors(Path(output))[0], model.encode(TEXTS), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -235,14 +163,14 @@ def test_resume_begins_where_nothing_is_left(model, tmp_path, name):
     output = f"{tmp_path / name}/" if name.endswith("/") else tmp_path / name
     for _ in range(2):
         assert embedder.encode_to_file(TEXTS, output, model=model, resume=True) == 32
-        np.testing.assert_allclose(read(tmp_path / name)[0], model.encode(TEXTS), atol=1e-6)
+        np.testing.assert_allclose(read_vectors(tmp_path / name)[0], model.encode(TEXTS), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_no_text_at_all(model, tmp_path, name):
     output = f"{tmp_path / name}/" if name.endswith("/") else tmp_path / name
     assert embedder.encode_to_file([], output, model=model) == 0
-    assert len(read(tmp_path / name)[0]) == 0
+    assert len(read_vectors(tmp_path / name)[0]) == 0
 
 
 def test_damaged_end_of_a_partial_file_is_computed_again(model, stopped):
@@ -322,7 +250,7 @@ def test_shards(model, tmp_path):
     with pytest.raises(InputError, match=r"part-00000.parquet is of another run: prompt was '', and is now 'a'"):
         embedder.encode_to_file(texts, output, model=model, resume=True, prompt="a")
     assert embedder.encode_to_file(texts, output, model=model, resume=True) == 100
-    np.testing.assert_allclose(read(output)[0], model.encode(texts), atol=1e-6)
+    np.testing.assert_allclose(read_vectors(output)[0], model.encode(texts), atol=1e-6)
 
 
 def test_shards_of_others(model, tmp_path):
@@ -383,8 +311,8 @@ def test_parquet_with_other_values_and_the_same_footer_is_another_input(model, t
         content = (tmp_path / "in.parquet").read_bytes()
         return content[-8 - int.from_bytes(content[-8:-4], "little") :]
 
-    def stopping(self):
-        yield from itertools.islice(rows(self), 24)
+    def stopping(self, **options):
+        yield from itertools.islice(rows(self, **options), 24)
         raise InputError("stopped")
 
     output = f"{tmp_path / name}/" if name.endswith("/") else tmp_path / name
@@ -402,12 +330,8 @@ def test_parquet_with_other_values_and_the_same_footer_is_another_input(model, t
     ("inputs", "output", "options", "message"),
     [
         (TEXTS[:2], "out.gz", {}, "does not show the output format. Let it end in .npy, .jsonl or .parquet"),
-        (
-            TEXTS[:2],
-            "out.npy",
-            {"precision": "int8"},
-            "precision 'int8' needs the ranges of all vectors. Write float32",
-        ),
+        (TEXTS[:2], "out.npy", {"precision": "int8"}, "precision int8 needs the range of each dimension over all vec"),
+        (TEXTS[:2], "out/", {"precision": "uint8"}, "precision uint8 .* One file .parquet has room for them. Or write"),
         (TEXTS[:2], "out.jsonl", {"column": "embedding"}, "column 'embedding': the vectors are written to this column"),
         (TEXTS[:2], "out.npy", {"resume": 1}, "resume should be True or False, not 1"),
         (TEXTS[:2], "out.npy", {"batch": 1}, "encode has no option 'batch'"),
@@ -418,6 +342,7 @@ def test_parquet_with_other_values_and_the_same_footer_is_another_input(model, t
         (7, "out.npy", {}, "inputs should be a path, or many texts, not 7"),
         ({"text": "a"}, "out.npy", {}, "inputs should be a path, or many texts, not {'text': 'a'}"),
         ([7, "a"], "out.npy", {}, r"inputs\[0\]: the column 'text' is not a string but 7"),
+        ([{"text": "a", 1: "b"}], "out.npy", {}, r"inputs\[0\]: the name of a field should be a string, not 1"),
         ([{"body": "a"}], "out.npy", {}, r"inputs\[0\]: the column 'text' is missing. .* Choose one with column="),
         ("no*.csv", "out.npy", {}, r"no file has a name such as no\*.csv"),
         ("notes.xyz", "out.npy", {}, "the name 'notes.xyz' does not show the input format"),
@@ -437,7 +362,7 @@ def test_files_of_a_directory_and_of_a_pattern_follow_each_other(model, tmp_path
         (source / f"{number}.csv").write_text(f"text\na {number}\nb {number}\n")
     for number, inputs in enumerate((source, source / "*.csv", str(source / "[12].csv"))):
         assert embedder.encode_to_file(inputs, tmp_path / f"{number}.jsonl", model=model) == 4
-        rows = read(tmp_path / f"{number}.jsonl")[1]
+        rows = read_vectors(tmp_path / f"{number}.jsonl")[1]
         assert rows == [{"text": text} for text in ("a 1", "b 1", "a 2", "b 2")]
     (source / "3.txt").write_text("a")
     with pytest.raises(InputError, match=r"texts has files of several formats \(csv, lines\). Choose by a pattern"):

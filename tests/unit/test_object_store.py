@@ -22,6 +22,7 @@ from embedder.files import shards
 from embedder.files.file_pairs import FilePair, pair_files, rows_done
 from embedder.files.object_store import list_remote
 from embedder.integrations.table_encoder import TableEncoder
+from tests.killed_runs import counting_embedder
 from tests.tiny import WORDS, write_tiny_artifact
 
 moto_server = pytest.importorskip("moto.server", reason="moto is not installed")
@@ -206,17 +207,52 @@ def test_what_cannot_be_read(store, model, tmp_path, source, message):
         embedder.encode_to_file(source.replace("BUCKET", bucket), tmp_path / "out.npy", model=model)
 
 
-def test_what_cannot_be_written(store, model, monkeypatch, tmp_path):
+def test_what_cannot_be_written(store, endpoint, model, monkeypatch, tmp_path):
     system, bucket = store
-    with pytest.raises(InputError, match=r"s3://no-such-bucket/out.npy cannot be written: ") as error:
-        embedder.encode_to_file(TEXTS, "s3://no-such-bucket/out.npy", model=model)
+
+    def losing():
+        yield from TEXTS
+        fs.S3FileSystem(endpoint_override=endpoint, allow_bucket_deletion=True).delete_dir(bucket)
+
+    output = f"s3://{bucket}/out.npy"
+    with pytest.raises(InputError, match=rf"{output} cannot be written: ") as error:
+        embedder.encode_to_file(losing(), output, model=model)
     assert "the finished vectors are kept: 160 records in " in error.value.__notes__[0]
-    system.create_dir("no-such-bucket")
-    assert embedder.encode_to_file(TEXTS, "s3://no-such-bucket/out.npy", model=model, resume=True) == 160
+    system.create_dir(bucket)
+    assert embedder.encode_to_file(TEXTS, output, model=model, resume=True) == 160
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"the vectors of s3://.*/out.npy wait in your cache, which cannot be used: "):
-        embedder.encode_to_file(TEXTS, f"s3://{bucket}/out.npy", model=model)
+        embedder.encode_to_file(TEXTS, output, model=model)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (
+            "s3://no-such-bucket/out.npy",
+            "s3://no-such-bucket/out.npy cannot be written: there is no bucket no-such-bucket",
+        ),
+        ("s3://no-such-bucket/out/", "s3://no-such-bucket/out/part.* cannot be written: there is no bucket no-such"),
+        ("s3://out.npy", "s3://out.npy should be of the form s3://bucket/name"),
+    ],
+)
+def test_bucket_that_is_missing_is_found_before_texts_are_encoded(store, model, output, message):
+    asked = []
+    with pytest.raises(InputError, match=message):
+        embedder.encode_to_file((asked.append(text) or text for text in TEXTS), output, model=model)
+    assert asked == []
+
+
+def test_complete_file_in_a_bucket_stays(store, model, model_path):
+    system, bucket = store
+    output = f"s3://{bucket}/out.parquet"
+    counting, asked = counting_embedder(model_path)
+    with counting:
+        for _ in range(2):
+            assert embedder.encode_to_file(TEXTS, output, model=counting, resume=True) == 160
+    assert asked == TEXTS
+    assert pq.read_table(f"{bucket}/out.parquet", filesystem=system)["text"].to_pylist() == TEXTS
 
 
 def test_patterns(store):

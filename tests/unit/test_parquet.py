@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -156,6 +157,108 @@ def test_lists_of_dictionaries_that_pyarrow_cannot_read(encode, tmp_path):
     pq.write_table(table, tmp_path / "in.parquet", row_group_size=700)
     status, _, err = encode("in.parquet", "--column", "text", "-o", "out.npy")
     assert (status, err.startswith("embedder: error: in.parquet cannot be read: ")) in [(1, True), (0, False)]
+
+
+def test_records_of_files_have_one_type_in_all_shards(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("embedder.engine.batching._WINDOW_ITEMS", 1)
+    monkeypatch.setattr("embedder.files.shards.SHARD_ROWS", 1)
+    records = [
+        {"text": "a", "n": 1},
+        {"text": "b", "n": None, "embedding": 7},
+        {"text": "c", "n": 2**60 + 1, "more": "x"},
+    ]
+    records.append({"text": "d", "n": 1.5, "tags": []})
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps(record) + "\n" for record in records))
+    for number, inputs in enumerate((source, records)):
+        output = tmp_path / str(number)
+        assert embedder.encode_to_file(inputs, f"{output}/", model=model) == 4
+        assert len({pq.read_schema(path).remove_metadata() for path in output.iterdir()}) == 1
+        table = pq.read_table(output).drop_columns(["embedding"])
+        assert table.to_pydict() == {
+            "text": ["a", "b", "c", "d"],
+            "n": [1.0, None, float(2**60), 1.5],
+            "more": [None, None, "x", None],
+            "tags": [None, None, None, []],
+        }
+
+
+def test_types_that_do_not_go_together_are_found_before_texts_are_encoded(encode, tmp_path, monkeypatch):
+    monkeypatch.setattr("embedder.files.record_tables._BLOCK_RECORDS", 2)
+    for values in ([1, 2, "x"], [1, "x"], [1, 2, True]):
+        lines = [json.dumps({"text": "a", "n": value}) for value in values]
+        (tmp_path / "in.jsonl").write_text("\n".join(lines))
+        status, _, err = encode("in.jsonl", "-o", "out.parquet", "--model", "this model is not loaded")
+        assert status == 1
+        assert "n" in err
+        assert ("records differ: " in err) == (len(values) == 3)
+        assert ("Parquet cannot hold the records: the column 'n': " in err) == (len(values) == 2)
+    assert encode("in.jsonl", "-o", "out.jsonl")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"b": "\ud800"}, "Parquet cannot hold the records: the column 'b': .*surrogates not allowed. Write .jsonl or"),
+        ({"\ud800": "b"}, "Parquet cannot hold the records: .*surrogates not allowed. Write .jsonl or .npy"),
+        (
+            {"b": 10**30},
+            "Parquet cannot hold the records: the column 'b': Python int too large to convert to C long. W",
+        ),
+        ({"b": json.loads("[" * 200 + "]" * 200)}, "Parquet cannot hold the records: .*recursion depth reached. Write"),
+    ],
+    ids=["surrogate", "surrogate in a name", "integer", "depth"],
+)
+def test_values_that_parquet_does_not_have(model, tmp_path, fields, message):
+    with pytest.raises(InputError, match=message):
+        embedder.encode_to_file([{"text": "a", **fields}], tmp_path / "out.parquet", model=model)
+    assert list(tmp_path.glob("out*")) == []
+    assert embedder.encode_to_file([{"text": "a", **fields}], tmp_path / "out.jsonl", model=model) == 1
+
+
+def test_integers_beyond_2_to_the_53_beside_fractions_are_rounded_at_the_end(model, tmp_path, monkeypatch):
+    """The types of an iterator are known only when its last block is there."""
+    monkeypatch.setattr("embedder.engine.batching._WINDOW_ITEMS", 1)
+    records = ({"text": "a", "n": number, "list": [number]} for number in (2**60 + 1, 1.5))
+    assert embedder.encode_to_file(records, tmp_path / "out.parquet", model=model) == 2
+    table = pq.read_table(tmp_path / "out.parquet")
+    assert table["n"].to_pylist() == [float(2**60), 1.5]
+    assert table["list"].to_pylist() == [[float(2**60)], [1.5]]
+
+
+def test_vectors_alone_need_no_other_column(model, tmp_path):
+    """pyarrow cannot read such a column. An array does not have it."""
+    kind = pa.struct([("k", pa.dictionary(pa.int32(), pa.string()))])
+    table = pa.table({"text": ["a"] * 3000, "x": pa.array([{"k": f"x{n}"} for n in range(3000)], kind)})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=700)
+    assert embedder.encode_to_file(tmp_path / "in.parquet", tmp_path / "out.npy", model=model) == 3000
+
+
+def test_names_that_are_not_utf_8(model, tmp_path):
+    path = tmp_path / os.fsdecode(b"\xff.parquet")
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this file system has no such names")
+    assert embedder.encode_to_file(["a"], path, model=model) == 1
+    with path.open("rb") as stream:
+        assert pq.read_table(stream).num_rows == 1
+
+
+def test_link_in_the_place_of_the_complete_file_is_not_followed(model, tmp_path):
+    (tmp_path / "precious").write_bytes(b"precious")
+    (tmp_path / "out.parquet.complete").symlink_to(tmp_path / "precious")
+    assert embedder.encode_to_file(["a"], tmp_path / "out.parquet", model=model) == 1
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+def test_directory_in_the_place_of_the_complete_file(model, tmp_path):
+    (tmp_path / "out.parquet.complete").mkdir()
+    with pytest.raises(OSError, match=r"out.parquet.complete") as error:
+        embedder.encode_to_file(["a"], tmp_path / "out.parquet", model=model)
+    assert "the finished vectors are kept: 1 record in " in error.value.__notes__[0]
+    (tmp_path / "out.parquet.complete").rmdir()
+    assert embedder.encode_to_file(["a"], tmp_path / "out.parquet", model=model, resume=True) == 1
 
 
 def test_files_whose_columns_do_not_go_together(model, tmp_path):
