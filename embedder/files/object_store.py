@@ -10,6 +10,7 @@ import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -131,16 +132,22 @@ def check_bucket(uri: str) -> None:
     Example:
         >>> check_bucket("s3://bucket/vectors.npy")  # doctest: +SKIP
     """
-    bucket, _, name = uri[uri.index("://") + 3 :].partition("/")
+    scheme, _, path = uri.partition("://")
+    bucket, _, name = path.partition("/")
     if not (bucket and name):
         raise InputError(f"{uri} should be of the form s3://bucket/name")
-    system, _ = _system_of(uri, "written")
+    _check_bucket(f"{scheme}://{bucket}")
+
+
+@cache  # each shard asks
+def _check_bucket(uri: str) -> None:
+    system, bucket = _system_of(uri, "written")
     try:
         is_missing = system.get_file_info(bucket).type == _arrow_fs().FileType.NotFound
     except OSError:
         return
     if is_missing:
-        raise InputError(f"{uri} cannot be written: there is no bucket {bucket}")
+        raise InputError(f"{uri} cannot be written: there is no such bucket")
 
 
 def upload(path: Path, uri: str) -> None:
