@@ -19,6 +19,10 @@
 # make bench-images   the same for images and captions, with a CLIP of true size and random weights: minutes
 # make bench-gpu      texts and images beside sentence-transformers, in fp16 on the NVIDIA GPU of this machine: 10 minutes
 # make pack-gpu       pack the same benchmark in dist/gpu, for a GPU machine without network; WHEELS names wheels to carry
+# make bench-scaling  texts per second of this machine by threads and by processes: 3 minutes
+# make bench-indexes  bytes, build time and search time of indexes, by the number of vectors: 3 minutes
+# make check-plan     the time that the plan predicts for 100,000 texts, beside the time that they take; EMBEDDER_TEST_DATA has them
+# make plan           the tables and plots of docs/plan.md, from the results of the benchmarks: 1 minute
 # make bench-functions  start, calls and memory of the AWS Lambda function within the limits of Lambda, as root: 10 minutes
 # make parity         the vectors of every family of models beside sentence-transformers, small models
 # make parity-full    the same with models of true size: gigabytes, and almost an hour
@@ -77,7 +81,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-rerankers bench-images bench-gpu pack-gpu bench-functions parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-rerankers bench-images bench-gpu pack-gpu bench-scaling bench-indexes check-plan plan bench-functions parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -159,6 +163,19 @@ bench-gpu: $(BENCH_GPU)/.ready pack-gpu
 
 pack-gpu: $(EXPORT)/.ready checkpoints/$(MINILM)/model.safetensors
 	PYTHONPATH=.:export $(EXPORT)/bin/python -m benchmarks.gpu.pack $(DIST)/gpu $(WHEELS:%=--wheel %)
+
+bench-scaling: $(LEAN)/.ready artifacts/$(MINILM)/embedder.json
+	$(LEAN)/bin/python benchmarks/scaling.py $(BENCH_OPTIONS)
+
+bench-indexes: $(REFERENCE)/.tools
+	PYTHONPATH=. $(REFERENCE)/bin/python benchmarks/index_growth.py $(BENCH_OPTIONS)
+
+check-plan: $(LEAN)/.ready artifacts/$(MINILM)/embedder.json
+	PYTHONPATH=. $(LEAN)/bin/python -m benchmarks.plan.check $(BENCH_OPTIONS)
+
+# It needs no packages.
+plan:
+	$(PYTHON) -m benchmarks.plan --write $(PLAN_OPTIONS)
 
 # The sandbox of the tests needs root.
 bench-functions: $(EXPORT)/.tools artifacts/$(MINILM)/embedder.json

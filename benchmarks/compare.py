@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+from pages import with_tables
 from plot import plot
 from workloads import agreement_texts, calibration_texts, described, spread, workloads
 
@@ -103,15 +104,8 @@ def main():
     options.output.write_text(tables + "\n", encoding="utf-8")
     options.output.with_suffix(".svg").write_text(chart(results), encoding="utf-8")
     if options.output == RESULT:
-        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), tables), encoding="utf-8")
+        PAGE.write_text(with_tables(PAGE.read_text(encoding="utf-8"), tables, PAGE_MARKS), encoding="utf-8")
     print(tables)
-
-
-def with_tables(page, tables, marks=PAGE_MARKS):
-    """Return `page` with `tables` between its two marks."""
-    first, last = marks
-    before, after = page.split(first)[0], page.split(last)[1]
-    return f"{before}{first}\n\n{tables}\n\n{last}{after}"
 
 
 def available(name):

@@ -13,6 +13,7 @@ from statistics import median
 import numpy as np
 
 from benchmarks.gpu.models import IMAGE_WORKLOADS, MODELS
+from benchmarks.pages import with_tables
 from benchmarks.plot import plot
 
 ROOT = Path(__file__).parents[2]
@@ -36,9 +37,6 @@ def main(results):
     lines = read(Path(results))
     RESULT.write_text(tables(lines) + "\n", encoding="utf-8")
     RESULT.with_suffix(".svg").write_text(chart(lines), encoding="utf-8")
-    sys.path.append(str(ROOT / "benchmarks"))
-    from compare import with_tables
-
     page = PAGE.read_text(encoding="utf-8")
     shown = f"{PAGE_PLOT}\n\n{tables(lines)}"
     PAGE.write_text(with_tables(page, shown, PAGE_MARKS), encoding="utf-8")

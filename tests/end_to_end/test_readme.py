@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import embedder
+from benchmarks.pages import with_tables
 from embedder.artifact.scores import ScoreSettings
 from tests.checkpoints import write_checkpoint
 from tests.clips import write_clip
@@ -35,6 +36,7 @@ BENCHMARKS = {
     "make parity": "PARITY_OPTIONS=--families all-MiniLM-L12-v2",
     "make converters": "CONVERTERS_OPTIONS=--families all-MiniLM-L12-v2 --small --seconds 0",
     "make kernels": "KERNELS_OPTIONS=--vectors 2000 --rounds 1",
+    "make bench-scaling": "BENCH_OPTIONS=--dtypes int8 --rounds 1 --texts 8",
     "make faults": "FAULTS_OPTIONS=--parts mutations --cases 50",
 }
 # Their blocks of `sh` start a server and ask it. The tests that are named here do the same.
@@ -76,7 +78,8 @@ def small_models(export_bin, tmp_path_factory):
 @pytest.fixture
 def checkout(minilm, small_models, tmp_path):
     """A directory with the files that the commands read. The commands also write there."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for name in ("examples", "benchmarks"):
+        shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copytree(minilm, tmp_path / "artifacts" / minilm.name, copy_function=hard_link)
     for name in ("instructor-base", "clip-ViT-B-32", "cross-encoder"):
         shutil.copytree(small_models / name, tmp_path / "artifacts" / name, copy_function=hard_link)
@@ -217,13 +220,10 @@ def test_figures_of_a_gpu_are_those_of_the_benchmark(page):
     assert re.search(rf"embedder encodes {own} short texts\S* .*and sentence-transformers {other}\b", text)
 
 
-def test_tables_on_the_benchmarks_page_are_the_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from compare import with_tables
-
+def test_tables_on_the_benchmarks_page_are_the_results():
     page = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
     written = (ROOT / "benchmarks/results/comparison.md").read_text(encoding="utf-8").strip()
-    assert with_tables(page, written) == page
+    assert with_tables(page, written, ("<!-- comparison -->", "<!-- /comparison -->")) == page
     images = rows_of((ROOT / "benchmarks/results/images.md").read_text(encoding="utf-8"))
     shown = rows_of(page.split("## Images")[1])
     for name in ("embedder", "embedder, int8", "sentence-transformers, torch", "fastembed"):
@@ -232,10 +232,7 @@ def test_tables_on_the_benchmarks_page_are_the_results(monkeypatch):
     assert with_tables(page, speeds, ("<!-- rerankers -->", "<!-- /rerankers -->")) == page
 
 
-def test_tables_on_the_page_of_aws_lambda_are_the_results(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    from compare import with_tables
-
+def test_tables_on_the_page_of_aws_lambda_are_the_results():
     page = (ROOT / "docs/aws-lambda.md").read_text(encoding="utf-8")
     written = (ROOT / "benchmarks/results/functions.md").read_text(encoding="utf-8").strip()
     assert with_tables(page, written, ("<!-- functions -->", "<!-- /functions -->")) == page
