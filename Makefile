@@ -23,6 +23,7 @@
 # make bench-indexes  bytes, build time and search time of indexes, by the number of vectors: 3 minutes
 # make check-plan     the time that the plan predicts for 100,000 texts, beside the time that they take; EMBEDDER_TEST_DATA has them
 # make plan           the tables and plots of docs/plan.md, from the results of the benchmarks: 1 minute
+# make bench-stores   load 10,000, 100,000 and a million real vectors into vector stores, and search: an hour
 # make bench-functions  start, calls and memory of the AWS Lambda function within the limits of Lambda, as root: 10 minutes
 # make parity         the vectors of every family of models beside sentence-transformers, small models
 # make parity-full    the same with models of true size: gigabytes, and almost an hour
@@ -58,6 +59,8 @@ GPU := .venv/gpu
 BENCH_GPU := .venv/bench-gpu
 # The runtime with the frameworks of clusters.
 CLUSTERS := .venv/clusters
+# The runtime with the vector stores of docs/vector-stores.md.
+STORES := .venv/stores
 # What builds the distributions.
 BUILD := .venv/build
 # What builds the site of the documentation.
@@ -81,7 +84,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-rerankers bench-images bench-gpu pack-gpu bench-scaling bench-indexes check-plan plan bench-functions parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-rerankers bench-images bench-gpu pack-gpu bench-scaling bench-indexes check-plan plan bench-functions bench-stores parity parity-full converters faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -181,6 +184,9 @@ plan:
 bench-functions: $(EXPORT)/.tools artifacts/$(MINILM)/embedder.json
 	PYTHONPATH=.:export $(EXPORT)/bin/python benchmarks/functions.py $(BENCH_OPTIONS)
 
+bench-stores: $(STORES)/.ready artifacts/$(MINILM)/embedder.json
+	PYTHONPATH=. $(STORES)/bin/python benchmarks/stores.py $(BENCH_OPTIONS)
+
 parity: $(WITH_TORCH)/.ready checkpoints/$(MINILM)/model.safetensors
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/parity.py $(PARITY_OPTIONS)
 
@@ -240,6 +246,12 @@ $(LEAN)/.ready: $(RUNTIME_SOURCES) | $(LEAN)/bin/python
 $(IMAGES)/.ready: $(RUNTIME_SOURCES) | $(IMAGES)/bin/python
 	@echo "==> installing the runtime in $(IMAGES), with what reads images"
 	$(IMAGES)/bin/python -m pip install ".[cpu,image]"
+	@touch $@
+
+# The extension vss of DuckDB is a package of its own for each version of DuckDB.
+$(STORES)/.ready: pyproject.toml | $(STORES)/bin/python
+	@echo "==> installing vector stores in $(STORES): a gigabyte"
+	$(STORES)/bin/python -m pip install ".[cpu,parquet]" apsw==3.54.1.0 chromadb==1.5.9 duckdb==1.5.5 duckdb-extension-vss==1.5.5 faiss-cpu==1.15.1 lancedb==0.40.0 numkong==7.8.6 qdrant-client==1.20.0 sqlite-vec==0.1.9 usearch==2.26.6 --no-compile
 	@touch $@
 
 # Tests run the runtime of this checkout there, so it asks for the packages that the runtime needs, and for those alone.

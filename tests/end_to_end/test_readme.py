@@ -44,8 +44,13 @@ SERVER_PAGES = {
     "service.md": "tests/end_to_end/test_service.py",
     "serve.md": "tests/end_to_end/test_serve_page.py",
 }
-# Their blocks of Python need the clients of other projects, or a GPU. The tests that are named here run them.
-CLIENT_PAGES = {"serve.md": "tests/frameworks/test_serve_page.py", "gpu.md": "tests/unit/test_cuda.py"}
+# Their blocks of Python need the clients of other projects, vector stores, or a GPU. The tests that are named here run
+# them.
+CLIENT_PAGES = {
+    "serve.md": "tests/frameworks/test_serve_page.py",
+    "gpu.md": "tests/unit/test_cuda.py",
+    "vector-stores.md": "tests/frameworks/test_vector_stores.py",
+}
 LAMBDA = re.compile(r"make lambda MODEL=(all-MiniLM-L6-v2)")
 EXPORT = re.compile(r"make export (TORCH=1 )?MODEL=((?:[\w-]+/)?([\w-]+))")
 
@@ -236,6 +241,15 @@ def test_tables_on_the_page_of_aws_lambda_are_the_results():
     page = (ROOT / "docs/aws-lambda.md").read_text(encoding="utf-8")
     written = (ROOT / "benchmarks/results/functions.md").read_text(encoding="utf-8").strip()
     assert with_tables(page, written, ("<!-- functions -->", "<!-- /functions -->")) == page
+
+
+def test_tables_on_the_page_of_vector_stores_are_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from compare import with_tables
+
+    page = (ROOT / "docs/vector-stores.md").read_text(encoding="utf-8")
+    written = (ROOT / "benchmarks/results/stores.md").read_text(encoding="utf-8").strip()
+    assert with_tables(page, written, ("<!-- stores -->", "<!-- /stores -->")) == page
 
 
 def test_table_on_the_trust_page_is_the_result():
