@@ -239,7 +239,7 @@ def faiss(candidates=TOP_K):
     def load(vectors, directory):
         array = np.load(vectors / "vectors.npy", mmap_mode="r")
         lists = int(4 * len(array) ** 0.5)
-        index = faiss.index_factory(DIMENSION, f"IVF{lists},PQ48", faiss.METRIC_INNER_PRODUCT)
+        index = faiss.index_factory(DIMENSION, f"IVF{lists},PQ48np", faiss.METRIC_INNER_PRODUCT)
         sample = np.random.default_rng(0).permutation(len(array))[:TRAINING_SAMPLE]
         index.train(array[np.sort(sample)])
         for start in range(0, len(array), BLOCK):

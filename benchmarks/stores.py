@@ -127,6 +127,7 @@ def worker(limit_s, *arguments):
     """
     words = [sys.executable, ROOT / "benchmarks/store_worker.py", *arguments]
     environment = os.environ | VARIABLES | {"PYTHONPATH": str(ROOT), "ANONYMIZED_TELEMETRY": "False"}
+    environment["OMP_WAIT_POLICY"] = "PASSIVE"  # a thread of faiss that waits leaves its core to other programs
     answer = subprocess.run(list(map(str, words)), env=environment, capture_output=True, text=True, timeout=limit_s)
     if answer.returncode:
         raise SystemExit(f"{answer.stderr[-4000:]}\nfailed: {' '.join(map(str, words))}")
@@ -180,12 +181,13 @@ def notes(figures):
     installed = {distribution.name: distribution.version for distribution in distributions()}
     fewer = min((each["queries"] for each in figures.values() if "queries" in each), default=0)
     lines = [
-        f"- Machine: {machine()}. One run. Each load and each search is a process of its own.",
+        f"- Machine: {machine()}. One run. Each load and each search is a process of its own. If other programs run "
+        "meanwhile, look at the CPU times.",
         f"- Vectors: all-MiniLM-L6-v2 in int8, {DIMENSION} numbers, length 1. Sentences and pairs of sentences "
         "from SciFact, XQuAD, banking77, clinc150, STS Benchmark and Tatoeba, in English.",
         f"- Queries: up to {QUERY_COUNT} claims and questions, one after the other, for about 20 seconds; the fewest "
         f"were {fewer}. p50 is the median.",
-        "- CPU time: of all threads of the process, the mean of a query. With several threads, it is more than the time.",
+        "- CPU time: of all threads together; of a query, the mean. With several threads, it may exceed the time.",
         f"- Recall: the share of the {TOP_K} nearest vectors by `semantic_search` in float32 that the store finds.",
         "- Load: from the file of vectors (.npy; Parquet for LanceDB and DuckDB) to the closed store, with its index.",
         "- Disk: all files that a search needs. Where it needs the .npy file, that is counted.",
@@ -194,6 +196,9 @@ def notes(figures):
         "the system can take that memory back.",
         f"- Versions: {', '.join(f'{name} {installed[name]}' for name in PACKAGES if name in installed)}.",
     ]
+    missing = [store.label for name, store in STORES.items() if not any((name, size) in figures for size in sizes)]
+    if missing:
+        lines.append(f"- Not measured in this run: {', '.join(missing)}.")
     if sizes[-1] > REAL_COUNT:
         lines.insert(
             2,

@@ -260,3 +260,22 @@ def test_faiss_removes_and_filters():
     assert sorted(ids[0].tolist()) == [-1, -1, 1, 2]
     assert index.remove_ids(np.array([1])) == 1
     assert index.ntotal == 3
+
+
+def test_adding_to_a_mapped_index_of_faiss_fails_or_ends_the_process(tmp_path):
+    pytest.importorskip("faiss")
+    program = """
+import sys, faiss, numpy
+index = faiss.index_factory(8, "IVF1,PQ8x4np", faiss.METRIC_INNER_PRODUCT)
+vectors = numpy.random.default_rng(0).standard_normal((640, 8), numpy.float32)
+index.train(vectors)
+index.add(vectors)
+faiss.write_index(index, sys.argv[1])
+faiss.read_index(sys.argv[1], faiss.IO_FLAG_MMAP | faiss.IO_FLAG_READ_ONLY).add(vectors)
+print("added")
+"""
+    words = [sys.executable, "-c", program, tmp_path / "notes.faiss"]
+    answer = subprocess.run(words, capture_output=True, text=True)
+    assert answer.returncode != 0
+    assert answer.stdout == ""
+    assert "read-only OnDiskInvertedLists" in answer.stderr
