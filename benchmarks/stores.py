@@ -203,7 +203,7 @@ def notes(figures):
         lines.insert(
             2,
             f"- More than {REAL_COUNT:,} vectors: mixtures of two real vectors that are near to each other are added. "
-            "They lie more densely than texts do, so recall is harder to reach there.",
+            "They lie more densely than texts do.",
         )
     return "\n".join(lines)
 
