@@ -217,7 +217,7 @@ def test_slow_tokenizer_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "looked_for"),
     [
-        (None, "any of merges.txt, sentencepiece.bpe.model, spiece.model, vocab.json, vocab.txt"),
+        (None, "any of merges.txt, sentencepiece.bpe.model, spiece.model, tokenizer.model, vocab.json, vocab.txt"),
         ("BertTokenizer", "neither tokenizer.json nor any of merges.txt, "),
         ("XLNetTokenizer", "neither tokenizer.json nor any of merges.txt, "),
     ],
