@@ -65,7 +65,7 @@ REFERENCE = "torch"
 # optimisations O3 of the ONNX graph approximate GELU.
 MAX_DIFFERENCE = 0.01
 TASKS = ("cold", "short", "long", "mixed", "rank")
-# Queries, and the passages of each. With these, a run of all programs in one round takes about 25 minutes on two cores.
+# Queries, and the passages of each. With these, a round of all programs takes 10 to 25 minutes on two cores.
 SIZES = {"short": (100, 10), "long": (8, 5), "mixed": (100, 10), "rank": (1, 100)}
 COMPARED_QUERIES = 24
 CALIBRATION_PAIRS = 200
