@@ -11,18 +11,10 @@ from typing import Annotated, Any
 import onnx_ir as ir
 
 from embedder_export.body.attention import check_heads
-from embedder_export.body.contract import BodySizes
 from embedder_export.body.network import Network
-from embedder_export.body.post_norm import (
-    SELF_ATTENTION_NAMES,
-    LayerNames,
-    LayerSizes,
-    PostNormLayers,
-    embed,
-    post_norm_layers,
-)
+from embedder_export.body.post_norm import SELF_ATTENTION_NAMES, LayerNames
 from embedder_export.body.rope import Rope
-from embedder_export.families import bert
+from embedder_export.families import rotary_bert
 from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.old_names import OldNames, renamer
 from embedder_export.families.rope_settings import RopeSetting, read_rope
@@ -31,8 +23,8 @@ from embedder_export.families.settings import Activation, Count, Epsilon, at_lea
 _DEFAULT_ROPE = Rope(160000.0, 64)
 
 
-@dataclass(frozen=True)
-class GteSettings:
+@dataclass(frozen=True, kw_only=True)
+class GteSettings(rotary_bert.RotaryBertSettings):
     """The settings of config.json that the equations below use.
 
     The last three are only in the Hub's layout. `rope` follows from other settings.
@@ -88,29 +80,14 @@ def _is_remote(config: Mapping[str, Any]) -> bool:
 
 def token_vectors(net: Network, config: GteSettings) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size)."""
-    types = bert.type_embeddings(net, config.type_vocab_size, config.hidden_size)
-    x = embed(net, types, config.vocab_size, config.hidden_size, config.layer_norm_eps)
-    sizes = LayerSizes(
-        config.hidden_size,
-        config.num_attention_heads,
-        config.intermediate_size,
-        config.hidden_act,
-        config.layer_norm_eps,
-        up_bias=False,
-    )
-    names = [f"layers.{index}" for index in range(config.num_hidden_layers)]
-    return post_norm_layers(net, x, PostNormLayers(names, _NAMES, sizes, config.rope))
-
-
-def _body_sizes(config: GteSettings) -> BodySizes:
-    return BodySizes(config.hidden_size, config.max_position_embeddings, vocabulary_size=config.vocab_size)
+    return rotary_bert.token_vectors(net, config, _NAMES, up_bias=False)
 
 
 GTE = Family(
     "gte",
     "XLMRobertaTokenizer",
     GteSettings,
-    text_builder(token_vectors, _body_sizes, is_rotary=True),
+    text_builder(token_vectors, rotary_bert.body_sizes, is_rotary=True),
     read_settings=_read_settings,
     has_token_types=True,
     rank_head=RankHead("gte.pooler.dense", "Tanh", "classifier"),

@@ -11,19 +11,11 @@ from typing import Any
 import onnx_ir as ir
 
 from embedder_export.body.attention import check_heads
-from embedder_export.body.contract import BodySizes
 from embedder_export.body.network import Network
-from embedder_export.body.post_norm import (
-    SELF_ATTENTION_NAMES,
-    LayerNames,
-    LayerSizes,
-    PostNormLayers,
-    embed,
-    post_norm_layers,
-)
+from embedder_export.body.post_norm import SELF_ATTENTION_NAMES, LayerNames
 from embedder_export.body.rope import Rope
 from embedder_export.errors import NotNativeError
-from embedder_export.families import bert
+from embedder_export.families import rotary_bert
 from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.old_names import OldNames, renamer
 from embedder_export.families.rope_settings import RopeSetting, read_rope, rope_of
@@ -32,8 +24,8 @@ from embedder_export.families.settings import Activation, Count, Epsilon, read_s
 _DEFAULT_ROPE = Rope(20000.0, 64)
 
 
-@dataclass(frozen=True)
-class JinaV3Settings:
+@dataclass(frozen=True, kw_only=True)
+class JinaV3Settings(rotary_bert.RotaryBertSettings):
     """The settings of config.json that the equations below use. `rope` follows from other settings."""
 
     vocab_size: Count = 250002
@@ -79,28 +71,14 @@ def _read_settings(config: Mapping[str, Any], kind: type[JinaV3Settings]) -> Jin
 
 def token_vectors(net: Network, config: JinaV3Settings) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size)."""
-    types = bert.type_embeddings(net, config.type_vocab_size, config.hidden_size)
-    x = embed(net, types, config.vocab_size, config.hidden_size, config.layer_norm_eps)
-    sizes = LayerSizes(
-        config.hidden_size,
-        config.num_attention_heads,
-        config.intermediate_size,
-        config.hidden_act,
-        config.layer_norm_eps,
-    )
-    names = [f"layers.{index}" for index in range(config.num_hidden_layers)]
-    return post_norm_layers(net, x, PostNormLayers(names, _NAMES, sizes, config.rope))
-
-
-def _body_sizes(config: JinaV3Settings) -> BodySizes:
-    return BodySizes(config.hidden_size, config.max_position_embeddings, vocabulary_size=config.vocab_size)
+    return rotary_bert.token_vectors(net, config, _NAMES)
 
 
 JINA_V3 = Family(
     "roberta",
     "XLMRobertaTokenizer",
     JinaV3Settings,
-    text_builder(token_vectors, _body_sizes, is_rotary=True),
+    text_builder(token_vectors, rotary_bert.body_sizes, is_rotary=True),
     read_settings=_read_settings,
     has_token_types=True,
     rank_head=RankHead("classifier.dense", "Tanh", "classifier.out_proj"),

@@ -10,19 +10,11 @@ from typing import Annotated, Any
 
 import onnx_ir as ir
 
-from embedder_export.body.contract import BodySizes
 from embedder_export.body.network import Network
-from embedder_export.body.post_norm import (
-    SELF_ATTENTION_NAMES,
-    LayerNames,
-    LayerSizes,
-    PostNormLayers,
-    embed,
-    post_norm_layers,
-)
+from embedder_export.body.post_norm import SELF_ATTENTION_NAMES, LayerNames
 from embedder_export.body.rope import Rope
 from embedder_export.errors import NotNativeError
-from embedder_export.families import bert
+from embedder_export.families import rotary_bert
 from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.old_names import OldNames, renamer
 from embedder_export.families.rope_settings import RopeSetting, number, read_rope
@@ -40,8 +32,8 @@ from embedder_export.families.settings import (
 _DEFAULT_ROPE = Rope(1000.0, 64)
 
 
-@dataclass(frozen=True)
-class NomicBertSettings:
+@dataclass(frozen=True, kw_only=True)
+class NomicBertSettings(rotary_bert.RotaryBertSettings):
     """The settings of config.json that the equations below use, by transformers' names.
 
     Attributes:
@@ -178,32 +170,22 @@ def _rope_of_hub(config: Mapping[str, Any], head_width: int) -> Rope:
 
 def token_vectors(net: Network, config: NomicBertSettings) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size)."""
-    types = bert.type_embeddings(net, config.type_vocab_size, config.hidden_size)
-    x = embed(net, types, config.vocab_size, config.hidden_size, config.layer_norm_eps)
-    sizes = LayerSizes(
-        config.hidden_size,
-        config.num_attention_heads,
-        config.intermediate_size,
-        config.hidden_act,
-        config.layer_norm_eps,
+    return rotary_bert.token_vectors(
+        net,
+        config,
+        _NAMES,
         head_width=config.head_dim,
         attention_bias=config.qkv_proj_bias,
         up_bias=config.mlp_fc1_bias,
         down_bias=config.mlp_fc2_bias,
     )
-    names = [f"layers.{index}" for index in range(config.num_hidden_layers)]
-    return post_norm_layers(net, x, PostNormLayers(names, _NAMES, sizes, config.rope))
-
-
-def _body_sizes(config: NomicBertSettings) -> BodySizes:
-    return BodySizes(config.hidden_size, config.max_position_embeddings, vocabulary_size=config.vocab_size)
 
 
 NOMIC_BERT = Family(
     "nomic_bert",
     "BertTokenizer",
     NomicBertSettings,
-    text_builder(token_vectors, _body_sizes, is_rotary=True),
+    text_builder(token_vectors, rotary_bert.body_sizes, is_rotary=True),
     read_settings=_read_settings,
     has_token_types=True,
     rank_head=RankHead("nomic_bert.pooler.dense", "Tanh", "classifier"),
