@@ -109,7 +109,7 @@ KIND_NAMES = list(KINDS)
 
 
 def measure(count, query_count, done):
-    """Yield the name of each kind and `count`, and its line of the table. What is `done` is left out."""
+    """Yield a key, the name of a kind and `count`, and its line of the table. Keys in `done` are skipped."""
     kinds = {name: kind for name, kind in KINDS.items() if (name, count) not in done}
     if not kinds:
         return
@@ -145,7 +145,7 @@ def notes():
         f"- HNSW32: 32 links, efConstruction 40, efSearch {EF_SEARCH}. IVF-PQ48: about 4 * sqrt(n) lists, "
         f"{TRAINING_VECTORS_PER_LIST} training vectors for each, {CODE_BYTES} bytes of code, nprobe {NPROBE}."
     )
-    yield "- Times are of vectors in memory, without writing the file. Bytes are those of the file."
+    yield "- Times: the vectors are in memory, and no file is written. Bytes: the size of the index as a file."
     versions = ", ".join(f"{name} {version(name)}" for name in ("embedder-onnx", "faiss-cpu", "numpy"))
     yield f"- On {machine()}, {os.cpu_count()} cores at work. Versions: {versions}. One run."
 

@@ -2,9 +2,9 @@
 
 Usage: python benchmarks/ray_batches.py FILE [--model all-MiniLM-L6-v2] [--dtype int8] [--texts 4096]
 
-FILE is JSONL with a text in the field "text" of each line. CPU time is that of the process that encodes, in all of its
-threads. So the result depends less on what else the machine does. The start of an actor is not in it, but all that Ray
-does in the actor between its first batch and its last one is.
+FILE is JSONL with a text in the field "text" of each line. The CPU time is summed over all threads of the process that
+encodes, so other work on the machine has little influence on it. What Ray does in the actor between the first batch and
+the last one counts. The start of the actor does not.
 """
 
 import argparse

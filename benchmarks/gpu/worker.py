@@ -1,4 +1,4 @@
-"""Measure one program with one model, in a process of its own. run.py starts it.
+"""Measure one program with one model. run.py starts this file in a new process.
 
 Usage: python -m benchmarks.gpu.worker SPECIFICATION.json
 

@@ -1,4 +1,4 @@
-"""What it takes to embed a corpus: hours, cost and bytes. The arithmetic alone; fleet.py has what goes wrong."""
+"""What it takes to embed a corpus: hours, cost and bytes. Nothing goes wrong here; fleet.py simulates what does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UPLOAD_EXTRA_REQUESTS = 2
 
 @dataclass(frozen=True)
 class Corpus:
-    """What is embedded.
+    """The texts to embed, and the size of their vectors.
 
     Attributes:
         passages: how many texts.
@@ -48,7 +48,7 @@ class Corpus:
 class Prices:
     """Prices in US dollars. The defaults are examples: round figures, written down on the day `noted_on`.
 
-    No price here is that of a provider today. Give your own.
+    They are not the prices of any provider today. Give your own.
 
     Attributes:
         noted_on: the day on which the examples were written down.

@@ -313,7 +313,7 @@ def simulate_many(fleet: Fleet, work: Work, runs: int, speculation: Speculation 
 def simulate_resumed(
     fleet: Fleet, work: Work, seed: int, driver_lost_at_s: float, *, keeps_shards: bool = True
 ) -> Outcome:
-    """Run a fleet whose driver is lost once. Another run does what is left, with nodes that start anew.
+    """Run a job whose driver is lost once. A second run with new nodes does the rest.
 
     Args:
         fleet: the nodes.
@@ -369,8 +369,8 @@ def best_shard_s(fleet: Fleet, work: Work) -> float:
     """Return about how many seconds of encoding a shard should have.
 
     It minimises the sum of three costs of a node: the overhead of its shards, the rows that are lost with it, and the
-    wait for the last shard, which the slowest node has: W * (1 + overhead / s + rate * s / 2) + slow_factor * s, with W
-    the seconds that each node encodes. The terms in brackets are those of J. W. Young, "A first order approximation to
+    wait for the last shard, which the slowest node has: W * (1 + overhead / s + rate * s / 2) + slow_factor * s. Here W
+    is the seconds that each node encodes. The terms in brackets come from J. W. Young, "A first order approximation to
     the optimum checkpoint interval", 1974, https://doi.org/10.1145/361147.361115.
 
     Example:

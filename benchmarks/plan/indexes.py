@@ -2,7 +2,7 @@
 
 The figures are those that were measured with the most vectors, extrapolated by a law for each kind:
 
-- bytes: those of a vector do not depend on the number of vectors. IVF also has 4 * sqrt(n) centroids.
+- bytes: each vector takes the same number, however many there are. IVF also has 4 * sqrt(n) centroids.
 - exact kinds and bits: adding is proportional to n, and so is one query.
 - HNSW: adding is n * log(n), and one query log(n). Malkov and Yashunin, "Efficient and robust approximate nearest
   neighbor search using Hierarchical Navigable Small World graphs", 2016, section 4.2. The measured times of adding grow

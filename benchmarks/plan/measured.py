@@ -16,7 +16,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 MODEL = "all-MiniLM-L6-v2"
 # The dimension of the vectors in indexes.md.
 INDEX_DIMENSION = 384
-# The workloads of texts in gpu.md. Those of images have no tokens.
+# The workloads of gpu.md that consist of texts. Images have no tokens.
 GPU_WORKLOADS = ("short", "mixed", "long")
 
 

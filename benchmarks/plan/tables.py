@@ -22,7 +22,7 @@ from benchmarks.plan.limits import limits
 from benchmarks.plan.measured import IndexFigures, read_indexes
 from benchmarks.plan.settings import Settings
 
-# The job of the tables on shards and losses: shards of this size are those of `embedder encode`.
+# The rows of a shard in the tables about losses. `embedder encode` writes shards of this size.
 SHARD_ROWS = 100_000
 SHARD_SIZES = {
     "cpu": (5_000, 10_000, 20_000, 50_000, 100_000, 200_000, 500_000, 1_000_000),
