@@ -149,8 +149,9 @@ class Output:
         require(len(self.shape) >= 1, "shape: empty")
         require(all(size is None or size >= 1 for size in self.shape), f"shape: {list(self.shape)} is no shape")
         vector = len(self.shape) == 1 and self.shape[0] is not None
-        flat = self.kind in ("dense", "score")
-        require(not flat or vector, f"shape: a {self.kind} output needs exactly one fixed size")
+        require(self.kind == "token" or vector, f"shape: a {self.kind} output needs exactly one fixed size")
+        table = len(self.shape) == 2 and self.shape[0] is None and self.shape[1] is not None
+        require(self.kind != "token" or table, "shape: a token output needs null and one fixed size")
 
 
 @frozen

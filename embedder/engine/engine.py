@@ -30,7 +30,7 @@ from embedder.engine.distinct import Places
 from embedder.engine.job import Job
 from embedder.engine.loading import Loader, choose_graph, output_of
 from embedder.engine.memory import InputMemoryError
-from embedder.engine.outputs import check_finite
+from embedder.engine.outputs import Values, check_finite
 from embedder.engine.token_table import TokenTable
 from embedder.engine.tokenizer import TextTokenizer
 from embedder.engine.window import WindowSides
@@ -50,13 +50,13 @@ class Block:
 
     Attributes:
         start: index of the first input.
-        values: float32 (inputs, *shape of the output). The rows of images that could not be read are zeros.
+        values: the value of each input, as `engine.outputs` describes them. An unreadable image has zeros.
         reasons: why an image could not be read, by the index of the input.
         cut: whether each text was cut, bool (inputs,). None if the request does not ask.
     """
 
     start: int
-    values: NDArray[np.float32]
+    values: Values
     reasons: dict[int, str]
     cut: NDArray[np.bool_] | None
 
@@ -188,8 +188,8 @@ class Engine:
         prompted = (_prompted(item, prompt) for item in items) if prompt else items
         return self._run(windows(prompted), settings, self._prompt_token_count(prompt), total, places or _ALL)
 
-    def run_text(self, text: str | Pair, settings: EncodeSettings) -> NDArray[np.float32]:
-        """Return the output of one text, float32 (1, *shape of the output), without a window, a plan or another thread.
+    def run_text(self, text: str | Pair, settings: EncodeSettings) -> Values:
+        """Return the value of one text, an array of one value, without a window, a plan or another thread.
 
         The numbers are those that `run` yields. A call of the graph empties the CPU's caches, so that each step of
         `run` takes microseconds, also the steps that do nothing for one text.
@@ -259,10 +259,8 @@ class Engine:
         self.check_open()
         return self._text.get().read_token_ids(token_ids)
 
-    def run_tokenized(
-        self, texts: Sequence[TokenizedText], settings: EncodeSettings, *, single_thread: bool
-    ) -> NDArray[np.float32]:
-        """Return the outputs of one batch, float32 (texts, *shape of the output), computed in the calling thread.
+    def run_tokenized(self, texts: Sequence[TokenizedText], settings: EncodeSettings, *, single_thread: bool) -> Values:
+        """Return the values of one batch, computed in the calling thread.
 
         The numbers are those that `run` yields.
 

@@ -16,7 +16,7 @@ from embedder.common.executor import TaskQueue
 from embedder.engine.batching import plan_batches
 from embedder.engine.job import Job
 from embedder.engine.memory import InputMemoryError, MemoryLimit, errors_at
-from embedder.engine.outputs import fixed_shape, values_of
+from embedder.engine.outputs import Values, empty_values, read_values
 from embedder.engine.token_table import TokenTable
 from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import DeviceMemoryError
@@ -127,7 +127,7 @@ class TextSide:
 
     def run_tokenized(
         self, texts: Sequence[TokenizedText], output: Output, batch_size: int | None, *, single_thread: bool
-    ) -> NDArray[np.float32]:
+    ) -> Values:
         """Return the values of `output`, computed in the calling thread, in as few calls of the graph as it can.
 
         Args:
@@ -137,7 +137,7 @@ class TextSide:
             single_thread: whether each call uses one thread, also if no other call is running.
 
         Returns:
-            float32 (texts, *output.shape).
+            The value of each text; `outputs` describes the values of each kind of output.
 
         Raises:
             InputError: a text is none that this model could have made.
@@ -146,7 +146,7 @@ class TextSide:
         from embedder.engine.token_ids import check_texts  # here, as few programs need it
 
         check_texts(self.tokenizer, texts, typed=self._typed)
-        values = np.empty((len(texts), *fixed_shape(output)), np.float32)
+        values = empty_values(output, len(texts))
         unpadded_from = self._backend.device.unpadded_from_tokens
         batches = plan_batches([len(text) for text in texts], sys.maxsize, 1, batch_size, unpadded_from)
         for rows in batches:
@@ -162,7 +162,7 @@ class TextSide:
 
     def run_batch(
         self, tokens: TokenTable, output: Output, prompt_token_counts: NDArray[np.int64], *, single_batch: bool
-    ) -> NDArray[np.float32]:
+    ) -> Values:
         """Return the values of `output`, computed in the calling thread. The backend may own the array.
 
         All texts run in one call of the graph if they fit into the memory of the device, else in several.
@@ -175,10 +175,10 @@ class TextSide:
             single_batch: whether the request has only this batch, which may then use all threads.
 
         Returns:
-            float32 (texts, *output.shape).
+            The value of each text; `outputs` describes the values of each kind of output.
 
         Raises:
-            ArtifactError: the graph fails, the shape of `output` depends on the input, or the result has another shape.
+            ArtifactError: the graph fails, or the result has another shape than the manifest says.
             InputMemoryError: the device has too little memory for one of the texts alone.
         """
         if len(tokens) == 1:  # the shortest way, because a single text is often all that a caller has
@@ -186,7 +186,7 @@ class TextSide:
                 return self._run(tokens, output, prompt_token_counts, single_batch)
             except DeviceMemoryError as error:
                 raise InputMemoryError(0, tokens.padded_size) from error
-        found: list[NDArray[np.float32]] = []
+        found: list[Values] = []
 
         def run(start: int, stop: int) -> None:
             part = self._run(tokens.part(start, stop), output, prompt_token_counts[start:stop], single_batch)
@@ -198,10 +198,10 @@ class TextSide:
 
     def _run(
         self, tokens: TokenTable, output: Output, prompt_token_counts: NDArray[np.int64], single_batch: bool
-    ) -> NDArray[np.float32]:
+    ) -> Values:
         """Run one call of the graph."""
         outputs = self._backend.run(self._feeds(tokens, prompt_token_counts), single_batch=single_batch)
-        return values_of(outputs, output.name, (len(tokens), *fixed_shape(output)))
+        return read_values(outputs, output, tokens.lengths)
 
     def _feeds(self, tokens: TokenTable, prompt_token_counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the graph's inputs for one batch."""
@@ -225,15 +225,15 @@ class TextRun:
         self._rows = np.fromiter(chain.from_iterable(batches), np.intp, len(tokens))
         self._tokens = tokens.take(self._rows)  # so that the texts of a batch follow one another
         self._counts = np.full(len(tokens), job.prompt_token_count, np.int64)
-        self._values = np.empty((len(tokens), *fixed_shape(output)), np.float32)
+        self._values = empty_values(output, len(tokens))
         self._tasks: TaskQueue[int] = TaskQueue(job.executor)
         ends = list(accumulate(map(len, batches)))
         if len(ends) > 1:
             for part in pairwise([0, *ends]):
                 self._tasks.submit(self._run, part)
 
-    def finish(self) -> NDArray[np.float32]:
-        """Wait for all batches and return the values, float32 (texts, *output.shape).
+    def finish(self) -> Values:
+        """Wait for all batches and return the values, one for each text.
 
         Raises:
             ArtifactError, InputMemoryError: as in `TextSide.run_batch`.

@@ -14,6 +14,7 @@ from embedder.engine.ahead import Started
 from embedder.engine.distinct import Places, find_distinct
 from embedder.engine.job import Job
 from embedder.engine.memory import errors_at
+from embedder.engine.outputs import Values
 from embedder.engine.text_side import TextRun, TextSide
 from embedder.engine.token_table import TokenTable
 from embedder.inputs import ImageItem, Item
@@ -40,9 +41,7 @@ class Window:
     images: list[Any]
     is_image: NDArray[np.bool_]
 
-    def result(
-        self, texts: NDArray[np.float32] | None, images: NDArray[np.float32] | None, reasons: dict[int, str]
-    ) -> WindowResult:
+    def result(self, texts: Values | None, images: NDArray[np.float32] | None, reasons: dict[int, str]) -> WindowResult:
         """Put the results of both sides into the order of the window, with its copies.
 
         Args:
@@ -67,12 +66,12 @@ class WindowResult:
     """What a window gave, with its copies.
 
     Attributes:
-        values: float32 (inputs, *shape of the output). The rows of images that could not be read are zeros.
+        values: the value of each input, as `engine.outputs` describes them. An unreadable image has zeros.
         reasons: why an image could not be read, by row.
         cut: whether each text was cut, bool (inputs,). None if the request does not ask.
     """
 
-    values: NDArray[np.float32]
+    values: Values
     reasons: dict[int, str]
     cut: NDArray[np.bool_] | None
 
