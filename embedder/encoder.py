@@ -159,7 +159,8 @@ class Embedder(Tokenizing):
             InputError: an input is neither a text nor an image, or is not valid Unicode (the message says which one);
                 or an option is unknown or out of range. Nothing has been encoded.
             ImageError: images could not be read. The error holds the vectors of the other inputs.
-            DeviceMemoryError: a GPU has too little free memory for a single input. The message says for which one.
+            DeviceMemoryError: the machine or the GPU has too little free memory for a single input. The message says
+                for which one.
             DependencyError: there are images, and Pillow is not installed.
 
         Example:

@@ -226,8 +226,8 @@ class Manifest:
         parity: how close the vectors of texts are to the reference's. None for scores; those have `scores.parity`.
         tools: versions of the programs that made the artifact, by name.
         extra: `prepacked` has the digests of the prepacked forms. `int8_products` lists the products that int8 graphs
-            compute in fp32. `positions` is the most tokens of a text that the graph can read. This version ignores all
-            other fields.
+            compute in fp32. `positions` is the most tokens of a text that the graph can read. `text_memory` is the
+            memory that a long text needs. This version ignores all other fields.
 
     Example:
         >>> model.manifest.source.model  # doctest: +SKIP

@@ -10,8 +10,10 @@ from dataclasses import field
 from pathlib import Path
 from typing import Any
 
-from embedder.artifact.manifest import UNPADDED_FROM_TOKENS
+from embedder.artifact.manifest import GRAPH_INPUTS, UNPADDED_FROM_TOKENS
+from embedder.artifact.text_memory import text_memory
 from embedder.backends.backend import Backend, CheckedGraph, Device, Feeds, GraphFiles, Outputs
+from embedder.backends.memory_room import MemoryRoom
 from embedder.backends.onnxruntime_package import import_onnxruntime
 from embedder.backends.prepacked import find_prepacked
 from embedder.backends.sessions import (
@@ -108,7 +110,7 @@ class ThreadSlots:
 class CpuDevice:
     """The cores that this process may use. `Device` describes the attributes.
 
-    All graphs of a model share `slots`.
+    All graphs of a model share `slots` and `room`.
 
     Example:
         >>> CpuDevice(threads=2).token_budget
@@ -124,9 +126,11 @@ class CpuDevice:
         default_factory=lambda: ("int8", "fp32", "fp16") if has_fast_integers() else ("fp32", "int8", "fp16")
     )
     slots: ThreadSlots = field(init=False, repr=False, compare=False)
+    room: MemoryRoom = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", ThreadSlots(self.threads))
+        object.__setattr__(self, "room", MemoryRoom())
 
     def open(self, files: GraphFiles) -> Backend:
         """Load a graph; see `Device.open`."""
@@ -167,6 +171,7 @@ class CpuBackend:
         self.device = device
         self._files = files
         self._output_names = [output.name for output in files.graph.outputs]
+        self._memory = text_memory(files.artifact.manifest, files.graph)
         self._prepacked = find_prepacked(files)
         self._loading = threading.Lock()
         self._running: list[int] = []  # the number of threads of each running call
@@ -193,12 +198,17 @@ class CpuBackend:
             session = self._session(threads)
             self._running.append(threads)
             try:
-                return run_session(session, feeds, self._output_names, options)
+                with self.device.room.reserved(self._needed_bytes(feeds)):
+                    return run_session(session, feeds, self._output_names, options)
             finally:
                 self._running.pop()
                 self._release_pages(tokens)
         finally:
             self.device.slots.release(threads)
+
+    def _needed_bytes(self, feeds: Feeds) -> int:
+        """Return how much memory a call takes. 0 if the artifact does not say it."""
+        return 0 if self._memory is None else self._memory.bytes_of(*feeds[GRAPH_INPUTS[0]].shape)
 
     def _release_pages(self, tokens: int) -> None:
         """Count the tokens of a call. From time to time, give the pages of the word tables back."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
-_MEMBERSHIP = Path("/proc/self/cgroup")
+from embedder.common.control_groups import groups_of, read
+
 _CPUINFO = Path("/proc/cpuinfo")
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
@@ -35,7 +34,7 @@ def has_fast_integers() -> bool:
         >>> has_fast_integers() in (True, False)
         True
     """
-    flags = next((line for line in _read(_CPUINFO).splitlines() if line.startswith("flags")), None)
+    flags = next((line for line in read(_CPUINFO).splitlines() if line.startswith("flags")), None)
     return flags is None or "avx2" in flags.split()
 
 
@@ -47,29 +46,18 @@ def _allowed_cores() -> int:
 
 def _siblings(number: int) -> str:
     """Return the list of the hardware threads of one core. It is the same text for each of these threads."""
-    return _read(Path(_TOPOLOGY.format(number))) or str(number)
+    return read(Path(_TOPOLOGY.format(number))) or str(number)
 
 
 def _quota() -> int:
     """Return how many cores' time the control groups grant, rounded up. Without a limit the number is very large."""
-    cores = math.inf
-    for line in _read(_MEMBERSHIP).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            limits = [_limit(*_read(group / "cpu.max").split()) for group in _upwards(_CGROUPS, path)]
-        elif "cpu" in controllers.split(","):
-            groups = _upwards(_CGROUPS / controllers, path)
-            limits = [_limit(_read(group / "cpu.cfs_quota_us"), _read(group / "cpu.cfs_period_us")) for group in groups]
+    limits = [math.inf]
+    for version, group in groups_of("cpu"):
+        if version == 2:
+            limits.append(_limit(*read(group / "cpu.max").split()))
         else:
-            continue
-        cores = min(cores, *limits)
-    return math.ceil(min(cores, 2**31))
-
-
-def _upwards(root: Path, path: str) -> Iterable[Path]:
-    """Return a control group and all groups above it. In a container `path` may be the host's: only the root exists."""
-    group = root / path.lstrip("/")
-    return (group, *(parent for parent in group.parents if parent == root or root in parent.parents))
+            limits.append(_limit(read(group / "cpu.cfs_quota_us"), read(group / "cpu.cfs_period_us")))
+    return math.ceil(min(*limits, 2**31))
 
 
 def _limit(quota: str = "", period: str = "") -> float:
@@ -77,10 +65,3 @@ def _limit(quota: str = "", period: str = "") -> float:
     if not (quota.isdecimal() and period.isdecimal() and int(quota) and int(period)):
         return math.inf
     return int(quota) / int(period)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii", errors="replace").strip()
-    except OSError:
-        return ""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from embedder.backends.memory_room import MemoryShortageError
 from embedder.errors import DeviceMemoryError
 
 
@@ -36,6 +37,13 @@ class InputMemoryError(DeviceMemoryError):
             >>> print(InputMemoryError(2, 512).named(7, "abacus"))
             the device 'abacus' has too little free memory for input 7 (counted from 0), which has 512 tokens. ...
         """
+        shortage = self.__cause__
+        if isinstance(shortage, MemoryShortageError):
+            return DeviceMemoryError(
+                f"input {index} (counted from 0) has {self.tokens:,} tokens, and this machine has too little free "
+                f"memory for them: {shortage}. End other programs, cut the text into chunks, or load the model with a "
+                "smaller max_seq_length"
+            )
         return DeviceMemoryError(
             f"the device {device!r} has too little free memory for input {index} (counted from 0), which has "
             f"{self.tokens:,} tokens. Release other models or end other programs that use the device, load the model "

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from embedder.errors import DeviceMemoryError
 from embedder.serve import cohere_api, openai_api, tei_api
 from embedder.serve.answers import json_response
 from embedder.serve.bodies import ClientGone
@@ -70,8 +71,8 @@ def _refusal(
         return RequestRefused(
             error.status_code, "not_found", f"there is no {scope['path']} here. /docs has the routes"
         ), headers
-    if isinstance(error, MemoryError):
-        log.say("out of memory", "error", id=record.id)
+    if isinstance(error, (MemoryError, DeviceMemoryError)):
+        log.say(str(error) or "out of memory", "error", id=record.id)
         return RequestRefused(503, "out_of_memory", "the server has not enough memory for this request"), {}
     log.say("".join(traceback.format_exception(error)).rstrip(), "error", id=record.id)
     message = f"the server failed. Its log has the reason under the request's id, {record.id}"

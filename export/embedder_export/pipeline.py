@@ -25,6 +25,7 @@ from embedder_export.samples.pairs import pair_samples
 from embedder_export.samples.texts import text_samples
 from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer, gives_token_types
 from embedder_export.tokenizer.limits import ModelLimits
+from embedder_export.verify.memory import measure_text_memory
 from embedder_export.verify.parity import verify
 from embedder_export.verify.quality import describe_limits, describe_quality, is_good_enough, with_quality
 from embedder_export.write.artifact import FinishedGraph, Parts, keep_graphs, write_files
@@ -108,6 +109,7 @@ def export(
 
         manifest = verify(stage, manifest, checkpoint, report, settings.verification)
         manifest = _keep_good_graphs(work, stage, _with_quality(work, stage, manifest))
+        manifest = measure_text_memory(stage, manifest)
         write_manifest(manifest, stage)
     return manifest
 

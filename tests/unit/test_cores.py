@@ -4,15 +4,15 @@ import os
 
 import pytest
 
-from embedder.common import cores
+from embedder.common import control_groups, cores
 
 
 @pytest.fixture
 def system(tmp_path, monkeypatch):
     """A machine of 8 cores with 16 hardware threads: a function that writes the files of its control groups."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)), raising=False)
-    monkeypatch.setattr(cores, "_CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(cores, "_MEMBERSHIP", tmp_path / "membership")
+    monkeypatch.setattr(control_groups, "ROOT", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "MEMBERSHIP", tmp_path / "membership")
     monkeypatch.setattr(cores, "_TOPOLOGY", str(tmp_path / "cpu{}"))
     monkeypatch.setattr(cores, "_CPUINFO", tmp_path / "cpuinfo")
     for number in range(16):
@@ -75,7 +75,7 @@ def test_quota_of_a_control_group_of_version_1(system, quota, expected):
 def test_system_without_affinity_counts_all_cores(monkeypatch, tmp_path):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    monkeypatch.setattr(cores, "_MEMBERSHIP", tmp_path / "nowhere")
+    monkeypatch.setattr(control_groups, "MEMBERSHIP", tmp_path / "nowhere")
     assert cores.usable_cores() == 6
 
 

@@ -158,7 +158,7 @@ RUNTIME = (
     Rule("embedder.serve.pages", own="serve.html", packages="starlette"),
     # What is around them: the application, and the processes.
     Rule("embedder.serve.app", own="serve", packages="starlette"),
-    Rule("embedder.serve.refusals", own="serve", packages="starlette"),
+    Rule("embedder.serve.refusals", own="serve errors", packages="starlette"),
     Rule("embedder.serve.access_log", own="common.escapes"),
     Rule("embedder.serve.metrics", packages="prometheus_client"),
     Rule("embedder.serve.closing"),

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from embedder import Embedder, InputError
+from embedder.errors import DeviceMemoryError
 from embedder.serve.access import ApiKeys
 from embedder.serve.access_log import ServerLog
 from embedder.serve.app import ServerApp, create_app
@@ -106,9 +107,10 @@ def test_unexpected_error_has_an_id_and_no_detail(models, monkeypatch):
     assert json.loads(trace)["id"] == json.loads(line)["id"] == answer.headers["x-request-id"]
 
 
-def test_out_of_memory(models, monkeypatch):
+@pytest.mark.parametrize("error", [MemoryError, DeviceMemoryError("input 0 has 9,000 tokens")])
+def test_out_of_memory(models, monkeypatch, error):
     def fail(self, name):
-        raise MemoryError
+        raise error
 
     monkeypatch.setattr(ServedModels, "get", fail)
     answer, _ = exchange(models, "/v1/models/tiny", method="GET")
