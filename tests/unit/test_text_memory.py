@@ -17,7 +17,7 @@ from tests.tiny import write_tiny_artifact, write_tiny_ranker
 
 GB = 1_000_000_000
 # Texts of the tiny models have at most 16 tokens.
-MEMORY = TextMemory(GB // 10, 0)
+MEMORY = TextMemory(GB // 12, 0)
 
 
 @pytest.fixture
