@@ -23,7 +23,7 @@ from embedder_export.samples.feeds import Samples
 from embedder_export.samples.images import image_samples
 from embedder_export.samples.pairs import pair_samples
 from embedder_export.samples.texts import text_samples
-from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer, gives_token_types
+from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer, gives_token_types, read_padding
 from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.verify.memory import measure_text_memory
 from embedder_export.verify.parity import verify
@@ -115,10 +115,10 @@ def export(
 
 
 def _body_request(checkpoint: Checkpoint) -> BodyRequest:
-    """Return what the head and the tokenizer of a cross-encoder need from the graph."""
-    if checkpoint.task != RANK:
-        return ALL_TOKENS
+    """Return what the head and the tokenizer need from the graph."""
     family = checkpoint.family
+    if checkpoint.task != RANK:
+        return BodyRequest(padding=read_padding(checkpoint)) if family.pads_texts else ALL_TOKENS
     # A traced model says itself whether it has token types.
     token_types = (family.has_token_types or not family.builders) and gives_token_types(checkpoint)
     first_token_only = family.rank_head is not None and checkpoint.layers[:1] == (Pooling(("cls",), True),)

@@ -18,6 +18,23 @@ FOR_GPUS = "gpu"
 
 
 @dataclass(frozen=True)
+class TextPadding:
+    """How the texts of a model are padded, if all of them are padded to one length.
+
+    Attributes:
+        pad_id: the id of the padding token.
+        tokens: the length.
+        side: the side of the padding, "left" or "right".
+        is_masked: whether the tokens leave the padding out of their attention.
+    """
+
+    pad_id: int
+    tokens: int
+    side: str
+    is_masked: bool
+
+
+@dataclass(frozen=True)
 class BodyRequest:
     """What the head and the tokenizer need from the graph of a text transformer.
 
@@ -26,11 +43,13 @@ class BodyRequest:
         first_token_only: whether the graph gives only the first token's vector of each text. Its last layer is then
             much cheaper. Only for families with a `rank_head`.
         max_seq_length: most tokens of a text, as sentence-transformers' settings say. None if they do not say it.
+        padding: how texts are padded. None for all families but those that pad each text to one length.
     """
 
     token_types: bool = False
     first_token_only: bool = False
     max_seq_length: int | None = None
+    padding: TextPadding | None = None
 
 
 # What embedders need.

@@ -62,22 +62,25 @@ def convert_bodies(
             reason = f"no native builder for {checkpoint.name}: {error}"
             if converter == "native":
                 raise NotNativeError(f"{reason}; --converter auto would use optimum") from error
-            _check_no_own_code(checkpoint, reason)
+            _check_traceable(checkpoint, reason)
             _check_optimum(reason)
             report(f"{reason}; converting it with optimum")
     else:
-        _check_no_own_code(checkpoint, f"{checkpoint.name} is a model of its repository's own code")
+        _check_traceable(checkpoint, f"{checkpoint.name} cannot be converted with optimum")
     from embedder_export.body.traced import trace_bodies
 
     return trace_bodies(checkpoint, directory, request)
 
 
-def _check_no_own_code(checkpoint: Checkpoint, reason: str) -> None:
-    """Check that tracing would load the checkpoint's own model.
+def _check_traceable(checkpoint: Checkpoint, reason: str) -> None:
+    """Check that tracing would load the checkpoint's own model, and would give the vectors of the reference.
 
     Raises:
-        CheckpointError: config.json names code in the repository. Without it, another model would be traced.
+        CheckpointError: config.json names code in the repository. Without it, another model would be traced. Or texts
+            are padded to one length, which only a native graph does.
     """
+    if checkpoint.family.pads_texts:
+        raise CheckpointError(f"{reason}; it cannot be traced, because all texts are padded to one length")
     if read_json(checkpoint.transformer / "config.json", dict).get("auto_map"):
         raise CheckpointError(f"{reason}; tracing would need the code in the repository, which is never run")
 

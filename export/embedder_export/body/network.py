@@ -15,6 +15,7 @@ from dataclasses import replace
 from functools import cached_property
 
 import onnx_ir as ir
+from embedder.artifact.manifest import GRAPH_INPUTS
 
 from embedder_export.body.attention import (
     MAX_SCORED_TOKENS,
@@ -40,7 +41,8 @@ class Network:
     Args:
         graph: the graph to write into.
         weights: the checkpoint's weights by name.
-        positions: number of positions of an image, for a graph that takes images. None for texts.
+        positions: number of positions of each input, for images and for texts that are all padded to one length. None
+            for other texts.
         first_token_only: whether the last layer computes only the first token of each text.
         longest_text: most tokens of a text that rotations serve. 0 for models without rotations.
 
@@ -63,7 +65,7 @@ class Network:
     ) -> None:
         self.op = Operators(graph, "body")
         self.token_type_ids: ir.Value | None = None
-        if positions is None:
+        if graph.inputs[0].name == GRAPH_INPUTS[0]:
             self.input_ids, self.attention_mask, *types = graph.inputs
             self.token_type_ids = types[0] if types else None
         self.first_token_only = first_token_only

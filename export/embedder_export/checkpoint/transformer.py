@@ -125,6 +125,8 @@ def read_transformer_settings(
             continue
         task = settings.get("transformer_task", EXTRACTION)
         known = _SETTINGS | _output_settings(family, task) | {"transformer_task": tasks.__contains__}
+        if family.pads_texts:
+            known |= {"processing_kwargs": _pads_all}
         for key, value in settings.items():
             if key not in known or not known[key](value):
                 raise CheckpointError(f"{path} has {value!r:.80} as {key}, which is not supported")
@@ -150,6 +152,11 @@ def _output_settings(family: Family[Any], task: str) -> dict[str, _Check]:
         ),
         "module_output_name": lambda value: value == SENTENCE,
     }
+
+
+def _pads_all(value: Any) -> bool:
+    """Return whether settings of a processor are empty, or let it pad each text to the longest length."""
+    return not value or value == {"text": {"padding": "max_length"}}
 
 
 def _gives(method: Any, output: str) -> bool:

@@ -23,6 +23,7 @@ from embedder_export.families.nomic_bert import NOMIC_BERT
 from embedder_export.families.qwen2 import QWEN2
 from embedder_export.families.qwen3 import QWEN3
 from embedder_export.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from embedder_export.families.siglip import SIGLIP
 from embedder_export.families.t5 import T5
 
 # By config.json's model_type.
@@ -46,8 +47,19 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "qwen2": QWEN2,
     "qwen3": QWEN3,
     "roberta": ROBERTA,
+    "siglip": SIGLIP,
     "t5": T5,
     "xlm-roberta": XLM_ROBERTA,
+}
+# Model types that are refused, each with the reason.
+_ONE_TOWER = "it is one tower of a SigLIP. Export the whole model, which has a tower for texts and one for images"
+_REFUSED: Mapping[str, str] = {
+    "siglip2": (
+        "it is a NaFlex model of SigLIP 2, whose images have many sizes and shapes. embedder prepares all images of a "
+        "model in one size. Take a SigLIP 2 with a fixed size, such as google/siglip2-base-patch16-224"
+    ),
+    "siglip_text_model": _ONE_TOWER,
+    "siglip_vision_model": _ONE_TOWER,
 }
 # By the name of a class in the code of a repository on the Hub.
 # Jina v2 has no model type of its own.
@@ -75,7 +87,7 @@ def family_of_config(config: Mapping[str, Any]) -> Family[Any]:
     architecture. So the names of the classes decide, and the code is never run.
 
     Raises:
-        CheckpointError: auto_map names a class that is not known.
+        CheckpointError: auto_map names a class that is not known, or the model type is refused.
 
     Example:
         >>> auto_map = {"AutoModel": "nomic-ai/nomic-bert-2048--modeling_hf_nomic_bert.NomicBertModel"}
@@ -98,4 +110,7 @@ def family_of_config(config: Mapping[str, Any]) -> Family[Any]:
         found[id(family)] = family
     if len(found) > 1:
         raise CheckpointError(f"config.json names classes of different models (auto_map): {dict(auto_map)!r:.200}")
-    return next(iter(found.values()), None) or family_of(config.get("model_type"))
+    model_type = config.get("model_type")
+    if isinstance(model_type, str) and model_type in _REFUSED:
+        raise CheckpointError(f"config.json has {model_type!r} as model_type: {_REFUSED[model_type]}")
+    return next(iter(found.values()), None) or family_of(model_type)

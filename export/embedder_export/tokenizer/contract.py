@@ -17,6 +17,8 @@ class EffectiveTokenizer:
         has_token_types: whether the tokenizer gives token types to the model, in transformers 4.
         has_pair_types: the same in transformers 5. It counts for pairs.
         splits_white_space: whether transformers 5 splits texts at white space first. It counts for pairs.
+        padding_side: the side on which texts are padded, "left" or "right".
+        gives_mask: whether the tokenizer gives the model an attention mask.
         truncation_side: the side on which a long text is cut, "left" or "right".
         splits_special_tokens: whether special tokens in a text are split like other words.
     """
@@ -28,5 +30,7 @@ class EffectiveTokenizer:
     has_token_types: bool = False
     has_pair_types: bool = False
     splits_white_space: bool = False
+    padding_side: str = "right"
+    gives_mask: bool = True
     truncation_side: str = "right"
     splits_special_tokens: bool = False

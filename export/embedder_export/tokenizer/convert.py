@@ -7,6 +7,7 @@ from embedder.artifact.manifest import RANK
 from embedder.common.panics import PanicError, panics_as_exceptions
 from tokenizers.normalizers import Lowercase, Normalizer, Sequence
 
+from embedder_export.body.contract import TextPadding
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.tokenizer.contract import EffectiveTokenizer
@@ -74,6 +75,26 @@ def gives_token_types(checkpoint: Checkpoint) -> bool:
             return tokenizer.has_pair_types and any(_token_types(tokenizer, "two words", "of a pair"))
     except (CheckpointError, PanicError) as error:
         raise _unusable(checkpoint, error) from error
+
+
+def read_padding(checkpoint: Checkpoint) -> TextPadding:
+    """Return how the tokenizer pads all texts to one length. It is the longest length that the tokenizer allows.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+        NeedsTorchError: only transformers can read the tokenizer, and transformers is not installed.
+
+    Example:
+        >>> read_padding(read_checkpoint("checkpoints/siglip-base-patch16-224")).tokens  # doctest: +SKIP
+        64
+    """
+    try:
+        with panics_as_exceptions():
+            tokenizer = _read(checkpoint.transformer)
+            tokens = max_text_tokens(checkpoint.max_seq_length, tokenizer.model_max_length, ModelLimits())
+    except (CheckpointError, PanicError) as error:
+        raise _unusable(checkpoint, error) from error
+    return TextPadding(tokenizer.pad_id or 0, tokens, tokenizer.padding_side, tokenizer.gives_mask)
 
 
 def _unusable(checkpoint: Checkpoint, error: Exception) -> CheckpointError:

@@ -22,13 +22,14 @@ from embedder_export.tokenizer.contract import EffectiveTokenizer
 from embedder_export.tokenizer.settings import (
     CONFIG_FILE,
     TOKENIZER_FILE,
+    gives_mask,
     gives_types,
     model_max_length,
     read_settings,
     side,
 )
 from embedder_export.tokenizer.tokens import add_tokens, additional_tokens, all_special_tokens, special_tokens
-from embedder_export.tokenizer.transformers5 import as_version_4, is_from_version_5
+from embedder_export.tokenizer.transformers5 import as_version_4, is_from_version_5, with_list_of_version_4
 
 # transformers reads a vocabulary from each of these files, for every class.
 _OTHER_VOCABULARIES = ("tokenizer.model", "tekken.json")
@@ -64,12 +65,14 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     if name.removesuffix("Fast") not in CLASSES:
         raise UnknownClassError(name)
     kind = CLASSES[name.removesuffix("Fast")]
-    backend = _load(directory / TOKENIZER_FILE)
+    backend = None if kind.ignores_tokenizer_json else _load(directory / TOKENIZER_FILE)
     if backend is None:
-        _check_class_files(directory, kind.vocabulary_files)
+        _check_class_files(directory, kind)
     elif kind is LLAMA and has_byte_level(backend):
         kind = GENERAL  # as in transformers 5: a Llama 3 that names the class of older Llamas
-    if is_from_version_5(name, config):
+    if kind.ignores_tokenizer_json:
+        config = with_list_of_version_4(config)
+    elif is_from_version_5(name, config):
         config = as_version_4(directory, config, backend)
     settings, added = read_settings(directory, config, backend)
     settings = _saved_padding(backend) | kind.special_tokens | kind.complete(settings)
@@ -80,7 +83,6 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     add_tokens(backend, added, tokens)
     _set_prefix_space(backend, settings.get("add_prefix_space", False))
     kind.adapt(backend, settings)
-    side(settings, "padding_side", backend.padding)  # only a check: the runtime always pads on the right
     return EffectiveTokenizer(
         backend=backend,
         model_max_length=model_max_length(settings),
@@ -89,19 +91,23 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
         has_token_types=gives_types(settings, kind.has_token_types),
         has_pair_types=gives_types(settings, kind.has_pair_types),
         splits_white_space=kind.splits_white_space,
+        padding_side=side(settings, "padding_side", backend.padding, kind.padding_side),
+        gives_mask=gives_mask(settings),
         truncation_side=side(settings, "truncation_side", backend.truncation),
         splits_special_tokens=flag(settings, "split_special_tokens", False) is True,
     )
 
 
-def _check_class_files(directory: Path, vocabulary_files: tuple[str, ...]) -> None:
+def _check_class_files(directory: Path, kind: TokenizerClass) -> None:
     """Check that a `directory` without tokenizer.json has the class's vocabulary files, or a file that fits any class.
 
     Raises:
         CheckpointError: a vocabulary file is missing.
     """
-    missing = [name for name in vocabulary_files if not (directory / name).is_file()]
-    if (missing or not vocabulary_files) and not _other_vocabularies(directory):
+    missing = [name for name in kind.vocabulary_files if not (directory / name).is_file()]
+    if missing and kind.ignores_tokenizer_json:
+        raise CheckpointError(f"its files are missing: {directory} has no {' and '.join(missing)}")
+    if (missing or not kind.vocabulary_files) and not _other_vocabularies(directory):
         instead = f" and no {' and '.join(missing)}" if missing else ""
         raise CheckpointError(f"its files are missing: {directory} has no {TOKENIZER_FILE}{instead}")
 

@@ -133,6 +133,19 @@ def model_max_length(settings: Settings) -> float:
     return _NO_LIMIT if length is None else length
 
 
+def gives_mask(settings: Settings) -> bool:
+    """Return whether the tokenizer gives an attention mask to the model. All classes do, unless a setting says no.
+
+    Raises:
+        NotNativeError: the setting model_input_names is no list.
+
+    Example:
+        >>> gives_mask({"model_input_names": ["input_ids"]})
+        False
+    """
+    return "attention_mask" in _input_names(settings, ["attention_mask"])
+
+
 def gives_types(settings: Settings, default: bool) -> bool:
     """Return whether the tokenizer gives token types to the model.
 
@@ -147,19 +160,24 @@ def gives_types(settings: Settings, default: bool) -> bool:
         >>> gives_types({"model_input_names": ["input_ids", "token_type_ids"]}, default=False)
         True
     """
-    names = settings.get("model_input_names", ["token_type_ids"] if default else [])
+    return "token_type_ids" in _input_names(settings, ["token_type_ids"] if default else [])
+
+
+def _input_names(settings: Settings, default: list[str]) -> list[Any]:
+    names = settings.get("model_input_names", default)
     if not isinstance(names, list):
         raise NotNativeError(f"it has {names!r:.80} as model_input_names")
-    return "token_type_ids" in names
+    return names
 
 
-def side(settings: Settings, name: str, saved: dict[str, Any] | None) -> str:
+def side(settings: Settings, name: str, saved: dict[str, Any] | None, default: str = "right") -> str:
     """Return the side that the setting `name` gives, "left" or "right".
 
     Args:
         settings: the settings.
         name: "padding_side" or "truncation_side".
         saved: the padding or truncation of tokenizer.json, or None. It counts if the setting is missing.
+        default: the side if there is neither.
 
     Raises:
         CheckpointError: the setting has another value.
@@ -168,7 +186,7 @@ def side(settings: Settings, name: str, saved: dict[str, Any] | None) -> str:
         >>> side({}, "padding_side", None)
         'right'
     """
-    value = settings.get(name, "right" if saved is None else saved["direction"])
+    value = settings.get(name, default if saved is None else saved["direction"])
     if value not in ("left", "right"):
         raise CheckpointError(f"it has {value!r:.80} as {name}")
     return str(value)

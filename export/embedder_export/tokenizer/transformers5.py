@@ -67,6 +67,25 @@ def as_version_4(directory: Path, config: Settings, backend: Tokenizer | None) -
     return config | {EXTRA: {}}
 
 
+def with_list_of_version_4(config: Settings) -> Settings:
+    """Return the settings of a class that reads SentencePiece files, with version 4's list of special tokens.
+
+    Of these settings, version 5 changes nothing else.
+
+    Raises:
+        NotNativeError: `config` has special tokens with a name of their own.
+
+    Example:
+        >>> with_list_of_version_4({"extra_special_tokens": ["<image>"]})["additional_special_tokens"]
+        ['<image>']
+    """
+    if _NAMED in config:
+        raise NotNativeError(f"it has {_NAMED}")
+    if not isinstance(config.get(EXTRA), list):
+        return config
+    return config | {ADDITIONAL: [*additional_tokens(config), *config[EXTRA]], EXTRA: {}}
+
+
 def _named_tokens(config: Settings) -> Settings:
     """Return the special tokens that have a name of their own, by name."""
     named = {

@@ -77,6 +77,8 @@ def _as_effective(tokenizer: Any) -> EffectiveTokenizer:
         has_token_types=has_types,
         has_pair_types=has_types and (name != _GENERAL_CLASS or "model_input_names" in settings),
         splits_white_space=splits_white_space(name),
+        padding_side=tokenizer.padding_side,
+        gives_mask="attention_mask" in tokenizer.model_input_names,
         truncation_side=tokenizer.truncation_side,
         splits_special_tokens=tokenizer.split_special_tokens,
     )

@@ -83,9 +83,7 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     if not is_reference_installed():
         return None
     model: SentenceTransformer = _load(checkpoint, "SentenceTransformer")
-    # With padding on the left, some models count positions from the start of the padding. Their vectors then depend on
-    # the batch. With padding on the right, they do not.
-    model.tokenizer.padding_side = "right"
+    _set_padding(model, checkpoint)
     # sentence-transformers fails on long texts if its limit exceeds the position table.
     model.max_seq_length = min(model.max_seq_length or max_seq_length, max_seq_length)
 
@@ -101,6 +99,23 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
         return vectors
 
     return Reference(f"sentence-transformers {version('sentence-transformers')}", encode)
+
+
+def _set_padding(model: SentenceTransformer, checkpoint: Checkpoint) -> None:
+    """Let the vectors of texts not depend on their batch.
+
+    Raises:
+        NoReferenceError: texts must be padded to one length, and this sentence-transformers has no such setting.
+    """
+    transformer = model[0]
+    if not checkpoint.family.pads_texts:
+        # With padding on the left, some models count positions from the start of the padding. Their vectors then depend
+        # on the batch. With padding on the right, they do not.
+        model.tokenizer.padding_side = "right"
+    elif hasattr(transformer, "processing_kwargs"):
+        transformer.processing_kwargs = {"text": {"padding": "max_length"}}
+    else:
+        raise NoReferenceError(f"this sentence-transformers cannot pad the texts of {checkpoint.name} to one length")
 
 
 @dataclass(frozen=True)

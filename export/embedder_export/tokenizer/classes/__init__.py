@@ -16,10 +16,11 @@ from embedder_export.families.table import family_of
 from embedder_export.tokenizer.classes.albert import ALBERT
 from embedder_export.tokenizer.classes.bert import BERT, DISTILBERT
 from embedder_export.tokenizer.classes.clip import CLIP
-from embedder_export.tokenizer.classes.decoders import GEMMA, LLAMA, QWEN2
+from embedder_export.tokenizer.classes.decoders import GEMMA, LLAMA, QWEN2, SIGLIP2
 from embedder_export.tokenizer.classes.general import GENERAL, GENERAL_OF_5
 from embedder_export.tokenizer.classes.mpnet import MPNET
 from embedder_export.tokenizer.classes.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from embedder_export.tokenizer.classes.siglip import SIGLIP
 from embedder_export.tokenizer.classes.t5 import T5
 from embedder_export.tokenizer.classes.tokenizer_class import TokenizerClass
 
@@ -40,6 +41,8 @@ CLASSES: dict[str, TokenizerClass] = {
     "PreTrainedTokenizer": GENERAL,
     "Qwen2Tokenizer": QWEN2,
     "RobertaTokenizer": ROBERTA,
+    "Siglip2Tokenizer": SIGLIP2,
+    "SiglipTokenizer": SIGLIP,
     "T5Tokenizer": T5,
     CLASS_OF_5: GENERAL_OF_5,
     "XLMRobertaTokenizer": XLM_ROBERTA,

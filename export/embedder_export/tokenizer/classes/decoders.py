@@ -1,4 +1,4 @@
-"""Qwen2Tokenizer, LlamaTokenizer and GemmaTokenizer, the classes of language models: BPE.
+"""Qwen2Tokenizer, LlamaTokenizer, GemmaTokenizer and Siglip2Tokenizer, the classes of language models: BPE.
 
 They give the token ids of transformers 5. It builds their normaliser and pre-tokeniser anew, and leaves the tokens at
 the start and the end of a text as tokenizer.json has them. transformers 4 does the opposite. So a tokenizer.json is
@@ -6,6 +6,7 @@ read here only if it has the normaliser and the pre-tokeniser that transformers 
 """
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
@@ -25,6 +26,9 @@ _QWEN_STEPS = [
 _BYTE_LEVEL = "ByteLevel"
 # How older versions of transformers marked the beginnings of words in Llama's tokenizers.
 _OLD_MARKS = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
+# How Gemma's tokenizers mark the beginnings of words, without and with lower-casing.
+_MARKING = normalizers.Replace(" ", _SPACE)
+_LOWERCASING = normalizers.Sequence([normalizers.Lowercase(), _MARKING])
 
 
 def _content(part: Any) -> Any:
@@ -56,8 +60,17 @@ def _adapt_qwen2(tokenizer: Tokenizer, settings: Settings) -> None:
 
 
 def _adapt_gemma(tokenizer: Tokenizer, settings: Settings) -> None:
+    """Let a tokenizer leave the case as it is, also if its tokenizer.json lower-cases, as one of SigLIP 2 may."""
+    if _content(tokenizer.normalizer) == _content(_LOWERCASING):
+        tokenizer.normalizer = _MARKING
     split = pre_tokenizers.Split(" ", behavior="merged_with_previous")
-    _check_steps(tokenizer, normalizers.Replace(" ", _SPACE), split)
+    _check_steps(tokenizer, _MARKING, split)
+
+
+def _adapt_siglip2(tokenizer: Tokenizer, settings: Settings) -> None:
+    """Let a tokenizer lower-case, also if its tokenizer.json does not."""
+    _adapt_gemma(tokenizer, settings)
+    tokenizer.normalizer = _LOWERCASING
 
 
 def _adapt_llama(tokenizer: Tokenizer, settings: Settings) -> None:
@@ -99,6 +112,9 @@ LLAMA = TokenizerClass(
 )
 GEMMA = TokenizerClass(
     {"unk_token": "<unk>", "bos_token": "<bos>", "eos_token": "<eos>", "pad_token": "<pad>"},
+    padding_side="left",
     vocabulary_files=("tokenizer.model",),
     adapt=_adapt_gemma,
 )
+# The tokenizer of SigLIP 2. Most of its checkpoints name the class of Gemma instead, which does not lower-case.
+SIGLIP2 = replace(GEMMA, vocabulary_files=("tokenizer.json",), adapt=_adapt_siglip2)

@@ -42,7 +42,9 @@ class TokenizerClass:
         has_token_types: whether the class gives token types to the model by default, in transformers 4.
         has_pair_types: the same in transformers 5. It counts for pairs; the types of a single text are 0.
         splits_white_space: whether transformers 5 splits texts at white space first. It counts for pairs.
+        padding_side: the side on which the class pads texts, if no setting says it.
         vocabulary_files: the vocabulary files of a checkpoint without tokenizer.json.
+        ignores_tokenizer_json: whether transformers reads the vocabulary files even if there is a tokenizer.json.
         complete: adds the settings of the class, and returns all settings.
         build: builds a tokenizer from the vocabulary files. None if only transformers can build it.
         adapt: changes a tokenizer according to the settings.
@@ -54,7 +56,9 @@ class TokenizerClass:
     has_token_types: bool = False
     has_pair_types: bool = False
     splits_white_space: bool = False
+    padding_side: str = "right"
     vocabulary_files: tuple[str, ...] = ()
+    ignores_tokenizer_json: bool = False
     complete: Callable[[Settings], Settings] = _unchanged
     build: Callable[[Path, Settings, dict[str, Token]], Tokenizer] | None = None
     adapt: Callable[[Tokenizer, Settings], None] = _nothing
