@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
+from embedder.activations import apply_activation
 from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, IMAGE
+from embedder.artifact.match_logits import match_logits
 from embedder.common.checks import check_count, check_flag
 from embedder.common.keywords import refuse_keywords
 from embedder.common.read_only import ReadOnlyDict
 from embedder.encoding import embeddings_of, encode_batch, encode_items, encode_stream
+from embedder.errors import InputError
 from embedder.hints import ATTRIBUTE_HINTS, LOAD_HINTS
 from embedder.inputs import Input, InputKinds, Inputs, TokenizedText, check_list, is_single
 from embedder.options import OPTIONS_OF_ENCODE, EncodeOptions, EncodeSettings, LoadSettings
@@ -286,6 +289,37 @@ class Embedder(Tokenizing):
             array([[1., 0.]], dtype=float32)
         """
         return similarity.similarity(self.similarity_fn_name, a, b)
+
+    def match_probabilities(self, images: ArrayLike, texts: ArrayLike) -> NDArray[np.float32]:
+        """Return the probability of each image and each text that they belong together. Only SigLIP models have it.
+
+        It is sigmoid(scale * cosine + bias), with the model's scale and bias (Zhai et al., 2023:
+        https://arxiv.org/abs/2303.15343). Each pair is judged alone, so those of an image need not sum to 1.
+
+        Args:
+            images: vectors of images, (n, dimension), or one vector (dimension,). They need not be normalised.
+            texts: vectors of texts, (m, dimension), or one vector (dimension,).
+
+        Returns:
+            float32 (n, m), from 0 to 1.
+
+        Raises:
+            InputError: the model has no such probabilities, or the shapes do not fit.
+
+        Example:
+            >>> model = Embedder("google/siglip-base-patch16-224")  # doctest: +SKIP
+            >>> images, texts = model.encode([Path("cat.jpg")]), model.encode(["a photo of a cat"])  # doctest: +SKIP
+            >>> model.match_probabilities(images, texts)  # doctest: +SKIP
+            array([[0.31]], dtype=float32)
+        """
+        logits = match_logits(self.manifest)
+        if logits is None:
+            raise InputError(
+                f"{self.manifest.source.model} has no probabilities of an image and a text, as SigLIP models have. "
+                "`similarity` compares them"
+            )
+        scores = similarity.cos_sim(images, texts) * np.float32(logits.scale) + np.float32(logits.bias)
+        return apply_activation(scores, "sigmoid")
 
     def encode_batch(
         self,

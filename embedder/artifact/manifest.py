@@ -227,7 +227,8 @@ class Manifest:
         tools: versions of the programs that made the artifact, by name.
         extra: `prepacked` has the digests of the prepacked forms. `int8_products` lists the products that int8 graphs
             compute in fp32. `positions` is the most tokens of a text that the graph can read. `text_memory` is the
-            memory that a long text needs. This version ignores all other fields.
+            memory that a long text needs. `match_logits` makes a probability of the cosine of an image and a text.
+            This version ignores all other fields.
 
     Example:
         >>> model.manifest.source.model  # doctest: +SKIP

@@ -99,6 +99,8 @@ def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
 
 def _output_lines(manifest: Manifest) -> Iterator[Line]:
     """Yield the lines that depend on the task of the artifact."""
+    from embedder.artifact.match_logits import match_logits
+
     yield "task", manifest.task
     if manifest.task == "embed":
         yield "dimension", str(manifest.dimension)
@@ -108,6 +110,9 @@ def _output_lines(manifest: Manifest) -> Iterator[Line]:
         yield "output shape", " x ".join("any" if size is None else str(size) for size in manifest.output_shape)
     if manifest.similarity_fn_name is not None:
         yield "similarity", manifest.similarity_fn_name
+    logits = match_logits(manifest)
+    if logits is not None:
+        yield "probability", f"sigmoid({logits.scale:.2f} * cosine {logits.bias:+.2f}) of an image and a text"
 
 
 def _labels_text(count: int, scores: ScoreSettings) -> str:

@@ -9,11 +9,13 @@ from tempfile import TemporaryDirectory
 import onnx_ir as ir
 from embedder.artifact.image_settings import ImageSettings
 from embedder.artifact.manifest import IMAGE, RANK, TEXT, Graph, Manifest, Output, write_manifest
+from embedder.artifact.match_logits import MatchLogits
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.convert import convert_bodies
 from embedder_export.checkpoint.image_processor import read_images
 from embedder_export.checkpoint.layers import Pooling
+from embedder_export.checkpoint.match_logits import read_match_logits
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.dtype.convert import DTYPES, Conversion, convert_dtypes
 from embedder_export.errors import CheckpointError
@@ -104,7 +106,8 @@ def export(
         graphs = _finish_graphs(work, bodies, tokenizer, images)
 
         report(f"writing the graphs; texts are cut at {tokenizer.max_seq_length} tokens")
-        manifest = write_files(stage, Parts(checkpoint, tokenizer, images, graphs, _model_limits(bodies[TEXT])))
+        limits, logits = _model_limits(bodies[TEXT]), _read_match_logits(checkpoint)
+        manifest = write_files(stage, Parts(checkpoint, tokenizer, images, graphs, limits, logits))
         write_manifest(manifest, stage)
 
         manifest = verify(stage, manifest, checkpoint, report, settings.verification)
@@ -135,6 +138,15 @@ def _read_image_settings(checkpoint: Checkpoint, bodies: dict[str, Body]) -> Ima
     if IMAGE not in bodies or processor is None:
         return None
     return read_images(checkpoint.transformer, processor, bodies[IMAGE].sizes)
+
+
+def _read_match_logits(checkpoint: Checkpoint) -> MatchLogits | None:
+    if not checkpoint.family.has_match_logits:
+        return None
+    try:
+        return read_match_logits(checkpoint.transformer)
+    except CheckpointError as error:
+        raise CheckpointError(f"{checkpoint.name}: {error}") from error
 
 
 def _finish_graphs(

@@ -68,7 +68,7 @@ RUNTIME = (
     Rule("embedder.activations", own="common options", packages="numpy"),
     Rule("embedder.loaded_model", own=ENGINE),
     Rule("embedder.tokenizing", own="common engine errors inputs loaded_model options", packages="numpy"),
-    Rule("embedder.encoder", own=f"{ENGINE} encoding results tokenizing vectors", packages="numpy"),
+    Rule("embedder.encoder", own=f"{ENGINE} activations encoding results tokenizing vectors", packages="numpy"),
     Rule("embedder.cross_encoder", own=f"{ENGINE} activations encoding loaded_model results", packages="numpy"),
     # What is done with vectors. It needs no model.
     Rule("embedder.vectors", own="common errors options vectors", packages="numpy"),

@@ -93,6 +93,7 @@ class Family(Generic[SettingsT]):
         aliases: other names of settings in config.json, each with the setting's name.
         read_settings: reads the settings from config.json's content.
         own_pooling: the name of its own pooling. None if a head has to pool.
+        has_match_logits: whether its weights make a probability of the cosine of an image and a text.
         pads_texts: whether each text is padded to the longest length, as the model was trained.
         module_classes: sentence-transformers' classes that may be the first module in its modules.json.
         image_processor: its image processor. None if it takes no images.
@@ -115,6 +116,7 @@ class Family(Generic[SettingsT]):
     aliases: Mapping[str, str] = field(default_factory=dict)
     read_settings: Callable[[Mapping[str, Any], type[SettingsT]], SettingsT] = read_settings
     own_pooling: str | None = None
+    has_match_logits: bool = False
     pads_texts: bool = False
     module_classes: tuple[str, ...] = ("Transformer",)
     image_processor: ImageProcessor | None = None

@@ -43,6 +43,11 @@ def padding_mask(net: Network, padding: TextPadding) -> ir.Value:
     return net.op.Unsqueeze(_are_tokens(net, padding), net.op.constant([1, 2]))
 
 
+def expand_mask(net: Network, mask: ir.Value, padding: TextPadding) -> ir.Value:
+    """Repeat the result of `padding_mask` for each position that attends: (batch, 1, tokens, padding.tokens)."""
+    return net.op.Expand(mask, net.op.constant([1, 1, padding.tokens, 1]))
+
+
 def _places(net: Network, padding: TextPadding) -> ir.Value:
     """Write where in the input the token of each position is, int64 (batch, padding.tokens) or (1, padding.tokens)."""
     positions = net.op.constant(np.arange(padding.tokens)[None])

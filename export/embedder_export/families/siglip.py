@@ -22,7 +22,7 @@ from embedder_export.checkpoint.weights import Weights
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.families.family import Family, ImageProcessor, native_body
 from embedder_export.families.old_names import OldNames, renamer
-from embedder_export.families.padded_words import padded_words, padding_mask
+from embedder_export.families.padded_words import expand_mask, padded_words, padding_mask
 from embedder_export.families.settings import Activation, Count, Epsilon, OptionalCount, one_of, read_settings
 from embedder_export.graph.operators import new_graph, new_image_graph, new_model
 
@@ -122,8 +122,9 @@ def _text_features(net: Network, config: SiglipTextSettings, padding: TextPaddin
     table = op.Slice(table, op.constant([0]), op.constant([padding.tokens]))
     x = net.flat(op.Add(words, table), width)
     mask = padding_mask(net, padding) if padding.is_masked else None
+    square = None if mask is None else expand_mask(net, mask, padding)
     for index in range(config.num_hidden_layers - 1):
-        x = _layer(net, x, f"{name}.encoder.layers.{index}", config, mask)
+        x = _layer(net, x, f"{name}.encoder.layers.{index}", config, square)
     pooled = _last_layer(net, x, f"{name}.encoder.layers.{config.num_hidden_layers - 1}", config, mask)
     pooled = net.layer_norm(pooled, f"{name}.final_layer_norm", width, config.layer_norm_eps)
     return net.linear(pooled, f"{name}.head", width, config.dimension)
@@ -187,7 +188,7 @@ def _image_head(net: Network, x: ir.Value, name: str, images: ir.Value, config: 
 
 
 def _layer(net: Network, x: ir.Value, name: str, config: SiglipTowerSettings, mask: ir.Value | None) -> ir.Value:
-    """Write a layer, from (tokens, width) to (tokens, width). `mask` is the result of `padding_mask`, or None."""
+    """Write a layer, from (tokens, width) to (tokens, width). `mask` is the result of `expand_mask`, or None."""
     width, epsilon = config.hidden_size, config.layer_norm_eps
     y = net.layer_norm(x, f"{name}.layer_norm1", width, epsilon)
     x = net.add(net.attention(y, _attention(name, config), mask), x)
@@ -263,6 +264,7 @@ SIGLIP = Family(
     modalities=(TEXT, IMAGE),
     read_settings=_read_settings,
     own_pooling="lasttoken",  # a text is pooled by its last token, an image by attention
+    has_match_logits=True,
     pads_texts=True,
     module_classes=("Transformer", "CLIPModel"),
     image_processor=_IMAGE_PROCESSOR,

@@ -20,6 +20,7 @@ from embedder.artifact.manifest import (
     Source,
     TokenizerSettings,
 )
+from embedder.artifact.match_logits import MatchLogits, with_match_logits
 from embedder.artifact.positions import NO_LIMIT, with_positions
 from embedder.artifact.upgrades import FORMAT_VERSION
 from embedder.backends.sessions import runtime_version
@@ -70,6 +71,7 @@ class Parts:
         images: how images are prepared. None if the model takes no images.
         graphs: the graphs of all modalities and dtypes.
         limits: the limits of the transformer for texts.
+        match_logits: makes a probability of the cosine of an image and a text. None if the model does not.
     """
 
     checkpoint: Checkpoint
@@ -77,6 +79,7 @@ class Parts:
     images: ImageSettings | None
     graphs: tuple[FinishedGraph, ...]
     limits: ModelLimits
+    match_logits: MatchLogits | None = None
 
 
 def write_files(directory: Path, parts: Parts) -> Manifest:
@@ -112,6 +115,8 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         tools={"embedder-export": __version__} | {name: _version_of(name) for name in tools},
     )
     manifest = with_int8_products(manifest, {name: found for name, found in products.items() if found is not None})
+    if parts.match_logits is not None:
+        manifest = with_match_logits(manifest, parts.match_logits)
     return _with_positions(manifest, parts)
 
 
