@@ -22,6 +22,7 @@ from tests.clips import write_clip
 from tests.distributions import INSTALLS
 from tests.hub_server import serve
 from tests.pages import assert_same, code_blocks, hard_link, output_of
+from tests.siglips import write_siglip
 from tests.tiny import write_tiny_ranker
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +71,7 @@ def small_models(export_bin, tmp_path_factory):
     checkpoints = {
         "instructor-base": write_checkpoint(directory / "checkpoint"),
         "clip-ViT-B-32": write_clip(directory / "clip"),
+        "google/siglip-base-patch16-224": write_siglip(directory / "siglip"),
     }
     for name, checkpoint in checkpoints.items():
         output_of([export_bin / "embedder-export", checkpoint, "--output", directory / name, "--dtypes", "fp32"])
@@ -86,7 +88,7 @@ def checkout(minilm, small_models, tmp_path):
     for name in ("examples", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copytree(minilm, tmp_path / "artifacts" / minilm.name, copy_function=hard_link)
-    for name in ("instructor-base", "clip-ViT-B-32", "cross-encoder"):
+    for name in ("instructor-base", "clip-ViT-B-32", "cross-encoder", "google"):
         shutil.copytree(small_models / name, tmp_path / "artifacts" / name, copy_function=hard_link)
     shutil.copytree(small_models / "checkpoint", tmp_path / "checkpoints" / minilm.name)
     (tmp_path / "photos").mkdir()

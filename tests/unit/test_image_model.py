@@ -5,6 +5,7 @@ import io
 import pickle
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from PIL import Image
 
 import embedder
 from embedder import DependencyError, ImageError, InputError
+from embedder.artifact.manifest import read_manifest, write_manifest
+from embedder.artifact.match_logits import MatchLogits, match_logits, with_match_logits
 from embedder.images.preprocessor import Preprocessor
 from tests.tiny import (
     DIMENSION,
@@ -263,3 +266,33 @@ def test_without_pillow(model, monkeypatch):
     assert model.encode("cat").shape == (DIMENSION,)
     with pytest.raises(DependencyError, match=r'pip install "embedder-onnx\[image\]"'):
         model.encode([png(), png()])
+
+
+def test_probabilities_of_images_and_texts(artifact):
+    manifest = read_manifest(artifact)
+    write_manifest(with_match_logits(manifest, MatchLogits(5.0, -2.0)), artifact)
+    model = embedder.Embedder(artifact)
+    images, texts = model.encode(list(PIXELS[:3])), model.encode(["a b", "c"])
+    found = model.match_probabilities(images, texts)
+    assert (found.shape, found.dtype) == ((3, 2), np.float32)
+    np.testing.assert_allclose(found, 1 / (1 + np.exp(2 - 5 * embedder.cos_sim(images, texts))), atol=1e-6)
+    np.testing.assert_allclose(model.match_probabilities(images[0], texts[1]), found[:1, 1:], atol=1e-6)
+    with pytest.raises(InputError, match=r"embeddings should be \(n, dim\)"):
+        model.match_probabilities(images[:, :2], texts)
+
+
+def test_a_model_without_probabilities_says_so(model):
+    with pytest.raises(InputError, match="has no probabilities of an image and a text, as SigLIP models have"):
+        model.match_probabilities(np.ones(DIMENSION), np.ones(DIMENSION))
+
+
+@pytest.mark.parametrize("field", [None, {"scale": 1.0}, {"scale": "x", "bias": 0.0}, {"scale": -1.0, "bias": 0.0}])
+def test_logits_of_another_form_do_not_count(artifact, field):
+    manifest = read_manifest(artifact)
+    assert match_logits(replace(manifest, extra={"match_logits": field})) is None
+
+
+@pytest.mark.parametrize(("scale", "bias"), [(0.0, 1.0), (float("inf"), 1.0), (1.0, float("nan"))])
+def test_logits_out_of_range(scale, bias):
+    with pytest.raises(ValueError, match=r"scale: .* is not above 0|bias: nan is not finite"):
+        MatchLogits(scale, bias)
