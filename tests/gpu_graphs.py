@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
+from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest, TextPadding
 from embedder_export.body.native import build_bodies
 from embedder_export.body.rope import Rope
 from embedder_export.checkpoint.layers import SENTENCE, Dense, Layer, Normalize, Pooling
@@ -20,6 +20,7 @@ from embedder_export.head.heads import add_head
 
 from tests.clips import IMAGE_SIZE, write_clip
 from tests.native_models import FAMILIES, LENGTH, ROWS, batches, write_model
+from tests.siglips import write_siglip
 
 ROTARY_SIZES = {
     "vocab_size": ROWS,
@@ -84,7 +85,16 @@ def pair_case(directory: Path, family: str) -> Case:
 
 def clip_cases(directory: Path) -> dict[str, Case]:
     """Return both towers of a CLIP, by modality."""
-    bodies = build_bodies(read_checkpoint(str(write_clip(directory / "clip"))))
+    return _tower_cases(build_bodies(read_checkpoint(str(write_clip(directory / "clip")))))
+
+
+def siglip_cases(directory: Path, side: str = "right") -> dict[str, Case]:
+    """Return both towers of a SigLIP, by modality. Its texts are padded on the `side`."""
+    request = BodyRequest(padding=TextPadding(0, 64, side, is_masked=False))
+    return _tower_cases(build_bodies(read_checkpoint(str(write_siglip(directory / "siglip"))), request))
+
+
+def _tower_cases(bodies: dict[str, Body]) -> dict[str, Case]:
     draw = np.random.default_rng(0)
     texts = [{"input_ids": np.where(mask, ids, 1), "attention_mask": mask} for ids, mask in batches(1)]
     pixels = [
@@ -157,6 +167,8 @@ CASES = {
     "modernbert": lambda directory: modernbert_case(),
     "jina v2": lambda directory: jina_v2_case(),
     **{f"clip {kind}": lambda directory, kind=kind: clip_cases(directory)[kind] for kind in ("text", "image")},
+    **{f"siglip {kind}": lambda directory, kind=kind: siglip_cases(directory)[kind] for kind in ("text", "image")},
+    "siglip text, padded on the left": lambda directory: siglip_cases(directory, "left")["text"],
 }
 
 

@@ -57,11 +57,13 @@ def _places(net: Network, padding: TextPadding) -> ir.Value:
 
 
 def _are_tokens(net: Network, padding: TextPadding) -> ir.Value:
-    """Write whether each position is a token of the text, bool (batch, padding.tokens)."""
-    op = net.op
-    if padding.side == "right":
-        return op.Less(_places(net, padding), _counts(net))
-    return op.GreaterOrEqual(_places(net, padding), op.constant(0))
+    """Write whether each position is a token of the text, bool (batch, padding.tokens).
+
+    On a GPU, onnxruntime compares no integers. So the number of tokens from a position on is clipped to 0 and 1.
+    """
+    op, places = net.op, _places(net, padding)
+    left = op.Sub(_counts(net), places) if padding.side == "right" else op.Add(places, op.constant(1))
+    return op.Cast(op.Clip(left, op.constant(0), op.constant(1)), to=ir.DataType.BOOL)
 
 
 def _counts(net: Network) -> ir.Value:
