@@ -48,8 +48,10 @@ CONFIGS = [
 
 
 def test_every_class_has_a_small_tokenizer_here():
-    # test_tokenizer_of_transformers_5 tests the first one, and tests/parity/test_decoders.py the others.
+    # test_tokenizer_of_transformers_5 tests the first one, tests/parity/test_decoders.py the next three, and the tests
+    # of SigLIP the last two.
     elsewhere = {CLASS_OF_5, "Qwen2Tokenizer", "LlamaTokenizer", "GemmaTokenizer"}
+    elsewhere |= {"SiglipTokenizer", "Siglip2Tokenizer"}
     assert {*MAKERS} == {*CLASSES} - elsewhere
 
 

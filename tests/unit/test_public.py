@@ -106,6 +106,7 @@ def test_embedder_has_these_public_names_and_no_others():
         "from_token_ids",
         "iter_results",
         "manifest",
+        "match_probabilities",
         "max_seq_length",
         "modalities",
         "prompts",

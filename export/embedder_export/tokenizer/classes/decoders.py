@@ -117,4 +117,4 @@ GEMMA = TokenizerClass(
     adapt=_adapt_gemma,
 )
 # The tokenizer of SigLIP 2. Most of its checkpoints name the class of Gemma instead, which does not lower-case.
-SIGLIP2 = replace(GEMMA, vocabulary_files=("tokenizer.json",), adapt=_adapt_siglip2)
+SIGLIP2 = replace(GEMMA, vocabulary_files=(), adapt=_adapt_siglip2)
