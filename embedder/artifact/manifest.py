@@ -13,6 +13,7 @@ from typing import Any
 
 from embedder.artifact.image_settings import ImageSettings
 from embedder.artifact.measurements import Candidate, Parity, Quality, ScoreQuality
+from embedder.artifact.positions import UNLIMITED_TOKENS
 from embedder.artifact.scores import ScoreSettings
 from embedder.artifact.upgrades import check_format_version, upgrade
 from embedder.common.decode import decode
@@ -49,6 +50,8 @@ IMAGE_INPUTS = ("pixel_values",)
 # a vector by up to 6e-3. So on a device that takes both ways, the runtime never pads texts of this many tokens: then a
 # text's own length decides which way it takes, and its vector does not depend on its batch.
 UNPADDED_FROM_TOKENS = 129
+# The form of a graph that looks up a vector for each token and takes their mean. It does hardly any work for a token.
+LOOKUP = "lookup"
 
 
 @frozen
@@ -100,6 +103,7 @@ class TokenizerSettings:
     Attributes:
         file: the `tokenizer.json`.
         max_seq_length: most tokens of a text, or of both texts of a pair together, special tokens included.
+            `UNLIMITED_TOKENS` stands for no limit.
         pad_id: token id that pads shorter texts.
         special_ids: ids of special tokens such as [SEP]. At the end of a prompt they do not count as its tokens.
     """
@@ -110,7 +114,7 @@ class TokenizerSettings:
     special_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        require(0 < self.max_seq_length < 2**31, f"max_seq_length: {self.max_seq_length} is not from 1 to 2**31 - 1")
+        require(0 < self.max_seq_length <= UNLIMITED_TOKENS, f"max_seq_length: {self.max_seq_length} is not from 1 to 2**31 - 1")
         require(0 <= self.pad_id < 2**31, f"pad_id: {self.pad_id} is not from 0 to 2**31 - 1")
 
 
@@ -200,6 +204,11 @@ class Graph:
         )
         names = [output.name for output in self.outputs]
         require(len(names) >= 1 and len(set(names)) == len(names), f"outputs: {names} is empty or has a name twice")
+
+    @property
+    def is_lookup(self) -> bool:
+        """Whether the graph only looks up the vectors of tokens and takes their mean."""
+        return self.form == LOOKUP
 
     def output(self, kind: str) -> Output | None:
         """Return the first output of `kind`, or None if there is none."""

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 _FIELD = "positions"
 # Stands for no limit. A graph without a table of positions has none.
 NO_LIMIT = 1_000_000
+# As `max_seq_length` of the manifest, it stands for no limit: texts are never cut.
+UNLIMITED_TOKENS = 2**31 - 1
 
 
 def positions(manifest: Manifest) -> int:
@@ -39,6 +41,16 @@ def with_positions(manifest: Manifest, count: int) -> Manifest:
         {'positions': 512}
     """
     return replace(manifest, extra=manifest.extra | {_FIELD: count})
+
+
+def describe_limit(max_seq_length: int, unit: str = "texts") -> str:
+    """Return in words where texts are cut.
+
+    Example:
+        >>> describe_limit(256), describe_limit(2**31 - 1)
+        ('texts are cut at 256 tokens', 'texts are not cut')
+    """
+    return f"{unit} are not cut" if max_seq_length == UNLIMITED_TOKENS else f"{unit} are cut at {max_seq_length} tokens"
 
 
 def check_limit(max_seq_length: int | None, manifest: Manifest) -> None:

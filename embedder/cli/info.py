@@ -69,7 +69,7 @@ def _print_line(line: Line) -> None:
 
 
 def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
-    from embedder.artifact.positions import positions
+    from embedder.artifact.positions import UNLIMITED_TOKENS, positions
 
     source = manifest.source
     yield "model", source.model + (f" at {source.revision}" if source.revision else "")
@@ -77,7 +77,8 @@ def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
     yield from _output_lines(manifest)
     limit, most = manifest.tokenizer.max_seq_length, positions(manifest)
     pair = " of a pair" if manifest.scores is not None else ""
-    yield "max_seq_length", f"{limit} tokens{pair}" + (f"; the graph can read {most:,}" if most > limit else "")
+    tokens = "no limit" if limit == UNLIMITED_TOKENS else f"{limit} tokens"
+    yield "max_seq_length", f"{tokens}{pair}" + (f"; the graph can read {most:,}" if most > limit else "")
     if manifest.head is not None:
         yield "head", _head_text(manifest.head)
     for name, prompt in manifest.prompts.items():

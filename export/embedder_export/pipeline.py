@@ -10,6 +10,7 @@ import onnx_ir as ir
 from embedder.artifact.image_settings import ImageSettings
 from embedder.artifact.manifest import IMAGE, RANK, TEXT, Graph, Manifest, Output, write_manifest
 from embedder.artifact.match_logits import MatchLogits
+from embedder.artifact.positions import describe_limit
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.convert import convert_bodies
@@ -25,7 +26,8 @@ from embedder_export.samples.feeds import Samples
 from embedder_export.samples.images import image_samples
 from embedder_export.samples.pairs import pair_samples
 from embedder_export.samples.texts import text_samples
-from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer, gives_token_types, read_padding
+from embedder_export.tokenizer.contract import ConvertedTokenizer
+from embedder_export.tokenizer.convert import convert_tokenizer, gives_token_types, read_padding
 from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.verify.memory import measure_text_memory
 from embedder_export.verify.parity import verify
@@ -105,8 +107,8 @@ def export(
         images = _read_image_settings(checkpoint, bodies)
         graphs = _finish_graphs(work, bodies, tokenizer, images)
 
-        report(f"writing the graphs; texts are cut at {tokenizer.max_seq_length} tokens")
         limits, logits = _model_limits(bodies[TEXT]), _read_match_logits(checkpoint)
+        report(f"writing the graphs; {describe_limit(tokenizer.max_seq_length)}")
         manifest = write_files(stage, Parts(checkpoint, tokenizer, images, graphs, limits, logits))
         write_manifest(manifest, stage)
 
@@ -172,7 +174,8 @@ def _finish_body(work: _Export, modality: str, name: str, body: Body, samples: S
     directory.mkdir()
     forms, ends = _add_heads(work.checkpoint, body, directory, f"{name}.onnx")
     try:
-        conversion = Conversion(name, forms, samples, directory, _gpu_writer(work.checkpoint, body))
+        writers = _gpu_writer(work.checkpoint, body), _dtype_writer(work.checkpoint, body)
+        conversion = Conversion(name, forms, samples, directory, *writers)
         chosen = convert_dtypes(conversion, work.dtypes, work.report)
     except CheckpointError as error:
         raise CheckpointError(f"{work.checkpoint.name}: {error}") from error
@@ -207,6 +210,20 @@ def _gpu_writer(checkpoint: Checkpoint, body: Body) -> Callable[[], ir.Model] | 
 
     def write() -> ir.Model:
         model = write_body()
+        add_head(model.graph, checkpoint.layers, body.sizes.width, checkpoint.task)
+        return model
+
+    return write
+
+
+def _dtype_writer(checkpoint: Checkpoint, body: Body) -> Callable[[str], ir.Model] | None:
+    """Return a function that writes the graph of a dtype with its head. None if the fp32 graph is converted."""
+    write_body = body.write_dtype
+    if write_body is None:
+        return None
+
+    def write(dtype: str) -> ir.Model:
+        model = write_body(dtype)
         add_head(model.graph, checkpoint.layers, body.sizes.width, checkpoint.task)
         return model
 

@@ -17,7 +17,7 @@ from embedder_export.graph.files import save_graph, weights_of
 from embedder_export.graph.operators import Operators
 from embedder_export.head.heads import add_head
 from embedder_export.samples.texts import parity_sentences, text_samples
-from embedder_export.tokenizer.convert import ConvertedTokenizer
+from embedder_export.tokenizer.contract import ConvertedTokenizer
 from embedder_export.verify.compare import compare
 
 from tests.checkpoints import write_checkpoint

@@ -7,7 +7,8 @@ import pytest
 from embedder_export.checkpoint.read import Checkpoint, read_checkpoint
 from embedder_export.errors import CheckpointError
 from embedder_export.samples.texts import text_samples
-from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer
+from embedder_export.tokenizer.contract import ConvertedTokenizer
+from embedder_export.tokenizer.convert import convert_tokenizer
 from embedder_export.tokenizer.limits import ModelLimits
 from tokenizers import Tokenizer
 

@@ -11,7 +11,8 @@ from embedder_export.body.convert import convert_bodies
 from embedder_export.checkpoint.read import Checkpoint, read_checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.pipeline import ExportSettings, export
-from embedder_export.tokenizer.convert import ConvertedTokenizer, convert_tokenizer
+from embedder_export.tokenizer.contract import ConvertedTokenizer
+from embedder_export.tokenizer.convert import convert_tokenizer
 from embedder_export.tokenizer.limits import ModelLimits
 from embedder_export.tokenizer.native import read_natively
 from embedder_export.tokenizer.with_transformers import FAST_CLASSES

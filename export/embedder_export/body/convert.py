@@ -8,6 +8,7 @@ from embedder_export.body.native import build_bodies
 from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
+from embedder_export.families.static import STATIC
 from embedder_export.packages import is_installed
 
 CONVERTERS = ("auto", "native", "optimum")
@@ -53,6 +54,8 @@ def convert_bodies(
         >>> convert_bodies(checkpoint, "auto", Path("bodies"), print)["text"].sizes.width  # doctest: +SKIP
         384
     """
+    if converter == "optimum" and checkpoint.family is STATIC:
+        raise CheckpointError(f"{checkpoint.name} is a table of embeddings, which cannot be traced. Leave out --converter")
     if converter != "optimum":
         try:
             return build_bodies(checkpoint, request)

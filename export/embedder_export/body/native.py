@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 
-from embedder.artifact.manifest import RANK
+from embedder.artifact.manifest import RANK, TEXT
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.static_table import read_static_table
 from embedder_export.checkpoint.weights import Weights, read_weights
 from embedder_export.errors import NotNativeError
 from embedder_export.families.settings import check_aliases
+from embedder_export.families.static import STATIC, static_body
+from embedder_export.tokenizer.static import read_unknown_id
 
 
 def build_bodies(checkpoint: Checkpoint, request: BodyRequest = ALL_TOKENS) -> dict[str, Body]:
@@ -30,6 +33,9 @@ def build_bodies(checkpoint: Checkpoint, request: BodyRequest = ALL_TOKENS) -> d
         >>> build_bodies(read_checkpoint("checkpoints/all-MiniLM-L6-v2"))["text"].sizes.width  # doctest: +SKIP
         384
     """
+    if checkpoint.family is STATIC:
+        unknown_id = read_unknown_id(checkpoint.transformer) if checkpoint.is_model2vec else None
+        return {TEXT: static_body(read_static_table(checkpoint.transformer), unknown_id)}
     config, family = read_json(checkpoint.transformer / "config.json", dict), checkpoint.family
     # A head that is not known is traced together with its transformer.
     if not family.builders or (checkpoint.task == RANK and not checkpoint.layers):

@@ -22,7 +22,7 @@ from embedder_export.checkpoint.cross_encoder import (
 from embedder_export.checkpoint.files import check_pointers, check_special_files, digest_weights, read_json
 from embedder_export.checkpoint.kinds import architectures_of, check_bare_kind, check_declared_kind
 from embedder_export.checkpoint.known_checkpoints import IMAGE_MODELS, PROMPT_NOT_POOLED
-from embedder_export.checkpoint.layers import WEIGHTLESS, Dense, Layer, Pooling, Truncate, read_layers
+from embedder_export.checkpoint.layers import WEIGHTLESS, Dense, Layer, Normalize, Pooling, Truncate, read_layers
 from embedder_export.checkpoint.locate import Location, locate
 from embedder_export.checkpoint.modules import Module, read_modules
 from embedder_export.checkpoint.transformer import (
@@ -34,9 +34,12 @@ from embedder_export.checkpoint.transformer import (
 )
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import Family
+from embedder_export.families.static import STATIC
 from embedder_export.families.table import OTHER, family_of_config
 
 _CONFIG = "config_sentence_transformers.json"
+# Most tokens of a text, where a config.json of model2vec does not say it.
+_MODEL2VEC_TOKENS = 512
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Checkpoint:
         scores: what the scores of a cross-encoder mean. None for other models.
         label_count: number of scores that a cross-encoder gives for a pair. 0 for other models.
         similarity: the name of the function that compares its vectors. None if it gives no vectors.
+        is_model2vec: whether it has model2vec's layout, without modules.json. Then model2vec is the reference, not
+            sentence-transformers.
         prompts: its prompts by name.
         default_prompt_name: the name of the prompt that is used if the caller gives none.
     """
@@ -76,6 +81,7 @@ class Checkpoint:
     max_seq_length: int | None = None
     lowercase: bool = False
     similarity: str | None = "cosine"
+    is_model2vec: bool = False
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
 
@@ -137,8 +143,11 @@ def _read(location: Location, modules: list[Module] | None, declared: Mapping[st
 
 def _read_with_modules(location: Location, modules: list[Module], config: Mapping[str, Any]) -> Checkpoint:
     first = modules[0]
-    family = _family_of_first(first, read_config(location.directory, first.directory))
-    settings = read_transformer_settings(first.directory, family)
+    if first.kind in STATIC.module_classes:  # it needs no config.json, and has no settings
+        family, settings = STATIC, dict[str, Any]()
+    else:
+        family = _family_of_first(first, read_config(location.directory, first.directory))
+        settings = read_transformer_settings(first.directory, family)
     layers = _read_all_layers(location, modules[1:], family, config)
     return Checkpoint(
         directory=location.directory,
@@ -243,6 +252,8 @@ def _read_bare(location: Location) -> Checkpoint:
     config = read_config(directory, directory)
     check_bare_kind(directory, config)
     family = family_of_config(config)
+    if family is STATIC:
+        return _read_model2vec(location, config)
     if family.own_pooling is None:
         _check_no_chat_template(directory)
     layers = (_bare_pooling(config),) if family.own_pooling is None else ()
@@ -254,6 +265,26 @@ def _read_bare(location: Location) -> Checkpoint:
         weights_sha256=digest_weights([directory]),
         layers=layers,
         family=family,
+    )
+
+
+def _read_model2vec(location: Location, config: Mapping[str, Any]) -> Checkpoint:
+    """Read a checkpoint in model2vec's layout, without modules.json, as model2vec 0.10 does."""
+    normalized, limit = config.get("normalize", False), config.get("max_length", _MODEL2VEC_TOKENS)
+    if not isinstance(normalized, bool):
+        raise CheckpointError(f"config.json has {normalized!r:.80} as normalize")
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise CheckpointError(f"config.json has {limit!r:.80} as max_length")
+    return Checkpoint(
+        directory=location.directory,
+        transformer=location.directory,
+        name=location.name,
+        repository=location.repository,
+        weights_sha256=digest_weights([location.directory]),
+        layers=(Normalize(),) if normalized else (),
+        family=STATIC,
+        is_model2vec=True,
+        max_seq_length=limit,
     )
 
 

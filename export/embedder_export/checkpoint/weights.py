@@ -25,7 +25,17 @@ _DTYPES = {
     "BF16": ir.DataType.BFLOAT16,
 }
 # Formats of buffers, such as position ids. Buffers are not weights.
-_BUFFER_DTYPES = ("BOOL", "I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64")
+_INTEGERS = {
+    "I8": ir.DataType.INT8,
+    "I16": ir.DataType.INT16,
+    "I32": ir.DataType.INT32,
+    "I64": ir.DataType.INT64,
+    "U8": ir.DataType.UINT8,
+    "U16": ir.DataType.UINT16,
+    "U32": ir.DataType.UINT32,
+    "U64": ir.DataType.UINT64,
+}
+_BUFFER_DTYPES = ("BOOL", *_INTEGERS)
 # How many numbers are checked at once. It limits the memory of a check.
 _NUMBERS_PER_CHECK = 1 << 20
 # Tensors by name.
@@ -47,8 +57,29 @@ def read_weights(directory: Path) -> Weights:
     weights: Weights = {}
     for path, names in find_weights(directory).items():
         part = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
-        weights |= {name: _as_float32(tensor) for name, tensor in part.items() if names is None or name in names}
+        weights |= {name: as_float32(tensor) for name, tensor in part.items() if names is None or name in names}
     return weights
+
+
+def read_integers(directory: Path) -> Weights:
+    """Return the tensors of integers in the safetensors files of `directory`, by name. Other files have none.
+
+    Raises:
+        CheckpointError: the weights are missing or damaged.
+
+    Example:
+        >>> list(read_integers(Path("checkpoints/potion-base-32M")))  # doctest: +SKIP
+        ['mapping']
+    """
+    tensors: Weights = {}
+    for path in find_weights(directory):
+        if path.suffix != ".safetensors":
+            continue
+        header, start = _read_header(path)
+        for name, entry in header.items():
+            if entry["dtype"] in _INTEGERS:
+                tensors[name] = _map_tensor(path, name, start, entry, _INTEGERS)
+    return tensors
 
 
 def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Floats]:
@@ -138,7 +169,7 @@ def _read_safetensors(path: Path) -> Weights:
     for name, entry in stored.items():
         if entry["dtype"] not in _DTYPES:
             raise NotNativeError(f"{path.name} has {name} as {entry['dtype']}")
-    return {name: _map_tensor(path, name, start, entry) for name, entry in stored.items()}
+    return {name: _map_tensor(path, name, start, entry, _DTYPES) for name, entry in stored.items()}
 
 
 def _read_header(path: Path) -> tuple[dict[str, Any], int]:
@@ -159,21 +190,35 @@ def _read_header(path: Path) -> tuple[dict[str, Any], int]:
     return header, 8 + size
 
 
-def _map_tensor(path: Path, name: str, start: int, entry: dict[str, Any]) -> ir.ExternalTensor:
+def _map_tensor(
+    path: Path, name: str, start: int, entry: dict[str, Any], dtypes: Mapping[str, ir.DataType]
+) -> ir.ExternalTensor:
     begin, end = entry["data_offsets"]
-    dtype, shape = _DTYPES[entry["dtype"]], ir.Shape(entry["shape"])
+    dtype, shape = dtypes[entry["dtype"]], ir.Shape(entry["shape"])
     # onnx_ir accepts a link if its path is absolute. Files of the Hub's cache are links.
     place = str(path.absolute())
     return ir.ExternalTensor(place, start + begin, end - begin, dtype, shape=shape, name=name)
 
 
-def _as_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+def as_float32(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+    """Return `tensor` as float32. Its values are converted when they are needed.
+
+    Example:
+        >>> as_float32(ir.tensor(np.array([1, 2], np.int8))).numpy()
+        array([1., 2.], dtype=float32)
+    """
     if tensor.dtype == ir.DataType.FLOAT:
         return tensor
-    return lazy(lambda: tensor.numpy().astype(np.float32), _shape_of(tensor))
+    return lazy(lambda: tensor.numpy().astype(np.float32), shape_of(tensor))
 
 
-def _shape_of(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+def shape_of(tensor: ir.TensorProtocol) -> tuple[int, ...]:
+    """Return the shape of `tensor`.
+
+    Example:
+        >>> shape_of(ir.tensor(np.zeros((2, 3), np.float32)))
+        (2, 3)
+    """
     return tuple(tensor.shape.numpy())
 
 

@@ -39,6 +39,7 @@ class Conversion:
         samples: inputs to time and calibrate on.
         directory: the parent of the new folders. Each new graph gets one.
         write_for_gpu: writes the graph in float32 in the form that is fastest on GPUs in fp16. None if there is none.
+        write_dtype: writes the graph in int8 or fp16. None: the fp32 graph is converted.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Conversion:
     samples: Samples
     directory: Path
     write_for_gpu: Callable[[], ir.Model] | None = None
+    write_dtype: Callable[[str], ir.Model] | None = None
 
 
 def convert_dtypes(
@@ -96,7 +98,11 @@ def _convert(conversion: Conversion, dtype: str, fp32: ChosenGraph, report: Call
     # The first form has a node for every product. Fused attention hides its products and weights.
     form = next(iter(conversion.forms))
     target = conversion.directory / dtype / f"{conversion.name}.{dtype}.onnx"
-    products = _CONVERTERS[dtype](conversion.forms[form], conversion.samples, target, report)
+    products = None
+    if conversion.write_dtype is None:
+        products = _CONVERTERS[dtype](conversion.forms[form], conversion.samples, target, report)
+    else:
+        save_graph(conversion.write_dtype(dtype), target.parent, target.name)
     sessions = {"fp32": Session(fp32.path, threads=1), dtype: Session(target, threads=1)}
     batches = conversion.samples.batches
     # Here the vectors need only be finite. `verify.quality` measures the difference later, in the runtime.

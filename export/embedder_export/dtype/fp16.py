@@ -99,11 +99,16 @@ def _convert_value(op: Operators, value: ir.Value) -> ir.Value:
     if tensor is None:
         return op.Cast(value, to=_FLOAT16)
     shape = tuple(tensor.shape.numpy())
-    return op.initializer(lazy(partial(_to_float16, tensor), shape, _FLOAT16))
+    return op.initializer(lazy(partial(to_float16, tensor), shape, _FLOAT16))
 
 
-def _to_float16(tensor: ir.TensorProtocol) -> NDArray[Any]:
-    """Return the numbers in float16. Numbers out of range become the nearest limit."""
+def to_float16(tensor: ir.TensorProtocol) -> NDArray[Any]:
+    """Return the numbers in float16. Numbers out of range become the nearest limit.
+
+    Example:
+        >>> to_float16(ir.tensor(np.array([1, 1e9], np.float32)))
+        array([1.000e+00, 6.550e+04], dtype=float16)
+    """
     numbers: NDArray[Any] = tensor.numpy()
     return numbers.clip(-_MAX_FLOAT16, _MAX_FLOAT16).astype(np.float16)
 
@@ -113,5 +118,5 @@ def _convert_attributes(node: ir.Node) -> None:
         node.attributes["to"] = ir.AttrInt64("to", _FLOAT16)
     value = node.attributes.get("value")
     if node.op_type == "ConstantOfShape" and (value is None or value.as_tensor().dtype == _FLOAT32):
-        array = np.zeros(1, np.float16) if value is None else _to_float16(value.as_tensor())
+        array = np.zeros(1, np.float16) if value is None else to_float16(value.as_tensor())
         node.attributes["value"] = ir.AttrTensor("value", ir.tensor(array))

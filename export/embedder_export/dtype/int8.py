@@ -52,7 +52,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from embedder_export.checkpoint.weights import Floats, lazy
 from embedder_export.dtype.calibrate import sample_activations
 from embedder_export.dtype.products import Product, name_of, products_by_input
-from embedder_export.dtype.rounding import round_to_nearest, round_with_compensation
+from embedder_export.dtype.rounding import round_table, round_with_compensation
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.operators import MICROSOFT, Operators
 from embedder_export.graph.run import Feed
@@ -64,7 +64,6 @@ MAX_WEIGHT = 63
 # GELU few numbers are negative, and they are small.
 _MAX_ACTIVATION, _ZERO_OF_ANY, _ZERO_OF_ACTIVATED = 255, 128, 16
 # Word embeddings have 8 bits, because they enter no product.
-_MAX_TABLE_ENTRY = 127
 # The share of a column's range that moves to the weights. 0.5 is as good on short texts, but worse on long texts.
 _SMOOTHING_EXPONENT = 0.6
 # A constant range is this factor wider than the sample's range, for values that the sample lacks.
@@ -80,7 +79,6 @@ _BOUNDED_OPERATORS = ("LayerNormalization",)
 # The input of a graph that has each product in both dtypes.
 SWITCHES = "is_int8"
 # How many rows of a table are read at once.
-_TABLE_BLOCK_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -302,14 +300,7 @@ def _quantize_table(op: Operators, graph: ir.Graph) -> None:
             continue
         table = source.const_value
         rows, width = table.shape.numpy()
-        integers = op.initializer(lazy(partial(_round_table, table, 0), (rows, width), ir.DataType.INT8))
-        scales = op.initializer(lazy(partial(_round_table, table, 1), (rows, 1)))
+        integers = op.initializer(lazy(partial(round_table, table, 0), (rows, width), ir.DataType.INT8))
+        scales = op.initializer(lazy(partial(round_table, table, 1), (rows, 1)))
         words = op.Cast(op.Gather(integers, ids), to=ir.DataType.FLOAT)
         ir.convenience.replace_all_uses_with(node.outputs[0], op.Mul(words, op.Gather(scales, ids)))
-
-
-def _round_table(table: ir.TensorProtocol, part: int) -> NDArray[Any]:
-    """Return the integers (part 0) or the scales (part 1) of a table. It is read in blocks, to save memory."""
-    array = table.numpy()
-    blocks = (array[start : start + _TABLE_BLOCK_ROWS] for start in range(0, len(array), _TABLE_BLOCK_ROWS))
-    return np.concatenate([round_to_nearest(block, _MAX_TABLE_ENTRY)[part] for block in blocks])

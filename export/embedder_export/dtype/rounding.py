@@ -5,9 +5,10 @@ corrects the later columns for it, as far as they correlate with this column in 
 correction stays within groups of 512 columns. That takes a tenth of the time and keeps most of the gain.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from embedder_export.checkpoint.weights import Floats
@@ -20,6 +21,8 @@ _TINY = 1e-12
 # lacks.
 _DAMPING = 0.1
 _GROUP_COLUMNS, _BLOCK_COLUMNS = 512, 64
+# The numbers of a table of embeddings are rounded to so many steps on each side of zero, so many rows at a time.
+_MAX_TABLE_ENTRY, _TABLE_BLOCK_ROWS = 127, 8192
 
 
 def round_to_nearest(array: Floats, limit: int) -> Rounded:
@@ -35,6 +38,22 @@ def round_to_nearest(array: Floats, limit: int) -> Rounded:
     """
     scales = _row_scales(array, limit)
     return np.rint(array / scales).astype(np.int8), scales
+
+
+def round_table(table: ir.TensorProtocol, part: int) -> NDArray[Any]:
+    """Round a table of embeddings, with a scale for each row. It is read in blocks, to save memory.
+
+    Args:
+        table: float32 (rows, width).
+        part: what to return: 0 for the integers, int8 (rows, width); 1 for the scales, float32 (rows, 1).
+
+    Example:
+        >>> round_table(ir.tensor(np.array([[0.5, -1.0]], np.float32)), 0)
+        array([[  64, -127]], dtype=int8)
+    """
+    array = table.numpy()
+    blocks = (array[start : start + _TABLE_BLOCK_ROWS] for start in range(0, len(array), _TABLE_BLOCK_ROWS))
+    return np.concatenate([round_to_nearest(block, _MAX_TABLE_ENTRY)[part] for block in blocks])
 
 
 def round_with_compensation(array: Floats, limit: int, sample: Floats) -> Rounded:

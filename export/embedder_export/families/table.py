@@ -24,6 +24,7 @@ from embedder_export.families.qwen2 import QWEN2
 from embedder_export.families.qwen3 import QWEN3
 from embedder_export.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
 from embedder_export.families.siglip import SIGLIP
+from embedder_export.families.static import STATIC
 from embedder_export.families.t5 import T5
 
 # By config.json's model_type.
@@ -40,6 +41,7 @@ FAMILIES: Mapping[str, Family[Any]] = {
     "jina_embeddings_v3": JINA_V3,
     "llama": LLAMA,
     "mistral": MISTRAL,
+    "model2vec": STATIC,
     "modernbert": MODERNBERT,
     "mpnet": MPNET,
     "new": GTE,

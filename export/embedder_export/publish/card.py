@@ -7,6 +7,7 @@ from pathlib import Path
 
 from embedder.artifact.hub_access import DEFAULT_ORGANISATION, is_repository_id
 from embedder.artifact.manifest import Manifest
+from embedder.artifact.positions import describe_limit
 from embedder.artifact.measurements import Parity, ScoreParity
 from embedder.common.files import check_regular
 
@@ -117,7 +118,7 @@ def _origin(manifest: Manifest, base: str | None) -> str:
     return (
         f"An artifact for [embedder](https://pypi.org/project/embedder-onnx/), which {_purpose(manifest)} with ONNX "
         f"Runtime. {_code(by)} made it from {source}{revision}. The SHA-256 of the weights is "
-        f"`{manifest.source.weights_sha256}`. {inputs} are cut at {manifest.tokenizer.max_seq_length} tokens."
+        f"`{manifest.source.weights_sha256}`. {describe_limit(manifest.tokenizer.max_seq_length, inputs)}."
     )
 
 

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from embedder_export.errors import CheckpointError
 from embedder_export.graph.run import Feed
 from embedder_export.samples.feeds import Samples
-from embedder_export.tokenizer.convert import ConvertedTokenizer
+from embedder_export.tokenizer.contract import ConvertedTokenizer
 
 _SPECIAL = "<s> of </s> [CLS] special [SEP] [MASK] tokens <mask> <unk> [UNK]"
 # Number of passages about other things for each query. With more, most scores would lie close together at the bottom of

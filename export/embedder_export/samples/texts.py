@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from embedder_export.errors import CheckpointError
 from embedder_export.graph.run import Feed
 from embedder_export.samples.feeds import Samples
-from embedder_export.tokenizer.convert import ConvertedTokenizer
+from embedder_export.tokenizer.contract import ConvertedTokenizer
 
 # Texts without visible characters. The file of sentences cannot hold them.
 _BLANK = ("", " ", "\n", "\t \n", "\u0085")

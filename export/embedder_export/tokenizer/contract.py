@@ -1,8 +1,25 @@
-"""The result of every reader of tokenizers."""
+"""The results of every reader of tokenizers, and of their conversion."""
 
 from dataclasses import dataclass
 
 from tokenizers import Tokenizer
+
+
+@dataclass(frozen=True)
+class ConvertedTokenizer:
+    """A tokenizer for the artifact.
+
+    Attributes:
+        json: the content of its tokenizer.json, without truncation and padding.
+        max_seq_length: most tokens of a text, special tokens included.
+        pad_id: the id of the padding token. 0 if there is no such token.
+        special_ids: the ids of all special tokens, sorted.
+    """
+
+    json: str
+    max_seq_length: int
+    pad_id: int
+    special_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True)

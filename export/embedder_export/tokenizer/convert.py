@@ -1,6 +1,5 @@
 """Convert the checkpoint's tokenizer for the artifact, with sentence-transformers' settings."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from embedder.artifact.manifest import RANK
@@ -10,28 +9,13 @@ from tokenizers.normalizers import Lowercase, Normalizer, Sequence
 from embedder_export.body.contract import TextPadding
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NotNativeError
-from embedder_export.tokenizer.contract import EffectiveTokenizer
+from embedder_export.families.static import STATIC
+from embedder_export.tokenizer.contract import ConvertedTokenizer, EffectiveTokenizer
 from embedder_export.tokenizer.limits import ModelLimits, check_ids, max_text_tokens
 from embedder_export.tokenizer.native import check_any_file, read_natively
+from embedder_export.tokenizer.static import convert_static_tokenizer
 from embedder_export.tokenizer.white_space import split_at_white_space
 from embedder_export.tokenizer.with_transformers import read_with_transformers
-
-
-@dataclass(frozen=True)
-class ConvertedTokenizer:
-    """A tokenizer for the artifact.
-
-    Attributes:
-        json: the content of its tokenizer.json, without truncation and padding.
-        max_seq_length: most tokens of a text, special tokens included.
-        pad_id: the id of the padding token. 0 if there is no such token.
-        special_ids: the ids of all special tokens, sorted.
-    """
-
-    json: str
-    max_seq_length: int
-    pad_id: int
-    special_ids: tuple[int, ...]
 
 
 def convert_tokenizer(checkpoint: Checkpoint, limits: ModelLimits) -> ConvertedTokenizer:
@@ -53,6 +37,8 @@ def convert_tokenizer(checkpoint: Checkpoint, limits: ModelLimits) -> ConvertedT
     """
     try:
         with panics_as_exceptions():
+            if checkpoint.family is STATIC:
+                return convert_static_tokenizer(checkpoint, limits)
             return _convert(checkpoint, _read(checkpoint.transformer), limits)
     except (CheckpointError, PanicError) as error:
         raise _unusable(checkpoint, error) from error

@@ -65,7 +65,7 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     if name.removesuffix("Fast") not in CLASSES:
         raise UnknownClassError(name)
     kind = CLASSES[name.removesuffix("Fast")]
-    backend = None if kind.ignores_tokenizer_json else _load(directory / TOKENIZER_FILE)
+    backend = None if kind.ignores_tokenizer_json else load_backend(directory / TOKENIZER_FILE)
     if backend is None:
         _check_class_files(directory, kind)
     elif kind is LLAMA and has_byte_level(backend):
@@ -140,7 +140,16 @@ def _class_name(directory: Path, config: Settings) -> str:
     return effective_class(name, read_json(directory / "config.json", dict, default={}).get("model_type"))
 
 
-def _load(file: Path) -> Tokenizer | None:
+def load_backend(file: Path) -> Tokenizer | None:
+    """Return the tokenizer of a tokenizer.json, or None if there is no such file.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is damaged.
+
+    Example:
+        >>> load_backend(Path("checkpoints/all-MiniLM-L6-v2/tokenizer.json")).get_vocab_size()  # doctest: +SKIP
+        30522
+    """
     if not os.path.lexists(file):  # a broken link is damage, not absence
         return None
     try:

@@ -17,6 +17,7 @@ from embedder_export.errors import CheckpointError, NeedsTorchError, NoReference
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import parity_sentences
 from embedder_export.verify.compare import IMAGE_LIMITS, compare
+from embedder_export.verify.model2vec import model2vec_reference
 from embedder_export.verify.own_graph import OWN_GRAPH, own_graph_reference
 from embedder_export.verify.reference import Reference, is_reference_installed, sentence_transformers_reference
 from embedder_export.verify.scores import verify_scores
@@ -130,6 +131,8 @@ def _load_reference(
     checkpoint: Checkpoint, max_seq_length: int, report: Callable[[str], None], *, is_required: bool
 ) -> Reference | None:
     try:
+        if checkpoint.is_model2vec:
+            return model2vec_reference(checkpoint, is_required=is_required)
         return sentence_transformers_reference(checkpoint, max_seq_length)
     except NoReferenceError as error:
         if is_required:

@@ -18,6 +18,7 @@ from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.modules import read_modules
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import NoReferenceError, library_failure
+from embedder_export.families.static import STATIC
 from embedder_export.packages import is_installed
 from embedder_export.tokenizer.classes import splits_white_space
 from embedder_export.tokenizer.transformers5 import needs_version_5
@@ -83,9 +84,12 @@ def sentence_transformers_reference(checkpoint: Checkpoint, max_seq_length: int)
     if not is_reference_installed():
         return None
     model: SentenceTransformer = _load(checkpoint, "SentenceTransformer")
-    _set_padding(model, checkpoint)
-    # sentence-transformers fails on long texts if its limit exceeds the position table.
-    model.max_seq_length = min(model.max_seq_length or max_seq_length, max_seq_length)
+    if checkpoint.family is STATIC:
+        model.float()  # a table in float16 would give means in float16
+    else:
+        _set_padding(model, checkpoint)
+        # sentence-transformers fails on long texts if its limit exceeds the position table.
+        model.max_seq_length = min(model.max_seq_length or max_seq_length, max_seq_length)
 
     batch_size = _batch_size(max_seq_length)
 

@@ -11,6 +11,7 @@ from embedder.artifact.int8_products import with_graphs, with_int8_products
 from embedder.artifact.manifest import (
     GRAPH_INPUTS,
     IMAGE_INPUTS,
+    LOOKUP,
     POOLING_MASK,
     TOKEN_TYPE_IDS,
     File,
@@ -32,7 +33,7 @@ from embedder_export.checkpoint.layers import describe
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.dtype.fp32 import ChosenGraph
 from embedder_export.graph.files import weights_of
-from embedder_export.tokenizer.convert import ConvertedTokenizer
+from embedder_export.tokenizer.contract import ConvertedTokenizer
 from embedder_export.tokenizer.limits import ModelLimits
 
 # The inputs of a graph, in the manifest's order.
@@ -95,7 +96,7 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
     checkpoint = parts.checkpoint
     pools = checkpoint.layers or checkpoint.family.own_pooling
     head = describe(checkpoint.layers, checkpoint.family.own_pooling) if pools else None
-    tools = _TOOLS if parts.graphs[0].chosen.form == NATIVE else (*_TOOLS, *_TRACING_TOOLS)
+    tools = _TOOLS if parts.graphs[0].chosen.form in (NATIVE, LOOKUP) else (*_TOOLS, *_TRACING_TOOLS)
     revision = None if checkpoint.repository is None else checkpoint.repository[1]
     products = {graph.chosen.path.name: graph.chosen.products for graph in parts.graphs}
     manifest = Manifest(
@@ -128,7 +129,7 @@ def _version_of(tool: str) -> str:
 def _with_positions(manifest: Manifest, parts: Parts) -> Manifest:
     """Return `manifest` with the number of tokens that the graph of texts can read, if it is known."""
     count = parts.limits.usable_positions or parts.limits.max_position_embeddings
-    if count is None and parts.graphs[0].chosen.form == NATIVE:  # the families here either say it or have no limit
+    if count is None and parts.graphs[0].chosen.form in (NATIVE, LOOKUP):  # the families here either say it or have no limit
         count = NO_LIMIT
     return manifest if count is None else with_positions(manifest, count)
 
