@@ -18,6 +18,7 @@ from embedder.common.panics import PanicError, panics_as_exceptions
 from embedder.common.tokenizer_file import MAX_TOKEN_CHARACTERS, load_tokenizer
 from embedder.engine.frame import Frame, find_special
 from embedder.engine.token_table import Tokens, TokenTable
+from embedder.engine.word_ids import WordIds, treats_words_alone
 from embedder.errors import ArtifactError, InputError
 from embedder.inputs import Token
 
@@ -74,6 +75,8 @@ class TextTokenizer:
                 f"{max_seq_length}: no room for the {self._unit}. Export the model again"
             )
         self._max_seq_length = max_seq_length
+        is_plain = self._special_count == 0 and treats_words_alone(self._tokenizer)
+        self._words = WordIds(self._library_table) if is_plain else None
 
     @property
     def max_seq_length(self) -> int:
@@ -124,6 +127,12 @@ class TextTokenizer:
             >>> tokenizer.table(["hello"]).arrays  # doctest: +SKIP
             (array([ 101, 7592,  102]),)
         """
+        if self._words is not None and len(texts) > 1 and not typed:
+            return self._words.table(texts, self._max_seq_length, self._max_unclipped)
+        return self._library_table(texts, typed=typed)
+
+    def _library_table(self, texts: Sequence[str], *, typed: bool = False) -> TokenTable:
+        """Return what `table` returns, all of it from the library."""
         if len(texts) == 1:  # a single text is often all that a caller has, and needs few steps
             ((encoding,),) = self._encode_parts(texts)
             rows = (encoding.ids, encoding.type_ids) if typed else (encoding.ids,)
