@@ -69,11 +69,15 @@ def _print_line(line: Line) -> None:
 
 
 def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
+    from embedder.artifact.distillation import distillation
     from embedder.artifact.positions import UNLIMITED_TOKENS, positions
 
     source = manifest.source
     yield "model", source.model + (f" at {source.revision}" if source.revision else "")
     yield "weights", f"sha256 {source.weights_sha256}"
+    taught = distillation(manifest)
+    if taught is not None:
+        yield "distilled", f"from {taught.teacher}; Spearman {taught.spearman:.3f} with it over {taught.pairs} pairs"
     yield from _output_lines(manifest)
     limit, most = manifest.tokenizer.max_seq_length, positions(manifest)
     pair = " of a pair" if manifest.scores is not None else ""

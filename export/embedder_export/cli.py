@@ -20,6 +20,7 @@ from embedder.errors import EmbedderError, InputError
 from embedder_export import __version__
 from embedder_export.body.convert import CONVERTERS, check_converter
 from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.distill.static import DEFAULT_DIMENSION, distill_static
 from embedder_export.first_use import describe_os_error
 from embedder_export.pipeline import DTYPES, ExportSettings, export
 from embedder_export.publish.card import read_licence
@@ -65,22 +66,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace, output: Path) -> int:
     """Export to `output`, and upload the artifact if the user asks for it."""
     report = _timed_reporter()
+    if options.dimension is not None and options.distill is None:
+        raise InputError("--dimension is the length of the vectors of a distilled model. Give it with --distill static")
     check_converter(options.converter)
     check_verification(options.verify)
     if options.push_to is not None:
         check_repository(options.push_to)
     try:
         report(f"reading the checkpoint {options.model}")
-        checkpoint = read_checkpoint(options.model, HubAccess(options.revision))
-        settings = ExportSettings(options.converter, options.dtypes, options.verify)
-        manifest = export(checkpoint, output, report, settings)
+        settings, access = ExportSettings(options.converter, options.dtypes, options.verify), HubAccess(options.revision)
+        if options.distill is None:
+            checkpoint = read_checkpoint(options.model, access)
+            manifest = export(checkpoint, output, report, settings)
+            directory = checkpoint.directory
+        else:
+            dimension = options.dimension or DEFAULT_DIMENSION
+            manifest = distill_static(options.model, output, report, settings, dimension=dimension, access=access)
+            directory = Path(options.model)
     except OSError as error:
         print(f"embedder-export: error: {escape_line(describe_os_error(error, output))}", file=sys.stderr)
         return 1
     report(f"{output}: {_describe_parity(manifest)}")
     if options.push_to is not None:
         report(f"uploading to {options.push_to}")
-        url = upload(output, manifest, options.push_to, read_licence(checkpoint.directory))
+        url = upload(output, manifest, options.push_to, read_licence(directory))
         report(f"uploaded to {url}")
     return 0
 
@@ -93,6 +102,8 @@ def _chosen_output(options: argparse.Namespace) -> Iterator[Path]:
     elif options.push_to is not None:
         with TemporaryDirectory() as scratch:
             yield Path(scratch, "artifact")
+    elif options.distill is not None:
+        raise InputError("a distilled model is a new model, so the artifact needs a place: --output DIR")
     elif os.path.isdir(os.path.expanduser(options.model)):
         raise InputError("the checkpoint is a local directory, so the artifact needs a place: --output DIR")
     else:
@@ -124,6 +135,18 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ORG/NAME",
         help="also upload the artifact to this repository of the Hub, with a model card. It is created if it does not "
         "exist, public or private as the settings of the account say. Without --output no copy stays here",
+    )
+    parser.add_argument(
+        "--distill",
+        choices=("static",),
+        help="write another model that this one teaches. static: a table with a vector for each token, hundreds of "
+        "times faster and less exact. MODEL may be an artifact too",
+    )
+    parser.add_argument(
+        "--dimension",
+        type=int,
+        metavar="N",
+        help=f"length of the vectors of a distilled model; default: {DEFAULT_DIMENSION}",
     )
     parser.add_argument(
         "--converter",

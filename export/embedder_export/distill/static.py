@@ -1,0 +1,144 @@
+"""Distil a model into static embeddings, and write them as an artifact."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from embedder import Embedder
+from embedder.artifact.distillation import Distillation, with_distillation
+from embedder.artifact.hub_access import HubAccess
+from embedder.artifact.manifest import EMBED, MANIFEST_NAME, Manifest, read_manifest, write_manifest
+from embedder.errors import InputError
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.checkpoint.weights import Floats
+from embedder_export.distill.token_vectors import meaningful_ids, static_rows
+from embedder_export.pipeline import ExportSettings, export
+from embedder_export.samples.pairs import calibration_pairs, quality_pairs
+from embedder_export.tokenizer.native import load_backend
+from embedder_export.tokenizer.settings import TOKENIZER_FILE
+from embedder_export.tokenizer.static import read_unknown_id
+
+DEFAULT_DIMENSION = 256
+# The folder and the class of each module.
+_MODULES = (("", "StaticEmbedding"), ("1_Normalize", "Normalize"))
+
+
+def distill_static(
+    model: str,
+    output: Path,
+    report: Callable[[str], None],
+    settings: ExportSettings = ExportSettings(),
+    *,
+    dimension: int = DEFAULT_DIMENSION,
+    access: HubAccess = HubAccess(),
+) -> Manifest:
+    """Distil `model` into static embeddings, and write them to `output` as an artifact.
+
+    Args:
+        model: the directory of an artifact, or a checkpoint as `read_checkpoint` takes it.
+        output: the directory to write. An artifact there is replaced.
+        report: called with a line at each stage.
+        settings: how to export. The dtypes are those of the new artifact.
+        dimension: length of the new vectors.
+        access: the revision, the token, and whether the network may be used.
+
+    Returns:
+        The manifest of the new artifact. It says from what the model was distilled, and how close the two are.
+
+    Raises:
+        InputError: the model gives no vectors, or shorter ones than `dimension`; or its vocabulary is smaller.
+        EmbedderError: as in `read_checkpoint` and `export`.
+
+    Example:
+        >>> distill_static("artifacts/all-MiniLM-L6-v2", Path("static"), print).dimension  # doctest: +SKIP
+        256
+    """
+    with TemporaryDirectory() as scratch, _teacher_artifact(model, Path(scratch), report, settings, access) as place:
+        found = read_manifest(place)
+        if found.task != EMBED:
+            raise InputError(f"{found.source.model} is for the task {found.task!r}. Only embedding models are distilled")
+        with Embedder(place, dtype="fp32") as teacher:
+            checkpoint = Path(scratch) / f"{Path(found.source.model).name}-static"
+            report(f"computing the vector of each token with {found.source.model}")
+            _write_checkpoint(checkpoint, _rows(teacher, place, dimension), place / found.tokenizer.file.name)
+            manifest = export(read_checkpoint(str(checkpoint)), output, report, settings)
+            with Embedder(output) as student:
+                spearman, pairs = compare_similarities(teacher, student)
+    source = found.source
+    distilled = Distillation(source.model, source.weights_sha256, spearman, pairs)
+    report(f"similarities of {pairs} pairs compared with {source.model}: Spearman {spearman:.3f}")
+    manifest = with_distillation(replace(manifest, prompts={}), distilled)
+    write_manifest(manifest, output)
+    return manifest
+
+
+def compare_similarities(teacher: Embedder, student: Embedder) -> tuple[float, int]:
+    """Return the rank correlation of two models' cosines over pairs of texts, and the number of pairs.
+
+    Args:
+        teacher: a model.
+        student: another model. Its vectors may have another length.
+
+    Example:
+        >>> compare_similarities(model, model)  # doctest: +SKIP
+        (1.0, 372)
+    """
+    pairs = [*calibration_pairs(), *quality_pairs()]
+    ranks = []
+    for model in (teacher, student):
+        first, second = (
+            model.encode([getattr(pair, side) for pair in pairs], normalize_embeddings=True)
+            for side in ("first", "second")
+        )
+        ranks.append(_ranks((first * second).sum(axis=1)))
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1]), len(pairs)
+
+
+@contextmanager
+def _teacher_artifact(
+    model: str, scratch: Path, report: Callable[[str], None], settings: ExportSettings, access: HubAccess
+) -> Iterator[Path]:
+    """Yield the directory of the teacher's artifact. A checkpoint is exported into `scratch`."""
+    directory = Path(model).expanduser()
+    if (directory / MANIFEST_NAME).is_file():
+        yield directory
+        return
+    place = scratch / "teacher"
+    export(read_checkpoint(model, access), place, report, replace(settings, dtypes=("fp32",)))
+    yield place
+
+
+def _rows(teacher: Embedder, artifact: Path, dimension: int) -> Floats:
+    tokenizer = load_backend(artifact / TOKENIZER_FILE)
+    assert tokenizer is not None  # the teacher has been loaded with it
+    unknown_id = read_unknown_id(artifact)
+    count = len(meaningful_ids(tokenizer, unknown_id))
+    if not 0 < dimension <= min(teacher.dimension, count):
+        raise InputError(
+            f"--dimension should be from 1 to {min(teacher.dimension, count)}, not {dimension}: the model's vectors "
+            f"have {teacher.dimension} numbers, and its vocabulary has {count} tokens with a meaning"
+        )
+    return static_rows(teacher, tokenizer, unknown_id, dimension)
+
+
+def _write_checkpoint(directory: Path, rows: Floats, tokenizer: Path) -> None:
+    """Write a checkpoint of sentence-transformers. The vectors are normalised, so tokens with zeros do not count."""
+    directory.mkdir()
+    save_file({"embedding.weight": rows}, directory / "model.safetensors")
+    (directory / TOKENIZER_FILE).write_bytes(tokenizer.read_bytes())
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(_MODULES)
+    ]
+    (directory / "modules.json").write_text(json.dumps(modules))
+
+
+def _ranks(values: NDArray[np.float32]) -> NDArray[np.intp]:
+    return np.argsort(np.argsort(values))
