@@ -114,7 +114,8 @@ class TokenizerSettings:
     special_ids: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        require(0 < self.max_seq_length <= UNLIMITED_TOKENS, f"max_seq_length: {self.max_seq_length} is not from 1 to 2**31 - 1")
+        limit = self.max_seq_length
+        require(0 < limit <= UNLIMITED_TOKENS, f"max_seq_length: {limit} is not from 1 to 2**31 - 1")
         require(0 <= self.pad_id < 2**31, f"pad_id: {self.pad_id} is not from 0 to 2**31 - 1")
 
 

@@ -1,8 +1,8 @@
 """Remember the token ids of words, for models that need hardly more time than the tokenizer.
 
 The library takes about a microsecond for a token. That is nothing beside a transformer, and nearly everything beside a
-model that only looks up vectors. Most words of a text have been seen before, so their ids are looked up here, which takes
-a tenth of that time.
+model that only looks up vectors. Most words of a text have been seen before, so their ids are looked up here, which
+takes a fifth of that time.
 
 This is right only for tokenizers that treat each word by itself, where a word is what stands between two spaces. BERT's
 tokenizer does: it splits at spaces, and its normalisation never looks beyond a space. It is used only if the tokenizer
@@ -105,7 +105,7 @@ class WordIds:
             self._table = learnt if known is None else TokenTable.join([known, learnt])
             self._rows.update(zip(added, range(len(self._rows), len(self._table)), strict=True))
         found = self._table.take(np.array([*map(self._rows.__getitem__, words)], np.intp))
-        starts = np.cumsum(counts) - counts
+        starts = np.cumsum([0, *counts[:-1]], dtype=np.intp)
         return TokenTable(found.arrays, np.add.reduceat(found.lengths, starts))
 
 

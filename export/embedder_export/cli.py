@@ -74,7 +74,8 @@ def _run(options: argparse.Namespace, output: Path) -> int:
         check_repository(options.push_to)
     try:
         report(f"reading the checkpoint {options.model}")
-        settings, access = ExportSettings(options.converter, options.dtypes, options.verify), HubAccess(options.revision)
+        settings = ExportSettings(options.converter, options.dtypes, options.verify)
+        access = HubAccess(options.revision)
         if options.distill is None:
             checkpoint = read_checkpoint(options.model, access)
             manifest = export(checkpoint, output, report, settings)

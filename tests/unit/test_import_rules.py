@@ -59,7 +59,7 @@ RUNTIME = (
     Rule("embedder.engine", own=ENGINE, packages="numpy"),
     Rule(
         "embedder.engine.tokenizer",
-        own="common engine.frame engine.token_table errors inputs",
+        own="common engine.frame engine.token_table engine.word_ids errors inputs",
         packages="numpy",
         lazy="tokenizers",
     ),
@@ -181,7 +181,7 @@ RUNTIME = (
 OF_RUNTIME = "artifact backends common cross_encoder encoder engine errors images inputs options results"
 ONNX = "numpy onnx onnx_ir onnxruntime PIL safetensors tokenizers"
 # The extra [torch].
-TORCH = "optimum sentence_transformers sentencepiece torch transformers"
+TORCH = "model2vec optimum sentence_transformers sentencepiece torch transformers"
 
 EXPORTER = (
     Rule("embedder_export", own=OF_RUNTIME, packages=ONNX, lazy=TORCH),

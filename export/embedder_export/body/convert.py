@@ -55,7 +55,7 @@ def convert_bodies(
         384
     """
     if converter == "optimum" and checkpoint.family is STATIC:
-        raise CheckpointError(f"{checkpoint.name} is a table of embeddings, which cannot be traced. Leave out --converter")
+        raise CheckpointError(f"{checkpoint.name} is a table of embeddings: it is not traced. Leave out --converter")
     if converter != "optimum":
         try:
             return build_bodies(checkpoint, request)

@@ -31,7 +31,7 @@ class Module:
 
 
 def read_modules(directory: Path) -> list[Module] | None:
-    """Return the modules of modules.json, or None if there is no such file. The first module is a transformer or a table of embeddings.
+    """Return the modules of modules.json, or None if there is no such file. The first one reads texts or images.
 
     Raises:
         CheckpointError: the file is damaged, leads out of the checkpoint, or has a module that is not supported.

@@ -1,8 +1,8 @@
 """Read a table of static embeddings: a vector for each token, from a file of sentence-transformers or of model2vec.
 
-sentence-transformers' `StaticEmbedding` has one tensor, `embedding.weight`. model2vec has `embeddings`, and in newer files
-`mapping` and `weights`. A token's vector is then `embeddings[mapping[token]] * weights[token]`: several tokens share a
-row (quantisation of the vocabulary), and each has its own weight.
+sentence-transformers' `StaticEmbedding` has one tensor, `embedding.weight`. model2vec has `embeddings`, and in newer
+files `mapping` and `weights`. A token's vector is then `embeddings[mapping[token]] * weights[token]`: several tokens
+share a row (quantisation of the vocabulary), and each has its own weight.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,15 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from embedder_export.checkpoint.weights import Floats, Weights, as_float32, is_finite, read_integers, read_weights, shape_of
+from embedder_export.checkpoint.weights import (
+    Floats,
+    Weights,
+    as_float32,
+    is_finite,
+    read_integers,
+    read_weights,
+    shape_of,
+)
 from embedder_export.errors import CheckpointError
 
 # The names of the table: in sentence-transformers, and in model2vec.

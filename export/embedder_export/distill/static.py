@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from embedder import Embedder
 from embedder.artifact.distillation import Distillation, with_distillation
-from embedder.artifact.hub_access import HubAccess
+from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess
 from embedder.artifact.manifest import EMBED, MANIFEST_NAME, Manifest, read_manifest, write_manifest
 from embedder.errors import InputError
 from numpy.typing import NDArray
@@ -34,10 +34,10 @@ def distill_static(
     model: str,
     output: Path,
     report: Callable[[str], None],
-    settings: ExportSettings = ExportSettings(),
+    settings: ExportSettings,
     *,
     dimension: int = DEFAULT_DIMENSION,
-    access: HubAccess = HubAccess(),
+    access: HubAccess = DEFAULT_ACCESS,
 ) -> Manifest:
     """Distil `model` into static embeddings, and write them to `output` as an artifact.
 
@@ -57,13 +57,13 @@ def distill_static(
         EmbedderError: as in `read_checkpoint` and `export`.
 
     Example:
-        >>> distill_static("artifacts/all-MiniLM-L6-v2", Path("static"), print).dimension  # doctest: +SKIP
+        >>> distill_static("artifacts/small", Path("static"), print, ExportSettings()).dimension  # doctest: +SKIP
         256
     """
     with TemporaryDirectory() as scratch, _teacher_artifact(model, Path(scratch), report, settings, access) as place:
         found = read_manifest(place)
         if found.task != EMBED:
-            raise InputError(f"{found.source.model} is for the task {found.task!r}. Only embedding models are distilled")
+            raise InputError(f"{found.source.model} is for the task {found.task!r}: only embedding models can teach")
         with Embedder(place, dtype="fp32") as teacher:
             checkpoint = Path(scratch) / f"{Path(found.source.model).name}-static"
             report(f"computing the vector of each token with {found.source.model}")
@@ -74,7 +74,7 @@ def distill_static(
     source = found.source
     distilled = Distillation(source.model, source.weights_sha256, spearman, pairs)
     report(f"similarities of {pairs} pairs compared with {source.model}: Spearman {spearman:.3f}")
-    manifest = with_distillation(replace(manifest, prompts={}), distilled)
+    manifest = with_distillation(manifest, distilled)
     write_manifest(manifest, output)
     return manifest
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from embedder.artifact.hub_access import DEFAULT_ORGANISATION, is_repository_id
 from embedder.artifact.manifest import Manifest
-from embedder.artifact.positions import describe_limit
 from embedder.artifact.measurements import Parity, ScoreParity
+from embedder.artifact.positions import describe_limit
 from embedder.common.files import check_regular
 
 CARD = "README.md"

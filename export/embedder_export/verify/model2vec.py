@@ -1,5 +1,6 @@
 """Use model2vec as a reference: compute its vectors for a checkpoint in its layout."""
 
+import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -48,7 +49,8 @@ def model2vec_reference(checkpoint: Checkpoint, *, is_required: bool) -> Referen
             model = StaticModel.from_pretrained(checkpoint.directory)
     except Exception as error:  # the library raises any class; this block holds only its call
         raise library_failure(f"model2vec cannot load {checkpoint.name}", error) from error
-    model.median_token_length = max(map(len, model.tokens))  # no text is cut by its characters then
+    model.median_token_length = sys.maxsize  # no text is cut by its characters then
+    model.embedding = model.embedding.astype(np.float32)  # a table in float16 would give means in float16
 
     def encode(texts: Sequence[Any], prompt: str | None) -> Vectors:
         try:

@@ -129,7 +129,8 @@ def _version_of(tool: str) -> str:
 def _with_positions(manifest: Manifest, parts: Parts) -> Manifest:
     """Return `manifest` with the number of tokens that the graph of texts can read, if it is known."""
     count = parts.limits.usable_positions or parts.limits.max_position_embeddings
-    if count is None and parts.graphs[0].chosen.form in (NATIVE, LOOKUP):  # the families here either say it or have no limit
+    # The families here either say it or have no limit.
+    if count is None and parts.graphs[0].chosen.form in (NATIVE, LOOKUP):
         count = NO_LIMIT
     return manifest if count is None else with_positions(manifest, count)
 
