@@ -81,7 +81,7 @@ def _run(options: argparse.Namespace, output: Path) -> int:
             manifest = export(checkpoint, output, report, settings)
             directory = checkpoint.directory
         else:
-            dimension = options.dimension or DEFAULT_DIMENSION
+            dimension = DEFAULT_DIMENSION if options.dimension is None else options.dimension
             manifest = distill_static(options.model, output, report, settings, dimension=dimension, access=access)
             directory = Path(options.model)
     except OSError as error:

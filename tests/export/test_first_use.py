@@ -17,6 +17,7 @@ from embedder.errors import ModelNotFoundError
 from tests.checkpoints import write_checkpoint
 from tests.hub_faults import on, status
 from tests.hub_server import COMMIT, serve
+from tests.static_models import write_model2vec, write_sentence_transformers
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "hf_secretsecretsecret"
@@ -67,6 +68,22 @@ def test_export_without_output_is_found_by_its_name(checkpoint, run, tmp_path):
     answer = run("http://127.0.0.1:9", "-c", _ENCODE, "org/small")
     assert answer.returncode == 0, answer.stderr
     assert np.allclose(json.loads(answer.stdout), Embedder(tmp_path / "home/org/small").encode("a text"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [write_sentence_transformers, write_model2vec])
+def test_first_use_of_static_embeddings(write, run, tmp_path):
+    """Both layouts: with modules.json, and model2vec's own. The second call needs no network."""
+    write(tmp_path / "served")
+    (tmp_path / "served/README.md").write_text("---\nlicense: mit\n---\n")
+    with serve({"minishlab/potion": tmp_path / "served"}) as hub:
+        answers = [run(hub, "-c", _ENCODE, "minishlab/potion")]
+    answers.append(run("http://127.0.0.1:9", "-c", _ENCODE, "minishlab/potion"))
+    for answer in answers:
+        assert answer.returncode == 0, answer.stderr
+    model = Embedder(tmp_path / "home/minishlab/potion")
+    np.testing.assert_allclose(json.loads(answers[0].stdout), model.encode("a text"), atol=1e-6)
+    assert answers[0].stdout == answers[1].stdout
 
 
 @pytest.mark.slow

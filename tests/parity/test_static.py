@@ -9,7 +9,6 @@ from embedder_export.checkpoint.static_table import read_static_table
 from embedder_export.errors import CheckpointError, NoReferenceError
 from model2vec import StaticModel
 from sentence_transformers import SentenceTransformer
-from tokenizers import Tokenizer
 
 import embedder
 from embedder.artifact.positions import UNLIMITED_TOKENS

@@ -3,7 +3,7 @@
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -267,6 +267,18 @@ def test_little_work_takes_one_thread(tiny, monkeypatch, opened):
     assert opened == [1]
     backend.run(feeds_of("the cat sat"), single_batch=True)
     assert opened == [1, 4]
+
+
+def test_lookups_take_one_thread_and_large_batches(tiny, enough_work, opened):
+    artifact = open_artifact(tiny)
+    graph = replace(artifact.manifest.graphs[0], form="lookup")
+    device = select_device("cpu", threads=4)
+    backend = device.open(GraphFiles(artifact, graph))
+    backend.run(feeds_of("the cat"), single_batch=True)
+    assert opened == [1]
+    assert backend.device.token_budget > device.token_budget
+    assert backend.device.unpadded_from_tokens is None
+    assert backend.device.slots is device.slots
 
 
 def test_a_single_batch_beside_another_call_uses_one_thread(tiny, enough_work, monkeypatch):

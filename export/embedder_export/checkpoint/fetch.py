@@ -22,6 +22,7 @@ from embedder_export.checkpoint.files import INDEX, SETTINGS, VOCABULARIES, WEIG
 from embedder_export.checkpoint.layers import WEIGHTLESS
 from embedder_export.checkpoint.modules import MODULES, Module, read_modules
 from embedder_export.errors import CheckpointError
+from embedder_export.families.static import STATIC
 
 # It states the licence.
 _CARD = "README.md"
@@ -30,6 +31,8 @@ _USUAL_OF_CHECKPOINT = (MODULES, "config_sentence_transformers.json")
 _USUAL_OF_TRANSFORMER = (
     "sentence_*_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
 )  # fmt: skip
+# Static embeddings have no other settings.
+_USUAL_OF_TABLE = ("tokenizer.json",)
 # A model of images has this one too.
 _USUAL_OF_IMAGES = "preprocessor_config.json"
 
@@ -65,7 +68,8 @@ def fetch_checkpoint(repository: str, access: HubAccess) -> Path:
         listing = hub.list_files(repository, access)
     modules = read_modules(directory) or [Module("Transformer", directory)]
     folders = [module.directory.relative_to(directory).as_posix() for module in modules]
-    _check_complete(repository, listing, directory, folders[0])
+    of_table = modules[0].kind in STATIC.module_classes
+    _check_complete(repository, listing, directory, folders[0], _USUAL_OF_TABLE if of_table else _USUAL_OF_TRANSFORMER)
     _fetch_settings(repository, listing, folders, access)
     for module, folder in zip(modules, folders, strict=True):
         if module.kind not in WEIGHTLESS:
@@ -109,8 +113,17 @@ def _fetch_weights(repository: str, names: Iterable[str], directory: Path, folde
             return
 
 
-def _check_complete(repository: str, listing: Listing, directory: Path, transformer: str) -> None:
+def _check_complete(
+    repository: str, listing: Listing, directory: Path, transformer: str, usual_there: Iterable[str]
+) -> None:
     """Check that the cache has the whole checkpoint. Another program may have fetched only a part of it.
+
+    Args:
+        repository: its id.
+        listing: the files that are known.
+        directory: the directory of the files.
+        transformer: the folder of its transformer.
+        usual_there: the files that most checkpoints have in this folder.
 
     Raises:
         CheckpointError: a file that most checkpoints have is missing, and nothing says that the repository has none.
@@ -118,7 +131,7 @@ def _check_complete(repository: str, listing: Listing, directory: Path, transfor
     if listing.is_complete:
         return
     takes_images = "vision_config" in read_json(directory / transformer / "config.json", dict, default={})
-    of_transformer = [*_USUAL_OF_TRANSFORMER, *([_USUAL_OF_IMAGES] if takes_images else [])]
+    of_transformer = [*usual_there, *([_USUAL_OF_IMAGES] if takes_images else [])]
     usual = [*_USUAL_OF_CHECKPOINT, *(_join(transformer, name) for name in of_transformer)]
     for pattern in usual:
         known = any(fnmatchcase(name, pattern) for name in listing.names)
