@@ -81,8 +81,9 @@ def _run(options: argparse.Namespace, output: Path) -> int:
             manifest = export(checkpoint, output, report, settings)
             directory = checkpoint.directory
         else:
-            dimension = DEFAULT_DIMENSION if options.dimension is None else options.dimension
-            manifest = distill_static(options.model, output, report, settings, dimension=dimension, access=access)
+            manifest = distill_static(
+                options.model, output, report, settings, dimension=options.dimension, access=access
+            )
             directory = Path(options.model)
     except OSError as error:
         print(f"embedder-export: error: {escape_line(describe_os_error(error, output))}", file=sys.stderr)
@@ -147,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         "--dimension",
         type=int,
         metavar="N",
-        help=f"length of the vectors of a distilled model; default: {DEFAULT_DIMENSION}",
+        help=f"length of the vectors of a distilled model; default: {DEFAULT_DIMENSION}, or less if MODEL has less",
     )
     parser.add_argument(
         "--converter",

@@ -23,6 +23,7 @@ from tests.distributions import INSTALLS
 from tests.hub_server import serve
 from tests.pages import assert_same, code_blocks, hard_link, output_of
 from tests.siglips import write_siglip
+from tests.static_models import write_sentence_transformers
 from tests.tiny import write_tiny_ranker
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,7 @@ def small_models(export_bin, tmp_path_factory):
     }
     for name, checkpoint in checkpoints.items():
         output_of([export_bin / "embedder-export", checkpoint, "--output", directory / name, "--dtypes", "fp32"])
+    write_sentence_transformers(directory / "potion-base-8M")
     (directory / "cross-encoder").mkdir()
     write_tiny_ranker(directory / "cross-encoder/ms-marco-MiniLM-L6-v2", max_seq_length=512)
     labels = ScoreSettings("identity", ("contradiction", "entailment", "neutral"), "longest_first", parity=None)
@@ -101,7 +103,11 @@ def checkout(minilm, small_models, tmp_path):
 @pytest.fixture
 def hub(small_models):
     """A model hub with the small checkpoint. It takes uploads."""
-    with serve({"sentence-transformers/all-MiniLM-L6-v2": small_models / "checkpoint"}) as hub:
+    served = {
+        "sentence-transformers/all-MiniLM-L6-v2": small_models / "checkpoint",
+        "minishlab/potion-base-8M": small_models / "potion-base-8M",
+    }
+    with serve(served) as hub:
         yield hub
 
 
@@ -114,7 +120,7 @@ def run(checkout, hub, lean_bin, export_bin, tmp_path):
     home = {"EMBEDDER_HOME": str(tmp_path / "home"), "HF_HOME": str(tmp_path / "hf"), "HF_ENDPOINT": hub.endpoint}
 
     def run(command, text):
-        needs_more = any(word in text for word in ("photos", "embedder-export", "fastapi", "parquet"))
+        needs_more = any(word in text for word in ("photos", "embedder-export", "fastapi", "minishlab", "parquet"))
         place = export_bin if needs_more else lean_bin
         path = os.pathsep.join([str(place), os.environ["PATH"]])
         return output_of(command, cwd=checkout, env={**os.environ, **home, "NO_PROXY": "127.0.0.1", "PATH": path})

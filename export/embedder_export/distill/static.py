@@ -25,6 +25,7 @@ from embedder_export.tokenizer.native import load_backend
 from embedder_export.tokenizer.settings import TOKENIZER_FILE
 from embedder_export.tokenizer.static import read_unknown_id
 
+# Length of the new vectors, if the teacher's are not shorter.
 DEFAULT_DIMENSION = 256
 # The folder and the class of each module.
 _MODULES = (("", "StaticEmbedding"), ("1_Normalize", "Normalize"))
@@ -36,7 +37,7 @@ def distill_static(
     report: Callable[[str], None],
     settings: ExportSettings,
     *,
-    dimension: int = DEFAULT_DIMENSION,
+    dimension: int | None = None,
     access: HubAccess = DEFAULT_ACCESS,
 ) -> Manifest:
     """Distil `model` into static embeddings, and write them to `output` as an artifact.
@@ -46,7 +47,7 @@ def distill_static(
         output: the directory to write. An artifact there is replaced.
         report: called with a line at each stage.
         settings: how to export. The dtypes are those of the new artifact.
-        dimension: length of the new vectors.
+        dimension: length of the new vectors. None takes `DEFAULT_DIMENSION`, or less if the teacher's are shorter.
         access: the revision, the token, and whether the network may be used.
 
     Returns:
@@ -115,14 +116,16 @@ def _teacher_artifact(
     yield place
 
 
-def _rows(teacher: Embedder, artifact: Path, dimension: int) -> Floats:
+def _rows(teacher: Embedder, artifact: Path, dimension: int | None) -> Floats:
     tokenizer = load_backend(artifact / TOKENIZER_FILE)
     assert tokenizer is not None  # the teacher has been loaded with it
     unknown_id = read_unknown_id(artifact)
     count = len(meaningful_ids(tokenizer, unknown_id))
-    if not 0 < dimension <= min(teacher.dimension, count):
+    most = min(teacher.dimension, count)
+    dimension = min(DEFAULT_DIMENSION, most) if dimension is None else dimension
+    if not 0 < dimension <= most:
         raise InputError(
-            f"--dimension should be from 1 to {min(teacher.dimension, count)}, not {dimension}: the model's vectors "
+            f"--dimension should be from 1 to {most}, not {dimension}: the model's vectors "
             f"have {teacher.dimension} numbers, and its vocabulary has {count} tokens with a meaning"
         )
     return static_rows(teacher, tokenizer, unknown_id, dimension)
