@@ -74,7 +74,9 @@ def nomic_bert(given: Mapping[str, Array], config: Mapping[str, object], ids: Ar
     if factor is not None and len(ids) > trained:
         theta *= (factor * len(ids) / trained - (factor - 1)) ** (width / (width - 2))
     frequencies = theta ** -(np.arange(0, width, 2) / width)
-    function = ACTIVATIONS[{"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid"}[config["activation_function"]]]
+    names = {"swiglu": "silu", "geglu": "gelu", "glu": "sigmoid", "gelu": "gelu"}
+    function, is_gated = ACTIVATIONS[names[config["activation_function"]]], config["activation_function"] != "gelu"
+    every = config.get("moe_every_n_layers") or 0
     x = weights["embeddings.word_embeddings.weight"][ids] + weights["embeddings.token_type_embeddings.weight"][0]
     x = weights.norm(x, "emb_ln", epsilon)
     for index in range(config["n_layer"]):
@@ -84,9 +86,32 @@ def nomic_bert(given: Mapping[str, Array], config: Mapping[str, object], ids: Ar
         query, key = (rotate(part, frequencies, interleaved=config["rotary_emb_interleaved"]) for part in (query, key))
         mixed = weights.linear(attend(query, key, value), f"{name}.attn.out_proj")
         x = weights.norm(x + mixed, f"{name}.norm1", epsilon)
-        y = function(weights.linear(x, f"{name}.mlp.fc12")) * weights.linear(x, f"{name}.mlp.fc11")
-        x = weights.norm(x + weights.linear(y, f"{name}.mlp.fc2"), f"{name}.norm2", epsilon)
+        if every and index % every == 1:
+            y = nomic_experts(weights, f"{name}.mlp", config, x)
+        elif is_gated:
+            y = function(weights.linear(x, f"{name}.mlp.fc12")) * weights.linear(x, f"{name}.mlp.fc11")
+            y = weights.linear(y, f"{name}.mlp.fc2")
+        else:
+            y = weights.linear(function(weights.linear(x, f"{name}.mlp.fc1")), f"{name}.mlp.fc2")
+        x = weights.norm(x + y, f"{name}.norm2", epsilon)
     return x
+
+
+def nomic_experts(weights: Weights, name: str, config: Mapping[str, object], x: Array) -> Array:
+    """Compute the experts of nomic-embed-text-v2-moe. A token's shares are a softmax over all experts."""
+    scores = weights.linear(x, f"{name}.router.layer")
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    up, down = (
+        weights[f"{name}.experts.mlp.{part}"].reshape(config["num_experts"], config["n_inner"], -1)
+        for part in ("w1", "w2")
+    )
+    result = np.tile(weights[f"{name}.experts.bias"], (len(x), 1))
+    for token, best in enumerate(np.argsort(-shares, axis=1)[:, : config["moe_top_k"]]):
+        for expert in best:
+            y = ACTIVATIONS["gelu"](x[token] @ up[expert].T) @ down[expert]
+            result[token] += shares[token, expert] * y
+    return result
 
 
 def gte(given: Mapping[str, Array], config: Mapping[str, object], ids: Array) -> Array:
@@ -114,7 +139,10 @@ def gte(given: Mapping[str, Array], config: Mapping[str, object], ids: Array) ->
 
 
 def jina_v2(given: Mapping[str, Array], config: Mapping[str, object], ids: Array, types: Array | int = 0) -> Array:
-    """Compute Jina Embeddings v2 by the names of jinaai/jina-bert-implementation: gated_layers and so on."""
+    """Compute Jina Embeddings v2 by the names of jinaai/jina-bert-implementation: gated_layers and so on.
+
+    Weights of jinaai/jina-bert-v2-qk-post-norm have other names, and other equations.
+    """
     weights, heads, epsilon = Weights(given), config["num_attention_heads"], config["layer_norm_eps"]
     positions = np.arange(len(ids))
     bias = -slopes(heads)[:, None, None] * np.abs(positions - positions[:, None])
@@ -122,10 +150,22 @@ def jina_v2(given: Mapping[str, Array], config: Mapping[str, object], ids: Array
     x = weights.norm(x, "embeddings.LayerNorm", epsilon)
     for index in range(config["num_hidden_layers"]):
         name = f"encoder.layer.{index}"
-        parts = (weights.linear(x, f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
-        mixed = attend(*(split_heads(part, heads) for part in parts), bias)
+        query, key, value = (weights.linear(x, f"{name}.attention.self.{part}") for part in ("query", "key", "value"))
+        is_code = f"{name}.attention.self.layer_norm_q.weight" in weights.arrays
+        if is_code:
+            query = weights.norm(query, f"{name}.attention.self.layer_norm_q", epsilon)
+            key = weights.norm(key, f"{name}.attention.self.layer_norm_k", epsilon)
+        mixed = attend(*(split_heads(part, heads) for part in (query, key, value)), bias)
         mixed = weights.linear(mixed, f"{name}.attention.output.dense")
-        x = weights.norm(x + mixed, f"{name}.attention.output.LayerNorm", epsilon)
+        y = weights.norm(x + mixed, f"{name}.attention.output.LayerNorm", epsilon)
+        if is_code:
+            x = weights.norm(x + y, f"{name}.layer_norm_1", epsilon)
+            up, gate = np.split(weights.linear(x, f"{name}.mlp.up_gated_layer"), 2, axis=1)
+            function = ACTIVATIONS[{"geglu": "gelu", "reglu": "relu"}[config["feed_forward_type"]]]
+            y = weights.linear(up * function(gate), f"{name}.mlp.down_layer")
+            x = weights.norm(x + y, f"{name}.layer_norm_2", epsilon)
+            continue
+        x = y
         if config["feed_forward_type"] == "original":
             y = ACTIVATIONS[config["hidden_act"]](weights.linear(x, f"{name}.intermediate.dense"))
             x = weights.norm(x + weights.linear(y, f"{name}.output.dense"), f"{name}.output.LayerNorm", epsilon)

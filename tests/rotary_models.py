@@ -307,6 +307,97 @@ def write_jina_v2(directory: Path, *, labels: int = 0, **settings: object) -> Pa
     return directory
 
 
+def write_jina_code(directory: Path, *, labels: int = 0, **settings: object) -> Path:
+    """Write a checkpoint in the layout of jinaai/jina-embeddings-v2-base-code. `labels` is as in `write_rotary`."""
+    write_jina_v2(directory, labels=labels, **settings)
+    config, path = read_config(directory), directory / "model.safetensors"
+    references = {key: value.replace("implementation", "v2-qk-post-norm") for key, value in config["auto_map"].items()}
+    write_json(directory / "config.json", config | {"auto_map": references})
+    names = [
+        (r"mlp\.gated_layers", "mlp.up_gated_layer"), (r"mlp\.wo", "mlp.down_layer"),
+        (r"mlp\.layernorm", "layer_norm_2"),
+    ]  # fmt: skip
+    weights = renamed(load_file(path), names)
+    for name in [name for name in weights if "layer_norm_2" in name]:
+        for other in ("layer_norm_1", "attention.self.layer_norm_q", "attention.self.layer_norm_k"):
+            weights[name.replace("layer_norm_2", other)] = weights[name] + 0.3 * torch.randn(config["hidden_size"])
+    save_file(weights, path)
+    return directory
+
+
+def write_nomic_moe(directory: Path, **settings: object) -> Path:
+    """Write a checkpoint in the layout of nomic-ai/nomic-embed-text-v2-moe."""
+    name, width, inner, count = "nomic-embed-text-v1.5", SIZES["hidden_size"], SIZES["intermediate_size"], 4
+    write_rotary(directory, name, num_hidden_layers=4, type_vocab_size=1)
+    experts = {
+        "activation_function": "gelu", "expert_choice_router": False, "ffn_div": 1, "layer_norm_epsilon": 1e-5,
+        "mlp_fc1_bias": True, "mlp_fc2_bias": True, "moe_every_n_layers": 2, "moe_impl": "megablocks",
+        "moe_normalize_expert_weights": False, "moe_resid_pdrop": 0.0, "moe_top_k": 2, "num_experts": count,
+        "num_shared_experts": 0, "qkv_proj_bias": True, "router_aux_loss_coef": 0.1, "rotary_emb_base": 10000,
+        "use_rms_norm": None,
+    }  # fmt: skip
+    config = read_config(convert_to_hub(directory, name, **(experts | settings)))
+    path = directory / "model.safetensors"
+    weights = {name: tensor for name, tensor in load_file(path).items() if ".fc12." not in name}
+    weights = renamed(weights, [(r"\.fc11\.", ".fc1.")])
+    for name in [name for name in weights if re.search("Wqkv|out_proj|fc", name)]:
+        weights[name.replace("weight", "bias")] = 0.15 * torch.randn(len(weights[name]))
+    for index in range(1, config["n_layer"], config["moe_every_n_layers"]):
+        part = f"encoder.layers.{index}.mlp"
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(f"{part}.")}
+        weights[f"{part}.router.layer.weight"] = torch.randn(count, width)
+        weights |= {f"{part}.experts.mlp.{name}": 0.2 * torch.randn(count * inner, width) for name in ("w1", "w2")}
+        weights[f"{part}.experts.bias"] = 0.2 * torch.randn(width)
+    save_file(weights, path)
+    return directory
+
+
+def write_xlm_roberta_reranker(directory: Path) -> Path:
+    """Write a cross-encoder of XLM-RoBERTa, in the layout of transformers."""
+    tokenizer = unigram()
+    config = t.XLMRobertaConfig(
+        **SIZES, vocab_size=len(tokenizer), max_position_embeddings=LIMIT + 2, type_vocab_size=1, num_labels=1,
+        layer_norm_eps=1e-5,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    body = t.XLMRobertaForSequenceClassification(config)
+    with torch.no_grad():
+        for parameter in body.parameters():
+            parameter.add_(torch.randn(parameter.shape), alpha=0.15)
+    body.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    return directory
+
+
+def convert_to_jina_reranker(directory: Path) -> Path:
+    """Give a cross-encoder of XLM-RoBERTa the layout of jinaai/jina-reranker-v2-base-multilingual."""
+    kept = (
+        "architectures", "hidden_act", "hidden_size", "id2label", "intermediate_size", "layer_norm_eps",
+        "max_position_embeddings", "num_attention_heads", "num_hidden_layers", "pad_token_id", "type_vocab_size",
+        "vocab_size",
+    )  # fmt: skip
+    config, path = read_config(directory), directory / "model.safetensors"
+    hub = {
+        "auto_map": {
+            "AutoConfig": "configuration_xlm_roberta.XLMRobertaFlashConfig",
+            "AutoModel": "modeling_xlm_roberta.XLMRobertaModel",
+            "AutoModelForSequenceClassification": "modeling_xlm_roberta.XLMRobertaForSequenceClassification",
+        },
+        "emb_pooler": None, "num_labels": 1, "position_embedding_type": "absolute", "torch_dtype": "bfloat16",
+        "transformers_version": "4.40.0", "use_flash_attn": True, **{key: config[key] for key in kept},
+    }  # fmt: skip
+    write_json(directory / "config.json", hub)
+    names = [
+        ("attention.output.dense", "mixer.out_proj"), ("attention.output.LayerNorm", "norm1"),
+        ("intermediate.dense", "mlp.fc1"), (r"(layers?\.\d+)\.output.dense", r"\1.mlp.fc2"),
+        (r"output.LayerNorm", "norm2"), (r"encoder\.layer\.", "encoder.layers."), ("embeddings.LayerNorm", "emb_ln"),
+    ]  # fmt: skip
+    stack = ["query", "key", "value"]
+    weights = renamed(stacked(load_file(path), "attention.self.{}", stack, "mixer.Wqkv"), names)
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    return directory
+
+
 def convert_to_hub(directory: Path, name: str, **settings: object) -> Path:
     """Give a checkpoint the Hub's layout, with further `settings` of its config.json."""
     path = directory / "config.json"

@@ -25,7 +25,19 @@ import embedder
 from tests import encoder_formulas
 from tests.checkpoints import edit_json
 from tests.exports import export_quietly
-from tests.rotary_models import LIMIT, LONGEST, MODELS, convert_to_hub, read_config, write_jina_v2, write_rotary
+from tests.rotary_models import (
+    LIMIT,
+    LONGEST,
+    MODELS,
+    convert_to_hub,
+    convert_to_jina_reranker,
+    read_config,
+    write_jina_code,
+    write_jina_v2,
+    write_nomic_moe,
+    write_rotary,
+    write_xlm_roberta_reranker,
+)
 
 TEXTS = ["", "The cat sits outside.", "a", "日本語 " * 20, "word " * 45, "the dog " * 250]
 # Rows of the smallest vocabulary of the models.
@@ -121,6 +133,16 @@ def test_scores_of_the_hubs_gte_are_the_same(tmp_path):
     assert_same(*scores, 1e-6)
 
 
+def test_scores_of_the_hubs_jina_reranker_are_those_of_xlm_roberta(tmp_path):
+    reference = CrossEncoder(str(write_xlm_roberta_reranker(tmp_path / "checkpoint")), device="cpu")
+    theirs = reference.predict(PAIRS, activation_fn=torch.nn.Identity())
+    export_quietly(convert_to_jina_reranker(tmp_path / "checkpoint"), tmp_path / "artifact", dtypes=("fp32",))
+    with embedder.CrossEncoder(tmp_path / "artifact", provider="cpu") as model:
+        assert model.max_seq_length == reference.max_length == LIMIT
+        ours = model.predict(PAIRS, activation_fn="identity")
+    assert_same(ours, theirs, 1e-5 * np.ptp(theirs))
+
+
 @pytest.mark.parametrize(("converter", "message"), [("auto", "no native builder"), ("optimum", "is a model of its")])
 def test_models_of_other_code_are_never_traced(tmp_path, converter, message):
     name = "nomic-embed-text-v1.5"
@@ -194,37 +216,48 @@ def test_jina_v2_is_its_formula(tmp_path, settings):
     assert_is_formula(directory, encoder_formulas.jina_v2, (1, 40, 300, 700))
 
 
-def test_jina_v2_with_other_code_is_refused(tmp_path):
-    directory = write_jina_v2(tmp_path / "checkpoint")
-    weights = load_file(directory / "model.safetensors")
-    foreign = {"encoder.layer.0.attention.self.layer_norm_q.weight": np.ones(32, np.float32)}
-    save_file(weights | foreign, directory / "model.safetensors")
-    with pytest.raises(NotNativeError, match=r"layer_norm_q\.weight, a part of a model that is not known"):
+@pytest.mark.parametrize("settings", [{}, {"num_attention_heads": 8, "feed_forward_type": "reglu"}])
+def test_jina_code_is_its_formula(tmp_path, settings):
+    directory = write_jina_code(tmp_path / "checkpoint", **settings)
+    assert_is_formula(directory, encoder_formulas.jina_v2, (1, 40, 300, 700))
+
+
+def test_jina_code_without_gates_is_refused(tmp_path):
+    directory = write_jina_code(tmp_path / "checkpoint")
+    edit_json(directory / "config.json", feed_forward_type="original")
+    with pytest.raises(NotNativeError, match="'original' as feed_forward_type beside query norms"):
         build_bodies(read_checkpoint(str(directory)))
 
 
-@pytest.fixture(scope="module")
-def jina_v2(tmp_path_factory):
-    """The artifact of a Jina Embeddings v2. sentence-transformers would need the code in its repository."""
-    folder, lines = tmp_path_factory.mktemp("jina-v2"), []
-    checkpoint = read_checkpoint(str(write_jina_v2(folder / "checkpoint")))
+@pytest.mark.parametrize("settings", [{}, {"moe_top_k": 1}, {"moe_top_k": 4, "mlp_fc1_bias": True}])
+def test_nomic_experts_are_their_formula(tmp_path, settings):
+    directory = write_nomic_moe(tmp_path / "checkpoint", **settings)
+    assert_is_formula(directory, encoder_formulas.nomic_bert, (1, 2, 40, 300))
+
+
+@pytest.fixture(scope="module", params=[write_jina_v2, write_jina_code, write_nomic_moe])
+def remote(request, tmp_path_factory):
+    """The artifact of a model for which sentence-transformers would need the code in its repository."""
+    folder, lines = tmp_path_factory.mktemp("remote"), []
+    checkpoint = read_checkpoint(str(request.param(folder / "checkpoint")))
     export(checkpoint, folder / "artifact", lines.append, ExportSettings(dtypes=("fp32", "int8", "fp16")))
     assert "sentence-transformers would need the code in the repository of checkpoint, which is never run" in lines
     return folder / "artifact"
 
 
 @pytest.mark.parametrize(("dtype", "distance"), [("fp32", 0), ("int8", 0.05), ("fp16", 2e-3)])
-def test_jina_v2_in_any_batch(jina_v2, dtype, distance):
-    exact = embedder.Embedder(jina_v2, provider="cpu").encode(TEXTS, normalize_embeddings=True)
-    with embedder.Embedder(jina_v2, provider="cpu", dtype=dtype) as model:
+def test_models_of_other_code_in_any_batch(remote, dtype, distance):
+    exact = embedder.Embedder(remote, provider="cpu").encode(TEXTS, normalize_embeddings=True)
+    with embedder.Embedder(remote, provider="cpu", dtype=dtype) as model:
         together = model.encode(TEXTS, normalize_embeddings=True)
         alone = np.stack([model.encode(text, normalize_embeddings=True) for text in TEXTS])
     assert_same(together, exact, distance or 1e-6)
     assert_same(together, alone, 1e-3 if dtype == "fp16" else 1e-6)
 
 
-def test_scores_of_jina_v2_are_those_of_its_first_token(tmp_path):
-    write_jina_v2(tmp_path / "checkpoint", labels=1)
+@pytest.mark.parametrize("write", [write_jina_v2, write_jina_code])
+def test_scores_of_jina_v2_are_those_of_its_first_token(tmp_path, write):
+    write(tmp_path / "checkpoint", labels=1)
     export_quietly(tmp_path / "checkpoint", tmp_path / "artifact", dtypes=("fp32",))
     stored = load_file(tmp_path / "checkpoint/model.safetensors")
     weights = {name.removeprefix("bert."): array for name, array in stored.items()}

@@ -49,6 +49,7 @@ class Attention:
         kv_heads: number of heads of the keys and the values. Each serves heads / kv_heads heads of the queries (Ainslie
             et al., 2023: https://arxiv.org/abs/2305.13245). None is `heads`.
         head_norm: the normalisation of each head's query and key, before the rotation. None does not normalise.
+        layer_norm: the normalisation of a token's query and key over all heads. None does not normalise.
         output_has_bias: whether the layer after the heads has a bias. None is `has_bias`.
     """
 
@@ -67,6 +68,7 @@ class Attention:
     slopes: tuple[float, ...] = ()
     kv_heads: int | None = None
     head_norm: "HeadNorm | None" = None
+    layer_norm: "QueryKeyNorm | None" = None
     output_has_bias: bool | None = None
 
     @property
@@ -92,6 +94,21 @@ class HeadNorm:
         query: the name of the scale for queries, float32 (inner / heads,).
         key: the name of the scale for keys, of the same shape.
         epsilon: added to the mean of the squares.
+    """
+
+    query: str
+    key: str
+    epsilon: float
+
+
+@dataclass(frozen=True)
+class QueryKeyNorm:
+    """The layer normalisation of a token's query and key over all heads.
+
+    Attributes:
+        query: the name of the normalisation of queries. Its scale and its bias are float32 (inner,).
+        key: the name of the normalisation of keys.
+        epsilon: added to the variance.
     """
 
     query: str

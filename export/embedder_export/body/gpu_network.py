@@ -5,7 +5,7 @@ On a GPU, products of fp16 take little time, and every other operator waits for 
 - The bias of a layer, the addition of the layer's input, and the normalisation after it are one operator. So are a bias
   and the activation after it.
 - Keys have no bias. It adds the same number to all scores of a query, and softmax removes it. Keys that are rotated
-  keep their bias: rotated, it adds other numbers at other distances.
+  or normalised keep their bias.
 - Values have no bias. The shares of the values sum to 1, so the bias goes through to the output layer: its bias becomes
   output.bias + output.weight @ value.bias. Values keep their bias if the output layer has none, or if several heads of
   queries share their heads.
@@ -131,11 +131,12 @@ class GpuNetwork(Network):
         """Write the linear layer of the queries, or that of the keys or the values without their bias."""
         needs_bias = {
             spec.query: True,
-            spec.key: spec.rope is not None,
+            spec.key: spec.rope is not None or spec.layer_norm is not None,
             spec.value: not _moves_value_bias(spec),
         }
         has_bias = spec.has_bias and needs_bias[name]
-        return super().linear(x, name, spec.width, spec.projected_width(name), has_bias=has_bias, one_row=one_row)
+        y = super().linear(x, name, spec.width, spec.projected_width(name), has_bias=has_bias, one_row=one_row)
+        return self._normalize_projection(y, name, spec)
 
     def _mix(self, given: Projections, spec: Attention) -> ir.Value:
         """Write the mean of the values for each query: (batch, sequence, inner)."""

@@ -3,8 +3,9 @@
 onnxruntime's flash attention takes no window, and no bias that it computes by itself. All scores of a text of 8,192
 tokens would take 3.2 GB for 12 heads. So:
 
-- With a window, a block of queries attends to its own tokens and to those of the window before and after it. The blocks
-  are one batch. Time and memory grow with the length of the text, and not with its square.
+- With a window of up to `MAX_BATCHED_WINDOW` tokens, a block of queries attends to its own tokens and to those of the
+  window before and after it. The blocks are one batch. Time and memory grow with the length of the text, and not with
+  its square. They also grow with the window, so `blocks` serves wider windows, block by block.
 - With ALiBi, a loop over the blocks holds the scores of one block and all tokens.
 """
 
@@ -15,6 +16,8 @@ from embedder_export.body.attention import Attention, Projections, scored_attent
 from embedder_export.body.distance_bias import HIDDEN, by_distance, positions, window_table, write_alibi_bias
 from embedder_export.graph.operators import Operators
 
+# The widest window whose blocks are one batch. The scores of 12 heads and 8,192 tokens then take 200 MB.
+MAX_BATCHED_WINDOW = 128
 # Queries in a block of the loop. The scores of 12 heads and 8,192 tokens take 50 MB.
 _LOOP_BLOCK = 128
 

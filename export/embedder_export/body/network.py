@@ -27,7 +27,12 @@ from embedder_export.body.attention import (
 from embedder_export.body.blocks import attention_in_blocks_if_long
 from embedder_export.body.contract import ONE_ROW
 from embedder_export.body.distance_bias import RelativeBias, positions, write_alibi_bias, write_relative_bias
-from embedder_export.body.long_attention import attention_by_distance, write_alibi_biases, write_window_biases
+from embedder_export.body.long_attention import (
+    MAX_BATCHED_WINDOW,
+    attention_by_distance,
+    write_alibi_biases,
+    write_window_biases,
+)
 from embedder_export.body.rope import Rope, Rotation, write_rotation
 from embedder_export.checkpoint.weights import Weights, is_finite
 from embedder_export.errors import CheckpointError
@@ -215,7 +220,8 @@ class Network:
 
     def _mix(self, given: Projections, spec: Attention) -> ir.Value:
         """Write the mean of the values for each query: (batch, sequence, inner)."""
-        if spec.key_heads != spec.heads or (spec.mask == "causal" and self.longest_text):
+        is_wide = spec.window is not None and spec.window > MAX_BATCHED_WINDOW
+        if spec.key_heads != spec.heads or is_wide or (spec.mask == "causal" and self.longest_text):
             return attention_in_blocks_if_long(self.op, given, spec, self._length)
         if spec.window is not None or spec.slopes:
             given = replace(given, bias=self._distance_bias(spec))
@@ -297,7 +303,15 @@ class Network:
     def _projection(self, x: ir.Value, name: str, spec: Attention, *, one_row: bool = False) -> ir.Value:
         """Write the linear layer of the queries, keys or values: (tokens, inner)."""
         width = spec.projected_width(name)
-        return self.linear(x, name, spec.width, width, has_bias=spec.has_bias, one_row=one_row)
+        y = self.linear(x, name, spec.width, width, has_bias=spec.has_bias, one_row=one_row)
+        return self._normalize_projection(y, name, spec)
+
+    def _normalize_projection(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
+        """Write the normalisation of queries and keys over all heads. Without one in `spec`, return `x`."""
+        norm = spec.layer_norm
+        if norm is None or name == spec.value:
+            return x
+        return self.layer_norm(x, norm.query if name == spec.query else norm.key, spec.inner, norm.epsilon)
 
     def _project(self, x: ir.Value, name: str, spec: Attention) -> ir.Value:
         width = spec.projected_width(name)

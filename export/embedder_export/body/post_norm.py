@@ -1,11 +1,12 @@
 """Write the layers of BERT and its relatives, which normalise after each addition."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-from embedder_export.body.attention import Attention, check_heads
+from embedder_export.body.attention import Attention, QueryKeyNorm, check_heads
+from embedder_export.body.experts import Experts, mixture
 from embedder_export.body.network import Network
 from embedder_export.body.rope import Rope
 
@@ -27,7 +28,11 @@ def embed(net: Network, added: ir.Value | None, vocab_size: int, width: int, eps
 
 @dataclass(frozen=True)
 class LayerNames:
-    """Names of a layer's parts, without the layer's own name before them. `gate` is None if there is no gate."""
+    """Names of a layer's parts, without the layer's own name before them.
+
+    `gate` is None if there is no gate. The last three are None if queries and keys are not normalised, and if the
+    attention's input is added only once.
+    """
 
     query: str
     key: str
@@ -38,6 +43,9 @@ class LayerNames:
     down: str
     output_norm: str
     gate: str | None = None
+    query_norm: str | None = None
+    key_norm: str | None = None
+    second_norm: str | None = None
 
 
 # The names of transformers' newer classes, without those of the feed-forward part.
@@ -82,7 +90,8 @@ class LayerSizes:
 class PostNormLayers:
     """Layers that compute x = norm(x + attention(x)); x = norm(x + down(activation(up(x)))).
 
-    With a gate, the second step is x = norm(x + down(activation(gate(x)) * up(x))).
+    With a gate, the second step is x = norm(x + down(activation(gate(x)) * up(x))). With a second normalisation, the
+    first step is x = norm(x + norm(x + attention(x))).
 
     Attributes:
         names: the layers' names, in order.
@@ -90,6 +99,7 @@ class PostNormLayers:
         sizes: their sizes.
         rope: the rotation of queries and keys. None does not rotate.
         slopes: the slope of each head in ALiBi. Empty without ALiBi.
+        experts: the experts of layers whose second step is x = norm(x + experts(x)), by the layer's name.
     """
 
     names: Sequence[str]
@@ -97,6 +107,7 @@ class PostNormLayers:
     sizes: LayerSizes
     rope: Rope | None = None
     slopes: tuple[float, ...] = ()
+    experts: Mapping[str, Experts] = field(default_factory=dict)
 
 
 def post_norm_layers(net: Network, x: ir.Value, layers: PostNormLayers, bias: ir.Value | None = None) -> ir.Value:
@@ -127,14 +138,14 @@ def post_norm_layers(net: Network, x: ir.Value, layers: PostNormLayers, bias: ir
 def _full_layer(net: Network, x: ir.Value, name: str, layers: PostNormLayers, bias: ir.Value | None) -> ir.Value:
     """Write a layer: (tokens, width)."""
     mixed = net.attention(x, _attention(name, layers), bias)
-    return _after_attention(net, net.add(mixed, x), name, layers, one_row=False)
+    return _after_attention(net, mixed, x, name, layers, one_row=False)
 
 
 def _first_token_layer(net: Network, x: ir.Value, name: str, layers: PostNormLayers, bias: ir.Value | None) -> ir.Value:
     """Write a layer that computes only the first token of each text: (batch, width)."""
     token = net.first_tokens(x, layers.sizes.width)
     mixed = net.first_token_attention(x, token, _attention(name, layers), bias)
-    return _after_attention(net, net.add(mixed, token), name, layers, one_row=True)
+    return _after_attention(net, mixed, token, name, layers, one_row=True)
 
 
 def _attention(name: str, layers: PostNormLayers) -> Attention:
@@ -150,17 +161,38 @@ def _attention(name: str, layers: PostNormLayers) -> Attention:
         has_bias=sizes.attention_bias,
         rope=layers.rope,
         slopes=layers.slopes,
+        layer_norm=_query_key_norm(name, layers),
     )
 
 
-def _after_attention(net: Network, x: ir.Value, name: str, layers: PostNormLayers, *, one_row: bool) -> ir.Value:
-    """Write the rest of a layer. `one_row` is as in `Network.linear`."""
+def _query_key_norm(name: str, layers: PostNormLayers) -> QueryKeyNorm | None:
+    parts = layers.parts
+    if parts.query_norm is None or parts.key_norm is None:
+        return None
+    return QueryKeyNorm(f"{name}.{parts.query_norm}", f"{name}.{parts.key_norm}", layers.sizes.epsilon)
+
+
+def _after_attention(
+    net: Network, mixed: ir.Value, x: ir.Value, name: str, layers: PostNormLayers, *, one_row: bool
+) -> ir.Value:
+    """Write the rest of a layer, from the attention's result and its input. `one_row` is as in `Network.linear`."""
     parts, sizes = layers.parts, layers.sizes
-    x = net.layer_norm(x, f"{name}.{parts.attention_norm}", sizes.width, sizes.epsilon)
-    y = _raise(net, x, name, layers, one_row=one_row)
-    down = f"{name}.{parts.down}"
-    y = net.linear(y, down, sizes.intermediate, sizes.width, has_bias=sizes.down_bias, one_row=one_row)
-    return net.layer_norm(net.add(y, x), f"{name}.{parts.output_norm}", sizes.width, sizes.epsilon)
+
+    def add_and_norm(y: ir.Value, x: ir.Value, norm: str) -> ir.Value:
+        return net.layer_norm(net.add(y, x), f"{name}.{norm}", sizes.width, sizes.epsilon)
+
+    y = add_and_norm(mixed, x, parts.attention_norm)
+    x = y if parts.second_norm is None else add_and_norm(y, x, parts.second_norm)
+    return add_and_norm(_feed_forward(net, x, name, layers, one_row=one_row), x, parts.output_norm)
+
+
+def _feed_forward(net: Network, x: ir.Value, name: str, layers: PostNormLayers, *, one_row: bool) -> ir.Value:
+    """Write the second step of a layer without its sum: (tokens, width)."""
+    sizes = layers.sizes
+    if name in layers.experts:
+        return mixture(net, x, layers.experts[name], sizes.width, sizes.intermediate, sizes.activation)
+    y, down = _raise(net, x, name, layers, one_row=one_row), f"{name}.{layers.parts.down}"
+    return net.linear(y, down, sizes.intermediate, sizes.width, has_bias=sizes.down_bias, one_row=one_row)
 
 
 def _raise(net: Network, x: ir.Value, name: str, layers: PostNormLayers, *, one_row: bool) -> ir.Value:

@@ -42,10 +42,16 @@ def sample_activations(path: Path, names: Sequence[str], singles: Sequence[Feed]
             # CLIP's last layer has only one row, the pooled token's. So the choice depends on the number of rows.
             indices = chosen.setdefault(len(rows), generator.permutation(len(rows))[:_MAX_ROWS_PER_INPUT])
             found[name].append(rows[indices])
-    samples = {name: np.concatenate(parts) for name, parts in found.items()}
+    samples = {name: _joined(parts) for name, parts in found.items()}
     if not all(np.isfinite(sample).all() for sample in samples.values()):
         raise GraphError("the fp32 graph gives numbers that are not finite on sample inputs")
     return samples
+
+
+def _joined(parts: list[Floats]) -> Floats:
+    """Return the rows of all inputs. If there are none, one row of zeros: no token of the sample takes an expert."""
+    rows = np.concatenate(parts)
+    return rows if len(rows) else np.zeros((1, rows.shape[1]), np.float32)
 
 
 def _session_with_outputs(path: Path, names: Sequence[str]) -> Session:

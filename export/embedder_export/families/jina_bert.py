@@ -1,11 +1,12 @@
 """Jina Embeddings v2 (Günther et al., 2023: https://arxiv.org/abs/2310.19923): BERT with ALiBi and gated units.
 
 The Hub's code calls its model type "bert", so only `auto_map` in config.json tells it from BERT. The model
-jina-embeddings-v2-base-code has other code, with normalised queries and keys, and is refused.
+jina-embeddings-v2-base-code has classes of the same names. It normalises queries and keys (Henry et al., 2020:
+https://arxiv.org/abs/2010.04245), and the attention's input is added twice. Its weights tell it from the others.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import onnx_ir as ir
@@ -40,20 +41,26 @@ class JinaBertSettings:
 
 # The activation of each gated unit.
 _GATED_UNITS = {"geglu": "gelu", "reglu": "relu"}
-# The first half of the stacked rows is the gate.
-_OLD_NAMES = OldNames([], {"mlp.gated_layers": ("mlp.gate", "mlp.up")})
+# The gate is the first half of the stacked rows, or the second with normalised queries and keys.
+_OLD_NAMES = OldNames([], {"mlp.gated_layers": ("mlp.gate", "mlp.up"), "mlp.up_gated_layer": ("mlp.up", "mlp.gate")})
 _GATED_NAMES = bert.layer_names(gate="mlp.gate", up="mlp.up", down="mlp.wo", output_norm="mlp.layernorm")
-# A weight of models with other equations under the same class names.
-_FOREIGN = "encoder.layer.0.attention.self.layer_norm_q.weight"
+_NORMED_NAMES = replace(
+    bert.layer_names(gate="mlp.gate", up="mlp.up", down="mlp.down_layer", output_norm="layer_norm_2"),
+    query_norm="attention.self.layer_norm_q",
+    key_norm="attention.self.layer_norm_k",
+    second_norm="layer_norm_1",
+)
+# A weight that only models with normalised queries and keys have.
+_QUERY_NORM = "encoder.layer.0.attention.self.layer_norm_q.weight"
 
 
 def token_vectors(net: Network, config: JinaBertSettings) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size)."""
-    if net.has(_FOREIGN):
-        raise NotNativeError(f"the weights have {_FOREIGN}, a part of a model that is not known")
+    is_normed, is_gated = net.has(_QUERY_NORM), config.feed_forward_type in _GATED_UNITS
+    if is_normed and not is_gated:
+        raise NotNativeError(f"config.json has {config.feed_forward_type!r:.80} as feed_forward_type beside query norms")
     types = bert.type_embeddings(net, config.type_vocab_size, config.hidden_size)
     x = embed(net, types, config.vocab_size, config.hidden_size, config.layer_norm_eps)
-    is_gated = config.feed_forward_type in _GATED_UNITS
     sizes = LayerSizes(
         config.hidden_size,
         config.num_attention_heads,
@@ -63,7 +70,7 @@ def token_vectors(net: Network, config: JinaBertSettings) -> ir.Value:
         up_bias=not is_gated,
     )
     names = [f"encoder.layer.{index}" for index in range(config.num_hidden_layers)]
-    parts = _GATED_NAMES if is_gated else bert.layer_names()
+    parts = _NORMED_NAMES if is_normed else _GATED_NAMES if is_gated else bert.layer_names()
     layers = PostNormLayers(names, parts, sizes, slopes=alibi_slopes(config.num_attention_heads))
     return post_norm_layers(net, x, layers)
 

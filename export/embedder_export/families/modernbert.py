@@ -125,7 +125,7 @@ def _before_attention(net: Network, x: ir.Value, index: int, config: ModernBertS
 
 def _layer(net: Network, x: ir.Value, index: int, config: ModernBertSettings) -> ir.Value:
     """Write a layer: (tokens, width)."""
-    mixed = net.attention(_before_attention(net, x, index, config), _attention(index, config))
+    mixed = net.attention(_before_attention(net, x, index, config), _attention(net, index, config))
     return _feed_forward(net, net.add(mixed, x), index, config, one_row=False)
 
 
@@ -133,12 +133,14 @@ def _first_token_layer(net: Network, x: ir.Value, index: int, config: ModernBert
     """Write a layer that computes only the first token of each text: (batch, width)."""
     y = _before_attention(net, x, index, config)
     normed, token = (net.first_tokens(vectors, config.hidden_size) for vectors in (y, x))
-    mixed = net.first_token_attention(y, normed, _attention(index, config), None)
+    mixed = net.first_token_attention(y, normed, _attention(net, index, config), None)
     return _feed_forward(net, net.add(mixed, token), index, config, one_row=True)
 
 
-def _attention(index: int, config: ModernBertSettings) -> Attention:
+def _attention(net: Network, index: int, config: ModernBertSettings) -> Attention:
     name, kind, width = f"layers.{index}.attn", config.layer_types[index], config.hidden_size
+    window = config.local_attention // 2
+    has_effect = kind == _SLIDING and window < net.longest_text
     return Attention(
         query=f"{name}.q",
         key=f"{name}.k",
@@ -149,7 +151,7 @@ def _attention(index: int, config: ModernBertSettings) -> Attention:
         inner=width,
         has_bias=config.attention_bias,
         rope=config.ropes[kind],
-        window=config.local_attention // 2 if kind == _SLIDING else None,
+        window=window if has_effect else None,
     )
 
 

@@ -31,19 +31,25 @@ class RobertaSettings(XlmRobertaSettings):
 
 def token_vectors(net: Network, config: XlmRobertaSettings) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size)."""
-    table = bert.position_table(net, config, config.hidden_size)
-    positions = net.op.Gather(table, net.positions_after(config.pad_token_id))
-    positions = bert.with_types(net, positions, config, config.hidden_size)
+    positions = position_embeddings(net, config)
     x = embed(net, positions, config.vocab_size, config.hidden_size, config.layer_norm_eps)
     return bert.encoder(net, x, config)
 
 
-def _body_sizes(config: XlmRobertaSettings) -> BodySizes:
+def position_embeddings(net: Network, config: XlmRobertaSettings) -> ir.Value:
+    """Write the embeddings of positions and token types, (batch, sequence, hidden_size)."""
+    table = bert.position_table(net, config, config.hidden_size)
+    positions = net.op.Gather(table, net.positions_after(config.pad_token_id))
+    return bert.with_types(net, positions, config, config.hidden_size)
+
+
+def body_sizes(config: XlmRobertaSettings) -> BodySizes:
+    """Return the sizes. The first rows of the table of positions, up to the padding's, serve no token."""
     positions = config.max_position_embeddings
     return BodySizes(config.hidden_size, positions, positions - config.pad_token_id - 1, config.vocab_size)
 
 
-_BUILDERS = text_builder(token_vectors, _body_sizes)
+_BUILDERS = text_builder(token_vectors, body_sizes)
 _HEAD = RankHead("classifier.dense", "Tanh", "classifier.out_proj")
 
 

@@ -10,6 +10,8 @@ from embedder_export.families.settings import Rule
 
 # A setting that follows from others. `read_rope` or `rope_of` makes its value.
 RopeSetting: TypeAlias = Annotated[Rope, Rule(lambda value: isinstance(value, Rope))]
+# The same setting of models that may have a table of positions instead.
+OptionalRope: TypeAlias = Annotated[Rope | None, Rule(lambda value: value is None or isinstance(value, Rope))]
 
 # Settings that may stand beside those of the rotation. They have no effect on the types that are known here.
 _IGNORED = ("original_max_position_embeddings",)

@@ -1,20 +1,25 @@
 """What BERTs with rotary positions share: NomicBERT, GTE, and the base of Jina v3."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from embedder_export.body.contract import BodySizes
+from embedder_export.body.experts import Experts
 from embedder_export.body.network import Network
 from embedder_export.body.post_norm import LayerNames, LayerSizes, PostNormLayers, embed, post_norm_layers
 from embedder_export.families import bert
-from embedder_export.families.rope_settings import RopeSetting
+from embedder_export.families.rope_settings import OptionalRope
 from embedder_export.families.settings import Activation, Count, Epsilon
 
 
 @dataclass(frozen=True, kw_only=True)
 class RotaryBertSettings:
-    """The settings of config.json that all of these families have. `rope` follows from other settings."""
+    """The settings of config.json that all of these families have. `rope` follows from other settings.
+
+    It is None if the model has a table of positions instead.
+    """
 
     vocab_size: Count
     hidden_size: Count
@@ -25,7 +30,7 @@ class RotaryBertSettings:
     max_position_embeddings: Count
     type_vocab_size: int
     layer_norm_eps: Epsilon
-    rope: RopeSetting
+    rope: OptionalRope
 
 
 def token_vectors(
@@ -37,6 +42,8 @@ def token_vectors(
     attention_bias: bool = True,
     up_bias: bool = True,
     down_bias: bool = True,
+    positions: ir.Value | None = None,
+    experts: Mapping[str, Experts] | None = None,
 ) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size).
 
@@ -48,9 +55,12 @@ def token_vectors(
         attention_bias: whether the linear layers of the attention have a bias.
         up_bias: whether the layers before the activation have a bias.
         down_bias: whether the layer after the activation has a bias.
+        positions: the embeddings of positions and token types. None if the model has no table of positions.
+        experts: as in `PostNormLayers`.
     """
-    types = bert.type_embeddings(net, config.type_vocab_size, config.hidden_size)
-    x = embed(net, types, config.vocab_size, config.hidden_size, config.layer_norm_eps)
+    if positions is None:
+        positions = bert.type_embeddings(net, config.type_vocab_size, config.hidden_size)
+    x = embed(net, positions, config.vocab_size, config.hidden_size, config.layer_norm_eps)
     sizes = LayerSizes(
         config.hidden_size,
         config.num_attention_heads,
@@ -62,8 +72,18 @@ def token_vectors(
         up_bias,
         down_bias,
     )
-    layers = [f"layers.{index}" for index in range(config.num_hidden_layers)]
-    return post_norm_layers(net, x, PostNormLayers(layers, names, sizes, config.rope))
+    layers = [layer_name(index) for index in range(config.num_hidden_layers)]
+    return post_norm_layers(net, x, PostNormLayers(layers, names, sizes, config.rope, experts=experts or {}))
+
+
+def layer_name(index: int) -> str:
+    """Return the name of a layer.
+
+    Example:
+        >>> layer_name(3)
+        'layers.3'
+    """
+    return f"layers.{index}"
 
 
 def body_sizes(config: RotaryBertSettings) -> BodySizes:

@@ -104,6 +104,11 @@ class Operators:
         """Write x != y, bool. On a GPU, onnxruntime has no Equal of the graphs' version of ONNX."""
         return self.Cast(self.Sub(x, y), to=ir.DataType.BOOL)
 
+    def top(self, x: ir.Value, count: int) -> tuple[ir.Value, ir.Value]:
+        """Write the largest numbers of each row of `x`, (rows, count), and their columns, int64 of the same shape."""
+        values, columns = self._tape.op_multi_out("TopK", (x, self.constant([count])), num_outputs=2)
+        return values, columns
+
     def branch(self, name: str, write: Callable[["Operators"], ir.Value]) -> ir.Graph:
         """Return a branch of an If.
 
