@@ -132,8 +132,8 @@ def modernbert_case() -> Case:
     return _rotary_case(family, config, shapes)
 
 
-def jina_v2_case() -> Case:
-    """Return a Jina Embeddings v2. transformers has no class for it."""
+def jina_v2_case(*, is_for_code: bool = False) -> Case:
+    """Return a Jina Embeddings v2, or the one for code. transformers has no class for them."""
     config, inner = replace(JinaBertSettings(), **ROTARY_SIZES, type_vocab_size=1), ROTARY_SIZES["intermediate_size"]
     shapes = {"embeddings.word_embeddings.weight": (ROWS, WIDTH), "embeddings.token_type_embeddings.weight": (1, WIDTH)}
     shapes |= _linear("embeddings.LayerNorm", WIDTH)
@@ -142,6 +142,13 @@ def jina_v2_case() -> Case:
             shapes |= _linear(f"{name}.{part}", WIDTH, WIDTH)
         shapes |= _linear(f"{name}.intermediate.dense", inner, WIDTH) | _linear(f"{name}.output.dense", WIDTH, inner)
         shapes |= _linear(f"{name}.attention.output.LayerNorm", WIDTH) | _linear(f"{name}.output.LayerNorm", WIDTH)
+        if is_for_code:
+            shapes |= {f"{name}.mlp.{part}.weight": (inner, WIDTH) for part in ("up", "gate")}
+            shapes |= _linear(f"{name}.mlp.down_layer", WIDTH, inner)
+            norms = ("layer_norm_1", "layer_norm_2", "attention.self.layer_norm_q", "attention.self.layer_norm_k")
+            shapes |= {key: shape for norm in norms for key, shape in _linear(f"{name}.{norm}", WIDTH).items()}
+    if is_for_code:
+        config = replace(config, feed_forward_type="geglu")
     return _rotary_case(JINA_BERT, config, shapes)
 
 
@@ -166,6 +173,7 @@ CASES = {
     "gte": lambda directory: gte_case(Rope(10000.0, 8, scaling="ntk", factor=2.0)),
     "modernbert": lambda directory: modernbert_case(),
     "jina v2": lambda directory: jina_v2_case(),
+    "jina v2 for code": lambda directory: jina_v2_case(is_for_code=True),
     **{f"clip {kind}": lambda directory, kind=kind: clip_cases(directory)[kind] for kind in ("text", "image")},
     **{f"siglip {kind}": lambda directory, kind=kind: siglip_cases(directory)[kind] for kind in ("text", "image")},
     "siglip text, padded on the left": lambda directory: siglip_cases(directory, "left")["text"],

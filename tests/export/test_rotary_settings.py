@@ -17,6 +17,7 @@ NOMIC = {
     "mlp_fc1_bias": False, "mlp_fc2_bias": False, "vocab_size": 30522, "pad_vocab_size_multiple": 64,
     "layer_norm_epsilon": 1e-12,
 }  # fmt: skip
+MOE = NOMIC | {"activation_function": "gelu", "moe_every_n_layers": 2, "num_experts": 8, "moe_top_k": 2}
 GTE = {"model_type": "new", "rope_theta": 160000, "num_attention_heads": 4, "hidden_size": 64}
 JINA_V3 = {"model_type": "xlm-roberta", "position_embedding_type": "rotary", "rotary_emb_base": 20000.0}
 FAMILY_OF = {
@@ -45,6 +46,16 @@ def test_settings_of_the_hubs_nomic_bert():
     assert scaled == Rope(1000.0, 16, scaling="dynamic", factor=2.0, trained_positions=1024)
 
 
+def test_settings_of_experts():
+    settings = settings_of("nomic", MOE)
+    assert (settings.is_gated, settings.hidden_act) == (False, "gelu")
+    assert (settings.moe_every_n_layers, settings.num_experts, settings.moe_top_k) == (2, 8, 2)
+    without = settings_of("nomic", MOE | {"moe_every_n_layers": 0})
+    assert (without.is_gated, without.moe_every_n_layers, without.num_experts) == (False, 0, 0)
+    # transformers' class has none of them.
+    assert settings_of("nomic", {"moe_every_n_layers": 2, "is_gated": False}) == settings_of("nomic", {})
+
+
 def test_settings_of_the_hubs_gte_and_jina_v3():
     ntk = {"rope_scaling": {"type": "ntk", "factor": 8.0}, "unpad_inputs": True, "use_memory_efficient_attention": True}
     assert settings_of("gte", GTE | ntk).rope == Rope(160000.0, 16, scaling="ntk", factor=8.0)
@@ -70,10 +81,17 @@ def test_settings_of_modernbert():
     ("name", "config", "message"),
     [
         ("nomic", NOMIC | {"prenorm": True}, "True as prenorm"),
-        ("nomic", NOMIC | {"moe_every_n_layers": 2}, "2 as moe_every_n_layers"),
+        ("nomic", NOMIC | {"moe_every_n_layers": 2}, r"has experts \(moe_every_n_layers\) with 'swiglu'"),
+        ("nomic", MOE | {"moe_every_n_layers": "2"}, "'2' as moe_every_n_layers"),
+        ("nomic", MOE | {"moe_top_k": 0}, "0 as moe_top_k of 8 experts"),
+        ("nomic", MOE | {"num_experts": None}, "2 as moe_top_k of 0 experts"),
+        ("nomic", MOE | {"moe_normalize_expert_weights": True}, "True as moe_normalize_expert_weights"),
+        ("nomic", MOE | {"expert_choice_router": True}, "True as expert_choice_router"),
+        ("nomic", MOE | {"num_shared_experts": 1}, "1 as num_shared_experts"),
+        ("nomic", NOMIC | {"norm_mlp": True}, "True as norm_mlp"),
         ("nomic", NOMIC | {"causal": True}, "True as causal"),
         ("nomic", NOMIC | {"use_rms_norm": True}, "True as use_rms_norm"),
-        ("nomic", NOMIC | {"activation_function": "gelu"}, "'gelu' as activation_function"),
+        ("nomic", NOMIC | {"activation_function": "gelu_new"}, "'gelu_new' as activation_function"),
         ("nomic", NOMIC | {"hidden_size": 32}, "32 as hidden_size and another n_embd"),
         ("nomic", NOMIC | {"rotary_emb_fraction": 0.0}, "0.0 as rotary_emb_fraction"),
         ("nomic", NOMIC | {"rotary_emb_fraction": 0.1}, "rotates 1 numbers of a head, which are not pairs"),
@@ -99,7 +117,7 @@ def test_settings_of_modernbert():
         ("modernbert", {"rope_parameters": {"rope_theta": 1.0}}, "as rope_parameters"),
         ("modernbert", {"global_rope_theta": "high"}, "'high' as rope_theta"),
         ("modernbert", {"classifier_pooling": "max"}, "'max' as classifier_pooling"),
-        ("jina", JINA_V3 | {"position_embedding_type": "absolute"}, "'absolute' as position_embedding_type"),
+        ("jina", JINA_V3 | {"position_embedding_type": None}, "None as position_embedding_type"),
     ],
 )
 def test_unsupported_settings(name, config, message):

@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from embedder_export.body.convert import convert_bodies
+from embedder_export.body.long_attention import MAX_BATCHED_WINDOW
 from embedder_export.body.native import build_bodies
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import CheckpointError, NotNativeError
@@ -40,6 +41,7 @@ from tests.rotary_models import (
 )
 
 TEXTS = ["", "The cat sits outside.", "a", "日本語 " * 20, "word " * 45, "the dog " * 250]
+DTYPES = ("fp32", "int8")
 # Rows of the smallest vocabulary of the models.
 FEWEST_ROWS = 80
 PAIRS = [(a, b) for a in TEXTS[:5] for b in TEXTS[:5]]
@@ -235,24 +237,41 @@ def test_nomic_experts_are_their_formula(tmp_path, settings):
     assert_is_formula(directory, encoder_formulas.nomic_bert, (1, 2, 40, 300))
 
 
-@pytest.fixture(scope="module", params=[write_jina_v2, write_jina_code, write_nomic_moe])
-def remote(request, tmp_path_factory):
-    """The artifact of a model for which sentence-transformers would need the code in its repository."""
-    folder, lines = tmp_path_factory.mktemp("remote"), []
-    checkpoint = read_checkpoint(str(request.param(folder / "checkpoint")))
-    export(checkpoint, folder / "artifact", lines.append, ExportSettings(dtypes=("fp32", "int8", "fp16")))
+def test_int8_with_experts_that_no_text_takes(tmp_path):
+    directory = write_nomic_moe(tmp_path / "checkpoint")
+    weights = load_file(directory / "model.safetensors")
+    for name in [name for name in weights if "router" in name]:
+        # The first number of every vector is 1, so all tokens take the experts 0 and 1.
+        weights[name][:] = 0
+        weights[name][:2, 0] = 50, 40
+        norm = name.replace("mlp.router.layer.weight", "norm1")
+        weights[f"{norm}.weight"][0], weights[f"{norm}.bias"][0] = 0, 1
+    save_file(weights, directory / "model.safetensors")
+    export_quietly(directory, tmp_path / "artifact", dtypes=("fp32", "int8"))
+    vectors = [embedder.Embedder(tmp_path / "artifact", provider="cpu", dtype=dtype).encode(TEXTS) for dtype in DTYPES]
+    assert_same(*vectors, 0.05)
+
+
+def test_fp16_of_experts_is_refused(tmp_path):
+    directory = write_nomic_moe(tmp_path / "checkpoint")
+    with pytest.raises(CheckpointError, match="fp16 cannot be made: onnxruntime has no kernels for experts in float16"):
+        export_quietly(directory, tmp_path / "artifact", dtypes=("fp16",))
+
+
+@pytest.mark.parametrize("write", [write_jina_v2, write_jina_code, write_nomic_moe])
+def test_models_of_other_code_in_any_batch(tmp_path, write):
+    lines, artifact = [], tmp_path / "artifact"
+    distances = {"fp32": 0, "int8": 0.05} | ({} if write is write_nomic_moe else {"fp16": 2e-3})
+    checkpoint = read_checkpoint(str(write(tmp_path / "checkpoint")))
+    export(checkpoint, artifact, lines.append, ExportSettings(dtypes=tuple(distances)))
     assert "sentence-transformers would need the code in the repository of checkpoint, which is never run" in lines
-    return folder / "artifact"
-
-
-@pytest.mark.parametrize(("dtype", "distance"), [("fp32", 0), ("int8", 0.05), ("fp16", 2e-3)])
-def test_models_of_other_code_in_any_batch(remote, dtype, distance):
-    exact = embedder.Embedder(remote, provider="cpu").encode(TEXTS, normalize_embeddings=True)
-    with embedder.Embedder(remote, provider="cpu", dtype=dtype) as model:
-        together = model.encode(TEXTS, normalize_embeddings=True)
-        alone = np.stack([model.encode(text, normalize_embeddings=True) for text in TEXTS])
-    assert_same(together, exact, distance or 1e-6)
-    assert_same(together, alone, 1e-3 if dtype == "fp16" else 1e-6)
+    exact = embedder.Embedder(artifact, provider="cpu").encode(TEXTS, normalize_embeddings=True)
+    for dtype, distance in distances.items():
+        with embedder.Embedder(artifact, provider="cpu", dtype=dtype) as model:
+            together = model.encode(TEXTS, normalize_embeddings=True)
+            alone = np.stack([model.encode(text, normalize_embeddings=True) for text in TEXTS])
+        assert_same(together, exact, distance or 1e-6)
+        assert_same(together, alone, 1e-3 if dtype == "fp16" else 1e-6)
 
 
 @pytest.mark.parametrize("write", [write_jina_v2, write_jina_code])
@@ -279,6 +298,8 @@ def test_scores_of_jina_v2_are_those_of_its_first_token(tmp_path, write):
         {"norm_bias": True, "attention_bias": True, "mlp_bias": True},
         {"layer_types": ["sliding_attention", "full_attention"] * 2 + ["sliding_attention"], "local_attention": 8},
         {"hidden_activation": "silu", "local_attention": 20, "norm_eps": 1e-4},
+        {"local_attention": 2 * (MAX_BATCHED_WINDOW + 7)},
+        {"local_attention": 2 * LONGEST},
         {
             "rope_parameters": {
                 "full_attention": {"rope_type": "linear", "rope_theta": 80000.0, "factor": 2.0},

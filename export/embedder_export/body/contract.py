@@ -9,7 +9,8 @@ import onnx_ir as ir
 TOKEN_VECTORS = "last_hidden_state"
 # The output's name of a graph that pools and projects by itself.
 POOLED = "features"
-# The names of products begin with this if they compute only one row for each text. int8 would not make them faster.
+# The names of products begin with this if int8 leaves them in float32. They compute only one row for each text, so int8
+# would not make them faster, or they score experts, and rounding would change the choice.
 ONE_ROW = "one_row/"
 # The form of a graph that a native builder wrote.
 NATIVE = "native"

@@ -52,8 +52,7 @@ def mixture(net: Network, x: ir.Value, experts: Experts, width: int, intermediat
     op, rows = net.op, (experts.count * intermediate, width)
     tables = [net.tensor(name, *rows) for name in (experts.up, experts.down)]
     shares, choices = _route(net, x, experts, width)
-    nothing = op.Expand(op.constant(0.0), op.Shape(x))
-    total = nothing
+    total = op.Expand(op.constant(0.0), op.Shape(x))
     for index in range(experts.count):
         others = op.differ(choices, op.constant(index))
         share = op.ReduceSum(op.Where(others, op.constant(0.0), shares), op.constant([1]), keepdims=0)
@@ -62,8 +61,7 @@ def mixture(net: Network, x: ir.Value, experts: Experts, width: int, intermediat
         y = op.Gemm(op.Gather(x, tokens), op.initializer(up), transB=1)
         y = op.Gemm(net.activation(y, activation), op.initializer(_transposed(down)), transB=1)
         y = op.Mul(y, op.Unsqueeze(op.Gather(share, tokens), op.constant([1])))
-        # onnxruntime has no ScatterND for fp16 that adds.
-        total = op.Add(total, op.ScatterND(nothing, op.Unsqueeze(tokens, op.constant([1])), y))
+        total = op.ScatterND(total, op.Unsqueeze(tokens, op.constant([1])), y, reduction="add")
     return op.Add(total, net.weight(experts.bias, width))
 
 

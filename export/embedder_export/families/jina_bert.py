@@ -58,7 +58,9 @@ def token_vectors(net: Network, config: JinaBertSettings) -> ir.Value:
     """Write the token vectors, (batch, sequence, hidden_size)."""
     is_normed, is_gated = net.has(_QUERY_NORM), config.feed_forward_type in _GATED_UNITS
     if is_normed and not is_gated:
-        raise NotNativeError(f"config.json has {config.feed_forward_type!r:.80} as feed_forward_type beside query norms")
+        raise NotNativeError(
+            f"config.json has {config.feed_forward_type!r:.80} as feed_forward_type beside query norms"
+        )
     types = bert.type_embeddings(net, config.type_vocab_size, config.hidden_size)
     x = embed(net, types, config.vocab_size, config.hidden_size, config.layer_norm_eps)
     sizes = LayerSizes(

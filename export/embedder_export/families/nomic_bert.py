@@ -12,12 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import onnx_ir as ir
+from embedder.artifact.manifest import TEXT
 
+from embedder_export.body.contract import Body, BodyRequest
 from embedder_export.body.experts import Experts
 from embedder_export.body.network import Network
 from embedder_export.body.post_norm import SELF_ATTENTION_NAMES, LayerNames
 from embedder_export.body.rope import Rope
-from embedder_export.errors import NotNativeError
+from embedder_export.checkpoint.weights import Weights
+from embedder_export.errors import GraphError, NotNativeError
 from embedder_export.families import rotary_bert
 from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.old_names import OldNames, renamer
@@ -237,11 +240,24 @@ def _experts_of_layer(layer: str, config: NomicBertSettings) -> Experts:
     )
 
 
+_BUILD = text_builder(token_vectors, rotary_bert.body_sizes, is_rotary=True)[TEXT]
+
+
+def _build(weights: Weights, settings: NomicBertSettings, request: BodyRequest) -> Body:
+    """Build a NomicBERT. One with experts has no form for GPUs: NonZero has no kernel for fp16 there."""
+
+    def refuse() -> ir.Model:
+        raise GraphError("onnxruntime has no kernels for experts in float16")
+
+    body = _BUILD(weights, settings, request)
+    return replace(body, write_for_gpu=refuse) if _experts(settings) else body
+
+
 NOMIC_BERT = Family(
     "nomic_bert",
     "BertTokenizer",
     NomicBertSettings,
-    text_builder(token_vectors, rotary_bert.body_sizes, is_rotary=True),
+    {TEXT: _build},
     read_settings=_read_settings,
     has_token_types=True,
     rank_head=RankHead("nomic_bert.pooler.dense", "Tanh", "classifier"),
