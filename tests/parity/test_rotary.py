@@ -26,19 +26,14 @@ import embedder
 from tests import encoder_formulas
 from tests.checkpoints import edit_json
 from tests.exports import export_quietly
-from tests.rotary_models import (
-    LIMIT,
-    LONGEST,
-    MODELS,
-    convert_to_hub,
+from tests.remote_models import (
     convert_to_jina_reranker,
-    read_config,
     write_jina_code,
     write_jina_v2,
     write_nomic_moe,
-    write_rotary,
     write_xlm_roberta_reranker,
 )
+from tests.rotary_models import LIMIT, LONGEST, MODELS, convert_to_hub, read_config, write_rotary
 
 TEXTS = ["", "The cat sits outside.", "a", "日本語 " * 20, "word " * 45, "the dog " * 250]
 DTYPES = ("fp32", "int8")
@@ -140,7 +135,7 @@ def test_scores_of_the_hubs_jina_reranker_are_those_of_xlm_roberta(tmp_path):
     theirs = reference.predict(PAIRS, activation_fn=torch.nn.Identity())
     export_quietly(convert_to_jina_reranker(tmp_path / "checkpoint"), tmp_path / "artifact", dtypes=("fp32",))
     with embedder.CrossEncoder(tmp_path / "artifact", provider="cpu") as model:
-        assert model.max_seq_length == reference.max_length == LIMIT
+        assert model.max_seq_length == reference.max_seq_length == LIMIT
         ours = model.predict(PAIRS, activation_fn="identity")
     assert_same(ours, theirs, 1e-5 * np.ptp(theirs))
 
@@ -237,6 +232,7 @@ def test_nomic_experts_are_their_formula(tmp_path, settings):
     assert_is_formula(directory, encoder_formulas.nomic_bert, (1, 2, 40, 300))
 
 
+@pytest.mark.slow
 def test_int8_with_experts_that_no_text_takes(tmp_path):
     directory = write_nomic_moe(tmp_path / "checkpoint")
     weights = load_file(directory / "model.safetensors")
