@@ -28,6 +28,7 @@
 # make parity         the vectors of every family of models beside sentence-transformers, small models
 # make parity-full    the same with models of true size: gigabytes, and almost an hour
 # make converters     the two converters of the exporter beside each other, models of true size: half an hour
+# make models         which of the most used models are exported natively, with torch, or refused
 # make faults         thousands of damaged files, failing downloads and killed processes, and how each ended
 # make kernels        search, mining, quantisation and the index beside their peers
 #
@@ -84,7 +85,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Two pip processes in one environment would break it.
 .NOTPARALLEL:
 
-.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-rerankers bench-images bench-gpu pack-gpu bench-scaling bench-indexes check-plan plan bench-functions bench-stores parity parity-full converters faults kernels clean
+.PHONY: help demo export lambda command-help lint format test-fast test dist docs bench bench-servers bench-rerankers bench-images bench-gpu pack-gpu bench-scaling bench-indexes check-plan plan bench-functions bench-stores parity parity-full converters models faults kernels clean
 
 help:
 	@sed -n '/^$$/q; s/^# \{0,1\}//p' Makefile
@@ -197,6 +198,9 @@ converters: $(EXPORT)/.ready $(WITH_TORCH)/.ready checkpoints/$(MINILM)/model.sa
 	PYTHONPATH=. $(WITH_TORCH)/bin/python benchmarks/converters.py $(CONVERTERS_OPTIONS)
 
 # One core is enough, and other work goes first.
+models: $(EXPORT)/.ready
+	PYTHONPATH=.:export $(EXPORT)/bin/python -m benchmarks.popular_models $(MODELS_OPTIONS)
+
 faults: $(EXPORT)/.tools artifacts/$(MINILM)/embedder.json
 	PYTHONPATH=.:export nice $(EXPORT)/bin/python -m benchmarks.faults $(FAULTS_OPTIONS)
 

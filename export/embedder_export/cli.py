@@ -20,11 +20,13 @@ from embedder.errors import EmbedderError, InputError
 from embedder_export import __version__
 from embedder_export.body.convert import CONVERTERS, check_converter
 from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.checkpoint.settings_files import get_settings_files
 from embedder_export.distill.static import DEFAULT_DIMENSION, distill_static
 from embedder_export.first_use import describe_os_error
 from embedder_export.pipeline import DTYPES, ExportSettings, export
 from embedder_export.publish.card import read_licence
 from embedder_export.publish.upload import check_repository, upload
+from embedder_export.support import REFUSED, TRACED, check_support
 from embedder_export.verify.own_graph import OWN_GRAPH
 from embedder_export.verify.parity import VERIFICATIONS, check_verification
 
@@ -35,13 +37,16 @@ the checkpoint's own onnx/model.onnx if it is on this machine. The artifact is w
 0.99999 and no component of a vector differs by more than 1e-4 of the vector's length. A cross-encoder is compared with
 sentence-transformers on some 120 pairs: no score may differ by more than 1e-4 of the scores' range. A token for the Hub
 comes from HF_TOKEN or from `hf auth login`."""
+# By their names in argparse. --check goes with none of them.
+_OPTIONS_OF_AN_EXPORT = ("output", "push_to", "converter", "verify", "dtypes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
     Returns:
-        The exit status: 0 for success, 1 for an error that the message explains, 130 for an interrupt.
+        The exit status: 0 for success, 1 for an error that the message explains or a checkpoint that --check refuses,
+        130 for an interrupt.
 
     Raises:
         SystemExit: after --help and --version with status 0, after wrong arguments with status 2.
@@ -50,9 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         >>> main(["all-MiniLM-L6-v2"])  # doctest: +SKIP
         0
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.check and any(getattr(options, name) != parser.get_default(name) for name in _OPTIONS_OF_AN_EXPORT):
+        parser.error("--check exports nothing, so it goes only with --revision")
     try:
         _quieten_libraries()
+        if options.check:
+            return _check(options)
         with _chosen_output(options) as output:
             return _run(options, output)
     except EmbedderError as error:
@@ -96,6 +106,15 @@ def _run(options: argparse.Namespace, output: Path) -> int:
     return 0
 
 
+def _check(options: argparse.Namespace) -> int:
+    """Print whether the checkpoint can be exported. Return 0 if it can, otherwise 1."""
+    name, files = get_settings_files(options.model, HubAccess(options.revision))
+    support = check_support(name, files)
+    needs = " (needs the extra [torch])" if support.verdict == TRACED else ""
+    print(escape_line(": ".join([name, support.verdict + needs, *support.reasons])))
+    return int(support.verdict == REFUSED)
+
+
 @contextmanager
 def _chosen_output(options: argparse.Namespace) -> Iterator[Path]:
     """Yield the directory to write: the user's, or a temporary one for an upload, or one in the model directory."""
@@ -124,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
         "--revision",
         metavar="NAME",
         help="a branch, tag or commit of the Hub's repository; default: the main branch",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="export nothing: fetch only the JSON files of settings, and print whether the export is native, needs the "
+        "extra [torch], or is refused, and why. The status is 1 if it is refused",
     )
     parser.add_argument(
         "--output",

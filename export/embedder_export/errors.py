@@ -27,9 +27,13 @@ class NeedsTorchError(EmbedderError):
 
     Args:
         reason: what needs the package. The message begins with it.
+
+    Attributes:
+        reason: the same.
     """
 
     def __init__(self, reason: str) -> None:
+        self.reason = reason
         super().__init__(
             f"{reason}: that needs torch and the other packages of the extra [torch]. Run: pip install "
             '"embedder-export[torch]"; or with make: make export TORCH=1 MODEL=...'

@@ -65,22 +65,29 @@ def convert_bodies(
             reason = f"no native builder for {checkpoint.name}: {error}"
             if converter == "native":
                 raise NotNativeError(f"{reason}; --converter auto would use optimum") from error
-            _check_traceable(checkpoint, reason)
+            check_traceable(checkpoint, reason)
             _check_optimum(reason)
             report(f"{reason}; converting it with optimum")
     else:
-        _check_traceable(checkpoint, f"{checkpoint.name} cannot be converted with optimum")
+        check_traceable(checkpoint, f"{checkpoint.name} cannot be converted with optimum")
     from embedder_export.body.traced import trace_bodies
 
     return trace_bodies(checkpoint, directory, request)
 
 
-def _check_traceable(checkpoint: Checkpoint, reason: str) -> None:
+def check_traceable(checkpoint: Checkpoint, reason: str) -> None:
     """Check that tracing would load the checkpoint's own model, and would give the vectors of the reference.
+
+    Args:
+        checkpoint: what to trace.
+        reason: why it is traced. The message begins with it.
 
     Raises:
         CheckpointError: config.json names code in the repository. Without it, another model would be traced. Or texts
             are padded to one length, which only a native graph does.
+
+    Example:
+        >>> check_traceable(read_checkpoint("checkpoints/all-MiniLM-L6-v2"), "wanted")  # doctest: +SKIP
     """
     if checkpoint.family.pads_texts:
         raise CheckpointError(f"{reason}; it cannot be traced, because all texts are padded to one length")

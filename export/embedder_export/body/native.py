@@ -8,7 +8,7 @@ from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.checkpoint.static_table import read_static_table
-from embedder_export.checkpoint.weights import Weights, read_weights
+from embedder_export.checkpoint.weights import BlankWeights, Weights, read_weights
 from embedder_export.errors import NotNativeError
 from embedder_export.families.settings import check_aliases
 from embedder_export.families.static import STATIC, static_body
@@ -42,7 +42,9 @@ def build_bodies(checkpoint: Checkpoint, request: BodyRequest = ALL_TOKENS) -> d
         raise NotNativeError(f"config.json has {config.get('model_type')!r:.80} as model_type")
     settings = family.read_settings(config, family.settings)
     check_aliases(config, family.aliases, settings)
-    weights = _rename(family.rename(read_weights(checkpoint.transformer)), family.prefix)
+    weights = read_weights(checkpoint.transformer)
+    if not isinstance(weights, BlankWeights):
+        weights = _rename(family.rename(weights), family.prefix)
     request = replace(request, max_seq_length=checkpoint.max_seq_length)
     return {modality: build(weights, settings, request) for modality, build in family.builders.items()}
 

@@ -34,7 +34,7 @@ from embedder_export.body.long_attention import (
     write_window_biases,
 )
 from embedder_export.body.rope import Rope, Rotation, write_rotation
-from embedder_export.checkpoint.weights import Weights, is_finite
+from embedder_export.checkpoint.weights import BlankWeights, Weights, is_finite
 from embedder_export.errors import CheckpointError
 from embedder_export.families.settings import ACTIVATION_NAMES
 from embedder_export.graph.operators import ACTIVATIONS, Operators
@@ -109,6 +109,8 @@ class Network:
         Raises:
             CheckpointError: the weight is missing, has another shape, or has a number that is not finite.
         """
+        if isinstance(self._weights, BlankWeights):
+            return self._weights.zeros(*shape)
         if not self.has(name):
             raise CheckpointError(f"the weights lack {name}")
         tensor = self._weights[name]

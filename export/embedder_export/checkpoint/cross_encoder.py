@@ -10,7 +10,7 @@ from embedder.artifact.scores import ScoreSettings, default_activation
 from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.layers import SENTENCE, TORCH_ACTIVATION, Dense, Layer, LayerNorm, Pooling
 from embedder_export.checkpoint.modules import Module
-from embedder_export.checkpoint.weights import Floats, Weights, read_weights
+from embedder_export.checkpoint.weights import BlankWeights, Floats, Weights, read_weights
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.families.family import Family, RankHead
 
@@ -148,7 +148,9 @@ def read_head(transformer: Path, family: Family[Any], label_count: int) -> tuple
     try:
         if not isinstance(head, RankHead):
             head = head(read_json(transformer / "config.json", dict))
-        weights = family.rename(read_weights(transformer))
+        weights = read_weights(transformer)
+        if not isinstance(weights, BlankWeights):
+            weights = family.rename(weights)
     except NotNativeError as error:
         raise CheckpointError(str(error)) from error
     width = len(_array(weights, f"{head.dense}.weight", None))
@@ -182,6 +184,8 @@ def _dense(
 
 
 def _array(weights: Weights, name: str, shape: tuple[int, ...] | None) -> Floats:
+    if isinstance(weights, BlankWeights):
+        return np.zeros(shape or (1,), np.float32)
     if name not in weights:
         raise CheckpointError(f"the weights lack {name}, a part of the head that gives the scores")
     array: Floats = weights[name].numpy()

@@ -2,6 +2,9 @@
 
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,6 +33,8 @@ VOCABULARIES = (
 _MAX_JSON_BYTES = _MAX_TEXT_BYTES = 200_000_000
 # Patterns of the files of weights, in one file or in several.
 SAFETENSORS, TORCH_WEIGHTS = "model*.safetensors", "pytorch_model*.bin"
+# Whether no weights are read. `blank_weights` sets it.
+_are_blank: ContextVar[bool] = ContextVar("are_blank", default=False)
 
 
 def read_json(path: Path, kind: type, default: Any = None) -> Any:
@@ -115,12 +120,41 @@ def _check_pointer(path: Path) -> None:
         raise CheckpointError(problem)
 
 
+@contextmanager
+def blank_weights() -> Iterator[None]:
+    """Find no weights inside the block, so that a checkpoint can be read without them. Zeros stand for them.
+
+    All decisions that follow from its other files are the same as with weights. Nothing of it may be exported.
+
+    Example:
+        >>> with blank_weights():
+        ...     find_weights(Path("no such directory"))
+        {}
+    """
+    token = _are_blank.set(True)
+    try:
+        yield
+    finally:
+        _are_blank.reset(token)
+
+
+def are_weights_blank() -> bool:
+    """Return whether the caller is inside of `blank_weights`.
+
+    Example:
+        >>> are_weights_blank()
+        False
+    """
+    return _are_blank.get()
+
+
 def find_weights(directory: Path) -> dict[Path, set[str] | None]:
     """Find the files of weights in `directory`, as transformers does.
 
     Returns:
         For each file the names of its tensors. None stands for all tensors of the file. If there are several files, an
-        index names their tensors: transformers fills a tensor that the index lacks with random numbers.
+        index names their tensors: transformers fills a tensor that the index lacks with random numbers. There are no
+        files inside of `blank_weights`.
 
     Raises:
         CheckpointError: there are no weights; the index is damaged or leads out of the directory; or a file is only a
@@ -130,6 +164,8 @@ def find_weights(directory: Path) -> dict[Path, set[str] | None]:
         >>> find_weights(Path("small"))  # doctest: +SKIP
         {PosixPath('small/model.safetensors'): None}
     """
+    if are_weights_blank():
+        return {}
     for name in WEIGHTS:
         if os.path.lexists(directory / name):
             found: dict[Path, set[str] | None] = {directory / name: None}

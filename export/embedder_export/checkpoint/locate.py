@@ -66,8 +66,25 @@ def locate_on_hub(model: str, access: HubAccess) -> Location:
         >>> locate_on_hub("all-MiniLM-L6-v2", HubAccess()).repository[0]  # doctest: +SKIP
         'sentence-transformers/all-MiniLM-L6-v2'
     """
+    repository = repository_of(model)
+    directory = fetch_checkpoint(repository, access)
+    return Location(directory, repository.removeprefix(DEFAULT_ORGANISATION), (repository, directory.name))
+
+
+def repository_of(model: str) -> str:
+    """Return the id of the repository that `model` names on the Hub.
+
+    Args:
+        model: `org/name`, or `name` for sentence-transformers/name.
+
+    Raises:
+        ModelNotFoundError: it is no name of a repository.
+
+    Example:
+        >>> repository_of("all-MiniLM-L6-v2")
+        'sentence-transformers/all-MiniLM-L6-v2'
+    """
     repository = model if "/" in model else DEFAULT_ORGANISATION + model
     if not is_repository_id(repository):
         raise ModelNotFoundError(f"{model!r} is neither a directory nor the name of a Hub repository")
-    directory = fetch_checkpoint(repository, access)
-    return Location(directory, repository.removeprefix(DEFAULT_ORGANISATION), (repository, directory.name))
+    return repository

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from embedder_export.checkpoint.weights import (
+    BlankWeights,
     Floats,
     Weights,
     as_float32,
@@ -66,6 +67,8 @@ def read_static_table(directory: Path) -> StaticTable:
         256
     """
     floats, integers = read_weights(directory), read_integers(directory)
+    if isinstance(floats, BlankWeights):
+        return StaticTable(floats.zeros(1, 1), None, None)
     tensors = integers | floats
     name = next((name for name in _ROWS if name in tensors), None)
     if name is None:

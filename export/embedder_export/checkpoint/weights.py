@@ -13,7 +13,7 @@ from embedder.common.panics import PanicError, panics_as_exceptions
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from embedder_export.checkpoint.files import find_weights
+from embedder_export.checkpoint.files import are_weights_blank, find_weights
 from embedder_export.checkpoint.torch_format.read import read_torch_file, torch_tensor_names
 from embedder_export.errors import CheckpointError, NotNativeError
 
@@ -43,8 +43,21 @@ Weights: TypeAlias = dict[str, ir.TensorProtocol]
 Floats: TypeAlias = NDArray[np.float32]
 
 
+class BlankWeights(dict[str, ir.TensorProtocol]):
+    """Stands for weights inside of `files.blank_weights`. It names none, and gives zeros of any shape.
+
+    Example:
+        >>> BlankWeights().zeros(2, 3).shape
+        Shape([2, 3])
+    """
+
+    def zeros(self, *shape: int) -> ir.TensorProtocol:
+        """Return a float32 tensor of zeros. It takes memory only while its values are read."""
+        return lazy(lambda: np.zeros(shape, np.float32), shape)
+
+
 def read_weights(directory: Path) -> Weights:
-    """Return the floating-point tensors of `directory` as float32, by name.
+    """Return the floating-point tensors of `directory` as float32, by name; `BlankWeights` inside of `blank_weights`.
 
     Raises:
         CheckpointError: the weights are missing or damaged, or hold something that is not a plain tensor.
@@ -54,7 +67,7 @@ def read_weights(directory: Path) -> Weights:
         >>> len(read_weights(Path("checkpoints/all-MiniLM-L6-v2")))  # doctest: +SKIP
         103
     """
-    weights: Weights = {}
+    weights: Weights = BlankWeights() if are_weights_blank() else {}
     for path, names in find_weights(directory).items():
         part = _read_safetensors(path) if path.suffix == ".safetensors" else read_torch_file(path)
         weights |= {name: as_float32(tensor) for name, tensor in part.items() if names is None or name in names}
@@ -96,6 +109,8 @@ def read_arrays(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[
         >>> list(read_arrays(Path("2_Dense"), {"linear.weight": (512, 768)}))  # doctest: +SKIP
         ['linear.weight']
     """
+    if are_weights_blank():
+        return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     try:
         arrays = {name: tensor.numpy() for name, tensor in read_weights(directory).items()}
     except NotNativeError as error:

@@ -10,12 +10,14 @@ from embedder_export.body.contract import TextPadding
 from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.families.static import STATIC
+from embedder_export.tokenizer.classes.tokenizer_class import flag
 from embedder_export.tokenizer.contract import ConvertedTokenizer, EffectiveTokenizer
 from embedder_export.tokenizer.limits import ModelLimits, check_ids, max_text_tokens
-from embedder_export.tokenizer.native import check_any_file, read_natively
+from embedder_export.tokenizer.native import check_any_file, read_known_settings, read_natively
+from embedder_export.tokenizer.settings import side
 from embedder_export.tokenizer.static import convert_static_tokenizer
 from embedder_export.tokenizer.white_space import split_at_white_space
-from embedder_export.tokenizer.with_transformers import read_with_transformers
+from embedder_export.tokenizer.with_transformers import error_without_transformers, read_with_transformers
 
 
 def convert_tokenizer(checkpoint: Checkpoint, limits: ModelLimits) -> ConvertedTokenizer:
@@ -83,6 +85,31 @@ def read_padding(checkpoint: Checkpoint) -> TextPadding:
     return TextPadding(tokenizer.pad_id or 0, tokens, tokenizer.padding_side, tokenizer.gives_mask)
 
 
+def check_tokenizer(checkpoint: Checkpoint) -> None:
+    """Check the settings of the tokenizer of `checkpoint`. Its vocabulary is not read.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the runtime does not support a setting of the tokenizer.
+        NeedsTorchError: only transformers can read the tokenizer.
+
+    Example:
+        >>> check_tokenizer(read_checkpoint("checkpoints/all-MiniLM-L6-v2"))  # doctest: +SKIP
+    """
+    directory = checkpoint.transformer
+    try:
+        check_any_file(directory)
+        if checkpoint.family is STATIC:
+            return
+        try:
+            settings = read_known_settings(directory)
+        except NotNativeError as reason:
+            raise error_without_transformers(directory, reason) from reason
+        splits = flag(settings, "split_special_tokens", False) is True
+        _check_texts(side(settings, "truncation_side", None), splits)
+    except CheckpointError as error:
+        raise _unusable(checkpoint, error) from error
+
+
 def _unusable(checkpoint: Checkpoint, error: Exception) -> CheckpointError:
     return CheckpointError(f"the tokenizer of {checkpoint.name} cannot be used: {error}")
 
@@ -115,13 +142,17 @@ def _convert(checkpoint: Checkpoint, tokenizer: EffectiveTokenizer, limits: Mode
 
 
 def _check_supported(tokenizer: EffectiveTokenizer, *, is_pair: bool) -> None:
-    if tokenizer.truncation_side != "right":
-        raise CheckpointError("it cuts long texts at their start, which is not supported")
-    if tokenizer.splits_special_tokens:
-        raise CheckpointError("it splits special tokens (split_special_tokens), which is not supported")
+    _check_texts(tokenizer.truncation_side, tokenizer.splits_special_tokens)
     token_types = _token_types(tokenizer, "two words", "of a pair" if is_pair else None)
     if tokenizer.has_token_types and any(token_types) and not is_pair:
         raise CheckpointError("it gives token types other than 0, which is not supported")
+
+
+def _check_texts(truncation_side: str, splits_special_tokens: bool) -> None:
+    if truncation_side != "right":
+        raise CheckpointError("it cuts long texts at their start, which is not supported")
+    if splits_special_tokens:
+        raise CheckpointError("it splits special tokens (split_special_tokens), which is not supported")
 
 
 def _token_types(tokenizer: EffectiveTokenizer, text: str, other: str | None) -> list[int]:

@@ -61,10 +61,7 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
         0
     """
     config = read_json(directory / CONFIG_FILE, dict, default={})
-    name = _class_name(directory, config)
-    if name.removesuffix("Fast") not in CLASSES:
-        raise UnknownClassError(name)
-    kind = CLASSES[name.removesuffix("Fast")]
+    name, kind = _class_of(directory, config)
     backend = None if kind.ignores_tokenizer_json else load_backend(directory / TOKENIZER_FILE)
     if backend is None:
         _check_class_files(directory, kind)
@@ -98,11 +95,49 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
     )
 
 
+def read_known_settings(directory: Path) -> Settings:
+    """Return the settings of the tokenizer in `directory`, after a check without its vocabulary.
+
+    The content of tokenizer.json and of the vocabulary files is not read. `read_natively` checks it.
+
+    Raises:
+        NotNativeError: its class or one of its settings is not known here. transformers may know it.
+        CheckpointError: a file is missing or damaged.
+
+    Example:
+        >>> read_known_settings(Path("checkpoints/all-MiniLM-L6-v2"))["do_lower_case"]  # doctest: +SKIP
+        True
+    """
+    config: Settings = read_json(directory / CONFIG_FILE, dict, default={})
+    name, kind = _class_of(directory, config)
+    has_file = not kind.ignores_tokenizer_json and os.path.lexists(directory / TOKENIZER_FILE)
+    if not has_file:
+        _check_class_files(directory, kind)
+    if has_file and is_from_version_5(name, config):
+        return config  # the rest follows from tokenizer.json
+    settings, _ = read_settings(directory, config, None)
+    return settings
+
+
+def _class_of(directory: Path, config: Settings) -> tuple[str, TokenizerClass]:
+    """Return the name of the tokenizer's class, and the class.
+
+    Raises:
+        UnknownClassError: the class is not known here.
+        NotNativeError: no file names the class.
+    """
+    name = _class_name(directory, config)
+    if name.removesuffix("Fast") not in CLASSES:
+        raise UnknownClassError(name)
+    return name, CLASSES[name.removesuffix("Fast")]
+
+
 def _check_class_files(directory: Path, kind: TokenizerClass) -> None:
-    """Check that a `directory` without tokenizer.json has the class's vocabulary files, or a file that fits any class.
+    """Check that a tokenizer of the class `kind` can be built from the files of a `directory` without tokenizer.json.
 
     Raises:
         CheckpointError: a vocabulary file is missing.
+        NotNativeError: only transformers can build it.
     """
     missing = [name for name in kind.vocabulary_files if not (directory / name).is_file()]
     if missing and kind.ignores_tokenizer_json:
@@ -110,6 +145,10 @@ def _check_class_files(directory: Path, kind: TokenizerClass) -> None:
     if (missing or not kind.vocabulary_files) and not _other_vocabularies(directory):
         instead = f" and no {' and '.join(missing)}" if missing else ""
         raise CheckpointError(f"its files are missing: {directory} has no {TOKENIZER_FILE}{instead}")
+    if kind.build is None:
+        raise NotNativeError("it has no tokenizer.json")
+    if _other_vocabularies(directory):
+        raise NotNativeError("it has no tokenizer.json, and a vocabulary file that only transformers reads")
 
 
 def _other_vocabularies(directory: Path) -> list[Path]:
@@ -170,10 +209,7 @@ def _build(
     directory: Path, kind: TokenizerClass, settings: Settings, special: dict[str, Token], added: dict[int, AddedToken]
 ) -> Tokenizer:
     """Build the tokenizer of a checkpoint without tokenizer.json."""
-    if kind.build is None:
-        raise NotNativeError("it has no tokenizer.json")
-    if _other_vocabularies(directory):
-        raise NotNativeError("it has no tokenizer.json, and a vocabulary file that only transformers reads")
+    assert kind.build is not None  # `_check_class_files` made sure
     try:
         backend = kind.build(directory, settings, special)
     except (CheckpointError, NotNativeError):

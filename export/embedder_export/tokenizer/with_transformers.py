@@ -44,7 +44,7 @@ def read_with_transformers(directory: Path, reason: NotNativeError) -> Effective
     try:
         import transformers
     except ImportError:
-        raise _without_transformers(directory, reason) from reason
+        raise error_without_transformers(directory, reason) from reason
     try:
         auto: Any = transformers.AutoTokenizer
         with panics_as_exceptions():
@@ -57,8 +57,17 @@ def read_with_transformers(directory: Path, reason: NotNativeError) -> Effective
     return _as_effective(tokenizer)
 
 
-def _without_transformers(directory: Path, reason: NotNativeError) -> CheckpointError | NeedsTorchError:
-    """Return the error if transformers is not installed. It suggests an installation only if that can help."""
+def error_without_transformers(directory: Path, reason: NotNativeError) -> CheckpointError | NeedsTorchError:
+    """Return the error if transformers is not installed. It suggests an installation only if that can help.
+
+    Args:
+        directory: the tokenizer's directory.
+        reason: why the tokenizer cannot be read natively. The messages begin with it.
+
+    Example:
+        >>> error_without_transformers(Path("checkpoint"), UnknownClassError("MyTokenizer"))
+        CheckpointError("its class 'MyTokenizer' is not known; transformers has no fast version of it either")
+    """
     if isinstance(reason, UnknownClassError) and reason.name not in FAST_CLASSES:
         return CheckpointError(f"{reason}; transformers has no fast version of it either")
     if needs_version_5(directory):
