@@ -297,7 +297,7 @@ def _write_weights(directory: Path, model: transformers.PreTrainedModel, decoder
 def _write_modules(directory: Path, decoder: Decoder) -> None:
     kinds = ["Transformer", "Pooling", *["Dense"] * len(decoder.dense), "Normalize"]
     write_modules(directory, kinds)
-    width = SIZES["hidden_size"]
+    width = (SIZES | decoder.config)["hidden_size"]
     pooling = {"word_embedding_dimension": width, "include_prompt": True, "pooling_mode_mean_tokens": False}
     name = {"lasttoken": "lasttoken", "mean": "mean_tokens", "weightedmean": "weightedmean_tokens"}[decoder.pooling]
     write_json(directory / "1_Pooling/config.json", pooling | {f"pooling_mode_{name}": True})

@@ -100,7 +100,11 @@ def test_settings_of_modernbert():
         ("nomic", NOMIC | {"rotary_scaling_factor": 0.5}, "0.5 as rotary_scaling_factor"),
         ("nomic", NOMIC | {"rotary_scaling_factor": 2, "max_trained_positions": 0}, "0 as max_trained_positions"),
         ("nomic", NOMIC | {"n_head": 5}, "5 attention heads for a width of 64"),
-        ("nomic", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "'yarn' as the type of its rotary"),
+        (
+            "nomic",
+            {"rope_parameters": {"rope_type": "longrope", "factor": 2.0}},
+            "'longrope' as the type of its rotary",
+        ),
         ("nomic", {"rope_parameters": [1]}, r"\[1\] as rope_parameters"),
         ("nomic", {"rope_parameters": {"rope_theta": 0}}, "0 as rope_theta"),
         ("nomic", {"head_dim": 15}, "heads of width 15, which cannot be rotated in pairs"),

@@ -259,7 +259,7 @@ class Network:
         Args:
             x: the vectors of all tokens, (tokens, width).
             token: the vectors of the tokens that attend, (batch, width). If the attention rotates, they are the first
-                tokens: a rotation leaves position 0 as it is.
+                tokens: a rotation leaves position 0 as it is, but for its amplitude.
             spec: the names and sizes.
             token_counts: the first so many tokens of each text are attended to, int64 (batch,). None stands for all.
             bias: added to the scores, (1, heads, 1, sequence).
@@ -270,6 +270,8 @@ class Network:
         query = self._twice(self.op.Unsqueeze(query, self.op.constant([1])), axis=1)
         keys, values = (self._project(x, name, spec) for name in (spec.key, spec.value))
         keys = self._rotate(keys, spec)
+        if spec.rope is not None and spec.rope.amplitude != 1:
+            query = self.op.Mul(query, self.op.constant(spec.rope.amplitude))
         bias = None if bias is None else self._twice(bias, axis=2)
         given = Projections(query, keys, values, bias, token_counts)
         mixed = scored_attention(self.op, given, replace(spec, mask="none"))

@@ -82,6 +82,8 @@ def pre_norm_layers(net: Network, x: ir.Value, sizes: PreNormSizes, kinds: Seque
         raise NotNativeError(f"config.json has {sizes.heads} attention heads for {sizes.kv_heads} heads of keys")
     for index, kind in enumerate(kinds):
         x = _layer(net, x, f"layers.{index}", sizes, kind)
+    if net.first_token_only:
+        return net.rms_norm(net.first_tokens(x, sizes.width), "norm", sizes.width, sizes.epsilon)
     return net.unflat(net.rms_norm(x, "norm", sizes.width, sizes.epsilon), sizes.width)
 
 

@@ -12,8 +12,11 @@ Models that read longer texts than they were trained on change the frequencies:
 - "dynamic": theta grows with the length of the text, from `trained_positions` tokens on.
 - "llama3": frequency / factor for pairs that turn fewer than `low_turns` times in `trained_positions` tokens. Pairs
   that turn more than `high_turns` times keep their frequency. Between the two, the change is gradual.
+- "yarn": the same, but the change is linear in the number of the pair (Peng et al., 2023:
+  https://arxiv.org/abs/2309.00071). Queries and keys are multiplied by `amplitude` too.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,12 +37,14 @@ class Rope:
         theta: base of the frequencies.
         width: how many numbers of a head are rotated, from the first on. It is even.
         interleaved: whether the numbers of a pair are neighbours. Otherwise they lie width / 2 apart.
-        scaling: "default", "linear", "ntk", "dynamic" or "llama3", as in the module's description.
+        scaling: "default", "linear", "ntk", "dynamic", "llama3" or "yarn", as in the module's description.
         factor: the factor of the scaling.
-        trained_positions: for "dynamic", the longest text in tokens that leaves theta as it is. For "llama3", the
-            longest text of the training.
-        low_turns: for "llama3", as in the module's description.
-        high_turns: for "llama3", more than `low_turns`.
+        trained_positions: for "dynamic", the longest text in tokens that leaves theta as it is. For "llama3" and
+            "yarn", the longest text of the training.
+        low_turns: for "llama3" and "yarn", as in the module's description.
+        high_turns: for "llama3" and "yarn", more than `low_turns`.
+        whole_pairs: for "yarn", whether the change begins and ends at the number of a pair, rounded outwards.
+        amplitude: factor of the rotated queries and keys.
     """
 
     theta: float
@@ -50,6 +55,8 @@ class Rope:
     trained_positions: int = 0
     low_turns: float = 0.0
     high_turns: float = 0.0
+    whole_pairs: bool = True
+    amplitude: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,8 @@ def frequencies(rope: Rope) -> Frequencies:
         found = found / np.float32(rope.factor)
     if rope.scaling == "ntk":
         found = found / np.float32(rope.factor ** (2 / rope.width))
+    if rope.scaling == "yarn":
+        return _yarn(rope, powers)
     return _llama3(rope, found) if rope.scaling == "llama3" else found
 
 
@@ -91,6 +100,21 @@ def _llama3(rope: Rope, found: Frequencies) -> Frequencies:
     turns = rope.trained_positions * found / (2 * np.pi)
     kept = np.clip((turns - rope.low_turns) / (rope.high_turns - rope.low_turns), 0, 1)
     changed: Frequencies = (found * (kept + (1 - kept) / rope.factor)).astype(np.float32)
+    return changed
+
+
+def _yarn(rope: Rope, powers: Frequencies) -> Frequencies:
+    def pair_of(turns: float) -> float:
+        """Return the pair that turns so often in the texts of the training. It need not be whole."""
+        return rope.width * math.log(rope.trained_positions / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    first, last = pair_of(rope.high_turns), pair_of(rope.low_turns)
+    if rope.whole_pairs:
+        first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, rope.width - 1)
+    steps = (np.arange(rope.width // 2, dtype=np.float32) - np.float32(first)) / np.float32((last - first) or 0.001)
+    kept = 1 - np.clip(steps, 0, 1)
+    changed: Frequencies = (1 - kept) / (np.float32(rope.factor) * powers) + kept / powers
     return changed
 
 
@@ -115,8 +139,9 @@ def write_rotation(op: Operators, rope: Rope, positions: int, length: ir.Value) 
         steps = np.arange(positions, dtype=np.float32)[:, None] * frequencies(rope)
         return steps.astype(np.float64)
 
-    cosines = lazy(lambda: np.cos(angles()).astype(np.float32), shape)
-    sines = lazy(lambda: np.sin(angles()).astype(np.float32), shape)
+    amplitude = np.float32(rope.amplitude)
+    cosines = lazy(lambda: np.cos(angles()).astype(np.float32) * amplitude, shape)
+    sines = lazy(lambda: np.sin(angles()).astype(np.float32) * amplitude, shape)
     return Rotation(op.initializer(cosines), op.initializer(sines))
 
 

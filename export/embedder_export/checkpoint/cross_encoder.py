@@ -8,7 +8,7 @@ import numpy as np
 from embedder.artifact.scores import ScoreSettings, default_activation
 
 from embedder_export.checkpoint.files import read_json
-from embedder_export.checkpoint.layers import SENTENCE, TORCH_ACTIVATION, Dense, Layer, LayerNorm, Pooling
+from embedder_export.checkpoint.layers import SENTENCE, TOKENS, TORCH_ACTIVATION, Dense, Layer, LayerNorm, Pooling
 from embedder_export.checkpoint.modules import Module
 from embedder_export.checkpoint.weights import BlankWeights, Floats, Weights, read_weights
 from embedder_export.errors import CheckpointError, NotNativeError
@@ -140,7 +140,7 @@ def read_head(transformer: Path, family: Family[Any], label_count: int) -> tuple
 
     Example:
         >>> read_head(Path("checkpoint"), BERT, 1)[0]  # doctest: +SKIP
-        Pooling(modes=('cls',), include_prompt=True)
+        Pooling(modes=('cls',), include_prompt=True, padding_id=None)
     """
     head = family.rank_head
     if head is None:
@@ -153,10 +153,37 @@ def read_head(transformer: Path, family: Family[Any], label_count: int) -> tuple
             weights = family.rename(weights)
     except NotNativeError as error:
         raise CheckpointError(str(error)) from error
-    width = len(_array(weights, f"{head.dense}.weight", None))
-    dense = _dense(weights, head.dense, (width, width), head.activation, has_bias=head.has_bias)
-    out = _dense(weights, head.out, (label_count, width), "Identity", gives_scores=True)
-    return Pooling((head.pooling,), include_prompt=True), dense, *_norms(weights, head, width), out
+    width = _array(weights, f"{head.out}.weight", None).shape[-1]
+    pooling = Pooling((head.pooling,), include_prompt=True, padding_id=head.padding_id)
+    dense = _dense_of(weights, head, width)
+    first: tuple[Layer, ...] = (*dense, pooling) if head.pools_last else (pooling, *dense)
+    out = _dense(
+        weights,
+        head.out,
+        (label_count, width),
+        "Identity",
+        has_bias=head.out_has_bias,
+        feature=SENTENCE,
+        gives_scores=True,
+    )
+    return *first, *_norms(weights, head, width), out
+
+
+def _dense_of(weights: Weights, head: RankHead, width: int) -> tuple[Dense, ...]:
+    """Return the first linear layer of a head, if it has one."""
+    if head.dense is None:
+        return ()
+    feature = TOKENS if head.pools_last else SENTENCE
+    dense = _dense(
+        weights,
+        head.dense,
+        (width, width),
+        head.activation,
+        has_bias=head.has_bias,
+        feature=feature,
+        gives_scores=False,
+    )
+    return (dense,)
 
 
 def _norms(weights: Weights, head: RankHead, width: int) -> tuple[LayerNorm, ...]:
@@ -175,12 +202,13 @@ def _dense(
     shape: tuple[int, int],
     activation: str,
     *,
-    has_bias: bool = True,
-    gives_scores: bool = False,
+    has_bias: bool,
+    feature: str,
+    gives_scores: bool,
 ) -> Dense:
     weight = _array(weights, f"{name}.weight", shape)
     bias = _array(weights, f"{name}.bias", shape[:1]) if has_bias else None
-    return Dense(weight, bias, activation, SENTENCE, gives_scores)
+    return Dense(weight, bias, activation, feature, gives_scores)
 
 
 def _array(weights: Weights, name: str, shape: tuple[int, ...] | None) -> Floats:

@@ -30,10 +30,13 @@ class Pooling:
     Attributes:
         modes: names in `head.poolings.POOLINGS`.
         include_prompt: whether the prompt's tokens are part of the pooling.
+        padding_id: for "lasttoken", pool the last token with another id. If there is none, pool the first token. None
+            pools the last token.
     """
 
     modes: tuple[str, ...]
     include_prompt: bool
+    padding_id: int | None = None
 
 
 @dataclass(frozen=True)

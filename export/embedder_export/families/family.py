@@ -56,20 +56,26 @@ class RankHead:
     """A family's head for sequence classification: out(norm(activation(dense(pooled)))).
 
     Attributes:
-        dense: the name of its first linear layer, as a checkpoint has it.
+        dense: the name of its first linear layer, as a checkpoint has it. None for out(pooled).
         activation: one of `graph.operators.ACTIVATIONS`.
         out: the name of the linear layer that gives the logits.
-        pooling: the name of the pooling before it. "cls" is the first token.
+        pooling: the name of the pooling. "cls" is the first token.
+        padding_id: as in `Pooling`.
+        pools_last: whether the pooling is after the first linear layer and its activation.
+        out_has_bias: whether the layer that gives the logits has a bias.
         has_bias: whether its first linear layer has a bias.
         norm: the name of its layer normalisation. None if it has none.
         norm_has_bias: whether the normalisation has a bias.
         norm_epsilon: added to the variance in the normalisation.
     """
 
-    dense: str
+    dense: str | None
     activation: str
     out: str
     pooling: str = "cls"
+    padding_id: int | None = None
+    pools_last: bool = False
+    out_has_bias: bool = True
     has_bias: bool = True
     norm: str | None = None
     norm_has_bias: bool = True

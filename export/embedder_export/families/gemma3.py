@@ -24,6 +24,8 @@ from embedder_export.families.rope_settings import rope_of
 from embedder_export.families.settings import Activation, Count, OptionalCount, one_of
 
 _THETAS = {FULL: 1_000_000.0, SLIDING: 10_000.0}
+# The default of pad_token_id in transformers.
+_PADDING_ID = 0
 # The setting that is the theta of each layer type in checkpoints of transformers 4.
 _OLD_NAMES = {FULL: "rope_theta", SLIDING: "rope_local_base_freq"}
 
@@ -126,5 +128,6 @@ GEMMA3 = Family(
     "GemmaTokenizer",
     Gemma3Settings,
     {modality: _without_gpu_form(build) for modality, build in _BUILDERS.items()},
+    rank_head=lambda config: llama.rank_head({"pad_token_id": _PADDING_ID, **config}),
     rename=_with_whole_scales,
 )

@@ -4,7 +4,7 @@ A language model gives embeddings as sentence-transformers uses it: each token a
 it, and the last token's vector stands for the text. With `is_causal` false, each token attends to all tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -15,7 +15,8 @@ from embedder_export.body.contract import BodySizes
 from embedder_export.body.network import Network
 from embedder_export.body.pre_norm import LayerKind, PreNormSizes, pre_norm_layers
 from embedder_export.body.rope import Rope
-from embedder_export.families.family import Family, text_builder
+from embedder_export.errors import CheckpointError
+from embedder_export.families.family import Family, RankHead, text_builder
 from embedder_export.families.rope_settings import read_rope
 from embedder_export.families.settings import (
     DERIVED,
@@ -46,6 +47,7 @@ class DecoderSettings:
     num_key_value_heads: OptionalCount = None
     head_dim: OptionalCount = None
     max_position_embeddings: Count = 2048
+    original_max_position_embeddings: OfRope = None
     rms_norm_eps: Epsilon = 1e-6
     rope_parameters: OfRope = None
     rope_scaling: OfRope = None
@@ -145,9 +147,25 @@ def body_sizes(config: DecoderSettings) -> BodySizes:
     return BodySizes(config.hidden_size, config.max_position_embeddings, vocabulary_size=config.vocab_size)
 
 
+def rank_head(config: Mapping[str, Any]) -> RankHead:
+    """Return the head for sequence classification: a linear layer on the last token that is not padding.
+
+    Raises:
+        CheckpointError: config.json names no token for padding.
+    """
+    padding_id = config.get("pad_token_id")
+    if type(padding_id) is not int:
+        raise CheckpointError(
+            f"config.json has {padding_id!r:.80} as pad_token_id. The score of a pair is that of its last token which "
+            "is not padding, so the id of a token is needed"
+        )
+    return RankHead(None, "Identity", "score", pooling="lasttoken", padding_id=padding_id, out_has_bias=False)
+
+
 LLAMA = Family(
     "model",
     "LlamaTokenizer",
     LlamaSettings,
     text_builder(token_vectors, body_sizes, is_rotary=True),
+    rank_head=rank_head,
 )

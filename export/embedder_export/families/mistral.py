@@ -37,4 +37,5 @@ MISTRAL = Family(
     "LlamaTokenizer",
     MistralSettings,
     text_builder(token_vectors, llama.body_sizes, is_rotary=True),
+    rank_head=llama.rank_head,
 )

@@ -96,5 +96,6 @@ QWEN2 = Family(
     QwenSettings,
     text_builder(token_vectors, llama.body_sizes, is_rotary=True),
     read_settings=_read_settings,
+    rank_head=llama.rank_head,
     remote_classes=("Qwen2Model", "Qwen2ForCausalLM", "Qwen2ForSequenceClassification"),
 )

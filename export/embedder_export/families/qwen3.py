@@ -30,4 +30,5 @@ QWEN3 = Family(
     "Qwen2Tokenizer",
     Qwen3Settings,
     text_builder(token_vectors, llama.body_sizes, is_rotary=True),
+    rank_head=llama.rank_head,
 )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, TypeAlias
 
 from embedder_export.body.rope import Rope
@@ -13,12 +14,15 @@ RopeSetting: TypeAlias = Annotated[Rope, Rule(lambda value: isinstance(value, Ro
 # The same setting of models that may have a table of positions instead.
 OptionalRope: TypeAlias = Annotated[Rope | None, Rule(lambda value: value is None or isinstance(value, Rope))]
 
-# Settings that may stand beside those of the rotation. They have no effect on the types that are known here.
-_IGNORED = ("original_max_position_embeddings",)
+# For "llama3" and "yarn", the longest text of the training. Other types ignore it.
+_TRAINED = "original_max_position_embeddings"
 _TURNS = ("low_freq_factor", "high_freq_factor")
-_SETTINGS = ("rope_type", "type", "rope_theta", "factor", "partial_rotary_factor", *_TURNS, *_IGNORED)
+_YARN_TURNS = ("beta_slow", "beta_fast")
+_AMPLITUDES = ("attention_factor", "mscale", "mscale_all_dim")
+_OF_YARN = (*_YARN_TURNS, *_AMPLITUDES, "truncate")
+_SETTINGS = ("rope_type", "type", "rope_theta", "factor", "partial_rotary_factor", *_TURNS, *_OF_YARN, _TRAINED)
 # The names of frequencies that change, besides "default". `body.rope` describes them.
-_SCALINGS = ("linear", "ntk", "dynamic", "llama3")
+_SCALINGS = ("linear", "ntk", "dynamic", "llama3", "yarn")
 
 
 def read_rope(config: Mapping[str, Any], head_width: int, default_theta: float, positions: int) -> Rope:
@@ -43,7 +47,9 @@ def read_rope(config: Mapping[str, Any], head_width: int, default_theta: float, 
     if not isinstance(given, Mapping):
         raise NotNativeError(f"config.json has {given!r:.80} as rope_parameters")
     own = {key: config[key] for key in ("rope_theta", "partial_rotary_factor") if config.get(key) is not None}
-    return rope_of({**own, **given}, head_width, default_theta, positions)
+    trained = config.get(_TRAINED)  # it goes before the one in rope_parameters
+    last = {} if trained is None else {_TRAINED: trained}
+    return rope_of({**own, **given, **last}, head_width, default_theta, positions)
 
 
 def rope_of(settings: Mapping[str, Any], head_width: int, default_theta: float, positions: int) -> Rope:
@@ -68,13 +74,46 @@ def rope_of(settings: Mapping[str, Any], head_width: int, default_theta: float, 
         raise NotNativeError(f"config.json has heads of width {head_width}, which cannot be rotated in pairs")
     theta = number(settings.get("rope_theta", default_theta), "rope_theta")
     factor = number(settings.get("factor"), "factor") if kind in _SCALINGS else 1.0
-    if kind == "llama3":
-        low, high = (number(settings.get(name), name) for name in _TURNS)
-        trained = settings.get("original_max_position_embeddings") or positions
-        if type(trained) is not int or trained < 1 or low >= high:
-            raise NotNativeError(f"config.json has {dict(settings)!r:.120} as its rotary positions")
-        return Rope(theta, head_width, False, kind, factor, trained, low, high)
-    return Rope(theta, head_width, scaling=kind, factor=factor, trained_positions=positions if kind == "dynamic" else 0)
+    rope = Rope(theta, head_width, scaling=kind, factor=factor)
+    if kind in ("llama3", "yarn"):
+        return _with_turns(rope, settings, positions)
+    return replace(rope, trained_positions=positions) if kind == "dynamic" else rope
+
+
+def _with_turns(rope: Rope, settings: Mapping[str, Any], positions: int) -> Rope:
+    """Return `rope` with the settings of "llama3" or "yarn"."""
+    is_yarn = rope.scaling == "yarn"
+    # YaRN's own defaults stand for 0 and None.
+    turns = (settings.get("beta_slow") or 1, settings.get("beta_fast") or 32) if is_yarn else map(settings.get, _TURNS)
+    low, high = (number(value, name) for value, name in zip(turns, _YARN_TURNS if is_yarn else _TURNS, strict=True))
+    trained, whole = settings.get(_TRAINED) or positions, settings.get("truncate", True)
+    if (
+        type(trained) is not int
+        or trained < 1
+        or low >= high
+        or type(whole) is not bool
+        or (is_yarn and rope.theta <= 1)
+    ):
+        raise NotNativeError(f"config.json has {dict(settings)!r:.120} as its rotary positions")
+    rope = replace(rope, trained_positions=trained, low_turns=low, high_turns=high, whole_pairs=whole)
+    return replace(rope, amplitude=_amplitude(rope.factor, settings)) if is_yarn else rope
+
+
+def _amplitude(factor: float, settings: Mapping[str, Any]) -> float:
+    """Return YaRN's factor of queries and keys: attention_factor, or 0.1 * log(factor) + 1.
+
+    With mscale and mscale_all_dim it is a quotient, as DeepSeek-V2 has it (https://arxiv.org/abs/2405.04434).
+    """
+    for name in _AMPLITUDES:
+        value = settings.get(name)
+        if value is not None and (type(value) not in (int, float) or not 0 < value < math.inf):
+            raise NotNativeError(f"config.json has {value!r:.80} as {name}")
+    given, upper, lower = (settings.get(name) for name in _AMPLITUDES)
+    if given is not None:
+        return float(given)
+    if upper is None or lower is None:
+        upper, lower = 1, 0
+    return float((0.1 * upper * math.log(factor) + 1) / (0.1 * lower * math.log(factor) + 1))
 
 
 def number(value: object, name: str) -> float:

@@ -12,7 +12,7 @@ from embedder_export.body.contract import POOLED
 from embedder_export.checkpoint.layers import TOKENS, Dense, Layer, LayerNorm, Normalize, Pooling, Truncate
 from embedder_export.errors import CheckpointError
 from embedder_export.graph.operators import ACTIVATIONS, Operators
-from embedder_export.head.poolings import POOLINGS, PoolingInputs
+from embedder_export.head.poolings import POOLINGS, PoolingInputs, write_last_but
 
 OUTPUT, SCORES = "embedding", "scores"
 # The names of the head's constants begin with this prefix.
@@ -120,7 +120,9 @@ def _write_layer(op: Operators, graph: ir.Graph, vectors: _Vectors, layer: Layer
 
 
 def _write_pooling(op: Operators, graph: ir.Graph, tokens: ir.Value, pooling: Pooling) -> ir.Value:
-    (attention_mask,) = (value for value in graph.inputs if value.name == GRAPH_INPUTS[1])
+    input_ids, attention_mask = (next(value for value in graph.inputs if value.name == name) for name in GRAPH_INPUTS)
+    if pooling.padding_id is not None:
+        return write_last_but(op, tokens, op.differ(input_ids, op.constant(pooling.padding_id)), attention_mask)
     pooled_mask = attention_mask
     if not pooling.include_prompt:
         pooled_mask = ir.Value(name=POOLING_MASK, type=attention_mask.type, shape=attention_mask.shape)

@@ -74,6 +74,25 @@ def _write_last_token(op: Operators, given: PoolingInputs) -> ir.Value:
     return op.GatherND(op.Mul(given.tokens, _column(op, given.mask)), last, batch_dims=1)
 
 
+def write_last_but(op: Operators, tokens: ir.Value, is_chosen: ir.Value, attention_mask: ir.Value) -> ir.Value:
+    """Write the vector of the last chosen token. If no token is chosen, it is that of the first token.
+
+    transformers pools so in its sequence classifiers of language models.
+
+    Args:
+        op: writes the nodes.
+        tokens: the token vectors, float32 (batch, sequence, width).
+        is_chosen: whether a token may be pooled, bool (batch, sequence).
+        attention_mask: 1 for each token that is not padding, int64 (batch, sequence).
+
+    Example:
+        >>> pooled = write_last_but(op, tokens, is_chosen, attention_mask)  # doctest: +SKIP
+    """
+    chosen = op.Mul(op.Cast(is_chosen, to=ir.DataType.INT64), attention_mask)
+    last = op.ArgMax(op.Mul(chosen, op.CumSum(attention_mask, op.constant(1))), axis=1)
+    return op.GatherND(tokens, last, batch_dims=1)
+
+
 def _sum_and_count(op: Operators, tokens: ir.Value, weights: ir.Value) -> tuple[ir.Value, ir.Value]:
     total = op.ReduceSum(op.Mul(tokens, _column(op, weights)), op.constant([1]), keepdims=0)
     count = op.ReduceSum(_column(op, weights), op.constant([1]), keepdims=0)
