@@ -73,8 +73,9 @@ class Embedder(Tokenizing):
                 If it is in none of them, the exporter makes an artifact of the Hub's checkpoint, once. This needs
                 `embedder-export`.
             provider: "cpu" or "cuda"; "cuda:1" is the second GPU. None takes a GPU if one works, otherwise the CPU.
-            dtype: which graph runs: "fp32", "fp16" or "int8", if the artifact has it. "auto" takes the fastest one for
-                the device. None takes the first graph of the manifest, which is fp32 if there is an fp32 graph.
+            dtype: which graph runs: "fp32", "fp16", "int8" or "int4", if the artifact has it. "auto" takes the
+                fastest one for the device. None takes the first graph of the manifest, which is fp32 if there is an
+                fp32 graph.
             threads: most threads that compute on a CPU, whatever the number of callers. None takes one for each core
                 that this process may use.
             truncate_dim: how many dimensions of each vector to keep, from the first on. None keeps all.

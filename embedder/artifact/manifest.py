@@ -33,7 +33,7 @@ _MAX_MANIFEST_BYTES = 16_000_000
 # The tasks, and the kind of output that every graph needs for the task.
 OUTPUT_OF_TASK = {"embed": "dense", "rank": "score", "sparse": "sparse", "multi_vector": "token"}
 EMBED, RANK = "embed", "rank"
-DTYPES = ("fp32", "fp16", "int8")
+DTYPES = ("fp32", "fp16", "int8", "int4")
 # Modalities: what a graph takes. An artifact has at most one graph for each pair of modality and dtype.
 TEXT, IMAGE = "text", "image"
 SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
@@ -165,7 +165,7 @@ class Graph:
 
     Attributes:
         modality: what the graph takes, "text" or "image".
-        dtype: "fp32", "fp16" or "int8".
+        dtype: "fp32", "fp16", "int8" or "int4".
         file: file of the graph.
         weights: file of the weights. Its name must be `<file>.data`, because the graph refers to this name.
         inputs: names of the inputs.

@@ -27,6 +27,7 @@ from embedder.backends.prepacked_form import (
     RECORD_NAME,
     UNUSABLE,
     WEIGHTS_NAME,
+    can_prepack,
     check_all,
     content_of,
     entries,
@@ -86,6 +87,8 @@ def find_prepacked(files: GraphFiles) -> CheckedGraph | None:
 def prepack(artifact: Artifact) -> list[Path]:
     """Prepack every graph of `artifact` that is here into the artifact's directory. Return the paths of the graphs.
 
+    Graphs in int4 are left out: see `can_prepack`.
+
     The manifest then vouches for these forms. Forms that are right already are kept. All others are removed.
 
     Raises:
@@ -100,7 +103,7 @@ def prepack(artifact: Artifact) -> list[Path]:
     root = artifact.directory / FOLDER
     if root.is_symlink():  # all other forms are removed, and a stranger's link may lead to any directory
         raise ArtifactError(f"{root} is a link. Remove it, and run embedder prepack again")
-    graphs, before = artifact.graphs_here(), entries(artifact)
+    graphs, before = tuple(filter(can_prepack, artifact.graphs_here())), entries(artifact)
     # The shared forms of other machines stay: the weights file has their weights in any case.
     contents = tuple(content_of(graph) for graph in graphs)
     after = {name: before[name] for name in shared_graphs(artifact) if name.startswith(contents)}

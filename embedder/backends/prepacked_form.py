@@ -47,6 +47,18 @@ _MAX_RECORD_BYTES = 1000
 _OLDEST_VERSION = (1, 32)
 
 
+def can_prepack(graph: Graph) -> bool:
+    """Return whether the weights of `graph` are packed alike on all CPUs of a kind.
+
+    Kernels for AVX2 and for AVX-512 may pack weights of 4 bits in different ways. So those are packed at each load.
+
+    Example:
+        >>> can_prepack(manifest.graphs[0])  # doctest: +SKIP
+        True
+    """
+    return graph.dtype != "int4"
+
+
 def form_name(graph: Graph) -> str | None:
     """Return the name of the form of `graph` on this machine, or None if weights cannot be prepacked here.
 
@@ -56,7 +68,7 @@ def form_name(graph: Graph) -> str | None:
         >>> form_name(artifact.manifest.graphs[0])  # doctest: +SKIP
         '1f3a...9c07-1.32.0-x86_64-avx2-fma'
     """
-    kind = None if _is_old() else cpu_kind(convolutions=graph.modality == IMAGE)
+    kind = None if _is_old() or not can_prepack(graph) else cpu_kind(convolutions=graph.modality == IMAGE)
     if kind is None:
         return None
     return f"{content_of(graph)}-{runtime_version()}-{kind.replace(' ', '-')}"

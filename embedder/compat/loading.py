@@ -24,7 +24,15 @@ _HARMLESS_PROCESSOR = {"use_fast", "clean_up_tokenization_spaces", "padding_side
 # What follows "model" in the names of graph files that sentence-transformers writes, by the dtype of the graph.
 _FILES = {"": None, "_o1": None, "_o2": None, "_o3": None, "_optimized": None, "_o4": "fp16", "_fp16": "fp16"}
 # The graph for each name of a dtype in model_kwargs. "auto" of transformers takes the dtype of the checkpoint's files.
-_DTYPES = {"float32": "fp32", "fp32": "fp32", "float16": "fp16", "fp16": "fp16", "int8": "int8", "auto": None}
+_DTYPES = {
+    "float32": "fp32",
+    "fp32": "fp32",
+    "float16": "fp16",
+    "fp16": "fp16",
+    "int8": "int8",
+    "int4": "int4",
+    "auto": None,
+}
 
 
 @frozen

@@ -195,7 +195,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_parse_dtypes,
         metavar="NAME,...",
         help=f"the dtypes to write, out of {','.join(DTYPES)}; default: fp32, int8 if it is close enough to fp32, and "
-        "fp16 if a GPU works here",
+        "fp16 if a GPU works here. int4 is written only if it is asked for",
     )
     return parser
 

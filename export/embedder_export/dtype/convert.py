@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from embedder_export.body.contract import FOR_GPUS
 from embedder_export.dtype.fp16 import convert_model, convert_to_fp16
 from embedder_export.dtype.fp32 import ChosenGraph, choose_form
+from embedder_export.dtype.int4 import convert_to_int4
 from embedder_export.dtype.search import search_int8
 from embedder_export.dtype.timing import check_agreement, reference_vectors, time_graphs
 from embedder_export.errors import CheckpointError, GraphError
@@ -22,11 +23,11 @@ from embedder_export.graph.run import Feed, Session
 from embedder_export.samples.feeds import Samples
 
 # The dtypes that an export can write.
-DTYPES = ("fp32", "int8", "fp16")
+DTYPES = ("fp32", "int8", "int4", "fp16")
 # Called with a float32 graph, samples, the path of the new graph, and `report`. Returns which products of an int8 graph
 # are computed in fp32.
 _Converter = Callable[[Path, Samples, Path, Callable[[str], None]], Int8Products | None]
-_CONVERTERS: dict[str, _Converter] = {"int8": search_int8, "fp16": convert_to_fp16}
+_CONVERTERS: dict[str, _Converter] = {"int8": search_int8, "int4": convert_to_int4, "fp16": convert_to_fp16}
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def convert_to_int8(
         for product, matrix in zip(products, matrices, strict=True):
             y = _write_product(op, product, matrix, quantized)
             _replace_uses(op, product.node.outputs[0], y, switch)
-    _quantize_table(op, graph)
+    quantize_table(op, graph)
     graph.sort()
     RemoveUnusedNodesPass()(model)
     return save_graph(model, target.parent, target.name)
@@ -289,8 +289,12 @@ def _use_fast_gelu(x: ir.Value) -> None:
         node.op_type = "FastGelu"
 
 
-def _quantize_table(op: Operators, graph: ir.Graph) -> None:
-    """Store the word embeddings as int8, with a scale for each word."""
+def quantize_table(op: Operators, graph: ir.Graph) -> None:
+    """Store the word embeddings of `graph` as int8, with a scale for each word.
+
+    Example:
+        >>> quantize_table(Operators(graph, "int8"), graph)  # doctest: +SKIP
+    """
     for node in list(graph):
         if node.op_type != "Gather":
             continue

@@ -19,6 +19,7 @@ from embedder.artifact.artifact import Artifact
 from embedder.artifact.int8_products import with_graphs
 from embedder.artifact.manifest import Graph, Manifest, write_manifest
 from embedder.backends.prepacked import save_prepacked, with_shared_form, without_forms
+from embedder.backends.prepacked_form import can_prepack
 from embedder.common.digests import check_digest
 from embedder.errors import InputError
 
@@ -39,7 +40,8 @@ def write_prepacked_artifact(artifact: Artifact, dtype: str, output: Path, *, pr
         artifact: an artifact. It does not change.
         dtype: the dtype to keep.
         output: directory to write. An artifact there is replaced.
-        prepack: whether to prepack the weights. Set it to False if the model will run on another architecture.
+        prepack: whether to prepack the weights. Set it to False if the model will run on another architecture. Weights
+            in int4 are never prepacked.
 
     Returns:
         `output`.
@@ -66,7 +68,7 @@ def write_prepacked_artifact(artifact: Artifact, dtype: str, output: Path, *, pr
     with staged(output) as stage:
         shutil.copyfile(artifact.path(manifest.tokenizer.file), stage / manifest.tokenizer.file.name)
         for graph in kept:
-            if prepack:
+            if prepack and can_prepack(graph):
                 written = _write_both_graphs(artifact, graph, stage, written)
             else:
                 for file in (graph.file, graph.weights):
