@@ -110,7 +110,7 @@ def add_model_options(parser: argparse.ArgumentParser, default: str | None, desc
         help="options of onnxruntime for a GPU, such as gpu_mem_limit=4000000000",
     )
     group.add_argument(
-        "--dtype", metavar="NAME", help="fp32, fp16, int8, or auto for the fastest; default: fp32 if the model has it"
+        "--dtype", metavar="NAME", help="fp32, fp16, int8, int4, or auto; default: fp32 if the model has it"
     )
     group.add_argument(
         "--threads", type=int, metavar="N", help="at most N threads on a CPU; default: one for each core"

@@ -25,7 +25,9 @@ def add_parser(commands: Commands) -> None:
         example=_EXAMPLE,
     )
     parser.add_argument("model", metavar="MODEL", help="name of a model")
-    parser.add_argument("--dtype", metavar="NAME", help="fp32, fp16, int8 or auto; default: fp32 if the model has it")
+    parser.add_argument(
+        "--dtype", metavar="NAME", help="fp32, fp16, int8, int4 or auto; default: fp32 if the model has it"
+    )
     add_revision_option(parser)
     parser.set_defaults(run=run)
 

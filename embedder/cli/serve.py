@@ -77,7 +77,7 @@ _GROUPS = {
     ),
     "models": (
         _Option("threads", int, "N", "threads of a model in each process; default: cores / workers"),
-        _Option("dtype", str, "NAME", "fp32, fp16, int8, or auto for the fastest; default: auto"),
+        _Option("dtype", str, "NAME", "fp32, fp16, int8, int4, or auto for the fastest; default: auto"),
         _Option("provider", str, "NAME", "the device, such as cpu; default: a GPU if one works"),
         _Option(
             "provider-options",
