@@ -29,20 +29,23 @@ from embedder.errors import (
 )
 
 if TYPE_CHECKING:
-    from embedder.cross_encoder import CrossEncoder, RankedDocument
+    from embedder.cross_encoder import CrossEncoder
     from embedder.encoder import Embedder
     from embedder.engine.batching import BatchLimits
     from embedder.engine.chunks import Chunk
     from embedder.files.encode_to_file import encode_to_file
     from embedder.inputs import Token, TokenizedText
     from embedder.kept_models import encode, release_models
-    from embedder.options import EncodeOptions, EncodeSettings, PredictOptions
+    from embedder.multi_vector_encoder import MultiVectorEncoder
+    from embedder.options import EncodeOptions, EncodeSettings, MultiVectorOptions, PredictOptions
     from embedder.pool import EncoderPool
+    from embedder.ranked import RankedDocument
     from embedder.results import EncodeResult
     from embedder.vectors.adapters.faiss_index import FaissIndex
     from embedder.vectors.adapters.usearch_index import UsearchIndex
     from embedder.vectors.index.entries import IndexEntry
     from embedder.vectors.index.vector_index import VectorIndex
+    from embedder.vectors.maxsim import maxsim, maxsim_pairwise
     from embedder.vectors.mining import community_detection, paraphrase_mining, paraphrase_mining_embeddings
     from embedder.vectors.pairs import bitext_mining, mine_hard_negatives
     from embedder.vectors.quantization import quantize_embeddings, semantic_search_quantized
@@ -83,6 +86,8 @@ __all__ = [
     "IndexEntry",
     "InputError",
     "ModelNotFoundError",
+    "MultiVectorEncoder",
+    "MultiVectorOptions",
     "PredictOptions",
     "ProviderError",
     "RankedDocument",
@@ -101,6 +106,8 @@ __all__ = [
     "encode_to_file",
     "euclidean_sim",
     "manhattan_sim",
+    "maxsim",
+    "maxsim_pairwise",
     "mine_hard_negatives",
     "normalize_embeddings",
     "pairwise_cos_sim",
@@ -125,20 +132,23 @@ initialise_cpp_runtime()
 
 # Public names by module. A module is imported when one of its names is first used, so `import embedder` is fast.
 _LAZY = {
-    "cross_encoder": ("CrossEncoder", "RankedDocument"),
+    "cross_encoder": ("CrossEncoder",),
     "encoder": ("Embedder",),
     "engine.batching": ("BatchLimits",),
     "engine.chunks": ("Chunk",),
     "inputs": ("Token", "TokenizedText"),
     "files.encode_to_file": ("encode_to_file",),
     "kept_models": ("encode", "release_models"),
-    "options": ("EncodeOptions", "EncodeSettings", "PredictOptions"),
+    "multi_vector_encoder": ("MultiVectorEncoder",),
+    "options": ("EncodeOptions", "EncodeSettings", "MultiVectorOptions", "PredictOptions"),
     "pool": ("EncoderPool",),
+    "ranked": ("RankedDocument",),
     "results": ("EncodeResult",),
     "vectors.adapters.faiss_index": ("FaissIndex",),
     "vectors.adapters.usearch_index": ("UsearchIndex",),
     "vectors.index.entries": ("IndexEntry",),
     "vectors.index.vector_index": ("VectorIndex",),
+    "vectors.maxsim": ("maxsim", "maxsim_pairwise"),
     "vectors.mining": ("community_detection", "paraphrase_mining", "paraphrase_mining_embeddings"),
     "vectors.pairs": ("bitext_mining", "mine_hard_negatives"),
     "vectors.quantization": ("quantize_embeddings", "semantic_search_quantized"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from typing import TYPE_CHECKING, Any, ClassVar, NotRequired, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from embedder.hints import CROSS_ENCODER_ATTRIBUTE_HINTS, CROSS_ENCODER_HINTS
 from embedder.inputs import Pair, TokenizedText, check_documents, check_pairs, each_pair, is_pair
 from embedder.loaded_model import LoadedModel
 from embedder.options import OPTIONS_OF_PREDICT, EncodeSettings, LoadSettings, PredictOptions, PredictSettings
+from embedder.ranked import RankedDocument, rank_documents
 from embedder.results import CutTexts
 
 if TYPE_CHECKING:
@@ -32,20 +33,6 @@ _CUT_HINT = "Cut long texts into chunks first, by the chunks method of an Embedd
 
 # A query and a passage: two texts.
 TextPair = Sequence[str]
-
-
-class RankedDocument(TypedDict):
-    """A document that `CrossEncoder.rank` returns, as sentence-transformers returns it.
-
-    Attributes:
-        corpus_id: index of the document.
-        score: its score.
-        text: the document, if `return_documents`.
-    """
-
-    corpus_id: int
-    score: float
-    text: NotRequired[str]
 
 
 class CrossEncoder(LoadedModel):
@@ -231,13 +218,7 @@ class CrossEncoder(LoadedModel):
             )
         pairs = check_documents(query, documents)
         scores = self._predict(pairs, settings, "documents")
-        ranked: list[RankedDocument] = []
-        for row in np.argsort(-scores, kind="stable")[:top_k].tolist():
-            found: RankedDocument = {"corpus_id": row, "score": float(scores[row])}
-            if return_documents:
-                found["text"] = pairs[row].second
-            ranked.append(found)
-        return ranked
+        return rank_documents(scores, [pair.second for pair in pairs], top_k, return_documents=return_documents)
 
     def tokenize_pairs(
         self, pairs: TextPair | Iterable[TextPair], *, prompt_name: str | None = None, prompt: str | None = None

@@ -115,3 +115,44 @@ ENCODE_HINTS = {
     "dtype": _DTYPE,
     "graph": _DTYPE,
 }
+
+# Attributes of `MultiVectorEncoder`.
+MULTI_VECTOR_ATTRIBUTE_HINTS = {
+    "query_length": _OF_ARTIFACT,
+    "document_length": "pass document_length= to MultiVectorEncoder(...)",
+    "max_seq_length": "pass document_length= to MultiVectorEncoder(...)",
+    "similarity_fn_name": "call embedder.maxsim on the vectors, with function=",
+    "prompts": "pass prompt= or prompt_name= to encode_query or encode_document",
+    "device": "pass provider= to MultiVectorEncoder(...)",
+    "dtype": "pass dtype= to MultiVectorEncoder(...)",
+    "dimension": _OF_ARTIFACT,
+}
+
+# Options of `MultiVectorEncoder`.
+MULTI_VECTOR_LOAD_HINTS = {
+    **LOAD_HINTS,
+    **dict.fromkeys(("model_name_or_path", "model_name"), "the model is the first argument: MultiVectorEncoder(model)"),
+    **MULTI_VECTOR_ATTRIBUTE_HINTS,
+    **dict.fromkeys(("query_expansion", "attend_to_expansion_tokens", "skiplist_words", "query_prefix"), _OF_ARTIFACT),
+    "device": LOAD_HINTS["device"],
+    "truncate_dim": "leave it out. The model's scores need all dimensions",
+}
+
+# Options of `encode`, `encode_query`, `encode_document` and `rank`.
+MULTI_VECTOR_HINTS = {
+    "inputs": "the texts are the first argument: encode_query(texts)",
+    "sentences": "the texts are the first argument: encode_query(texts)",
+    "is_query": "call encode_query or encode_document",
+    "output_value": "encode always returns the vectors of tokens",
+    "convert_to_numpy": "encode always returns NumPy arrays",
+    "convert_to_tensor": "encode returns NumPy arrays. torch.from_numpy(array) makes a tensor of one",
+    "token_pooling": "embedder does not pool tokens",
+    "pool_factor": "embedder does not pool tokens",
+    "pool": "embedder has no pools of processes for such models. One model uses all cores",
+    "chunk_size": "embedder has no pools of processes for such models. One model uses all cores",
+    "truncate_dim": MULTI_VECTOR_LOAD_HINTS["truncate_dim"],
+    "precision": "convert the vectors: vectors.astype(numpy.float16). embedder.maxsim takes them",
+    "device": "choose the device when you load the model: MultiVectorEncoder(model, provider=...)",
+    "dtype": "choose the graph when you load the model: MultiVectorEncoder(model, dtype=...)",
+    "task": "call encode_query or encode_document",
+}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from embedder.artifact.artifact import Artifact
 from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.locate import open_artifact
-from embedder.artifact.manifest import EMBED, RANK, Manifest
+from embedder.artifact.manifest import EMBED, MULTI_VECTOR, RANK, Manifest
 from embedder.artifact.positions import check_limit
 from embedder.backends import check_backend
 from embedder.common.checks import check_count
@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 _FITTING = {
     EMBED: "embedder.Embedder, or `embedder search` on the command line",
     RANK: "embedder.CrossEncoder, or `embedder rerank` on the command line",
+    MULTI_VECTOR: "embedder.MultiVectorEncoder",
 }
 
 
 class LoadedModel(ReadOnly):
-    """Base of `Embedder` and `CrossEncoder`. Safe to call from many threads at once.
+    """Base of `Embedder`, `CrossEncoder` and `MultiVectorEncoder`. Safe to call from many threads at once.
 
     Pickle stores the path and the options. Unpickling loads the model again. A `with` statement releases the memory and
     the threads at its end. The attributes cannot be set.
@@ -43,6 +44,8 @@ class LoadedModel(ReadOnly):
     """
 
     _task: ClassVar[str]
+    # The option that is passed on as `LoadSettings.max_seq_length`, for errors.
+    _limit_option: ClassVar[str] = "max_seq_length"
     _artifact: Artifact
     _engine: Engine
     _settings: LoadSettings
@@ -66,7 +69,7 @@ class LoadedModel(ReadOnly):
             )
         if settings.truncate_dim is not None:
             check_count("truncate_dim", settings.truncate_dim, manifest.dimension)
-        check_limit(settings.max_seq_length, manifest)
+        check_limit(settings.max_seq_length, manifest, self._limit_option)
         self._engine = Engine(self._artifact, settings, backend)
 
     def _load_options(self) -> dict[str, Any]:
@@ -114,9 +117,10 @@ class LoadedModel(ReadOnly):
         import hashlib  # here, as these take milliseconds of the start of every process
         import json
 
-        images = self.manifest.images
+        images, multi_vector = self.manifest.images, self.manifest.multi_vector
         prepared = None if images is None else asdict(replace(images, parity=None))
-        content = json.dumps([*self._engine.digests, self.max_seq_length, prepared])
+        roles = [] if multi_vector is None else [asdict(multi_vector)]
+        content = json.dumps([*self._engine.digests, self.max_seq_length, prepared, *roles])
         return hashlib.sha256(content.encode()).hexdigest()
 
     @property

@@ -10,7 +10,7 @@ from embedder.common.checks import check_choice, check_count, check_flag, find_s
 from embedder.common.read_only import ReadOnlyDict
 from embedder.common.records import frozen
 from embedder.errors import InputError
-from embedder.hints import ENCODE_HINTS, PREDICT_HINTS
+from embedder.hints import ENCODE_HINTS, MULTI_VECTOR_HINTS, PREDICT_HINTS
 
 PRECISIONS = ("float32", "int8", "uint8", "binary", "ubinary")
 # These precisions scale each dimension by its range: the smallest and the largest value over all vectors.
@@ -120,6 +120,25 @@ class EncodeSettings:
         _refuse_unknown("encode", options, EncodeOptions.__annotations__, ENCODE_HINTS)
         return cls(**options)
 
+    @classmethod
+    def of_multi_vector(cls, options: Mapping[str, Any], call: str, keywords: Iterable[str] = ()) -> EncodeSettings:
+        """Return settings with the `options` of `MultiVectorEncoder`.
+
+        Args:
+            options: the options.
+            call: the method that got them, for errors.
+            keywords: other keywords of this method, for errors.
+
+        Raises:
+            InputError: an option is unknown, has a wrong type or is out of range.
+
+        Example:
+            >>> EncodeSettings.of_multi_vector({"batch_size": 8}, "encode_query").batch_size
+            8
+        """
+        _refuse_unknown(call, options, [*keywords, *MultiVectorOptions.__annotations__], MULTI_VECTOR_HINTS)
+        return cls(**options) if options else _DEFAULTS
+
     def refuse_skip(self) -> EncodeSettings:
         """Return these settings. Calls that return one vector for each input cannot skip images.
 
@@ -163,6 +182,38 @@ class EncodeSettings:
 
 # The settings are frozen and checked, so that all calls without options share them.
 _DEFAULTS = EncodeSettings()
+
+
+class MultiVectorOptions(TypedDict, total=False):
+    """Options of `MultiVectorEncoder.encode` and its siblings, as in `EncodeOptions`.
+
+    Attributes:
+        prompt_name: name of the prompt to put before each text. None takes the model's default; `encode_query` and
+            `encode_document` take the model's prompt for queries or documents.
+        prompt: text to put before each text. It takes precedence over `prompt_name`.
+        batch_size: most texts in one call of the graph. Batches are filled by tokens and may be smaller.
+        show_progress_bar: show progress on stderr.
+        normalize_embeddings: scale the vector of each token to length 1. Most models do so by themselves.
+        warn_if_cut: give one CutTextWarning if the model does not read all of a text.
+
+    Example:
+        >>> options: MultiVectorOptions = {"batch_size": 32}
+        >>> len(model.encode_document(["a text"], **options))  # doctest: +SKIP
+        1
+    """
+
+    prompt_name: str | None
+    prompt: str | None
+    batch_size: int | None
+    show_progress_bar: bool | None
+    normalize_embeddings: bool
+    warn_if_cut: bool
+
+
+# What to do instead of options of `MultiVectorEncoder.encode` that are given to the constructor.
+OPTIONS_OF_MULTI_VECTOR = dict.fromkeys(
+    MultiVectorOptions.__annotations__, "pass it to encode_query or encode_document"
+)
 
 
 class PredictOptions(TypedDict, total=False):

@@ -20,7 +20,16 @@ from embedder.artifact.manifest import (
 from embedder.artifact.measurements import Candidate, Parity, Quality, ScoreParity, ScoreQuality
 from embedder.artifact.scores import ScoreSettings
 from embedder.artifact.upgrades import FORMAT_VERSION
-from tests.tiny import add_image_graph, add_int8_graph, described, redescribe, write_tiny_artifact, write_tiny_ranker
+from tests.tiny import (
+    MULTI_VECTOR,
+    add_image_graph,
+    add_int8_graph,
+    described,
+    redescribe,
+    write_tiny_artifact,
+    write_tiny_multi_vector,
+    write_tiny_ranker,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -85,11 +94,18 @@ def write_ranker(directory: Path) -> None:
     write_manifest(replace(manifest, graphs=(measured,)), directory)
 
 
+def write_tokens(directory: Path) -> None:
+    """Write an artifact that gives a vector for each token, with a value in every field of multi_vector."""
+    settings = replace(MULTI_VECTOR, skipped_in=("query", "document"), skipped_first=1)
+    write_tiny_multi_vector(directory, multi_vector=settings, similarity_fn_name="meanmaxsim")
+
+
 # The function that writes each artifact of the current format. Older code wrote the artifacts of older formats.
 ARTIFACTS: dict[str, Callable[[Path], None]] = {
     f"artifact-v{FORMAT_VERSION}": write_full,
     f"artifact-v{FORMAT_VERSION}-prompt": write_prompt,
     f"artifact-v{FORMAT_VERSION}-ranker": write_ranker,
+    f"artifact-v{FORMAT_VERSION}-tokens": write_tokens,
 }
 
 

@@ -32,6 +32,7 @@ from embedder.artifact.manifest import (
     write_manifest,
 )
 from embedder.artifact.measurements import Candidate, Parity, Quality
+from embedder.artifact.multi_vector import MultiVectorSettings, QueryExpansion
 from embedder.artifact.scores import ScoreSettings
 from embedder.artifact.upgrades import FORMAT_VERSION
 
@@ -45,6 +46,15 @@ DIMENSION = 8
 IMAGE_SIZE = 2
 MIXING = np.random.default_rng(8).normal(size=(3 * IMAGE_SIZE**2, DIMENSION)).astype(np.float32)
 TABLE = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSION)).astype(np.float32)
+# The settings of the tiny model for late interaction: [UNK] fills up queries, and documents leave out punctuation.
+MULTI_VECTOR = MultiVectorSettings(
+    query_length=8,
+    document_length=12,
+    expansion=QueryExpansion(length=8, token_id=VOCABULARY["[UNK]"], is_attended=False),
+    skipped_ids=tuple(VOCABULARY[word] for word in "!,."),
+    skipped_in=("document",),
+    skipped_first=0,
+)
 
 # onnx writes tensors of at least this size to the file of the weights. Smaller ones stay in the graph.
 _MIN_EXTERNAL_BYTES = 1024
@@ -113,6 +123,26 @@ embedder ({_TOKENS} input_ids, {_TOKENS} attention_mask, {_TOKENS} token_type_id
     score = Mul(dot, factors)
 }}"""
 
+# Each token's vector is its row of the table plus the mean of the attended tokens' rows, scaled to length 1.
+_TOKEN_VECTORS = f"""{_HEADER}
+embedder ({_TOKENS} input_ids, {_TOKENS} attention_mask)
+    => (float[batch_size, sequence_length, {DIMENSION}] token_embeddings)
+<int64[1] last = {{-1}}, int64[1] sequence = {{1}}, float least_count = {{1e-9}}, float least_norm = {{1e-12}}>
+{{
+    rows = Gather(table, input_ids)
+    mask = Cast<to = 1>(attention_mask)
+    column = Unsqueeze(mask, last)
+    masked = Mul(rows, column)
+    total = ReduceSum<keepdims = 1>(masked, sequence)
+    count = ReduceSum<keepdims = 1>(column, sequence)
+    divisor = Max(count, least_count)
+    mean = Div(total, divisor)
+    mixed = Add(rows, mean)
+    norm = ReduceL2<keepdims = 1>(mixed, last)
+    length = Max(norm, least_norm)
+    token_embeddings = Div(mixed, length)
+}}"""
+
 
 def tiny_tokenizer(*, pairs: bool = False) -> Tokenizer:
     """Return the tokenizer: `[CLS] text [SEP]`, and with `pairs` also `[CLS] text [SEP] text [SEP]`."""
@@ -151,6 +181,7 @@ def write_tiny_artifact(
         image_model=None,
         head=Head(("mean",), include_prompt, ("normalize",) if normalize else ()),
         scores=None,
+        multi_vector=None,
         prompts={},
         default_prompt_name=None,
         graphs=(_describe_graph(directory / "model.onnx", inputs, Output("embedding", "dense", (DIMENSION,))),),
@@ -181,9 +212,40 @@ def write_tiny_ranker(directory: Path, *, labels: int = 1, max_seq_length: int =
         image_model=None,
         head=None,
         scores=ScoreSettings("sigmoid" if labels == 1 else "identity", (), "longest_first", parity=None),
+        multi_vector=None,
         prompts={},
         default_prompt_name=None,
         graphs=(_describe_graph(directory / "model.onnx", inputs, Output("score", "score", (labels,))),),
+        parity=None,
+        tools={},
+    )
+    write_manifest(replace(manifest, **fields), directory)
+    return directory
+
+
+def write_tiny_multi_vector(directory: Path, *, max_seq_length: int = 16, **fields: object) -> Path:
+    """Write an artifact of task "multi_vector" and return its `directory`. `fields` replace fields of its manifest.
+
+    See `MULTI_VECTOR` for its settings and `expected_tokens` for its vectors.
+    """
+    directory.mkdir()
+    _save(_parse(_TOKEN_VECTORS, {"table": TABLE}).SerializeToString(), directory / "model.onnx")
+    _save_tokenizer(tiny_tokenizer(), directory)
+    output = Output("token_embeddings", "token", (None, DIMENSION))
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        task="multi_vector",
+        source=Source("tiny-multi-vector", None, "0" * 64),
+        similarity_fn_name="maxsim",
+        tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), max_seq_length, 0, SPECIAL_IDS),
+        images=None,
+        image_model=None,
+        head=None,
+        scores=None,
+        multi_vector=MULTI_VECTOR,
+        prompts={"query": "query : ", "document": "document : "},
+        default_prompt_name=None,
+        graphs=(_describe_graph(directory / "model.onnx", GRAPH_INPUTS, output),),
         parity=None,
         tools={},
     )
@@ -259,6 +321,15 @@ def expected_score(a_ids: Sequence[int], b_ids: Sequence[int], *, labels: int = 
     The score of label l is mean(a) @ mean(b) times 1, -2, 3, -4 ... The ids are those of `segments_of`.
     """
     return (expected(a_ids, normalize=False) @ expected(b_ids, normalize=False)) * _label_factors(labels)
+
+
+def expected_tokens(ids: Sequence[int], attended: int | None = None) -> np.ndarray:
+    """Return the vectors that the tiny model gives for token ids, float32 (tokens, 8).
+
+    The tokens attend to the first `attended` tokens. None stands for all.
+    """
+    mixed = TABLE[list(ids)] + TABLE[list(ids)[:attended]].mean(axis=0)
+    return mixed / np.linalg.norm(mixed, axis=1, keepdims=True)
 
 
 def ids_of(text: str, limit: int = 16) -> list[int]:

@@ -30,11 +30,11 @@ LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 
 # The API reference: the title of each page, and the public names on it.
 API = {
-    "Models": "Embedder CrossEncoder encode encode_to_file release_models",
-    "Options and results": "EncodeOptions EncodeSettings EncodeResult PredictOptions RankedDocument Chunk Token "
-    "TokenizedText BatchLimits",
+    "Models": "Embedder CrossEncoder MultiVectorEncoder encode encode_to_file release_models",
+    "Options and results": "EncodeOptions EncodeSettings EncodeResult PredictOptions MultiVectorOptions RankedDocument "
+    "Chunk Token TokenizedText BatchLimits",
     "Similarity": "cos_sim dot_score euclidean_sim manhattan_sim pairwise_cos_sim pairwise_dot_score "
-    "pairwise_euclidean_sim pairwise_manhattan_sim normalize_embeddings truncate_embeddings",
+    "pairwise_euclidean_sim pairwise_manhattan_sim normalize_embeddings truncate_embeddings maxsim maxsim_pairwise",
     "Search and mining": "semantic_search paraphrase_mining paraphrase_mining_embeddings community_detection "
     "bitext_mining mine_hard_negatives quantize_embeddings semantic_search_quantized",
     "Indexes": "VectorIndex IndexEntry FaissIndex UsearchIndex",

@@ -13,6 +13,7 @@ from typing import Any
 
 from embedder.artifact.image_settings import ImageSettings
 from embedder.artifact.measurements import Candidate, Parity, Quality, ScoreQuality
+from embedder.artifact.multi_vector import MultiVectorSettings
 from embedder.artifact.positions import UNLIMITED_TOKENS
 from embedder.artifact.scores import ScoreSettings
 from embedder.artifact.upgrades import check_format_version, upgrade
@@ -31,12 +32,14 @@ _WILDCARDS = frozenset("*?[]")
 _MAX_MANIFEST_BYTES = 16_000_000
 
 # The tasks, and the kind of output that every graph needs for the task.
-OUTPUT_OF_TASK = {"embed": "dense", "rank": "score", "sparse": "sparse", "multi_vector": "token"}
-EMBED, RANK = "embed", "rank"
+EMBED, RANK, SPARSE, MULTI_VECTOR = "embed", "rank", "sparse", "multi_vector"
+OUTPUT_OF_TASK = {EMBED: "dense", RANK: "score", SPARSE: "sparse", MULTI_VECTOR: "token"}
 DTYPES = ("fp32", "fp16", "int8", "int4")
 # Modalities: what a graph takes. An artifact has at most one graph for each pair of modality and dtype.
 TEXT, IMAGE = "text", "image"
 SIMILARITY_FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
+# The same for texts that have a vector for each token.
+MAXSIM_FUNCTIONS = ("maxsim", "meanmaxsim")
 # Every model has these prompts. A checkpoint may give them another text.
 DEFAULT_PROMPTS = {"query": "", "document": ""}
 GRAPH_INPUTS = ("input_ids", "attention_mask")
@@ -230,6 +233,7 @@ class Manifest:
         image_model: id of another model. Its image vectors can be compared with this model's text vectors.
         head: the layers after the token vectors; None if there is no pooling.
         scores: what the scores of a pair mean; None unless the task is "rank".
+        multi_vector: how queries and documents become tokens; None unless the task is "multi_vector".
         prompts: texts to put before an input, by name.
         default_prompt_name: the prompt for calls that give none.
         graphs: the graphs, at most one for each pair of modality and dtype.
@@ -254,6 +258,7 @@ class Manifest:
     image_model: str | None
     head: Head | None
     scores: ScoreSettings | None
+    multi_vector: MultiVectorSettings | None
     prompts: dict[str, str]
     default_prompt_name: str | None
     graphs: tuple[Graph, ...]
@@ -263,11 +268,13 @@ class Manifest:
 
     def __post_init__(self) -> None:
         require(self.task in OUTPUT_OF_TASK, f"task: {self.task!r} is none of {', '.join(OUTPUT_OF_TASK)}")
+        functions = MAXSIM_FUNCTIONS if self.task == MULTI_VECTOR else SIMILARITY_FUNCTIONS
         require(
-            self.similarity_fn_name in (None, *SIMILARITY_FUNCTIONS),
-            f"similarity_fn_name: {self.similarity_fn_name!r} is none of {', '.join(SIMILARITY_FUNCTIONS)}",
+            self.similarity_fn_name in (None, *functions),
+            f"similarity_fn_name: {self.similarity_fn_name!r} is none of {', '.join(functions)}",
         )
-        require(self.task != EMBED or self.similarity_fn_name is not None, "similarity_fn_name: null in task 'embed'")
+        needed = self.task in (EMBED, MULTI_VECTOR)
+        require(not needed or self.similarity_fn_name is not None, f"similarity_fn_name: null in task {self.task!r}")
         self._check_graphs()
         self._check_outputs()
         require(
@@ -291,6 +298,8 @@ class Manifest:
         require(None not in shapes, f"graphs: task {self.task!r} needs an output of the kind {kind!r} in each")
         require(len(shapes) == 1, f"graphs: their outputs of the kind {kind!r} differ in shape")
         require((self.scores is not None) == (self.task == RANK), f"scores: contradicts the task {self.task!r}")
+        is_multi = self.task == MULTI_VECTOR
+        require((self.multi_vector is not None) == is_multi, f"multi_vector: contradicts the task {self.task!r}")
         if self.scores is not None and self.scores.label_names:
             names = len(self.scores.label_names)
             require((names,) == self.output_shape, f"scores.label_names: {names} names for {self.label_count} labels")
@@ -317,10 +326,10 @@ class Manifest:
         """Length of a vector.
 
         Raises:
-            ValueError: the task is not "embed".
+            ValueError: the task is neither "embed" nor "multi_vector".
         """
-        require(self.task == EMBED, f"task: {self.task!r} has no dimension")
-        (dimension,) = self.output_shape
+        require(self.task in (EMBED, MULTI_VECTOR), f"task: {self.task!r} has no dimension")
+        *_, dimension = self.output_shape
         assert dimension is not None  # `Output` made sure
         return dimension
 

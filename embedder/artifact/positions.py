@@ -53,12 +53,13 @@ def describe_limit(max_seq_length: int, unit: str = "texts") -> str:
     return f"{unit} are not cut" if max_seq_length == UNLIMITED_TOKENS else f"{unit} are cut at {max_seq_length} tokens"
 
 
-def check_limit(max_seq_length: int | None, manifest: Manifest) -> None:
+def check_limit(max_seq_length: int | None, manifest: Manifest, option: str = "max_seq_length") -> None:
     """Raise InputError if the graph of texts may be unable to read `max_seq_length` tokens.
 
     Args:
         max_seq_length: the limit that the caller wants. None is the model's own.
         manifest: the manifest of the model.
+        option: the name of the option, for the error.
 
     Example:
         >>> check_limit(128, model.manifest)  # doctest: +SKIP
@@ -70,4 +71,4 @@ def check_limit(max_seq_length: int | None, manifest: Manifest) -> None:
         hint = "To read all of a longer text, cut it into chunks: model.chunks(text)"
     else:
         hint = "Its artifact does not say whether the graph can read more. Export the model again, so that it does"
-    raise InputError(f"max_seq_length should be at most {most:,} for this model, not {max_seq_length:,}. {hint}")
+    raise InputError(f"{option} should be at most {most:,} for this model, not {max_seq_length:,}. {hint}")

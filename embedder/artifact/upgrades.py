@@ -9,7 +9,7 @@ from typing import Any
 from embedder.artifact.scores import default_activation
 from embedder.errors import FormatError
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 OLDEST_VERSION = 4
 
 
@@ -111,4 +111,37 @@ def upgrade_5_to_6(content: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {4: upgrade_4_to_5, 5: upgrade_5_to_6}
+def upgrade_6_to_7(content: dict[str, Any]) -> dict[str, Any]:
+    """Upgrade version 6 to version 7.
+
+    Version 7 adds `multi_vector`. A model for the task "multi_vector" cuts queries and documents at its limit.
+
+    Raises:
+        KeyError, TypeError: a field is missing or of another type.
+        ValueError: there is a field that only version 7 has.
+
+    Example:
+        >>> upgrade_6_to_7({"task": "embed"})["multi_vector"] is None
+        True
+    """
+    if "multi_vector" in content:
+        raise ValueError("multi_vector is unknown in version 6")
+    if content["task"] != "multi_vector":
+        return content | {"format_version": 7, "multi_vector": None}
+    limit = content["tokenizer"]["max_seq_length"]
+    settings = {
+        "query_length": limit,
+        "document_length": limit,
+        "expansion": None,
+        "skipped_ids": [],
+        "skipped_in": [],
+        "skipped_first": 0,
+    }
+    return content | {"format_version": 7, "multi_vector": settings, "similarity_fn_name": "maxsim"}
+
+
+_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    4: upgrade_4_to_5,
+    5: upgrade_5_to_6,
+    6: upgrade_6_to_7,
+}

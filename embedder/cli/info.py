@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from embedder.artifact.int8_products import Int8Products
     from embedder.artifact.manifest import Graph, Head, Manifest
     from embedder.artifact.measurements import Parity, ScoreParity
+    from embedder.artifact.multi_vector import MultiVectorSettings
     from embedder.artifact.scores import ScoreSettings
 
 _DESCRIPTION = """Print the model, the settings and the graphs of an artifact, and how close its
@@ -24,6 +25,7 @@ is named, in which directory the model lies, and where it was found.
 _EXAMPLE = "  embedder info all-MiniLM-L6-v2"
 _SAMPLES = {"text": "sentences", "image": "images"}
 _PAIRS = "pairs"
+_TOKENS = "tokens of queries and documents"
 _LABEL_WIDTH = 16
 
 # A label and its text.
@@ -94,7 +96,8 @@ def _manifest_lines(manifest: Manifest) -> Iterator[Line]:
         yield "images", _images_text(manifest.images)
     yield from _graph_lines(manifest)
     if manifest.scores is None:
-        yield from _parity_lines(manifest.parity, _SAMPLES["text"])
+        samples = _SAMPLES["text"] if manifest.multi_vector is None else _TOKENS
+        yield from _parity_lines(manifest.parity, samples)
     else:
         yield from _parity_lines(manifest.scores.parity, _PAIRS)
     if manifest.images is not None:
@@ -111,6 +114,9 @@ def _output_lines(manifest: Manifest) -> Iterator[Line]:
         yield "dimension", str(manifest.dimension)
     elif manifest.scores is not None:
         yield "labels", _labels_text(manifest.label_count, manifest.scores)
+    elif manifest.multi_vector is not None:
+        yield "dimension", f"{manifest.dimension} for each token"
+        yield from _role_lines(manifest.multi_vector)
     else:
         yield "output shape", " x ".join("any" if size is None else str(size) for size in manifest.output_shape)
     if manifest.similarity_fn_name is not None:
@@ -120,12 +126,29 @@ def _output_lines(manifest: Manifest) -> Iterator[Line]:
         yield "probability", f"sigmoid({logits.scale:.2f} * cosine {logits.bias:+.2f}) of an image and a text"
 
 
+def _role_lines(settings: MultiVectorSettings) -> Iterator[Line]:
+    """Yield how queries and documents become tokens."""
+    from embedder.artifact.multi_vector import QUERY, ROLES
+
+    for role in ROLES:
+        text = f"up to {settings.length_of(role)} tokens"
+        expansion = settings.expansion
+        if role == QUERY and expansion is not None:
+            attended = "attended to" if expansion.is_attended else "not attended to"
+            text += f", filled up to {expansion.length} with token {expansion.token_id}, which is {attended}"
+        if role in settings.skipped_in:
+            text += f"; {len(settings.skipped_ids)} tokens, such as punctuation, give no vector"
+        yield role, text
+
+
 def _labels_text(count: int, scores: ScoreSettings) -> str:
     names = f" ({', '.join(map(repr, scores.label_names))})" if scores.label_names else ""
     return f"{count}{names}, activation_fn: {scores.activation_fn}"
 
 
 def _head_text(head: Head) -> str:
+    if not head.pooling:
+        return ", ".join(head.layers) or "none"
     pooling = "+".join(head.pooling) + ("" if head.include_prompt else ", without the prompt")
     return ", ".join([f"{pooling} pooling", *head.layers])
 

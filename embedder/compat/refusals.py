@@ -14,7 +14,8 @@ _MODULES = (
     "model.max_seq_length and model.embedder.manifest are here"
 )
 _SAVE = "the model is an exported artifact. Copy its directory, or publish it with embedder-export --push-to"
-_MULTI_VECTOR = "embedder has no models with a vector for each token. Use sentence-transformers"
+_MULTI_VECTOR = "use embedder.MultiVectorEncoder, which has the same methods and gives NumPy arrays"
+_MAXSIM = 'use embedder.maxsim and embedder.maxsim_pairwise. They take function="meanmaxsim" too'
 _FILES = "use huggingface_hub, which fetches and finds files of the Hub"
 _TORCH_TOOL = "it is a tool for torch. Import it from sentence_transformers"
 _LOGGING = "use Python's logging. The logger is called embedder"
@@ -135,7 +136,7 @@ MODULES = PACKAGE | _table(
 
 # Names of sentence_transformers.util and sentence_transformers.quantization.
 UTIL = _table(
-    ("maxsim maxsim_pairwise mean_maxsim mean_maxsim_pairwise", _MULTI_VECTOR),
+    ("maxsim maxsim_pairwise mean_maxsim mean_maxsim_pairwise", _MAXSIM),
     ("http_get", "use urllib.request.urlretrieve(url, path)"),
     ("load_dir_path load_file_path is_sentence_transformer_model", _FILES),
     ("install_logger disable_logging disabled_tqdm", _LOGGING),

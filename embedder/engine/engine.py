@@ -9,7 +9,7 @@ output takes the same paths: `Embedder` and other classes of models are thin lay
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 
@@ -161,6 +161,7 @@ class Engine:
         settings: EncodeSettings,
         total: int | None = None,
         places: Places | None = None,
+        role: str | None = None,
     ) -> Iterator[Block]:
         """Yield the outputs of `items`, a block for each window. In a window, copies of a text are computed once.
 
@@ -171,6 +172,7 @@ class Engine:
             total: number of inputs, for the progress bar; None if it is not known.
             places: where `items` are among the caller's inputs, if copies were left out. The progress bar counts the
                 copies too, and errors name the caller's inputs.
+            role: as in `TextSide.for_role`.
 
         Raises:
             InputError: the model has no such prompt. The call itself raises this.
@@ -186,9 +188,10 @@ class Engine:
         self.check_open()
         prompt = self.resolve_prompt(settings)
         prompted = (_prompted(item, prompt) for item in items) if prompt else items
-        return self._run(windows(prompted), settings, self._prompt_token_count(prompt), total, places or _ALL)
+        job = partial(Job, settings.batch_size, self._prompt_token_count(prompt), self._executor)
+        return self._run(windows(prompted), settings, job, total, places or _ALL, role)
 
-    def run_text(self, text: str | Pair, settings: EncodeSettings) -> Values:
+    def run_text(self, text: str | Pair, settings: EncodeSettings, role: str | None = None) -> Values:
         """Return the value of one text, an array of one value, without a window, a plan or another thread.
 
         The numbers are those that `run` yields. A call of the graph empties the CPU's caches, so that each step of
@@ -197,6 +200,7 @@ class Engine:
         Args:
             text: a checked text or pair.
             settings: the options of the request. The engine uses the prompt.
+            role: as in `TextSide.for_role`.
 
         Raises:
             InputError, ArtifactError, EmbedderError: as in `run`.
@@ -207,7 +211,7 @@ class Engine:
         """
         self.check_open()
         prompt = self.resolve_prompt(settings)
-        side, prompt_token_count = self._text.get(), self._prompt_token_count(prompt)
+        side, prompt_token_count = self._text.get().for_role(role), self._prompt_token_count(prompt)
         tokens = side.tokenize([_prompted(text, prompt)])
         counts = np.array([prompt_token_count], np.int64)
         try:
@@ -291,16 +295,17 @@ class Engine:
         self,
         stream: Iterator[list[Item]],
         settings: EncodeSettings,
-        prompt_token_count: int,
+        make_job: Callable[[Callable[[int], object]], Job],
         total: int | None,
         places: Places,
+        role: str | None,
     ) -> Iterator[Block]:
         start = 0
         with progress_bar(total, *self._words_of_progress(), shown=settings.show_progress_bar) as bar:
             bar.update(places.copies)
-            job = Job(settings.batch_size, prompt_token_count, self._executor, bar.update)
+            job = make_job(bar.update)
             # A closed engine has other sides, which refuse.
-            sides = WindowSides(lambda: self._text.get(), lambda: self._image.get(), self._outputs)
+            sides = WindowSides(lambda: self._text.get().for_role(role), lambda: self._image.get(), self._outputs)
             prepare = partial(sides.prepare, find_cut=settings.warn_if_cut)
             ahead = partial(windows_ahead, token_budget=self.device.token_budget)
             prepared = prepare_ahead(stream, prepare, self._preparing, ahead)

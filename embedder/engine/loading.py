@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import IMAGE, OUTPUT_OF_TASK, RANK, TEXT, Graph, Output
+from embedder.artifact.multi_vector import ROLES
 from embedder.backends import Backend, Device, GraphFiles
 from embedder.common.digests import CheckedFile, open_checked
 from embedder.common.records import frozen
@@ -89,7 +90,13 @@ class Loader:
         # so the tokenizer waits until onnxruntime has begun.
         begun = threading.Event()
         tokenizer, backend = side_by_side(lambda: self._load_tokenizer(begun), lambda: self._open_text_graph(begun))
-        return TextSide(backend, self.graphs[TEXT], tokenizer, self.artifact.manifest.tokenizer)
+        manifest = self.artifact.manifest
+        if manifest.multi_vector is None:
+            return TextSide(backend, self.graphs[TEXT], tokenizer, manifest.tokenizer)
+        from embedder.engine.token_side import TokenSide  # here, as most models do not need it
+
+        limit = self.settings.max_seq_length
+        return TokenSide(backend, self.graphs[TEXT], tokenizer, manifest.tokenizer, manifest.multi_vector, limit)
 
     def _open_text_graph(self, begun: threading.Event) -> Backend:
         files = GraphFiles(self.artifact, self.graphs[TEXT], verify=self.settings.verify, opening=begun.set)
@@ -100,13 +107,16 @@ class Loader:
 
     def _load_tokenizer(self, begun: threading.Event) -> TextTokenizer:
         begun.wait()
-        settings = self.artifact.manifest.tokenizer
+        manifest = self.artifact.manifest
+        settings, multi = manifest.tokenizer, manifest.multi_vector
         path = self.artifact.path(settings.file)
         verify = self.settings.verify
         file = CheckedFile(path, settings.file.sha256 if verify else None)
-        limit, pairs = settings.max_seq_length, self.artifact.manifest.task == RANK
+        limit, pairs = settings.max_seq_length, manifest.task == RANK
+        if multi is not None:  # each role has its own limit, which `TokenSide` applies
+            limit = max(limit, self.settings.max_seq_length or 0, *map(multi.length_of, ROLES))
         tokenizer = open_checked([file], lambda: TextTokenizer(path, limit, pairs=pairs, verify=verify))
-        if self.settings.max_seq_length is not None:
+        if self.settings.max_seq_length is not None and multi is None:
             tokenizer.set_limit(self.settings.max_seq_length)
         return tokenizer
 

@@ -17,7 +17,7 @@ from embedder.engine.batching import plan_batches
 from embedder.engine.job import Job
 from embedder.engine.memory import InputMemoryError, MemoryLimit, errors_at
 from embedder.engine.outputs import Values, empty_values, read_values
-from embedder.engine.token_table import TokenTable
+from embedder.engine.token_table import Tokens, TokenTable
 from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import DeviceMemoryError
 from embedder.inputs import Pair, TokenizedText
@@ -47,6 +47,14 @@ class TextSide:
         self._settings = settings
         self._typed = TOKEN_TYPE_IDS in graph.inputs
         self._limit = MemoryLimit()
+
+    def for_role(self, role: str | None) -> TextSide:
+        """Return the side for texts of a role, such as queries. Most models treat all texts alike.
+
+        Args:
+            role: one of `ROLES` in `artifact.multi_vector`. None for texts without a role.
+        """
+        return self
 
     @property
     def token_budget(self) -> int:
@@ -205,7 +213,7 @@ class TextSide:
 
     def _feeds(self, tokens: TokenTable, prompt_token_counts: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
         """Return the graph's inputs for one batch."""
-        arrays, attention_mask = tokens.pad(self._settings.pad_id)
+        arrays, attention_mask = self._pad(tokens)
         feeds = dict(zip(GRAPH_INPUTS, (arrays[0], attention_mask), strict=True))
         if self._typed:
             feeds[TOKEN_TYPE_IDS] = arrays[1]
@@ -213,6 +221,10 @@ class TextSide:
             after_prompt = np.arange(attention_mask.shape[1]) >= prompt_token_counts[:, np.newaxis]
             feeds[POOLING_MASK] = attention_mask * after_prompt
         return feeds
+
+    def _pad(self, tokens: TokenTable) -> tuple[Tokens, NDArray[np.int64]]:
+        """Return the padded arrays of a batch, and its attention mask."""
+        return tokens.pad(self._settings.pad_id)
 
 
 class TextRun:

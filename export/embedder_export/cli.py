@@ -19,6 +19,7 @@ from embedder.errors import EmbedderError, InputError
 
 from embedder_export import __version__
 from embedder_export.body.convert import CONVERTERS, check_converter
+from embedder_export.checkpoint.kinds import TASKS
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.checkpoint.settings_files import get_settings_files
 from embedder_export.distill.static import DEFAULT_DIMENSION, distill_static
@@ -38,7 +39,7 @@ the checkpoint's own onnx/model.onnx if it is on this machine. The artifact is w
 sentence-transformers on some 120 pairs: no score may differ by more than 1e-4 of the scores' range. A token for the Hub
 comes from HF_TOKEN or from `hf auth login`."""
 # By their names in argparse. --check goes with none of them.
-_OPTIONS_OF_AN_EXPORT = ("output", "push_to", "converter", "verify", "dtypes")
+_OPTIONS_OF_AN_EXPORT = ("output", "push_to", "converter", "verify", "dtypes", "distill", "dimension")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.check and any(getattr(options, name) != parser.get_default(name) for name in _OPTIONS_OF_AN_EXPORT):
-        parser.error("--check exports nothing, so it goes only with --revision")
+        parser.error("--check exports nothing, so it goes only with --revision and --task")
     try:
         _quieten_libraries()
         if options.check:
@@ -87,7 +88,7 @@ def _run(options: argparse.Namespace, output: Path) -> int:
         settings = ExportSettings(options.converter, options.dtypes, options.verify)
         access = HubAccess(options.revision)
         if options.distill is None:
-            checkpoint = read_checkpoint(options.model, access)
+            checkpoint = read_checkpoint(options.model, access, options.task)
             manifest = export(checkpoint, output, report, settings)
             directory = checkpoint.directory
         else:
@@ -109,7 +110,7 @@ def _run(options: argparse.Namespace, output: Path) -> int:
 def _check(options: argparse.Namespace) -> int:
     """Print whether the checkpoint can be exported. Return 0 if it can, otherwise 1."""
     name, files = get_settings_files(options.model, HubAccess(options.revision))
-    support = check_support(name, files)
+    support = check_support(name, files, options.task)
     needs = " (needs the extra [torch])" if support.verdict == TRACED else ""
     print(escape_line(": ".join([name, support.verdict + needs, *support.reasons])))
     return int(support.verdict == REFUSED)
@@ -149,6 +150,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="export nothing: fetch only the JSON files of settings, and print whether the export is native, needs the "
         "extra [torch], or is refused, and why. The status is 1 if it is refused",
+    )
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        help="what the artifact is for, if the checkpoint has several heads, as BAAI/bge-m3 has. embed: one vector for "
+        "each text; sparse: a weight for each word, also for a masked language model; multi_vector: a vector for each "
+        "token. Default: what the checkpoint says, or else embed",
     )
     parser.add_argument(
         "--output",
@@ -217,8 +225,9 @@ def _describe_parity(manifest: Manifest) -> str:
             "not compared with a reference: sentence-transformers is not installed or cannot read the checkpoint, and "
             f"its own {OWN_GRAPH} is not on this machine or not usable. --verify graph fetches that of a Hub repository"
         )
+    samples = "sentences" if manifest.multi_vector is None else "tokens of queries and documents"
     return (
-        f"compared with {parity.reference} over {parity.samples} sentences: smallest cosine {parity.min_cosine:.8f}, "
+        f"compared with {parity.reference} over {parity.samples} {samples}: smallest cosine {parity.min_cosine:.8f}, "
         f"largest difference {parity.max_difference:.1e}"
     )
 

@@ -14,10 +14,10 @@ from embedder.artifact.positions import describe_limit
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.convert import convert_bodies
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.image_processor import read_images
 from embedder_export.checkpoint.layers import Pooling
 from embedder_export.checkpoint.match_logits import read_match_logits
-from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.dtype.convert import DTYPES, Conversion, convert_dtypes
 from embedder_export.errors import CheckpointError
 from embedder_export.graph.files import save_graph
@@ -123,7 +123,9 @@ def _body_request(checkpoint: Checkpoint) -> BodyRequest:
     """Return what the head and the tokenizer need from the graph."""
     family = checkpoint.family
     if checkpoint.task != RANK:
-        return BodyRequest(padding=read_padding(checkpoint)) if family.pads_texts else ALL_TOKENS
+        expansion = None if checkpoint.roles is None else checkpoint.roles.expansion
+        fills_up = expansion is not None and not expansion.is_attended
+        return replace(ALL_TOKENS, fills_up=fills_up, padding=read_padding(checkpoint) if family.pads_texts else None)
     # A traced model says itself whether it has token types.
     token_types = (family.has_token_types or not family.builders) and gives_token_types(checkpoint)
     first_token_only = family.rank_head is not None and checkpoint.layers[:1] == (Pooling(("cls",), True),)

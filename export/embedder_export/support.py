@@ -16,10 +16,11 @@ from embedder.artifact.manifest import IMAGE
 from embedder_export.body.contract import Body, BodyRequest, TextPadding
 from embedder_export.body.convert import check_traceable
 from embedder_export.body.native import build_bodies
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.files import SAFETENSORS, TORCH_WEIGHTS, blank_weights
 from embedder_export.checkpoint.image_processor import read_images
 from embedder_export.checkpoint.locate import Location
-from embedder_export.checkpoint.read import Checkpoint, read_located
+from embedder_export.checkpoint.read import read_located
 from embedder_export.checkpoint.settings_files import SettingsFiles
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.tokenizer.convert import check_tokenizer
@@ -43,12 +44,13 @@ class Support:
     reasons: tuple[str, ...] = ()
 
 
-def check_support(name: str, files: SettingsFiles) -> Support:
+def check_support(name: str, files: SettingsFiles, task: str | None = None) -> Support:
     """Say whether the checkpoint `name` can be exported.
 
     Args:
         name: its name in messages.
         files: its files. Files of weights have no role.
+        task: as in `read_checkpoint`.
 
     Example:
         >>> check_support("org/name", {"config.json": {"model_type": "bert"}, "vocab.txt": None})
@@ -59,7 +61,7 @@ def check_support(name: str, files: SettingsFiles) -> Support:
         _write(directory, files)
         try:
             with blank_weights():
-                reasons = _reasons_for_torch(read_located(Location(directory, name, None)))
+                reasons = _reasons_for_torch(read_located(Location(directory, name, None), task))
         except CheckpointError as error:
             return Support(REFUSED, (_without_paths(str(error), directory, name),))
     return Support(TRACED if reasons else NATIVE, tuple(_without_paths(reason, directory, name) for reason in reasons))

@@ -300,8 +300,11 @@ class TestRefusals:
 
     def test_modules(self, tmp_path):
         checkpoint = write_dense_cross_encoder(tmp_path / "model")
+        edit_json(checkpoint / "2_Dense/config.json", use_residual="yes")
+        with pytest.raises(CheckpointError, match="has 'yes' as use_residual"):
+            read_checkpoint(str(checkpoint))
         edit_json(checkpoint / "2_Dense/config.json", use_residual=True)
-        with pytest.raises(CheckpointError, match=r"has a residual connection \(use_residual\)"):
+        with pytest.raises(CheckpointError, match=r"holds the tensors .*, not .*residual\.weight"):
             read_checkpoint(str(checkpoint))
         edit_json(checkpoint / "2_Dense/config.json", use_residual=False, module_output_name=None)
         with pytest.raises(CheckpointError, match="the last module of the CrossEncoder should be a Dense that gives"):

@@ -145,7 +145,7 @@ def test_full_disk_is_an_error_of_the_output(checkpoint, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("embedder_export.first_use.locate_on_hub", lambda *arguments: None)
-    monkeypatch.setattr("embedder_export.first_use.read_located", lambda location: None)
+    monkeypatch.setattr("embedder_export.first_use.read_located", lambda *arguments: None)
     monkeypatch.setattr("embedder_export.first_use.export", fail)
     with pytest.raises(OutputError, match=r"artifact cannot be written: .*artifact: No space left on device"):
         export_from_hub("small", tmp_path / "artifact", access=HubAccess(), report=lambda line: None)

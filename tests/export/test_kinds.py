@@ -1,10 +1,13 @@
 """Checkpoints of other models are refused by name. Pretrained models are pooled as in sentence-transformers."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from embedder_export.checkpoint.kinds import task_of
 from embedder_export.checkpoint.layers import Pooling
+from embedder_export.checkpoint.modules import Module
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError
@@ -55,7 +58,6 @@ def test_transformers_models_with_another_head(bare, tmp_path, capsys, model_cla
         ("BertForNextSentencePrediction", "a next-sentence classifier"),
         ("DebertaV2ForZeroShotClassification", "a classifier"),
         ("ViTForImageClassification", "a classifier"),
-        ("HF_ColBERT", r"a ColBERT \(late interaction\) model"),
         ("JinaColBERTModel", r"a ColBERT \(late interaction\) model"),
     ],
 )
@@ -92,23 +94,61 @@ def test_metadata_of_a_colbert(bare):
         read_checkpoint(str(bare))
 
 
-@pytest.mark.parametrize("kind", ["MultiVectorEncoder", "SparseEncoder"])
+@pytest.mark.parametrize(("kind", "task"), [("SparseEncoder", "sparse")])
 @pytest.mark.parametrize("modules", [True, False])
-def test_other_models_of_sentence_transformers(tmp_path, kind, modules):
-    """The declaration is read first, because the modules of these models are not known here."""
+def test_other_models_of_sentence_transformers(tmp_path, kind, task, modules):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"model_type": kind}, modules=("MLMTransformer",))
     if not modules:
         (checkpoint / "modules.json").unlink()
-    with pytest.raises(
-        CheckpointError, match=f"the checkpoint is a {kind}, not a SentenceTransformer or a CrossEncoder"
-    ):
+    with pytest.raises(CheckpointError, match=f"the checkpoint is for the task '{task}', which is not supported"):
         read_checkpoint(str(checkpoint))
+
+
+def test_kind_that_nobody_knows(tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"model_type": "AudioEncoder"})
+    with pytest.raises(CheckpointError, match="the checkpoint is a AudioEncoder, which is not supported"):
+        read_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize(
+    ("declared", "modules", "architectures", "chosen", "task"),
+    [
+        ({}, None, ["BertForMaskedLM"], None, "embed"),
+        ({}, None, ["BertForMaskedLM"], "sparse", "sparse"),
+        ({}, None, ["BertForSequenceClassification"], None, "rank"),
+        ({"model_type": "SparseEncoder"}, ["MLMTransformer", "SpladePooling"], [], None, "sparse"),
+        ({}, ["Transformer", "SpladePooling"], [], None, "sparse"),
+        ({}, ["Transformer", "Pooling"], [], "multi_vector", "multi_vector"),
+        ({}, None, ["HF_ColBERT"], None, "multi_vector"),
+        ({"model_type": "ColBERT"}, ["Transformer", "Dense"], [], None, "multi_vector"),
+        ({"query_prefix": "[Q] "}, ["Transformer", "Dense"], [], None, "multi_vector"),
+        ({"query_prefix": "[Q] "}, None, [], None, "embed"),
+        ({"model_type": "MultiVectorEncoder"}, ["Transformer"], [], None, "multi_vector"),
+    ],
+)
+def test_tasks(declared, modules, architectures, chosen, task):
+    found = None if modules is None else [Module(kind, Path("module")) for kind in modules]
+    assert task_of(declared, found, architectures, chosen) == task
+
+
+def test_task_that_the_checkpoint_does_not_have():
+    with pytest.raises(CheckpointError, match="is for the task 'sparse', so it cannot be exported for 'embed'"):
+        task_of({"model_type": "SparseEncoder"}, None, [], "embed")
 
 
 def test_modules_of_pylate(tmp_path):
-    checkpoint = write_checkpoint(tmp_path / "checkpoint", types={"Pooling": "pylate.models.Dense.Dense"})
-    with pytest.raises(CheckpointError, match=r"a ColBERT \(late interaction\) model of PyLate"):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", types={"Pooling": "pylate.models.Other.Other"})
+    with pytest.raises(CheckpointError, match=r"the module 'pylate\.models\.Other\.Other' is not supported"):
         read_checkpoint(str(checkpoint))
+
+
+@pytest.mark.parametrize("modules", [True, False])
+def test_embedders_are_not_made_late_interaction_models(tmp_path, modules):
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    if not modules:
+        (checkpoint / "modules.json").unlink()
+    with pytest.raises(CheckpointError, match="the checkpoint has no layer for late interaction"):
+        read_checkpoint(str(checkpoint), task="multi_vector")
 
 
 @pytest.mark.parametrize("model_class", [BertForMaskedLM, BertForPreTraining])

@@ -29,7 +29,7 @@ def checkpoint(tmp_path_factory):
         ({"modules": ("Transformer", "Pooling", "LSTM")}, "checkpoint: the module 'LSTM' is not supported"),
         ({"modules": ("Transformer",)}, "0 Pooling modules"),
         ({"modules": ("CLIPModel", "Pooling")}, "first module is a CLIPModel, but config.json belongs to another"),
-        ({"modules": ()}, "first module should be a Transformer; here it is none"),
+        ({"modules": ()}, "first module should be a Transformer"),
         ({"types": {"Pooling": "evil.code.Pooling"}}, r"the module 'evil\.code\.Pooling' is not supported"),
         ({"types": {"Transformer": "evil.Transformer"}}, r"the module 'evil\.Transformer' is not supported"),
         ({"types": {"Pooling": "Pooling"}}, "the module 'Pooling' is not supported"),
@@ -56,7 +56,7 @@ def checkpoint(tmp_path_factory):
         ({"transformer": {"modality_config": {"text": 3}}}, "as modality_config"),
         ({"transformer": {"color": "red"}}, "has 'red' as color, which is not supported"),
         ({"config": {"truncate_dim": "8"}}, "has '8' as truncate_dim"),
-        ({"config": {"model_type": "SparseEncoder"}}, "is a SparseEncoder, not a SentenceTransformer"),
+        ({"config": {"model_type": "SparseEncoder"}}, "is for the task .sparse., which is not supported"),
         ({"config": {"similarity_fn_name": "near"}}, "unknown similarity function 'near'"),
     ],
 )

@@ -4,7 +4,8 @@ import json
 import os
 
 import pytest
-from embedder_export.checkpoint.read import Checkpoint, read_checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
+from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import CheckpointError
 from embedder_export.samples.texts import text_samples
 from embedder_export.tokenizer.contract import ConvertedTokenizer

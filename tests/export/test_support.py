@@ -211,7 +211,7 @@ def test_command_with_a_directory(tmp_path, capsys):
 def test_check_goes_with_no_option_of_an_export(option, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["small", "--check", *option])
-    assert "--check exports nothing, so it goes only with --revision" in capsys.readouterr().err
+    assert "--check exports nothing, so it goes only with --revision and --task" in capsys.readouterr().err
 
 
 @pytest.fixture

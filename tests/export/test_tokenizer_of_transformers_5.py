@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import transformers
-from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.cli import main
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.tokenizer.contract import EffectiveTokenizer

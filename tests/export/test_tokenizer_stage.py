@@ -8,7 +8,8 @@ from types import SimpleNamespace
 import pytest
 import transformers
 from embedder_export.body.convert import convert_bodies
-from embedder_export.checkpoint.read import Checkpoint, read_checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
+from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.pipeline import ExportSettings, export
 from embedder_export.tokenizer.contract import ConvertedTokenizer

@@ -19,12 +19,12 @@ from hypothesis import strategies as st
 
 import embedder
 from embedder.artifact.int8_products import Int8Products, int8_products, with_int8_products
-from embedder.artifact.manifest import Output, read_manifest, write_manifest
+from embedder.artifact.manifest import read_manifest, write_manifest
 from embedder.artifact.measurements import Parity, ScoreParity, ScoreQuality
 from embedder.cli.commands import DEFAULT_MODEL
 from embedder.cli.main import main
 from tests.command_help import PAGE, command_names, help_of, with_help
-from tests.tiny import add_int8_graph, expected, ids_of, write_tiny_artifact, write_tiny_ranker
+from tests.tiny import add_int8_graph, expected, ids_of, write_tiny_artifact, write_tiny_multi_vector, write_tiny_ranker
 
 TEXTS = ["the cat", "", "dog \u0085 sat", "字 é \u2028 mat", "   "]
 
@@ -356,13 +356,12 @@ def test_info_of_an_artifact_that_gives_scores(tmp_path, capsys):
     assert "Spearman 0.99999900, largest difference 2.5e-07 of the range" in out
 
 
-def test_info_of_an_artifact_for_another_task(tmp_path, capsys):
-    directory = write_tiny_ranker(tmp_path / "colbert", labels=2)
-    manifest = read_manifest(directory)
-    graph = replace(manifest.graphs[0], outputs=(Output("tokens", "token", (None, 8)),))
-    write_manifest(replace(manifest, task="multi_vector", scores=None, graphs=(graph,)), directory)
-    assert main(["info", str(directory)]) == 0
-    assert "task            multi_vector\noutput shape    any x 8\n" in capsys.readouterr().out
+def test_info_of_a_model_of_tokens(tmp_path, capsys):
+    assert main(["info", str(write_tiny_multi_vector(tmp_path / "colbert"))]) == 0
+    out = capsys.readouterr().out
+    assert "task            multi_vector\ndimension       8 for each token\n" in out
+    assert "query           up to 8 tokens, filled up to 8 with token 1, which is not attended to\n" in out
+    assert "document        up to 12 tokens; 3 tokens, such as punctuation, give no vector\n" in out
 
 
 def test_version(capsys):

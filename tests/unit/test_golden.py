@@ -9,7 +9,14 @@ import pytest
 import embedder
 from embedder.artifact.locate import open_artifact
 from embedder.artifact.manifest import read_manifest, write_manifest
-from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION, upgrade, upgrade_4_to_5, upgrade_5_to_6
+from embedder.artifact.upgrades import (
+    FORMAT_VERSION,
+    OLDEST_VERSION,
+    upgrade,
+    upgrade_4_to_5,
+    upgrade_5_to_6,
+    upgrade_6_to_7,
+)
 from tests.golden_artifacts import (
     ARTIFACTS,
     GOLDEN,
@@ -23,11 +30,12 @@ from tests.golden_artifacts import (
     write_ranker,
     write_with_golden_files,
 )
-from tests.tiny import expected_score, segments_of
+from tests.tiny import expected_score, expected_tokens, ids_of, segments_of
 
 DIRECTORIES = sorted(path.name for path in GOLDEN.glob("artifact-v*"))
 FULL = [name for name in DIRECTORIES if name.count("-") == 1]
 WITH_PROMPT = [name for name in DIRECTORIES if name.endswith("-prompt")]
+WITH_TOKENS = [name for name in DIRECTORIES if name.endswith("-tokens")]
 RANKERS = [name for name in DIRECTORIES if name.endswith("-ranker")]
 WRITERS = [("", write_full), ("-prompt", write_prompt)]
 CURRENT = f"artifact-v{FORMAT_VERSION}"
@@ -44,7 +52,7 @@ def assert_close(vectors, file):
 def test_every_format_that_can_be_read_has_a_golden_artifact():
     found = {manifest_json(name)["format_version"] for name in DIRECTORIES}
     assert found == set(range(OLDEST_VERSION, FORMAT_VERSION + 1))
-    assert set(DIRECTORIES) == {*FULL, *WITH_PROMPT, *RANKERS}
+    assert set(DIRECTORIES) == {*FULL, *WITH_PROMPT, *RANKERS, *WITH_TOKENS}
     assert set(ARTIFACTS) <= set(DIRECTORIES)
 
 
@@ -85,6 +93,15 @@ def test_graph_of_a_golden_ranker_gives_its_scores(name):
         np.testing.assert_allclose(expected_score(a_ids, b_ids, labels=LABELS), golden, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", WITH_TOKENS)
+def test_tokens_have_the_same_vectors_in_every_format(name):
+    model = embedder.MultiVectorEncoder(GOLDEN / name)
+    ids = ids_of("query : the cat", 8)
+    filled = ids + [1] * (8 - len(ids))
+    np.testing.assert_allclose(model.encode_query("the cat"), expected_tokens(filled, len(ids))[1:], atol=1e-6)
+    assert model.similarity_fn_name == "meanmaxsim"
+
+
 @pytest.mark.parametrize("name", ARTIFACTS)
 def test_manifest_written_today_has_the_golden_bytes(name, tmp_path):
     write_with_golden_files(name, tmp_path / name)
@@ -112,18 +129,21 @@ def test_golden_manifest_has_a_value_in_every_field():
     walk(content | {"extra": bool(content["extra"])}, "")
     # fp32 graphs have no quality, int8 graphs have one. Nothing is cropped. An artifact with images has no image_model,
     # and one for embeddings has no scores.
-    scores = {".scores", ".graphs.score_quality"}
+    scores = {".scores", ".graphs.score_quality", ".multi_vector"}
     assert empty == {".graphs.quality", ".graphs.candidates", ".images.crop", ".image_model", *scores}
     assert manifest_json(f"{CURRENT}-prompt")["image_model"] == "org/tiny-images"
     empty.clear()
     walk(manifest_json(f"{CURRENT}-ranker"), "")
-    assert not empty & {".scores.label_names", ".scores.parity", *scores}
+    assert not empty & {".scores.label_names", ".scores.parity", ".scores", ".graphs.score_quality"}
+    empty.clear()
+    walk(manifest_json(f"{CURRENT}-tokens"), "")
+    assert not any(place.startswith(".multi_vector") for place in empty)
 
 
 @pytest.mark.parametrize(
     ("old", "write"),
-    [(f"artifact-v{version}{kind}", write) for version in (4, 5) for kind, write in WRITERS]
-    + [("artifact-v5-ranker", write_ranker)],
+    [(f"artifact-v{version}{kind}", write) for version in (4, 5, 6) for kind, write in WRITERS]
+    + [("artifact-v5-ranker", write_ranker), ("artifact-v6-ranker", write_ranker)],
 )
 def test_upgraded_manifest_has_the_fields_of_the_current_format(old, write, tmp_path):
     write(tmp_path / "new")
@@ -171,6 +191,22 @@ def test_upgrade_from_5_gives_a_ranker_its_scores(labels, activation_fn):
     graphs = [graph | {"score_quality": None} for graph in before["graphs"]]
     assert after == before | {"format_version": 6, "graphs": graphs, "scores": scores}
     assert upgrade_5_to_6(manifest_json("artifact-v5"))["scores"] is None
+
+
+def test_upgrade_from_6_gives_a_model_of_tokens_its_settings():
+    assert upgrade_6_to_7(manifest_json("artifact-v6"))["multi_vector"] is None
+    before = manifest_json("artifact-v6") | {"task": "multi_vector", "similarity_fn_name": None}
+    after = upgrade_6_to_7(before)
+    limit = before["tokenizer"]["max_seq_length"]
+    settings = {"query_length": limit, "document_length": limit, "expansion": None}
+    settings |= {"skipped_ids": [], "skipped_in": [], "skipped_first": 0}
+    changed = {"format_version": 7, "multi_vector": settings, "similarity_fn_name": "maxsim"}
+    assert after == before | changed
+
+
+def test_a_field_of_version_7_in_version_6_is_refused():
+    with pytest.raises(ValueError, match="multi_vector is unknown in version 6"):
+        upgrade_6_to_7(manifest_json("artifact-v6") | {"multi_vector": None})
 
 
 def test_a_field_of_version_6_in_version_5_is_refused():

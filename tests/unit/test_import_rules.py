@@ -34,7 +34,9 @@ class Rule:
     exact: bool = False
 
 
-PUBLIC = "activations common cross_encoder encoder errors hints inputs options results vectors"
+PUBLIC = (
+    "activations common cross_encoder encoder errors hints inputs multi_vector_encoder options ranked results vectors"
+)
 INTEGRATION = f"{PUBLIC} integrations"
 ENGINE = "artifact backends common engine errors hints images inputs options"
 
@@ -69,7 +71,9 @@ RUNTIME = (
     Rule("embedder.loaded_model", own=ENGINE),
     Rule("embedder.tokenizing", own="common engine errors inputs loaded_model options", packages="numpy"),
     Rule("embedder.encoder", own=f"{ENGINE} activations encoding results tokenizing vectors", packages="numpy"),
-    Rule("embedder.cross_encoder", own=f"{ENGINE} activations encoding loaded_model results", packages="numpy"),
+    Rule("embedder.ranked", packages="numpy"),
+    Rule("embedder.cross_encoder", own=f"{ENGINE} activations encoding loaded_model ranked results", packages="numpy"),
+    Rule("embedder.multi_vector_encoder", own=f"{ENGINE} loaded_model ranked results vectors", packages="numpy"),
     # What is done with vectors. It needs no model.
     Rule("embedder.vectors", own="common errors options vectors", packages="numpy"),
     Rule("embedder.vectors.simd", own="common", packages="numpy", lazy="numkong"),
@@ -178,7 +182,9 @@ RUNTIME = (
 )
 
 # The exporter writes the manifest by the runtime's dataclasses, and tries its work with the runtime.
-OF_RUNTIME = "artifact backends common cross_encoder encoder engine errors images inputs options results"
+OF_RUNTIME = (
+    "artifact backends common cross_encoder encoder engine errors images inputs multi_vector_encoder options results"
+)
 ONNX = "numpy onnx onnx_ir onnxruntime PIL safetensors tokenizers"
 # The extra [torch].
 TORCH = "model2vec optimum sentence_transformers sentencepiece torch transformers"

@@ -14,7 +14,13 @@ from embedder.artifact.manifest import File, read_manifest, write_manifest
 from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION
 from embedder.errors import ArtifactError, FormatError
 from tests.golden_artifacts import GOLDEN
-from tests.tiny import add_image_graph, add_int8_graph, write_tiny_ranker
+from tests.tiny import (
+    MULTI_VECTOR,
+    add_image_graph,
+    add_int8_graph,
+    write_tiny_multi_vector,
+    write_tiny_ranker,
+)
 
 MANIFESTS = {
     path.parent.name: json.loads(path.read_text(encoding="utf-8"))
@@ -296,11 +302,42 @@ def test_ranker_has_a_score_for_each_label_and_no_dimension(ranker, tiny):
 
 def test_output_with_a_size_that_depends_on_the_input(ranker):
     def many_vectors(manifest):
-        manifest |= {"task": "multi_vector", "scores": None}
+        manifest |= {"task": "multi_vector", "scores": None, "similarity_fn_name": "maxsim"}
+        manifest["multi_vector"] = json.loads(json.dumps(asdict(MULTI_VECTOR)))
         output(name="tokens", kind="token", shape=[None, 8])(manifest)
 
     edit(ranker, many_vectors)
     assert read_manifest(ranker).output_shape == (None, 8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"query_length": 0}, r"multi_vector\.query_length: 0 is not from 1"),
+        ({"document_length": 2**31}, r"multi_vector\.document_length: 2147483648 is not from 1"),
+        ({"expansion": {"length": 0, "token_id": 1, "is_attended": True}}, "length: 0 is not from 1"),
+        ({"expansion": {"length": 8, "token_id": -1, "is_attended": True}}, "token_id: -1 is not from 0"),
+        ({"skipped_ids": [-1]}, r"multi_vector\.skipped_ids: one is not from 0"),
+        ({"skipped_in": ["passage"]}, r"multi_vector\.skipped_in: \['passage'\] is none of query, document"),
+        ({"skipped_first": -1}, r"multi_vector\.skipped_first: -1 is not from 0"),
+    ],
+)
+def test_wrong_settings_of_queries_and_documents(tmp_path, fields, message):
+    path = write_tiny_multi_vector(tmp_path / "tokens")
+    assert_refused(path, lambda manifest: manifest["multi_vector"].update(fields), message)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"multi_vector": None}, "multi_vector: contradicts the task 'multi_vector'"),
+        ({"similarity_fn_name": None}, "similarity_fn_name: null in task 'multi_vector'"),
+        ({"similarity_fn_name": "cosine"}, "similarity_fn_name: 'cosine' is none of maxsim, meanmaxsim"),
+    ],
+)
+def test_wrong_fields_of_a_model_of_tokens(tmp_path, fields, message):
+    path = write_tiny_multi_vector(tmp_path / "tokens")
+    assert_refused(path, lambda manifest: manifest.update(fields), message)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[" * 100_000, b"{}", b"[]", b"null", b"3", b'"x"'])

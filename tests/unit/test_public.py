@@ -45,6 +45,8 @@ def test_public_names():
         "IndexEntry",
         "InputError",
         "ModelNotFoundError",
+        "MultiVectorEncoder",
+        "MultiVectorOptions",
         "PredictOptions",
         "ProviderError",
         "RankedDocument",
@@ -63,6 +65,8 @@ def test_public_names():
         "encode_to_file",
         "euclidean_sim",
         "manhattan_sim",
+        "maxsim",
+        "maxsim_pairwise",
         "mine_hard_negatives",
         "normalize_embeddings",
         "pairwise_cos_sim",
@@ -137,6 +141,30 @@ def test_cross_encoder_has_these_public_names_and_no_others():
         "predict_iter",
         "rank",
         "tokenize_pairs",
+    }
+
+
+def test_multi_vector_encoder_has_these_public_names_and_no_others():
+    public = {name for name in dir(embedder.MultiVectorEncoder) if not name.startswith("_")}
+    assert public == {
+        "batch_limits",
+        "close",
+        "device",
+        "digest",
+        "dimension",
+        "document_length",
+        "dtype",
+        "encode",
+        "encode_document",
+        "encode_query",
+        "manifest",
+        "max_seq_length",
+        "prompts",
+        "query_length",
+        "rank",
+        "similarity",
+        "similarity_fn_name",
+        "similarity_pairwise",
     }
 
 

@@ -43,12 +43,14 @@ class BodyRequest:
         token_types: whether the graph takes token type ids.
         first_token_only: whether the graph gives only the first token's vector of each text. Its last layer is then
             much cheaper. Only for families with a `rank_head`.
+        fills_up: whether tokens may follow that no token attends to, and whose vectors count.
         max_seq_length: most tokens of a text, as sentence-transformers' settings say. None if they do not say it.
         padding: how texts are padded. None for all families but those that pad each text to one length.
     """
 
     token_types: bool = False
     first_token_only: bool = False
+    fills_up: bool = False
     max_seq_length: int | None = None
     padding: TextPadding | None = None
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.native import build_bodies
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.files import read_json
-from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.families.static import STATIC
 from embedder_export.packages import is_installed

@@ -5,8 +5,8 @@ from dataclasses import replace
 from embedder.artifact.manifest import RANK, TEXT
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.files import read_json
-from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.checkpoint.static_table import read_static_table
 from embedder_export.checkpoint.weights import BlankWeights, Weights, read_weights
 from embedder_export.errors import NotNativeError

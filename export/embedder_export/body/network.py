@@ -51,6 +51,9 @@ class Network:
         first_token_only: whether the last layer computes only the first token of each text.
         longest_text: most tokens of a text that rotations serve. 0 for models without rotations.
 
+    Attributes:
+        fills_up: as in `BodyRequest`. It may be set before the first layer is written.
+
     Example:
         >>> import numpy as np
         >>> from embedder_export.graph.operators import new_graph
@@ -74,6 +77,7 @@ class Network:
             self.input_ids, self.attention_mask, *types = graph.inputs
             self.token_type_ids = types[0] if types else None
         self.first_token_only = first_token_only
+        self.fills_up = False
         self._positions = positions
         self.longest_text = longest_text
         self._rotations: dict[Rope, Rotation] = {}
@@ -218,7 +222,30 @@ class Network:
         queries, keys, values = (self._project(x, name, spec) for name in (spec.query, spec.key, spec.value))
         queries, keys = self._rotate(queries, spec), self._rotate(keys, spec)
         given = Projections(queries, keys, values, bias, self._token_counts if spec.mask == "padding" else None)
-        return self._output(self.flat(self._mix(given, spec), spec.inner), spec)
+        mixed = self._mix(given, spec)
+        if self.fills_up:
+            mixed = self._without_blind(mixed, spec)
+        return self._output(self.flat(mixed, spec.inner), spec)
+
+    def _without_blind(self, mixed: ir.Value, spec: Attention) -> ir.Value:
+        """Write zeros for the tokens that see no other token, as torch does: (batch, sequence, inner).
+
+        These are tokens after the end of a text that are farther from it than the window.
+
+        Raises:
+            CheckpointError: tokens see only those before them, which would include other tokens after the text.
+        """
+        if spec.mask == "causal":
+            raise CheckpointError(
+                "it fills up queries with tokens that are not attended to, and tokens see only those before them. This "
+                "is not supported"
+            )
+        if spec.window is None:
+            return mixed
+        op = self.op
+        ends = op.Add(op.Unsqueeze(self._token_counts, op.constant([1])), op.constant([spec.window]))
+        sees = op.Less(op.Unsqueeze(positions(op, self._length), op.constant([0])), ends)
+        return op.Mul(mixed, op.Unsqueeze(op.Cast(sees, to=ir.DataType.FLOAT), op.constant([-1])))
 
     def _mix(self, given: Projections, spec: Attention) -> ir.Value:
         """Write the mean of the values for each query: (batch, sequence, inner)."""

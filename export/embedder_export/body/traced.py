@@ -31,7 +31,7 @@ from transformers.utils import logging as transformers_logging
 
 from embedder_export.body.contract import ALL_TOKENS, POOLED, TOKEN_VECTORS, Body, BodyRequest, BodySizes
 from embedder_export.body.fuse import AttentionSizes, fused_forms
-from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, library_failure
 from embedder_export.families.family import TracedTower
 from embedder_export.graph.files import save_graph

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from fnmatch import fnmatchcase
@@ -203,8 +203,8 @@ def _is_file_name(name: object) -> bool:
     return PurePosixPath(name).name == name and name.isprintable()  # a lone surrogate is not printable
 
 
-def digest_weights(directories: list[Path]) -> str:
-    """Return the SHA-256 of the weights in `directories`, in hexadecimal.
+def digest_weights(directories: list[Path], files: Sequence[Path] = ()) -> str:
+    """Return the SHA-256 of the weights in `directories` and of further `files`, in hexadecimal.
 
     If there are several files, it is the SHA-256 of their joined digests.
 
@@ -216,4 +216,5 @@ def digest_weights(directories: list[Path]) -> str:
         '53aa5117'
     """
     digests = [sha256_of(file) for directory in directories for file in find_weights(directory)]
+    digests += map(sha256_of, files)
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()

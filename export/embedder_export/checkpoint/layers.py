@@ -41,7 +41,7 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Dense:
-    """A linear layer with an activation: activation(x @ weight.T + bias).
+    """A linear layer with an activation: activation(x @ weight.T + bias), and with a residual, + x @ residual.T.
 
     Attributes:
         weight: float32 (outputs, inputs).
@@ -49,6 +49,8 @@ class Dense:
         activation: one of `graph.operators.ACTIVATIONS`.
         feature: the vectors that it reads and writes: `TOKENS` for each token, or `SENTENCE` for the pooled vector.
         gives_scores: whether its result is the scores of a cross-encoder.
+        is_residual: whether x is added to the result.
+        residual: float32 (outputs, inputs), if x has another length than the result. None adds x as it is.
     """
 
     weight: Floats
@@ -56,6 +58,8 @@ class Dense:
     activation: str
     feature: str
     gives_scores: bool = False
+    is_residual: bool = False
+    residual: Floats | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,13 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Normalize:
-    """Scales the pooled vector to length 1."""
+    """Scales vectors to length 1.
+
+    Attributes:
+        feature: `TOKENS` for the vector of each token, or `SENTENCE` for the pooled vector.
+    """
+
+    feature: str = SENTENCE
 
 
 @dataclass(frozen=True)
@@ -103,7 +113,7 @@ def read_layers(
 
     Example:
         >>> read_layers([("Normalize", Path("1_Normalize"))], pooled=True)
-        (Normalize(),)
+        (Normalize(feature='sentence_embedding'),)
     """
     for kind, _ in modules:
         if kind not in _READERS:
@@ -128,18 +138,31 @@ def describe(layers: Sequence[Layer], own_pooling: str | None = None) -> Head:
     """
     found = [layer for layer in layers if isinstance(layer, Pooling)]
     pooling = found[0] if found else Pooling((own_pooling or "",), include_prompt=True)
-    descriptions = tuple(_describe_layer(layer) for layer in layers if layer is not pooling)
-    return Head(pooling.modes, pooling.include_prompt, descriptions)
+    others = [layer for layer in layers if layer is not pooling]
+    return Head(pooling.modes, pooling.include_prompt, describe_layers(others))
+
+
+def describe_layers(layers: Sequence[Layer]) -> tuple[str, ...]:
+    """Return the manifest's descriptions of layers.
+
+    Example:
+        >>> describe_layers([Normalize(TOKENS)])
+        ('normalize of each token',)
+    """
+    return tuple(map(_describe_layer, layers))
 
 
 def _describe_layer(layer: Layer) -> str:
-    if isinstance(layer, Dense):
-        outputs, inputs = layer.weight.shape
-        tokens = " of each token" if layer.feature == TOKENS else ""
-        return f"dense({inputs}, {outputs}, {layer.activation.lower()}){tokens}"
     if isinstance(layer, Truncate):
         return f"truncate({layer.dimension})"
-    return "layer norm" if isinstance(layer, LayerNorm) else "normalize"
+    if isinstance(layer, LayerNorm):
+        return "layer norm"
+    tokens = " of each token" if not isinstance(layer, Pooling) and layer.feature == TOKENS else ""
+    if isinstance(layer, Dense):
+        outputs, inputs = layer.weight.shape
+        residual = ", residual" if layer.is_residual else ""
+        return f"dense({inputs}, {outputs}, {layer.activation.lower()}{residual}){tokens}"
+    return f"normalize{tokens}"
 
 
 def _check_pooling_count(layers: Sequence[Layer], pooled: bool) -> None:
@@ -154,7 +177,7 @@ def _check_order(layers: Sequence[Layer], pooled: bool) -> None:
         if isinstance(layer, Pooling):
             pooled = True
             continue
-        needs_tokens = isinstance(layer, Dense) and layer.feature == TOKENS
+        needs_tokens = isinstance(layer, Dense | Normalize) and layer.feature == TOKENS
         if needs_tokens == pooled:
             side = "after" if pooled else "before"
             raise CheckpointError(f"the checkpoint has the module {type(layer).__name__} {side} its pooling")
@@ -188,7 +211,20 @@ def _read_pooling(directory: Path) -> Pooling:
     return Pooling(tuple(modes), include_prompt)
 
 
-def _read_dense(directory: Path) -> Dense:
+def read_dense(directory: Path, default_feature: str = SENTENCE) -> Dense:
+    """Read a Dense from its directory.
+
+    Args:
+        directory: the module's directory.
+        default_feature: the vectors that it reads if its settings name none, `SENTENCE` or `TOKENS`.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or a setting is not supported.
+
+    Example:
+        >>> read_dense(Path("1_Dense"), TOKENS).activation  # doctest: +SKIP
+        'Identity'
+    """
     path = directory / "config.json"
     config = read_json(path, dict)
     inputs, outputs = (_read_size(path, config, name) for name in ("in_features", "out_features"))
@@ -196,17 +232,28 @@ def _read_dense(directory: Path) -> Dense:
     activation = TORCH_ACTIVATION.fullmatch(name) if isinstance(name, str) else None
     if activation is None or activation[1] not in ACTIVATIONS:
         raise CheckpointError(f"{path} has the activation {name!r:.80}, which is not supported")
-    feature, output = config.get("module_input_name", SENTENCE), config.get("module_output_name")
+    feature, output = config.get("module_input_name", default_feature), config.get("module_output_name")
     gives_scores = feature == SENTENCE and output == SCORES
     if feature not in (TOKENS, SENTENCE) or not (output in (None, feature) or gives_scores):
         raise CheckpointError(f"{path} reads {feature!r:.80} to another output, which is not supported")
-    if config.get("use_residual", False) is not False:
-        raise CheckpointError(f"{path} has a residual connection (use_residual), which is not supported")
+    is_residual = config.get("use_residual", False)
+    if not isinstance(is_residual, bool):
+        raise CheckpointError(f"{path} has {is_residual!r:.80} as use_residual")
     shapes: dict[str, tuple[int, ...]] = {"linear.weight": (outputs, inputs)}
     if config.get("bias", True):
         shapes["linear.bias"] = (outputs,)
+    if is_residual and inputs != outputs:
+        shapes["residual.weight"] = (outputs, inputs)
     weights = read_arrays(directory, shapes)
-    return Dense(weights["linear.weight"], weights.get("linear.bias"), activation[1], feature, gives_scores)
+    return Dense(
+        weights["linear.weight"],
+        weights.get("linear.bias"),
+        activation[1],
+        feature,
+        gives_scores,
+        is_residual,
+        weights.get("residual.weight"),
+    )
 
 
 def _read_layer_norm(directory: Path) -> LayerNorm:
@@ -216,8 +263,22 @@ def _read_layer_norm(directory: Path) -> LayerNorm:
     return LayerNorm(weights["norm.weight"], weights["norm.bias"])
 
 
-def _read_normalize(directory: Path) -> Normalize:
-    return Normalize()
+def read_normalize(directory: Path) -> Normalize:
+    """Read a Normalize from its directory, which may not exist.
+
+    Raises:
+        CheckpointError: its settings are damaged or not supported.
+
+    Example:
+        >>> read_normalize(Path("no such directory"))
+        Normalize(feature='sentence_embedding')
+    """
+    path = directory / "config.json"
+    config = read_json(path, dict, default={})
+    feature = config.get("module_input_name", SENTENCE)
+    if feature not in (TOKENS, SENTENCE) or config.get("module_output_name") not in (None, feature):
+        raise CheckpointError(f"{path} reads {feature!r:.80} to another output, which is not supported")
+    return Normalize(feature)
 
 
 def _read_dropout(directory: Path) -> None:
@@ -232,12 +293,12 @@ def _read_size(path: Path, config: dict[str, Any], name: str) -> int:
 
 
 # Modules that have no file of weights.
-WEIGHTLESS = ("Pooling", "Normalize", "Dropout")
+WEIGHTLESS = ("Pooling", "Normalize", "Dropout", "MultiVectorMask")
 # By the name of the class in sentence-transformers.
 _READERS: dict[str, Callable[[Path], Layer | None]] = {
     "Pooling": _read_pooling,
-    "Dense": _read_dense,
+    "Dense": read_dense,
     "LayerNorm": _read_layer_norm,
-    "Normalize": _read_normalize,
+    "Normalize": read_normalize,
     "Dropout": _read_dropout,
 }

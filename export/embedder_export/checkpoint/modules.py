@@ -13,6 +13,8 @@ from embedder_export.families.table import FAMILIES
 MODULES = "modules.json"
 # The package of a module's type, such as `sentence_transformers.models.Pooling`.
 _PACKAGE = "sentence_transformers"
+# PyLate's class of a Dense. It has the settings and the weights of sentence-transformers' class.
+_PYLATE_DENSE = "pylate.models.Dense.Dense"
 # The classes that the first module may have.
 _FIRST_MODULES = {name for family in FAMILIES.values() for name in family.module_classes}
 
@@ -24,17 +26,19 @@ class Module:
     Attributes:
         kind: the name of its class in sentence-transformers.
         directory: its directory.
+        is_from_pylate: whether the class is PyLate's.
     """
 
     kind: str
     directory: Path
+    is_from_pylate: bool = False
 
 
 def read_modules(directory: Path) -> list[Module] | None:
-    """Return the modules of modules.json, or None if there is no such file. The first one reads texts or images.
+    """Return the modules of modules.json, or None if there is no such file.
 
     Raises:
-        CheckpointError: the file is damaged, leads out of the checkpoint, or has a module that is not supported.
+        CheckpointError: the file is damaged or empty, leads out of the checkpoint, or has a module of another package.
 
     Example:
         >>> [module.kind for module in read_modules(Path("checkpoints/all-MiniLM-L6-v2"))]  # doctest: +SKIP
@@ -48,21 +52,34 @@ def read_modules(directory: Path) -> list[Module] | None:
     # Of several modules with one name, sentence-transformers keeps only one.
     if len({str(entry.get("name")) for entry in entries}) < len(entries):
         raise CheckpointError(f"{path} has several modules of one name")
-    if not modules or modules[0].kind not in _FIRST_MODULES:
-        first = repr(modules[0].kind) if modules else "none"
-        raise CheckpointError(f"the first module should be a Transformer; here it is {first}, which is not supported")
+    if not modules:
+        raise CheckpointError(f"{path} is empty: the first module should be a Transformer")
     return modules
+
+
+def check_first(module: Module) -> None:
+    """Check that the first module is a transformer.
+
+    Raises:
+        CheckpointError: it is another module.
+
+    Example:
+        >>> check_first(Module("Transformer", Path("checkpoint")))
+    """
+    if module.kind not in _FIRST_MODULES:
+        raise CheckpointError(
+            f"the first module should be a Transformer; here it is {module.kind!r:.80}, which is not supported"
+        )
 
 
 def _read_module(path: Path, entry: Any) -> Module:
     if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
         raise CheckpointError(f"{path} is not a list of modules, each with a type and a path")
     package, _, kind = entry["type"].rpartition(".")
-    if package.split(".")[0] == "pylate":
-        raise CheckpointError("the checkpoint is a ColBERT (late interaction) model of PyLate, which is not supported")
-    if package.split(".")[0] != _PACKAGE:
+    is_from_pylate = entry["type"] == _PYLATE_DENSE
+    if package.split(".")[0] != _PACKAGE and not is_from_pylate:
         raise CheckpointError(f"the module {entry['type']!r:.80} is not supported")
     folder = PurePosixPath(entry["path"])
     if folder.is_absolute() or ".." in folder.parts or "\0" in entry["path"]:
         raise CheckpointError(f"{path} leads out of the checkpoint, to {entry['path']!r:.80}")
-    return Module(kind, path.parent / folder)
+    return Module(kind, path.parent / folder, is_from_pylate)

@@ -1,30 +1,30 @@
-"""Read the settings of a sentence-transformers checkpoint from its own files: an embedder or a cross-encoder.
+"""Read the settings of a sentence-transformers checkpoint from its own files, as its task needs them.
 
 A setting that the export cannot honour is refused by name.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess
-from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, RANK, SIMILARITY_FUNCTIONS
-from embedder.artifact.scores import ScoreSettings
+from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, MULTI_VECTOR, RANK, SIMILARITY_FUNCTIONS
 
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.cross_encoder import (
     check_classifier,
-    is_cross_encoder,
     read_head,
     read_label_names,
     read_scores,
 )
 from embedder_export.checkpoint.files import check_pointers, check_special_files, digest_weights, read_json
-from embedder_export.checkpoint.kinds import architectures_of, check_bare_kind, check_declared_kind
+from embedder_export.checkpoint.kinds import architectures_of, check_bare_kind, task_of
 from embedder_export.checkpoint.known_checkpoints import IMAGE_MODELS, PROMPT_NOT_POOLED
 from embedder_export.checkpoint.layers import WEIGHTLESS, Dense, Layer, Normalize, Pooling, Truncate, read_layers
 from embedder_export.checkpoint.locate import Location, locate
-from embedder_export.checkpoint.modules import Module, read_modules
+from embedder_export.checkpoint.modules import Module, check_first, read_modules
+from embedder_export.checkpoint.multi_vector import FLAG_PROJECTION, read_bare_parts, read_flag_parts, read_parts
 from embedder_export.checkpoint.transformer import (
     CLASSIFICATION,
     EXTRACTION,
@@ -35,63 +35,20 @@ from embedder_export.checkpoint.transformer import (
 from embedder_export.errors import CheckpointError
 from embedder_export.families.family import Family
 from embedder_export.families.static import STATIC
-from embedder_export.families.table import OTHER, family_of_config
+from embedder_export.families.table import family_of_config
 
 _CONFIG = "config_sentence_transformers.json"
 # Most tokens of a text, where a config.json of model2vec does not say it.
 _MODEL2VEC_TOKENS = 512
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint and its settings.
-
-    Attributes:
-        directory: its directory.
-        transformer: the directory of its transformer.
-        name: its name in the manifest and in messages.
-        repository: its id and its commit on the Hub. None for a local directory.
-        weights_sha256: SHA-256 of its weights, in hexadecimal.
-        layers: the layers after the transformer.
-        family: the family of its transformer.
-        task: the artifact's task, one of the manifest's.
-        image_model: the name of the image model with the same vector space. None if no such model is known.
-        max_seq_length: most tokens of a text. None if sentence-transformers' settings do not say it.
-        lowercase: whether texts are lower-cased first.
-        scores: what the scores of a cross-encoder mean. None for other models.
-        label_count: number of scores that a cross-encoder gives for a pair. 0 for other models.
-        similarity: the name of the function that compares its vectors. None if it gives no vectors.
-        is_model2vec: whether it has model2vec's layout, without modules.json. Then model2vec is the reference, not
-            sentence-transformers.
-        prompts: its prompts by name.
-        default_prompt_name: the name of the prompt that is used if the caller gives none.
-    """
-
-    directory: Path
-    transformer: Path
-    name: str
-    repository: tuple[str, str] | None
-    weights_sha256: str
-    layers: tuple[Layer, ...]
-    family: Family[Any] = OTHER
-    task: str = EMBED
-    scores: ScoreSettings | None = None
-    label_count: int = 0
-    image_model: str | None = None
-    max_seq_length: int | None = None
-    lowercase: bool = False
-    similarity: str | None = "cosine"
-    is_model2vec: bool = False
-    prompts: dict[str, str] = field(default_factory=dict)
-    default_prompt_name: str | None = None
-
-
-def read_checkpoint(model: str, access: HubAccess = DEFAULT_ACCESS) -> Checkpoint:
+def read_checkpoint(model: str, access: HubAccess = DEFAULT_ACCESS, task: str | None = None) -> Checkpoint:
     """Find and read `model`: a local directory, `org/name` on the Hub, or `name` for sentence-transformers/name.
 
     Args:
         model: a path or a name.
         access: the revision, the token, and whether the network may be used.
+        task: one of `kinds.TASKS`, for a checkpoint that has several. None lets the checkpoint decide.
 
     Raises:
         InputError: `model` is a directory, and `access` has a revision.
@@ -103,11 +60,11 @@ def read_checkpoint(model: str, access: HubAccess = DEFAULT_ACCESS) -> Checkpoin
         >>> read_checkpoint("checkpoints/all-MiniLM-L6-v2").similarity  # doctest: +SKIP
         'cosine'
     """
-    return read_located(locate(model, access))
+    return read_located(locate(model, access), task)
 
 
-def read_located(location: Location) -> Checkpoint:
-    """Read the checkpoint at `location`.
+def read_located(location: Location, task: str | None = None) -> Checkpoint:
+    """Read the checkpoint at `location`. `task` is as in `read_checkpoint`.
 
     Raises:
         CheckpointError: a file is missing or damaged, or has something that the export cannot honour.
@@ -119,13 +76,12 @@ def read_located(location: Location) -> Checkpoint:
     try:
         check_pointers(location.directory)
         config = read_json(location.directory / _CONFIG, dict, default={})
-        check_declared_kind(config)
         # Its modules.json names a module of its own code. The adapters are the better reason.
         check_adapters(read_json(location.directory / "config.json", dict, default={}))
         modules = read_modules(location.directory)
         for module in modules or ():
             check_pointers(module.directory)
-        checkpoint = _read(location, modules, config)
+        checkpoint = _read(location, modules, config, task)
         check_special_files(location.directory)
     except CheckpointError as error:
         raise CheckpointError(f"{location.name}: {error}") from error
@@ -134,15 +90,23 @@ def read_located(location: Location) -> Checkpoint:
     return checkpoint
 
 
-def _read(location: Location, modules: list[Module] | None, declared: Mapping[str, Any]) -> Checkpoint:
+def _read(
+    location: Location, modules: list[Module] | None, declared: Mapping[str, Any], chosen: str | None
+) -> Checkpoint:
     architectures = () if modules else architectures_of(read_json(location.directory / "config.json", dict, default={}))
-    if is_cross_encoder(declared, modules, architectures):
-        return _read_cross_encoder(location, modules, declared)
+    task = task_of(declared, modules, architectures, chosen)
+    if task not in _READERS:
+        raise CheckpointError(f"the checkpoint is for the task {task!r}, which is not supported")
+    return _READERS[task](location, modules, declared)
+
+
+def _read_embedder(location: Location, modules: list[Module] | None, declared: Mapping[str, Any]) -> Checkpoint:
     return _read_bare(location) if modules is None else _read_with_modules(location, modules, declared)
 
 
 def _read_with_modules(location: Location, modules: list[Module], config: Mapping[str, Any]) -> Checkpoint:
     first = modules[0]
+    check_first(first)
     if first.kind in STATIC.module_classes:  # it needs no config.json, and has no settings
         family, settings = STATIC, dict[str, Any]()
     else:
@@ -182,6 +146,7 @@ def _read_cross_encoder(location: Location, modules: list[Module] | None, declar
     """Read a cross-encoder: a sequence classifier of transformers, or modules of which the last one gives scores."""
     directory = location.directory
     first, *others = modules or [Module("Transformer", directory)]
+    check_first(first)
     config = read_config(directory, first.directory)
     family = _family_of_first(first, config)
     if modules is None:
@@ -221,8 +186,46 @@ def _read_cross_encoder(location: Location, modules: list[Module] | None, declar
     )
 
 
-def _digest(modules: list[Module]) -> str:
-    return digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS])
+def _read_multi_vector(location: Location, modules: list[Module] | None, declared: Mapping[str, Any]) -> Checkpoint:
+    """Read a late-interaction model, in one of the layouts of `checkpoint.multi_vector`."""
+    directory = location.directory
+    first, *others = modules or [Module("Transformer", directory)]
+    check_first(first)
+    config = read_config(directory, first.directory)
+    family = _family_of_first(first, config)
+    if family.own_pooling is not None:
+        raise CheckpointError("the checkpoint gives one vector for each text, so it has none for each token")
+    has_roles = modules is not None
+    settings = read_transformer_settings(first.directory, family, has_roles=has_roles) if has_roles else {}
+    prompts = _read_prompts(declared) if has_roles else {}
+    files: list[Path] = []
+    if modules is None:
+        _check_no_chat_template(directory)
+        parts = read_bare_parts(directory, architectures_of(config))
+    elif (directory / FLAG_PROJECTION).exists():
+        parts, files = read_flag_parts(directory), [directory / FLAG_PROJECTION]
+    else:
+        parts = read_parts(others, declared, settings, architectures_of(config), prompts)
+    return Checkpoint(
+        directory=directory,
+        transformer=first.directory,
+        name=location.name,
+        repository=location.repository,
+        weights_sha256=_digest([first, *others], files),
+        layers=parts.layers,
+        family=family,
+        task=MULTI_VECTOR,
+        roles=parts.roles,
+        max_seq_length=settings.get("max_seq_length"),
+        lowercase=bool(settings.get("do_lower_case")),
+        similarity=parts.similarity,
+        prompts=prompts | parts.prompts,
+        default_prompt_name=declared.get("default_prompt_name") if has_roles else None,
+    )
+
+
+def _digest(modules: list[Module], files: Sequence[Path] = ()) -> str:
+    return digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS], files)
 
 
 def _read_all_layers(
@@ -316,3 +319,12 @@ def _read_prompts(config: Mapping[str, Any]) -> dict[str, str]:
     if default not in (None, *DEFAULT_PROMPTS, *prompts):
         raise CheckpointError(f"the checkpoint has the default prompt {default!r:.80}, which is not among its prompts")
     return {key: prompt or "" for key, prompt in prompts.items()}
+
+
+_Reader = Callable[[Location, list[Module] | None, Mapping[str, Any]], Checkpoint]
+# By the manifest's task.
+_READERS: Mapping[str, _Reader] = {
+    EMBED: _read_embedder,
+    RANK: _read_cross_encoder,
+    MULTI_VECTOR: _read_multi_vector,
+}

@@ -47,6 +47,10 @@ _SETTINGS: dict[str, _Check] = {
     ),
     lambda value: not value,
 )
+# The settings for queries and documents. `checkpoint.roles` checks their values.
+_ROLE_SETTINGS: dict[str, _Check] = dict.fromkeys(
+    ("query_length", "document_length", "query_expansion"), lambda value: True
+)
 # transformers' own implementations of attention, and that of Jina v2's code. For other names transformers would fetch
 # code.
 _ATTENTION = ("eager", "sdpa", "torch")
@@ -102,7 +106,7 @@ def read_config(directory: Path, transformer: Path) -> dict[str, Any]:
 
 
 def read_transformer_settings(
-    transformer: Path, family: Family[Any], tasks: Collection[str] = (EXTRACTION,)
+    transformer: Path, family: Family[Any], tasks: Collection[str] = (EXTRACTION,), *, has_roles: bool = False
 ) -> dict[str, Any]:
     """Return sentence-transformers' settings of a transformer of `family`. They are empty if there is no file.
 
@@ -110,6 +114,7 @@ def read_transformer_settings(
         transformer: the transformer's directory.
         family: its family.
         tasks: the values of transformer_task that the caller supports.
+        has_roles: whether there may be settings for queries and documents. The caller checks their values.
 
     Raises:
         CheckpointError: a setting is unknown, or has a value that cannot be honoured.
@@ -124,7 +129,8 @@ def read_transformer_settings(
         if not settings:
             continue
         task = settings.get("transformer_task", EXTRACTION)
-        known = _SETTINGS | _output_settings(family, task) | {"transformer_task": tasks.__contains__}
+        roles = _ROLE_SETTINGS if has_roles else {}
+        known = _SETTINGS | roles | _output_settings(family, task) | {"transformer_task": tasks.__contains__}
         if family.pads_texts:
             known |= {"processing_kwargs": _pads_all}
         for key, value in settings.items():

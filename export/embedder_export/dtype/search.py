@@ -23,13 +23,14 @@ import numpy as np
 from embedder.artifact.int8_products import Int8Products
 from numpy.typing import NDArray
 
+from embedder_export.checkpoint.layers import TOKENS
 from embedder_export.dtype.int8 import SWITCHES, convert_to_int8
 from embedder_export.dtype.outliers import split_outliers
 from embedder_export.dtype.products import count_weights
 from embedder_export.graph.run import Feed, Session
 from embedder_export.head.dense import SCORES
 from embedder_export.samples.feeds import Samples
-from embedder_export.verify.closeness import Closeness, ScoreCloseness, Values, VectorCloseness
+from embedder_export.verify.closeness import Closeness, ScoreCloseness, TokenCloseness, Values, VectorCloseness
 
 # The search allows this share of the error that the limits allow.
 _TARGET_SHARE = 0.8
@@ -58,14 +59,14 @@ class _Sample:
         return _Sample([self.singles[index] for index in indices], self.closeness.subset(indices))
 
     def run(self, session: Session, is_int8: NDArray[np.bool_] | None = None) -> Values:
-        """Return the results of a graph, float32 (n, size).
+        """Return the results of a graph, float32 (n, size); or for texts with a vector for each token, n arrays.
 
         Args:
             session: the graph.
             is_int8: which products are int8, bool (products,). Only for a graph with switches.
         """
         switches = {} if is_int8 is None else {SWITCHES: is_int8}
-        return np.concatenate([session.run({**feed, **switches})[0] for feed in self.singles])
+        return _results(session, [{**feed, **switches} for feed in self.singles])
 
     def share_of_limits(self, session: Session, is_int8: NDArray[np.bool_] | None = None) -> float:
         """Return the share of the allowed error that a graph has. See `run` for the arguments."""
@@ -74,9 +75,21 @@ class _Sample:
 
 def _sample_of(session: Session, singles: Sequence[Feed]) -> _Sample:
     """Return `singles` as a sample. `session` is the fp32 graph."""
-    expected = np.concatenate([session.run(feed)[0] for feed in singles])
-    closeness = ScoreCloseness.of(expected) if SCORES in session.outputs else VectorCloseness(expected)
-    return _Sample(singles, closeness)
+    expected = _results(session, singles)
+    if TOKENS in session.outputs:
+        return _Sample(singles, TokenCloseness(expected))
+    return _Sample(singles, ScoreCloseness.of(expected) if SCORES in session.outputs else VectorCloseness(expected))
+
+
+def _results(session: Session, singles: Sequence[Feed]) -> Values:
+    """Return the results of a graph for single inputs, as `_Sample.run` does."""
+    found = [session.run(feed)[0] for feed in singles]
+    if TOKENS not in session.outputs:
+        return np.concatenate(found)
+    results = np.empty(len(found), object)
+    for row, (vectors,) in enumerate(found):
+        results[row] = vectors
+    return results
 
 
 def search_int8(path: Path, samples: Samples, target: Path, report: Callable[[str], None]) -> Int8Products:

@@ -6,6 +6,7 @@ from statistics import geometric_mean
 from typing import Any
 
 import numpy as np
+from embedder.artifact.manifest import GRAPH_INPUTS
 from embedder.artifact.measurements import Candidate
 from numpy.typing import NDArray
 
@@ -19,12 +20,12 @@ _TIME_PER_BATCH_S = 4
 
 
 def reference_vectors(session: Session, batches: Sequence[Feed]) -> list[NDArray[np.float32]]:
-    """Run the reference graph, and return its vectors for each batch.
+    """Run the reference graph, and return its vectors for each batch, float32 (vectors, size).
 
     Raises:
         GraphError: onnxruntime cannot run the graph, or a number is not finite.
     """
-    vectors: list[NDArray[Any]] = [session.run(feed)[0] for feed in batches]
+    vectors: list[NDArray[Any]] = [_vectors_of(session, feed) for feed in batches]
     if not all(np.isfinite(batch).all() for batch in vectors):
         raise GraphError("it gives numbers that are not finite, although its weights are finite")
     return vectors
@@ -45,11 +46,17 @@ def check_agreement(
         GraphError: onnxruntime cannot run the graph, a number is not finite, or a difference is above the tolerance.
     """
     for feed, reference in zip(batches, expected, strict=True):
-        vectors = session.run(feed)[0]
+        vectors = _vectors_of(session, feed)
         if not np.isfinite(vectors).all():
             raise GraphError("it gives numbers that are not finite where the fp32 graph gives finite ones")
         if not np.abs(vectors - reference).max() <= tolerance * np.linalg.norm(reference, axis=1).max():
             raise GraphError(f"its vectors differ by more than {tolerance:g} of their length")
+
+
+def _vectors_of(session: Session, feed: Feed) -> NDArray[Any]:
+    """Return the vectors of a batch, (vectors, size). If each token has a vector, those of padding are left out."""
+    vectors = session.run(feed)[0]
+    return vectors if vectors.ndim == 2 else vectors[feed[GRAPH_INPUTS[1]] == 1]
 
 
 def time_graphs(sessions: Mapping[str, Session], batches: Sequence[Feed]) -> tuple[Candidate, ...]:

@@ -177,6 +177,7 @@ def text_builder(
         def write(network: type[Network]) -> ir.Model:
             graph = new_graph(token_types=request.token_types)
             net = network(graph, weights, first_token_only=pooled, longest_text=longest)
+            net.fills_up = request.fills_up
             vectors = equations(net, settings)
             return new_model(graph, vectors, body_sizes.width, pooled=pooled)
 

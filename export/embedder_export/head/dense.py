@@ -1,4 +1,4 @@
-"""Write the heads of dense vectors and of scores: a pooling and the layers before and after it.
+"""Write the heads of dense vectors, of scores and of token vectors: a pooling and the layers before and after it.
 
 The formulas and epsilons are the same as in sentence-transformers' modules with the same names.
 """
@@ -76,6 +76,36 @@ def add_score_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
     return (Output(SCORES, "score", (_write_layers(graph, layers, width, SCORES),)),)
 
 
+def add_token_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tuple[Output, ...]:
+    """Change `graph` so that it ends in the output `token_embeddings`, float32 (batch, sequence, dimension).
+
+    Args:
+        graph: a graph that ends in token vectors.
+        layers: the checkpoint's layers. All of them take the vectors of tokens.
+        width: length of the transformer's vectors.
+
+    Returns:
+        The output's description for the manifest.
+
+    Raises:
+        CheckpointError: a layer is made for vectors of another length.
+
+    Example:
+        >>> add_token_head(graph, (Normalize(TOKENS),), 384)  # doctest: +SKIP
+        (Output(name='token_embeddings', kind='token', shape=(None, 384)),)
+    """
+    op = Operators(graph, PREFIX)
+    vectors = _Vectors(graph.outputs[0], graph.outputs[0], width)
+    for layer in layers:
+        _check_width(layer, vectors.dimension)
+        vectors = _write_layer(op, graph, vectors, layer)
+    output = op.Identity(vectors.tokens)
+    output.name, output.dtype = TOKENS, ir.DataType.FLOAT
+    output.shape = ir.Shape(["batch_size", "sequence_length", vectors.dimension])
+    graph.outputs[:] = [output]
+    return (Output(TOKENS, "token", (None, vectors.dimension)),)
+
+
 def _write_layers(graph: ir.Graph, layers: tuple[Layer, ...], width: int, name: str) -> int:
     """Let `graph` end in the result of `layers`, float32 (batch, size), under `name`. Return the size."""
     op = Operators(graph, PREFIX)
@@ -115,7 +145,9 @@ def _write_layer(op: Operators, graph: ir.Graph, vectors: _Vectors, layer: Layer
         normed = op.LayerNormalization(pooled, scale, shift, epsilon=layer.epsilon)
         return _Vectors(tokens, normed, dimension)
     if isinstance(layer, Normalize):
-        return _Vectors(tokens, _write_normalize(op, pooled), dimension)
+        if layer.feature == TOKENS:
+            return _Vectors(_write_normalize(op, tokens, axis=2), pooled, dimension)
+        return _Vectors(tokens, _write_normalize(op, pooled, axis=1), dimension)
     return _write_truncate(op, vectors, layer)
 
 
@@ -134,15 +166,19 @@ def _write_pooling(op: Operators, graph: ir.Graph, tokens: ir.Value, pooling: Po
 
 
 def _write_dense(op: Operators, vectors: ir.Value, layer: Dense) -> ir.Value:
-    vectors = op.MatMul(vectors, op.constant(layer.weight.T))
+    result = op.MatMul(vectors, op.constant(layer.weight.T))
     if layer.bias is not None:
-        vectors = op.Add(vectors, op.constant(layer.bias))
-    return ACTIVATIONS[layer.activation](op, vectors)
+        result = op.Add(result, op.constant(layer.bias))
+    result = ACTIVATIONS[layer.activation](op, result)
+    if not layer.is_residual:
+        return result
+    residual = vectors if layer.residual is None else op.MatMul(vectors, op.constant(layer.residual.T))
+    return op.Add(result, residual)
 
 
-def _write_normalize(op: Operators, vectors: ir.Value) -> ir.Value:
+def _write_normalize(op: Operators, vectors: ir.Value, axis: int) -> ir.Value:
     """Write vectors / max(|vectors|, 1e-12)."""
-    norm = op.ReduceL2(vectors, op.constant([1]), keepdims=1)
+    norm = op.ReduceL2(vectors, op.constant([axis]), keepdims=1)
     return op.Div(vectors, op.Max(norm, op.constant(1e-12)))
 
 

@@ -7,17 +7,21 @@ the other steps, under "An output".
 from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
-from embedder.artifact.manifest import EMBED, RANK, Output
+from embedder.artifact.manifest import EMBED, MULTI_VECTOR, RANK, Output
 
 from embedder_export.checkpoint.layers import Layer
-from embedder_export.head.dense import add_dense_head, add_score_head
+from embedder_export.head.dense import add_dense_head, add_score_head, add_token_head
 
 # Called with a graph that ends in a transformer's output, the layers, and the transformer's width. It changes the graph
 # and returns the graph's new outputs.
 HeadWriter = Callable[[ir.Graph, tuple[Layer, ...], int], tuple[Output, ...]]
 
 # By the manifest's task.
-HEADS: Mapping[str, HeadWriter] = {EMBED: add_dense_head, RANK: add_score_head}
+HEADS: Mapping[str, HeadWriter] = {
+    EMBED: add_dense_head,
+    RANK: add_score_head,
+    MULTI_VECTOR: add_token_head,
+}
 
 
 def add_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int, task: str = EMBED) -> tuple[Output, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from embedder.artifact.manifest import GRAPH_INPUTS, POOLING_MASK
+from embedder.artifact.multi_vector import MultiVectorSettings
 from embedder.common.panics import panics_as_exceptions
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
@@ -66,9 +67,21 @@ def text_samples(tokenizer: ConvertedTokenizer) -> Samples:
         # Some rows are padded, as in real batches.
         lengths = generator.integers((tokens + 1) // 2, tokens, (rows, 1), endpoint=True)
         batches.append(_text_feed(np.resize(running, (rows, tokens)), np.arange(tokens) < lengths))
-    return Samples(
-        batches, *([_text_feed(np.array([ids]), np.ones((1, len(ids)))) for ids in part] for part in (singles, unseen))
-    )
+    return Samples(batches, *(_single_feeds(part, tokenizer.multi_vector) for part in (singles, unseen)))
+
+
+def _single_feeds(texts: list[list[int]], multi_vector: MultiVectorSettings | None) -> list[Feed]:
+    """Return single texts. If the model fills up queries, every other text is a query."""
+    feeds = [_text_feed(np.array([ids]), np.ones((1, len(ids)))) for ids in texts]
+    expansion = None if multi_vector is None else multi_vector.expansion
+    if multi_vector is None or expansion is None:
+        return feeds
+    for row, ids in list(enumerate(texts))[::2]:
+        own = ids[: multi_vector.query_length]
+        added = max(0, expansion.length - len(own))
+        mask = [1] * len(own) + [int(expansion.is_attended)] * added
+        feeds[row] = _text_feed(np.array([own + [expansion.token_id] * added]), np.array([mask]))
+    return feeds
 
 
 def _tokenize(tokenizer: ConvertedTokenizer, sentences: list[str]) -> tuple[list[int], list[list[int]]]:

@@ -7,13 +7,14 @@ from embedder.common.panics import PanicError, panics_as_exceptions
 from tokenizers.normalizers import Lowercase, Normalizer, Sequence
 
 from embedder_export.body.contract import TextPadding
-from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.families.static import STATIC
 from embedder_export.tokenizer.classes.tokenizer_class import flag
 from embedder_export.tokenizer.contract import ConvertedTokenizer, EffectiveTokenizer
 from embedder_export.tokenizer.limits import ModelLimits, check_ids, max_text_tokens
 from embedder_export.tokenizer.native import check_any_file, read_known_settings, read_natively
+from embedder_export.tokenizer.roles import add_markers, resolve_roles
 from embedder_export.tokenizer.settings import side
 from embedder_export.tokenizer.static import convert_static_tokenizer
 from embedder_export.tokenizer.white_space import split_at_white_space
@@ -138,7 +139,11 @@ def _convert(checkpoint: Checkpoint, tokenizer: EffectiveTokenizer, limits: Mode
     if limit <= special:
         what = "a pair" if is_pair else "a text"
         raise CheckpointError(f"a limit of {limit} tokens leaves no room for {what} beside {special} special tokens")
-    return ConvertedTokenizer(backend.to_str(), limit, tokenizer.pad_id or 0, tokenizer.special_ids)
+    roles, multi_vector = checkpoint.roles, None
+    if roles is not None:
+        add_markers(backend, roles)
+        multi_vector = resolve_roles(roles, tokenizer, limit, limits.usable_positions)
+    return ConvertedTokenizer(backend.to_str(), limit, tokenizer.pad_id or 0, tokenizer.special_ids, multi_vector)
 
 
 def _check_supported(tokenizer: EffectiveTokenizer, *, is_pair: bool) -> None:

@@ -92,7 +92,13 @@ def read_natively(directory: Path) -> EffectiveTokenizer:
         gives_mask=gives_mask(settings),
         truncation_side=side(settings, "truncation_side", backend.truncation),
         splits_special_tokens=flag(settings, "split_special_tokens", False) is True,
+        unknown_token=_first_of(special, "unk_token"),
+        expansion_token=_first_of(special, "mask_token", "eos_token"),
     )
+
+
+def _first_of(special: dict[str, Token], *roles: str) -> str | None:
+    return next((str(special[role]) for role in roles if role in special), None)
 
 
 def read_known_settings(directory: Path) -> Settings:

@@ -11,7 +11,7 @@ from embedder.artifact.positions import UNLIMITED_TOKENS
 from embedder.common.panics import panics_as_exceptions
 from tokenizers import Tokenizer
 
-from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError
 from embedder_export.tokenizer.contract import ConvertedTokenizer
 from embedder_export.tokenizer.limits import ModelLimits, check_ids

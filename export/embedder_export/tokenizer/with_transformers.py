@@ -90,4 +90,6 @@ def _as_effective(tokenizer: Any) -> EffectiveTokenizer:
         gives_mask="attention_mask" in tokenizer.model_input_names,
         truncation_side=tokenizer.truncation_side,
         splits_special_tokens=tokenizer.split_special_tokens,
+        unknown_token=tokenizer.unk_token,
+        expansion_token=tokenizer.mask_token or tokenizer.eos_token,
     )

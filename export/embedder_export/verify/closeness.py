@@ -75,6 +75,27 @@ class VectorCloseness:
 
 
 @dataclass(frozen=True)
+class TokenCloseness(VectorCloseness):
+    """Compares texts that have a vector for each token, by the mean cosine of a text's tokens.
+
+    Attributes:
+        expected: the fp32 graph's vectors: for each text float32 (tokens, dimension), as an array of objects.
+    """
+
+    def errors(self, values: Values) -> NDArray[np.float64]:
+        """Return 1 - the mean cosine of the tokens of each text."""
+        found = [
+            VectorCloseness(theirs).errors(ours).mean() if len(theirs) else 0.0
+            for ours, theirs in zip(values, self.expected, strict=True)
+        ]
+        return np.array(found)
+
+    def subset(self, indices: Sequence[int]) -> "TokenCloseness":
+        """Return what compares the vectors of some texts."""
+        return TokenCloseness(self.expected[list(indices)])
+
+
+@dataclass(frozen=True)
 class ScoreCloseness:
     """Compares scores by their rank correlation, and the scores of single pairs by their difference.
 

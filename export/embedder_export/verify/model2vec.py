@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from embedder.common.panics import panics_as_exceptions
 
-from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.errors import NoReferenceError, library_failure
 from embedder_export.packages import is_installed
 from embedder_export.verify.compare import Vectors

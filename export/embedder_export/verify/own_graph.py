@@ -16,8 +16,8 @@ from embedder.errors import EmbedderError
 from numpy.typing import NDArray
 
 from embedder_export.body.contract import TOKEN_VECTORS
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.layers import Layer
-from embedder_export.checkpoint.read import Checkpoint
 from embedder_export.errors import NoReferenceError
 from embedder_export.graph.operators import IR_VERSION, new_graph
 from embedder_export.graph.run import Session

@@ -12,7 +12,7 @@ from embedder.artifact.measurements import Parity
 from embedder.engine.outputs import NotFiniteError
 from embedder.errors import ArtifactError
 
-from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, NeedsTorchError, NoReferenceError, ParityError
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import parity_sentences
@@ -21,6 +21,7 @@ from embedder_export.verify.model2vec import model2vec_reference
 from embedder_export.verify.own_graph import OWN_GRAPH, own_graph_reference
 from embedder_export.verify.reference import Reference, is_reference_installed, sentence_transformers_reference
 from embedder_export.verify.scores import verify_scores
+from embedder_export.verify.token_vectors import verify_token_vectors
 
 AUTO, REFERENCE, GRAPH = VERIFICATIONS = ("auto", "reference", "graph")
 
@@ -101,6 +102,13 @@ def verify(
         is_required = verification == REFERENCE
         found = verify_scores(artifact, manifest, checkpoint, report, is_required=is_required)
         return replace(manifest, scores=replace(manifest.scores, parity=found))
+    if manifest.multi_vector is not None:
+        if verification == GRAPH:
+            raise NoReferenceError("the vectors of tokens are not compared with the checkpoint's own graph")
+        is_required = verification == REFERENCE
+        return replace(
+            manifest, parity=verify_token_vectors(artifact, manifest, checkpoint, report, is_required=is_required)
+        )
     text_parity, image_parity = _verify_vectors(artifact, checkpoint, report, verification)
     images = None if manifest.images is None else replace(manifest.images, parity=image_parity)
     return replace(manifest, parity=text_parity, images=images)

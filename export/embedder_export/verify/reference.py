@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from embedder.artifact.manifest import TOKEN_TYPE_IDS
+from embedder.artifact.multi_vector import QUERY, MultiVectorSettings
 from embedder.common.panics import panics_as_exceptions
 from embedder.inputs import Pair
 from PIL import Image
 
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.modules import read_modules
-from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.multi_vector import FLAG_PROJECTION
 from embedder_export.errors import NoReferenceError, library_failure
 from embedder_export.families.static import STATIC
 from embedder_export.packages import is_installed
@@ -190,6 +192,74 @@ def cross_encoder_reference(checkpoint: Checkpoint, max_seq_length: int, *, toke
     return ScoreReference(f"sentence-transformers {version('sentence-transformers')}", predict)
 
 
+# Called with texts and a role of the manifest's. Returns for each text float32 (tokens, dimension).
+EncodeTokens = Callable[[Sequence[str], str], list[Vectors]]
+
+
+@dataclass(frozen=True)
+class TokenReference:
+    """Another program that gives a vector for each token of the same texts.
+
+    Attributes:
+        name: the program's name and version.
+        encode: returns its vectors. It raises CheckpointError if the program fails.
+    """
+
+    name: str
+    encode: EncodeTokens
+
+
+def multi_vector_reference(checkpoint: Checkpoint, settings: MultiVectorSettings) -> TokenReference | None:
+    """Load the checkpoint with sentence-transformers' MultiVectorEncoder on the CPU.
+
+    Args:
+        checkpoint: the checkpoint to load.
+        settings: how the artifact turns queries and documents into tokens. The reference cuts them at the same limits.
+
+    Returns:
+        The reference, or None if sentence-transformers is not installed.
+
+    Raises:
+        NoReferenceError: sentence-transformers does not read such a checkpoint, or the installed version is too old.
+        CheckpointError: sentence-transformers cannot load the checkpoint for another reason.
+
+    Example:
+        >>> reference = multi_vector_reference(checkpoint, settings)  # doctest: +SKIP
+        >>> reference.encode(["a text"], "document")[0].shape  # doctest: +SKIP
+        (4, 128)
+    """
+    if not is_reference_installed():
+        return None
+    import sentence_transformers
+
+    installed = f"sentence-transformers {version('sentence-transformers')}"
+    if not hasattr(sentence_transformers, "MultiVectorEncoder"):
+        raise NoReferenceError(f"{installed} has no MultiVectorEncoder, so there is nothing to compare with")
+    if (checkpoint.directory / FLAG_PROJECTION).exists():
+        raise NoReferenceError(f"{installed} does not read {FLAG_PROJECTION}, so there is nothing to compare with")
+    # The implementations differ for tokens that see no other token, such as a distant [MASK]. This one is the default.
+    model: Any = _load(checkpoint, "MultiVectorEncoder", "sdpa")
+    limits = settings.query_length, settings.document_length
+    # sentence-transformers fails on long texts if its limit exceeds the position table.
+    if model[0].query_expansion is None:
+        model[0].query_length = limits[0]
+    model[0].document_length = limits[1]
+    batch_size = _batch_size(max(limits))
+
+    def encode(texts: Sequence[str], role: str) -> list[Vectors]:
+        encode_role = model.encode_query if role == QUERY else model.encode_document
+        try:
+            with panics_as_exceptions():
+                vectors: list[Vectors] = encode_role(
+                    list(texts), batch_size=batch_size, show_progress_bar=False, convert_to_numpy=True
+                )
+        except Exception as error:  # the libraries raise any class; this block holds only their call
+            raise library_failure(f"sentence-transformers fails on {checkpoint.name}", error) from error
+        return vectors
+
+    return TokenReference(installed, encode)
+
+
 def _batch_size(max_seq_length: int) -> int:
     return 1 if max_seq_length > _MAX_BATCHED_TOKENS else _BATCH_SIZE
 
@@ -202,8 +272,8 @@ def _follow_version_5(tokenizer: Any, *, token_types: bool) -> None:
         split_at_white_space(tokenizer.backend_tokenizer)
 
 
-def _load(checkpoint: Checkpoint, kind: str) -> Any:
-    """Load the checkpoint as sentence-transformers' class `kind`."""
+def _load(checkpoint: Checkpoint, kind: str, attention: str = "eager") -> Any:
+    """Load the checkpoint as sentence-transformers' class `kind`. `attention` names transformers' implementation."""
     config = read_json(checkpoint.transformer / "config.json", dict, default={})
     if checkpoint.family.is_remote(config):
         raise NoReferenceError(
@@ -221,7 +291,7 @@ def _load(checkpoint: Checkpoint, kind: str) -> Any:
                 local_files_only=True,
                 # The checkpoint may name another implementation of attention, and transformers would fetch its code.
                 # transformers 5 computes in the number format of the weights. The artifact's reference is float32.
-                model_kwargs={"attn_implementation": "eager", "dtype": "float32"},
+                model_kwargs={"attn_implementation": attention, "dtype": "float32"},
             )
     except Exception as error:  # the libraries raise any class; this block holds only their calls
         problem = f"sentence-transformers cannot load {checkpoint.name}"

@@ -14,7 +14,7 @@ from embedder.errors import ArtifactError
 from embedder.inputs import Pair
 from numpy.typing import NDArray
 
-from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
 from embedder_export.samples.pairs import parity_pairs, quality_pairs
 from embedder_export.verify.closeness import Values, spearman
@@ -82,7 +82,7 @@ def _compare(ours: Values, reference: ScoreReference, pairs: Sequence[Pair]) -> 
         return compare_scores(ours, theirs, pairs, reference.name)
     except ParityError as error:
         single = np.concatenate([reference.predict([pair]) for pair in pairs])
-        if _differences(single, theirs).max() > MAX_DIFFERENCE:
+        if score_differences(single, theirs).max() > MAX_DIFFERENCE:
             raise ParityError(
                 f"{error}. The model's scores depend on the padding of a batch, also in {reference.name}: such models "
                 "are not supported"
@@ -139,7 +139,7 @@ def compare_scores(ours: Values, theirs: Values, pairs: Sequence[Pair], referenc
     """
     if ours.shape != theirs.shape:
         raise ParityError(f"the artifact's scores have the shape {ours.shape}, but {reference} gives {theirs.shape}")
-    differences = _differences(ours, theirs)
+    differences = score_differences(ours, theirs)
     # A comparison with NaN is False, so NaN fails too.
     if not differences.max() <= MAX_DIFFERENCE:
         worst = pairs[int(np.argmax(np.nan_to_num(differences, nan=np.inf)))]
@@ -167,11 +167,20 @@ def measure_score_quality(artifact: Path, dtype: str) -> ScoreQuality:
     except NotFiniteError:
         return ScoreQuality(len(pairs), -1.0, 1.0)
     theirs = scores_of(artifact, "fp32", pairs)
-    return ScoreQuality(len(pairs), spearman(ours, theirs), float(_differences(ours, theirs).max()))
+    return ScoreQuality(len(pairs), spearman(ours, theirs), float(score_differences(ours, theirs).max()))
 
 
-def _differences(ours: Values, theirs: Values) -> NDArray[np.float64]:
-    """Return the largest difference of each pair's scores, as a share of the range of a label's scores in `theirs`."""
+def score_differences(ours: Values, theirs: Values) -> NDArray[np.float64]:
+    """Return the largest difference of each pair's scores, as a share of the range of a label's scores in `theirs`.
+
+    Args:
+        ours: scores, (pairs, labels).
+        theirs: scores to compare with, (pairs, labels).
+
+    Example:
+        >>> score_differences(np.array([[0.1], [2.0]]), np.array([[0.0], [2.0]])).tolist()
+        [0.05, 0.0]
+    """
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     scale = np.maximum(np.ptp(theirs, axis=0), _MIN_RANGE * np.abs(theirs).max(axis=0))
     differences: NDArray[np.float64] = (np.abs(ours - theirs) / np.where(scale > 0, scale, 1)).max(axis=1)

@@ -12,10 +12,12 @@ from embedder.artifact.manifest import (
     GRAPH_INPUTS,
     IMAGE_INPUTS,
     LOOKUP,
+    MULTI_VECTOR,
     POOLING_MASK,
     TOKEN_TYPE_IDS,
     File,
     Graph,
+    Head,
     Manifest,
     Output,
     Source,
@@ -29,8 +31,8 @@ from embedder.common.digests import sha256_of
 
 from embedder_export import __version__
 from embedder_export.body.contract import NATIVE
-from embedder_export.checkpoint.layers import describe
-from embedder_export.checkpoint.read import Checkpoint
+from embedder_export.checkpoint.checkpoint import Checkpoint
+from embedder_export.checkpoint.layers import describe, describe_layers
 from embedder_export.dtype.fp32 import ChosenGraph
 from embedder_export.graph.files import weights_of
 from embedder_export.tokenizer.contract import ConvertedTokenizer
@@ -94,8 +96,6 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         384
     """
     checkpoint = parts.checkpoint
-    pools = checkpoint.layers or checkpoint.family.own_pooling
-    head = describe(checkpoint.layers, checkpoint.family.own_pooling) if pools else None
     tools = _TOOLS if parts.graphs[0].chosen.form in (NATIVE, LOOKUP) else (*_TOOLS, *_TRACING_TOOLS)
     revision = None if checkpoint.repository is None else checkpoint.repository[1]
     products = {graph.chosen.path.name: graph.chosen.products for graph in parts.graphs}
@@ -107,8 +107,9 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         tokenizer=_write_tokenizer(directory, parts.tokenizer),
         images=parts.images,
         image_model=checkpoint.image_model,
-        head=head,
+        head=_describe_head(checkpoint),
         scores=checkpoint.scores,
+        multi_vector=parts.tokenizer.multi_vector,
         prompts=checkpoint.prompts,
         default_prompt_name=checkpoint.default_prompt_name,
         graphs=tuple(_move_graph(directory, graph) for graph in parts.graphs),
@@ -119,6 +120,13 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
     if parts.match_logits is not None:
         manifest = with_match_logits(manifest, parts.match_logits)
     return _with_positions(manifest, parts)
+
+
+def _describe_head(checkpoint: Checkpoint) -> Head | None:
+    if checkpoint.task == MULTI_VECTOR:  # nothing is pooled
+        return Head((), include_prompt=True, layers=describe_layers(checkpoint.layers))
+    pools = checkpoint.layers or checkpoint.family.own_pooling
+    return describe(checkpoint.layers, checkpoint.family.own_pooling) if pools else None
 
 
 def _version_of(tool: str) -> str:
