@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from embedder.pool import EncoderPool
     from embedder.ranked import RankedDocument
     from embedder.results import EncodeResult
+    from embedder.sparse_encoder import SparseEncoder, SparseOptions
     from embedder.vectors.adapters.faiss_index import FaissIndex
     from embedder.vectors.adapters.usearch_index import UsearchIndex
     from embedder.vectors.index.entries import IndexEntry
@@ -62,6 +63,9 @@ if TYPE_CHECKING:
         pairwise_manhattan_sim,
         truncate_embeddings,
     )
+    from embedder.vectors.sparse.index import SparseIndex
+    from embedder.vectors.sparse.scores import sparse_cos_sim, sparse_dot_score
+    from embedder.vectors.sparse.vectors import SparseVectors
 
 __version__ = "0.1.0"
 
@@ -92,6 +96,10 @@ __all__ = [
     "ProviderError",
     "RankedDocument",
     "SettingError",
+    "SparseEncoder",
+    "SparseIndex",
+    "SparseOptions",
+    "SparseVectors",
     "Token",
     "TokenizedText",
     "UsearchIndex",
@@ -120,6 +128,8 @@ __all__ = [
     "release_models",
     "semantic_search",
     "semantic_search_quantized",
+    "sparse_cos_sim",
+    "sparse_dot_score",
     "truncate_embeddings",
 ]
 
@@ -144,6 +154,7 @@ _LAZY = {
     "pool": ("EncoderPool",),
     "ranked": ("RankedDocument",),
     "results": ("EncodeResult",),
+    "sparse_encoder": ("SparseEncoder", "SparseOptions"),
     "vectors.adapters.faiss_index": ("FaissIndex",),
     "vectors.adapters.usearch_index": ("UsearchIndex",),
     "vectors.index.entries": ("IndexEntry",),
@@ -157,6 +168,9 @@ _LAZY = {
         *("cos_sim", "dot_score", "euclidean_sim", "manhattan_sim", "normalize_embeddings", "truncate_embeddings"),
         *("pairwise_cos_sim", "pairwise_dot_score", "pairwise_euclidean_sim", "pairwise_manhattan_sim"),
     ),
+    "vectors.sparse.index": ("SparseIndex",),
+    "vectors.sparse.scores": ("sparse_cos_sim", "sparse_dot_score"),
+    "vectors.sparse.vectors": ("SparseVectors",),
 }
 
 if not TYPE_CHECKING:

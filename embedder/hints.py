@@ -87,6 +87,40 @@ PREDICT_HINTS = {
     "dtype": "choose the graph when you load the model: CrossEncoder(model, dtype=...)",
 }
 
+# Attributes of `SparseEncoder`.
+SPARSE_ENCODER_ATTRIBUTE_HINTS = {
+    "max_seq_length": "pass max_seq_length= to SparseEncoder(...)",
+    "max_active_dims": "pass max_active_dims= to SparseEncoder(...) or to encode",
+    "similarity_fn_name": "call embedder.sparse_dot_score or sparse_cos_sim on the vectors",
+    "device": "pass provider= to SparseEncoder(...)",
+    "dtype": "pass dtype= to SparseEncoder(...)",
+    "prompts": "pass prompt= or prompt_name= to encode",
+    "default_prompt_name": "pass prompt_name= to encode",
+}
+
+# Options of `SparseEncoder`.
+SPARSE_ENCODER_HINTS = {
+    **LOAD_HINTS,
+    **dict.fromkeys(("model_name_or_path", "model_name"), "the model is the first argument: SparseEncoder(model)"),
+    "similarity_fn_name": SPARSE_ENCODER_ATTRIBUTE_HINTS["similarity_fn_name"],
+    "truncate_dim": "pass max_active_dims= to keep the largest numbers of each vector",
+}
+
+# Options of `SparseEncoder.encode` and its siblings.
+SPARSE_ENCODE_HINTS = {
+    "sentences": "the texts are the first argument: encode(texts)",
+    "device": "choose the device when you load the model: SparseEncoder(model, provider=...)",
+    "convert_to_tensor": "encode returns SparseVectors. Their to_dense and to_scipy make other types of them",
+    "convert_to_sparse_tensor": "encode returns SparseVectors. Their to_dense and to_scipy make other types of them",
+    "save_to_cpu": "leave it out. The vectors are always in main memory",
+    "task": "call encode_query or encode_document",
+    "truncate_dim": "pass max_active_dims= to keep the largest numbers of each vector",
+    "normalize_embeddings": "compare the vectors with embedder.sparse_cos_sim",
+    "precision": "leave it out. The numbers are always float32",
+    "max_seq_length": "pass it when you load the model: SparseEncoder(model, max_seq_length=...)",
+    "dtype": "choose the graph when you load the model: SparseEncoder(model, dtype=...)",
+}
+
 # Options of `EncoderPool`.
 POOL_HINTS = LOAD_HINTS | {
     "device": _PROVIDERS,

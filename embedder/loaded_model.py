@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from embedder.artifact.artifact import Artifact
 from embedder.artifact.hub_access import HubAccess
 from embedder.artifact.locate import open_artifact
-from embedder.artifact.manifest import EMBED, MULTI_VECTOR, RANK, Manifest
+from embedder.artifact.manifest import EMBED, MULTI_VECTOR, RANK, SPARSE, Manifest
 from embedder.artifact.positions import check_limit
 from embedder.backends import check_backend
 from embedder.common.checks import check_count
@@ -27,12 +27,13 @@ if TYPE_CHECKING:
 _FITTING = {
     EMBED: "embedder.Embedder, or `embedder search` on the command line",
     RANK: "embedder.CrossEncoder, or `embedder rerank` on the command line",
+    SPARSE: "embedder.SparseEncoder",
     MULTI_VECTOR: "embedder.MultiVectorEncoder",
 }
 
 
 class LoadedModel(ReadOnly):
-    """Base of `Embedder`, `CrossEncoder` and `MultiVectorEncoder`. Safe to call from many threads at once.
+    """Base of `Embedder` and the other classes of models. Safe to call from many threads at once.
 
     Pickle stores the path and the options. Unpickling loads the model again. A `with` statement releases the memory and
     the threads at its end. The attributes cannot be set.
@@ -58,7 +59,7 @@ class LoadedModel(ReadOnly):
         check_backend(backend, settings.provider, settings.threads, settings.provider_options)
         self._settings = settings
         self._has_own_backend = backend is not None
-        self._artifact = open_artifact(model, access)
+        self._artifact = open_artifact(model, access, task=self._task)
         manifest = self._artifact.manifest
         if manifest.task != self._task:
             kind, fitting = type(self).__name__, _FITTING.get(manifest.task)

@@ -27,6 +27,7 @@ from embedder.artifact.manifest import (
     Manifest,
     Output,
     Source,
+    StaticQueries,
     TokenizerSettings,
     read_manifest,
     write_manifest,
@@ -45,6 +46,8 @@ SPECIAL_IDS = (0, 1, 2, 3)
 DIMENSION = 8
 IMAGE_SIZE = 2
 MIXING = np.random.default_rng(8).normal(size=(3 * IMAGE_SIZE**2, DIMENSION)).astype(np.float32)
+WORD_SCORES = np.random.default_rng(9).normal(-1.5, 1.0, (len(VOCABULARY), len(VOCABULARY))).astype(np.float32)
+QUERY_WEIGHTS = np.random.default_rng(6).normal(size=len(VOCABULARY)).astype(np.float32)
 TABLE = np.random.default_rng(7).normal(size=(len(VOCABULARY), DIMENSION)).astype(np.float32)
 # The settings of the tiny model for late interaction: [UNK] fills up queries, and documents leave out punctuation.
 MULTI_VECTOR = MultiVectorSettings(
@@ -141,6 +144,20 @@ embedder ({_TOKENS} input_ids, {_TOKENS} attention_mask)
     norm = ReduceL2<keepdims = 1>(mixed, last)
     length = Max(norm, least_norm)
     token_embeddings = Div(mixed, length)
+}}"""
+
+
+# The largest relu(row of `WORD_SCORES`) over the tokens of a text, for each word of the vocabulary.
+_SPARSE = f"""{_HEADER}
+embedder ({_TOKENS} input_ids, {_TOKENS} attention_mask) => (float[batch_size, {len(WORDS.split())}] weights)
+<int64[1] last = {{-1}}, int64[1] sequence = {{1}}>
+{{
+    tokens = Gather(table, input_ids)
+    positive = Relu(tokens)
+    mask = Cast<to = 1>(attention_mask)
+    column = Unsqueeze(mask, last)
+    masked = Mul(positive, column)
+    weights = ReduceMax<keepdims = 0>(masked, sequence)
 }}"""
 
 
@@ -304,10 +321,52 @@ def described(path: Path) -> File:
     return File(path.name, len(content), hashlib.sha256(content).hexdigest())
 
 
+def write_tiny_sparse(directory: Path, *, static_queries: bool = False, **fields: object) -> Path:
+    """Write an artifact of task "sparse" and return its `directory`. `fields` replace fields of its manifest.
+
+    Args:
+        directory: the new directory.
+        static_queries: whether queries have the static weights `QUERY_WEIGHTS`.
+        **fields: fields of the manifest.
+    """
+    directory.mkdir()
+    _save(_parse(_SPARSE, {"table": WORD_SCORES}).SerializeToString(), directory / "model.onnx")
+    _save_tokenizer(tiny_tokenizer(), directory)
+    queries = None
+    if static_queries:
+        (directory / "queries.weights").write_bytes(QUERY_WEIGHTS.astype("<f4").tobytes())
+        queries = StaticQueries(described(directory / "queries.weights"), 6)
+    output = Output("weights", "sparse", (len(VOCABULARY),))
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        task="sparse",
+        source=Source("tiny-sparse", None, "0" * 64),
+        similarity_fn_name="dot",
+        tokenizer=TokenizerSettings(described(directory / "tokenizer.json"), 16, 0, SPECIAL_IDS),
+        images=None,
+        image_model=None,
+        head=Head(("max",), True, ("relu",)),
+        scores=None,
+        prompts={},
+        default_prompt_name=None,
+        graphs=(_describe_graph(directory / "model.onnx", GRAPH_INPUTS, output),),
+        parity=Parity("nothing", 0, 1.0, 0.0),
+        tools={},
+        queries=queries,
+    )
+    write_manifest(replace(manifest, **fields), directory)
+    return directory
+
+
 def expected(ids: Sequence[int], *, normalize: bool = True) -> np.ndarray:
     """Return the vector that the tiny model gives for token ids, float32 (8,)."""
     mean = TABLE[list(ids)].mean(axis=0)
     return mean / np.linalg.norm(mean) if normalize else mean
+
+
+def expected_sparse(ids: Sequence[int]) -> np.ndarray:
+    """Return the vector that the tiny sparse model gives for token ids, float32 (words,)."""
+    return np.maximum(WORD_SCORES[list(ids)].max(axis=0), 0)
 
 
 def expected_of_image(pixels: np.ndarray) -> np.ndarray:

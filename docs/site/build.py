@@ -30,14 +30,15 @@ LINK = re.compile(r"(?<=\]\()([^)#:\s]+)(?=[)#])")
 
 # The API reference: the title of each page, and the public names on it.
 API = {
-    "Models": "Embedder CrossEncoder MultiVectorEncoder encode encode_to_file release_models",
-    "Options and results": "EncodeOptions EncodeSettings EncodeResult PredictOptions MultiVectorOptions RankedDocument "
-    "Chunk Token TokenizedText BatchLimits",
+    "Models": "Embedder CrossEncoder SparseEncoder MultiVectorEncoder encode encode_to_file release_models",
+    "Options and results": "EncodeOptions EncodeSettings EncodeResult PredictOptions SparseOptions SparseVectors "
+    "MultiVectorOptions RankedDocument Chunk Token TokenizedText BatchLimits",
     "Similarity": "cos_sim dot_score euclidean_sim manhattan_sim pairwise_cos_sim pairwise_dot_score "
-    "pairwise_euclidean_sim pairwise_manhattan_sim normalize_embeddings truncate_embeddings maxsim maxsim_pairwise",
+    "pairwise_euclidean_sim pairwise_manhattan_sim normalize_embeddings truncate_embeddings "
+    "sparse_dot_score sparse_cos_sim maxsim maxsim_pairwise",
     "Search and mining": "semantic_search paraphrase_mining paraphrase_mining_embeddings community_detection "
     "bitext_mining mine_hard_negatives quantize_embeddings semantic_search_quantized",
-    "Indexes": "VectorIndex IndexEntry FaissIndex UsearchIndex",
+    "Indexes": "VectorIndex IndexEntry SparseIndex FaissIndex UsearchIndex",
     "Many processes": "EncoderPool",
     "Functions": "functions.Function functions.Limits functions.Answer functions.RequestError "
     "functions.aws_lambda.lambda_handler functions.wsgi.wsgi_app functions.asgi.asgi_app",

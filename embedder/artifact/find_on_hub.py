@@ -15,7 +15,7 @@ from embedder.artifact.manifest import MANIFEST_NAME
 from embedder.errors import ArtifactError, ModelNotFoundError
 
 
-def find_on_hub(model: str, access: HubAccess, *, refresh: bool, may_export: bool) -> Artifact:
+def find_on_hub(model: str, access: HubAccess, *, refresh: bool, may_export: bool, task: str | None = None) -> Artifact:
     """Return the artifact of a Hub repository, or the one that the exporter makes of its checkpoint.
 
     Args:
@@ -23,6 +23,7 @@ def find_on_hub(model: str, access: HubAccess, *, refresh: bool, may_export: boo
         access: how the Hub is asked.
         refresh: ask the Hub whether a cached artifact is still the newest of its branch.
         may_export: whether the exporter may make the artifact.
+        task: the task of an artifact that the exporter makes; None if the checkpoint decides.
 
     Raises:
         ModelNotFoundError: there is no such artifact. The message says where it was looked for, and how to make it.
@@ -52,7 +53,7 @@ def find_on_hub(model: str, access: HubAccess, *, refresh: bool, may_export: boo
     if isinstance(no_artifact, HubUnreachableError):  # the checkpoint may be cached all the same
         access = replace(access, local_files_only=True)
     try:
-        directory = first_use.export_once(repository, exporter, access)
+        directory = first_use.export_once(repository, exporter, access, task)
     except HubUnreachableError as error:
         # Without a network, `error` is about the search of the cache, which nobody asked for.
         reason = no_artifact if isinstance(no_artifact, HubUnreachableError) else error

@@ -17,14 +17,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedder.artifact.hub_access import HubAccess
-from embedder.artifact.store import LOCKS, find, model_directory, remove_leftovers, target_directory
+from embedder.artifact.store import (
+    CHOSEN_TASKS,
+    LOCKS,
+    find,
+    model_directory,
+    name_for_task,
+    remove_leftovers,
+    target_directory,
+)
 from embedder.common.progress import is_watched
 from embedder.errors import DependencyError, EmbedderError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-# The exporter registers a function here: (model, output, *, access, report) -> None.
+# The exporter registers a function here: (model, output, *, access, report, task=None) -> None.
 _ENTRY_POINTS = "embedder.exporter"
 _LOG = logging.getLogger("embedder")
 _POLL_INTERVAL_S = 0.1
@@ -59,13 +67,14 @@ def how_to_install_exporter() -> str:
     return 'pip install "embedder-onnx[cpu,export]"'
 
 
-def export_once(model: str, exporter: EntryPoint, access: HubAccess) -> Path:
+def export_once(model: str, exporter: EntryPoint, access: HubAccess, task: str | None = None) -> Path:
     """Export the checkpoint `model` of the Hub into the model directory, unless another process has just done so.
 
     Args:
         model: the id of a Hub repository.
         exporter: the entry point that `find_exporter` returned.
         access: how the Hub is asked.
+        task: the chosen task; None if the checkpoint decides.
 
     Returns:
         The directory of the artifact.
@@ -80,9 +89,10 @@ def export_once(model: str, exporter: EntryPoint, access: HubAccess) -> Path:
         'bge-small-en-v1.5'
     """
     report = _reporter()
-    target = target_directory(model, access.revision)
+    task = task if task in CHOSEN_TASKS else None
+    target = target_directory(model, access.revision, task)
     with _locked(target, report):
-        found = find(model_directory(), model, access.revision)
+        found = find(model_directory(), name_for_task(model, task), access.revision)
         if found is not None:
             return found
         if os.path.lexists(target):
@@ -92,7 +102,8 @@ def export_once(model: str, exporter: EntryPoint, access: HubAccess) -> Path:
         with _named_errors():
             remove_leftovers(model_directory())
             target.parent.mkdir(parents=True, exist_ok=True)
-            export(model, target, access=access, report=report)
+            options = {} if task is None else {"task": task}
+            export(model, target, access=access, report=report, **options)
     return target
 
 

@@ -21,6 +21,7 @@ def open_artifact(
     *,
     refresh: bool = False,
     may_export: bool = True,
+    task: str | None = None,
 ) -> Artifact:
     """Find the artifact `model`, fetch it, or make it. Only its manifest is read.
 
@@ -29,6 +30,7 @@ def open_artifact(
         access: how the Hub is asked.
         refresh: ask the Hub whether a cached artifact is still the newest of its branch.
         may_export: whether the exporter may make the artifact.
+        task: the task of the artifact, for a model that may have several. None takes any task.
 
     Raises:
         InputError: `model` is neither a name nor a path.
@@ -43,16 +45,16 @@ def open_artifact(
     name = os.fspath(model) if isinstance(model, str | os.PathLike) else None
     if not isinstance(name, str) or name in ("", ".") or "\0" in name:
         raise InputError(f"model should be the name or the path of an exported model, not {model!r}")
-    artifact = _find_locally(name, access)
+    artifact = _find_locally(name, access, task)
     if artifact is None:
         # Here, as it takes milliseconds of the start of a process.
         from embedder.artifact.find_on_hub import find_on_hub
 
-        artifact = find_on_hub(name, access, refresh=refresh, may_export=may_export)
+        artifact = find_on_hub(name, access, refresh=refresh, may_export=may_export, task=task)
     return artifact
 
 
-def _find_locally(model: str, access: HubAccess) -> Artifact | None:
+def _find_locally(model: str, access: HubAccess, task: str | None) -> Artifact | None:
     # Use os.path, not pathlib: pathlib raises for names that are too long and for home directories of unknown users.
     path = os.path.expanduser(model)
     if os.path.lexists(os.path.join(path, MANIFEST_NAME)):
@@ -68,14 +70,18 @@ def _find_locally(model: str, access: HubAccess) -> Artifact | None:
             f"{model!r} is a directory without {MANIFEST_NAME}, so it is not an exported model. If it is a checkpoint, "
             f"export it first: embedder-export {model} --output DIRECTORY"
         )
-    return _find_in_stores(model, access.revision)
+    return _find_in_stores(model, access.revision, task)
 
 
-def _find_in_stores(model: str, revision: str | None) -> Artifact | None:
+def _find_in_stores(model: str, revision: str | None, task: str | None) -> Artifact | None:
     from embedder.artifact import store  # here, as a path does not need it
 
-    for place, directory in store.stores():
-        found = store.find(directory, model, revision)
-        if found is not None:
-            return opened(found, Origin(place))
+    # An artifact for the chosen task comes first. One under the model's own name may be for it too.
+    for name in dict.fromkeys((store.name_for_task(model, task), model)):
+        for place, directory in store.stores():
+            found = store.find(directory, name, revision)
+            if found is not None:
+                artifact = opened(found, Origin(place))
+                if task not in store.CHOSEN_TASKS or artifact.manifest.task == task:
+                    return artifact
     return None

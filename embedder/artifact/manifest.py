@@ -55,6 +55,8 @@ IMAGE_INPUTS = ("pixel_values",)
 UNPADDED_FROM_TOKENS = 129
 # The form of a graph that looks up a vector for each token and takes their mean. It does hardly any work for a token.
 LOOKUP = "lookup"
+# Fields of the manifest that are left out of the file if they are None.
+_OPTIONAL = ("queries", "max_active_dims")
 
 
 @frozen
@@ -163,6 +165,25 @@ class Output:
 
 
 @frozen
+class StaticQueries:
+    """How a sparse model encodes queries without a graph: each token id that a query has gets its weight.
+
+    Queries have no special tokens.
+
+    Attributes:
+        weights: the file of the weights, float32 in little-endian, one for each token id.
+        max_seq_length: most tokens of a query.
+    """
+
+    weights: File
+    max_seq_length: int
+
+    def __post_init__(self) -> None:
+        require(self.weights.size % 4 == 0, f"weights.size: {self.weights.size} bytes are no float32 numbers")
+        require(0 < self.max_seq_length < 2**31, f"max_seq_length: {self.max_seq_length} is not from 1 to 2**31 - 1")
+
+
+@frozen
 class Graph:
     """An ONNX graph, the file of its weights, and the export's measurements.
 
@@ -243,6 +264,8 @@ class Manifest:
             compute in fp32. `positions` is the most tokens of a text that the graph can read. `text_memory` is the
             memory that a long text needs. `match_logits` makes a probability of the cosine of an image and a text.
             This version ignores all other fields.
+        queries: how a sparse model encodes queries; None if they are encoded as documents are.
+        max_active_dims: how many numbers of a sparse vector are kept by default; None keeps all.
 
     Example:
         >>> model.manifest.source.model  # doctest: +SKIP
@@ -265,6 +288,8 @@ class Manifest:
     parity: Parity | None
     tools: dict[str, str]
     extra: dict[str, Any] = field(default_factory=dict)
+    queries: StaticQueries | None = None
+    max_active_dims: int | None = None
 
     def __post_init__(self) -> None:
         require(self.task in OUTPUT_OF_TASK, f"task: {self.task!r} is none of {', '.join(OUTPUT_OF_TASK)}")
@@ -277,6 +302,11 @@ class Manifest:
         require(not needed or self.similarity_fn_name is not None, f"similarity_fn_name: null in task {self.task!r}")
         self._check_graphs()
         self._check_outputs()
+        is_sparse = self.task == SPARSE
+        require(is_sparse or self.queries is None, f"queries: contradicts the task {self.task!r}")
+        most = self.max_active_dims
+        require(is_sparse or most is None, f"max_active_dims: contradicts the task {self.task!r}")
+        require(most is None or most >= 1, f"max_active_dims: {most} is below 1")
         require(
             self.default_prompt_name in (None, *DEFAULT_PROMPTS, *self.prompts),
             f"default_prompt_name: {self.default_prompt_name!r} is not among the prompts",
@@ -326,9 +356,9 @@ class Manifest:
         """Length of a vector.
 
         Raises:
-            ValueError: the task is neither "embed" nor "multi_vector".
+            ValueError: the task gives no vectors.
         """
-        require(self.task in (EMBED, MULTI_VECTOR), f"task: {self.task!r} has no dimension")
+        require(self.task != RANK, f"task: {self.task!r} has no dimension")
         *_, dimension = self.output_shape
         assert dimension is not None  # `Output` made sure
         return dimension
@@ -352,12 +382,15 @@ class Manifest:
     @property
     def files(self) -> tuple[File, ...]:
         """Every file of the artifact except the manifest itself."""
-        return (self.tokenizer.file, *(file for graph in self.graphs for file in (graph.file, graph.weights)))
+        graphs = [file for graph in self.graphs for file in (graph.file, graph.weights)]
+        return (self.tokenizer.file, *graphs, *([] if self.queries is None else [self.queries.weights]))
 
 
 def write_manifest(manifest: Manifest, directory: Path) -> None:
     """Write `manifest` to the file embedder.json in `directory`. An earlier file is replaced in one step."""
-    text = json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n"
+    # Only sparse models have these fields. Without them, manifests of other models are the same as ever.
+    content = {name: value for name, value in asdict(manifest).items() if name not in _OPTIONAL or value is not None}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     with replacing(directory / MANIFEST_NAME) as partial:
         partial.write_text(text, encoding="utf-8")
 

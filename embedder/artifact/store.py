@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 
 from embedder.artifact.artifact import Place
 from embedder.artifact.hub_access import DEFAULT_ORGANISATION, is_repository_id
-from embedder.artifact.manifest import MANIFEST_NAME, read_manifest
+from embedder.artifact.manifest import MANIFEST_NAME, MULTI_VECTOR, SPARSE, read_manifest
 from embedder.common import files
 from embedder.errors import ArtifactError, InputError
 
@@ -26,6 +26,8 @@ LOCKS = ".locks"
 # A part of a model's name is one folder. `@` divides the name from the revision. The others mean something to Windows.
 _PART = re.compile(r"[^\x00-\x20\x7f/\\:*?\"<>|@~.\ud800-\udfff][^\x00-\x1f\x7f/\\:*?\"<>|@\ud800-\udfff]{0,199}")
 _MAX_PARTS = 2
+# An artifact for one of these tasks is stored under a name of its own.
+CHOSEN_TASKS = (SPARSE, MULTI_VECTOR)
 
 
 def model_directory() -> Path:
@@ -75,12 +77,29 @@ def stores() -> Iterator[tuple[Place, Path]]:
     yield Place.ARTIFACTS, local_artifacts()
 
 
-def target_directory(model: str, revision: str | None = None) -> Path:
+def name_for_task(model: str, task: str | None) -> str:
+    """Return the name under which the artifact of `model` for a chosen task is stored.
+
+    A checkpoint may have several heads. No repository of the Hub has two hyphens in its name.
+
+    Args:
+        model: the name of the model.
+        task: the chosen task; None if the checkpoint decides.
+
+    Example:
+        >>> name_for_task("BAAI/bge-m3", "sparse"), name_for_task("BAAI/bge-m3", None)
+        ('BAAI/bge-m3--sparse', 'BAAI/bge-m3')
+    """
+    return f"{model}--{task}" if task in CHOSEN_TASKS else model
+
+
+def target_directory(model: str, revision: str | None = None, task: str | None = None) -> Path:
     """Return the directory that an export of `model` at first use writes, in the model directory.
 
     Args:
         model: the id of a Hub repository, or the name of one of sentence-transformers.
         revision: its branch, tag or commit; None if the user named none.
+        task: the chosen task; None if the checkpoint decides.
 
     Raises:
         InputError: `model` is not the name of a repository.
@@ -92,7 +111,7 @@ def target_directory(model: str, revision: str | None = None) -> Path:
     repository = repository_of(model)
     if repository is None or name_parts(repository) is None:
         raise InputError(f"{model!r} is not the name of a model on the Hub, such as 'BAAI/bge-small-en-v1.5'")
-    return model_directory() / _with_revision(repository, revision)
+    return model_directory() / _with_revision(name_for_task(repository, task), revision)
 
 
 def repository_of(model: str) -> str | None:

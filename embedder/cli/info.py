@@ -119,6 +119,10 @@ def _output_lines(manifest: Manifest) -> Iterator[Line]:
         yield from _role_lines(manifest.multi_vector)
     else:
         yield "output shape", " x ".join("any" if size is None else str(size) for size in manifest.output_shape)
+    if manifest.queries is not None:
+        yield "queries", f"static weights, without a graph; at most {manifest.queries.max_seq_length} tokens"
+    if manifest.max_active_dims is not None:
+        yield "largest", f"{manifest.max_active_dims} numbers of each vector are kept"
     if manifest.similarity_fn_name is not None:
         yield "similarity", manifest.similarity_fn_name
     logits = match_logits(manifest)

@@ -107,7 +107,10 @@ CROSS_ENCODER_FIXED = FIXED | {
 
 # Names of the package sentence_transformers and of its folders.
 PACKAGE = _table(
-    ("SparseEncoder SparseEncoderModelCardData sparse_encoder", "embedder has no sparse models yet"),
+    (
+        "SparseEncoder SparseEncoderModelCardData sparse_encoder",
+        "use embedder.SparseEncoder",
+    ),
     ("MultiVectorEncoder MultiVectorEncoderModelCardData multi_vector_encoder", _MULTI_VECTOR),
     (
         "CrossEncoderModelCardData CrossEncoderTrainer CrossEncoderTrainingArguments DefaultBatchSampler InputExample "

@@ -129,7 +129,7 @@ def _chosen_output(options: argparse.Namespace) -> Iterator[Path]:
     elif os.path.isdir(os.path.expanduser(options.model)):
         raise InputError("the checkpoint is a local directory, so the artifact needs a place: --output DIR")
     else:
-        yield target_directory(options.model, options.revision)
+        yield target_directory(options.model, options.revision, options.task)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,7 +12,9 @@ from embedder_export.errors import OutputError
 from embedder_export.pipeline import export
 
 
-def export_from_hub(model: str, output: Path, *, access: HubAccess, report: Callable[[str], None]) -> None:
+def export_from_hub(
+    model: str, output: Path, *, access: HubAccess, report: Callable[[str], None], task: str | None = None
+) -> None:
     """Fetch the checkpoint `model` from the Hub, and export it to the directory `output` with the usual settings.
 
     `output` appears only after the comparison with the reference, if there is one, has passed.
@@ -22,6 +24,7 @@ def export_from_hub(model: str, output: Path, *, access: HubAccess, report: Call
         output: the directory to write.
         access: the revision, the token, and whether the network may be used.
         report: called with a line at each stage.
+        task: one of `checkpoint.kinds.TASKS`, for a checkpoint that has several. None lets the checkpoint decide.
 
     Raises:
         EmbedderError: the checkpoint cannot be fetched or exported, or `output` cannot be written.
@@ -33,7 +36,7 @@ def export_from_hub(model: str, output: Path, *, access: HubAccess, report: Call
     report(f"fetching the checkpoint {model}")
     # The caller did not call the libraries that the export uses.
     with warnings.catch_warnings(action="ignore"):
-        checkpoint = read_located(locate_on_hub(model, access))
+        checkpoint = read_located(locate_on_hub(model, access), task)
         try:
             export(checkpoint, output, report)
         except OSError as error:

@@ -24,7 +24,7 @@ from tests.hub_server import serve
 from tests.pages import assert_same, code_blocks, hard_link, output_of
 from tests.siglips import write_siglip
 from tests.static_models import write_sentence_transformers
-from tests.tiny import write_tiny_multi_vector, write_tiny_ranker
+from tests.tiny import write_tiny_multi_vector, write_tiny_ranker, write_tiny_sparse
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -81,6 +81,8 @@ def small_models(export_bin, tmp_path_factory):
     write_tiny_ranker(directory / "cross-encoder/ms-marco-MiniLM-L6-v2", max_seq_length=512)
     (directory / "lightonai").mkdir()
     write_tiny_multi_vector(directory / "lightonai/GTE-ModernColBERT-v1")
+    (directory / "naver").mkdir()
+    write_tiny_sparse(directory / "naver/splade-v3")
     labels = ScoreSettings("identity", ("contradiction", "entailment", "neutral"), "longest_first", parity=None)
     write_tiny_ranker(directory / "cross-encoder/nli-distilroberta-base", labels=3, scores=labels)
     return directory
@@ -92,7 +94,7 @@ def checkout(minilm, small_models, tmp_path):
     for name in ("examples", "benchmarks"):
         shutil.copytree(ROOT / name, tmp_path / name)
     shutil.copytree(minilm, tmp_path / "artifacts" / minilm.name, copy_function=hard_link)
-    for name in ("instructor-base", "clip-ViT-B-32", "cross-encoder", "google", "lightonai"):
+    for name in ("instructor-base", "clip-ViT-B-32", "cross-encoder", "google", "lightonai", "naver"):
         shutil.copytree(small_models / name, tmp_path / "artifacts" / name, copy_function=hard_link)
     shutil.copytree(small_models / "checkpoint", tmp_path / "checkpoints" / minilm.name)
     (tmp_path / "photos").mkdir()

@@ -256,3 +256,32 @@ def test_partial_copy_is_completed_when_the_network_is_back(serving):
     assert not os.path.exists(directory / "modules.json")
     assert fetch() == directory
     assert (directory / "modules.json").is_file()
+
+
+def test_modules_of_a_router_and_heads_beside_the_modules(serving):
+    """A router names its modules in its own settings. BGE-M3 has its other heads beside modules.json."""
+    router = {
+        "types": {
+            "query_0": "s.SparseStaticEmbedding",
+            "document_0": "s.MLMTransformer",
+            "document_1": "s.SpladePooling",
+        },
+        "structure": {"query": ["query_0"], "document": ["document_0", "document_1"]},
+        "parameters": {"default_route": "document"},
+    }
+    modules = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Router"}]
+    needed = {
+        "modules.json": json.dumps(modules).encode(),
+        "router_config.json": json.dumps(router).encode(),
+        "query_0/model.safetensors": b"weights of words",
+        "query_0/tokenizer.json": b"tokenizer of queries",
+        "document_0/config.json": b"{}",
+        "document_0/model.safetensors": b"weights",
+        "document_1/config.json": b'{"pooling_strategy": "max"}',
+        "sparse_linear.pt": b"sparse",
+        "colbert_linear.pt": b"colbert",
+    }
+    serving(needed | {"document_0/pytorch_model.bin": b"pickle", "other/model.safetensors": b"other"})
+    directory = fetch_checkpoint("org/name", DEFAULT_ACCESS)
+    found = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
+    assert found == set(needed)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from embedder_export.errors import OutputError
 from embedder_export.first_use import export_from_hub
+from transformers import BertConfig, BertForMaskedLM
 
 from embedder import Embedder
 from embedder.artifact.hub_access import HubAccess
 from embedder.errors import ModelNotFoundError
-from tests.checkpoints import write_checkpoint
+from tests.checkpoints import SMALL, VOCABULARY_SIZE, write_checkpoint
 from tests.hub_faults import on, status
 from tests.hub_server import COMMIT, serve
 from tests.static_models import write_model2vec, write_sentence_transformers
@@ -99,6 +100,28 @@ def test_pushed_artifact_gives_the_same_vectors(checkpoint, run, tmp_path):
         answer = run(hub, "-c", _ENCODE, "ann/small-onnx", token=TOKEN)
         assert answer.returncode == 0, answer.stderr
     assert np.allclose(json.loads(answer.stdout), Embedder(tmp_path / "artifact").encode("a text"))
+
+
+_SPARSE = """
+import sys, json, embedder
+words = embedder.SparseEncoder(sys.argv[1]).encode("a text")
+print(json.dumps([words.shape, embedder.Embedder(sys.argv[1]).encode("a text").shape]))
+"""
+
+
+@pytest.mark.slow
+def test_language_model_is_a_sparse_model_where_a_program_says_so(run, tmp_path):
+    checkpoint = write_checkpoint(tmp_path / "words")
+    (checkpoint / "modules.json").unlink()
+    BertForMaskedLM(BertConfig(vocab_size=VOCABULARY_SIZE, **SMALL)).save_pretrained(checkpoint)
+    with serve({"org/words": checkpoint}) as hub:
+        answer = run(hub, "-c", _SPARSE, "org/words")
+        assert answer.returncode == 0, answer.stderr
+        assert json.loads(answer.stdout) == [[1, VOCABULARY_SIZE], [32]]
+        stored = {path.name for path in (tmp_path / "home/org").iterdir()}
+        assert stored == {"words", "words--sparse"}
+    again = run("http://127.0.0.1:9", "-c", _SPARSE, "org/words")
+    assert again.stdout == answer.stdout
 
 
 def test_failed_export_uploads_nothing_and_leaves_nothing(checkpoint, run, tmp_path):

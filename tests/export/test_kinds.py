@@ -94,16 +94,6 @@ def test_metadata_of_a_colbert(bare):
         read_checkpoint(str(bare))
 
 
-@pytest.mark.parametrize(("kind", "task"), [("SparseEncoder", "sparse")])
-@pytest.mark.parametrize("modules", [True, False])
-def test_other_models_of_sentence_transformers(tmp_path, kind, task, modules):
-    checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"model_type": kind}, modules=("MLMTransformer",))
-    if not modules:
-        (checkpoint / "modules.json").unlink()
-    with pytest.raises(CheckpointError, match=f"the checkpoint is for the task '{task}', which is not supported"):
-        read_checkpoint(str(checkpoint))
-
-
 def test_kind_that_nobody_knows(tmp_path):
     checkpoint = write_checkpoint(tmp_path / "checkpoint", config={"model_type": "AudioEncoder"})
     with pytest.raises(CheckpointError, match="the checkpoint is a AudioEncoder, which is not supported"):

@@ -56,7 +56,6 @@ def checkpoint(tmp_path_factory):
         ({"transformer": {"modality_config": {"text": 3}}}, "as modality_config"),
         ({"transformer": {"color": "red"}}, "has 'red' as color, which is not supported"),
         ({"config": {"truncate_dim": "8"}}, "has '8' as truncate_dim"),
-        ({"config": {"model_type": "SparseEncoder"}}, "is for the task .sparse., which is not supported"),
         ({"config": {"similarity_fn_name": "near"}}, "unknown similarity function 'near'"),
     ],
 )

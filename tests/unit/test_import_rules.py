@@ -35,7 +35,8 @@ class Rule:
 
 
 PUBLIC = (
-    "activations common cross_encoder encoder errors hints inputs multi_vector_encoder options ranked results vectors"
+    "activations common cross_encoder encoder errors hints inputs multi_vector_encoder options ranked results "
+    "sparse_encoder vectors"
 )
 INTEGRATION = f"{PUBLIC} integrations"
 ENGINE = "artifact backends common engine errors hints images inputs options"
@@ -73,10 +74,13 @@ RUNTIME = (
     Rule("embedder.encoder", own=f"{ENGINE} activations encoding results tokenizing vectors", packages="numpy"),
     Rule("embedder.ranked", packages="numpy"),
     Rule("embedder.cross_encoder", own=f"{ENGINE} activations encoding loaded_model ranked results", packages="numpy"),
+    Rule("embedder.query_weights", own="artifact common engine errors vectors", packages="numpy"),
+    Rule("embedder.sparse_encoder", own=f"{ENGINE} loaded_model query_weights results vectors", packages="numpy"),
     Rule("embedder.multi_vector_encoder", own=f"{ENGINE} loaded_model ranked results vectors", packages="numpy"),
     # What is done with vectors. It needs no model.
     Rule("embedder.vectors", own="common errors options vectors", packages="numpy"),
     Rule("embedder.vectors.simd", own="common", packages="numpy", lazy="numkong"),
+    Rule("embedder.vectors.sparse", own="common errors vectors", packages="numpy", lazy="scipy"),
     Rule("embedder.vectors.adapters", own="common errors vectors", packages="numpy", lazy="faiss usearch"),
     # Surfaces. They stand on the public API. The commands that look into an artifact have rules of their own.
     Rule("embedder", own=f"{PUBLIC} files kept_models pool", exact=True),
@@ -183,7 +187,8 @@ RUNTIME = (
 
 # The exporter writes the manifest by the runtime's dataclasses, and tries its work with the runtime.
 OF_RUNTIME = (
-    "artifact backends common cross_encoder encoder engine errors images inputs multi_vector_encoder options results"
+    "artifact backends common cross_encoder encoder engine errors images inputs multi_vector_encoder options results "
+    "sparse_encoder vectors"
 )
 ONNX = "numpy onnx onnx_ir onnxruntime PIL safetensors tokenizers"
 # The extra [torch].

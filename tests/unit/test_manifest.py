@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from hypothesis import given
@@ -13,6 +13,7 @@ import embedder
 from embedder.artifact.manifest import File, read_manifest, write_manifest
 from embedder.artifact.upgrades import FORMAT_VERSION, OLDEST_VERSION
 from embedder.errors import ArtifactError, FormatError
+from tests import tiny
 from tests.golden_artifacts import GOLDEN
 from tests.tiny import (
     MULTI_VECTOR,
@@ -59,9 +60,8 @@ def test_a_written_manifest_is_read_back(full, tmp_path):
     manifest = read_manifest(full)
     write_manifest(manifest, tmp_path)
     assert read_manifest(tmp_path) == manifest
-    assert json.loads((tmp_path / "embedder.json").read_text(encoding="utf-8")) == json.loads(
-        json.dumps(asdict(manifest))
-    )
+    written = json.loads((tmp_path / "embedder.json").read_text(encoding="utf-8"))
+    assert written | {"queries": None, "max_active_dims": None} == json.loads(json.dumps(asdict(manifest)))
 
 
 READS = f"this embedder reads versions {OLDEST_VERSION} to {FORMAT_VERSION}"
@@ -387,3 +387,20 @@ def test_any_damage_is_an_embedder_error_or_a_manifest(draw, tmp_path_factory):
     (directory / "embedder.json").write_text(json.dumps(content), encoding="utf-8")
     with contextlib.suppress(ArtifactError):
         read_manifest(directory)
+
+
+def test_fields_of_sparse_models(tmp_path):
+    artifact = tiny.write_tiny_sparse(tmp_path / "artifact", static_queries=True, max_active_dims=9)
+    manifest = read_manifest(artifact)
+    assert manifest.dimension == len(tiny.VOCABULARY)
+    assert manifest.queries.weights in manifest.files
+    with pytest.raises(ValueError, match="queries: contradicts the task 'embed'"):
+        replace(read_manifest(tiny.write_tiny_artifact(tmp_path / "dense")), queries=manifest.queries)
+    with pytest.raises(ValueError, match="max_active_dims: contradicts the task 'embed'"):
+        replace(read_manifest(tmp_path / "dense"), max_active_dims=3)
+    with pytest.raises(ValueError, match="max_active_dims: 0 is below 1"):
+        replace(manifest, max_active_dims=0)
+    with pytest.raises(ValueError, match="max_seq_length: 0 is not from 1"):
+        replace(manifest.queries, max_seq_length=0)
+    with pytest.raises(ValueError, match=r"weights\.size: 3 bytes are no float32 numbers"):
+        replace(manifest.queries, weights=replace(manifest.queries.weights, size=3))

@@ -51,6 +51,10 @@ def test_public_names():
         "ProviderError",
         "RankedDocument",
         "SettingError",
+        "SparseEncoder",
+        "SparseIndex",
+        "SparseOptions",
+        "SparseVectors",
         "Token",
         "TokenizedText",
         "UsearchIndex",
@@ -79,6 +83,8 @@ def test_public_names():
         "release_models",
         "semantic_search",
         "semantic_search_quantized",
+        "sparse_cos_sim",
+        "sparse_dot_score",
         "truncate_embeddings",
     ]
 

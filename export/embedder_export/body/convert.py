@@ -5,8 +5,10 @@ from pathlib import Path
 
 from embedder_export.body.contract import ALL_TOKENS, Body, BodyRequest
 from embedder_export.body.native import build_bodies
+from embedder_export.body.static import static_bodies
 from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.files import read_json
+from embedder_export.checkpoint.sparse_layers import StaticWeights
 from embedder_export.errors import CheckpointError, NeedsTorchError, NotNativeError
 from embedder_export.families.static import STATIC
 from embedder_export.packages import is_installed
@@ -54,6 +56,9 @@ def convert_bodies(
         >>> convert_bodies(checkpoint, "auto", Path("bodies"), print)["text"].sizes.width  # doctest: +SKIP
         384
     """
+    first = checkpoint.layers[0] if checkpoint.layers else None
+    if isinstance(first, StaticWeights):
+        return static_bodies(len(first.weights))
     if converter == "optimum" and checkpoint.family is STATIC:
         raise CheckpointError(f"{checkpoint.name} is a table of embeddings: it is not traced. Leave out --converter")
     if converter != "optimum":

@@ -9,8 +9,22 @@ from embedder.artifact.scores import ScoreSettings
 
 from embedder_export.checkpoint.layers import Layer
 from embedder_export.checkpoint.roles import TextRoles
+from embedder_export.checkpoint.weights import Floats
 from embedder_export.families.family import Family
 from embedder_export.families.table import OTHER
+
+
+@dataclass(frozen=True)
+class QuerySide:
+    """What a sparse model computes for queries, if it is not what it computes for documents.
+
+    Attributes:
+        directory: the directory of its tokenizer.
+        weights: the weight of each token id, float32 (token ids,).
+    """
+
+    directory: Path
+    weights: Floats
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,8 @@ class Checkpoint:
         scores: what the scores of a cross-encoder mean. None for other models.
         roles: how queries and documents of a late-interaction model become tokens. None for other models.
         label_count: number of scores that a cross-encoder gives for a pair. 0 for other models.
+        queries: the static weights of queries, of a sparse model that has them. None for other models.
+        max_active_dims: how many numbers of a sparse vector are kept, the largest ones. None keeps all.
         similarity: the name of the function that compares its vectors. None if it gives no vectors.
         is_model2vec: whether it has model2vec's layout, without modules.json. Then model2vec is the reference, not
             sentence-transformers.
@@ -53,6 +69,8 @@ class Checkpoint:
     image_model: str | None = None
     max_seq_length: int | None = None
     lowercase: bool = False
+    queries: QuerySide | None = None
+    max_active_dims: int | None = None
     similarity: str | None = "cosine"
     is_model2vec: bool = False
     prompts: dict[str, str] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from embedder.artifact.hub_listing import Listing
 from embedder_export.checkpoint.files import INDEX, SETTINGS, VOCABULARIES, WEIGHTS, read_index, read_json
 from embedder_export.checkpoint.layers import WEIGHTLESS
 from embedder_export.checkpoint.modules import MODULES, Module, read_modules
+from embedder_export.checkpoint.routers import ROUTER_FILES, ROUTERS, read_routes
 from embedder_export.errors import CheckpointError
 from embedder_export.families.static import STATIC
 
@@ -33,6 +34,8 @@ _USUAL_OF_TRANSFORMER = (
 )  # fmt: skip
 # Static embeddings have no other settings.
 _USUAL_OF_TABLE = ("tokenizer.json",)
+# The heads of BGE-M3, which are beside its modules.
+HEADS = ("sparse_linear.pt", "colbert_linear.pt")
 # A model of images has this one too.
 _USUAL_OF_IMAGES = "preprocessor_config.json"
 
@@ -67,14 +70,31 @@ def fetch_checkpoint(repository: str, access: HubAccess) -> Path:
     if directory.name != listing.commit:  # the branch has moved meanwhile
         listing = hub.list_files(repository, access)
     modules = read_modules(directory) or [Module("Transformer", directory)]
+    modules = [part for module in modules for part in _with_routes(repository, module, directory, listing, access)]
     folders = [module.directory.relative_to(directory).as_posix() for module in modules]
     of_table = modules[0].kind in STATIC.module_classes
-    _check_complete(repository, listing, directory, folders[0], _USUAL_OF_TABLE if of_table else _USUAL_OF_TRANSFORMER)
+    usual = _USUAL_OF_TABLE if of_table else _USUAL_OF_TRANSFORMER
+    transformer = folders[-1] if modules[0].kind in ROUTERS else folders[0]
+    _check_complete(repository, listing, directory, transformer, usual)
     _fetch_settings(repository, listing, folders, access)
     for module, folder in zip(modules, folders, strict=True):
         if module.kind not in WEIGHTLESS:
             _fetch_weights(repository, listing.names, module.directory, folder, access)
+    heads = [name for name in HEADS if name in listing.names]
+    if heads:
+        _fetch(repository, heads, access)
     return directory
+
+
+def _with_routes(repository: str, module: Module, directory: Path, listing: Listing, access: HubAccess) -> list[Module]:
+    """Return a module, and after a router the modules of its routes."""
+    if module.kind not in ROUTERS:
+        return [module]
+    folder = module.directory.relative_to(directory).as_posix()
+    names = [_join(folder, name) for name in ROUTER_FILES]
+    _fetch(repository, [name for name in names if name in listing.names][:1], access)
+    routes = read_routes(module.directory)
+    return [module, *(part for route in routes.values() for part in route)]
 
 
 def _fetch(repository: str, names: Sequence[str], access: HubAccess) -> Path:

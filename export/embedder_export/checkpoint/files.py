@@ -23,7 +23,7 @@ INDEX = ".index.json"
 SETTINGS = (
     "modules.json", "config.json", "config_sentence_transformers.json", "sentence_*_config.json", "adapter_config.json",
     "artifact.metadata", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "preprocessor_config.json", "processor_config.json", "*.jinja",
+    "preprocessor_config.json", "processor_config.json", "*.jinja", "router_config.json", "idf.json",
 )  # fmt: skip
 # A tokenizer is read from these if there is no tokenizer.json.
 VOCABULARIES = (

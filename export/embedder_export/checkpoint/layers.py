@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from embedder.artifact.manifest import Head
 
 from embedder_export.checkpoint.files import read_json
+from embedder_export.checkpoint.sparse_layers import SpladePooling, StaticWeights, TokenWeights, WordScores
 from embedder_export.checkpoint.weights import Floats, read_arrays
 from embedder_export.errors import CheckpointError
 from embedder_export.graph.operators import ACTIVATIONS
@@ -95,7 +96,9 @@ class Truncate:
     dimension: int
 
 
-Layer: TypeAlias = Pooling | Dense | LayerNorm | Normalize | Truncate
+Layer: TypeAlias = (
+    Pooling | Dense | LayerNorm | Normalize | Truncate | WordScores | SpladePooling | TokenWeights | StaticWeights
+)
 
 
 def read_layers(
@@ -136,6 +139,9 @@ def describe(layers: Sequence[Layer], own_pooling: str | None = None) -> Head:
         >>> describe([Pooling(("mean",), include_prompt=True), Normalize()]).layers
         ('normalize',)
     """
+    splade = [layer for layer in layers if isinstance(layer, SpladePooling)]
+    if splade:
+        return Head((splade[0].strategy,), True, (f"log(1 + {splade[0].activation})",))
     found = [layer for layer in layers if isinstance(layer, Pooling)]
     pooling = found[0] if found else Pooling((own_pooling or "",), include_prompt=True)
     others = [layer for layer in layers if layer is not pooling]
@@ -157,7 +163,7 @@ def _describe_layer(layer: Layer) -> str:
         return f"truncate({layer.dimension})"
     if isinstance(layer, LayerNorm):
         return "layer norm"
-    tokens = " of each token" if not isinstance(layer, Pooling) and layer.feature == TOKENS else ""
+    tokens = " of each token" if isinstance(layer, (Dense, Normalize)) and layer.feature == TOKENS else ""
     if isinstance(layer, Dense):
         outputs, inputs = layer.weight.shape
         residual = ", residual" if layer.is_residual else ""
@@ -293,7 +299,7 @@ def _read_size(path: Path, config: dict[str, Any], name: str) -> int:
 
 
 # Modules that have no file of weights.
-WEIGHTLESS = ("Pooling", "Normalize", "Dropout", "MultiVectorMask")
+WEIGHTLESS = ("Pooling", "Normalize", "Dropout", "MultiVectorMask", "SpladePooling")
 # By the name of the class in sentence-transformers.
 _READERS: dict[str, Callable[[Path], Layer | None]] = {
     "Pooling": _read_pooling,

@@ -3,13 +3,13 @@
 A setting that the export cannot honour is refused by name.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from embedder.artifact.hub_access import DEFAULT_ACCESS, HubAccess
-from embedder.artifact.manifest import DEFAULT_PROMPTS, EMBED, MULTI_VECTOR, RANK, SIMILARITY_FUNCTIONS
+from embedder.artifact.manifest import EMBED, MULTI_VECTOR, RANK, SPARSE
 
 from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.cross_encoder import (
@@ -18,13 +18,21 @@ from embedder_export.checkpoint.cross_encoder import (
     read_label_names,
     read_scores,
 )
+from embedder_export.checkpoint.declared import (
+    check_no_chat_template,
+    digest_modules,
+    family_of_first,
+    read_prompts,
+    read_similarity,
+)
 from embedder_export.checkpoint.files import check_pointers, check_special_files, digest_weights, read_json
 from embedder_export.checkpoint.kinds import architectures_of, check_bare_kind, task_of
 from embedder_export.checkpoint.known_checkpoints import IMAGE_MODELS, PROMPT_NOT_POOLED
-from embedder_export.checkpoint.layers import WEIGHTLESS, Dense, Layer, Normalize, Pooling, Truncate, read_layers
+from embedder_export.checkpoint.layers import Dense, Layer, Normalize, Pooling, Truncate, read_layers
 from embedder_export.checkpoint.locate import Location, locate
 from embedder_export.checkpoint.modules import Module, check_first, read_modules
 from embedder_export.checkpoint.multi_vector import FLAG_PROJECTION, read_bare_parts, read_flag_parts, read_parts
+from embedder_export.checkpoint.sparse import read_sparse
 from embedder_export.checkpoint.transformer import (
     CLASSIFICATION,
     EXTRACTION,
@@ -95,8 +103,6 @@ def _read(
 ) -> Checkpoint:
     architectures = () if modules else architectures_of(read_json(location.directory / "config.json", dict, default={}))
     task = task_of(declared, modules, architectures, chosen)
-    if task not in _READERS:
-        raise CheckpointError(f"the checkpoint is for the task {task!r}, which is not supported")
     return _READERS[task](location, modules, declared)
 
 
@@ -110,7 +116,7 @@ def _read_with_modules(location: Location, modules: list[Module], config: Mappin
     if first.kind in STATIC.module_classes:  # it needs no config.json, and has no settings
         family, settings = STATIC, dict[str, Any]()
     else:
-        family = _family_of_first(first, read_config(location.directory, first.directory))
+        family = family_of_first(first, read_config(location.directory, first.directory))
         settings = read_transformer_settings(first.directory, family)
     layers = _read_all_layers(location, modules[1:], family, config)
     return Checkpoint(
@@ -118,28 +124,16 @@ def _read_with_modules(location: Location, modules: list[Module], config: Mappin
         transformer=first.directory,
         name=location.name,
         repository=location.repository,
-        weights_sha256=_digest(modules),
+        weights_sha256=digest_modules(modules),
         layers=layers,
         family=family,
         image_model=IMAGE_MODELS.get(location.name),
         max_seq_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case")),
-        similarity=_read_similarity(config),
-        prompts=_read_prompts(config),
+        similarity=read_similarity(config, "cosine"),
+        prompts=read_prompts(config),
         default_prompt_name=config.get("default_prompt_name"),
     )
-
-
-def _family_of_first(first: Module, config: Mapping[str, Any]) -> Family[Any]:
-    """Return the family of the transformer that is the first module.
-
-    Raises:
-        CheckpointError: the module's class belongs to another family, or the family is not known.
-    """
-    family = family_of_config(config)
-    if first.kind not in family.module_classes:
-        raise CheckpointError(f"the first module is a {first.kind}, but config.json belongs to another kind of model")
-    return family
 
 
 def _read_cross_encoder(location: Location, modules: list[Module] | None, declared: Mapping[str, Any]) -> Checkpoint:
@@ -148,9 +142,9 @@ def _read_cross_encoder(location: Location, modules: list[Module] | None, declar
     first, *others = modules or [Module("Transformer", directory)]
     check_first(first)
     config = read_config(directory, first.directory)
-    family = _family_of_first(first, config)
+    family = family_of_first(first, config)
     if modules is None:
-        _check_no_chat_template(directory)
+        check_no_chat_template(directory)
         check_classifier(architectures_of(config))
         settings, task = dict[str, Any](), CLASSIFICATION
     else:
@@ -172,7 +166,7 @@ def _read_cross_encoder(location: Location, modules: list[Module] | None, declar
         transformer=first.directory,
         name=location.name,
         repository=location.repository,
-        weights_sha256=_digest([first, *others]),
+        weights_sha256=digest_modules([first, *others]),
         layers=layers,
         family=family,
         task=RANK,
@@ -181,7 +175,7 @@ def _read_cross_encoder(location: Location, modules: list[Module] | None, declar
         max_seq_length=settings.get("max_seq_length"),
         lowercase=bool(settings.get("do_lower_case")),
         similarity=None,
-        prompts=_read_prompts(kept),
+        prompts=read_prompts(kept),
         default_prompt_name=kept.get("default_prompt_name"),
     )
 
@@ -192,15 +186,15 @@ def _read_multi_vector(location: Location, modules: list[Module] | None, declare
     first, *others = modules or [Module("Transformer", directory)]
     check_first(first)
     config = read_config(directory, first.directory)
-    family = _family_of_first(first, config)
+    family = family_of_first(first, config)
     if family.own_pooling is not None:
         raise CheckpointError("the checkpoint gives one vector for each text, so it has none for each token")
     has_roles = modules is not None
     settings = read_transformer_settings(first.directory, family, has_roles=has_roles) if has_roles else {}
-    prompts = _read_prompts(declared) if has_roles else {}
+    prompts = read_prompts(declared) if has_roles else {}
     files: list[Path] = []
     if modules is None:
-        _check_no_chat_template(directory)
+        check_no_chat_template(directory)
         parts = read_bare_parts(directory, architectures_of(config))
     elif (directory / FLAG_PROJECTION).exists():
         parts, files = read_flag_parts(directory), [directory / FLAG_PROJECTION]
@@ -211,7 +205,7 @@ def _read_multi_vector(location: Location, modules: list[Module] | None, declare
         transformer=first.directory,
         name=location.name,
         repository=location.repository,
-        weights_sha256=_digest([first, *others], files),
+        weights_sha256=digest_modules([first, *others], files),
         layers=parts.layers,
         family=family,
         task=MULTI_VECTOR,
@@ -222,10 +216,6 @@ def _read_multi_vector(location: Location, modules: list[Module] | None, declare
         prompts=prompts | parts.prompts,
         default_prompt_name=declared.get("default_prompt_name") if has_roles else None,
     )
-
-
-def _digest(modules: list[Module], files: Sequence[Path] = ()) -> str:
-    return digest_weights([module.directory for module in modules if module.kind not in WEIGHTLESS], files)
 
 
 def _read_all_layers(
@@ -258,7 +248,7 @@ def _read_bare(location: Location) -> Checkpoint:
     if family is STATIC:
         return _read_model2vec(location, config)
     if family.own_pooling is None:
-        _check_no_chat_template(directory)
+        check_no_chat_template(directory)
     layers = (_bare_pooling(config),) if family.own_pooling is None else ()
     return Checkpoint(
         directory=directory,
@@ -291,12 +281,6 @@ def _read_model2vec(location: Location, config: Mapping[str, Any]) -> Checkpoint
     )
 
 
-def _check_no_chat_template(directory: Path) -> None:
-    tokenizer = read_json(directory / "tokenizer_config.json", dict, default={})
-    if tokenizer.get("chat_template") is not None or any(directory.rglob("*.jinja")):
-        raise CheckpointError("the checkpoint has a chat template and no modules.json, which is not supported")
-
-
 def _bare_pooling(config: Mapping[str, Any]) -> Pooling:
     architectures = config.get("architectures")
     architecture = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
@@ -304,27 +288,11 @@ def _bare_pooling(config: Mapping[str, Any]) -> Pooling:
     return Pooling(("lasttoken" if causal else "mean",), include_prompt=True)
 
 
-def _read_similarity(config: Mapping[str, Any]) -> str:
-    similarity = config.get("similarity_fn_name") or "cosine"
-    if similarity not in SIMILARITY_FUNCTIONS:
-        raise CheckpointError(f"the checkpoint has the unknown similarity function {similarity!r:.80}")
-    return str(similarity)
-
-
-def _read_prompts(config: Mapping[str, Any]) -> dict[str, str]:
-    prompts = config.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(prompt, str | None) for prompt in prompts.values()):
-        raise CheckpointError(f"the checkpoint has prompts that are not strings by name: {prompts!r:.80}")
-    default = config.get("default_prompt_name")
-    if default not in (None, *DEFAULT_PROMPTS, *prompts):
-        raise CheckpointError(f"the checkpoint has the default prompt {default!r:.80}, which is not among its prompts")
-    return {key: prompt or "" for key, prompt in prompts.items()}
-
-
 _Reader = Callable[[Location, list[Module] | None, Mapping[str, Any]], Checkpoint]
 # By the manifest's task.
 _READERS: Mapping[str, _Reader] = {
     EMBED: _read_embedder,
     RANK: _read_cross_encoder,
+    SPARSE: read_sparse,
     MULTI_VECTOR: _read_multi_vector,
 }

@@ -15,8 +15,8 @@ _SETTINGS_FILES = tuple(
     f"sentence_{architecture}_config.json"
     for architecture in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# sentence-transformers' names of tasks: the transformer gives token vectors, or logits.
-EXTRACTION, CLASSIFICATION = "feature-extraction", "sequence-classification"
+# sentence-transformers' names of tasks: the transformer gives token vectors, logits of labels, or logits of words.
+EXTRACTION, CLASSIFICATION, FILL_MASK = "feature-extraction", "sequence-classification", "fill-mask"
 _Check = Callable[[Any], bool]
 
 
@@ -143,7 +143,8 @@ def read_transformer_settings(
 def _output_settings(family: Family[Any], task: str) -> dict[str, _Check]:
     """Return the checks of the settings that name the transformer's output: token vectors, pooled vectors or logits."""
     if family.own_pooling is None:
-        output, name = ("logits", SCORES) if task == CLASSIFICATION else ("last_hidden_state", TOKENS)
+        output = "last_hidden_state" if task == EXTRACTION else "logits"
+        name = SCORES if task == CLASSIFICATION else TOKENS
         return {
             "modality_config": lambda value: (
                 isinstance(value, dict) and "message" not in value and _gives(value.get("text"), output)

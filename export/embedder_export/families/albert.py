@@ -7,7 +7,7 @@ import onnx_ir as ir
 from embedder_export.body.network import Network
 from embedder_export.body.post_norm import LayerNames, PostNormLayers, embed, post_norm_layers
 from embedder_export.families import bert
-from embedder_export.families.family import Family, RankHead, text_builder
+from embedder_export.families.family import Family, RankHead, WordHead, text_builder
 from embedder_export.families.settings import Activation, Count
 
 
@@ -54,6 +54,18 @@ def token_vectors(net: Network, config: AlbertSettings) -> ir.Value:
     return post_norm_layers(net, x, PostNormLayers(names, _NAMES, bert.layer_sizes(config)))
 
 
+def _word_head(config: AlbertSettings) -> WordHead:
+    return WordHead(
+        dense="predictions.dense",
+        norm="predictions.LayerNorm",
+        decoder="predictions.decoder",
+        embeddings="albert.embeddings.word_embeddings.weight",
+        activation=config.hidden_act,
+        norm_epsilon=config.layer_norm_eps,
+        bias="predictions.bias",
+    )
+
+
 ALBERT = Family(
     "albert",
     "AlbertTokenizer",
@@ -61,4 +73,5 @@ ALBERT = Family(
     text_builder(token_vectors, bert.body_sizes),
     has_token_types=True,
     rank_head=RankHead("albert.pooler", "Tanh", "classifier"),
+    word_head=_word_head,
 )

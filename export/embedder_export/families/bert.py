@@ -10,7 +10,7 @@ from embedder_export.body.network import Network
 from embedder_export.body.post_norm import LayerNames, LayerSizes, PostNormLayers, embed, post_norm_layers
 from embedder_export.checkpoint.weights import lazy
 from embedder_export.errors import CheckpointError
-from embedder_export.families.family import Family, RankHead, text_builder
+from embedder_export.families.family import Family, RankHead, WordHead, text_builder
 from embedder_export.families.settings import Activation, Count, Epsilon, one_of
 
 
@@ -144,6 +144,19 @@ def body_sizes(config: BertSettings) -> BodySizes:
     return BodySizes(config.hidden_size, positions, positions, config.vocab_size)
 
 
+def _word_head(config: BertSettings) -> WordHead:
+    name = "cls.predictions"
+    return WordHead(
+        dense=f"{name}.transform.dense",
+        norm=f"{name}.transform.LayerNorm",
+        decoder=f"{name}.decoder",
+        embeddings="bert.embeddings.word_embeddings.weight",
+        activation=config.hidden_act,
+        norm_epsilon=config.layer_norm_eps,
+        bias=f"{name}.bias",
+    )
+
+
 BERT = Family(
     "bert",
     "BertTokenizer",
@@ -151,4 +164,5 @@ BERT = Family(
     text_builder(token_vectors, body_sizes),
     has_token_types=True,
     rank_head=RankHead("bert.pooler.dense", "Tanh", "classifier"),
+    word_head=_word_head,
 )

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from embedder_export.body.contract import BodySizes
 from embedder_export.body.network import Network
 from embedder_export.body.post_norm import LayerNames, LayerSizes, PostNormLayers, embed, post_norm_layers
-from embedder_export.families.family import Family, RankHead, text_builder
+from embedder_export.families.family import Family, RankHead, WordHead, text_builder
 from embedder_export.families.settings import Activation, Count
 
 
@@ -52,6 +52,17 @@ def _body_sizes(config: DistilBertSettings) -> BodySizes:
     return BodySizes(config.dim, positions, positions, config.vocab_size)
 
 
+def _word_head(config: DistilBertSettings) -> WordHead:
+    return WordHead(
+        dense="vocab_transform",
+        norm="vocab_layer_norm",
+        decoder="vocab_projector",
+        embeddings="distilbert.embeddings.word_embeddings.weight",
+        activation=config.activation,
+        norm_epsilon=_EPSILON,
+    )
+
+
 DISTILBERT = Family(
     "distilbert",
     "DistilBertTokenizer",
@@ -59,4 +70,5 @@ DISTILBERT = Family(
     text_builder(token_vectors, _body_sizes),
     aliases=_ALIASES,
     rank_head=RankHead("pre_classifier", "ReLU", "classifier"),
+    word_head=_word_head,
 )

@@ -7,7 +7,7 @@ import onnx_ir as ir
 from embedder_export.body.network import Network
 from embedder_export.body.post_norm import embed
 from embedder_export.families import bert
-from embedder_export.families.family import Family, RankHead, text_builder
+from embedder_export.families.family import Family, RankHead, WordHead, text_builder
 from embedder_export.families.settings import Count
 
 
@@ -31,6 +31,17 @@ def token_vectors(net: Network, config: ElectraSettings) -> ir.Value:
     return bert.encoder(net, x, config)
 
 
+def _word_head(config: ElectraSettings) -> WordHead:
+    return WordHead(
+        dense="generator_predictions.dense",
+        norm="generator_predictions.LayerNorm",
+        decoder="generator_lm_head",
+        embeddings="electra.embeddings.word_embeddings.weight",
+        activation="gelu",
+        norm_epsilon=config.layer_norm_eps,
+    )
+
+
 ELECTRA = Family(
     "electra",
     "ElectraTokenizer",
@@ -38,4 +49,5 @@ ELECTRA = Family(
     text_builder(token_vectors, bert.body_sizes),
     has_token_types=True,
     rank_head=RankHead("classifier.dense", "GELU", "classifier.out_proj"),
+    word_head=_word_head,
 )

@@ -82,6 +82,37 @@ class RankHead:
     norm_epsilon: float = 1e-5
 
 
+@dataclass(frozen=True)
+class WordHead:
+    """A family's head for masked language models, which gives each token a number for each word of the vocabulary.
+
+    It computes decoder(norm(activation(dense(token)))).
+
+    Attributes:
+        dense: the name of its first linear layer, as a checkpoint has it.
+        norm: the name of its layer normalisation.
+        decoder: the name of its last linear layer. Its weight may be that of the word embeddings.
+        embeddings: the name of the word embeddings, with the family's prefix.
+        activation: transformers' name of the activation.
+        norm_epsilon: added to the variance in the normalisation.
+        bias: another name of the decoder's bias. None if it has no other one.
+        dense_has_bias: whether its first linear layer has a bias.
+        norm_has_bias: whether the normalisation has a bias.
+        decoder_has_bias: whether its last linear layer has a bias.
+    """
+
+    dense: str
+    norm: str
+    decoder: str
+    embeddings: str
+    activation: str
+    norm_epsilon: float
+    bias: str | None = None
+    dense_has_bias: bool = True
+    norm_has_bias: bool = True
+    decoder_has_bias: bool = True
+
+
 def _keep_names(weights: Weights) -> Weights:
     return weights
 
@@ -107,6 +138,7 @@ class Family(Generic[SettingsT]):
         has_token_types: whether it has embeddings of token types.
         rank_head: its head for sequence classification, or a function that returns it from config.json's content. None
             if it is not known; then the head is traced.
+        word_head: returns its head for masked language models from the settings. None if there is none here.
         rename: returns a checkpoint's weights under the names of transformers' newest class.
         remote_classes: the classes of this family in the code of repositories on the Hub, by their names in auto_map of
             config.json. That code is never run.
@@ -129,6 +161,7 @@ class Family(Generic[SettingsT]):
     towers: Mapping[str, TracedTower] = field(default_factory=dict)
     has_token_types: bool = False
     rank_head: RankHead | Callable[[Mapping[str, Any]], RankHead] | None = None
+    word_head: Callable[[SettingsT], WordHead] | None = None
     rename: Callable[[Weights], Weights] = _keep_names
     remote_classes: tuple[str, ...] = ()
     is_remote: Callable[[Mapping[str, Any]], bool] = lambda config: False

@@ -15,7 +15,7 @@ from embedder_export.body.contract import BodySizes
 from embedder_export.body.network import Network
 from embedder_export.body.rope import Rope
 from embedder_export.errors import NotNativeError
-from embedder_export.families.family import Family, RankHead, text_builder
+from embedder_export.families.family import Family, RankHead, WordHead, text_builder
 from embedder_export.families.old_names import OldNames, renamer
 from embedder_export.families.rope_settings import rope_of
 from embedder_export.families.settings import (
@@ -62,6 +62,7 @@ class ModernBertSettings:
     classifier_pooling: Annotated[str, one_of("cls", "mean")] = "cls"
     classifier_bias: Flag = False
     classifier_activation: Activation = "gelu"
+    decoder_bias: Flag = True
     layer_types: Anything = DERIVED
     ropes: Anything = DERIVED
 
@@ -185,6 +186,20 @@ def _rank_head(config: Mapping[str, Any]) -> RankHead:
     )
 
 
+def _word_head(config: ModernBertSettings) -> WordHead:
+    return WordHead(
+        dense="head.dense",
+        norm="head.norm",
+        decoder="decoder",
+        embeddings="model.embeddings.tok_embeddings.weight",
+        activation=config.classifier_activation,
+        norm_epsilon=config.norm_eps,
+        dense_has_bias=config.classifier_bias,
+        norm_has_bias=config.norm_bias,
+        decoder_has_bias=config.decoder_bias,
+    )
+
+
 MODERNBERT = Family(
     "model",
     "PreTrainedTokenizer",
@@ -192,5 +207,6 @@ MODERNBERT = Family(
     text_builder(token_vectors, _body_sizes, is_rotary=True),
     read_settings=_read_settings,
     rank_head=_rank_head,
+    word_head=_word_head,
     rename=renamer(_OLD_NAMES),
 )

@@ -9,7 +9,7 @@ from embedder_export.body.contract import BodySizes
 from embedder_export.body.distance_bias import RelativeBias
 from embedder_export.body.network import Network
 from embedder_export.body.post_norm import LayerNames, LayerSizes, PostNormLayers, embed, post_norm_layers
-from embedder_export.families.family import Family, RankHead, text_builder
+from embedder_export.families.family import Family, RankHead, WordHead, text_builder
 from embedder_export.families.settings import Activation, Count, Epsilon, at_least
 
 # transformers uses these values and ignores config.json's. The table may have more rows.
@@ -61,10 +61,23 @@ def _body_sizes(config: MPNetSettings) -> BodySizes:
     return BodySizes(config.hidden_size, positions, positions - _PADDING_ID - 1, config.vocab_size)
 
 
+def _word_head(config: MPNetSettings) -> WordHead:
+    return WordHead(
+        dense="lm_head.dense",
+        norm="lm_head.layer_norm",
+        decoder="lm_head.decoder",
+        embeddings="mpnet.embeddings.word_embeddings.weight",
+        activation="gelu",
+        norm_epsilon=config.layer_norm_eps,
+        bias="lm_head.bias",
+    )
+
+
 MPNET = Family(
     "mpnet",
     "MPNetTokenizer",
     MPNetSettings,
     text_builder(token_vectors, _body_sizes),
     rank_head=RankHead("classifier.dense", "Tanh", "classifier.out_proj"),
+    word_head=_word_head,
 )

@@ -11,7 +11,7 @@ from embedder_export.body.contract import BodySizes
 from embedder_export.body.network import Network
 from embedder_export.body.post_norm import embed
 from embedder_export.families import bert
-from embedder_export.families.family import Family, RankHead, text_builder
+from embedder_export.families.family import Family, RankHead, WordHead, text_builder
 from embedder_export.families.settings import Count, TokenId
 
 
@@ -53,8 +53,28 @@ _BUILDERS = text_builder(token_vectors, body_sizes)
 _HEAD = RankHead("classifier.dense", "Tanh", "classifier.out_proj")
 
 
+def _word_head(config: XlmRobertaSettings) -> WordHead:
+    return WordHead(
+        dense="lm_head.dense",
+        norm="lm_head.layer_norm",
+        decoder="lm_head.decoder",
+        embeddings="roberta.embeddings.word_embeddings.weight",
+        activation="gelu",
+        norm_epsilon=config.layer_norm_eps,
+        bias="lm_head.bias",
+    )
+
+
 def _family(tokenizer_class: str, settings: type[XlmRobertaSettings]) -> Family[XlmRobertaSettings]:
-    return Family("roberta", tokenizer_class, settings, _BUILDERS, has_token_types=True, rank_head=_HEAD)
+    return Family(
+        "roberta",
+        tokenizer_class,
+        settings,
+        _BUILDERS,
+        has_token_types=True,
+        rank_head=_HEAD,
+        word_head=_word_head,
+    )
 
 
 ROBERTA = _family("RobertaTokenizer", RobertaSettings)

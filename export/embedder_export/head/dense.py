@@ -148,6 +148,7 @@ def _write_layer(op: Operators, graph: ir.Graph, vectors: _Vectors, layer: Layer
         if layer.feature == TOKENS:
             return _Vectors(_write_normalize(op, tokens, axis=2), pooled, dimension)
         return _Vectors(tokens, _write_normalize(op, pooled, axis=1), dimension)
+    assert isinstance(layer, Truncate)  # other layers have heads of their own
     return _write_truncate(op, vectors, layer)
 
 

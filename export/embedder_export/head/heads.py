@@ -7,10 +7,11 @@ the other steps, under "An output".
 from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
-from embedder.artifact.manifest import EMBED, MULTI_VECTOR, RANK, Output
+from embedder.artifact.manifest import EMBED, MULTI_VECTOR, RANK, SPARSE, Output
 
 from embedder_export.checkpoint.layers import Layer
 from embedder_export.head.dense import add_dense_head, add_score_head, add_token_head
+from embedder_export.head.sparse import add_sparse_head
 
 # Called with a graph that ends in a transformer's output, the layers, and the transformer's width. It changes the graph
 # and returns the graph's new outputs.
@@ -20,6 +21,7 @@ HeadWriter = Callable[[ir.Graph, tuple[Layer, ...], int], tuple[Output, ...]]
 HEADS: Mapping[str, HeadWriter] = {
     EMBED: add_dense_head,
     RANK: add_score_head,
+    SPARSE: add_sparse_head,
     MULTI_VECTOR: add_token_head,
 }
 

@@ -16,6 +16,7 @@ class ConvertedTokenizer:
         pad_id: the id of the padding token. 0 if there is no such token.
         special_ids: the ids of all special tokens, sorted.
         multi_vector: how queries and documents become tokens. None if the checkpoint treats all texts alike.
+        max_query_tokens: most tokens of a query, of a sparse model with static weights for queries. None for others.
     """
 
     json: str
@@ -23,6 +24,7 @@ class ConvertedTokenizer:
     pad_id: int
     special_ids: tuple[int, ...]
     multi_vector: MultiVectorSettings | None = None
+    max_query_tokens: int | None = None
 
 
 @dataclass(frozen=True)

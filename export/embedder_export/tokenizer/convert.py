@@ -4,10 +4,13 @@ from pathlib import Path
 
 from embedder.artifact.manifest import RANK
 from embedder.common.panics import PanicError, panics_as_exceptions
+from tokenizers import Tokenizer
 from tokenizers.normalizers import Lowercase, Normalizer, Sequence
+from tokenizers.processors import TemplateProcessing
 
 from embedder_export.body.contract import TextPadding
 from embedder_export.checkpoint.checkpoint import Checkpoint
+from embedder_export.checkpoint.sparse_layers import StaticWeights
 from embedder_export.errors import CheckpointError, NotNativeError
 from embedder_export.families.static import STATIC
 from embedder_export.tokenizer.classes.tokenizer_class import flag
@@ -134,6 +137,8 @@ def _convert(checkpoint: Checkpoint, tokenizer: EffectiveTokenizer, limits: Mode
         split_at_white_space(backend)
     if checkpoint.lowercase:
         backend.normalizer = _with_lowercase(backend.normalizer)
+    if any(isinstance(layer, StaticWeights) for layer in checkpoint.layers):  # it takes texts without special tokens
+        backend.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
     limit = max_text_tokens(checkpoint.max_seq_length, tokenizer.model_max_length, limits)
     special = backend.num_special_tokens_to_add(is_pair=is_pair)
     if limit <= special:
@@ -143,7 +148,31 @@ def _convert(checkpoint: Checkpoint, tokenizer: EffectiveTokenizer, limits: Mode
     if roles is not None:
         add_markers(backend, roles)
         multi_vector = resolve_roles(roles, tokenizer, limit, limits.usable_positions)
-    return ConvertedTokenizer(backend.to_str(), limit, tokenizer.pad_id or 0, tokenizer.special_ids, multi_vector)
+    return ConvertedTokenizer(
+        json=backend.to_str(),
+        max_seq_length=limit,
+        pad_id=tokenizer.pad_id or 0,
+        special_ids=tokenizer.special_ids,
+        multi_vector=multi_vector,
+        max_query_tokens=_max_query_tokens(checkpoint, backend),
+    )
+
+
+def _max_query_tokens(checkpoint: Checkpoint, backend: Tokenizer) -> int | None:
+    """Return the most tokens of a query of static weights. None if the model has none.
+
+    Raises:
+        CheckpointError: queries have another tokenizer than documents.
+    """
+    queries = checkpoint.queries
+    if queries is None:
+        return None
+    tokenizer = _read(queries.directory)
+    tokenizer.backend.no_truncation()
+    tokenizer.backend.no_padding()
+    if tokenizer.backend.to_str() != backend.to_str():
+        raise CheckpointError("its queries have another tokenizer than its documents, which is not supported")
+    return max_text_tokens(None, tokenizer.model_max_length, ModelLimits())
 
 
 def _check_supported(tokenizer: EffectiveTokenizer, *, is_pair: bool) -> None:

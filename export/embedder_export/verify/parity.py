@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from embedder import Embedder
-from embedder.artifact.manifest import IMAGE, Manifest
+from embedder.artifact.manifest import IMAGE, SPARSE, Manifest
 from embedder.artifact.measurements import Parity
 from embedder.engine.outputs import NotFiniteError
 from embedder.errors import ArtifactError
@@ -21,6 +21,7 @@ from embedder_export.verify.model2vec import model2vec_reference
 from embedder_export.verify.own_graph import OWN_GRAPH, own_graph_reference
 from embedder_export.verify.reference import Reference, is_reference_installed, sentence_transformers_reference
 from embedder_export.verify.scores import verify_scores
+from embedder_export.verify.sparse import verify_sparse
 from embedder_export.verify.token_vectors import verify_token_vectors
 
 AUTO, REFERENCE, GRAPH = VERIFICATIONS = ("auto", "reference", "graph")
@@ -109,6 +110,12 @@ def verify(
         return replace(
             manifest, parity=verify_token_vectors(artifact, manifest, checkpoint, report, is_required=is_required)
         )
+    if manifest.task == SPARSE:
+        if verification == GRAPH:
+            raise NoReferenceError("the vectors of a sparse model are not compared with its own graph")
+        is_required = verification == REFERENCE
+        parity = verify_sparse(artifact, manifest, checkpoint, report, is_required=is_required)
+        return replace(manifest, parity=parity)
     text_parity, image_parity = _verify_vectors(artifact, checkpoint, report, verification)
     images = None if manifest.images is None else replace(manifest.images, parity=image_parity)
     return replace(manifest, parity=text_parity, images=images)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from embedder import Embedder
-from embedder.artifact.manifest import IMAGE, MULTI_VECTOR, RANK, Graph
+from embedder.artifact.manifest import IMAGE, MULTI_VECTOR, RANK, SPARSE, Graph
 from embedder.artifact.measurements import Quality
 
 from embedder_export.samples.images import sample_images
@@ -13,6 +13,7 @@ from embedder_export.samples.texts import real_sentences
 from embedder_export.verify.closeness import MIN_COSINE, MIN_MEAN_COSINE, MIN_SPEARMAN
 from embedder_export.verify.compare import measure
 from embedder_export.verify.scores import measure_score_quality
+from embedder_export.verify.sparse import measure_sparse_quality
 from embedder_export.verify.token_vectors import measure_maxsim_quality
 
 
@@ -32,6 +33,8 @@ def with_quality(artifact: Path, graph: Graph, task: str) -> Graph:
         return replace(graph, score_quality=measure_score_quality(artifact, graph.dtype))
     if task == MULTI_VECTOR:
         return replace(graph, score_quality=measure_maxsim_quality(artifact, graph.dtype))
+    if task == SPARSE:
+        return replace(graph, quality=measure_sparse_quality(artifact, graph.dtype))
     return replace(graph, quality=measure_quality(artifact, graph.modality, graph.dtype))
 
 

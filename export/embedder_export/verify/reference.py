@@ -19,6 +19,7 @@ from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.files import read_json
 from embedder_export.checkpoint.modules import read_modules
 from embedder_export.checkpoint.multi_vector import FLAG_PROJECTION
+from embedder_export.checkpoint.sparse_layers import StaticWeights
 from embedder_export.errors import NoReferenceError, library_failure
 from embedder_export.families.static import STATIC
 from embedder_export.packages import is_installed
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # transformers' plain attention holds the scores of all pairs of tokens. A batch of texts of 2,000 tokens would take
 # gigabytes, so models with a higher limit than this are given one text at a time.
 _MAX_BATCHED_TOKENS, _BATCH_SIZE = 512, 8
+_FIRST_SPARSE_RELEASE = (5, 0)
 # Called with inputs and a prompt. The inputs are texts, or images as uint8 (height, width, 3). Returns float32 (n,
 # dimension).
 Encode = Callable[[Sequence[Any], str | None], Vectors]
@@ -258,6 +260,52 @@ def multi_vector_reference(checkpoint: Checkpoint, settings: MultiVectorSettings
         return vectors
 
     return TokenReference(installed, encode)
+
+
+def sparse_encoder_reference(checkpoint: Checkpoint, max_seq_length: int) -> Reference | None:
+    """Load the checkpoint with sentence-transformers' SparseEncoder on the CPU.
+
+    Args:
+        checkpoint: the checkpoint to load.
+        max_seq_length: most tokens of a text. Longer texts are cut.
+
+    Returns:
+        The reference, or None if sentence-transformers is not installed. Instead of a prompt, its `encode` takes the
+        task "query", or None for documents. It gives all numbers of a vector.
+
+    Raises:
+        NoReferenceError: the installed version has no SparseEncoder; or a newer library saved the checkpoint, and the
+            installed version cannot load it; or it is a model of the code in its repository.
+        CheckpointError: sentence-transformers cannot load the checkpoint for another reason.
+
+    Example:
+        >>> reference = sparse_encoder_reference(checkpoint, 256)  # doctest: +SKIP
+        >>> reference.encode(["a text"], None).shape  # doctest: +SKIP
+        (1, 30522)
+    """
+    if not is_reference_installed():
+        return None
+    name = f"sentence-transformers {version('sentence-transformers')}"
+    if _release(version("sentence-transformers")) < _FIRST_SPARSE_RELEASE:
+        raise NoReferenceError(f"{name} has no sparse models. Version 5 has them")
+    model: Any = _load(checkpoint, "SparseEncoder")
+    if checkpoint.queries is None and not any(isinstance(layer, StaticWeights) for layer in checkpoint.layers):
+        model.tokenizer.padding_side = "right"
+        model.max_seq_length = min(model.max_seq_length or max_seq_length, max_seq_length)
+    model.max_active_dims = None
+    batch_size = _batch_size(max_seq_length)
+
+    def encode(inputs: Sequence[Any], task: str | None) -> Vectors:
+        options = {"batch_size": batch_size, "show_progress_bar": False, "convert_to_sparse_tensor": False}
+        try:
+            with panics_as_exceptions():
+                given = {} if task is None else {"task": task}
+                vectors: Vectors = model.encode(list(inputs), prompt="", **options, **given).numpy()
+        except Exception as error:  # the libraries raise any class; this block holds only their call
+            raise library_failure(f"sentence-transformers fails on {checkpoint.name}", error) from error
+        return vectors
+
+    return Reference(name, encode)
 
 
 def _batch_size(max_seq_length: int) -> int:

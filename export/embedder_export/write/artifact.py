@@ -14,6 +14,7 @@ from embedder.artifact.manifest import (
     LOOKUP,
     MULTI_VECTOR,
     POOLING_MASK,
+    SPARSE,
     TOKEN_TYPE_IDS,
     File,
     Graph,
@@ -21,6 +22,7 @@ from embedder.artifact.manifest import (
     Manifest,
     Output,
     Source,
+    StaticQueries,
     TokenizerSettings,
 )
 from embedder.artifact.match_logits import MatchLogits, with_match_logits
@@ -33,6 +35,7 @@ from embedder_export import __version__
 from embedder_export.body.contract import NATIVE
 from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.layers import describe, describe_layers
+from embedder_export.checkpoint.sparse_layers import SpladePooling
 from embedder_export.dtype.fp32 import ChosenGraph
 from embedder_export.graph.files import weights_of
 from embedder_export.tokenizer.contract import ConvertedTokenizer
@@ -40,6 +43,8 @@ from embedder_export.tokenizer.limits import ModelLimits
 
 # The inputs of a graph, in the manifest's order.
 _INPUTS = (*GRAPH_INPUTS, TOKEN_TYPE_IDS, POOLING_MASK, *IMAGE_INPUTS)
+# The file of the static weights of queries.
+_QUERY_WEIGHTS = "queries.weights"
 _RUNTIME = "onnxruntime"
 _TOOLS = ("onnx", "onnx_ir", _RUNTIME, "tokenizers", "safetensors")
 _TRACING_TOOLS = ("optimum-onnx", "transformers", "torch")
@@ -114,6 +119,8 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
         default_prompt_name=checkpoint.default_prompt_name,
         graphs=tuple(_move_graph(directory, graph) for graph in parts.graphs),
         parity=None,
+        queries=_write_queries(directory, parts),
+        max_active_dims=checkpoint.max_active_dims,
         tools={"embedder-export": __version__} | {name: _version_of(name) for name in tools},
     )
     manifest = with_int8_products(manifest, {name: found for name, found in products.items() if found is not None})
@@ -125,7 +132,8 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
 def _describe_head(checkpoint: Checkpoint) -> Head | None:
     if checkpoint.task == MULTI_VECTOR:  # nothing is pooled
         return Head((), include_prompt=True, layers=describe_layers(checkpoint.layers))
-    pools = checkpoint.layers or checkpoint.family.own_pooling
+    is_splade = any(isinstance(layer, SpladePooling) for layer in checkpoint.layers)
+    pools = is_splade or (checkpoint.task != SPARSE and (checkpoint.layers or checkpoint.family.own_pooling))
     return describe(checkpoint.layers, checkpoint.family.own_pooling) if pools else None
 
 
@@ -147,6 +155,16 @@ def _write_tokenizer(directory: Path, tokenizer: ConvertedTokenizer) -> Tokenize
     path = directory / "tokenizer.json"
     path.write_text(tokenizer.json, encoding="utf-8")
     return TokenizerSettings(describe_file(path), tokenizer.max_seq_length, tokenizer.pad_id, tokenizer.special_ids)
+
+
+def _write_queries(directory: Path, parts: Parts) -> StaticQueries | None:
+    """Write the static weights of queries, if the model has them."""
+    queries, limit = parts.checkpoint.queries, parts.tokenizer.max_query_tokens
+    if queries is None or limit is None:
+        return None
+    path = directory / _QUERY_WEIGHTS
+    path.write_bytes(queries.weights.astype("<f4").tobytes())
+    return StaticQueries(describe_file(path), limit)
 
 
 def _move_graph(directory: Path, graph: FinishedGraph) -> Graph:

@@ -1,0 +1,202 @@
+"""The public class `SparseIndex`: an inverted index of sparse vectors."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from embedder.common.checks import check_count
+from embedder.common.files import file_to_replace
+from embedder.common.records import frozen
+from embedder.errors import InputError
+from embedder.vectors.search import Hit
+from embedder.vectors.sparse.file import read_sparse_index, write_sparse_index
+from embedder.vectors.sparse.postings import Postings, merged
+from embedder.vectors.sparse.vectors import SparseVectors
+
+# Each `add` makes a part. So many parts are merged, because each of them costs every search some time.
+_MAX_PARTS = 8
+
+
+@frozen
+class _State:
+    """What an index holds. A search uses one state from its start to its end.
+
+    Attributes:
+        parts: the postings, in the order in which they were added.
+        ids: the id of each vector, int64 (n,).
+    """
+
+    parts: tuple[Postings, ...]
+    ids: NDArray[np.int64]
+
+
+class SparseIndex:
+    """Sparse vectors with ids: add, search, save and load. A search gives the exact dot products.
+
+    For each word, the index has the vectors with a number there. So a search reads only the words of its query. An
+    index is safe to share between threads. A search uses the index as it was when the search began.
+
+    Example:
+        >>> index = SparseIndex(3)
+        >>> index.add(SparseVectors.of_dense([[0, 2, 0], [1, 0, 3]]), ids=[7, 8])
+        array([7, 8])
+        >>> index.search(SparseVectors.of_dense([[1, 0, 1]]), top_k=1)
+        [[{'corpus_id': 8, 'score': 4.0}]]
+    """
+
+    def __init__(self, dimension: int) -> None:
+        """Make an empty index.
+
+        Args:
+            dimension: the length of a vector; see `SparseEncoder.dimension`.
+
+        Raises:
+            InputError: it is not a whole number of at least 1.
+        """
+        check_count("dimension", dimension, 2**31 - 1)
+        self._dimension = int(dimension)
+        self._state = _State((), np.zeros(0, np.int64))
+        self._adding = threading.Lock()
+
+    @property
+    def dimension(self) -> int:
+        """The length of a vector."""
+        return self._dimension
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """The id of each vector, int64 (n,), in the order in which they were added."""
+        ids = self._state.ids.view()
+        ids.flags.writeable = False
+        return ids
+
+    def __len__(self) -> int:
+        return len(self._state.ids)
+
+    def __repr__(self) -> str:
+        return f"SparseIndex({len(self)} vectors of length {self.dimension})"
+
+    def add(self, vectors: SparseVectors, ids: ArrayLike | None = None) -> NDArray[np.int64]:
+        """Add vectors, and return their ids.
+
+        Args:
+            vectors: vectors of this dimension.
+            ids: a whole number for each vector. None counts on from the largest id.
+
+        Raises:
+            InputError: the vectors have another dimension or a number that is not finite; or the ids are no whole
+                numbers, not one for each vector, or not new. Nothing has been added.
+
+        Example:
+            >>> SparseIndex(2).add(SparseVectors.of_dense([[0, 2]]))
+            array([0])
+        """
+        self._check(vectors)
+        if not np.isfinite(vectors.values).all():
+            raise InputError("the vectors have NaN or infinity in them")
+        part = Postings.of(vectors)
+        with self._adding:
+            new = _new_ids(ids, len(vectors), self._state.ids)
+            parts = (*self._state.parts, part)
+            if len(parts) > _MAX_PARTS:
+                parts = (merged(parts),)
+            self._state = _State(parts, np.concatenate([self._state.ids, new]))
+        return new
+
+    def search(self, queries: SparseVectors, top_k: int = 10) -> list[list[Hit]]:
+        """Find the vectors with the highest dot products. A vector that shares no place with the query is not found.
+
+        Args:
+            queries: vectors of this dimension.
+            top_k: most vectors to return for each query.
+
+        Returns:
+            A list for each query with entries {"corpus_id": id, "score": float}, the highest score first. Among equal
+            scores, the vector that was added first comes first.
+
+        Raises:
+            InputError: the queries have another dimension, or `top_k` is not a whole number of at least 1.
+
+        Example:
+            >>> index = SparseIndex(2)
+            >>> _ = index.add(SparseVectors.of_dense([[0, 2], [1, 1]]))
+            >>> index.search(SparseVectors.of_dense([[0, 1]]))
+            [[{'corpus_id': 0, 'score': 2.0}, {'corpus_id': 1, 'score': 1.0}]]
+        """
+        self._check(queries)
+        check_count("top_k", top_k)
+        state = self._state
+        return [_hits(state, query, top_k) for query in queries]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the index to a file. An existing file is replaced when the new one is complete.
+
+        Raises:
+            InputError: the path is a directory, or its parent directory does not exist.
+            OSError: the file cannot be written. An existing file is unchanged.
+
+        Example:
+            >>> index.save("texts.sparse")  # doctest: +SKIP
+        """
+        state = self._state
+        parts = state.parts or (Postings.of(SparseVectors.of_rows([], self.dimension)),)
+        write_sparse_index(file_to_replace(path), merged(parts), state.ids)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SparseIndex:
+        """Load an index from a file, which is checked and then mapped into memory.
+
+        Raises:
+            ArtifactError: the file cannot be read, is no such index, or is damaged.
+            FormatError: a newer version of embedder wrote it.
+
+        Example:
+            >>> SparseIndex.load("texts.sparse")  # doctest: +SKIP
+            SparseIndex(1000 vectors of length 30522)
+        """
+        postings, ids = read_sparse_index(Path(path))
+        index = cls(len(postings.starts) - 1)
+        index._state = _State((postings,) if len(ids) else (), ids)
+        return index
+
+    def _check(self, vectors: object) -> None:
+        if not isinstance(vectors, SparseVectors):
+            raise InputError(f"a SparseIndex takes SparseVectors, not {type(vectors).__name__}")
+        if vectors.dimension != self.dimension:
+            raise InputError(f"the index has vectors of length {self.dimension}, not {vectors.dimension}")
+
+
+def _new_ids(ids: ArrayLike | None, count: int, there: NDArray[np.int64]) -> NDArray[np.int64]:
+    if ids is None:
+        first = int(there.max(initial=-1)) + 1
+        return np.arange(first, first + count, dtype=np.int64)
+    new: NDArray[Any] = np.asarray(ids)
+    if new.shape != (count,) or (count and new.dtype.kind not in "iu"):
+        raise InputError(f"ids should be a whole number for each of the {count} vectors, not {new.dtype} {new.shape}")
+    new = new.astype(np.int64)
+    if len(np.unique(new)) < count or np.isin(new, there).any():
+        raise InputError("ids should differ from each other and from those of the index")
+    return new
+
+
+def _hits(state: _State, query: tuple[NDArray[np.int32], NDArray[np.float32]], top_k: int) -> list[Hit]:
+    if not state.parts:
+        return []
+    scores = np.concatenate([part.scores(query) for part in state.parts])
+    (found,) = scores.nonzero()
+    if len(found) > top_k:
+        kept = scores[found]
+        least = np.partition(kept, len(kept) - top_k)[len(kept) - top_k]
+        found = found[kept >= least]
+    order = np.lexsort((found, -scores[found]))[:top_k]
+    rows = found[order]
+    return [
+        {"corpus_id": id_, "score": score}
+        for id_, score in zip(state.ids[rows].tolist(), scores[rows].tolist(), strict=True)
+    ]
