@@ -347,6 +347,7 @@ def write_tiny_sparse(directory: Path, *, static_queries: bool = False, **fields
         image_model=None,
         head=Head(("max",), True, ("relu",)),
         scores=None,
+        multi_vector=None,
         prompts={},
         default_prompt_name=None,
         graphs=(_describe_graph(directory / "model.onnx", GRAPH_INPUTS, output),),
