@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
 
@@ -12,9 +13,12 @@ import pytest
 import torch
 import transformers
 from embedder_export.body.native import build_bodies
+from embedder_export.body.rope import frequencies
 from embedder_export.checkpoint.read import read_checkpoint
 from embedder_export.errors import CheckpointError, NotNativeError
-from embedder_export.families.settings import DERIVED
+from embedder_export.families import gemma3
+from embedder_export.families.modernbert import MODERNBERT
+from embedder_export.families.settings import DERIVED, read_settings
 from embedder_export.families.table import FAMILIES
 from embedder_export.graph.files import save_graph
 from embedder_export.tokenizer.native import read_natively
@@ -22,6 +26,8 @@ from embedder_export.verify import parity
 from embedder_export.verify.compare import measure
 from sentence_transformers import SentenceTransformer
 from tokenizers import normalizers, pre_tokenizers
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RotaryEmbedding
+from transformers.models.modernbert.modeling_modernbert import ModernBertRotaryEmbedding
 
 import embedder
 from tests.checkpoints import edit_json, write_checkpoint, write_json
@@ -75,6 +81,7 @@ VARIATIONS = [
     ("gemma3_text", GEMMA | BOTH | {"sliding_window": 8}),
     ("gemma3_text", GEMMA | BOTH | {"sliding_window": 560, "attention_bias": True}),
     ("gemma3_text", GEMMA | BOTH | {"sliding_window": 40, "num_key_value_heads": 4}),
+    ("gemma3_text", GEMMA | {"sliding_window": 8, "rope_scaling": YARN | {"truncate": False}}),
 ]
 # Texts of at most 256 tokens and longer ones, with padding, on either side of the limits of a block.
 SHAPES = [(4, 20), (1, 1), (2, 300), (1, 513)]
@@ -185,6 +192,39 @@ def test_same_token_vectors_as_transformers(tmp_path, capfd, family, changes):
         assert np.abs(ours - theirs)[inside].max() / np.abs(theirs).max() < 5e-6
         assert np.isfinite(ours).all()
     assert capfd.readouterr().err == ""  # onnxruntime warns of nothing
+
+
+@pytest.mark.parametrize("kind", ["full_attention", "sliding_attention"])
+@pytest.mark.parametrize(
+    "rotation",
+    [
+        {"rope_scaling": YARN},
+        {"rope_scaling": YARN | {"truncate": False}},
+        {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+        {"rope_scaling": {"rope_type": "linear", "factor": 8.0}},
+        {"rope_parameters": {"full_attention": {"type": "yarn", "factor": 4.0}, "sliding_attention": {}}},
+        {
+            "rope_parameters": {"full_attention": dict(YARN), "sliding_attention": dict(YARN)},
+            "rope_scaling": {"factor": 2.0},
+        },
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("config_class", "rotation_class", "rope_of"),
+    [
+        (transformers.Gemma3TextConfig, Gemma3RotaryEmbedding,
+         lambda config, kind: gemma3.rope(read_settings(config, gemma3.Gemma3Settings), kind)),
+        (transformers.ModernBertConfig, ModernBertRotaryEmbedding,
+         lambda config, kind: MODERNBERT.read_settings(config, MODERNBERT.settings).ropes[kind]),
+    ],
+)  # fmt: skip
+def test_rotation_of_each_kind_of_layers(rotation, kind, config_class, rotation_class, rope_of):
+    """config.json is as the user has it. transformers has not completed it."""
+    config = {"num_hidden_layers": 6, "hidden_size": 48, "num_attention_heads": 4} | rotation
+    theirs = rotation_class(config_class(**deepcopy(config)))
+    ours = rope_of(config, kind)
+    np.testing.assert_allclose(frequencies(ours), getattr(theirs, f"{kind}_inv_freq"), rtol=3e-7)
+    assert ours.amplitude == pytest.approx(getattr(theirs, f"{kind}_attention_scaling"))
 
 
 @pytest.mark.parametrize(

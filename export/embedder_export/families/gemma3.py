@@ -4,10 +4,9 @@ Most layers have a window and a rotation of their own. Scales of normalisations 
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated
 
 import onnx_ir as ir
 
@@ -20,7 +19,7 @@ from embedder_export.errors import GraphError, NotNativeError
 from embedder_export.families import llama, qwen2
 from embedder_export.families.family import Builder, Family, text_builder
 from embedder_export.families.qwen2 import FULL, SLIDING
-from embedder_export.families.rope_settings import rope_of
+from embedder_export.families.rope_settings import parameters_of_layers, rope_of
 from embedder_export.families.settings import Activation, Count, OptionalCount, one_of
 
 _THETAS = {FULL: 1_000_000.0, SLIDING: 10_000.0}
@@ -77,20 +76,16 @@ def _layer_kinds(config: Gemma3Settings) -> list[LayerKind]:
     elif mask != "causal":
         raise NotNativeError("config.json has False as is_causal and no use_bidirectional_attention")
     kinds = {
-        FULL: LayerKind(_rope(config, FULL), mask),
-        SLIDING: LayerKind(_rope(config, SLIDING), mask, window),
+        FULL: LayerKind(rope(config, FULL), mask),
+        SLIDING: LayerKind(rope(config, SLIDING), mask, window),
     }
     return [kinds[kind] for kind in types]
 
 
-def _rope(config: Gemma3Settings, kind: str) -> Rope:
+def rope(config: Gemma3Settings, kind: str) -> Rope:
     """Return the rotation of the layers of a type. rope_scaling acts on the layers without a window alone."""
-    parameters = config.rope_parameters or {}
-    if not isinstance(parameters, Mapping) or not parameters.keys() <= _THETAS.keys():
-        raise NotNativeError(f"config.json has {parameters!r:.80} as rope_parameters")
-    own: dict[str, Any] = dict(parameters.get(kind) or {})
-    if kind == FULL:
-        own |= config.rope_scaling or {}
+    scaling = config.rope_scaling if kind == FULL else None
+    own = parameters_of_layers(config.rope_parameters, scaling, _THETAS)[kind]
     if getattr(config, _OLD_NAMES[kind]) is not None:
         own.setdefault("rope_theta", getattr(config, _OLD_NAMES[kind]))
     return rope_of(own, llama.head_width(config), _THETAS[kind], config.max_position_embeddings)

@@ -17,7 +17,7 @@ from embedder_export.body.rope import Rope
 from embedder_export.errors import NotNativeError
 from embedder_export.families.family import Family, RankHead, WordHead, text_builder
 from embedder_export.families.old_names import OldNames, renamer
-from embedder_export.families.rope_settings import rope_of
+from embedder_export.families.rope_settings import parameters_of_layers, rope_of
 from embedder_export.families.settings import (
     ACTIVATION_NAMES,
     DERIVED,
@@ -89,16 +89,13 @@ def _layer_types(config: Mapping[str, Any], settings: ModernBertSettings) -> tup
 
 def _ropes(config: Mapping[str, Any], settings: ModernBertSettings) -> dict[str, Rope]:
     """Return the rotation of each kind of layer. transformers 5 has them in rope_parameters."""
-    given, scaling = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
-    if not isinstance(given, Mapping) or not isinstance(scaling, Mapping) or given.keys() - {_FULL, _SLIDING}:
-        raise NotNativeError(f"config.json has {(given or scaling)!r:.80} as rope_parameters")
     local = settings.global_rope_theta if settings.local_rope_theta is None else settings.local_rope_theta
     width = settings.hidden_size // settings.num_attention_heads
+    thetas = {_FULL: settings.global_rope_theta, _SLIDING: local}
+    found = parameters_of_layers(config.get("rope_parameters"), config.get("rope_scaling"), thetas)
     return {
-        name: rope_of(
-            {"rope_theta": theta, **scaling, **(given.get(name) or {})}, width, theta, settings.max_position_embeddings
-        )
-        for name, theta in ((_FULL, settings.global_rope_theta), (_SLIDING, local))
+        kind: rope_of({"rope_theta": theta} | found[kind], width, theta, settings.max_position_embeddings)
+        for kind, theta in thetas.items()
     }
 
 

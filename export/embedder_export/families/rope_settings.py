@@ -1,7 +1,7 @@
 """Read the settings of RoPE from config.json, as transformers 5 reads them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, TypeAlias
 
@@ -114,6 +114,37 @@ def _amplitude(factor: float, settings: Mapping[str, Any]) -> float:
     if upper is None or lower is None:
         upper, lower = 1, 0
     return float((0.1 * upper * math.log(factor) + 1) / (0.1 * lower * math.log(factor) + 1))
+
+
+def parameters_of_layers(parameters: object, scaling: object, kinds: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Return the settings of the rotation of each kind of layers, for models with several kinds.
+
+    transformers ignores two settings in them: `truncate`, and in rope_scaling `type`, the older name of rope_type.
+
+    Args:
+        parameters: the setting rope_parameters: the settings by the name of the kind.
+        scaling: the setting rope_scaling. It goes before rope_parameters, for all kinds.
+        kinds: the names of the kinds.
+
+    Raises:
+        NotNativeError: the settings have another form.
+
+    Example:
+        >>> parameters_of_layers(None, {"rope_type": "linear", "factor": 8.0}, ["full_attention"])
+        {'full_attention': {'rope_type': 'linear', 'factor': 8.0}}
+    """
+    # Without rope_parameters, transformers sets rope_type before it reads rope_scaling.
+    given = parameters or {kind: {"rope_type": "default"} for kind in kinds}
+    if not isinstance(given, Mapping) or not given.keys() <= set(kinds):
+        raise NotNativeError(f"config.json has {given!r:.80} as rope_parameters")
+    found = {}
+    for kind in kinds:
+        own, changes = given.get(kind) or {}, scaling or {}
+        if not isinstance(own, Mapping) or not isinstance(changes, Mapping):
+            raise NotNativeError(f"config.json has {(own, changes)!r:.80} as rope_parameters and rope_scaling")
+        merged = {**own, **changes}
+        found[kind] = {key: value for key, value in merged.items() if key != "truncate"}
+    return found
 
 
 def number(value: object, name: str) -> float:
