@@ -39,7 +39,7 @@ the checkpoint's own onnx/model.onnx if it is on this machine. The artifact is w
 sentence-transformers on some 120 pairs: no score may differ by more than 1e-4 of the scores' range. A token for the Hub
 comes from HF_TOKEN or from `hf auth login`."""
 # By their names in argparse. --check goes with none of them.
-_OPTIONS_OF_AN_EXPORT = ("output", "push_to", "converter", "verify", "dtypes", "distill", "dimension")
+_OPTIONS_OF_AN_EXPORT = ("output", "push_to", "distill", "dimension", "converter", "verify", "dtypes")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -206,7 +206,15 @@ def test_command_with_a_directory(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "option", [("--output", "a"), ("--push-to", "a/b"), ("--dtypes", "int8"), ("--verify", "graph")]
+    "option",
+    [
+        ("--output", "a"),
+        ("--push-to", "a/b"),
+        ("--dtypes", "int8"),
+        ("--verify", "graph"),
+        ("--distill", "static"),
+        ("--dimension", "64"),
+    ],
 )
 def test_check_goes_with_no_option_of_an_export(option, capsys):
     with pytest.raises(SystemExit, match="2"):
