@@ -13,7 +13,7 @@ from typing import Any
 from embedder.artifact.manifest import GRAPH_INPUTS, UNPADDED_FROM_TOKENS
 from embedder.artifact.text_memory import text_memory
 from embedder.backends.backend import Backend, CheckedGraph, Device, Feeds, GraphFiles, Outputs
-from embedder.backends.memory_room import MemoryRoom
+from embedder.backends.memory_room import PROCESS_ROOM, SMALL_BYTES
 from embedder.backends.onnxruntime_package import import_onnxruntime
 from embedder.backends.prepacked import find_prepacked
 from embedder.backends.sessions import (
@@ -115,7 +115,7 @@ class ThreadSlots:
 class CpuDevice:
     """The cores that this process may use. `Device` describes the attributes.
 
-    All graphs of a model share `slots` and `room`.
+    All graphs of a model share `slots`.
 
     Example:
         >>> CpuDevice(threads=2).token_budget
@@ -131,11 +131,9 @@ class CpuDevice:
         default_factory=lambda: ("int8", "fp32", "fp16") if has_fast_integers() else ("fp32", "int8", "fp16")
     )
     slots: ThreadSlots = field(init=False, repr=False, compare=False)
-    room: MemoryRoom = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "slots", ThreadSlots(self.threads))
-        object.__setattr__(self, "room", MemoryRoom())
 
     def open(self, files: GraphFiles) -> Backend:
         """Load a graph; see `Device.open`."""
@@ -201,16 +199,24 @@ class CpuBackend:
 
         A single batch uses all threads if it has enough work for them and no other call is running.
         """
+        threads = self._threads_for(self._files.tokens_of(feeds)) if single_batch else 1
+        needed_bytes = self._needed_bytes(feeds)
+        if needed_bytes >= SMALL_BYTES:
+            self._session(threads)  # its weights take memory too, so they are loaded before the rest is counted
+        # Before a thread is taken, so that short texts need not wait with a long one.
+        with PROCESS_ROOM.reserved(needed_bytes):
+            return self._run_with(threads, feeds)
+
+    def _run_with(self, wanted_threads: int, feeds: Feeds) -> Outputs:
+        """Run the graph when threads are free: `wanted_threads` of them or one."""
         tokens = self._files.tokens_of(feeds)
-        threads = self._threads_for(tokens) if single_batch else 1
         options = _shrinking_arena() if tokens > _SHRINK_ARENA_FACTOR * self.device.token_budget else None
-        threads = self.device.slots.acquire(threads)
+        threads = self.device.slots.acquire(wanted_threads)
         try:
             session = self._session(threads)
             self._running.append(threads)
             try:
-                with self.device.room.reserved(self._needed_bytes(feeds)):
-                    return run_session(session, feeds, self._output_names, options)
+                return run_session(session, feeds, self._output_names, options)
             finally:
                 self._running.pop()
                 self._release_pages(tokens)

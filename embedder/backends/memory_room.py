@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,7 +12,7 @@ from embedder.common.free_memory import free_memory_bytes
 from embedder.errors import DeviceMemoryError
 
 # Calls that take less are not looked at: reading how much memory is free takes 0.3 ms.
-_SMALL_BYTES = 100_000_000
+SMALL_BYTES = 100_000_000
 
 
 class MemoryShortageError(DeviceMemoryError):
@@ -32,7 +33,9 @@ class MemoryShortageError(DeviceMemoryError):
 
 
 class MemoryRoom:
-    """The memory that calls may take at the same time. Safe to share between threads, and after a fork.
+    """The memory that calls may take at the same time. The call that waits longest is served first.
+
+    Safe to share between threads, and after a fork.
 
     Example:
         >>> room = MemoryRoom()
@@ -52,12 +55,11 @@ class MemoryRoom:
         Raises:
             MemoryShortageError: so much is not free, and no other call is running that could give memory back.
         """
-        if needed_bytes < _SMALL_BYTES:
+        if needed_bytes < SMALL_BYTES:
             yield
             return
         with self._changed:
-            while not self._fits(needed_bytes):
-                self._changed.wait()
+            self._wait_for(needed_bytes)
             self._reserved_bytes += needed_bytes
         try:
             yield
@@ -65,6 +67,17 @@ class MemoryRoom:
             with self._changed:
                 self._reserved_bytes -= needed_bytes
                 self._changed.notify_all()
+
+    def _wait_for(self, needed_bytes: int) -> None:
+        """Wait until `needed_bytes` are free. Shorter texts that came later do not go first, for ever maybe."""
+        turn = object()
+        self._waiting.append(turn)
+        try:
+            while self._waiting[0] is not turn or not self._fits(needed_bytes):
+                self._changed.wait()
+        finally:  # after an interrupt too
+            self._waiting.remove(turn)
+            self._changed.notify_all()
 
     def _fits(self, needed_bytes: int) -> bool:
         free_bytes = free_memory_bytes()
@@ -81,3 +94,8 @@ class MemoryRoom:
         """Forget the calls of the parent after a fork."""
         self._reserved_bytes = 0
         self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
+
+
+# The memory of this process. All models share it.
+PROCESS_ROOM = MemoryRoom()

@@ -7,11 +7,13 @@ from pathlib import Path
 from embedder.common.control_groups import groups_of, read
 
 _MEMINFO = Path("/proc/meminfo")
-# By the version of the control groups: the files of the limit and of the memory in use, and the field of memory.stat
-# with the bytes of cached files that nobody has used for a while. Linux drops these files when memory is short.
-_FILES = {
-    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-    2: ("memory.max", "memory.current", "inactive_file"),
+# By the version of the control groups: the files of the limit and of the memory in use.
+_FILES = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
+# By the version: the fields of memory.stat with the bytes of cached files that were used once lately, of those that were
+# used more often, and of those that a process has mapped.
+_CACHE_FIELDS = {
+    1: ("total_inactive_file", "total_active_file", "total_mapped_file"),
+    2: ("inactive_file", "active_file", "file_mapped"),
 }
 
 
@@ -31,11 +33,20 @@ def free_memory_bytes() -> int | None:
 
 def _free_in(version: int, group: Path) -> int | None:
     """Return how many bytes a control group can still take. None if it has no limit."""
-    limit_file, used_file, cached_field = _FILES[version]
-    limit, used = read(group / limit_file), read(group / used_file)
+    limit, used = (read(group / name) for name in _FILES[version])
     if not (limit.isdecimal() and used.isdecimal()):
         return None
-    return int(limit) - int(used) + _fields(group / "memory.stat").get(cached_field, 0)
+    return int(limit) - int(used) + _droppable_bytes(version, group)
+
+
+def _droppable_bytes(version: int, group: Path) -> int:
+    """Return the bytes of cached files that Linux drops when memory is short.
+
+    Mapped files, such as the weights of a model, stay in use, so they do not count.
+    """
+    fields = _fields(group / "memory.stat")
+    inactive, active, mapped = (fields.get(name, 0) for name in _CACHE_FIELDS[version])
+    return max(inactive, inactive + active - mapped)
 
 
 def _fields(path: Path) -> dict[str, int]:

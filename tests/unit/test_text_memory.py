@@ -16,6 +16,12 @@ from embedder.common.free_memory import free_memory_bytes
 from tests.tiny import write_tiny_artifact, write_tiny_ranker
 
 GB = 1_000_000_000
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
 # Texts of the tiny models have at most 16 tokens.
 MEMORY = TextMemory(GB // 12, 0)
 
@@ -45,6 +51,13 @@ class TestFreeMemory:
         group = {"memory.max": "3000", "memory.current": "2500", "memory.stat": "anon 900\ninactive_file 400\n"}
         machine({"membership": "0::/a\n"} | {f"cgroup/a/{name}": text for name, text in group.items()})
         assert free_memory_bytes() == 900
+
+    @pytest.mark.parametrize(("mapped", "free"), [(0, 1200), (250, 950), (900, 900)])
+    def test_cached_files_in_use_are_free_unless_they_are_mapped(self, machine, mapped, free):
+        stat = f"anon 900\ninactive_file 400\nactive_file 300\nfile_mapped {mapped}\n"
+        group = {"memory.max": "3000", "memory.current": "2500", "memory.stat": stat}
+        machine({"membership": "0::/a\n"} | {f"cgroup/a/{name}": text for name, text in group.items()})
+        assert free_memory_bytes() == free
 
     def test_group_above_may_have_less(self, machine):
         machine(
@@ -123,10 +136,58 @@ class TestMemoryRoom:
             thread = threading.Thread(target=second)
             thread.start()
             started.wait()
-            with room.reserved(GB // 2):  # still fits
-                order.append("first")
+            order.append("first")
         thread.join()
         assert order == ["first", "second"]
+
+    def test_the_call_that_waits_longest_is_first(self, waiting_room):
+        """Otherwise a stream of shorter texts could keep a long one waiting for ever."""
+        room, order, start = waiting_room
+        with room.reserved(2 * GB):
+            threads = [start(3 * GB, "long"), start(GB // 2, "short")]  # the short text would fit at once
+        for thread in threads:
+            thread.join()
+        assert order == ["long", "short"]
+
+    def test_an_interrupted_call_leaves_its_place(self, waiting_room, monkeypatch):
+        room, order, start = waiting_room
+        with room.reserved(2 * GB):
+            with monkeypatch.context() as patch:
+                patch.setattr(room._changed, "wait", interrupt)
+                with pytest.raises(KeyboardInterrupt), room.reserved(3 * GB):
+                    raise AssertionError
+            start(GB // 2, "short").join()
+        assert order == ["short"]
+        with room.reserved(3 * GB):
+            pass
+
+    @pytest.fixture
+    def waiting_room(self, monkeypatch):
+        """A room of 3 GB, a list of names, and a function that starts a call and returns when it waits or has ended."""
+        monkeypatch.setattr(memory_room, "free_memory_bytes", lambda: 3 * GB)
+        room, order = MemoryRoom(), []
+        changed = threading.Event()
+        wait = room._changed.wait
+
+        def wait_and_tell():
+            changed.set()
+            wait()
+
+        monkeypatch.setattr(room._changed, "wait", wait_and_tell)
+
+        def start(needed_bytes, name):
+            def call():
+                with room.reserved(needed_bytes):
+                    order.append(name)
+                changed.set()
+
+            changed.clear()
+            thread = threading.Thread(target=call)
+            thread.start()
+            changed.wait()
+            return thread
+
+        return room, order, start
 
     def test_memory_that_nobody_can_give_back(self, monkeypatch):
         monkeypatch.setattr(memory_room, "free_memory_bytes", lambda: 3 * GB)
@@ -193,6 +254,24 @@ class TestModels:
         model = Embedder(path, threads=4)
         texts = [f"the cat sits {word}" for word in ("a", "the", "cat", "dog", "mat", "on")]
         assert model.encode(texts, batch_size=1).shape == (6, model.dimension)
+
+    def test_a_short_text_does_not_wait_with_a_long_one(self, path, short_of_memory, monkeypatch):
+        """The long text waits for memory, and holds no thread meanwhile."""
+        memory = TextMemory(GB // 25, 0)
+        write_manifest(with_text_memory(read_manifest(path), {"model.onnx": memory}), path)
+        model, waits, vectors = Embedder(path, threads=1), threading.Event(), []
+        room = memory_room.PROCESS_ROOM
+        wait = room._changed.wait
+        monkeypatch.setattr(room._changed, "wait", lambda: (waits.set(), wait()))
+        with room.reserved(GB // 2):  # as another model may do
+            text = "the cat sits on the mat and the dog sits on the cat"
+            thread = threading.Thread(target=lambda: vectors.append(model.encode(text)))
+            thread.start()
+            waits.wait()
+            assert model.encode("").shape == (model.dimension,)
+            assert not vectors
+        thread.join()
+        assert len(vectors) == 1
 
     def test_a_batch_that_does_not_fit_is_halved(self, path, short_of_memory):
         model = Embedder(path)
