@@ -9,8 +9,8 @@ from embedder.common.control_groups import groups_of, read
 _MEMINFO = Path("/proc/meminfo")
 # By the version of the control groups: the files of the limit and of the memory in use.
 _FILES = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
-# By the version: the fields of memory.stat with the bytes of cached files that were used once lately, of those that were
-# used more often, and of those that a process has mapped.
+# By the version: the fields of memory.stat with the bytes of cached files that were read once, of those that were read
+# more often, and of those that a process has mapped.
 _CACHE_FIELDS = {
     1: ("total_inactive_file", "total_active_file", "total_mapped_file"),
     2: ("inactive_file", "active_file", "file_mapped"),

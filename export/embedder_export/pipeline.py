@@ -114,7 +114,7 @@ def export(
 
         manifest = verify(stage, manifest, checkpoint, report, settings.verification)
         manifest = _keep_good_graphs(work, stage, _with_quality(work, stage, manifest))
-        manifest = measure_text_memory(stage, manifest)
+        manifest = measure_text_memory(stage, manifest, report)
         write_manifest(manifest, stage)
     return manifest
 

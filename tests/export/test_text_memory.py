@@ -1,5 +1,6 @@
 """The memory that long texts need, as the export measures it."""
 
+import os
 import sys
 from dataclasses import replace
 
@@ -46,9 +47,14 @@ def test_models_of_short_texts_are_not_measured(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how much memory a process had at most")
-def test_models_of_long_texts_are_measured(tmp_path):
-    artifact = tmp_path / "artifact"
-    export_fp32(write_checkpoint(tmp_path / "checkpoint", positions=8192), artifact)
+def test_models_of_long_texts_are_measured(tmp_path, monkeypatch):
+    # Modules of the working directory must not take the place of others.
+    (tmp_path / "numpy.py").write_text("raise SystemExit(3)")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, map(os.path.abspath, sys.path))))
+    monkeypatch.chdir(tmp_path)
+    artifact, lines = tmp_path / "artifact", []
+    export_fp32(write_checkpoint(tmp_path / "checkpoint", positions=8192), artifact, lines.append)
+    assert "measuring the memory that model.onnx takes for texts of up to 4,096 tokens" in lines
     manifest = read_manifest(artifact)
     found = text_memory(manifest, manifest.graphs[0])
     assert found is not None
@@ -61,6 +67,9 @@ def test_a_failed_measurement_leaves_the_field_out(tmp_path, monkeypatch):
     manifest = export_fp32(write_checkpoint(tmp_path / "checkpoint"), artifact)
     manifest = replace(manifest, extra={"positions": 8192})
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    assert measure_text_memory(artifact, manifest) == manifest
+    lines = []
+    assert measure_text_memory(artifact, manifest, lines.append) == manifest
+    assert lines[-1] == "the memory of model.onnx could not be measured, so long texts are not checked"
     monkeypatch.setattr(memory, "_RESET_PEAK", tmp_path / "nowhere")
-    assert measure_text_memory(artifact, manifest) == manifest
+    assert measure_text_memory(artifact, manifest, lines.append) == manifest
+    assert len(lines) == 2

@@ -7,6 +7,7 @@ measured.
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -25,20 +26,26 @@ _LENGTHS = 1024, 2048, 4096
 _LEAST_SHARE = 0.25
 
 
-def measure_text_memory(artifact: Path, manifest: Manifest) -> Manifest:
+def measure_text_memory(artifact: Path, manifest: Manifest, report: Callable[[str], None]) -> Manifest:
     """Return `manifest` with the memory that long texts need, for each graph of texts that can read long ones.
 
     Args:
         artifact: the artifact's directory, with the files of all graphs.
         manifest: its manifest.
+        report: called with a line for each graph. A large model takes minutes.
 
     Example:
-        >>> measure_text_memory(Path("artifacts/qwen3"), manifest).extra["text_memory"]  # doctest: +SKIP
+        >>> measure_text_memory(Path("artifacts/qwen3"), manifest, print).extra["text_memory"]  # doctest: +SKIP
         {'model.onnx': {'bytes_per_token': 86400, 'bytes_per_pair': 0}}
     """
     if positions(manifest) < _LENGTHS[-1] or not _RESET_PEAK.exists():
         return manifest
-    found = {graph.file.name: _measure_in_process(artifact, graph) for graph in manifest.graphs_of(TEXT)}
+    found = {}
+    for graph in manifest.graphs_of(TEXT):
+        report(f"measuring the memory that {graph.file.name} takes for texts of up to {_LENGTHS[-1]:,} tokens")
+        found[graph.file.name] = _measure_in_process(artifact, graph)
+        if found[graph.file.name] is None:
+            report(f"the memory of {graph.file.name} could not be measured, so long texts are not checked")
     return with_text_memory(manifest, {name: memory for name, memory in found.items() if memory is not None})
 
 
@@ -64,7 +71,8 @@ def fit(lengths: tuple[int, int, int], peaks_bytes: tuple[int, int, int]) -> Tex
 
 def _measure_in_process(artifact: Path, graph: Graph) -> TextMemory | None:
     """Return the memory of a graph. None if the process could not measure it."""
-    command = [sys.executable, "-m", __name__, str(artifact), graph.dtype]
+    # -P: a file of the user's with the name of a module must not take its place.
+    command = [sys.executable, "-P", "-m", __name__, str(artifact), graph.dtype]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     if found.returncode:
         return None
