@@ -28,7 +28,7 @@ from embedder.common.progress import Bar, progress_bar
 from embedder.common.read_only import ReadOnly
 from embedder.common.records import frozen
 from embedder.encoder import DEFAULT_MODEL, Embedder
-from embedder.errors import ArtifactError, EmbedderError, InputError, WorkerError
+from embedder.errors import ArtifactError, DeviceMemoryError, EmbedderError, InputError, WorkerError
 from embedder.hints import POOL_HINTS
 from embedder.inputs import ImageItem, InputKinds, Inputs, check_list, is_single
 from embedder.options import OPTIONS_OF_ENCODE, EncodeOptions, EncodeSettings, LoadSettings
@@ -185,6 +185,7 @@ class EncoderPool(ReadOnly):
 
         Raises:
             InputError, ImageError: as in `Embedder.encode`. The pool can be used again.
+            DeviceMemoryError: as in `Embedder.encode`. The message names the chunk, and the input within it.
             WorkerError: a worker died. The message says how, and which inputs it had. The pool is stopped then. Or the
                 pool was stopped before the call, or by another thread.
 
@@ -277,7 +278,7 @@ class EncoderPool(ReadOnly):
                 ready = wait([self._pipes[worker] for worker in busy])
                 for worker in [worker for worker in busy if self._pipes[worker] in ready]:
                     number = busy.pop(worker)
-                    results[number] = self._receive(worker, chunks[number].description)
+                    results[number] = self._result_of(worker, chunks[number])
                     bar.update(len(chunks[number].items))
             except WorkerError:
                 raise
@@ -286,6 +287,12 @@ class EncoderPool(ReadOnly):
         if failure is not None:
             raise failure
         return results
+
+    def _result_of(self, worker: int, chunk: _Chunk) -> Any:
+        try:
+            return self._receive(worker, chunk.description)
+        except DeviceMemoryError as error:  # it counts the inputs of the chunk
+            raise DeviceMemoryError(f"of {chunk.label}: {error}") from error
 
     def _send(self, worker: int, chunk: _Chunk, request: EncodeSettings) -> None:
         from multiprocessing.reduction import ForkingPickler

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from embedder import CrossEncoder, DeviceMemoryError, Embedder
+from embedder import CrossEncoder, DeviceMemoryError, Embedder, EncoderPool
 from embedder.artifact.manifest import read_manifest, write_manifest
 from embedder.artifact.text_memory import TextMemory, text_memory, with_text_memory
 from embedder.backends import memory_room
@@ -277,6 +277,14 @@ class TestModels:
         model = Embedder(path)
         tokens = model.tokenize_texts(["the cat sits"] * 7 + ["a dog"])
         np.testing.assert_array_equal(model.encode_batch(tokens), model.encode(["the cat sits"] * 7 + ["a dog"]))
+
+    def test_a_pool_names_the_chunk(self, tmp_path):
+        memory = TextMemory(2**40 - 1, 0)
+        path = write_tiny_artifact(tmp_path / "model")
+        write_manifest(with_text_memory(read_manifest(path), {"model.onnx": memory}), path)
+        message = r"^of 2 inputs from inputs\[0\] on: input 0 \(counted from 0\) has \d tokens, and this machine"
+        with EncoderPool(path, workers=1, providers="cpu") as pool, pytest.raises(DeviceMemoryError, match=message):
+            pool.encode(["a cat"] * 4, chunk_size=2)
 
     def test_pairs(self, tmp_path, short_of_memory):
         model = CrossEncoder(self.with_memory(write_tiny_ranker(tmp_path / "ranker")))
