@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -28,7 +29,9 @@ class MemoryShortageError(DeviceMemoryError):
     """
 
     def __init__(self, needed_bytes: int, free_bytes: int) -> None:
-        super().__init__(f"about {needed_bytes / 1e9:.1f} GB are needed, and {free_bytes / 1e9:.1f} GB are free")
+        # Rounded apart, so that the two numbers always differ.
+        needed, free = math.ceil(needed_bytes / 1e8) / 10, math.floor(free_bytes / 1e8) / 10
+        super().__init__(f"about {needed:.1f} GB are needed, and {free:.1f} GB are free")
         self.needed_bytes, self.free_bytes = needed_bytes, free_bytes
 
 

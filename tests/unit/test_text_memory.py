@@ -198,6 +198,9 @@ class TestMemoryRoom:
         with room.reserved(3 * GB):
             pass
 
+    def test_the_numbers_of_the_message_differ(self):
+        assert str(MemoryShortageError(610_000_000, 590_000_000)) == "about 0.7 GB are needed, and 0.5 GB are free"
+
     def test_a_failed_call_gives_its_memory_back(self, monkeypatch):
         monkeypatch.setattr(memory_room, "free_memory_bytes", lambda: 3 * GB)
         room = MemoryRoom()
