@@ -75,6 +75,8 @@ class TextTokenizer:
                 f"{max_seq_length}: no room for the {self._unit}. Export the model again"
             )
         self._max_seq_length = max_seq_length
+        # WordPiece makes one token, that for unknown words, of a word of more characters.
+        self._longest_word: int = getattr(self._tokenizer.model, "max_input_chars_per_word", 0)
         is_plain = self._special_count == 0 and treats_words_alone(self._tokenizer)
         self._words = WordIds(self._library_table) if is_plain else None
 
@@ -323,14 +325,19 @@ class TextTokenizer:
     @property
     def _max_unclipped(self) -> int:
         """Number of characters up to which a text is not clipped: to find a part takes as long as to tokenise it."""
-        return 2 * self._max_seq_length * _CHARACTERS_PER_TOKEN
+        return 2 * self._clipped_length
+
+    @property
+    def _clipped_length(self) -> int:
+        """Number of characters of the first part that `_clip` tries. It has room for the longest word of WordPiece."""
+        return max(self._max_seq_length * _CHARACTERS_PER_TOKEN, self._longest_word + 1)
 
     def _clip(self, text: str) -> str:
         """Return a part of a long `text` that has the same first tokens, up to the limit.
 
         Without this, the library would need gigabytes to tokenise a text of 10 MB.
         """
-        length = self._max_seq_length * _CHARACTERS_PER_TOKEN
+        length = self._clipped_length
         start, ids = 0, None
         while start + length < len(text):
             # Without special tokens, the part has the first tokens of all that `first_tokens` returns.

@@ -10,6 +10,7 @@ from embedder.engine.tokenizer import TextTokenizer
 from embedder.errors import ArtifactError
 from tests.library_tokenizers import byte_level, most_read
 from tests.tiny import SPECIAL_IDS, ids_of, tiny_tokenizer
+from tests.vocabularies import wordpiece
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,18 @@ def test_long_texts_are_clipped_without_changing_their_tokens(tokenizer, pieces)
 )
 def test_long_texts_without_a_place_to_clip(tokenizer, text):
     assert tokenizer.table([text]).arrays[0].tolist() == ids_of(text)
+
+
+@pytest.mark.parametrize("characters", [100, 5000])
+def test_one_token_of_a_word_that_is_too_long(tmp_path, characters):
+    library = wordpiece()
+    library.model.max_input_chars_per_word = characters
+    library.save(str(tmp_path / "tokenizer.json"))
+    for limit in (3, 4, 16):
+        tokenizer = TextTokenizer(tmp_path / "tokenizer.json", limit)
+        library.enable_truncation(limit)
+        for text in ("x" * 60, "x" * 101, "x" * 4999, "x" * 30_000, "a " + "x" * 30_000):
+            assert tokenizer.table([text]).arrays[0].tolist() == library.encode(text).ids
 
 
 @pytest.mark.parametrize("start", ["", " " * 100_000, "\0" * 100_000])
