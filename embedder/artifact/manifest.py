@@ -263,7 +263,7 @@ class Manifest:
         extra: `prepacked` has the digests of the prepacked forms. `int8_products` lists the products that int8 graphs
             compute in fp32. `positions` is the most tokens of a text that the graph can read. `text_memory` is the
             memory that a long text needs. `match_logits` makes a probability of the cosine of an image and a text.
-            This version ignores all other fields.
+            `padded_tokens` is the length to which the graph pads shorter texts. This version ignores all other fields.
         queries: how a sparse model encodes queries; None if they are encoded as documents are.
         max_active_dims: how many numbers of a sparse vector are kept by default; None keeps all.
 

@@ -36,6 +36,8 @@ class BatchLimits:
         unpadded_from_tokens: texts of at least this many tokens share a call of the graph only with texts of the same
             length. None: with any texts.
         tokens_per_image: number of tokens that an image counts as. None if the model takes no images.
+        padded_tokens: number of tokens that a shorter text counts as. It is above 1 for models that pad all texts to
+            one length.
 
     Example:
         >>> BatchLimits(256, 2, 129, None).token_budget
@@ -46,6 +48,7 @@ class BatchLimits:
     threads: int
     unpadded_from_tokens: int | None
     tokens_per_image: int | None
+    padded_tokens: int = 1
 
 
 def windows(items: Iterable[Item]) -> Iterator[list[Item]]:

@@ -225,9 +225,10 @@ class Engine:
     def batch_limits(self) -> BatchLimits:
         """What makes a good batch on the device."""
         images = self.manifest.images
-        device, budget = self.device, self._text.get().token_budget
+        device, side = self.device, self._text.get()
+        per_image = None if images is None else images.tokens
         return BatchLimits(
-            budget, device.threads, device.unpadded_from_tokens, None if images is None else images.tokens
+            side.token_budget, device.threads, device.unpadded_from_tokens, per_image, side.padded_tokens
         )
 
     def read_texts(self, texts: Sequence[str | Pair], settings: EncodeSettings) -> list[TokenizedText]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from embedder.artifact.artifact import Artifact
 from embedder.artifact.manifest import IMAGE, OUTPUT_OF_TASK, RANK, TEXT, Graph, Output
 from embedder.artifact.multi_vector import ROLES
+from embedder.artifact.padded_tokens import padded_tokens
 from embedder.backends import Backend, Device, GraphFiles
 from embedder.common.digests import CheckedFile, open_checked
 from embedder.common.records import frozen
@@ -92,7 +93,7 @@ class Loader:
         tokenizer, backend = side_by_side(lambda: self._load_tokenizer(begun), lambda: self._open_text_graph(begun))
         manifest = self.artifact.manifest
         if manifest.multi_vector is None:
-            return TextSide(backend, self.graphs[TEXT], tokenizer, manifest.tokenizer)
+            return TextSide(backend, self.graphs[TEXT], tokenizer, manifest.tokenizer, padded_tokens(manifest))
         from embedder.engine.token_side import TokenSide  # here, as most models do not need it
 
         limit = self.settings.max_seq_length

@@ -30,13 +30,17 @@ class TextSide:
     """A loaded graph of texts and its tokenizer. Safe to call from many threads.
 
     Example:
-        >>> side = TextSide(backend, graph, tokenizer, settings)  # doctest: +SKIP
+        >>> side = TextSide(backend, graph, tokenizer, settings, 1)  # doctest: +SKIP
         >>> side.start(side.tokenize(["a text"]), output, job).finish().shape  # doctest: +SKIP
         (1, 384)
     """
 
-    def __init__(self, backend: Backend, graph: Graph, tokenizer: TextTokenizer, settings: TokenizerSettings) -> None:
+    def __init__(
+        self, backend: Backend, graph: Graph, tokenizer: TextTokenizer, settings: TokenizerSettings, padded_tokens: int
+    ) -> None:
+        """Join the parts. `padded_tokens` is the length to which shorter texts are padded, 1 for most models."""
         self.tokenizer = tokenizer
+        self.padded_tokens = padded_tokens
         self._pairs: PairTokenizer | None = None
         if tokenizer.unit == "pair":
             from embedder.engine.pair_tokenizer import PairTokenizer  # here, as models of texts do not need it
@@ -130,7 +134,7 @@ class TextSide:
     def plan(self, tokens: TokenTable, batch_size: int | None) -> list[list[int]]:
         """Return the rows of each batch."""
         device = self._backend.device
-        lengths: list[int] = tokens.lengths.tolist()
+        lengths: list[int] = np.maximum(tokens.lengths, self.padded_tokens).tolist()
         return plan_batches(lengths, self.token_budget, device.threads, batch_size, device.unpadded_from_tokens)
 
     def run_tokenized(
@@ -193,7 +197,7 @@ class TextSide:
             try:
                 return self._run(tokens, output, prompt_token_counts, single_batch)
             except DeviceMemoryError as error:
-                raise InputMemoryError(0, tokens.padded_size) from error
+                raise InputMemoryError(0, self._padded_size(tokens)) from error
         found: list[Values] = []
 
         def run(start: int, stop: int) -> None:
@@ -201,8 +205,11 @@ class TextSide:
             # The next call may overwrite an array of the backend's own.
             found.append(part if len(part) == len(tokens) else np.array(part))
 
-        self._limit.run(0, len(tokens), lambda start, stop: tokens.part(start, stop).padded_size, run)
+        self._limit.run(0, len(tokens), lambda start, stop: self._padded_size(tokens.part(start, stop)), run)
         return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _padded_size(self, tokens: TokenTable) -> int:
+        return tokens.padded_size(self.padded_tokens)
 
     def _run(
         self, tokens: TokenTable, output: Output, prompt_token_counts: NDArray[np.int64], single_batch: bool
@@ -224,7 +231,7 @@ class TextSide:
 
     def _pad(self, tokens: TokenTable) -> tuple[Tokens, NDArray[np.int64]]:
         """Return the padded arrays of a batch, and its attention mask."""
-        return tokens.pad(self._settings.pad_id)
+        return tokens.pad(self._settings.pad_id, self.padded_tokens)
 
 
 class TextRun:

@@ -53,7 +53,7 @@ class TokenSide(TextSide):
         Raises:
             InputError: the special tokens leave no room for a document.
         """
-        super().__init__(backend, graph, tokenizer, settings)
+        super().__init__(backend, graph, tokenizer, settings, padded_tokens=1)
         if document_length is not None and document_length <= tokenizer.special_count:
             raise InputError(
                 f"document_length should be at least {tokenizer.special_count + 1}, not {document_length}: the model "

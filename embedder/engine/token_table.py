@@ -84,33 +84,39 @@ class TokenTable:
         first, last = int(self.lengths[:start].sum()), int(self.lengths[:stop].sum())
         return TokenTable(tuple(array[first:last] for array in self.arrays), self.lengths[start:stop])
 
-    @property
-    def padded_size(self) -> int:
-        """Number of tokens of all texts after padding."""
-        return len(self.lengths) * max(1, int(self.lengths.max(initial=0)))
+    def padded_size(self, least: int = 1) -> int:
+        """Return the number of tokens of all texts after padding to at least `least` tokens each.
 
-    def pad(self, pad_id: int) -> tuple[Tokens, NDArray[np.int64]]:
+        Example:
+            >>> table.padded_size(), table.padded_size(64)
+            (6, 128)
+        """
+        return len(self.lengths) * max(least, int(self.lengths.max(initial=0)))
+
+    def pad(self, pad_id: int, least: int = 1) -> tuple[Tokens, NDArray[np.int64]]:
         """Return the arrays padded on the right, and the attention mask. All are the caller's own.
 
         A text without tokens becomes padding alone. There is at least one column, because a graph needs one.
 
         Args:
             pad_id: the token id after the end of a text. The token type id there is 0.
+            least: smallest number of columns.
 
         Returns:
-            The arrays, int64 (texts, length of the longest); and 1 where they have a token, 0 elsewhere, of that shape.
+            The arrays, int64 (texts, columns), where the longest text decides the number of columns, or `least`; and 1
+            where they have a token, 0 elsewhere, of that shape.
 
         Example:
             >>> (ids,), attention_mask = table.pad(0)
             >>> ids.tolist(), attention_mask.tolist()
             ([[101, 102, 0], [101, 7592, 102]], [[1, 1, 0], [1, 1, 1]])
         """
-        if len(self.lengths) == 1 and len(self.arrays[0]):  # a single text needs few steps
+        if len(self.lengths) == 1 and len(self.arrays[0]) >= least:  # a single text needs few steps
             arrays = tuple([array[np.newaxis].copy() for array in self.arrays])  # a backend may write into them
             ones = np.empty((1, len(self.arrays[0])), np.int64)
             ones.fill(1)
             return arrays, ones
-        columns = max(1, int(self.lengths.max())) if len(self.lengths) else 0
+        columns = max(least, int(self.lengths.max())) if len(self.lengths) else 0
         mask: NDArray[np.bool_] = np.arange(columns) < self.lengths[:, np.newaxis]
         ids, *types = self.arrays
         return (_pad(ids, mask, pad_id), *(_pad(array, mask, 0) for array in types)), mask.astype(np.int64)

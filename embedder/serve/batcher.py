@@ -123,7 +123,8 @@ class Batcher:
         self._settings = settings or BatcherSettings()
         self._observer = observer
         self._row_size = model.row_size
-        self._tokens_per_image = model.batch_limits.tokens_per_image
+        limits = model.batch_limits
+        self._tokens_per_image, self._padded_tokens = limits.tokens_per_image, limits.padded_tokens
         self._threads = ComputeThreads(model, self._settings.token_budget, self._deliver)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._jobs: dict[Key, Job] = {}  # those that have not ended
@@ -290,7 +291,7 @@ class Batcher:
             self._tokens -= job.tokens
 
     def _tokens_of(self, item: TokenizedText | bytes) -> int:
-        return max(1, len(item)) if isinstance(item, TokenizedText) else self._tokens_per_image or 1
+        return max(self._padded_tokens, len(item)) if isinstance(item, TokenizedText) else self._tokens_per_image or 1
 
     def _cached(self, key: Key) -> Vector | None:
         vector = self._cache.get(key) if self._cache else None

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import SiglipModel
 
 import embedder
+from embedder.artifact.padded_tokens import padded_tokens
 from tests.checkpoints import edit_json
 from tests.exports import export_fp32, export_quietly
 from tests.siglips import LAYOUTS, PUBLISHED, body_of, write_siglip
@@ -132,7 +133,7 @@ SIZE_40 = {"size": {"height": 40, "width": 40}, "do_normalize": False}
 )
 def test_settings(tmp_path, changes, limit):
     checkpoint = write_siglip(tmp_path / "siglip", **changes)
-    export_fp32(checkpoint, tmp_path / "artifact")
+    assert padded_tokens(export_fp32(checkpoint, tmp_path / "artifact")) == limit
     ours, theirs = embedder.Embedder(tmp_path / "artifact"), reference_of(checkpoint)
     assert ours.max_seq_length == theirs.max_seq_length == limit
     assert_close(ours.encode(TEXTS), theirs.encode(TEXTS, processing_kwargs=PADDED))

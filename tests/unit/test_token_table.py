@@ -41,7 +41,13 @@ def test_padding_is_on_the_right(rows):
     table = table_of(*rows)
     (ids, types), mask = table.pad(77)
     assert ids.shape == types.shape == mask.shape == (len(rows), max(1, *map(len, rows)))
-    assert table.padded_size == mask.size
+    assert table.padded_size() == mask.size
+    (wide, _), wide_mask = table.pad(77, 9)
+    columns = max(9, mask.shape[1])
+    assert wide.shape == wide_mask.shape == (len(rows), columns)
+    assert table.padded_size(9) == wide_mask.size
+    assert (wide[:, mask.shape[1] :] == 77).all()
+    assert wide_mask.sum() == mask.sum()
     assert ids.dtype == mask.dtype == np.int64
     for row, padded, kinds, marks in zip(rows, ids.tolist(), types.tolist(), mask.tolist(), strict=True):
         rest = mask.shape[1] - len(row)

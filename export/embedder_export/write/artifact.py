@@ -26,7 +26,8 @@ from embedder.artifact.manifest import (
     TokenizerSettings,
 )
 from embedder.artifact.match_logits import MatchLogits, with_match_logits
-from embedder.artifact.positions import NO_LIMIT, with_positions
+from embedder.artifact.padded_tokens import with_padded_tokens
+from embedder.artifact.positions import NO_LIMIT, positions, with_positions
 from embedder.artifact.upgrades import FORMAT_VERSION
 from embedder.backends.sessions import runtime_version
 from embedder.common.digests import sha256_of
@@ -126,7 +127,9 @@ def write_files(directory: Path, parts: Parts) -> Manifest:
     manifest = with_int8_products(manifest, {name: found for name, found in products.items() if found is not None})
     if parts.match_logits is not None:
         manifest = with_match_logits(manifest, parts.match_logits)
-    return _with_positions(manifest, parts)
+    manifest = _with_positions(manifest, parts)
+    # The positions of such a graph end where its padding does.
+    return with_padded_tokens(manifest, positions(manifest)) if checkpoint.family.pads_texts else manifest
 
 
 def _describe_head(checkpoint: Checkpoint) -> Head | None:
