@@ -11,6 +11,7 @@ from embedder.artifact.distillation import distillation
 from embedder.artifact.manifest import read_manifest
 from tests.checkpoints import write_checkpoint
 from tests.exports import export_fp32
+from tests.tiny import add_image_graph, write_tiny_artifact
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +71,12 @@ def test_wrong_arguments(folder, arguments, message, capsys, tmp_path, monkeypat
     assert cli.main([str(folder / "artifact"), *arguments]) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_models_of_images_are_refused(tmp_path, capsys):
+    """The vectors of a distilled model would not match those of images."""
+    add_image_graph(write_tiny_artifact(tmp_path / "model"))
+    arguments = ["--distill", "static", "--output", str(tmp_path / "static")]
+    assert cli.main([str(tmp_path / "model"), *arguments]) == 1
+    assert "takes images too. Vectors of a distilled model do not match" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]

@@ -131,6 +131,14 @@ def test_vectors_do_not_depend_on_their_batch_and_dtypes_are_close(dtype, every_
         assert not together[:2].any()  # texts without a token
 
 
+def test_int4_is_refused(tmp_path):
+    """A table has no matrix product. Its graph must not be called int4 and have the numbers of fp32."""
+    write_sentence_transformers(tmp_path / "checkpoint")
+    with pytest.raises(CheckpointError, match="int4 cannot be made: a model of static embeddings can be fp32 or fp16"):
+        export_fp32(tmp_path / "checkpoint", tmp_path / "artifact", dtypes=("fp32", "int4"))
+    assert not (tmp_path / "artifact").exists()
+
+
 def test_own_formula_in_float64(tmp_path):
     """Long texts are exact too: they are added block by block."""
     tokenizer = static_tokenizer()

@@ -89,8 +89,8 @@ class Body:
         sizes: the sizes that later stages need.
         write_for_gpu: writes a graph in float32 that computes the same, of operators that are fastest on a GPU in fp16.
             None if only a native builder could write it.
-        write_dtype: writes the graph in one of the dtypes int8 and fp16, where no conversion of the float32 graph is
-            needed. None: the graph is converted.
+        write_dtype: writes the graph in a dtype, where no conversion of the float32 graph is needed. It raises
+            GraphError for a dtype that the model cannot have. None: the graph is converted.
     """
 
     forms: Iterable[tuple[str, ir.Model]]

@@ -54,7 +54,8 @@ def distill_static(
         The manifest of the new artifact. It says from what the model was distilled, and how close the two are.
 
     Raises:
-        InputError: the model gives no vectors, or shorter ones than `dimension`; or its vocabulary is smaller.
+        InputError: the model gives no vectors, or shorter ones than `dimension`; or its vocabulary is smaller; or it
+            takes images.
         EmbedderError: as in `read_checkpoint` and `export`.
 
     Example:
@@ -65,6 +66,11 @@ def distill_static(
         found = read_manifest(place)
         if found.task != EMBED:
             raise InputError(f"{found.source.model} is for the task {found.task!r}: only embedding models can teach")
+        if found.images is not None:
+            raise InputError(
+                f"{found.source.model} takes images too. Vectors of a distilled model do not match those of images, so "
+                "only models of texts can teach"
+            )
         with Embedder(place, dtype="fp32") as teacher:
             checkpoint = Path(scratch) / f"{Path(found.source.model).name}-static"
             report(f"computing the vector of each token with {found.source.model}")

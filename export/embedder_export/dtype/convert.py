@@ -40,7 +40,7 @@ class Conversion:
         samples: inputs to time and calibrate on.
         directory: the parent of the new folders. Each new graph gets one.
         write_for_gpu: writes the graph in float32 in the form that is fastest on GPUs in fp16. None if there is none.
-        write_dtype: writes the graph in int8 or fp16. None: the fp32 graph is converted.
+        write_dtype: writes the graph in a dtype, as that of `Body`. None: the fp32 graph is converted.
     """
 
     name: str

@@ -18,6 +18,7 @@ from embedder_export.checkpoint.static_table import StaticTable
 from embedder_export.checkpoint.weights import Floats, lazy, shape_of
 from embedder_export.dtype.fp16 import to_float16
 from embedder_export.dtype.rounding import round_table
+from embedder_export.errors import GraphError
 from embedder_export.families.family import Family
 from embedder_export.graph.operators import Operators, new_graph, new_model
 
@@ -54,6 +55,8 @@ def static_body(table: StaticTable, unknown_id: int | None) -> Body:
 
 
 def _write_graph(table: StaticTable, unknown_id: int | None, dtype: str) -> ir.Model:
+    if dtype not in _FORMATS:
+        raise GraphError("a model of static embeddings can be " + " or ".join(_FORMATS))
     graph = new_graph()
     op = Operators(graph, "body")
     ids, mask = graph.inputs
