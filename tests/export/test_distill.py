@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from embedder_export import cli
+from embedder_export.distill import static
 from embedder_export.distill.token_vectors import frequency_weights, meaningful_ids, principal_components
 from tokenizers import Tokenizer
 
@@ -80,3 +81,18 @@ def test_models_of_images_are_refused(tmp_path, capsys):
     assert cli.main([str(tmp_path / "model"), *arguments]) == 1
     assert "takes images too. Vectors of a distilled model do not match" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("name", ["compare_similarities", "write_manifest"])
+def test_an_interrupted_run_leaves_the_output_as_it_was(name, folder, tmp_path, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    write_tiny_artifact(tmp_path / "old")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()}
+    monkeypatch.setattr(static, name, interrupt)
+    for output in ("old", "new"):
+        arguments = ["--distill", "static", "--dtypes", "fp32", "--verify", "auto", "--output", str(tmp_path / output)]
+        assert cli.main([str(folder / "artifact"), *arguments]) == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["old"]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "old").iterdir()} == before

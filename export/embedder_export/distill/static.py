@@ -24,9 +24,12 @@ from embedder_export.samples.pairs import calibration_pairs, quality_pairs
 from embedder_export.tokenizer.native import load_backend
 from embedder_export.tokenizer.settings import TOKENIZER_FILE
 from embedder_export.tokenizer.static import read_unknown_id
+from embedder_export.write.output import staged
 
 # Length of the new vectors, if the teacher's are not shorter.
 DEFAULT_DIMENSION = 256
+# The folder of the new artifact, until it is complete.
+_STUDENT = "student"
 # The folder and the class of each module.
 _MODULES = (("", "StaticEmbedding"), ("1_Normalize", "Normalize"))
 
@@ -62,28 +65,42 @@ def distill_static(
         >>> distill_static("artifacts/small", Path("static"), print, ExportSettings()).dimension  # doctest: +SKIP
         256
     """
-    with TemporaryDirectory() as scratch, _teacher_artifact(model, Path(scratch), report, settings, access) as place:
-        found = read_manifest(place)
-        if found.task != EMBED:
-            raise InputError(f"{found.source.model} is for the task {found.task!r}: only embedding models can teach")
-        if found.images is not None:
-            raise InputError(
-                f"{found.source.model} takes images too. Vectors of a distilled model do not match those of images, so "
-                "only models of texts can teach"
-            )
-        with Embedder(place, dtype="fp32") as teacher:
-            checkpoint = Path(scratch) / f"{Path(found.source.model).name}-static"
-            report(f"computing the vector of each token with {found.source.model}")
-            _write_checkpoint(checkpoint, _rows(teacher, place, dimension), place / found.tokenizer.file.name)
-            manifest = export(read_checkpoint(str(checkpoint)), output, report, settings)
-            with Embedder(output) as student:
-                spearman, pairs = compare_similarities(teacher, student)
-    source = found.source
-    distilled = Distillation(source.model, source.weights_sha256, spearman, pairs)
-    report(f"similarities of {pairs} pairs compared with {source.model}: Spearman {spearman:.3f}")
-    manifest = with_distillation(manifest, distilled)
-    write_manifest(manifest, output)
+    with staged(output) as stage, TemporaryDirectory(dir=stage) as scratch:
+        with _teacher_artifact(model, Path(scratch), report, settings, access) as place:
+            manifest = _distill(place, Path(scratch), report, settings, dimension)
+        write_manifest(manifest, Path(scratch) / _STUDENT)
+        for path in (Path(scratch) / _STUDENT).iterdir():
+            path.rename(stage / path.name)
     return manifest
+
+
+def _distill(
+    place: Path, scratch: Path, report: Callable[[str], None], settings: ExportSettings, dimension: int | None
+) -> Manifest:
+    """Write the new artifact to `scratch`, and return its manifest with what the teacher was."""
+    found = read_manifest(place)
+    _check_teacher(found)
+    source, student_place = found.source, scratch / _STUDENT
+    with Embedder(place, dtype="fp32") as teacher:
+        checkpoint = scratch / f"{Path(source.model).name}-static"
+        report(f"computing the vector of each token with {source.model}")
+        _write_checkpoint(checkpoint, _rows(teacher, place, dimension), place / found.tokenizer.file.name)
+        manifest = export(read_checkpoint(str(checkpoint)), student_place, report, settings)
+        with Embedder(student_place) as student:
+            spearman, pairs = compare_similarities(teacher, student)
+    report(f"similarities of {pairs} pairs compared with {source.model}: Spearman {spearman:.3f}")
+    return with_distillation(manifest, Distillation(source.model, source.weights_sha256, spearman, pairs))
+
+
+def _check_teacher(manifest: Manifest) -> None:
+    name = manifest.source.model
+    if manifest.task != EMBED:
+        raise InputError(f"{name} is for the task {manifest.task!r}: only embedding models can teach")
+    if manifest.images is not None:
+        raise InputError(
+            f"{name} takes images too. Vectors of a distilled model do not match those of images, so only models of "
+            "texts can teach"
+        )
 
 
 def compare_similarities(teacher: Embedder, student: Embedder) -> tuple[float, int]:
