@@ -97,7 +97,7 @@ def frequency_weights(count: int) -> NDArray[np.float32]:
     """Return the weight of each token, the most frequent one first, float32 (count,).
 
     Example:
-        >>> frequency_weights(3).round(5).tolist()
+        >>> frequency_weights(3).astype(float).round(5).tolist()
         [0.00022, 0.00032, 0.00043]
     """
     frequency = 1 / np.arange(2, count + 2)
