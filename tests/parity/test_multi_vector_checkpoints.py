@@ -188,7 +188,8 @@ def test_first_use_by_name(tmp_path, name):
     with serve({"org/late": checkpoint}) as hub:
         environment = os.environ | {
             "EMBEDDER_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'export'}",
+            "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
+                "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'export'}",
         }  # fmt: skip
         command = [sys.executable, "-c", program, "org/late"]
         done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)

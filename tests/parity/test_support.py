@@ -5,7 +5,8 @@ from embedder_export.checkpoint.settings_files import read_settings_files
 from embedder_export.support import NATIVE, Support, check_support
 
 from tests.decoders import DECODERS, OF_VERSION_5, write_decoder
-from tests.rotary_models import MODELS, convert_to_hub, write_jina_v2, write_rotary
+from tests.remote_models import write_jina_v2
+from tests.rotary_models import MODELS, convert_to_hub, write_rotary
 
 
 def support_of(directory):
