@@ -20,7 +20,7 @@ class QueryWeights:
     """The weights of token ids and the tokenizer of queries. Safe to call from many threads.
 
     Example:
-        >>> QueryWeights(tokenizer, weights).encode(["a cat"]).shape  # doctest: +SKIP
+        >>> QueryWeights(tokenizer, weights).encode(["a cat"])[0].shape  # doctest: +SKIP
         (1, 30522)
     """
 
@@ -64,20 +64,26 @@ class QueryWeights:
         limit = queries.max_seq_length
         return cls(TextTokenizer(artifact.path(tokenizer), limit, verify=verify), weights.astype(np.float32))
 
-    def encode(self, queries: Sequence[str]) -> SparseVectors:
-        """Return the vectors of queries.
+    @property
+    def max_seq_length(self) -> int:
+        """Most tokens of a query that are read."""
+        return self._tokenizer.max_seq_length
+
+    def encode(self, queries: Sequence[str]) -> tuple[SparseVectors, NDArray[np.bool_]]:
+        """Return the vectors of queries; and whether a query has more tokens than are read, (queries,).
 
         Raises:
             ArtifactError: the tokenizer has a fault that shows only in use.
 
         Example:
-            >>> weights.encode(["a cat"]).shape  # doctest: +SKIP
+            >>> weights.encode(["a cat"])[0].shape  # doctest: +SKIP
             (1, 30522)
         """
-        rows = []
-        for ids, _ in self._tokenizer.first_tokens(queries):
+        rows, cut = [], np.zeros(len(queries), bool)
+        for row, (ids, is_cut) in enumerate(self._tokenizer.first_tokens(queries)):
             present = np.unique(ids)
             values = self._weights[present]
             kept = values != 0
             rows.append((present[kept].astype(np.int32), values[kept]))
-        return SparseVectors.of_rows(rows, len(self._weights))
+            cut[row] = is_cut
+        return SparseVectors.of_rows(rows, len(self._weights)), cut

@@ -280,12 +280,18 @@ class SparseEncoder(LoadedModel):
         settings, max_active_dims = self._settings_of(options, side)
         texts = [text for text in check_list(inputs, _KINDS) if isinstance(text, str)]
         if side == "query" and self._queries is not None:
-            self._engine.check_open()
-            prompt = self._engine.resolve_prompt(settings)
-            vectors = self._queries.get().encode([prompt + text for text in texts])
+            vectors = self._weigh(self._queries.get(), texts, settings)
         else:
             vectors = self._run(texts, settings)
         return vectors if max_active_dims is None else vectors.largest(max_active_dims)
+
+    def _weigh(self, queries: QueryWeights, texts: list[str], settings: EncodeSettings) -> SparseVectors:
+        self._engine.check_open()
+        prompt = self._engine.resolve_prompt(settings)
+        vectors, cut = queries.encode([prompt + text for text in texts])
+        if settings.warn_if_cut:
+            CutTexts().add(np.flatnonzero(cut), len(texts)).warn(queries.max_seq_length, "texts")
+        return vectors
 
     def _settings_of(self, options: SparseOptions, side: str | None) -> tuple[EncodeSettings, int | None]:
         known = SparseOptions.__annotations__

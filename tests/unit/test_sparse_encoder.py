@@ -74,6 +74,8 @@ def test_static_weights_of_queries(tmp_path):
         assert np.array_equal(model.encode_query("the cat the cat sat").to_dense()[0], vector)
         assert model.encode_query(["", "cat"]).counts.tolist() == [0, 1]
         assert model.encode_query("a b c d e f the cat").counts.tolist() == [6]
+        with pytest.warns(CutTextWarning, match="1 of 2 texts"):
+            model.encode_query(["a b c d e f the cat", "a b c d e f"], warn_if_cut=True)
         assert np.array_equal(model.encode_document("the cat").to_dense(), expected(["the cat"]))
     with pytest.raises(EmbedderError, match="closed"):
         model.encode_query("cat")

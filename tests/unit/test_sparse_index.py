@@ -1,5 +1,9 @@
 """A sparse index finds what a dense product finds, and its file is complete or refused."""
 
+import copy
+import pickle
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -44,11 +48,40 @@ def test_ids():
     for ids, problem in (
         ([7], "ids should differ"),
         ([1, 2], "a whole number for each of the 1 vectors"),
-        (["a"], "a whole number"),
+        (["a"], "ids should be whole numbers"),
+        ([[1], [2, 3]], "ids should be whole numbers"),
+        (np.uint64([2**63]), r"ids should be below 2\*\*63"),
     ):
         with pytest.raises(InputError, match=problem):
             index.add(SparseVectors.of_dense([[1, 0]]), ids=ids)
     assert len(index) == 3
+    index.add(SparseVectors.of_dense([[1, 0]]), ids=[2**63 - 1])
+    with pytest.raises(InputError, match="there are no ids left"):
+        index.add(SparseVectors.of_dense([[1, 0]]))
+
+
+def test_pickle_and_copies():
+    index = SparseIndex(DIMENSION)
+    index.add(random_vectors(9, 1))
+    copied, queries = pickle.loads(pickle.dumps(index)), random_vectors(3, 2)
+    copied.add(random_vectors(9, 3))
+    assert (len(index), len(copied)) == (9, 18)
+    assert copy.deepcopy(index).search(queries) == index.search(queries)
+
+
+def test_many_small_parts_are_merged():
+    """A search reads few parts, and a number is copied only a few times."""
+    index, vectors, sizes = SparseIndex(DIMENSION), random_vectors(300, 1), []
+    for row in range(300):
+        index.add(vectors[row : row + 1])
+        sizes.append([part.count for part in index._state.parts])
+    assert max(map(len, sizes)) <= 8
+    assert max(map(max, sizes)) <= 300
+    for before, after in pairwise(sizes[-1]):
+        assert before > 2 * after
+    whole = SparseIndex(DIMENSION)
+    whole.add(vectors)
+    assert index.search(random_vectors(5, 2), 300) == whole.search(random_vectors(5, 2), 300)
 
 
 def test_inputs_that_do_not_fit():
@@ -60,10 +93,13 @@ def test_inputs_that_do_not_fit():
         index.add(SparseVectors.of_dense([[1, 2, 3]]))
     with pytest.raises(InputError, match="NaN or infinity"):
         index.add(SparseVectors.of_dense([[np.nan, 0]]))
-    with pytest.raises(InputError, match="top_k"):
-        index.search(SparseVectors.of_dense([[1, 1]]), top_k=0)
-    with pytest.raises(InputError, match="dimension"):
-        SparseIndex(0)
+    with pytest.raises(InputError, match="NaN or infinity"):
+        index.search(SparseVectors.of_dense([[np.inf, 0]]))
+    for number in (0, None):
+        with pytest.raises(InputError, match="top_k"):
+            index.search(SparseVectors.of_dense([[1, 1]]), top_k=number)
+        with pytest.raises(InputError, match="dimension"):
+            SparseIndex(number)
 
 
 @pytest.mark.parametrize("rows", [0, 100])

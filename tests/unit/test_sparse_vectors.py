@@ -82,6 +82,11 @@ def test_concatenation():
         ([0, 1], [-1], [1.0], "not within the dimension 5"),
         ([0, 2], [3, 1], [1.0, 1.0], "the places of a vector should rise"),
         ([0, 2], [1, 1], [1.0, 1.0], "the places of a vector should rise"),
+        ([0, 1], [0.7], [1.0], "indices should be numbers that fit into int32"),
+        ([0, 1], [2**32], [1.0], "indices should be numbers that fit into int32"),
+        ([0, 1.5], [0], [1.0], "indptr should be numbers that fit into int64"),
+        ([0, 1], [0], ["a"], "values should be numbers that fit into float32"),
+        ([0, 1], [0], [[1.0], [1.0, 2.0]], "values should be an array of numbers"),
     ],
 )
 def test_arrays_that_do_not_fit(indptr, indices, values, problem):
@@ -99,3 +104,8 @@ def test_inputs_that_do_not_fit():
         intersection(SparseVectors.of_dense([[1], [2]]), SparseVectors.of_dense([[1]]))
     with pytest.raises(InputError, match=r"\(n, dimension\), not \(3,\)"):
         SparseVectors.of_dense([1, 2, 3])
+    with pytest.raises(InputError, match="count should be a whole number, at least 1, not -1"):
+        vectors.largest(-1)
+    for dimension in (None, -1, 2.5, "2", 2**31):
+        with pytest.raises(InputError, match="dimension should be a whole number"):
+            SparseVectors([0], [], [], dimension)

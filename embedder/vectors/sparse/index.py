@@ -10,17 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from embedder.common.checks import check_count
+from embedder.common.checks import check_count, check_counts
 from embedder.common.files import file_to_replace
+from embedder.common.forks import renew_after_fork
 from embedder.common.records import frozen
 from embedder.errors import InputError
+from embedder.vectors.index.ids import as_whole_numbers, next_ids
 from embedder.vectors.search import Hit
 from embedder.vectors.sparse.file import read_sparse_index, write_sparse_index
 from embedder.vectors.sparse.postings import Postings, merged
 from embedder.vectors.sparse.vectors import SparseVectors
-
-# Each `add` makes a part. So many parts are merged, because each of them costs every search some time.
-_MAX_PARTS = 8
 
 
 @frozen
@@ -59,9 +58,22 @@ class SparseIndex:
         Raises:
             InputError: it is not a whole number of at least 1.
         """
+        check_counts(dimension=dimension)
         check_count("dimension", dimension, 2**31 - 1)
         self._dimension = int(dimension)
         self._state = _State((), np.zeros(0, np.int64))
+        self.__setstate__(self.__getstate__())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_dimension": self._dimension, "_state": self._state}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.renew()
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Replace the lock after a fork: a thread of the parent may have held it."""
         self._adding = threading.Lock()
 
     @property
@@ -98,15 +110,13 @@ class SparseIndex:
             array([0])
         """
         self._check(vectors)
-        if not np.isfinite(vectors.values).all():
-            raise InputError("the vectors have NaN or infinity in them")
+        _check_finite(vectors)
         part = Postings.of(vectors)
         with self._adding:
-            new = _new_ids(ids, len(vectors), self._state.ids)
-            parts = (*self._state.parts, part)
-            if len(parts) > _MAX_PARTS:
-                parts = (merged(parts),)
-            self._state = _State(parts, np.concatenate([self._state.ids, new]))
+            state = self._state
+            new = _new_ids(ids, len(vectors), state.ids)
+            if len(new):
+                self._state = _State(_joined(state.parts, part), np.concatenate([state.ids, new]))
         return new
 
     def search(self, queries: SparseVectors, top_k: int = 10) -> list[list[Hit]]:
@@ -121,7 +131,8 @@ class SparseIndex:
             scores, the vector that was added first comes first.
 
         Raises:
-            InputError: the queries have another dimension, or `top_k` is not a whole number of at least 1.
+            InputError: the queries have another dimension or a number that is not finite; or `top_k` is not a whole
+                number of at least 1.
 
         Example:
             >>> index = SparseIndex(2)
@@ -130,7 +141,8 @@ class SparseIndex:
             [[{'corpus_id': 0, 'score': 2.0}, {'corpus_id': 1, 'score': 1.0}]]
         """
         self._check(queries)
-        check_count("top_k", top_k)
+        check_counts(top_k=top_k)
+        _check_finite(queries)
         state = self._state
         return [_hits(state, query, top_k) for query in queries]
 
@@ -172,14 +184,30 @@ class SparseIndex:
             raise InputError(f"the index has vectors of length {self.dimension}, not {vectors.dimension}")
 
 
+def _check_finite(vectors: SparseVectors) -> None:
+    if not np.isfinite(vectors.values).all():
+        raise InputError("the vectors have NaN or infinity in them")
+
+
+def _joined(parts: tuple[Postings, ...], new: Postings) -> tuple[Postings, ...]:
+    """Return the parts with a new last one. Last parts are merged until each part is more than twice the next one.
+
+    So there are few parts, and each number is copied only a few times.
+    """
+    first = len(parts)
+    count = new.count
+    while first and parts[first - 1].count <= 2 * count:
+        first -= 1
+        count += parts[first].count
+    return (*parts[:first], merged((*parts[first:], new)))
+
+
 def _new_ids(ids: ArrayLike | None, count: int, there: NDArray[np.int64]) -> NDArray[np.int64]:
     if ids is None:
-        first = int(there.max(initial=-1)) + 1
-        return np.arange(first, first + count, dtype=np.int64)
-    new: NDArray[Any] = np.asarray(ids)
-    if new.shape != (count,) or (count and new.dtype.kind not in "iu"):
-        raise InputError(f"ids should be a whole number for each of the {count} vectors, not {new.dtype} {new.shape}")
-    new = new.astype(np.int64)
+        return next_ids(int(there.max(initial=-1)) + 1, count)
+    new = as_whole_numbers(ids)
+    if len(new) != count:
+        raise InputError(f"ids should be a whole number for each of the {count} vectors, not {len(new)} numbers")
     if len(np.unique(new)) < count or np.isin(new, there).any():
         raise InputError("ids should differ from each other and from those of the index")
     return new

@@ -77,12 +77,17 @@ def merged(parts: Sequence[Postings]) -> Postings:
     """
     if len(parts) == 1:
         return parts[0]
-    dimension = len(parts[0].starts) - 1
-    places = [np.repeat(np.arange(dimension, dtype=np.int32), np.diff(part.starts)) for part in parts]
-    firsts = np.cumsum([0, *(part.count for part in parts)])
-    rows = [(part.rows + first).astype(np.int32) for part, first in zip(parts, firsts[:-1], strict=True)]
-    values = np.concatenate([part.values for part in parts])
-    return _ordered(np.concatenate(places), np.concatenate(rows), values, int(firsts[-1]), dimension)
+    sizes = [np.diff(part.starts) for part in parts]
+    starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.sum(sizes, axis=0))])
+    rows, values = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+    count, free = 0, starts[:-1].copy()  # the first place for the numbers of each part
+    for part, size in zip(parts, sizes, strict=True):
+        targets = np.repeat(free - part.starts[:-1], size)
+        targets += np.arange(len(targets))
+        rows[targets], values[targets] = part.rows + np.int32(count), part.values
+        count += part.count
+        free += size
+    return Postings(count, starts, rows, values)
 
 
 def _ordered(

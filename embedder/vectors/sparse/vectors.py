@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from embedder.common.checks import check_count, check_counts, shown
 from embedder.common.records import frozen
 from embedder.errors import DependencyError, InputError
 
@@ -48,8 +49,10 @@ class SparseVectors:
     __hash__ = object.__hash__
 
     def __post_init__(self) -> None:
+        _check_dimension(self.dimension)
+        object.__setattr__(self, "dimension", int(self.dimension))
         for name, kind in (("indptr", np.int64), ("indices", np.int32), ("values", np.float32)):
-            array = np.asarray(getattr(self, name), kind).view()
+            array = _as_array(name, getattr(self, name), np.dtype(kind)).view()
             array.flags.writeable = False
             object.__setattr__(self, name, array)
         problem = _problem_of(self)
@@ -69,8 +72,10 @@ class SparseVectors:
         """
         indptr = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(indices) for indices, _ in rows], out=indptr[1:])
-        indices = np.concatenate([np.zeros(0, np.int32), *(np.asarray(row[0], np.int32) for row in rows)])
-        values = np.concatenate([np.zeros(0, np.float32), *(np.asarray(row[1], np.float32) for row in rows)])
+        parts = [_as_array("places", row[0], np.dtype(np.int32)) for row in rows]
+        indices = np.concatenate([np.zeros(0, np.int32), *parts])
+        numbers = [_as_array("numbers", row[1], np.dtype(np.float32)) for row in rows]
+        values = np.concatenate([np.zeros(0, np.float32), *numbers])
         return cls(indptr, indices, values, dimension)
 
     @classmethod
@@ -78,13 +83,13 @@ class SparseVectors:
         """Return the vectors of an array, (n, dimension).
 
         Raises:
-            InputError: the array has another number of axes.
+            InputError: the array has another number of axes, or these are no numbers.
 
         Example:
             >>> SparseVectors.of_dense([[0, 2]]).indices
             array([1], dtype=int32)
         """
-        dense = np.asarray(vectors, np.float32)
+        dense = _as_array("vectors", vectors, np.dtype(np.float32))
         if dense.ndim != 2:
             raise InputError(f"vectors should be (n, dimension), not {dense.shape}")
         rows, indices = dense.nonzero()
@@ -162,10 +167,14 @@ class SparseVectors:
 
         Of equal numbers, the first ones are kept.
 
+        Raises:
+            InputError: `count` is not a whole number of at least 1.
+
         Example:
             >>> SparseVectors.of_dense([[1, 3, 2]]).largest(2).to_dense().tolist()
             [[0.0, 3.0, 2.0]]
         """
+        check_counts(count=count)
         if not (self.counts > count).any():
             return self
         rows = []
@@ -175,6 +184,32 @@ class SparseVectors:
                 indices, values = indices[kept], values[kept]
             rows.append((indices, values))
         return SparseVectors.of_rows(rows, self.dimension)
+
+
+def _check_dimension(dimension: object) -> None:
+    check_count("dimension", -1 if dimension is None else dimension, 2**31 - 1, smallest=0)
+
+
+def _as_array(name: str, numbers: Any, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return an array of this dtype.
+
+    Raises:
+        InputError: these are no numbers, or NumPy would round or wrap whole numbers.
+    """
+    try:
+        array = np.asarray(numbers)
+    except ValueError as error:
+        raise InputError(f"{name} should be an array of numbers: {error}") from error
+    if array.dtype == dtype:
+        return array
+    limits = np.iinfo(dtype) if dtype.kind == "i" else None
+    known = "iu" if limits else "iuf"
+    if array.size and (
+        array.dtype.kind not in known or (limits and not limits.min <= array.min() <= array.max() <= limits.max)
+    ):
+        raise InputError(f"{name} should be numbers that fit into {dtype}, not {shown(numbers)}")
+    with np.errstate(over="ignore"):  # a number that is too large becomes infinity
+        return array.astype(dtype)
 
 
 def _problem_of(vectors: SparseVectors) -> str | None:
