@@ -155,13 +155,18 @@ def test_sparse_head_of_bge_m3(tmp_path):
     assert exported(checkpoint, tmp_path / "dense").task == "embed"
 
 
-def test_int8_does_not_depend_on_the_batch(tmp_path):
-    checkpoint = sparse_models.write_splade(tmp_path / "checkpoint")
+@pytest.mark.parametrize("strategy", ["max", "sum"])
+@pytest.mark.parametrize("family", ["bert", "mpnet", "albert"])
+def test_int8_does_not_depend_on_the_batch(tmp_path, family, strategy):
+    """The number of words is odd, so that the numbers of a text begin at another place in each batch."""
+    pooling = SpladePooling(pooling_strategy=strategy)
+    checkpoint = sparse_models.write_splade(tmp_path / "checkpoint", family, pooling)
     manifest = exported(checkpoint, tmp_path / "artifact", dtypes=("fp32", "int8"))
     assert manifest.graphs[1].quality.samples == 120
+    texts = [*TEXTS, *(word * count for word in ("the cat. ", "a ", "Where is it? ") for count in range(1, 14))]
     with SparseEncoder(tmp_path / "artifact", dtype="int8") as model:
-        together = model.encode(TEXTS)
-        for row, text in enumerate(TEXTS):
+        together = model.encode(texts)
+        for row, text in enumerate(texts):
             indices, values = model.encode(text)[0]
             assert indices.tobytes() == together[row][0].tobytes()
             assert values.tobytes() == together[row][1].tobytes()

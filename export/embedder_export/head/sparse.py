@@ -3,6 +3,10 @@
 The scores of all words for all tokens would be the largest numbers of the whole graph: 512 tokens and 250,002
 words make 512 MB. They are computed in blocks of words, and each block is pooled at once. The weights of a block are a
 constant of their own, so that onnxruntime packs them once. A block that fits into the cache is also pooled faster.
+
+Logarithms and their sums are computed in float64. In float32, onnxruntime computes the last few logarithms of an array
+by another formula, and adds numbers in an order that depends on the padding. So the last bit of a weight would depend on
+the batch.
 """
 
 from functools import partial
@@ -26,8 +30,9 @@ from embedder_export.graph.operators import ACTIVATIONS, Operators
 from embedder_export.head.dense import PREFIX
 
 OUTPUT = "weights"
-# Most words of a block.
+# Most words of a block. The sum has float64 numbers for all tokens of a block, and the maximum has none.
 _BLOCK_WORDS = 8192
+_SUM_BLOCK_WORDS = 2048
 # The names of the constants of a language model's head begin with this. int8 leaves out only those of `PREFIX`.
 _WORDS_PREFIX = "words"
 
@@ -95,23 +100,23 @@ def _write_splade(graph: ir.Graph, words: WordScores, pooling: SpladePooling, wi
     # The maximum is taken first: no step after it changes the order of numbers.
     pooled = [
         op.ReduceMax(_by_text(op, op.Gemm(x, block, transB=1), attention_mask, count), op.constant([1]), keepdims=0)
-        for block, _, count in _blocks(op, words)
+        for block, _, count in _blocks(op, words, _BLOCK_WORDS)
     ]
     highest = op.Add(_joined(op, pooled), op.constant(words.bias))
-    return _write_activation(op, highest, pooling)
+    return op.Cast(_write_activation(op, highest, pooling), to=ir.DataType.FLOAT)
 
 
 def _write_sum(
     op: Operators, x: ir.Value, words: WordScores, pooling: SpladePooling, attention_mask: ir.Value
 ) -> ir.Value:
     """Write the sum over the tokens of each text, (batch, words)."""
-    counted = op.Unsqueeze(op.Cast(attention_mask, to=ir.DataType.FLOAT), op.constant([1]))
+    counted = op.Unsqueeze(op.Cast(attention_mask, to=ir.DataType.DOUBLE), op.constant([1]))
     sums = []
-    for block, start, count in _blocks(op, words):
+    for block, start, count in _blocks(op, words, _SUM_BLOCK_WORDS):
         bias = op.constant(words.bias[start : start + count])
         weights = _write_activation(op, op.Gemm(x, block, bias, transB=1), pooling)
         total = op.MatMul(counted, _by_text(op, weights, attention_mask, count))
-        sums.append(op.Squeeze(total, op.constant([1])))
+        sums.append(op.Cast(op.Squeeze(total, op.constant([1])), to=ir.DataType.FLOAT))
     return _joined(op, sums)
 
 
@@ -122,10 +127,10 @@ def _without_padding(op: Operators, tokens: ir.Value, attention_mask: ir.Value) 
     return op.Where(inside, tokens, first)
 
 
-def _blocks(op: Operators, words: WordScores) -> list[tuple[ir.Value, int, int]]:
+def _blocks(op: Operators, words: WordScores, most: int) -> list[tuple[ir.Value, int, int]]:
     """Return the weights of each block of words, its first word, and its number of words."""
     total, width = words.words.shape.numpy()
-    size = -(-total // -(-total // _BLOCK_WORDS))
+    size = -(-total // -(-total // most))
     found = []
     for start in range(0, total, size):
         count = min(size, total - start)
@@ -150,10 +155,11 @@ def _joined(op: Operators, blocks: list[ir.Value]) -> ir.Value:
 
 
 def _write_activation(op: Operators, x: ir.Value, pooling: SpladePooling) -> ir.Value:
-    """Write log(1 + relu(x)), or log(1 + log(1 + relu(x)))."""
-    x = op.Relu(x)
+    """Write log(1 + relu(x)), or log(1 + log(1 + relu(x))), in float64."""
+    one = op.constant(np.ones(1))
+    x = op.Cast(op.Relu(x), to=ir.DataType.DOUBLE)
     for _ in range(2 if pooling.activation == LOG1P_RELU else 1):
-        x = op.Log(op.Add(x, op.constant(1.0)))
+        x = op.Log(op.Add(x, one))
     return x
 
 
