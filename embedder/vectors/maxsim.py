@@ -113,6 +113,7 @@ def maxsim_pairwise(queries: TokenVectors, documents: TokenVectors, function: st
         >>> maxsim_pairwise([query], [np.float32([[0.0, 0.5]])]).tolist()
         [0.5]
     """
+    check_choice("function", function, FUNCTIONS)
     a, b = as_token_vectors("queries", queries), as_token_vectors("documents", documents)
     if len(a) != len(b):
         raise InputError(f"there should be as many documents as queries, not {len(b):,} for {len(a):,}")
@@ -138,7 +139,7 @@ def as_token_vectors(name: str, texts: Any) -> list[NDArray[Any]]:
         texts = [texts] if texts.ndim == 2 else texts
     if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
         raise InputError(f"{name} should be arrays of vectors (tokens, dimension), not {shown(texts)}")
-    found = [np.asarray(vectors) for vectors in texts]
+    found = [_as_array(f"{name}[{index}]", vectors) for index, vectors in enumerate(texts)]
     for index, vectors in enumerate(found):
         if vectors.ndim != 2 or vectors.dtype.kind not in "fiu":
             raise InputError(
@@ -148,8 +149,15 @@ def as_token_vectors(name: str, texts: Any) -> list[NDArray[Any]]:
     return found
 
 
+def _as_array(name: str, vectors: Any) -> NDArray[Any]:
+    try:
+        return np.asarray(vectors)
+    except ValueError as error:
+        raise InputError(f"{name} should be numbers of the shape (tokens, dimension): {error}") from error
+
+
 def check_dimensions(texts: Sequence[NDArray[Any]]) -> None:
-    """Raise InputError unless all vectors have the same dimension.
+    """Raise InputError unless all vectors have the same dimension, which is not 0.
 
     Example:
         >>> check_dimensions([np.ones((3, 8)), np.ones((0, 8))])
@@ -157,11 +165,14 @@ def check_dimensions(texts: Sequence[NDArray[Any]]) -> None:
     dimensions = {vectors.shape[1] for vectors in texts}
     if len(dimensions) > 1:
         raise InputError(f"all vectors should have the same dimension, and they have {sorted(dimensions)}")
+    if dimensions == {0}:
+        raise InputError("the vectors have the dimension 0, so there is nothing to compare")
 
 
 def _query_block(queries: list[NDArray[Any]], rows: slice) -> _QueryBlock:
     part = queries[rows]
-    joined = np.concatenate(part).astype(np.float32, copy=False)
+    with np.errstate(over="ignore"):  # a number that is too large becomes infinity
+        joined = np.concatenate(part).astype(np.float32, copy=False)
     return _QueryBlock(rows, np.ascontiguousarray(joined.T), _starts(part).tolist())
 
 

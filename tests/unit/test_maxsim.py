@@ -51,6 +51,10 @@ def test_other_dtypes_are_computed_in_float32(dtype):
     np.testing.assert_allclose(maxsim(a, b), expected, rtol=1e-6)
 
 
+def test_numbers_that_float32_cannot_hold():
+    assert maxsim(np.full((2, 3), 1e300), np.full((2, 3), 1e300)).tolist() == [[np.inf]]
+
+
 def test_one_text_and_an_array_of_texts():
     a, b = texts_of([3], 1)[0], np.stack(texts_of([4, 4], 2))
     np.testing.assert_allclose(maxsim(a, b), maxsim([a], list(b)))
@@ -66,7 +70,10 @@ def test_one_text_and_an_array_of_texts():
         (lambda: maxsim([np.array([["a"]])], []), r"queries\[0\] should be numbers .* not <U1 of the shape \(1, 1\)"),
         (lambda: maxsim(np.ones((2, 3)), np.ones((2, 4))), r"the same dimension, and they have \[3, 4\]"),
         (lambda: maxsim(np.ones((2, 3)), np.ones((2, 3)), "cosine"), "function should be one of maxsim, meanmaxsim"),
+        (lambda: maxsim([[[1, 2], [3]]], []), r"queries\[0\] should be numbers of the shape \(tokens, dimension\): "),
+        (lambda: maxsim(np.ones((2, 0)), np.ones((3, 0))), "the vectors have the dimension 0"),
         (lambda: maxsim_pairwise([np.ones((2, 3))], []), "as many documents as queries, not 0 for 1"),
+        (lambda: maxsim_pairwise([], [], "cosine"), "function should be one of maxsim, meanmaxsim"),
     ],
 )
 def test_refused_arguments(call, message):

@@ -98,6 +98,8 @@ def test_inputs_that_do_not_fit():
     vectors = SparseVectors.of_dense([[1, 2]])
     with pytest.raises(InputError, match="should be SparseVectors, not ndarray"):
         sparse_dot_score(vectors, np.ones((1, 2)))
+    with pytest.raises(InputError, match="should be SparseVectors, not ndarray"):
+        sparsity(np.ones((1, 2)))
     with pytest.raises(InputError, match="length 2 cannot be compared with vectors of length 3"):
         sparse_dot_score(vectors, SparseVectors.of_dense([[1, 2, 3]]))
     with pytest.raises(InputError, match="one vector first, not 2"):

@@ -82,10 +82,14 @@ def intersection(a: SparseVectors, b: SparseVectors) -> SparseVectors:
 def sparsity(vectors: SparseVectors) -> dict[str, float]:
     """Return the mean number of numbers that are not 0, and the mean share of zeros, as sentence-transformers does.
 
+    Raises:
+        InputError: these are no sparse vectors.
+
     Example:
         >>> sparsity(SparseVectors.of_dense([[0, 0, 0, 2]]))
         {'active_dims': 1.0, 'sparsity_ratio': 0.75}
     """
+    check_same_dimension(vectors, vectors)
     if not len(vectors) or not vectors.dimension:
         return {"active_dims": 0.0, "sparsity_ratio": 1.0}
     active = float(np.count_nonzero(vectors.values)) / len(vectors)
