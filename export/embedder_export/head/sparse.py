@@ -5,8 +5,8 @@ words make 512 MB. They are computed in blocks of words, and each block is poole
 constant of their own, so that onnxruntime packs them once. A block that fits into the cache is also pooled faster.
 
 Logarithms and their sums are computed in float64. In float32, onnxruntime computes the last few logarithms of an array
-by another formula, and adds numbers in an order that depends on the padding. So the last bit of a weight would depend on
-the batch.
+by another formula, and adds numbers in an order that depends on the padding. So the last bit of a weight would depend
+on the batch.
 """
 
 from functools import partial
