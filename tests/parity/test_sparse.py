@@ -5,6 +5,7 @@ import pytest
 import torch
 import transformers as t
 from embedder_export.checkpoint.read import read_checkpoint
+from embedder_export.errors import CheckpointError
 from embedder_export.pipeline import ExportSettings, export
 from sentence_transformers import SparseEncoder as Reference
 from sentence_transformers.sparse_encoder.modules import SpladePooling
@@ -130,6 +131,12 @@ def test_static_weights_alone(tmp_path):
     with SparseEncoder(tmp_path / "artifact") as model:
         assert_same(model.encode(texts), reference.encode(texts))
         assert model.encode("").counts.tolist() == [0]
+    for dtype in ("int8", "int4"):
+        with pytest.raises(CheckpointError, match=f"{dtype} cannot be made: the graph has no product of an activation"):
+            exported(tmp_path / "checkpoint", tmp_path / dtype, dtypes=("fp32", dtype))
+    assert [graph.dtype for graph in exported(tmp_path / "checkpoint", tmp_path / "default", dtypes=None).graphs] == [
+        "fp32"
+    ]
 
 
 def test_sparse_head_of_bge_m3(tmp_path):
@@ -153,6 +160,17 @@ def test_sparse_head_of_bge_m3(tmp_path):
     with SparseEncoder(tmp_path / "artifact") as model:
         assert np.abs(model.encode(TEXTS).to_dense() - expected).max() < 1e-5
     assert exported(checkpoint, tmp_path / "dense").task == "embed"
+
+
+def test_dtypes_of_a_head_that_gives_only_zeros(tmp_path):
+    """A batch of short texts may have no weight at all. So a difference is no share of a vector's length."""
+    checkpoint = sparse_models.write_bge_m3(tmp_path / "checkpoint")
+    torch.save({"weight": torch.zeros(1, 32), "bias": torch.full((1,), -1.0)}, checkpoint / "sparse_linear.pt")
+    dtypes = ("fp32", "int8", "int4", "fp16")
+    exported(checkpoint, tmp_path / "artifact", "sparse", dtypes=dtypes)
+    for dtype in dtypes:
+        with SparseEncoder(tmp_path / "artifact", dtype=dtype) as model:
+            assert model.encode(TEXTS).counts.sum() == 0
 
 
 @pytest.mark.parametrize("strategy", ["max", "sum"])

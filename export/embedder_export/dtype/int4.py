@@ -20,7 +20,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from embedder_export.checkpoint.weights import Floats
 from embedder_export.dtype.calibrate import sample_activations
 from embedder_export.dtype.int8 import quantize_table
-from embedder_export.dtype.products import Product, name_of, products_by_input
+from embedder_export.dtype.products import Product, check_products, name_of, products_by_input
 from embedder_export.dtype.rounding import RoundedBlocks, round_blocks_with_compensation
 from embedder_export.graph.files import save_graph
 from embedder_export.graph.operators import Operators
@@ -42,7 +42,7 @@ def convert_to_int4(path: Path, samples: Samples, target: Path, report: Callable
         report: not used. Other dtypes report the steps of their search.
 
     Raises:
-        GraphError: onnxruntime fails on the graph, or an activation is not finite.
+        GraphError: onnxruntime fails on the graph, an activation is not finite, or the graph has no product.
 
     Example:
         >>> convert_to_int4(Path("model.onnx"), samples, Path("int4/model.int4.onnx"), print)  # doctest: +SKIP
@@ -50,6 +50,7 @@ def convert_to_int4(path: Path, samples: Samples, target: Path, report: Callable
     model = ir.load(path)
     graph = model.graph
     groups = products_by_input(graph)
+    check_products(groups)
     activations = sample_activations(path, [name_of(x) for x in groups], samples.singles)
     op = Operators(graph, "int4")
     for x, products in groups.items():

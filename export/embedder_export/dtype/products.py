@@ -1,6 +1,6 @@
 """Find the products of an activation and constant weights in a graph: what int8 makes faster."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,16 @@ def products_by_input(graph: ir.Graph) -> dict[ir.Value, list[Product]]:
     for product in _products(graph):
         groups.setdefault(product.x, []).append(product)
     return groups
+
+
+def check_products(products: Collection[object]) -> None:
+    """Raise GraphError if there are no products, because then there is nothing to convert.
+
+    Example:
+        >>> check_products(["a product"])
+    """
+    if not products:
+        raise GraphError("the graph has no product of an activation with weights")
 
 
 def name_of(value: ir.Value) -> str:

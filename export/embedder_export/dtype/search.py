@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from embedder_export.checkpoint.layers import TOKENS
 from embedder_export.dtype.int8 import SWITCHES, convert_to_int8
 from embedder_export.dtype.outliers import split_outliers
-from embedder_export.dtype.products import count_weights
+from embedder_export.dtype.products import check_products, count_weights
 from embedder_export.graph.run import Feed, Session
 from embedder_export.head.dense import SCORES
 from embedder_export.samples.feeds import Samples
@@ -105,7 +105,7 @@ def search_int8(path: Path, samples: Samples, target: Path, report: Callable[[st
         Which products of the new graph are computed in fp32.
 
     Raises:
-        GraphError: onnxruntime fails on the graph, or an activation is not finite.
+        GraphError: onnxruntime fails on the graph, an activation is not finite, or the graph has no product.
 
     Example:
         >>> search_int8(Path("model.onnx"), samples, Path("int8/model.int8.onnx"), print).fp32  # doctest: +SKIP
@@ -117,6 +117,7 @@ def search_int8(path: Path, samples: Samples, target: Path, report: Callable[[st
         split = split_outliers(path, singles, source)
         source = source if split else path
         weights = count_weights(source)
+        check_products(weights)
         names = list(weights)
         fp32 = Session(path)
         parts = [_sample_of(fp32, part) for part in (singles, samples.unseen)]
