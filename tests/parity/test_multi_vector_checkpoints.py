@@ -22,6 +22,7 @@ from tests import multi_vectors as makers
 from tests.checkpoints import edit_json
 from tests.hub_server import serve
 from tests.multi_vectors import FIXED, METADATA, write_flag, write_own, write_pylate, write_stanford
+from tests.sparse_models import write_bge_m3
 
 ROOT = Path(__file__).parents[2]
 
@@ -178,6 +179,16 @@ def test_description_of_an_artifact(artifact: Path, capsys):
         assert text in lines
 
 
+def run_program(folder, hub, program, *arguments):
+    """Run a program of Python in a process of its own, with a model directory in `folder`."""
+    environment = os.environ | {
+        "EMBEDDER_HOME": str(folder / "home"), "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder / "hf"),
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'export'}",
+    }  # fmt: skip
+    command = [sys.executable, "-c", program, *arguments]
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pylate", "stanford"])
 def test_first_use_by_name(tmp_path, name):
@@ -186,14 +197,31 @@ def test_first_use_by_name(tmp_path, name):
     checkpoint = write(tmp_path / "checkpoint")
     program = "import sys, embedder; print(embedder.MultiVectorEncoder(sys.argv[1]).encode_query('a cat').sum())"
     with serve({"org/late": checkpoint}) as hub:
-        environment = os.environ | {
-            "EMBEDDER_HOME": str(tmp_path / "home"), "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(tmp_path / "hf"),
-            "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
-                "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'export'}",
-        }  # fmt: skip
-        command = [sys.executable, "-c", program, "org/late"]
-        done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True)
+        done = run_program(tmp_path, hub, program, "org/late")
     assert done.returncode == 0, done.stderr
     reference = MultiVectorEncoder(str(checkpoint), device="cpu", local_files_only=True)
     expected = reference.encode_query("a cat", convert_to_numpy=True).sum()
     assert float(done.stdout) == pytest.approx(float(expected), abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0)])
+def test_three_heads_of_bge_m3_in_one_store(tmp_path, order):
+    """The first use of one head by the model's name does not replace the artifact of another head."""
+    checkpoint = write_bge_m3(tmp_path / "checkpoint")
+    torch.save(torch.nn.Linear(32, 32).state_dict(), checkpoint / "colbert_linear.pt")
+    classes = ("Embedder", "SparseEncoder", "MultiVectorEncoder")
+    names = [classes[place] for place in order]
+    program = (
+        "import sys, embedder\n"
+        "for name in 2 * sys.argv[1:]:\n"
+        "    model = getattr(embedder, name)('BAAI/bge-m3')\n"
+        "    print(name, model.manifest.task, model.encode(['a cat', 'a dog'])[1] is not None)\n"
+    )
+    with serve({"BAAI/bge-m3": checkpoint}) as hub:
+        done = run_program(tmp_path, hub, program, *names)
+    assert done.returncode == 0, done.stderr
+    tasks = {"Embedder": "embed", "SparseEncoder": "sparse", "MultiVectorEncoder": "multi_vector"}
+    assert done.stdout.splitlines() == [f"{name} {tasks[name]} True" for name in 2 * names]
+    stored = sorted(path.name for path in (tmp_path / "home/BAAI").iterdir())
+    assert stored == ["bge-m3", "bge-m3--multi_vector", "bge-m3--sparse"]
