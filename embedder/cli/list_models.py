@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from embedder.artifact.inventory import Model
 
 _DESCRIPTION = """List the models of the model directory, of ./artifacts and of the Hub's cache.
-A line has the name, the dtypes, the task ("embed" or "rank"), the size of the
+A line has the name, the dtypes, the task (such as "embed"), the size of the
 files on this machine, and the directory. A model whose manifest cannot be read
 is listed as damaged."""
 _EXAMPLE = "  embedder list"

@@ -117,6 +117,12 @@ def test_saved_index(tmp_path, rows):
     assert again.search(queries) == index.search(queries)
 
 
+def test_places_that_cannot_be_written(tmp_path):
+    for path in (tmp_path, tmp_path / "none" / "texts.sparse"):
+        with pytest.raises(OSError, match="directory"):
+            SparseIndex(3).save(path)
+
+
 def test_damaged_files(tmp_path):
     path = tmp_path / "texts.sparse"
     index = SparseIndex(DIMENSION)

@@ -108,6 +108,9 @@ def test_inputs_that_do_not_fit():
         SparseVectors.of_dense([1, 2, 3])
     with pytest.raises(InputError, match="count should be a whole number, at least 1, not -1"):
         vectors.largest(-1)
+    for key in (True, None, [[0]]):
+        with pytest.raises(IndexError, match="the index should be a number, a slice, or one list of numbers"):
+            vectors[key]
     for dimension in (None, -1, 2.5, "2", 2**31):
         with pytest.raises(InputError, match="dimension should be a whole number"):
             SparseVectors([0], [], [], dimension)

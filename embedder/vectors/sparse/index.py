@@ -150,8 +150,8 @@ class SparseIndex:
         """Write the index to a file. An existing file is replaced when the new one is complete.
 
         Raises:
-            InputError: the path is a directory, or its parent directory does not exist.
-            OSError: the file cannot be written. An existing file is unchanged.
+            OSError: the path is a directory, its parent directory does not exist, or the file cannot be written. An
+                existing file is unchanged.
 
         Example:
             >>> index.save("texts.sparse")  # doctest: +SKIP

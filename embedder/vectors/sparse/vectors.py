@@ -104,11 +104,14 @@ class SparseVectors:
             yield self.indices[start:end], self.values[start:end]
 
     def __getitem__(self, key: Any) -> Any:
-        if isinstance(key, int | np.integer):
+        if isinstance(key, int | np.integer) and not isinstance(key, bool):
             row = range(len(self))[int(key)]
             start, end = self.indptr[row], self.indptr[row + 1]
             return self.indices[start:end], self.values[start:end]
-        return self.take(np.arange(len(self))[key])
+        rows = np.arange(len(self))[key]
+        if rows.ndim != 1:
+            raise IndexError(f"the index should be a number, a slice, or one list of numbers, not {shown(key)}")
+        return self.take(rows)
 
     def __repr__(self) -> str:
         return f"SparseVectors({len(self)} of length {self.dimension}, {len(self.values)} numbers)"
