@@ -183,7 +183,8 @@ def run_program(folder, hub, program, *arguments):
     """Run a program of Python in a process of its own, with a model directory in `folder`."""
     environment = os.environ | {
         "EMBEDDER_HOME": str(folder / "home"), "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(folder / "hf"),
-        "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'export'}",
+        "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0", "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'export'}",
     }  # fmt: skip
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True)
