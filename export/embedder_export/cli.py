@@ -135,6 +135,13 @@ def _chosen_output(options: argparse.Namespace) -> Iterator[Path]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="embedder-export", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"embedder-export {__version__}")
+    _add_checkpoint_options(parser)
+    _add_result_options(parser)
+    _add_export_options(parser)
+    return parser
+
+
+def _add_checkpoint_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
@@ -158,6 +165,9 @@ def _parser() -> argparse.ArgumentParser:
         "each text; sparse: a weight for each word, also for a masked language model; multi_vector: a vector for each "
         "token. Default: what the checkpoint says, or else embed",
     )
+
+
+def _add_result_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output",
         type=Path,
@@ -183,6 +193,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help=f"length of the vectors of a distilled model; default: {DEFAULT_DIMENSION}, or less if MODEL has less",
     )
+
+
+def _add_export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--converter",
         choices=CONVERTERS,
@@ -205,7 +218,6 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the dtypes to write, out of {','.join(DTYPES)}; default: fp32, int8 if it is close enough to fp32, and "
         "fp16 if a GPU works here. int4 is written only if it is asked for",
     )
-    return parser
 
 
 def _parse_dtypes(names: str) -> tuple[str, ...]:
