@@ -110,7 +110,7 @@ def test_settings_of_the_transformer(tmp_path, change, expected):
         ),
         (
             {"config": {"model_type": "Other"}},
-            "the checkpoint is a Other, not a SentenceTransformer or a CrossEncoder",
+            "the checkpoint is a Other, which is not supported",
         ),
     ],
 )
@@ -200,7 +200,7 @@ def test_command_with_a_directory(tmp_path, capsys):
     assert printed.out.splitlines() == [
         "small: native",
         "small: traced (needs the extra [torch]): config.json has 'roformer' as model_type",
-        "small: refused: the checkpoint is a Other, not a SentenceTransformer or a CrossEncoder",
+        "small: refused: the checkpoint is a Other, which is not supported",
     ]
     assert "config.json cannot be read" in printed.err
 

@@ -94,7 +94,7 @@ def test_long_texts_without_a_place_to_clip(tokenizer, text):
     assert tokenizer.table([text]).arrays[0].tolist() == ids_of(text)
 
 
-@pytest.mark.parametrize("characters", [100, 5000])
+@pytest.mark.parametrize("characters", [100, 1000])
 def test_one_token_of_a_word_that_is_too_long(tmp_path, characters):
     library = wordpiece()
     library.model.max_input_chars_per_word = characters
@@ -102,7 +102,7 @@ def test_one_token_of_a_word_that_is_too_long(tmp_path, characters):
     for limit in (3, 4, 16):
         tokenizer = TextTokenizer(tmp_path / "tokenizer.json", limit)
         library.enable_truncation(limit)
-        for text in ("x" * 60, "x" * 101, "x" * 4999, "x" * 30_000, "a " + "x" * 30_000):
+        for text in ("x" * 60, "x" * 101, "x" * 999, "x" * 30_000, "a " + "x" * 30_000):
             assert tokenizer.table([text]).arrays[0].tolist() == library.encode(text).ids
 
 
