@@ -23,6 +23,7 @@ from embedder.artifact.manifest import GRAPH_INPUTS
 from embedder.backends.external_data import read_graph
 from embedder.backends.onnxruntime_package import import_onnxruntime
 from embedder.common.files import open_regular
+from embedder.common.protobuf import fields
 
 _TOKEN_IDS = GRAPH_INPUTS[0].encode()
 # Numbers of fields in the messages of ONNX: of a model, a graph, a node, a tensor, and an entry of external data.
@@ -73,7 +74,7 @@ def map_word_table(graph: Path, weights: Path) -> WordTable | None:
         return None
     content = read_graph(graph)
     try:
-        name, dtype, shape, offset = _find_table(dict(_fields(content))[_GRAPH])
+        name, dtype, shape, offset = _find_table(dict(fields(content))[_GRAPH])
         count, before = prod(shape), offset % mmap.ALLOCATIONGRANULARITY
         with open_regular(weights) as file:
             size = before + count * np.dtype(dtype).itemsize
@@ -90,15 +91,15 @@ def _find_table(graph: bytes) -> tuple[str, Any, list[int], int]:
     """
     name = next(filter(None, map(_table_of, _all(graph, _NODE))), b"")
     tensors = (tensor for tensor in _all(graph, _INITIALIZER) if name in tensor)
-    tensor = next((tensor for tensor in tensors if dict(_fields(tensor)).get(_NAME) == name), b"")
-    place = {entry[_KEY]: entry[_VALUE] for entry in map(dict, map(_fields, _all(tensor, _EXTERNAL_DATA)))}
-    dtype = _DTYPES[dict(_fields(tensor))[_DTYPE]]
+    tensor = next((tensor for tensor in tensors if dict(fields(tensor)).get(_NAME) == name), b"")
+    place = {entry[_KEY]: entry[_VALUE] for entry in map(dict, map(fields, _all(tensor, _EXTERNAL_DATA)))}
+    dtype = _DTYPES[dict(fields(tensor))[_DTYPE]]
     return name.decode(), dtype, list(_all(tensor, _SIZE)), int(place[b"offset"])
 
 
 def _table_of(node: bytes) -> Any:
     """Return the name of the table in which a node looks up token ids, or None."""
-    if _TOKEN_IDS in node and dict(_fields(node))[_OPERATOR] == b"Gather":
+    if _TOKEN_IDS in node and dict(fields(node))[_OPERATOR] == b"Gather":
         table, rows = _all(node, _INPUT)
         return table if rows == _TOKEN_IDS else None
     return None
@@ -106,28 +107,4 @@ def _table_of(node: bytes) -> Any:
 
 def _all(message: bytes, number: int) -> Iterator[Any]:
     """Yield the values of the fields of one number."""
-    return (value for found, value in _fields(message) if found == number)
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield the number and the value of each field of a message of protobuf: an int, or the bytes of anything else."""
-    end = 0
-    while end < len(message):
-        key, start = _integer(message, end)
-        value, end = _integer(message, start)
-        if key % 8 == 2:  # the value is the length of what follows
-            start, end = end, end + value
-            yield key // 8, message[start:end]
-        else:
-            yield key // 8, value
-
-
-def _integer(message: bytes, start: int) -> tuple[int, int]:
-    """Return the integer of protobuf at `start`, and where it ends: seven bits a byte, the lowest ones first."""
-    value = 0
-    for index in range(10):
-        byte = message[start + index]
-        value |= (byte & 0x7F) << 7 * index
-        if byte < 0x80:
-            return value, start + index + 1
-    raise ValueError("the integer has more than 64 bits")
+    return (value for found, value in fields(message) if found == number)

@@ -5,12 +5,12 @@ https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.prot
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedder.common.files import read_regular
+from embedder.common.protobuf import fields
 
 from embedder_export.errors import NotNativeError
 
@@ -60,16 +60,16 @@ def read_unigram(path: Path) -> UnigramModel:
     kinds: list[int] = []
     training: dict[int, Any] = {}
     normalizer: dict[int, Any] = {}
-    for number, value in _fields(read_regular(path, _MAX_BYTES)):
+    for number, value in fields(read_regular(path, _MAX_BYTES)):
         if number == _PIECE:
-            piece = dict(_fields(value))
+            piece = dict(fields(value))
             (score,) = struct.unpack("<f", piece.get(_SCORE, bytes(4)))
             pieces.append((piece[_TEXT].decode(), score))
             kinds.append(piece.get(_KIND, _NORMAL))
         elif number == _TRAINING:
-            training = dict(_fields(value))
+            training = dict(fields(value))
         elif number == _NORMALIZER:
-            normalizer = dict(_fields(value))
+            normalizer = dict(fields(value))
     _check(training, normalizer, kinds)
     return UnigramModel(
         pieces=tuple(pieces),
@@ -87,33 +87,3 @@ def _check(training: dict[int, Any], normalizer: dict[int, Any], kinds: list[int
         raise NotNativeError("its SentencePiece model has unused pieces")
     if not all(normalizer.get(field, 1) for field in (_DUMMY_PREFIX, _REMOVES_SPACES, _ESCAPES_SPACES)):
         raise NotNativeError("its SentencePiece model treats spaces in an unusual way")
-
-
-def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield the number and the value of each field of a message of protobuf: an int, or the bytes of anything else."""
-    end = 0
-    while end < len(message):
-        key, start = _integer(message, end)
-        number, kind = divmod(key, 8)
-        if kind == 0:
-            value, end = _integer(message, start)
-            yield number, value
-            continue
-        size = {1: 8, 5: 4}.get(kind)
-        if kind == 2:
-            size, start = _integer(message, start)
-        if size is None or start + size > len(message):
-            raise ValueError(f"field {number} is damaged")
-        end = start + size
-        yield number, message[start:end]
-
-
-def _integer(message: bytes, start: int) -> tuple[int, int]:
-    """Return the integer of protobuf at `start`, and where it ends: seven bits a byte, the lowest ones first."""
-    value = 0
-    for index in range(10):
-        byte = message[start + index]
-        value |= (byte & 0x7F) << 7 * index
-        if byte < 0x80:
-            return value, start + index + 1
-    raise ValueError("an integer has more than 64 bits")

@@ -9,14 +9,13 @@ import numpy as np
 from embedder import Embedder
 from embedder.artifact.manifest import IMAGE, SPARSE, Manifest
 from embedder.artifact.measurements import Parity
-from embedder.engine.outputs import NotFiniteError
-from embedder.errors import ArtifactError
 
 from embedder_export.checkpoint.checkpoint import Checkpoint
-from embedder_export.errors import CheckpointError, NeedsTorchError, NoReferenceError, ParityError
+from embedder_export.errors import NeedsTorchError, NoReferenceError
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import parity_sentences
 from embedder_export.verify.compare import IMAGE_LIMITS, compare
+from embedder_export.verify.failures import described_failures
 from embedder_export.verify.model2vec import model2vec_reference
 from embedder_export.verify.own_graph import OWN_GRAPH, own_graph_reference
 from embedder_export.verify.reference import Reference, is_reference_installed, sentence_transformers_reference
@@ -125,20 +124,12 @@ def _verify_vectors(
     artifact: Path, checkpoint: Checkpoint, report: Callable[[str], None], verification: str
 ) -> tuple[Parity | None, Parity | None]:
     """Compare the vectors of texts and, if the model takes images, of images."""
-    try:
-        with Embedder(artifact, provider="cpu", dtype="fp32") as model:
-            is_required = verification == REFERENCE
-            load = cache(partial(_load_reference, checkpoint, model.max_seq_length, report, is_required=is_required))
-            subject = _Subject(model, artifact, checkpoint, load, verification)
-            text_parity = _verify_texts(subject, report)
-            image_parity = _verify_images(subject, report) if IMAGE in model.modalities else None
-    except NotFiniteError as error:
-        raise ParityError(
-            f"{checkpoint.name} gives embeddings that are not finite, although its weights are: its activations "
-            "exceed the range of float32"
-        ) from error
-    except ArtifactError as error:
-        raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
+    with described_failures(checkpoint.name), Embedder(artifact, provider="cpu", dtype="fp32") as model:
+        is_required = verification == REFERENCE
+        load = cache(partial(_load_reference, checkpoint, model.max_seq_length, report, is_required=is_required))
+        subject = _Subject(model, artifact, checkpoint, load, verification)
+        text_parity = _verify_texts(subject, report)
+        image_parity = _verify_images(subject, report) if IMAGE in model.modalities else None
     return text_parity, image_parity
 
 

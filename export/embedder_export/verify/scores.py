@@ -10,14 +10,14 @@ from embedder.artifact.measurements import ScoreParity, ScoreQuality
 from embedder.cross_encoder import CrossEncoder
 from embedder.engine.outputs import NotFiniteError
 from embedder.engine.tokenizer import TextTokenizer
-from embedder.errors import ArtifactError
 from embedder.inputs import Pair
 from numpy.typing import NDArray
 
 from embedder_export.checkpoint.checkpoint import Checkpoint
-from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
+from embedder_export.errors import NoReferenceError, ParityError
 from embedder_export.samples.pairs import parity_pairs, quality_pairs
 from embedder_export.verify.closeness import Values, spearman
+from embedder_export.verify.failures import described_failures
 from embedder_export.verify.reference import ScoreReference, cross_encoder_reference
 
 # Largest difference from the reference, as a share of the range of its scores.
@@ -53,15 +53,8 @@ def verify_scores(
     """
     limit = manifest.tokenizer.max_seq_length
     pairs = _with_tokens(TextTokenizer(artifact / manifest.tokenizer.file.name, limit, pairs=True), parity_pairs(limit))
-    try:
+    with described_failures(checkpoint.name, "scores"):
         ours = scores_of(artifact, "fp32", pairs)
-    except NotFiniteError as error:
-        raise ParityError(
-            f"{checkpoint.name} gives scores that are not finite, although its weights are: its activations exceed "
-            "the range of float32"
-        ) from error
-    except ArtifactError as error:
-        raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
     try:
         token_types = TOKEN_TYPE_IDS in manifest.graphs[0].inputs
         reference = cross_encoder_reference(checkpoint, limit, token_types=token_types)

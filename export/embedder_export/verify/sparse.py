@@ -6,16 +6,15 @@ from pathlib import Path
 import numpy as np
 from embedder.artifact.manifest import Manifest
 from embedder.artifact.measurements import Parity, Quality
-from embedder.engine.outputs import NotFiniteError
 from embedder.engine.tokenizer import TextTokenizer
-from embedder.errors import ArtifactError
 from embedder.sparse_encoder import SparseEncoder
 
 from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.sparse_layers import TokenWeights
-from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
+from embedder_export.errors import NoReferenceError
 from embedder_export.samples.texts import parity_sentences, real_sentences
 from embedder_export.verify.compare import Vectors, compare, measure
+from embedder_export.verify.failures import described_failures
 from embedder_export.verify.reference import sparse_encoder_reference
 
 
@@ -46,15 +45,8 @@ def verify_sparse(
         1.0
     """
     documents, queries = _samples(artifact, manifest)
-    try:
+    with described_failures(checkpoint.name):
         ours = _vectors(artifact, "fp32", documents, queries)
-    except NotFiniteError as error:
-        raise ParityError(
-            f"{checkpoint.name} gives embeddings that are not finite, although its weights are: its activations "
-            "exceed the range of float32"
-        ) from error
-    except ArtifactError as error:
-        raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
     try:
         if any(isinstance(layer, TokenWeights) for layer in checkpoint.layers):
             raise NoReferenceError(f"sentence-transformers does not know the sparse head of {checkpoint.name}")

@@ -8,17 +8,17 @@ from embedder.artifact.manifest import Manifest
 from embedder.artifact.measurements import Parity, ScoreQuality
 from embedder.artifact.multi_vector import ROLES
 from embedder.engine.outputs import NotFiniteError
-from embedder.errors import ArtifactError
 from embedder.inputs import Pair
 from embedder.multi_vector_encoder import MultiVectorEncoder
 from numpy.typing import NDArray
 
 from embedder_export.checkpoint.checkpoint import Checkpoint
-from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
+from embedder_export.errors import NoReferenceError, ParityError
 from embedder_export.samples.pairs import quality_pairs
 from embedder_export.samples.texts import parity_sentences
 from embedder_export.verify.closeness import spearman
 from embedder_export.verify.compare import Vectors, compare
+from embedder_export.verify.failures import described_failures
 from embedder_export.verify.reference import TokenReference, multi_vector_reference
 from embedder_export.verify.scores import score_differences
 
@@ -48,16 +48,11 @@ def verify_token_vectors(
         1.0
     """
     texts = parity_sentences()
-    try:
-        with MultiVectorEncoder(artifact, provider="cpu", dtype="fp32", local_files_only=True) as model:
-            ours = {role: _encode(model, texts, role) for role in ROLES}
-    except NotFiniteError as error:
-        raise ParityError(
-            f"{checkpoint.name} gives embeddings that are not finite, although its weights are: its activations "
-            "exceed the range of float32"
-        ) from error
-    except ArtifactError as error:
-        raise CheckpointError(f"{checkpoint.name} does not work, as its files do not fit together: {error}") from error
+    with (
+        described_failures(checkpoint.name),
+        MultiVectorEncoder(artifact, provider="cpu", dtype="fp32", local_files_only=True) as model,
+    ):
+        ours = {role: _encode(model, texts, role) for role in ROLES}
     reference = _load_reference(manifest, checkpoint, report, is_required=is_required)
     if reference is None:
         return None
