@@ -199,17 +199,17 @@ class CpuBackend:
 
         A single batch uses all threads if it has enough work for them and no other call is running.
         """
-        threads = self._threads_for(self._files.tokens_of(feeds)) if single_batch else 1
+        tokens = self._files.tokens_of(feeds)
+        threads = self._threads_for(tokens) if single_batch else 1
         needed_bytes = self._needed_bytes(feeds)
         if needed_bytes >= SMALL_BYTES:
             self._session(threads)  # its weights take memory too, so they are loaded before the rest is counted
         # Before a thread is taken, so that short texts need not wait with a long one.
         with PROCESS_ROOM.reserved(needed_bytes):
-            return self._run_with(threads, feeds)
+            return self._run_with(threads, feeds, tokens)
 
-    def _run_with(self, wanted_threads: int, feeds: Feeds) -> Outputs:
-        """Run the graph when threads are free: `wanted_threads` of them or one."""
-        tokens = self._files.tokens_of(feeds)
+    def _run_with(self, wanted_threads: int, feeds: Feeds, tokens: int) -> Outputs:
+        """Run the graph when threads are free: `wanted_threads` of them or one. `tokens` is the size of the call."""
         options = _shrinking_arena() if tokens > _SHRINK_ARENA_FACTOR * self.device.token_budget else None
         threads = self.device.slots.acquire(wanted_threads)
         try:

@@ -52,7 +52,7 @@ def add_dense_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
         >>> add_dense_head(graph, (Pooling(("mean",), True), Normalize()), 384)  # doctest: +SKIP
         (Output(name='embedding', kind='dense', shape=(384,)),)
     """
-    return (Output(OUTPUT, "dense", (_write_layers(graph, layers, width, OUTPUT),)),)
+    return (Output(OUTPUT, "dense", (_write_pooled(graph, layers, width, OUTPUT),)),)
 
 
 def add_score_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tuple[Output, ...]:
@@ -73,7 +73,7 @@ def add_score_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
         >>> add_score_head(graph, read_head(directory, BERT, 1), 384)  # doctest: +SKIP
         (Output(name='scores', kind='score', shape=(1,)),)
     """
-    return (Output(SCORES, "score", (_write_layers(graph, layers, width, SCORES),)),)
+    return (Output(SCORES, "score", (_write_pooled(graph, layers, width, SCORES),)),)
 
 
 def add_token_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tuple[Output, ...]:
@@ -95,20 +95,20 @@ def add_token_head(graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> tu
         (Output(name='token_embeddings', kind='token', shape=(None, 384)),)
     """
     op = Operators(graph, PREFIX)
-    vectors = _Vectors(graph.outputs[0], graph.outputs[0], width)
-    for layer in layers:
-        _check_width(layer, vectors.dimension)
-        vectors = _write_layer(op, graph, vectors, layer)
-    output = op.Identity(vectors.tokens)
-    output.name, output.dtype = TOKENS, ir.DataType.FLOAT
-    output.shape = ir.Shape(["batch_size", "sequence_length", vectors.dimension])
-    graph.outputs[:] = [output]
+    vectors = _write_layers(op, graph, layers, width)
+    _end_with(op, graph, vectors.tokens, TOKENS, ["batch_size", "sequence_length", vectors.dimension])
     return (Output(TOKENS, "token", (None, vectors.dimension)),)
 
 
-def _write_layers(graph: ir.Graph, layers: tuple[Layer, ...], width: int, name: str) -> int:
-    """Let `graph` end in the result of `layers`, float32 (batch, size), under `name`. Return the size."""
+def _write_pooled(graph: ir.Graph, layers: tuple[Layer, ...], width: int, name: str) -> int:
+    """Let `graph` end in the pooled result of `layers`, float32 (batch, size), under `name`. Return the size."""
     op = Operators(graph, PREFIX)
+    vectors = _write_layers(op, graph, layers, width)
+    _end_with(op, graph, vectors.pooled, name, ["batch_size", vectors.dimension])
+    return vectors.dimension
+
+
+def _write_layers(op: Operators, graph: ir.Graph, layers: tuple[Layer, ...], width: int) -> _Vectors:
     end = graph.outputs[0]
     vectors = _Vectors(end, end, width)
     is_pooled = end.name == POOLED
@@ -117,11 +117,14 @@ def _write_layers(graph: ir.Graph, layers: tuple[Layer, ...], width: int, name: 
             continue
         _check_width(layer, vectors.dimension)
         vectors = _write_layer(op, graph, vectors, layer)
-    output = op.Identity(vectors.pooled)
-    output.name, output.dtype = name, ir.DataType.FLOAT
-    output.shape = ir.Shape(["batch_size", vectors.dimension])
+    return vectors
+
+
+def _end_with(op: Operators, graph: ir.Graph, value: ir.Value, name: str, shape: list[int | str]) -> None:
+    """Let `graph` end in `value`, float32, under `name`."""
+    output = op.Identity(value)
+    output.name, output.dtype, output.shape = name, ir.DataType.FLOAT, ir.Shape(shape)
     graph.outputs[:] = [output]
-    return vectors.dimension
 
 
 def _check_width(layer: Layer, dimension: int) -> None:

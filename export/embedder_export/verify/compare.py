@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-from embedder.artifact.measurements import Parity
+from embedder.artifact.measurements import Parity, Quality
 from numpy.typing import NDArray
 
 from embedder_export.errors import ParityError
@@ -93,3 +93,19 @@ def measure(ours: Vectors, theirs: Vectors) -> tuple[NDArray[np.float64], NDArra
         cosine: NDArray[np.float64] = (ours * theirs).sum(axis=1) / (np.linalg.norm(ours, axis=1) * lengths)
     cosine[(lengths == 0) & (difference == 0)] = 1
     return cosine, difference
+
+
+def quality_of(ours: Vectors, exact: Vectors) -> Quality:
+    """Return how close the vectors of a graph are to its fp32 vectors.
+
+    Args:
+        ours: (samples, dimension). Numbers that are not finite count as the opposite of the exact vector.
+        exact: the fp32 vectors, (samples, dimension).
+
+    Example:
+        >>> quality_of(np.eye(2), np.eye(2))
+        Quality(samples=2, mean_cosine=1.0, min_cosine=1.0)
+    """
+    cosine, _ = measure(ours, exact)
+    cosine = np.minimum(np.nan_to_num(cosine, nan=-1.0), 1.0)
+    return Quality(len(ours), float(cosine.mean()), float(cosine.min()))

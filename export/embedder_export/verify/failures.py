@@ -1,12 +1,15 @@
-"""The errors of an artifact that does not work."""
+"""What to do if an artifact does not work, or if its reference cannot be loaded."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from embedder.engine.outputs import NotFiniteError
 from embedder.errors import ArtifactError
 
-from embedder_export.errors import CheckpointError, ParityError
+from embedder_export.errors import CheckpointError, NoReferenceError, ParityError
+
+_Reference = TypeVar("_Reference")
 
 
 @contextmanager
@@ -34,3 +37,29 @@ def described_failures(name: str, outputs: str = "embeddings") -> Iterator[None]
         ) from error
     except ArtifactError as error:
         raise CheckpointError(f"{name} does not work, as its files do not fit together: {error}") from error
+
+
+def load_if_possible(
+    load: Callable[[], _Reference | None], report: Callable[[str], None], *, is_required: bool
+) -> _Reference | None:
+    """Return the reference that `load` returns. If it cannot be loaded, report why, and return None.
+
+    Args:
+        load: loads the reference. It returns None if the reference is not installed.
+        report: called with the reason.
+        is_required: whether it is an error if the reference cannot be loaded.
+
+    Raises:
+        NoReferenceError: the reference is required, and cannot be loaded.
+
+    Example:
+        >>> load_if_possible(lambda: "sentence-transformers 6.2", print, is_required=True)
+        'sentence-transformers 6.2'
+    """
+    try:
+        return load()
+    except NoReferenceError as error:
+        if is_required:
+            raise
+        report(str(error))
+        return None

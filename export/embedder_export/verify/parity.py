@@ -15,7 +15,7 @@ from embedder_export.errors import NeedsTorchError, NoReferenceError
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import parity_sentences
 from embedder_export.verify.compare import IMAGE_LIMITS, compare
-from embedder_export.verify.failures import described_failures
+from embedder_export.verify.failures import described_failures, load_if_possible
 from embedder_export.verify.model2vec import model2vec_reference
 from embedder_export.verify.own_graph import OWN_GRAPH, own_graph_reference
 from embedder_export.verify.reference import Reference, is_reference_installed, sentence_transformers_reference
@@ -136,15 +136,12 @@ def _verify_vectors(
 def _load_reference(
     checkpoint: Checkpoint, max_seq_length: int, report: Callable[[str], None], *, is_required: bool
 ) -> Reference | None:
-    try:
+    def load() -> Reference | None:
         if checkpoint.is_model2vec:
             return model2vec_reference(checkpoint, is_required=is_required)
         return sentence_transformers_reference(checkpoint, max_seq_length)
-    except NoReferenceError as error:
-        if is_required:
-            raise
-        report(str(error))
-        return None
+
+    return load_if_possible(load, report, is_required=is_required)
 
 
 def _verify_texts(subject: _Subject, report: Callable[[str], None]) -> Parity | None:

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 from embedder import Embedder
 from embedder.artifact.manifest import IMAGE, MULTI_VECTOR, RANK, SPARSE, Graph
 from embedder.artifact.measurements import Quality
@@ -11,7 +10,7 @@ from embedder.artifact.measurements import Quality
 from embedder_export.samples.images import sample_images
 from embedder_export.samples.texts import real_sentences
 from embedder_export.verify.closeness import MIN_COSINE, MIN_MEAN_COSINE, MIN_SPEARMAN
-from embedder_export.verify.compare import measure
+from embedder_export.verify.compare import quality_of
 from embedder_export.verify.scores import measure_score_quality
 from embedder_export.verify.sparse import measure_sparse_quality
 from embedder_export.verify.token_vectors import measure_maxsim_quality
@@ -55,9 +54,7 @@ def measure_quality(artifact: Path, modality: str, dtype: str) -> Quality:
     for name in (dtype, "fp32"):
         with Embedder(artifact, provider="cpu", dtype=name) as model:  # only one is in memory at a time
             vectors.append(model.encode(samples))
-    cosine, _ = measure(*vectors)
-    cosine = np.minimum(np.nan_to_num(cosine, nan=-1.0), 1.0)
-    return Quality(len(samples), float(cosine.mean()), float(cosine.min()))
+    return quality_of(*vectors)
 
 
 def is_good_enough(graph: Graph) -> bool:

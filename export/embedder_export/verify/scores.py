@@ -1,8 +1,8 @@
 """Compare the scores of an artifact with a reference's, and those of its other dtypes with fp32's, on sample pairs."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from embedder.artifact.manifest import TOKEN_TYPE_IDS, Manifest
@@ -14,10 +14,10 @@ from embedder.inputs import Pair
 from numpy.typing import NDArray
 
 from embedder_export.checkpoint.checkpoint import Checkpoint
-from embedder_export.errors import NoReferenceError, ParityError
+from embedder_export.errors import ParityError
 from embedder_export.samples.pairs import parity_pairs, quality_pairs
 from embedder_export.verify.closeness import Values, spearman
-from embedder_export.verify.failures import described_failures
+from embedder_export.verify.failures import described_failures, load_if_possible
 from embedder_export.verify.reference import ScoreReference, cross_encoder_reference
 
 # Largest difference from the reference, as a share of the range of its scores.
@@ -55,14 +55,9 @@ def verify_scores(
     pairs = _with_tokens(TextTokenizer(artifact / manifest.tokenizer.file.name, limit, pairs=True), parity_pairs(limit))
     with described_failures(checkpoint.name, "scores"):
         ours = scores_of(artifact, "fp32", pairs)
-    try:
-        token_types = TOKEN_TYPE_IDS in manifest.graphs[0].inputs
-        reference = cross_encoder_reference(checkpoint, limit, token_types=token_types)
-    except NoReferenceError as error:
-        if is_required:
-            raise
-        report(str(error))
-        return None
+    token_types = TOKEN_TYPE_IDS in manifest.graphs[0].inputs
+    load = partial(cross_encoder_reference, checkpoint, limit, token_types=token_types)
+    reference = load_if_possible(load, report, is_required=is_required)
     if reference is None:
         return None
     report(f"comparing scores with {reference.name}")
@@ -155,12 +150,27 @@ def measure_score_quality(artifact: Path, dtype: str) -> ScoreQuality:
         96
     """
     pairs = quality_pairs()
+    return score_quality(lambda name: scores_of(artifact, name, pairs), dtype, len(pairs))
+
+
+def score_quality(scores_in: Callable[[str], Values], dtype: str, samples: int) -> ScoreQuality:
+    """Compare the scores in `dtype` with those in fp32.
+
+    Args:
+        scores_in: returns the scores of the samples in a dtype, float32 (samples, labels).
+        dtype: the dtype of the graph.
+        samples: number of samples.
+
+    Example:
+        >>> score_quality(lambda dtype: np.array([[0.1], [2.0]]), "int8", 2).max_difference
+        0.0
+    """
     try:
-        ours: NDArray[Any] = scores_of(artifact, dtype, pairs)
+        ours = scores_in(dtype)
     except NotFiniteError:
-        return ScoreQuality(len(pairs), -1.0, 1.0)
-    theirs = scores_of(artifact, "fp32", pairs)
-    return ScoreQuality(len(pairs), spearman(ours, theirs), float(score_differences(ours, theirs).max()))
+        return ScoreQuality(samples, -1.0, 1.0)
+    theirs = scores_in("fp32")
+    return ScoreQuality(samples, spearman(ours, theirs), float(score_differences(ours, theirs).max()))
 
 
 def score_differences(ours: Values, theirs: Values) -> NDArray[np.float64]:

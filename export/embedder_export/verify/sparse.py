@@ -1,6 +1,7 @@
 """Compare the sparse vectors of an artifact with a reference's, and those of its other dtypes with fp32's."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,9 @@ from embedder_export.checkpoint.checkpoint import Checkpoint
 from embedder_export.checkpoint.sparse_layers import TokenWeights
 from embedder_export.errors import NoReferenceError
 from embedder_export.samples.texts import parity_sentences, real_sentences
-from embedder_export.verify.compare import Vectors, compare, measure
-from embedder_export.verify.failures import described_failures
-from embedder_export.verify.reference import sparse_encoder_reference
+from embedder_export.verify.compare import Vectors, compare, quality_of
+from embedder_export.verify.failures import described_failures, load_if_possible
+from embedder_export.verify.reference import Reference, sparse_encoder_reference
 
 
 def verify_sparse(
@@ -47,15 +48,7 @@ def verify_sparse(
     documents, queries = _samples(artifact, manifest)
     with described_failures(checkpoint.name):
         ours = _vectors(artifact, "fp32", documents, queries)
-    try:
-        if any(isinstance(layer, TokenWeights) for layer in checkpoint.layers):
-            raise NoReferenceError(f"sentence-transformers does not know the sparse head of {checkpoint.name}")
-        reference = sparse_encoder_reference(checkpoint, manifest.tokenizer.max_seq_length)
-    except NoReferenceError as error:
-        if is_required:
-            raise
-        report(str(error))
-        return None
+    reference = load_if_possible(partial(_load_reference, manifest, checkpoint), report, is_required=is_required)
     if reference is None:
         return None
     report(f"comparing with {reference.name}")
@@ -63,6 +56,12 @@ def verify_sparse(
     if queries:
         theirs = np.concatenate([theirs, reference.encode(queries, "query")])
     return compare(ours, theirs, [*documents, *queries], reference.name)
+
+
+def _load_reference(manifest: Manifest, checkpoint: Checkpoint) -> Reference | None:
+    if any(isinstance(layer, TokenWeights) for layer in checkpoint.layers):
+        raise NoReferenceError(f"sentence-transformers does not know the sparse head of {checkpoint.name}")
+    return sparse_encoder_reference(checkpoint, manifest.tokenizer.max_seq_length)
 
 
 def measure_sparse_quality(artifact: Path, dtype: str) -> Quality:
@@ -77,9 +76,7 @@ def measure_sparse_quality(artifact: Path, dtype: str) -> Quality:
         120
     """
     texts = real_sentences()[1::2]
-    cosine, _ = measure(*(_vectors(artifact, name, texts, []) for name in (dtype, "fp32")))
-    cosine = np.minimum(np.nan_to_num(cosine, nan=-1.0), 1.0)
-    return Quality(len(texts), float(cosine.mean()), float(cosine.min()))
+    return quality_of(*(_vectors(artifact, name, texts, []) for name in (dtype, "fp32")))
 
 
 def _samples(artifact: Path, manifest: Manifest) -> tuple[list[str], list[str]]:

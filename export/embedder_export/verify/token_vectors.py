@@ -1,26 +1,25 @@
 """Compare the vectors of tokens of an artifact with a reference's, and the scores of its other dtypes with fp32's."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from embedder.artifact.manifest import Manifest
 from embedder.artifact.measurements import Parity, ScoreQuality
 from embedder.artifact.multi_vector import ROLES
-from embedder.engine.outputs import NotFiniteError
 from embedder.inputs import Pair
 from embedder.multi_vector_encoder import MultiVectorEncoder
 from numpy.typing import NDArray
 
 from embedder_export.checkpoint.checkpoint import Checkpoint
-from embedder_export.errors import NoReferenceError, ParityError
+from embedder_export.errors import ParityError
 from embedder_export.samples.pairs import quality_pairs
 from embedder_export.samples.texts import parity_sentences
-from embedder_export.verify.closeness import spearman
 from embedder_export.verify.compare import Vectors, compare
-from embedder_export.verify.failures import described_failures
-from embedder_export.verify.reference import TokenReference, multi_vector_reference
-from embedder_export.verify.scores import score_differences
+from embedder_export.verify.failures import described_failures, load_if_possible
+from embedder_export.verify.reference import multi_vector_reference
+from embedder_export.verify.scores import score_quality
 
 
 def verify_token_vectors(
@@ -53,7 +52,10 @@ def verify_token_vectors(
         MultiVectorEncoder(artifact, provider="cpu", dtype="fp32", local_files_only=True) as model,
     ):
         ours = {role: _encode(model, texts, role) for role in ROLES}
-    reference = _load_reference(manifest, checkpoint, report, is_required=is_required)
+    settings = manifest.multi_vector
+    assert settings is not None  # the manifest of such a model has them
+    load = partial(multi_vector_reference, checkpoint, settings)
+    reference = load_if_possible(load, report, is_required=is_required)
     if reference is None:
         return None
     report(f"comparing queries and documents with {reference.name}")
@@ -81,20 +83,6 @@ def _encode(model: MultiVectorEncoder, texts: Sequence[str], role: str) -> list[
     return list(encode(texts))
 
 
-def _load_reference(
-    manifest: Manifest, checkpoint: Checkpoint, report: Callable[[str], None], *, is_required: bool
-) -> TokenReference | None:
-    settings = manifest.multi_vector
-    assert settings is not None  # the manifest of such a model has them
-    try:
-        return multi_vector_reference(checkpoint, settings)
-    except NoReferenceError as error:
-        if is_required:
-            raise
-        report(str(error))
-        return None
-
-
 def measure_maxsim_quality(artifact: Path, dtype: str) -> ScoreQuality:
     """Compare the scores of a graph with the fp32 scores, on pairs that did not calibrate the graph.
 
@@ -107,12 +95,7 @@ def measure_maxsim_quality(artifact: Path, dtype: str) -> ScoreQuality:
         96
     """
     pairs = quality_pairs()
-    try:
-        ours = _scores_of(artifact, dtype, pairs)
-    except NotFiniteError:
-        return ScoreQuality(len(pairs), -1.0, 1.0)
-    theirs = _scores_of(artifact, "fp32", pairs)
-    return ScoreQuality(len(pairs), spearman(ours, theirs), float(score_differences(ours, theirs).max()))
+    return score_quality(lambda name: _scores_of(artifact, name, pairs), dtype, len(pairs))
 
 
 def _scores_of(artifact: Path, dtype: str, pairs: Sequence[Pair]) -> NDArray[np.float32]:
