@@ -43,7 +43,7 @@ WARM_UP_TEXTS = 64
 
 @dataclass(frozen=True)
 class Setting:
-    """What is measured: `processes` with `threads` each."""
+    """One measurement: so many `processes`, with so many `threads` each."""
 
     workload: str
     dtype: str
@@ -147,7 +147,7 @@ def work(path, dtype, processes, threads):
         model = Embedder(ARTIFACT, dtype=dtype, threads=threads)
         seconds, start_s = timed(model.encode, texts), time.perf_counter() - start
     else:
-        # Chunks of about the size that a long job has. Those of a call with few texts have few texts of similar length.
+        # The chunks are as large as in a long job. A small chunk has few texts of similar length.
         chunk_size = max(1, len(texts) // (2 * processes))
         with EncoderPool(ARTIFACT, workers=processes, dtype=dtype, threads=threads) as pool:
             seconds = timed(lambda items: pool.encode(items, chunk_size=chunk_size), texts)
@@ -215,7 +215,8 @@ def notes(results, texts, cores):
             f"- {workload}: {result['tokens'] / result['texts']:.1f} tokens each; evenly taken from {described(found)}."
         )
     yield (
-        "- Efficiency: the tokens per second divided by those of one thread, and by the number of cores that are used. "
+        "- Efficiency: the tokens per second, divided by the tokens per second of one thread and by the number of "
+        "cores in use. "
         "One process is an `Embedder`, more are an `EncoderPool`."
     )
     yield "- Start: loading the model, starting the processes, and the first few texts."

@@ -29,7 +29,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z0-9(])")
 
 
 def prepare(directory, sizes, artifact):
-    """Make what is missing in `directory`: the queries, and the vectors of each of the `sizes`.
+    """Write the files that `directory` lacks: the queries, and the vectors for each of the `sizes`.
 
     Raises:
         SystemExit: there are no texts.

@@ -3,8 +3,9 @@
 Usage: python store_worker.py STORE load VECTORS DIRECTORY
        python store_worker.py STORE search VECTORS DIRECTORY QUERIES.npy FOUND.npy
 
-VECTORS is a directory with vectors.npy and vectors.parquet, which store_vectors.py makes. DIRECTORY is that of the
-store. `search` opens the store again, asks one query after the other, and writes the ids that it finds to FOUND.npy.
+VECTORS is a directory with vectors.npy and vectors.parquet, which store_vectors.py makes. DIRECTORY is the store's own
+directory. `search` opens the store again, asks one query after the other, and writes the ids that it finds to
+FOUND.npy.
 
 The last line of the output is JSON:
 - load: the seconds from reading the vectors to closing the store, the index included; the CPU seconds of all threads

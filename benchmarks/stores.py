@@ -181,8 +181,8 @@ def notes(figures):
     installed = {distribution.name: distribution.version for distribution in distributions()}
     fewer = min((each["queries"] for each in figures.values() if "queries" in each), default=0)
     lines = [
-        f"- Machine: {machine()}. One run. Each load and each search is a process of its own. If other programs run "
-        "meanwhile, look at the CPU times.",
+        f"- Machine: {machine()}. One run. Each load and each search runs in a process of its own. If other programs "
+        "run meanwhile, look at the CPU times.",
         f"- Vectors: all-MiniLM-L6-v2 in int8, {DIMENSION} numbers, length 1. Sentences and pairs of sentences "
         "from SciFact, XQuAD, banking77, clinc150, STS Benchmark and Tatoeba, in English.",
         f"- Queries: up to {QUERY_COUNT} claims and questions, one after the other, for about 20 seconds; the fewest "

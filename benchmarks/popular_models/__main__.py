@@ -2,7 +2,7 @@
 
 Usage: `make models`, or with --fetch after a look at the Hub for the newest settings.
 
-The verdicts are those of `embedder-export --check`. They follow from the files of settings in files/. The tables go to
+`embedder-export --check` gives the same verdicts. They follow from the settings in files/. The tables go to
 benchmarks/results/models.md and to docs/models.md. The first file also says where the settings come from.
 """
 
